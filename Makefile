@@ -1,0 +1,36 @@
+# Two commands: `make book` and `make test`. Both build .venv first where it is missing.
+PYTHON ?= python3
+PROFILE ?= laptop
+BIN := .venv/bin
+
+.PHONY: help env book test check clean
+
+help:
+	@echo "make book   train the $(PROFILE) profile, run every chapter, build build/html/index.html"
+	@echo "make test   lint, types, imports and tests"
+	@echo "make env    make .venv from pyproject.toml and constraints.txt"
+	@echo "make clean  remove build/ (runs/ and .venv/ stay)"
+	@echo "make book PROFILE=smoke builds the book from runs of a few seconds"
+
+env: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python >= 3.10 is needed; this is " + sys.version.split()[0] + ". Set PYTHON=/path/to/python3")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[book,dev]'
+	touch $@
+
+book: env
+	$(BIN)/python -m experiments book --profile $(PROFILE)
+
+test: check
+	$(BIN)/python -m pytest
+
+check: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+clean:
+	rm -rf build
