@@ -1,0 +1,211 @@
+"""Points and labels: conversion to float64 tensors, validation, and grouping of points by class."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple, TypeVar, Union
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64, Int64
+from torch import Tensor
+
+Array = Union[np.ndarray, Tensor]  # noqa: UP007  jaxtyping reads typing.Union; kept plain for Python 3.10
+ArrayT = TypeVar("ArrayT", np.ndarray, Tensor)
+Convention = Literal["paper", "released"]
+
+EPSILON = float(np.finfo(np.float64).eps)
+
+
+def check_convention(convention: str) -> None:
+    """Raise ValueError unless ``convention`` is ``"paper"`` or ``"released"``."""
+    if convention not in ("paper", "released"):
+        raise ValueError(f"convention is {convention!r}; expected 'paper' or 'released'")
+
+
+def _tensor(value: Array, name: str) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, np.ndarray):
+        native = value.astype(value.dtype.newbyteorder("="), copy=True)  # a copy: never aliases the caller's
+        try:
+            return torch.from_numpy(native)
+        except TypeError as error:
+            raise ValueError(f"{name} has dtype {value.dtype}; expected numbers") from error
+    raise ValueError(f"{name} is a {type(value).__name__}; expected a numpy array or a torch tensor")
+
+
+def as_float64(value: Array, *, name: str, dims: int | None = None) -> Float64[Tensor, "..."]:
+    """Return float32 or float64 values as a float64 tensor on their own device (numpy: cpu).
+
+    Parameters
+    ----------
+    value
+        Array of any shape.
+    name
+        What the value is called in messages.
+    dims
+        The number of dimensions it must have; None accepts any.
+
+    Raises
+    ------
+    ValueError
+        Another dtype, another number of dimensions, no values, NaN or infinity.
+    """
+    tensor = _tensor(value, name)
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{name} has dtype {tensor.dtype}; expected float32 or float64")
+    if dims is not None and tensor.ndim != dims:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected {dims} dimensions")
+    if tensor.numel() == 0:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}: it holds no values")
+    finite = torch.isfinite(tensor)
+    if not bool(finite.all()):
+        bad = torch.nonzero(~finite)
+        where = tuple(bad[0].tolist())
+        raise ValueError(f"{name} holds {len(bad)} NaN or infinite values; the first is at index {where}")
+    return tensor.to(torch.float64)
+
+
+def as_points(latent: Array, *, name: str = "latent") -> Float64[Tensor, "points width"]:
+    """Return a set of points as a float64 tensor on its own device (numpy: cpu).
+
+    Parameters
+    ----------
+    latent
+        float32 or float64, one row a point.
+    name
+        What the value is called in messages.
+
+    Raises
+    ------
+    ValueError
+        Another dtype, not two-dimensional, no values, NaN or infinity (how many, and the first index).
+    """
+    return as_float64(latent, name=name, dims=2)
+
+
+def as_labels(label: Array, points: Tensor, *, name: str = "label") -> Int64[Tensor, " points"]:
+    """Return the label of each point as an int64 tensor on the points' device.
+
+    Parameters
+    ----------
+    label
+        Integers of any width, one for each point.
+    points
+        What the labels belong to; its first dimension is the number of points.
+    name
+        What the value is called in messages.
+
+    Raises
+    ------
+    ValueError
+        A dtype that is not integer, not one-dimensional, or another number of labels than of points.
+    """
+    tensor = _tensor(label, name)
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise ValueError(f"{name} has dtype {tensor.dtype}; expected integers")
+    if tensor.ndim != 1:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected 1 dimension")
+    if tensor.shape[0] != points.shape[0]:
+        raise ValueError(f"{name} has {tensor.shape[0]} entries for {points.shape[0]} points")
+    return tensor.to(device=points.device, dtype=torch.int64)
+
+
+def as_flags(flag: Array, points: Tensor, *, name: str) -> Bool[Tensor, " points"]:
+    """Return one truth value a point on the points' device; ValueError where it is not boolean or too long."""
+    tensor = _tensor(flag, name)
+    if tensor.dtype != torch.bool:
+        raise ValueError(f"{name} has dtype {tensor.dtype}; expected booleans")
+    if tensor.ndim != 1 or tensor.shape[0] != points.shape[0]:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)} for {points.shape[0]} points")
+    return tensor.to(points.device)
+
+
+def like(value: Tensor, source: ArrayT) -> ArrayT:
+    """Return ``value`` in the kind of ``source``: numpy for numpy, a tensor on its device for a tensor."""
+    if isinstance(source, np.ndarray):
+        return value.cpu().numpy()
+    return value
+
+
+class Groups(NamedTuple):
+    """Points grouped by label.
+
+    Attributes
+    ----------
+    value
+        The labels that occur, ascending, shape (classes,).
+    index
+        For each point the position of its label in ``value``, shape (points,).
+    count
+        How many points each class has, int64, shape (classes,).
+    """
+
+    value: Tensor
+    index: Tensor
+    count: Tensor
+
+
+def group(label: Int64[Tensor, " points"]) -> Groups:
+    """Group points by label; only labels that occur become classes."""
+    value, index, count = torch.unique(label, return_inverse=True, return_counts=True)
+    return Groups(value, index, count)
+
+
+def group_means(points: Float64[Tensor, "points width"], groups: Groups) -> Float64[Tensor, "classes width"]:
+    """Return the mean of each class.
+
+    Taken twice, the second time of what the first left over, so that rounding of the sum does not show
+    beside the spread of a collapsed class.
+    """
+    member = torch.nn.functional.one_hot(groups.index, len(groups.value)).to(torch.float64).T
+    share = member / groups.count[:, None]
+    mean = share @ points
+    return mean + share @ (points - mean[groups.index])
+
+
+def deviations(points: Float64[Tensor, "points width"], groups: Groups) -> Float64[Tensor, "points width"]:
+    """Return each point minus the mean of its class."""
+    return points - group_means(points, groups)[groups.index]
+
+
+def within_weights(groups: Groups, convention: Convention) -> Float64[Tensor, " points"]:
+    r"""Return w, with which the within-class covariance is the sum over points of w times the outer product.
+
+    Notes
+    -----
+    ``paper``: :math:`1/N`. ``released``: :math:`1/(K (n_c - 1))` for a point of class c, the unweighted
+    average over classes of the unbiased covariance of each.
+
+    Raises
+    ------
+    ValueError
+        Under ``released``, a class with one point (named), whose unbiased covariance does not exist.
+    """
+    check_convention(convention)
+    total = groups.index.shape[0]
+    if convention == "paper":
+        return torch.full((total,), 1.0 / total, dtype=torch.float64, device=groups.index.device)
+    single = groups.value[groups.count == 1].tolist()
+    if single:
+        raise ValueError(
+            f"classes {single} have one point each: no unbiased covariance; use convention='paper'"
+        )
+    weight = 1.0 / (len(groups.value) * (groups.count - 1).to(torch.float64))
+    return weight[groups.index]
+
+
+def centre(points: Float64[Tensor, "points width"]) -> Float64[Tensor, "points width"]:
+    """Return the points minus their mean, taken twice so that a large common offset leaves no rounding."""
+    centred = points - points.mean(dim=0)
+    return centred - centred.mean(dim=0)
+
+
+def binary_scale(points: Float64[Tensor, "..."]) -> float:
+    """Return the power of two next below the largest absolute entry (1.0 where all are zero).
+
+    Division by it changes no digit of any entry, and keeps squares from under- and overflowing.
+    """
+    largest = float(points.abs().max())
+    return 2.0 ** (math.frexp(largest)[1] - 1) if largest > 0 else 1.0

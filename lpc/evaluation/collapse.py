@@ -1,0 +1,226 @@
+"""How far same-class latents have drawn together, and how large latents are."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float64, Integer
+
+from lpc.arrays import (
+    Array,
+    ArrayT,
+    Convention,
+    as_float64,
+    as_labels,
+    as_points,
+    binary_scale,
+    centre,
+    check_convention,
+    deviations,
+    group,
+    group_means,
+    like,
+    within_weights,
+)
+
+
+def within_class_covariance(
+    latent: Float[ArrayT, "points width"],
+    label: Integer[Array, " points"],
+    *,
+    convention: Convention = "paper",
+) -> Float64[ArrayT, "width width"]:
+    r"""Return the within-class covariance matrix of the latents, in squared latent units.
+
+    Parameters
+    ----------
+    latent
+        Penultimate representations, float32 or float64.
+    label
+        Class of each point.
+    convention
+        ``"paper"``: sum over points divided by the number of points. ``"released"``: unbiased covariance
+        of each class, averaged over classes unweighted.
+
+    Returns
+    -------
+    array
+        float64, of the same kind as ``latent``.
+
+    Raises
+    ------
+    ValueError
+        NaN or infinity, shapes that do not fit, labels that are not integers, or under ``"released"`` a
+        class with one point.
+
+    Notes
+    -----
+    ``paper``: :math:`\Sigma_W = \frac1N \sum_i (z_i - \mu_{y_i})(z_i - \mu_{y_i})^\top`, our reading of
+    Eq. 7, whose N is ambiguous. ``released``:
+    :math:`\frac1K\sum_c \frac1{n_c-1}\sum_{i: y_i = c} (z_i - \mu_c)(z_i - \mu_c)^\top`. Both fall with
+    the square of the latents' scale; :func:`within_between_traces` does not.
+
+    References
+    ----------
+    LPC 2024, Eq. 7 (and Eq. 28).
+    """
+    check_convention(convention)
+    points = as_points(latent)
+    groups = group(as_labels(label, points))
+    weight = within_weights(groups, convention)
+    deviation = deviations(points, groups)
+    scale = binary_scale(deviation)
+    deviation = deviation / scale
+    covariance = (deviation * weight[:, None]).T @ deviation
+    covariance = 0.5 * (covariance + covariance.T)
+    return like(covariance * scale**2, latent)
+
+
+def mean_entry(covariance: Float[Array, "width width"]) -> float:
+    r"""Return the mean of all entries of a covariance matrix, the scalar that the release printed.
+
+    Notes
+    -----
+    :math:`\frac1{P^2}\sum_{ij}\Sigma_{ij}`: the variance of the mean over nodes. It is zero for deviations
+    that cancel over the nodes, however large they are; the trace is not.
+
+    References
+    ----------
+    LPC 2024, Table 1, column Sigma_W, as released.
+    """
+    value = as_float64(covariance, name="covariance", dims=2)
+    if value.shape[0] != value.shape[1]:
+        raise ValueError(f"covariance has shape {tuple(value.shape)}; expected a square matrix")
+    return float(value.mean())
+
+
+class Traces(NamedTuple):
+    """Traces of the covariances, in squared latent units.
+
+    Attributes
+    ----------
+    within
+        Trace of the within-class covariance (``paper``: sum over points / number of points).
+    between
+        Trace of the covariance of the class means, averaged over classes unweighted, about the mean of
+        all points.
+    ratio
+        ``within / between``: free of the latents' scale.
+    """
+
+    within: float
+    between: float
+    ratio: float
+
+
+def within_between_traces(latent: Float[Array, "points width"], label: Integer[Array, " points"]) -> Traces:
+    r"""Return tr Sw, tr Sb and their ratio, under the paper's convention.
+
+    Notes
+    -----
+    :math:`\mathrm{tr}\,\Sigma_W = \frac1N\sum_i \lVert z_i - \mu_{y_i}\rVert^2` and
+    :math:`\mathrm{tr}\,\Sigma_B = \frac1K\sum_c \lVert \mu_c - \mu_G\rVert^2` with :math:`\mu_G` the mean
+    of all points.
+
+    Raises
+    ------
+    ValueError
+        Invalid arrays, fewer than two classes, or class means that coincide.
+
+    References
+    ----------
+    LPC 2024, Eqs. 7 and 29.
+    """
+    points = as_points(latent)
+    groups = group(as_labels(label, points))
+    if len(groups.value) < 2:
+        raise ValueError(f"label holds one class, {groups.value.tolist()}; expected 2 or more")
+    centred = centre(points)
+    scale = binary_scale(centred)
+    centred = centred / scale
+    mean = group_means(centred, groups)
+    within = float((centred - mean[groups.index]).square().sum(dim=1).mean())
+    between = float(mean.square().sum(dim=1).mean())
+    if between == 0.0:
+        raise ValueError("all class means coincide: the ratio of within to between traces is undefined")
+    return Traces(within * scale**2, between * scale**2, within / between)
+
+
+def norm_coefficient_of_variation(latent: Float[Array, "points width"]) -> float:
+    r"""Return the sd over the mean of the latents' Euclidean norms (population sd: divided by N).
+
+    Raises
+    ------
+    ValueError
+        Invalid array, or all latents zero.
+
+    References
+    ----------
+    LPC 2024, Section 3.1 and Table 1.
+    """
+    points = as_points(latent)
+    norm = torch.linalg.vector_norm(points / binary_scale(points), dim=1)
+    mean = float(norm.mean())
+    if mean == 0.0:
+        raise ValueError("all latents are zero: the coefficient of variation of their norms is undefined")
+    return float(norm.std(correction=0)) / mean
+
+
+def rescale_to_unit_rms(latent: Float[ArrayT, "points width"]) -> Float64[ArrayT, "points width"]:
+    r"""Return the latents divided by the root mean square of all their entries, about zero.
+
+    Notes
+    -----
+    :math:`z / \sqrt{\frac1{NP}\sum_{np} z_{np}^2}`: the mean square over points and nodes becomes 1. The
+    mean is not removed. A metric of the result describes shape, not scale.
+
+    Raises
+    ------
+    ValueError
+        Invalid array, or all latents zero.
+    """
+    points = as_points(latent)
+    points = points / binary_scale(points)
+    rms = points.square().mean().sqrt()
+    if float(rms) == 0.0:
+        raise ValueError("all latents are zero: they cannot be rescaled to unit rms")
+    return like(points / rms, latent)
+
+
+def nearest_mean_accuracy(
+    train_latent: Float[Array, "train width"],
+    train_label: Integer[Array, " train"],
+    latent: Float[Array, "points width"],
+    label: Integer[Array, " points"],
+) -> float:
+    r"""Return the share of points whose nearest class mean, in the latent space, is their own class's.
+
+    High beside a low accuracy of the network, it says that the latents are separable but the readout is
+    lost. Distances are Euclidean and taken as direct differences, so neither scale nor offset matters.
+
+    Parameters
+    ----------
+    train_latent, train_label
+        What the class means are taken of.
+    latent, label
+        What is classified. Ties go to the smaller label.
+
+    Raises
+    ------
+    ValueError
+        Invalid arrays, different widths, or a label that no training point has.
+    """
+    train = as_points(train_latent, name="train_latent")
+    points = as_points(latent).to(train.device)
+    if train.shape[1] != points.shape[1]:
+        raise ValueError(f"train_latent has width {train.shape[1]} and latent has width {points.shape[1]}")
+    groups = group(as_labels(train_label, train, name="train_label"))
+    target = as_labels(label, points)
+    unseen = sorted(set(target.unique().tolist()) - set(groups.value.tolist()))
+    if unseen:
+        raise ValueError(f"label holds {unseen}, which no training point has")
+    scale = binary_scale(train)
+    mean = group_means(train / scale, groups)
+    distance = torch.cdist(points / scale, mean, compute_mode="donot_use_mm_for_euclid_dist")
+    return float((groups.value[distance.argmin(dim=1)] == target).to(torch.float64).mean())

@@ -1,0 +1,22 @@
+"""Checks the shapes in every signature of `lpc` over the whole test suite."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jaxtyping
+import numpy as np
+import pytest
+
+jaxtyping.install_import_hook("lpc", "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def unchecked() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a function as users see it, without the shape checks that the test suite installs."""
+    return inspect.unwrap
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
