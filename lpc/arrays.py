@@ -23,7 +23,7 @@ def check_convention(convention: str) -> None:
         raise ValueError(f"convention is {convention!r}; expected 'paper' or 'released'")
 
 
-def _tensor(value: Array, name: str) -> Tensor:
+def _tensor(value: object, name: str) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach()
     if isinstance(value, np.ndarray):
@@ -35,7 +35,7 @@ def _tensor(value: Array, name: str) -> Tensor:
     raise ValueError(f"{name} is a {type(value).__name__}; expected a numpy array or a torch tensor")
 
 
-def as_float64(value: Array, *, name: str, dims: int | None = None) -> Float64[Tensor, "..."]:
+def as_float64(value: Array, *, name: str, dims: int | None = None) -> Tensor:
     """Return float32 or float64 values as a float64 tensor on their own device (numpy: cpu).
 
     Parameters
@@ -113,7 +113,7 @@ def as_labels(label: Array, points: Tensor, *, name: str = "label") -> Int64[Ten
 
 
 def as_flags(flag: Array, points: Tensor, *, name: str) -> Bool[Tensor, " points"]:
-    """Return one truth value a point on the points' device; ValueError where it is not boolean or too long."""
+    """Return one boolean a point on the points' device; ValueError for another dtype or length."""
     tensor = _tensor(flag, name)
     if tensor.dtype != torch.bool:
         raise ValueError(f"{name} has dtype {tensor.dtype}; expected booleans")
@@ -202,7 +202,7 @@ def centre(points: Float64[Tensor, "points width"]) -> Float64[Tensor, "points w
     return centred - centred.mean(dim=0)
 
 
-def binary_scale(points: Float64[Tensor, "..."]) -> float:
+def binary_scale(points: Tensor) -> float:
     """Return the power of two next below the largest absolute entry (1.0 where all are zero).
 
     Division by it changes no digit of any entry, and keeps squares from under- and overflowing.

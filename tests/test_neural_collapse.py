@@ -151,7 +151,7 @@ def test_what_is_undefined_is_refused(unchecked):
         neural_collapse(np.eye(3), label, classifier_weight=np.ones((2, 3)))
     with pytest.raises(ValueError, match="zero for every class"):
         neural_collapse(np.eye(3), label, classifier_weight=np.zeros((3, 3)))
-    with pytest.raises(ValueError, match="width 2 and latent has width 3"):
+    with pytest.raises(ValueError, match="width 2; latent has width 3"):
         unchecked(neural_collapse)(np.eye(3), label, classifier_weight=np.ones((3, 2)))
     with pytest.raises(ValueError, match="classifier_bias has 4 entries"):
         unchecked(neural_collapse)(np.eye(3), label, classifier_weight=np.eye(3), classifier_bias=np.ones(4))

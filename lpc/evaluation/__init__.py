@@ -1,0 +1,1 @@
+"""Measurements of latents, logits and classifiers: pure functions of arrays, computed in float64."""

@@ -178,9 +178,7 @@ def _classifier(
 ) -> tuple[Float64[Tensor, "outputs width"], Float64[Tensor, " outputs"]]:
     matrix = as_float64(weight, name="classifier_weight", dims=2).to(points.device)
     if matrix.shape[1] != points.shape[1]:
-        raise ValueError(
-            f"classifier_weight has width {matrix.shape[1]} and latent has width {points.shape[1]}"
-        )
+        raise ValueError(f"classifier_weight has width {matrix.shape[1]}; latent has width {points.shape[1]}")
     outputs = matrix.shape[0]
     lowest, highest = int(groups.value[0]), int(groups.value[-1])
     if lowest < 0 or highest >= outputs:
