@@ -1,0 +1,207 @@
+"""Entropy and mutual information of latents, in nats."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Integer
+from torch import Tensor
+
+from lpc.arrays import Array, as_float64, as_labels, as_points, binary_scale, centre, group
+from lpc.evaluation.neighbours import Norm, check_norm, count_within, kth_distance
+
+_ROW_SUM_TOLERANCE = 1e-5
+
+
+def _psi(value: int) -> float:
+    return float(torch.special.digamma(torch.tensor(float(value), dtype=torch.float64)))
+
+
+def _log_unit_ball(width: int, norm: Norm) -> float:
+    if norm == "linf":
+        return width * math.log(2.0)
+    return 0.5 * width * math.log(math.pi) - math.lgamma(0.5 * width + 1.0)
+
+
+def _knn_entropy(points: Tensor, k: int, norm: Norm, who: str) -> float:
+    total, width = points.shape
+    if not 1 <= k < total:
+        raise ValueError(f"k is {k} for the {total} points of {who}; expected 1 to {total - 1}")
+    distance = kth_distance(points, k=k, norm=norm)
+    repeated = int((distance == 0).sum())
+    if repeated:
+        raise ValueError(
+            f"{repeated} of the {total} points of {who} lie at distance zero from their {k}-th neighbour "
+            "(repeated more than k times): their entropy is minus infinity"
+        )
+    return _psi(total) - _psi(k) + _log_unit_ball(width, norm) + width * float(distance.log().mean())
+
+
+def knn_entropy(latent: Float[Array, "points width"], *, k: int = 100, norm: Norm = "l2") -> float:
+    r"""Return the Kozachenko-Leonenko estimate of the differential entropy of the latents, in nats.
+
+    Parameters
+    ----------
+    latent
+        float32 or float64. float32 latents that have collapsed to repeated values have no entropy.
+    k
+        Which nearest neighbour.
+    norm
+        ``"l2"``, or ``"linf"`` as in the 2024 release.
+
+    Raises
+    ------
+    ValueError
+        Invalid array, k not below the number of points, or points repeated more than k times (counted).
+
+    Notes
+    -----
+    :math:`\hat H = \psi(N) - \psi(k) + \log V_P + \frac PN\sum_n \log r_{n,k}` with :math:`r_{n,k}` the
+    distance to the k-th other point and :math:`V_P` the volume of the norm's unit ball:
+    :math:`\pi^{P/2}/\Gamma(P/2+1)` for ``l2``, :math:`2^P` for ``linf``. Nothing is added to distances.
+    :math:`\hat H(aZ + b) = \hat H(Z) + P\log\lvert a\rvert` holds up to the rounding of the input. The
+    estimate falls under mere shrinking, and is not to be ranked across widths.
+
+    References
+    ----------
+    LPC 2024, Section 3.1 and Table 1; Kozachenko and Leonenko 1987; Kraskov et al. 2004, Eq. 20.
+    """
+    check_norm(norm)
+    return _knn_entropy(as_points(latent), k, norm, "latent")
+
+
+def conditional_knn_entropy(
+    latent: Float[Array, "points width"], label: Integer[Array, " points"], *, k: int, norm: Norm = "l2"
+) -> float:
+    r"""Return the estimate of H(Z | Y) in nats: the classes' entropies weighted by their shares.
+
+    Parameters
+    ----------
+    latent, label
+        The points and the class of each.
+    k
+        Which nearest neighbour within the class; below the size of the smallest class.
+    norm
+        ``"l2"`` or ``"linf"``.
+
+    Raises
+    ------
+    ValueError
+        As :func:`knn_entropy`, naming the class.
+
+    Notes
+    -----
+    :math:`\hat H(Z|Y) = \sum_c \frac{n_c}N \hat H(Z | Y = c)`, each term as in :func:`knn_entropy`.
+    """
+    check_norm(norm)
+    points = as_points(latent)
+    groups = group(as_labels(label, points))
+    total = 0.0
+    for position, value in enumerate(groups.value.tolist()):
+        member = points[groups.index == position]
+        total += member.shape[0] / points.shape[0] * _knn_entropy(member, k, norm, f"class {value}")
+    return total
+
+
+def _unit_rms(value: Array, name: str) -> Tensor:
+    centred = centre(as_points(value, name=name))
+    centred = centred / binary_scale(centred)
+    rms = centred.square().mean().sqrt()
+    return centred / rms if float(rms) > 0 else centred
+
+
+def mutual_information(
+    x: Float[Array, "points width_x"], y: Float[Array, "points width_y"], *, k: int
+) -> float:
+    r"""Return the Kraskov-Stoegbauer-Grassberger estimate (1) of I(X; Y), in nats.
+
+    Parameters
+    ----------
+    x, y
+        float32 or float64, one row a point; each is centred and divided by one number, its rms, so that
+        the estimate does not depend on the scale or offset of either.
+    k
+        Which nearest neighbour in the joint space.
+
+    Raises
+    ------
+    ValueError
+        Invalid arrays, different numbers of points, k not below it, or joint points repeated more than k
+        times (counted).
+
+    Notes
+    -----
+    :math:`\hat I = \psi(k) + \psi(N) - \langle\psi(n_x + 1) + \psi(n_y + 1)\rangle` with :math:`n_x` the
+    number of other points strictly nearer in x than the k-th neighbour in the joint space, Chebyshev norm
+    throughout. The estimate can be slightly negative; it is not clipped.
+
+    References
+    ----------
+    Kraskov, Stoegbauer and Grassberger 2004, Phys. Rev. E 69, 066138, Eq. 8.
+    """
+    first, second = _unit_rms(x, "x"), _unit_rms(y, "y")
+    second = second.to(first.device)
+    total = first.shape[0]
+    if second.shape[0] != total:
+        raise ValueError(f"x has {total} points and y has {second.shape[0]}")
+    if not 1 <= k < total:
+        raise ValueError(f"k is {k} for {total} points; expected 1 to {total - 1}")
+    radius = kth_distance(torch.cat([first, second], dim=1), k=k, norm="linf")
+    repeated = int((radius == 0).sum())
+    if repeated:
+        raise ValueError(
+            f"{repeated} of {total} joint points lie at distance zero from their {k}-th neighbour "
+            "(repeated more than k times): the estimate is undefined"
+        )
+    near_x = count_within(first, radius).to(torch.float64)
+    near_y = count_within(second, radius).to(torch.float64)
+    psi = torch.special.digamma(near_x + 1) + torch.special.digamma(near_y + 1)
+    return _psi(k) + _psi(total) - float(psi.mean())
+
+
+def decoder_uncertainty(
+    p_z_given_x: Float[Array, "points categories"], label: Integer[Array, " points"]
+) -> float:
+    r"""Return H[Y | Z] in nats, exactly, for a categorical Z and the empirical distribution of (X, Y).
+
+    Parameters
+    ----------
+    p_z_given_x
+        The encoder's distribution for each point: rows that are not negative and sum to one.
+    label
+        Class of each point.
+
+    Raises
+    ------
+    ValueError
+        Invalid arrays, a negative probability, or a row whose sum is off one by more than 1e-5.
+
+    Notes
+    -----
+    :math:`H[Y|Z] = -\sum_{z,y} p(z,y)\log p(y|z)` with
+    :math:`p(z,y) = \frac1N\sum_{n: y_n = y} p(z|x_n)`.
+
+    References
+    ----------
+    Kirsch et al. 2020, Section 3 (decoder uncertainty).
+    """
+    probability = as_float64(p_z_given_x, name="p_z_given_x", dims=2)
+    groups = group(as_labels(label, probability))
+    if bool((probability < 0).any()):
+        where = tuple(torch.nonzero(probability < 0)[0].tolist())
+        raise ValueError(f"p_z_given_x is negative; the first such entry is at index {where}")
+    row = probability.sum(dim=1)
+    off = (row - 1).abs() > _ROW_SUM_TOLERANCE
+    if bool(off.any()):
+        index = int(torch.nonzero(off)[0])
+        raise ValueError(
+            f"{int(off.sum())} rows of p_z_given_x do not sum to one; the first is row {index}, "
+            f"with {float(row[index])}"
+        )
+    probability = probability / row[:, None]
+    member = torch.nn.functional.one_hot(groups.index, len(groups.value)).to(torch.float64)
+    joint = probability.T @ member / probability.shape[0]
+    marginal = joint.sum(dim=1, keepdim=True)
+    uncertainty = torch.special.xlogy(joint, marginal) - torch.special.xlogy(joint, joint)
+    return max(float(uncertainty.sum()), 0.0)

@@ -1,0 +1,212 @@
+import numpy as np
+import pytest
+import torch
+from scipy.spatial import cKDTree
+from scipy.special import digamma
+from sklearn.feature_selection import mutual_info_regression
+
+from lpc.evaluation import neighbours
+from lpc.evaluation.information import (
+    conditional_knn_entropy,
+    decoder_uncertainty,
+    knn_entropy,
+    mutual_information,
+)
+from lpc.evaluation.neighbours import count_within, kth_distance
+
+LOG_2PIE = np.log(2 * np.pi * np.e)
+
+
+def collapsed(rng, width, spread, points=600, classes=10):
+    centre = rng.standard_normal((classes, width))
+    label = rng.integers(0, classes, points)
+    return centre[label] + spread * rng.standard_normal((points, width)), label
+
+
+def scipy_distance(points, *, k, p):
+    return np.asarray(cKDTree(points).query(points, k=[k + 1], p=p)[0])[:, 0]
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-4, 1e-9, 1e-12])
+@pytest.mark.parametrize("width", [3, 12, 64])
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_distances_against_scipy_also_on_a_collapsed_set(rng, width, spread, norm):
+    points, _ = collapsed(rng, width, spread)
+    expected = scipy_distance(points, k=5, p=2 if norm == "l2" else np.inf)
+    value = kth_distance(torch.from_numpy(points), k=5, norm=norm)
+    np.testing.assert_allclose(value.numpy(), expected, rtol=1e-13)
+
+
+def test_candidates_and_blocks_are_really_used(rng, monkeypatch):
+    calls = {"some": 0, "all": 0}
+    among, pairs = neighbours._kth_among, neighbours._pairs
+
+    def counted_among(*args):
+        calls["some"] += 1
+        return among(*args)
+
+    def counted_pairs(*args):
+        calls["all"] += 1
+        return pairs(*args)
+
+    monkeypatch.setattr(neighbours, "_BLOCK_ENTRIES", 40_000)
+    monkeypatch.setattr(neighbours, "_kth_among", counted_among)
+    monkeypatch.setattr(neighbours, "_pairs", counted_pairs)
+    for spread, path in [(1.0, "some"), (1e-9, "some"), (0.0, "some")]:
+        before = dict(calls)
+        points, _ = collapsed(rng, 20, spread)
+        expected = scipy_distance(points, k=7, p=2)
+        value = kth_distance(torch.from_numpy(points), k=7, norm="l2")
+        np.testing.assert_allclose(value.numpy(), expected, rtol=1e-13)
+        assert calls[path] >= before[path] + 600 // (40_000 // 600) + 1
+    points = 1e-9 * rng.standard_normal((600, 20))
+    points[0] = 1.0  # one far point: rounding hides the rest from the expanded squares
+    expected = scipy_distance(points, k=7, p=2)
+    value = kth_distance(torch.from_numpy(points), k=7, norm="l2")
+    np.testing.assert_allclose(value.numpy(), expected, rtol=1e-13)
+    assert calls["all"] > 0
+
+
+def test_distances_refuse_k_and_norm(unchecked):
+    points = torch.zeros(4, 2, dtype=torch.float64)
+    with pytest.raises(ValueError, match="k is 4 for 4 points; expected 1 to 3"):
+        kth_distance(points, k=4, norm="l2")
+    with pytest.raises(ValueError, match="k is 0"):
+        kth_distance(points, k=0, norm="l2")
+    with pytest.raises(ValueError, match="norm is 'l1'"):
+        unchecked(kth_distance)(points, k=1, norm="l1")
+
+
+@pytest.mark.parametrize("width", [2, 11])
+def test_counts_are_strict_and_leave_out_the_point(width):
+    points = torch.zeros(4, width, dtype=torch.float64)
+    points[:, 0] = torch.tensor([0.0, 1.0, 2.0, 3.0])
+    assert count_within(points, torch.full((4,), 1.0, dtype=torch.float64)).tolist() == [0, 0, 0, 0]
+    assert count_within(points, torch.full((4,), 2.5, dtype=torch.float64)).tolist() == [2, 3, 3, 2]
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_entropy_by_hand(norm):
+    # on a line both norms are the same: r = 1, 1, 2 and the unit ball has length 2
+    latent = np.array([[0.0], [1.0], [3.0]])
+    expected = digamma(3) - digamma(1) + np.log(2) + np.log(2) / 3
+    assert knn_entropy(latent, k=1, norm=norm) == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_entropy_of_a_gaussian(rng, norm, width):
+    latent = rng.standard_normal((8000, width)) * 0.3
+    expected = 0.5 * width * LOG_2PIE + width * np.log(0.3)
+    assert knn_entropy(latent, k=20, norm=norm) == pytest.approx(expected, abs=0.06)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_entropy_of_the_unit_cube_is_zero_and_of_its_double_is_not(rng, norm):
+    latent = rng.random((8000, 2))
+    assert knn_entropy(latent, k=5, norm=norm) == pytest.approx(0.0, abs=0.05)
+    assert knn_entropy(2 * latent, k=5, norm=norm) == pytest.approx(2 * np.log(2), abs=0.05)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("width", [4, 32])
+@pytest.mark.parametrize("spread", [1.0, 1e-2])
+def test_entropy_under_scale_and_offset(rng, norm, width, spread):
+    latent, _ = collapsed(rng, width, spread)
+    moved = knn_entropy(latent * 1e-7 + 1, k=10, norm=norm)
+    expected = knn_entropy(latent, k=10, norm=norm) + width * np.log(1e-7)
+    assert moved == pytest.approx(expected, abs=1e-6)
+
+
+def test_entropy_of_tensors_and_float32(rng):
+    latent = torch.from_numpy(rng.standard_normal((300, 5))).float()
+    assert knn_entropy(latent, k=3) == knn_entropy(latent.double().numpy(), k=3)
+
+
+def test_repeated_points_are_counted_not_hidden(rng):
+    latent = rng.standard_normal((50, 3))
+    latent[:4] = latent[0]
+    with pytest.raises(ValueError, match="4 of the 50 points of latent lie at distance zero from their 3-th"):
+        knn_entropy(latent, k=3)
+    assert np.isfinite(knn_entropy(latent, k=4))
+    with pytest.raises(ValueError, match="k is 50 for the 50 points"):
+        knn_entropy(latent, k=50)
+
+
+def test_conditional_entropy_is_the_weighted_mean_over_classes(rng):
+    label = np.repeat([3, 8], [100, 300])
+    latent = rng.standard_normal((400, 2)) * np.where(label == 3, 0.1, 5.0)[:, None]
+    expected = 0.25 * knn_entropy(latent[label == 3], k=5) + 0.75 * knn_entropy(latent[label == 8], k=5)
+    assert conditional_knn_entropy(latent, label, k=5) == pytest.approx(expected, rel=1e-13)
+    with pytest.raises(ValueError, match="k is 100 for the 100 points of class 3"):
+        conditional_knn_entropy(latent, label, k=100)
+
+
+def test_conditional_entropy_falls_by_the_information_of_the_label(rng):
+    latent, label = collapsed(rng, 2, 1e-3, points=4000, classes=4)
+    share = np.bincount(label) / 4000
+    difference = knn_entropy(latent, k=5) - conditional_knn_entropy(latent, label, k=5)
+    assert difference == pytest.approx(-(share * np.log(share)).sum(), abs=0.01)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.6, 0.95])
+def test_mutual_information_of_gaussians(rng, rho):
+    x = rng.standard_normal((4000, 1))
+    y = rho * x + np.sqrt(1 - rho**2) * rng.standard_normal((4000, 1))
+    assert mutual_information(x, y, k=5) == pytest.approx(-0.5 * np.log(1 - rho**2), abs=0.05)
+
+
+def test_mutual_information_against_scikit_learn(rng):
+    x = rng.standard_normal((500, 1))
+    y = np.sin(2 * x) + 0.3 * rng.standard_normal((500, 1))
+    x, y = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()
+    theirs = mutual_info_regression(x, y[:, 0], n_neighbors=4, random_state=0)[0]  # adds noise of 1e-10
+    assert mutual_information(x, y, k=4) == pytest.approx(theirs, abs=1e-6)
+
+
+@pytest.mark.parametrize("width", [2, 9])
+def test_mutual_information_ignores_scale_offset_and_order(rng, width):
+    x = rng.standard_normal((300, width))
+    y = x[:, :1] + rng.standard_normal((300, width))
+    base = mutual_information(x, y, k=3)
+    assert base > 0.05
+    assert mutual_information(1e-7 * x + 1, 1e5 * y, k=3) == pytest.approx(base, abs=2e-3)
+    assert mutual_information(2.0**-20 * x, 8.0 * y, k=3) == pytest.approx(base, abs=1e-12)
+    assert mutual_information(y, x, k=3) == pytest.approx(base, abs=1e-12)
+
+
+def test_mutual_information_refuses_what_is_undefined(unchecked):
+    x = np.zeros((10, 1))
+    with pytest.raises(ValueError, match="10 of 10 joint points"):
+        mutual_information(x, x, k=3)
+    with pytest.raises(ValueError, match="x has 10 points and y has 9"):
+        unchecked(mutual_information)(x, x[1:], k=3)
+    with pytest.raises(ValueError, match="k is 10 for 10 points"):
+        mutual_information(x, x, k=10)
+
+
+def test_decoder_uncertainty_in_closed_form():
+    label = np.array([0, 0, 1, 1])
+    known = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    assert decoder_uncertainty(known, label) == 0.0
+    assert decoder_uncertainty(np.full((4, 3), 1 / 3), label) == pytest.approx(np.log(2), rel=1e-14)
+    noisy = 0.9 * known + 0.1 * known[:, ::-1]
+    expected = -0.9 * np.log(0.9) - 0.1 * np.log(0.1)
+    assert decoder_uncertainty(noisy, label) == pytest.approx(expected, rel=1e-14)
+
+
+def test_decoder_uncertainty_against_sums(rng):
+    p = rng.dirichlet(np.ones(5), size=60)
+    label = rng.integers(0, 3, 60)
+    joint = np.stack([p[label == c].sum(axis=0) for c in range(3)], axis=1) / 60
+    conditional = joint / joint.sum(axis=1, keepdims=True)
+    expected = -(joint * np.log(conditional)).sum()
+    assert decoder_uncertainty(torch.from_numpy(p), torch.from_numpy(label)) == pytest.approx(expected)
+
+
+def test_decoder_uncertainty_refuses_what_is_no_distribution():
+    label = np.array([0, 1])
+    with pytest.raises(ValueError, match="1 rows of p_z_given_x do not sum to one; the first is row 1"):
+        decoder_uncertainty(np.array([[0.5, 0.5], [0.5, 0.6]]), label)
+    with pytest.raises(ValueError, match=r"negative; the first such entry is at index \(0, 1\)"):
+        decoder_uncertainty(np.array([[1.5, -0.5], [0.5, 0.5]]), label)
