@@ -8,7 +8,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
-jaxtyping.install_import_hook("lpc", "beartype.beartype")
+jaxtyping.install_import_hook("lpc", "typecheck.checked")
 
 
 @pytest.fixture(scope="session")

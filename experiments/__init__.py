@@ -1,0 +1,1 @@
+"""What is run, and what came out: profiles, the ablation, the claims ledger, chapters and the book."""

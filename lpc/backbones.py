@@ -1,0 +1,139 @@
+"""Backbones: images -> features. Each has an attribute ``feature_width``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.models import resnet
+
+from lpc.specs import unknown_name
+
+
+class MLP(nn.Module):
+    """Two hidden layers with batch norm and SiLU.
+
+    Parameters
+    ----------
+    channels, size
+        Of the square images.
+    width
+        Units of each hidden layer; also ``feature_width``.
+    """
+
+    def __init__(self, *, channels: int, size: int, width: int) -> None:
+        super().__init__()
+        self.feature_width = width
+        self.layers = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(channels * size * size, width, bias=False),
+            nn.BatchNorm1d(width),
+            nn.SiLU(),
+            nn.Linear(width, width, bias=False),
+            nn.BatchNorm1d(width),
+            nn.SiLU(),
+        )
+
+    def forward(self, images: Float[Tensor, "batch channel row column"]) -> Float[Tensor, "batch feature"]:
+        """Return the features of normalised images."""
+        return self.layers(images)
+
+
+class SmallCNN(nn.Module):
+    """Three 3 x 3 convolutions (width, 2 width, 4 width channels; the last two with stride 2), mean-pooled."""
+
+    def __init__(self, *, channels: int, size: int, width: int) -> None:
+        super().__init__()
+        del size  # any size from 4 pixels up
+        self.feature_width = 4 * width
+        widths = (channels, width, 2 * width, 4 * width)
+        layers: list[nn.Module] = []
+        for stage in range(3):
+            layers += [
+                nn.Conv2d(
+                    widths[stage], widths[stage + 1], 3, stride=1 if stage == 0 else 2, padding=1, bias=False
+                ),
+                nn.BatchNorm2d(widths[stage + 1]),
+                nn.SiLU(),
+            ]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, images: Float[Tensor, "batch channel row column"]) -> Float[Tensor, "batch feature"]:
+        """Return the features of normalised images."""
+        return self.layers(images).mean(dim=(-2, -1))
+
+
+class ResNet(nn.Module):
+    """torchvision's ResNet with the CIFAR stem (3 x 3, stride 1, no pooling) and SiLU, without its classifier.
+
+    Parameters
+    ----------
+    block, depths
+        torchvision's residual block and the number of blocks a stage.
+    channels
+        Of the images; any size from 8 pixels up.
+    width
+        Channels of the first stage: 64 in the paper. Other widths are for small machines.
+    """
+
+    def __init__(
+        self,
+        block: type[resnet.BasicBlock] | type[resnet.Bottleneck],
+        depths: list[int],
+        *,
+        channels: int,
+        width: int,
+    ) -> None:
+        super().__init__()
+        if width != 64:
+            raise ValueError(f"a ResNet's width is {width}; only 64 is available")
+        body = resnet.ResNet(block, depths)
+        self.feature_width = body.fc.in_features
+        body.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        body.maxpool = nn.Identity()  # type: ignore[assignment]
+        body.fc = nn.Identity()  # type: ignore[assignment]
+        for module in body.modules():
+            if hasattr(module, "relu"):
+                module.relu = nn.SiLU()
+        nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.body = body
+
+    def forward(self, images: Float[Tensor, "batch channel row column"]) -> Float[Tensor, "batch feature"]:
+        """Return the features of normalised images."""
+        return self.body(images)
+
+
+def _resnet18(*, channels: int, size: int, width: int) -> ResNet:
+    del size
+    return ResNet(resnet.BasicBlock, [2, 2, 2, 2], channels=channels, width=width)
+
+
+def _resnet50(*, channels: int, size: int, width: int) -> ResNet:
+    del size
+    return ResNet(resnet.Bottleneck, [3, 4, 6, 3], channels=channels, width=width)
+
+
+BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
+    "mlp": MLP,
+    "small_cnn": SmallCNN,
+    "resnet18": _resnet18,
+    "resnet50": _resnet50,
+}
+
+
+def build_backbone(name: str, *, channels: int, size: int, width: int) -> nn.Module:
+    """Return a new backbone, initialised from torch's global random state.
+
+    Parameters
+    ----------
+    name
+        A key of :data:`BACKBONES`.
+    channels, size
+        Of the square images.
+    width
+        As :class:`lpc.specs.ModelSpec` says.
+    """
+    if name not in BACKBONES:
+        raise unknown_name("backbone", name, BACKBONES)
+    return BACKBONES[name](channels=channels, size=size, width=width)

@@ -1,0 +1,295 @@
+"""What a run is: frozen specs, the ablation's variants, and the key that names a run."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args, get_type_hints
+
+PROTOCOL = 1
+"""Raised by any edit that changes results: runs of different protocols have different keys."""
+
+Penultimate = Literal["none", "linear", "nonlinear"]
+Penalty = Literal["none", "squared_norm", "weight_l1"]
+Reduction = Literal["sum", "mean"]
+DropoutSite = Literal["latent", "logits"]
+Width = Literal["none", "intermediate", "wide", "narrow"]
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
+    """Return a ValueError that names ``name``, the nearest valid names and all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    return ValueError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
+
+
+def _checked(value: object, hint: Any, where: str) -> Any:
+    """Return ``value`` as the annotated type, or raise a ValueError that names the field."""
+    options = get_args(hint)
+    if options and all(isinstance(option, str) for option in options):  # a Literal of names
+        if value not in options:
+            raise unknown_name(where, value, options)
+        return value
+    if options and type(None) in options:  # X | None
+        return None if value is None else _checked(value, options[0], where)
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ValueError(f"{where} is {value!r}; expected a finite number")
+        return float(value)
+    if hint in (bool, int, str) and type(value) is hint:
+        return value
+    if isinstance(hint, type) and isinstance(value, hint) and hint not in (bool, int, float, str):
+        return value
+    raise ValueError(f"{where} is {value!r}; expected {getattr(hint, '__name__', hint)}")
+
+
+class _Spec:
+    """Checks every field's type once, so that equal specs have equal JSON (1 and 1.0 are one float)."""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for item in fields(self):  # type: ignore[arg-type]
+            where = f"{type(self).__name__}.{item.name}"
+            object.__setattr__(self, item.name, _checked(getattr(self, item.name), hints[item.name], where))
+
+    def _require(self, condition: bool, field: str, expected: str) -> None:
+        if not condition:
+            raise ValueError(
+                f"{type(self).__name__}.{field} is {getattr(self, field)!r}; expected {expected}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec(_Spec):
+    """Which images, how they are split, and how a training batch is augmented.
+
+    Attributes
+    ----------
+    name
+        Data set: a key of ``lpc.data.LOADERS``.
+    validation
+        Images held out of the train set to choose the learning rate; 0 trains on the full train set.
+    split_seed
+        Seed of the held-out choice (stratified by class), the same for every run of a study.
+    train_limit
+        Keep this many training images (stratified), or None for all.
+    flip, crop_padding, noise
+        Random horizontal flips; random crops after zero padding of this many pixels (0: none); sd of
+        the Gaussian noise added to the normalised image (LPC Appendix C: True, 4 and 0.01).
+    """
+
+    name: str
+    validation: int = 0
+    split_seed: int = 0
+    train_limit: int | None = None
+    flip: bool = False
+    crop_padding: int = 0
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(self.validation >= 0, "validation", "0 or more images")
+        self._require(self.train_limit is None or self.train_limit > 0, "train_limit", "a positive number")
+        self._require(self.crop_padding >= 0, "crop_padding", "0 or more pixels")
+        self._require(self.noise >= 0, "noise", "a standard deviation of 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec(_Spec):
+    """Backbone and head of a classifier.
+
+    Attributes
+    ----------
+    backbone
+        A key of ``lpc.backbones.BACKBONES``.
+    backbone_width
+        Width of the backbone: hidden units of the MLP, channels of the first stage of the others.
+    penultimate
+        The layer between backbone and classifier: none, linear, or linear followed by SiLU.
+    latent_width
+        Nodes of that layer; None means the backbone's own number of features ("wide").
+    dropout, dropout_site
+        Probability of zeroing an element in training, on the latent before the classifier (the paper)
+        or on the logits (where the release puts it).
+    """
+
+    backbone: str
+    backbone_width: int
+    penultimate: Penultimate = "none"
+    latent_width: int | None = None
+    dropout: float = 0.0
+    dropout_site: DropoutSite = "latent"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(self.backbone_width > 0, "backbone_width", "a positive number")
+        self._require(self.latent_width is None or self.latent_width > 0, "latent_width", "a positive number")
+        self._require(0 <= self.dropout < 1, "dropout", "a probability in [0, 1)")
+        no_layer = self.penultimate == "none"
+        self._require(
+            not (no_layer and self.latent_width), "latent_width", "None where there is no penultimate layer"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpec(_Spec):
+    """Optimisation: AdamW, the two schedules of LPC Appendix C, and the penalty.
+
+    Attributes
+    ----------
+    epochs, batch_size
+        Length of training.
+    learning_rate, weight_decay
+        Of AdamW (the paper's weight decay is 0.5e-4, the release's 5e-4).
+    decay_start, decay_every
+        The learning rate of all but the last classifier is halved at the beginning of epoch
+        ``decay_start`` (counted from 0) and every ``decay_every`` epochs after it; None: never.
+    record_every
+        Metrics are recorded after every this many epochs and after the last.
+    penalty, penalty_reduction
+        ``squared_norm``: gamma times the squared norm of the latent, summed over its nodes (Eq. 3) or
+        averaged (the release, which divides gamma by the width). ``weight_l1``: ``l1`` times the sum of
+        the absolute weights of the penultimate layer.
+    gamma_initial, gamma_factor, gamma_maximum
+        gamma in epoch e is ``min(gamma_initial * gamma_factor**e, gamma_maximum)``.
+    l1
+        Coefficient of ``weight_l1``.
+    """
+
+    epochs: int
+    batch_size: int = 128
+    learning_rate: float
+    weight_decay: float = 0.5e-4
+    decay_start: int | None = None
+    decay_every: int = 50
+    record_every: int = 50
+    penalty: Penalty = "none"
+    penalty_reduction: Reduction = "sum"
+    gamma_initial: float = 1e-2
+    gamma_factor: float = 1.05
+    gamma_maximum: float = 1e6
+    l1: float = 1e-4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for (
+            name
+        ) in ["epochs", "batch_size", "learning_rate", "decay_every", "record_every", "gamma_initial", "gamma_maximum"]:
+            self._require(getattr(self, name) > 0, name, "a positive number")
+        self._require(self.weight_decay >= 0, "weight_decay", "0 or more")
+        self._require(self.gamma_factor >= 1, "gamma_factor", "1 or more: gamma does not shrink")
+        self._require(self.l1 >= 0, "l1", "0 or more")
+        self._require(self.decay_start is None or self.decay_start >= 0, "decay_start", "an epoch, or None")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec(_Spec):
+    """One training run; :func:`run_key` names it. Where it executes is not part of it."""
+
+    architecture: str
+    data: DataSpec
+    model: ModelSpec
+    train: TrainSpec
+    seed: int
+    protocol: int = PROTOCOL
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(self.seed >= 0, "seed", "0 or more")
+        needs_layer = self.train.penalty == "weight_l1" and self.model.penultimate == "none"
+        if needs_layer:
+            raise ValueError("TrainSpec.penalty is 'weight_l1' but ModelSpec.penultimate is 'none'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A row of the ablation (LPC Table 3): independent choices, not a class of its own."""
+
+    penultimate: Penultimate = "none"
+    width: Width = "none"
+    penalty: Penalty = "none"
+    dropout: float = 0.0
+
+
+VARIANTS: Mapping[str, Variant] = {
+    "IB": Variant(penultimate="linear", width="intermediate", penalty="squared_norm"),
+    "WideIB": Variant(penultimate="linear", width="wide", penalty="squared_norm"),
+    "NarrowIB": Variant(penultimate="linear", width="narrow", penalty="squared_norm"),
+    "NoPen": Variant(),
+    "NoPenDropout": Variant(dropout=0.5),
+    "LinPen": Variant(penultimate="linear", width="intermediate"),
+    "NonLinPen": Variant(penultimate="nonlinear", width="intermediate"),
+    "NonLinPenL1": Variant(penultimate="nonlinear", width="intermediate", penalty="weight_l1"),
+    "LinPenDropout": Variant(penultimate="linear", width="intermediate", dropout=0.5),
+    "NonLinIB": Variant(penultimate="nonlinear", width="intermediate", penalty="squared_norm"),
+}
+"""The eight architectures of the paper's tables, LinPenDropout (its Figure 2) and NonLinIB (excluded there)."""
+
+WIDTHS: Mapping[str, Mapping[Width, int | None]] = {
+    "svhn": {"none": None, "intermediate": 8, "wide": None, "narrow": 6},
+    "cifar10": {"none": None, "intermediate": 8, "wide": None, "narrow": 4},
+    "cifar100": {"none": None, "intermediate": 64, "wide": None, "narrow": 8},
+    "fashion_mnist": {"none": None, "intermediate": 8, "wide": None, "narrow": 4},
+    "digits": {"none": None, "intermediate": 8, "wide": None, "narrow": 4},
+}
+"""Nodes of the penultimate layer by data set (LPC Appendix C); wide is the backbone's own number."""
+
+
+def variant_spec(
+    architecture: str, *, data: DataSpec, backbone: str, backbone_width: int, train: TrainSpec, seed: int
+) -> RunSpec:
+    """Return the spec of one architecture of the ablation.
+
+    Parameters
+    ----------
+    architecture
+        A key of :data:`VARIANTS`.
+    data, backbone, backbone_width, seed
+        As in :class:`RunSpec` and :class:`ModelSpec`.
+    train
+        The schedule shared by all architectures; its ``penalty`` is replaced by the variant's.
+
+    Raises
+    ------
+    ValueError
+        Where the architecture or the data set is not known.
+    """
+    if architecture not in VARIANTS:
+        raise unknown_name("architecture", architecture, VARIANTS)
+    if data.name not in WIDTHS:
+        raise unknown_name("data set", data.name, WIDTHS)
+    variant = VARIANTS[architecture]
+    model = ModelSpec(
+        backbone=backbone,
+        backbone_width=backbone_width,
+        penultimate=variant.penultimate,
+        latent_width=WIDTHS[data.name][variant.width],
+        dropout=variant.dropout,
+    )
+    train = replace(train, penalty=variant.penalty)
+    return RunSpec(architecture=architecture, data=data, model=model, train=train, seed=seed)
+
+
+def canonical_json(spec: RunSpec) -> str:
+    """Return the spec as JSON with sorted keys and no spaces: equal specs, equal text."""
+    return json.dumps(asdict(spec), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def run_key(spec: RunSpec) -> str:
+    """Return the SHA-256 (64 hexadecimal digits) of the spec's canonical JSON."""
+    return hashlib.sha256(canonical_json(spec).encode()).hexdigest()
+
+
+def spec_from_dict(values: Mapping[str, Any]) -> RunSpec:
+    """Rebuild a spec from ``asdict`` or from its JSON; an unknown or missing field is a ValueError."""
+    nested = {"data": DataSpec, "model": ModelSpec, "train": TrainSpec}
+    try:
+        parts = {name: part(**values[name]) for name, part in nested.items()}
+        return RunSpec(**{**values, **parts})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a run spec of this version: {error}") from error

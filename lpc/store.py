@@ -1,0 +1,247 @@
+"""The run store: a directory a run, written atomically, read back as one tidy table.
+
+Layout::
+
+    runs/<key>/spec.json               what the run is; <key> is its SHA-256
+    runs/<key>/provenance.json         commit, versions, device, packing, data checksum, wall time
+    runs/<key>/history.jsonl           one line an epoch
+    runs/<key>/checkpoint.safetensors  final weights and buffers
+    runs/<key>/result.json             train and validation metrics; written last: it marks the run finished
+    runs/<key>/test.json               test metrics, only of runs that were selected
+    cohorts/<id>/members.json          keys of runs that are training together
+    cohorts/<id>/state.pt              where they stand
+
+``owner.json`` and ``heartbeat`` in a run's directory are reserved for many workers on one store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lpc.specs import PROTOCOL, RunSpec, run_key, spec_from_dict
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    """Write through a temporary neighbour and rename: readers see the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_json(path: Path, value: object) -> None:
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    _write(path, lambda temporary: temporary.write_text(text))
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path} is not whole JSON ({error}); remove {path.parent} to run it again"
+        ) from error
+
+
+class RunStore:
+    """Results on disk, by run key.
+
+    Parameters
+    ----------
+    root
+        Directory of the store; made when something is first written.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def directory(self, key: str) -> Path:
+        """Return the directory of a run."""
+        return self.root / "runs" / key
+
+    def finished(self, spec: RunSpec) -> bool:
+        """Whether the run has its result, be it trained or failed."""
+        return (self.directory(run_key(spec)) / "result.json").exists()
+
+    def measured(self, spec: RunSpec) -> bool:
+        """Whether the run has its test metrics."""
+        return (self.directory(run_key(spec)) / "test.json").exists()
+
+    def result(self, spec: RunSpec) -> dict[str, Any]:
+        """Return the result of a finished run."""
+        return self._part(spec, "result.json")
+
+    def test(self, spec: RunSpec) -> dict[str, Any]:
+        """Return the test metrics of a measured run."""
+        return self._part(spec, "test.json")
+
+    def _part(self, spec: RunSpec, name: str) -> dict[str, Any]:
+        path = self.directory(run_key(spec)) / name
+        if not path.exists():
+            raise ValueError(
+                f"{path} does not exist: run {spec.architecture}, seed {spec.seed}, has no {name}"
+            )
+        return _read_json(path)
+
+    def begin(self, specs: Sequence[RunSpec]) -> str:
+        """Write the specs of runs that start together; return the cohort's id."""
+        keys = [run_key(spec) for spec in specs]
+        for key, spec in zip(keys, specs, strict=True):
+            _write_json(self.directory(key) / "spec.json", asdict(spec))
+        cohort = hashlib.sha256("".join(keys).encode()).hexdigest()
+        _write_json(self.root / "cohorts" / cohort / "members.json", keys)
+        return cohort
+
+    def cohorts(self) -> dict[str, list[str]]:
+        """Return the keys of every cohort that has begun and not ended, by cohort id."""
+        found = sorted(self.root.glob("cohorts/*/members.json"))
+        return {path.parent.name: _read_json(path) for path in found}
+
+    def spec(self, key: str) -> RunSpec:
+        """Return the spec of a run that has begun; one that does not have this key is an error."""
+        path = self.directory(key) / "spec.json"
+        spec = spec_from_dict(_read_json(path))
+        if run_key(spec) != key:
+            raise ValueError(f"{path} is the spec of run {run_key(spec)}, not of {key}; remove {path.parent}")
+        return spec
+
+    def save_state(self, cohort: str, state: dict[str, Any]) -> None:
+        """Write where a cohort stands."""
+        path = self.root / "cohorts" / cohort / "state.pt"
+        _write(path, lambda temporary: torch.save({"cohort": cohort, **state}, temporary))
+
+    def load_state(self, cohort: str, device: torch.device | str) -> dict[str, Any] | None:
+        """Return where a cohort stands, or None before its first checkpoint.
+
+        Raises
+        ------
+        ValueError
+            A file that is truncated, not a checkpoint, or another cohort's.
+        """
+        path = self.root / "cohorts" / cohort / "state.pt"
+        if not path.exists():
+            return None
+        try:
+            state = torch.load(path, map_location=device, weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError) as error:
+            raise ValueError(
+                f"{path} is truncated or not a checkpoint ({type(error).__name__}); "
+                f"remove {path.parent} to train its runs from the start"
+            ) from error
+        owner = state.get("cohort") if isinstance(state, dict) else None
+        if owner != cohort:
+            raise ValueError(
+                f"{path} is the checkpoint of cohort {owner}, expected {cohort}; "
+                f"remove {path.parent} to train its runs from the start"
+            )
+        return state
+
+    def finish(
+        self,
+        spec: RunSpec,
+        *,
+        result: dict[str, Any],
+        history: Iterable[dict[str, Any]],
+        provenance: dict[str, Any],
+        weights: dict[str, Tensor],
+    ) -> None:
+        """Write everything of a run, its result last."""
+        key = run_key(spec)
+        directory = self.directory(key)
+        lines = "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in history)
+        _write(directory / "history.jsonl", lambda temporary: temporary.write_text(lines))
+        _write_json(directory / "provenance.json", provenance)
+        tensors = {name: value.contiguous().cpu() for name, value in weights.items()}
+        _write(
+            directory / "checkpoint.safetensors",
+            lambda temporary: save_file(tensors, temporary, metadata={"key": key}),
+        )
+        _write_json(directory / "result.json", result)
+
+    def end(self, cohort: str) -> None:
+        """Remove a cohort's state once all its runs are finished."""
+        shutil.rmtree(self.root / "cohorts" / cohort)
+
+    def save_test(self, spec: RunSpec, test: dict[str, Any]) -> None:
+        """Write the test metrics of a finished run."""
+        _write_json(self.directory(run_key(spec)) / "test.json", test)
+
+    def load_weights(self, spec: RunSpec) -> dict[str, Tensor]:
+        """Return the final weights of a finished run.
+
+        Raises
+        ------
+        ValueError
+            A file that is missing, truncated, not safetensors, or another run's.
+        """
+        key = run_key(spec)
+        path = self.directory(key) / "checkpoint.safetensors"
+        try:
+            with safe_open(path, framework="pt") as stream:
+                owner = (stream.metadata() or {}).get("key")
+                weights = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+        except (SafetensorError, FileNotFoundError) as error:
+            raise ValueError(
+                f"{path} is missing, truncated or not a checkpoint ({error}); remove {path.parent} to run it again"
+            ) from error
+        if owner != key:
+            raise ValueError(f"{path} is the checkpoint of run {owner}, expected {key}; remove {path.parent}")
+        return weights
+
+    def frame(self, *, protocol: int = PROTOCOL) -> pd.DataFrame:
+        """Return one row a run that has begun, under one protocol.
+
+        Columns are the spec's fields (``data.name``, ``train.learning_rate``, ...), ``status``
+        (``training``, ``finished`` or ``failed``), the result's metrics, and the test metrics as
+        ``test_*``. A value that is missing is NaN.
+        """
+        rows = []
+        for path in sorted(self.root.glob("runs/*/spec.json")):
+            spec = _read_json(path)
+            if spec.get("protocol") != protocol:
+                continue
+            row: dict[str, Any] = {"key": path.parent.name}
+            for name, value in spec.items():
+                nested = value.items() if isinstance(value, dict) else ()
+                row.update({f"{name}.{inner}": field for inner, field in nested} or {name: value})
+            row["status"] = "training"
+            for name, prefix in (("result.json", ""), ("test.json", "test_")):
+                part = path.parent / name
+                if part.exists():
+                    values = _read_json(part).items()
+                    row.update({prefix + field: value for field, value in values if field != "missing"})
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def history(self, *, protocol: int = PROTOCOL) -> pd.DataFrame:
+        """Return one row a run and epoch: ``key``, ``epoch``, losses, rates and the recorded metrics."""
+        parts = []
+        for path in sorted(self.root.glob("runs/*/history.jsonl")):
+            if _read_json(path.parent / "spec.json").get("protocol") == protocol:
+                lines = pd.DataFrame([json.loads(line) for line in path.read_text().splitlines()])
+                parts.append(lines.assign(key=path.parent.name))
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["key", "epoch"])

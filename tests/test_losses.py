@@ -1,0 +1,90 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import multivariate_normal
+
+from lpc.losses import (
+    absolute_norm,
+    conditional_log_variance,
+    geometric_gamma,
+    log_variance,
+    squared_norm,
+    zero_entropy_noise,
+)
+
+LATENT = torch.tensor([[3.0, -4.0], [0.0, 1.0], [1.0, 1.0]])
+
+
+def test_norms_on_numbers_worked_by_hand():
+    assert squared_norm(LATENT, reduction="sum").item() == pytest.approx((25 + 1 + 2) / 3)
+    assert absolute_norm(LATENT, reduction="sum").item() == pytest.approx((7 + 1 + 2) / 3)
+
+
+@pytest.mark.parametrize("norm", [squared_norm, absolute_norm])
+def test_mean_reduction_divides_by_the_width(norm, unchecked):
+    summed, mean = norm(LATENT, reduction="sum"), norm(LATENT, reduction="mean")
+    assert mean.item() == pytest.approx(summed.item() / 2)
+    with pytest.raises(ValueError, match="'total'"):
+        unchecked(norm)(LATENT, reduction="total")
+
+
+def test_squared_norm_pulls_each_point_towards_zero():
+    latent = LATENT.clone().requires_grad_()
+    squared_norm(latent, reduction="sum").backward()
+    torch.testing.assert_close(latent.grad, 2 * LATENT / 3)
+
+
+def test_log_variance_is_the_entropy_of_an_axis_aligned_gaussian():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(20_000, 3)) * [0.1, 1.0, 5.0]
+    exact = multivariate_normal(cov=np.diag([0.01, 1.0, 25.0])).entropy()
+    assert log_variance(torch.from_numpy(points)).item() == pytest.approx(exact, abs=0.03)
+    scaled = log_variance(torch.from_numpy(points * 1e-3)).item()
+    assert scaled == pytest.approx(log_variance(torch.from_numpy(points)).item() + 3 * math.log(1e-3))
+
+
+def test_conditional_log_variance_weights_classes_by_their_share():
+    first, second = torch.randn(30, 2, dtype=torch.float64), 3 * torch.randn(10, 2, dtype=torch.float64) + 7
+    label = torch.tensor([0] * 30 + [1] * 10)
+    expected = 0.75 * log_variance(first) + 0.25 * log_variance(second)
+    latent = torch.cat([first, second])
+    torch.testing.assert_close(conditional_log_variance(latent, label), expected)
+    assert conditional_log_variance(latent, label) < log_variance(latent)
+
+
+def test_log_variance_of_too_little_is_an_error():
+    with pytest.raises(ValueError, match="2 or more points; got 1"):
+        log_variance(torch.zeros(1, 2))
+    with pytest.raises(ValueError, match=r"class 1 is not positive at nodes \[0\]"):
+        conditional_log_variance(
+            torch.tensor([[0.0, 1.0], [1.0, 0.0], [5.0, 1.0], [5.0, 0.0]]), torch.tensor([0, 0, 1, 1])
+        )
+
+
+def test_gamma_is_the_papers_schedule():
+    cifar = {"initial": 1e-2, "factor": 1.05, "maximum": 1e6}
+    assert geometric_gamma(0, **cifar) == pytest.approx(1e-2)
+    assert geometric_gamma(10, **cifar) == pytest.approx(1e-2 * 1.05**10)
+    assert geometric_gamma(377, **cifar) < 1e6
+    assert geometric_gamma(378, **cifar) == 1e6
+    svhn = {"initial": 1e-2, "factor": 1.03, "maximum": 1e5}
+    assert geometric_gamma(545, **svhn) < 1e5 and geometric_gamma(546, **svhn) == 1e5
+    assert geometric_gamma(10**6, **cifar) == 1e6
+
+
+@pytest.mark.parametrize(
+    ("epoch", "changed"),
+    [(-1, {}), (0, {"initial": 0.0}), (0, {"factor": 0.5}), (0, {"maximum": -1.0})],
+)
+def test_gamma_rejects_what_is_no_schedule(epoch, changed):
+    with pytest.raises(ValueError, match="expected"):
+        geometric_gamma(epoch, **{"initial": 1e-2, "factor": 1.05, "maximum": 1e6, **changed})
+
+
+def test_zero_entropy_noise_has_zero_entropy():
+    noise = zero_entropy_noise((200_000,), torch.Generator().manual_seed(0))
+    assert noise.var().item() == pytest.approx(1 / (2 * math.pi * math.e), rel=0.02)
+    again = zero_entropy_noise((200_000,), torch.Generator().manual_seed(0))
+    assert torch.equal(noise, again)

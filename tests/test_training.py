@@ -1,0 +1,163 @@
+import dataclasses
+import io
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from lpc.data import load_images
+from lpc.heads import build_classifier
+from lpc.latents import collect
+from lpc.losses import squared_norm
+from lpc.specs import DataSpec, TrainSpec, variant_spec
+from lpc.training import Cohort, learning_rate, load_member, shape_of
+
+DATA = DataSpec(name="digits", validation=100, train_limit=150, noise=0.01)
+TRAIN = TrainSpec(
+    epochs=4, batch_size=64, learning_rate=5e-3, decay_start=2, decay_every=1, gamma_maximum=1.0
+)
+
+
+def make(architecture, *, seed=0, rate=5e-3, data=DATA, **train):
+    changed = dataclasses.replace(TRAIN, learning_rate=rate, **train)
+    return variant_spec(architecture, data=data, backbone="mlp", backbone_width=16, train=changed, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return load_images(DATA)
+
+
+def trained(specs, images, epochs=4):
+    cohort = Cohort(specs, images)
+    losses = [cohort.train_epoch() for _ in range(epochs)]
+    return cohort, losses
+
+
+def test_learning_rate_halves_as_appendix_c_says():
+    train = TrainSpec(epochs=800, learning_rate=1.0, decay_start=250, decay_every=50)
+    rates = [learning_rate(epoch, train) for epoch in (0, 249, 250, 299, 300, 799)]
+    assert rates == [1.0, 1.0, 0.5, 0.5, 0.25, 0.5**11]
+
+
+def test_one_run_is_what_a_plain_loop_gives(splits):
+    """Against torch's own AdamW with one parameter group a rate, without any cohort."""
+    data = dataclasses.replace(DATA, noise=0.0)
+    spec = make("IB", data=data)
+    cohort = Cohort([spec], splits.train)
+    orders = torch.Generator().set_state(cohort.generators[0].get_state())
+    model = build_classifier(spec.model, channels=1, size=8, classes=10, seed=0)
+    classifier = list(model.head.classifier.parameters())
+    rest = [p for name, p in model.named_parameters() if not name.startswith("head.classifier.")]
+    optimizer = torch.optim.AdamW([{"params": rest}, {"params": classifier}], lr=5e-3, weight_decay=0.5e-4)
+    model.train()
+    for epoch in range(4):
+        optimizer.param_groups[0]["lr"] = learning_rate(epoch, spec.train)
+        gamma = 1e-2 * 1.05**epoch
+        total = 0.0
+        for index in torch.randperm(150, generator=orders).split(64):
+            output = model(splits.train.normalised(index))
+            entropy = cross_entropy(output.logits, splits.train.label[index])
+            loss = entropy + gamma * squared_norm(output.latent, reduction="sum")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += entropy.item() * len(index)
+        assert cohort.train_epoch().cross_entropy.item() == pytest.approx(total / 150, rel=1e-4)
+    ours, theirs = cohort.member_state(0), model.state_dict()
+    assert ours.keys() == theirs.keys()
+    # Adam's steps magnify rounding where a gradient is near zero, so compare with how far weights moved
+    moved = build_classifier(spec.model, channels=1, size=8, classes=10, seed=0).state_dict()
+    for name in dict(model.named_parameters()):
+        assert (ours[name] - theirs[name]).norm() < 0.05 * (theirs[name] - moved[name]).norm(), name
+
+
+def test_a_run_alone_and_in_a_cohort_agree(splits):
+    alike = [make("IB"), make("LinPen", seed=1, rate=1e-2), make("LinPenDropout", seed=2)]
+    together, _ = trained(alike, splits.train)
+    for member, spec in enumerate(alike):
+        alone, _ = trained([spec], splits.train)
+        expected = alone.outputs(splits.train).logits[0]
+        found = together.outputs(splits.train).logits[member]
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    different = together.outputs(splits.train).logits
+    assert (different[0] - different[1]).abs().max() > 0.1
+
+
+def test_same_packing_gives_the_same_bits(splits):
+    alike = [make("NoPen"), make("NoPenDropout", seed=1)]
+    first, second = (trained(alike, splits.train)[0].member_state(1) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_four_epochs_are_two_and_two_to_the_bit(splits):
+    alike = [make("IB"), make("LinPenDropout", seed=1)]
+    whole, losses = trained(alike, splits.train)
+    half, _ = trained(alike, splits.train, epochs=2)
+    buffer = io.BytesIO()
+    torch.save(half.state_dict(), buffer)
+    buffer.seek(0)
+    resumed = Cohort(alike, splits.train)
+    resumed.load_state_dict(torch.load(buffer, weights_only=True))
+    assert resumed.epoch == 2
+    again = [resumed.train_epoch() for _ in range(2)]
+    assert torch.equal(again[1].cross_entropy, losses[3].cross_entropy)
+    for member in range(2):
+        expected = whole.member_state(member)
+        assert all(torch.equal(expected[k], v) for k, v in resumed.member_state(member).items())
+
+
+def test_a_foreign_state_is_refused_and_changes_nothing(splits):
+    cohort = Cohort([make("IB")], splits.train)
+    before = cohort.member_state(0)
+    with pytest.raises(ValueError, match="shapes"):
+        cohort.load_state_dict(Cohort([make("NarrowIB")], splits.train).state_dict())
+    assert all(torch.equal(before[name], value) for name, value in cohort.member_state(0).items())
+
+
+def test_reductions_differ_by_the_width(splits):
+    gamma = {"gamma_initial": 1e-3, "gamma_factor": 1.0, "gamma_maximum": 1e-3}
+    scaled = {"gamma_initial": 8e-3, "gamma_factor": 1.0, "gamma_maximum": 8e-3}
+    summed = make("IB", penalty_reduction="sum", **gamma)
+    mean = make("IB", penalty_reduction="mean", **scaled)
+    cohort, losses = trained([summed, mean], splits.train, epochs=2)
+    torch.testing.assert_close(losses[-1].penalty[0], losses[-1].penalty[1], rtol=1e-4, atol=0)
+    assert losses[-1].penalty[0] > 0
+    assert cohort.gamma() == pytest.approx([1e-3, 8e-3])
+
+
+def test_weight_l1_shrinks_the_penultimate_weights(splits):
+    plain, penalised = make("NonLinPen"), make("NonLinPenL1", l1=1e-2)
+    cohort, losses = trained([plain, penalised], splits.train)
+    weights = [cohort.member_state(m)["head.penultimate.weight"].abs().sum() for m in range(2)]
+    assert weights[1] < 0.9 * weights[0]
+    assert losses[0].penalty[0] == 0 and losses[0].penalty[1] > 0
+
+
+def test_dropout_drops_only_in_training_and_only_where_asked(splits):
+    with_noise = [make("NoPenDropout"), make("NoPen")]
+    cohort = Cohort(with_noise, splits.train)
+    keep = cohort._keep(64)
+    assert keep is not None and set(keep[0].unique().tolist()) == {0.0, 2.0}
+    assert keep[0].mean().item() == pytest.approx(1.0, abs=0.15)
+    assert bool((keep[1] == 1).all())
+    assert torch.equal(cohort.outputs(splits.train).logits, cohort.outputs(splits.train).logits)
+
+
+def test_outputs_are_those_of_the_saved_classifier(splits):
+    alike = [make("IB"), make("LinPen", seed=3)]
+    cohort, _ = trained(alike, splits.train, epochs=1)
+    outputs = cohort.outputs(splits.test)
+    for member, spec in enumerate(alike):
+        latents = collect(load_member(spec, splits.test, cohort.member_state(member)), splits.test)
+        torch.testing.assert_close(latents.latent, outputs.latent[member], rtol=1e-4, atol=1e-5)
+        assert torch.equal(latents.label, splits.test.label)
+
+
+def test_a_cohort_of_different_shapes_is_an_error(splits):
+    with pytest.raises(ValueError, match="share"):
+        Cohort([make("IB"), make("NoPen")], splits.train)
+    with pytest.raises(ValueError, match="at least one"):
+        Cohort([], splits.train)
+    assert shape_of(make("IB")) == shape_of(make("LinPenDropout", seed=4, rate=1.0))
+    assert shape_of(make("IB")) != shape_of(make("IB", weight_decay=0.0))
