@@ -1,0 +1,1 @@
+"""Latent point collapse: bottleneck heads, losses, training, and measurements that survive collapse."""

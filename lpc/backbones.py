@@ -41,7 +41,7 @@ class MLP(nn.Module):
 
 
 class SmallCNN(nn.Module):
-    """Three 3 x 3 convolutions (width, 2 width, 4 width channels; the last two with stride 2), mean-pooled."""
+    """Three 3 x 3 convolutions (width, 2 width, 4 width channels; strides 1, 2, 2), then the mean."""
 
     def __init__(self, *, channels: int, size: int, width: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class SmallCNN(nn.Module):
 
 
 class ResNet(nn.Module):
-    """torchvision's ResNet with the CIFAR stem (3 x 3, stride 1, no pooling) and SiLU, without its classifier.
+    """torchvision's ResNet with the CIFAR stem (3 x 3, stride 1, no pooling) and SiLU, without classifier.
 
     Parameters
     ----------

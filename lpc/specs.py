@@ -177,9 +177,8 @@ class TrainSpec(_Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for (
-            name
-        ) in ["epochs", "batch_size", "learning_rate", "decay_every", "record_every", "gamma_initial", "gamma_maximum"]:
+        positive = ("epochs", "batch_size", "learning_rate", "decay_every", "record_every")
+        for name in (*positive, "gamma_initial", "gamma_maximum"):
             self._require(getattr(self, name) > 0, name, "a positive number")
         self._require(self.weight_decay >= 0, "weight_decay", "0 or more")
         self._require(self.gamma_factor >= 1, "gamma_factor", "1 or more: gamma does not shrink")
@@ -228,7 +227,7 @@ VARIANTS: Mapping[str, Variant] = {
     "LinPenDropout": Variant(penultimate="linear", width="intermediate", dropout=0.5),
     "NonLinIB": Variant(penultimate="nonlinear", width="intermediate", penalty="squared_norm"),
 }
-"""The eight architectures of the paper's tables, LinPenDropout (its Figure 2) and NonLinIB (excluded there)."""
+"""The eight architectures of the paper's tables, LinPenDropout (its Figure 2), NonLinIB (excluded there)."""
 
 WIDTHS: Mapping[str, Mapping[Width, int | None]] = {
     "svhn": {"none": None, "intermediate": 8, "wide": None, "narrow": 6},

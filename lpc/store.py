@@ -206,7 +206,8 @@ class RunStore:
                 weights = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
         except (SafetensorError, FileNotFoundError) as error:
             raise ValueError(
-                f"{path} is missing, truncated or not a checkpoint ({error}); remove {path.parent} to run it again"
+                f"{path} is missing, truncated or not a checkpoint ({error}); "
+                f"remove {path.parent} to run it again"
             ) from error
         if owner != key:
             raise ValueError(f"{path} is the checkpoint of run {owner}, expected {key}; remove {path.parent}")

@@ -1,0 +1,105 @@
+"""Tables of the book: measured mean and sd over seeds, beside the paper's values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from experiments import paper
+from experiments.ablation import Study
+from lpc.specs import VARIANTS
+
+NOT_RUN = "not run"
+"""What a cell shows where nothing has been run."""
+MISSING = "–"
+"""What a cell shows where the paper gives no value, or a run's value could not be computed."""
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Return a number with some significant digits, scientific outside 1e-3 to 1e4."""
+    if not math.isfinite(value):
+        return MISSING
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 1e4:
+        decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+        return f"{value:.{decimals}f}"
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def mean_sd(values: Sequence[float] | pd.Series, *, digits: int = 3) -> str:
+    """Return ``mean ± sd (n)`` of the values that are there; n is shown where some are missing."""
+    series = pd.to_numeric(pd.Series(values), errors="coerce")
+    there = series.dropna()
+    if there.empty:
+        return MISSING
+    text = number(float(there.mean()), digits)
+    if len(there) > 1:
+        text += f" ± {number(float(there.std()), 2)}"
+    return text if len(there) == len(series) else f"{text} ({len(there)} of {len(series)})"
+
+
+def measured(
+    study: Study, columns: Mapping[str, str], *, digits: int = 3, percent: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Return one row an architecture with mean ± sd over seeds of the selected runs.
+
+    Parameters
+    ----------
+    study
+        Runs of a profile.
+    columns
+        Column of ``study.selected`` -> heading.
+    digits
+        Significant digits of the means.
+    percent
+        Columns that are shares and are shown in percent.
+    """
+    rows = {}
+    chosen = study.selected
+    for architecture in VARIANTS:
+        own = chosen[chosen["architecture"] == architecture]
+        if own.empty:
+            begun = bool((study.frame["architecture"] == architecture).any())
+            rows[architecture] = dict.fromkeys(columns.values(), "failed" if begun else NOT_RUN)
+            continue
+        rows[architecture] = {
+            heading: mean_sd(
+                own.get(name, pd.Series([math.nan] * len(own))) * (100 if name in percent else 1),
+                digits=digits,
+            )
+            for name, heading in columns.items()
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index.name = "architecture"
+    return table
+
+
+def beside_paper(
+    study: Study, columns: Mapping[str, str], metric: str, *, percent: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Return :func:`measured`'s columns under the profile's name, and the paper's under its data sets.
+
+    Parameters
+    ----------
+    study, columns, percent
+        As in :func:`measured`.
+    metric
+        The paper's name of the column in its CSV.
+    """
+    ours = measured(study, columns, percent=percent)
+    ours.columns = pd.MultiIndex.from_product([[f"{study.profile.name} (ours)"], ours.columns])
+    table = paper.reported()
+    table = table[table["metric"] == metric]
+    for dataset in paper.DATASETS:
+        own = table[table["dataset"] == dataset].set_index("architecture")
+        ours[("paper (reported)", dataset)] = [
+            f"{number(own.loc[name, 'mean'])} ± {number(own.loc[name, 'std'], 2)}"  # type: ignore[arg-type]
+            if name in own.index
+            else MISSING
+            for name in ours.index
+        ]
+    return ours

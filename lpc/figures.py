@@ -1,0 +1,167 @@
+"""Figures: DataFrame -> matplotlib Axes, with one look for an architecture throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+
+class Look(NamedTuple):
+    """Colour, line style and marker of an architecture."""
+
+    colour: str
+    line: str
+    marker: str
+
+
+LOOKS: Mapping[str, Look] = {
+    "IB": Look("#0072B2", "-", "o"),
+    "WideIB": Look("#56B4E9", "-", "s"),
+    "NarrowIB": Look("#1B2A6B", "-", "^"),
+    "NonLinIB": Look("#882255", "-", "v"),
+    "NoPen": Look("#000000", "--", "D"),
+    "NoPenDropout": Look("#888888", "--", "P"),
+    "LinPen": Look("#D55E00", "-.", "X"),
+    "LinPenDropout": Look("#E69F00", "-.", "*"),
+    "NonLinPen": Look("#009E73", ":", "<"),
+    "NonLinPenL1": Look("#CC79A7", ":", ">"),
+}
+"""Okabe and Ito's colours and three more; lines and markers tell apart what colour alone may not."""
+
+
+def over_epochs(
+    ax: Axes,
+    history: pd.DataFrame,
+    column: str,
+    *,
+    architectures: Sequence[str],
+    label: str,
+    log: bool = False,
+) -> Axes:
+    """Draw a metric over epochs: mean over seeds, with a band of one sd.
+
+    Parameters
+    ----------
+    ax
+        Where to draw.
+    history
+        Rows with ``architecture``, ``seed``, ``epoch`` and ``column``; missing values are left out.
+    column
+        The metric.
+    architectures
+        In the order of the legend.
+    label
+        Of the y axis, with the unit.
+    log
+        Whether the y axis is logarithmic; the band is then that of the logarithms.
+    """
+    for name in architectures:
+        rows = history[(history["architecture"] == name) & history[column].notna()]
+        if rows.empty:
+            continue
+        values = rows.assign(value=np.log(rows[column]) if log else rows[column])
+        grouped = values.groupby("epoch")["value"].agg(["mean", "std"]).fillna(0.0)
+        middle, band = grouped["mean"].to_numpy(), grouped["std"].to_numpy()
+        lower, upper = middle - band, middle + band
+        if log:
+            middle, lower, upper = np.exp(middle), np.exp(lower), np.exp(upper)
+        look = LOOKS[name]
+        epochs = grouped.index.to_numpy()
+        ax.plot(epochs, middle, look.line, color=look.colour, marker=look.marker, markersize=4, label=name)
+        ax.fill_between(epochs, lower, upper, color=look.colour, alpha=0.15, linewidth=0)
+    if log:
+        ax.set_yscale("log")
+    ax.set_xlabel("epoch")
+    ax.set_ylabel(label)
+    ax.grid(alpha=0.3)
+    return ax
+
+
+def mark_terminal_phase(ax: Axes, selected: pd.DataFrame, *, architectures: Sequence[str]) -> Axes:
+    """Draw a dashed line where an architecture's train accuracy passes 99.9 %, averaged over seeds.
+
+    Parameters
+    ----------
+    ax
+        Where to draw.
+    selected
+        Rows with ``architecture`` and ``terminal_epoch``; an architecture of which a run never passed
+        gets no line.
+    architectures
+        Which to mark.
+    """
+    for name in architectures:
+        epochs = selected.loc[selected["architecture"] == name, "terminal_epoch"]
+        if len(epochs) and epochs.notna().all():
+            ax.axvline(
+                epochs.mean(), color=LOOKS[name].colour, linestyle=(0, (4, 3)), linewidth=0.9, alpha=0.7
+            )
+    return ax
+
+
+def by_architecture(
+    ax: Axes, frame: pd.DataFrame, column: str, *, architectures: Sequence[str], label: str, log: bool = False
+) -> Axes:
+    """Draw a point a run, and a bar at the mean, for every architecture.
+
+    Parameters
+    ----------
+    ax
+        Where to draw.
+    frame
+        Rows with ``architecture`` and ``column``.
+    column
+        The metric; missing values are left out.
+    architectures
+        From left to right.
+    label
+        Of the y axis, with the unit.
+    log
+        Whether the y axis is logarithmic.
+    """
+    for place, name in enumerate(architectures):
+        values = frame.loc[frame["architecture"] == name, column].dropna().to_numpy(dtype=float)
+        look = LOOKS[name]
+        spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(len(values))
+        ax.plot(place + spread, values, look.marker, color=look.colour, markersize=6)
+        if len(values):
+            ax.hlines(values.mean(), place - 0.3, place + 0.3, color=look.colour)
+    if log:
+        ax.set_yscale("log")
+    ax.set_xticks(range(len(architectures)), architectures, rotation=35, ha="right")
+    ax.set_ylabel(label)
+    ax.grid(axis="y", alpha=0.3)
+    return ax
+
+
+def node_histograms(
+    axes: Sequence[Axes], latent: np.ndarray, label: np.ndarray, *, nodes: Sequence[int], bins: int = 60
+) -> None:
+    """Draw the histogram of latent values at some nodes, stacked by class (LPC Figure 1).
+
+    Parameters
+    ----------
+    axes
+        One for every node.
+    latent, label
+        (points, width) and (points,).
+    nodes
+        Which to draw.
+    bins
+        Of each histogram, over that node's own range.
+    """
+    classes = np.unique(label)
+    shades = [
+        "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7",
+        "#56B4E9", "#888888", "#F0E442", "#882255", "#000000",
+    ]  # fmt: skip
+    for ax, node in zip(axes, nodes, strict=True):
+        values = [latent[label == value, node] for value in classes]
+        colours = [shades[place % len(shades)] for place in range(len(classes))]
+        ax.hist(values, bins=bins, stacked=True, color=colours, label=[str(value) for value in classes])
+        ax.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3))
+        ax.set_xlabel(f"node {node}")

@@ -1,0 +1,185 @@
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import ttest_ind
+
+from experiments import claims, paper, tables
+from experiments.claims import Claim, ClaimMismatch
+
+
+def study(name="laptop", **columns):
+    """Three seeds of IB, LinPen and NoPen with the given values, as chapters see them."""
+    rows = [
+        {"architecture": architecture, "seed": seed, **{c: v[architecture][seed] for c, v in columns.items()}}
+        for architecture in ("IB", "LinPen", "NoPen")
+        for seed in range(3)
+    ]
+    frame = pd.DataFrame(rows)
+    return SimpleNamespace(profile=SimpleNamespace(name=name), selected=frame, frame=frame)
+
+
+VALUES = {"IB": [1.0, 2.0, 3.0], "LinPen": [20.0, 50.0, 60.0], "NoPen": [2.0, 4.0, math.nan]}
+CLAIM = Claim(
+    id="some_claim",
+    where="Table 1",
+    dataset="digits",
+    statement="",
+    paper="",
+    profile="laptop",
+    chapter="collapse",
+    quantity="ratio",
+    metric="trace_ratio",
+    of=("LinPen",),
+    over=("IB",),
+    holds=(20, math.inf),
+    partly=(3, 20),
+)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, [20.0, 25.0, 20.0]),
+        ({"quantity": "difference"}, [19.0, 48.0, 57.0]),
+        ({"quantity": "value"}, [20.0, 50.0, 60.0]),
+        ({"quantity": "value", "of": ("NoPen",)}, [2.0, 4.0]),
+        ({"quantity": "lead", "over": ("IB", "NoPen")}, [18.0, 46.0]),
+        ({"quantity": "lead", "of": ("IB",), "over": ("LinPen", "NoPen"), "sign": "smaller"}, [1.0, 2.0]),
+        ({"metric": "no_such_column"}, []),
+        ({"of": ("WideIB",)}, []),
+    ],
+)
+def test_quantities_are_paired_by_seed_and_leave_missing_values_out(changed, expected):
+    chosen = study(trace_ratio=VALUES)
+    assert claims.quantities(replace(CLAIM, **changed), chosen.selected) == pytest.approx(expected)
+
+
+def test_welch_is_scipys_with_the_sign_of_the_difference():
+    chosen = study(trace_ratio=VALUES)
+    p = ttest_ind(VALUES["IB"], VALUES["LinPen"], equal_var=False).pvalue
+    claim = replace(CLAIM, quantity="welch", of=("IB",), over=("LinPen",))
+    assert claims.quantities(claim, chosen.selected) == pytest.approx([-p])
+    other = replace(claim, of=("LinPen",), over=("IB",))
+    assert claims.quantities(other, chosen.selected) == pytest.approx([p])
+
+
+@pytest.mark.parametrize(
+    ("values", "dataset", "word"),
+    [
+        ([20.0], "digits", "holds here"),
+        ([19.0, 20.9], "digits", "holds in part"),
+        ([2.0], "digits", "does not hold here"),
+        ([25.0], "CIFAR10", "reproduced"),
+        ([3.0], "SVHN", "partly reproduced"),
+        ([1.0], "CIFAR100", "not reproduced"),
+        ([], "digits", "not attempted"),
+    ],
+)
+def test_the_verdict_is_the_interval_that_holds_the_mean(values, dataset, word):
+    assert claims.verdict(replace(CLAIM, dataset=dataset), values) == word
+
+
+def test_the_committed_ledger_reads_and_covers_every_verdict_kind():
+    ledger = claims.read()
+    assert len({claim.id for claim in ledger}) == len(ledger) > 20
+    for claim in ledger:
+        if claim.profile == "paper":
+            assert claim.holds is None, "a claim that has not been run has no measured quantity yet"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('wher = "x"', ["wher", "where", "some_claim"]),
+        ('quantity = "ration"', ["ration", "ratio"]),
+        ('of = ["LinPenn"]', ["LinPenn", "LinPen"]),
+        ('prose = "reproduced"', ["reproduced", "holds here"]),
+    ],
+)
+def test_a_bad_ledger_is_named(tmp_path, line, words):
+    good = {
+        "id": "some_claim",
+        "where": "w",
+        "dataset": "digits",
+        "statement": "s",
+        "paper": "p",
+        "profile": "laptop",
+        "chapter": "c",
+        "quantity": "ratio",
+        "metric": "m",
+    }
+    field = line.split(" ")[0]
+    rows = [f'{name} = "{value}"' for name, value in good.items() if name != field]
+    rest = [text for text in ('of = ["IB"]', "holds = [0, 1]") if not text.startswith(f"{field} ")]
+    path = tmp_path / "claims.toml"
+    path.write_text("\n".join(["[[claim]]", *rows, *rest, line]))
+    with pytest.raises(ValueError) as caught:
+        claims.read(path)
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_the_build_fails_where_prose_and_ledger_disagree():
+    traces = {"IB": [1e-6] * 3, "LinPen": [10.0] * 3, "NoPen": [10.0] * 3}
+    holds = claims.ledger(study(trace_within=traces)).set_index("id")
+    assert holds.loc["collapse_absolute", "verdict"] == "holds here"
+    claims.check(holds.reset_index())
+    fails = claims.ledger(study(trace_within={**traces, "IB": [9.0] * 3}))
+    with pytest.raises(ClaimMismatch, match="collapse_absolute: chapter collapse says 'holds here'"):
+        claims.check(fails)
+
+
+def test_other_profiles_judge_nothing_but_the_papers_own_numbers():
+    table = claims.ledger(study("smoke", trace_within=VALUES)).set_index("id")
+    assert table.loc["collapse_absolute", "verdict"] == "not judged"
+    assert table.loc["collapse_cifar10", "verdict"] == "not attempted"
+    claims.check(table.reset_index())
+    # From the printed means and sds: IB's gain on CIFAR100 is significant, WideIB and NarrowIB lose
+    assert table.loc["printed_gain_cifar100", "verdict"] == "reproduced"
+    assert table.loc["printed_wide_cifar100", "verdict"] == "not reproduced"
+    assert table.loc["printed_narrow_cifar100", "verdict"] == "not reproduced"
+
+
+def test_welch_from_printed_values_is_the_textbook_formula():
+    table = paper.welch("CIFAR100", "test_accuracy_percent").set_index("architecture")
+    (a, sa), (b, sb) = (paper.value("CIFAR100", name, "test_accuracy_percent") for name in ("IB", "NoPen"))
+    error = math.sqrt((sa**2 + sb**2) / 5)
+    freedom = (sa**2 + sb**2) ** 2 / (sa**4 + sb**4) * 4
+    from scipy.stats import t
+
+    assert table.loc["IB", "p"] == pytest.approx(2 * t.sf((a - b) / error, freedom))
+    assert table.loc["IB", "difference"] == pytest.approx(77.9 - 77.02)
+    assert math.isnan(float(paper.welch("CIFAR100", "deepfool_relative_norm").set_index("architecture").loc["LinPen", "p"]))  # type: ignore[arg-type]
+
+
+def test_the_papers_tables_are_whole():
+    table = paper.reported()
+    counts = table.groupby(["dataset", "metric"])["architecture"].nunique()
+    assert set(counts) == {8} and len(table) == 3 * 7 * 8
+    with pytest.raises(ValueError, match="0 values of sigma_w for NonLinIB on SVHN"):
+        paper.value("SVHN", "NonLinIB", "sigma_w")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0123, "0.0123"),
+        (1.2345e-7, "1.23e-7"),
+        (-87.598, "-87.6"),
+        (12345.6, "1.23e4"),
+        (0.0, "0"),
+        (math.nan, "–"),
+        (999.96, "1000"),
+    ],
+)
+def test_numbers_are_written_with_three_digits(value, text):
+    assert tables.number(value) == text
+
+
+def test_mean_sd_says_how_many_values_there_were():
+    assert tables.mean_sd([1.0, 2.0, 3.0]) == "2.00 ± 1.0"
+    assert tables.mean_sd([1.0, np.nan, 3.0]) == "2.00 ± 1.4 (2 of 3)"
+    assert tables.mean_sd([np.nan]) == "–"
