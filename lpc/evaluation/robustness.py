@@ -33,7 +33,7 @@ class DeepFool(NamedTuple):
 
 def deepfool(
     logits_fn: Callable[[Tensor], Tensor],
-    image: Float[Tensor, "batch *shape"],
+    image: Float[Tensor, " batch *shape"],
     *,
     overshoot: float = 0.02,
     max_iter: int = 50,
@@ -125,10 +125,10 @@ def deepfool(
 
 def _step(
     logits_fn: Callable[[Tensor], Tensor],
-    image: Float[Tensor, "batch *shape"],
+    image: Float[Tensor, " batch *shape"],
     candidate: Int64[Tensor, "batch candidates"],
     step_floor: float,
-) -> tuple[Float[Tensor, "batch *shape"], Bool[Tensor, " batch"]]:
+) -> tuple[Float[Tensor, " batch *shape"], Bool[Tensor, " batch"]]:
     """Return each image's step to the nearest linearised boundary, and whether there is one."""
     with torch.enable_grad():
         leaf = image.clone().requires_grad_()
@@ -149,7 +149,7 @@ def _step(
     return step.reshape(image.shape), possible
 
 
-def _gradient(value: Float[Tensor, " batch"], leaf: Float[Tensor, "batch *shape"]) -> Tensor:
+def _gradient(value: Float[Tensor, " batch"], leaf: Float[Tensor, " batch *shape"]) -> Tensor:
     if not value.requires_grad:
         return torch.zeros_like(leaf)
     (gradient,) = torch.autograd.grad(value.sum(), leaf, retain_graph=True, allow_unused=True)
@@ -157,7 +157,7 @@ def _gradient(value: Float[Tensor, " batch"], leaf: Float[Tensor, "batch *shape"
 
 
 def relative_perturbation(
-    perturbation: Float[ArrayT, "batch *shape"], image: Float[Array, "batch *shape"]
+    perturbation: Float[ArrayT, " batch *shape"], image: Float[Array, " batch *shape"]
 ) -> Float64[ArrayT, " batch"]:
     r"""Return for each image the Euclidean norm of its perturbation over the image's own.
 

@@ -1,0 +1,181 @@
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from lpc.evaluation.robustness import deepfool, relative_perturbation
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def affine(generator, classes=6, shape=(2, 3, 3), dtype=torch.float64):
+    size = int(np.prod(shape))
+    weight = torch.randn(classes, size, generator=generator, dtype=dtype)
+    bias = torch.randn(classes, generator=generator, dtype=dtype)
+    return weight, bias, lambda x: x.flatten(start_dim=1) @ weight.T + bias
+
+
+def network(generator, size=64, classes=10, dtype=torch.float64):
+    first = torch.randn(size, 32, generator=generator, dtype=dtype) / size**0.5
+    second = 3 * torch.randn(32, classes, generator=generator, dtype=dtype) / 32**0.5
+    return lambda x: torch.tanh(2 * x.flatten(start_dim=1) @ first) @ second
+
+
+@pytest.mark.parametrize("overshoot", [0.0001, 0.02, 0.5])
+def test_affine_classifier_in_closed_form(generator, overshoot):
+    weight, _, logits_fn = affine(generator)
+    image = torch.randn(20, 2, 3, 3, generator=generator, dtype=torch.float64)
+    logits = logits_fn(image)
+    label = logits.argmax(dim=1)
+    expected = torch.empty(20, dtype=torch.float64)
+    for n in range(20):
+        others = [k for k in range(6) if k != label[n]]
+        expected[n] = min(
+            (logits[n, label[n]] - logits[n, k]) / (weight[label[n]] - weight[k]).norm() for k in others
+        )
+    result = deepfool(logits_fn, image, overshoot=overshoot)
+    size = result.perturbation.flatten(start_dim=1).norm(dim=1)
+    torch.testing.assert_close(size, (1 + overshoot) * expected, rtol=1e-10, atol=0)
+    assert bool(result.fooled.all())
+    assert result.iterations.tolist() == [1] * 20
+    assert bool((logits_fn(image + result.perturbation).argmax(dim=1) != label).all())
+
+
+def test_step_floor_lengthens_each_step(generator):
+    _, _, logits_fn = affine(generator)
+    image = torch.randn(5, 2, 3, 3, generator=generator, dtype=torch.float64)
+    plain, floor = deepfool(logits_fn, image), deepfool(logits_fn, image, step_floor=1e-4)
+    lengths = [r.perturbation.flatten(start_dim=1).norm(dim=1) for r in (plain, floor)]
+    torch.testing.assert_close(lengths[1] - lengths[0], torch.full((5,), 1.02e-4, dtype=torch.float64))
+
+
+def test_candidates_are_the_highest_initial_logits():
+    # the nearest boundary is that of class 2, which has the lowest logit and a steep slope
+    weight = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 10.0]], dtype=torch.float64)
+    bias = torch.tensor([1.0, 0.0, -1.0], dtype=torch.float64)
+    image = torch.zeros(1, 2, dtype=torch.float64)
+    for candidates, expected in [(2, [[1.02, 0.0]]), (3, [[0.0, 0.204]])]:
+        result = deepfool(lambda x: x @ weight.T + bias, image, candidates=candidates)
+        torch.testing.assert_close(result.perturbation, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_against_foolbox(generator):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from foolbox.attacks.deepfool import L2DeepFoolAttack
+        from foolbox.models.pytorch import PyTorchModel
+    first, second = torch.nn.Linear(64, 32), torch.nn.Linear(32, 10)
+    for layer, gain in ((first, 0.25), (second, 1.0)):
+        for parameter in layer.parameters():
+            parameter.data = gain * torch.randn(parameter.shape, generator=generator)
+    module = torch.nn.Sequential(torch.nn.Flatten(), first, torch.nn.Tanh(), second)
+    image = torch.rand(30, 1, 8, 8, generator=generator)
+    model = PyTorchModel(module.eval(), bounds=(-100, 100), device="cpu")
+    attack = L2DeepFoolAttack(steps=50, candidates=10, overshoot=0.02, loss="logits")
+    label = module(image).argmax(dim=1)
+    theirs = attack(model, image, label, epsilons=None)[0] - image
+    ours = deepfool(module, image, step_floor=1e-4)  # foolbox adds 1e-4 to each step as well
+    assert int(ours.iterations.max()) >= 2
+    torch.testing.assert_close(ours.perturbation, theirs, rtol=2e-3, atol=2e-5)
+
+
+def test_the_rest_of_the_batch_does_not_matter(generator):
+    logits_fn = network(generator)
+    image = torch.randn(24, 1, 8, 8, generator=generator, dtype=torch.float64)
+    whole = deepfool(logits_fn, image)
+    assert len(set(whole.iterations.tolist())) > 1
+    order = torch.randperm(24, generator=generator)
+    shuffled = deepfool(logits_fn, image[order])
+    for ours, theirs in zip(shuffled, whole, strict=True):
+        torch.testing.assert_close(ours, theirs[order], rtol=1e-9, atol=1e-12)
+    for start in range(0, 24, 7):
+        chunk = deepfool(logits_fn, image[start : start + 7])
+        for ours, theirs in zip(chunk, whole, strict=True):
+            torch.testing.assert_close(ours, theirs[start : start + 7], rtol=1e-9, atol=1e-12)
+
+
+def test_fooled_is_true_and_the_image_just_inside_is_not(generator):
+    logits_fn = network(generator)
+    image = torch.randn(50, 1, 8, 8, generator=generator, dtype=torch.float64)
+    result = deepfool(logits_fn, image)
+    label = logits_fn(image).argmax(dim=1)
+    assert bool(result.fooled.all())
+    assert bool((logits_fn(image + result.perturbation).argmax(dim=1) != label).all())
+    inside = logits_fn(image + 0.9 * result.perturbation).argmax(dim=1) == label
+    assert float(inside.double().mean()) > 0.9
+    short = deepfool(logits_fn, image, max_iter=1)
+    assert torch.equal(short.fooled, result.iterations == 1)
+    assert int(short.iterations.max()) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dtype_and_callers_tensors_are_kept(generator, dtype):
+    weight = torch.nn.Parameter(torch.randn(9, 3, generator=generator, dtype=dtype))
+    image = torch.randn(4, 1, 3, 3, generator=generator, dtype=dtype, requires_grad=True)
+    before = image.detach().clone()
+    result = deepfool(lambda x: x.flatten(start_dim=1) @ weight, image)
+    assert result.perturbation.dtype == dtype
+    assert result.perturbation.shape == image.shape
+    assert result.iterations.dtype == torch.int64
+    assert weight.grad is None
+    assert image.grad is None
+    assert torch.equal(image, before)
+    with torch.no_grad():
+        again = deepfool(lambda x: x.flatten(start_dim=1) @ weight, image)
+    assert torch.equal(again.perturbation, result.perturbation)
+
+
+def test_without_gradient_nothing_is_fooled_and_all_is_finite():
+    image = torch.ones(3, 4)
+    scores = torch.tensor([[1.0, 0.0]])
+    flat = {
+        "constant": lambda x: scores.expand(len(x), 2),
+        "steps": lambda x: torch.stack([torch.round(x.sum(dim=1)), 0 * x[:, 0]], dim=1),
+        "detached": lambda x: torch.stack([x.detach().sum(dim=1), 0 * x.detach()[:, 0]], dim=1),
+    }
+    for name, logits_fn in flat.items():
+        result = deepfool(logits_fn, image)
+        assert not bool(result.fooled.any()), name
+        assert torch.equal(result.perturbation, torch.zeros_like(image)), name
+        assert result.iterations.tolist() == [0, 0, 0], name
+
+
+def test_one_flat_image_does_not_stop_the_others():
+    image = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    result = deepfool(lambda x: torch.stack([torch.relu(x[:, 0]) - 0.1, 0 * x[:, 0]], dim=1), image)
+    assert result.fooled.tolist() == [True, False]
+    assert bool(torch.isfinite(result.perturbation).all())
+
+
+def test_deepfool_refuses_bad_input(unchecked):
+    attack, image = unchecked(deepfool), torch.ones(2, 3)
+    with pytest.raises(ValueError, match="logits_fn gave NaN or infinity for image 1"):
+        attack(lambda x: torch.stack([x[:, :2][0], torch.full((2,), torch.nan)]), image)
+    with pytest.raises(ValueError, match=r"logits_fn gave shape \(2, 1\)"):
+        attack(lambda x: x[:, :1], image)
+    with pytest.raises(ValueError, match="candidates=1"):
+        attack(lambda x: x, image, candidates=1)
+    with pytest.raises(ValueError, match="image has dtype"):
+        attack(lambda x: x, image.long())
+    with pytest.raises(ValueError, match=r"image has shape \(2,\)"):
+        attack(lambda x: x, image[:, 0])
+
+
+def test_relative_perturbation_by_hand(unchecked):
+    image = np.array([[[3.0, 4.0]], [[0.0, 2.0]]])
+    change = np.array([[[0.0, 1.0]], [[3.0, 4.0]]])
+    ratio = relative_perturbation(change, image)
+    assert isinstance(ratio, np.ndarray)
+    np.testing.assert_allclose(ratio, [0.2, 2.5])
+    tensor = relative_perturbation(torch.from_numpy(change).float(), torch.from_numpy(image).float())
+    assert isinstance(tensor, torch.Tensor)
+    assert tensor.dtype == torch.float64
+    image[1] = 0
+    with pytest.raises(ValueError, match="image 1 is all zeros"):
+        relative_perturbation(change, image)
+    with pytest.raises(ValueError, match="perturbation has shape"):
+        unchecked(relative_perturbation)(change[:1], image)
