@@ -12,7 +12,7 @@ import pandas as pd
 from experiments.profiles import Profile, profile, specs
 from lpc.data import Splits, load_images
 from lpc.latents import Latents, collect
-from lpc.runs import execute_all, load_model, measure_all
+from lpc.runs import default_workers, execute_all, load_model, measure_all
 from lpc.specs import RunSpec, run_key
 from lpc.store import RunStore
 
@@ -130,7 +130,7 @@ def study(
     """
     chosen = declared(name, seeds=seeds, only=only)
     place = RunStore(store)
-    execute_all(chosen, place, progress=progress)
+    execute_all(chosen, place, workers=default_workers(), progress=progress)
     trained = Study(profile(name), chosen, place)
     measure_all([place.spec(key) for key in trained.selected["key"]], place, progress=progress)
     return Study(profile(name), chosen, place)

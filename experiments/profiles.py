@@ -71,11 +71,11 @@ PROFILES: Mapping[str, Profile] = {
     for profile in (
         Profile(
             name="smoke",
-            summary="200 digits, 8 epochs: for tests, its numbers mean nothing",
+            summary="200 digits, 4 epochs: for tests, its numbers mean nothing",
             data=DataSpec(name="digits", validation=100, train_limit=200, noise=0.01),
             backbone="mlp",
             backbone_width=12,
-            train=scaled_schedule(epochs=8, gamma_maximum=1.0, batch_size=64),
+            train=replace(scaled_schedule(epochs=4, gamma_maximum=1.0, batch_size=64), record_every=2),
             learning_rates=(5e-3, 1e-2),
             seeds=(0, 1),
             minutes=0.2,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
+import os
+import queue
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -23,8 +28,8 @@ from lpc.specs import DataSpec, RunSpec, run_key
 from lpc.store import RunStore
 from lpc.training import Cohort, bad_epoch, learning_rate, load_member, shape_of
 
-COHORT_SIZE = 32
-"""Most runs that train together: more gain little and hold more memory."""
+COHORT_SIZE = 14
+"""Most runs that train together: more gain little, and leave other workers nothing to do."""
 ATTACKED_IMAGES = 100
 """Test images that DeepFool attacks, as in LPC Table 2."""
 SHRINKAGE = 0.1
@@ -36,6 +41,13 @@ TERMINAL_ACCURACY = 0.999
 def default_device() -> torch.device:
     """Return the GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def default_workers() -> int:
+    """Return one process a core this process may use, or one where there is a GPU."""
+    if torch.cuda.is_available():
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
@@ -93,7 +105,9 @@ def neighbours(images: int, classes: int) -> int:
     return max(1, round(0.02 * images / classes))
 
 
-def latent_metrics(latents: Latents, *, weight: Tensor, bias: Tensor, classes: int) -> Measured:
+def latent_metrics(
+    latents: Latents, *, weight: Tensor, bias: Tensor, classes: int, mixtures: bool
+) -> Measured:
     """Measure the columns of LPC Table 1 and Figures 2 and 3 on latents, raw and scale-free.
 
     Parameters
@@ -104,6 +118,8 @@ def latent_metrics(latents: Latents, *, weight: Tensor, bias: Tensor, classes: i
         Of the last classifier, for the accuracy without bias and for NC3 and NC4.
     classes
         Number of classes.
+    mixtures
+        Whether to fit the mixtures of Figure 2, the slowest part by far.
     """
     z, label = latents.latent.double(), latents.label
     k = neighbours(len(label), classes)
@@ -126,16 +142,30 @@ def latent_metrics(latents: Latents, *, weight: Tensor, bias: Tensor, classes: i
     add(["rms"], lambda: float(z.square().mean().sqrt()))
     add(["knn_entropy"], lambda: information.knn_entropy(z, k=k))
     add(["knn_entropy_unit_rms"], lambda: information.knn_entropy(unit(), k=k))
-    modes = ("log_likelihood", "sigma", "mu")
-    add([f"binarity_{name}" for name in modes], lambda: binarity.binarity(z))
-    add([f"binarity_{name}_unit_rms" for name in modes], lambda: binarity.binarity(unit()))
-    fields = neural_collapse.NeuralCollapse._fields
-    names = [name if name.startswith("nc") else f"nc_{name}" for name in fields]
-    add(
-        names,
-        lambda: neural_collapse.neural_collapse(z, label, classifier_weight=weight, classifier_bias=bias),
+    if mixtures:
+        add([f"binarity_{name}" for name in binarity.Binarity._fields], lambda: binarity.binarity(z))
+    nc = (
+        "nc1",
+        "nc1_per_node",
+        "nc1_per_rank",
+        "nc_equinorm",
+        "nc_equiangularity",
+        "nc_max_angle",
+        "nc3",
+        "nc4",
     )
+    add(nc, lambda: _neural_collapse(z, label, weight, bias))
     return measured
+
+
+def _neural_collapse(z: Tensor, label: Tensor, weight: Tensor, bias: Tensor) -> list[Any]:
+    found = neural_collapse.neural_collapse(z, label, classifier_weight=weight, classifier_bias=bias)
+    return [value for name, value in found._asdict().items() if name != "trace_ratio"]
+
+
+def _cube(latents: Latents) -> tuple[float, int, int]:
+    cube = binarity.hypercube(latents.latent.double(), latents.label)
+    return cube.mean_variation, cube.patterns, cube.dead
 
 
 def accuracy(scores: Tensor, label: Tensor) -> float:
@@ -174,7 +204,12 @@ def execute(spec: RunSpec, store: RunStore, *, device: torch.device | None = Non
 
 
 def execute_all(
-    specs: Sequence[RunSpec], store: RunStore, *, device: torch.device | None = None, progress: bool = True
+    specs: Sequence[RunSpec],
+    store: RunStore,
+    *,
+    device: torch.device | None = None,
+    workers: int = 1,
+    progress: bool = True,
 ) -> None:
     """Train and measure every run that is not finished, those of one shape together.
 
@@ -186,12 +221,15 @@ def execute_all(
         Where they are kept. Cohorts that were interrupted go on with the members they began with.
     device
         Where to train; the GPU by default, where there is one.
+    workers
+        Processes, of one thread each, that share the cohorts; 1 trains in this process. More than one
+        is for the CPU, and a script that asks for it needs the usual ``if __name__ == "__main__"``.
     progress
         Whether to show a progress bar.
     """
     device = device or default_device()
     waiting = {run_key(spec): spec for spec in specs if not store.finished(spec)}
-    planned: list[tuple[str | None, list[RunSpec]]] = []
+    planned: list[tuple[str, list[RunSpec]]] = []
     for cohort, keys in store.cohorts().items():
         if any(key in waiting for key in keys):
             planned.append((cohort, [store.spec(key) for key in keys]))
@@ -202,21 +240,71 @@ def execute_all(
         shapes.setdefault(shape_of(spec), []).append(spec)
     for alike in shapes.values():
         pieces = -(-len(alike) // COHORT_SIZE)
-        size = -(-len(alike) // pieces)
-        planned += [(None, alike[start : start + size]) for start in range(0, len(alike), size)]
+        planned += [(store.begin(alike[piece::pieces]), alike[piece::pieces]) for piece in range(pieces)]
+    if not planned:
+        return
+    planned.sort(key=lambda plan: len(plan[1]) * (plan[1][0].model.latent_width or 100), reverse=True)
     total = sum(len(members) * members[0].train.epochs for _, members in planned)
-    images: dict[DataSpec, Splits] = {}
-    with tqdm(total=total, unit=" run-epochs", disable=not progress or not total) as bar:
-        for cohort, members in planned:
-            data = members[0].data
-            if data not in images:
-                images[data] = load_images(data, device=device)
-            names = ", ".join(dict.fromkeys(spec.architecture for spec in members))
-            bar.set_description(f"training {names} ({len(members)} runs)")
-            _train_cohort(cohort or store.begin(members), members, store, images[data], bar)
+    with tqdm(total=total, unit=" run-epochs", disable=not progress) as bar:
+        if workers == 1:
+            images: dict[DataSpec, Splits] = {}
+            for cohort, members in planned:
+                names = ", ".join(dict.fromkeys(spec.architecture for spec in members))
+                bar.set_description(f"training {names} ({len(members)} runs)")
+                data = members[0].data
+                if data not in images:
+                    images[data] = load_images(data, device=device)
+                _train_cohort(cohort, members, store, images[data], bar.update)
+        else:
+            bar.set_description(f"training {sum(len(members) for _, members in planned)} runs")
+            _share(planned, store, device, min(workers, len(planned)), bar)
 
 
-def _train_cohort(cohort: str, specs: Sequence[RunSpec], store: RunStore, splits: Splits, bar: tqdm) -> None:
+def _share(
+    planned: list[tuple[str, list[RunSpec]]], store: RunStore, device: torch.device, workers: int, bar: tqdm
+) -> None:
+    """Train cohorts in several processes; the first error is raised once the others have stopped."""
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager:
+        steps = manager.Queue()
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            jobs = [
+                pool.submit(_work, cohort, members, store.root, str(device), steps, os.getpid())
+                for cohort, members in planned
+            ]
+            while not all(job.done() for job in jobs):
+                with contextlib.suppress(queue.Empty):
+                    bar.update(steps.get(timeout=0.2))
+                if any(job.done() and job.exception() for job in jobs):
+                    pool.shutdown(wait=True, cancel_futures=True)
+                    break
+            while not steps.empty():
+                bar.update(steps.get())
+        for job in jobs:
+            if not job.cancelled():
+                job.result()
+
+
+def _work(
+    cohort: str, specs: list[RunSpec], root: Path, device: str, steps: queue.Queue[int], parent: int
+) -> None:
+    torch.set_num_threads(1)
+
+    def advance(amount: int) -> None:
+        if os.getppid() != parent:
+            raise SystemExit("the process that asked for these runs is gone")
+        steps.put(amount)
+
+    _train_cohort(cohort, specs, RunStore(root), load_images(specs[0].data, device=device), advance)
+
+
+def _train_cohort(
+    cohort: str,
+    specs: Sequence[RunSpec],
+    store: RunStore,
+    splits: Splits,
+    advance: Callable[[int], object],
+) -> None:
     device = splits.train.images.device
     training = Cohort(specs, splits.train)
     histories: list[list[dict[str, Any]]] = [[] for _ in specs]
@@ -226,7 +314,7 @@ def _train_cohort(cohort: str, specs: Sequence[RunSpec], store: RunStore, splits
     if state is not None:
         training.load_state_dict(state["training"])
         histories, failed, seconds = state["histories"], state["failed"], state["seconds"]
-        bar.update(training.epoch * len(specs))
+        advance(training.epoch * len(specs))
     train = specs[0].train
     began = time.monotonic() - seconds
     while not training.finished:
@@ -261,9 +349,10 @@ def _train_cohort(cohort: str, specs: Sequence[RunSpec], store: RunStore, splits
                         weight=weights["head.classifier.weight"],
                         bias=weights["head.classifier.bias"],
                         classes=splits.train.classes,
+                        mixtures=training.finished or spec.model.penultimate == "linear",
                     ).as_dict()
             histories[member].append(entry)
-        bar.update(len(specs))
+        advance(len(specs))
         if recorded:
             store.save_state(
                 cohort,
@@ -313,7 +402,7 @@ def _finish(
             latents = Latents(*(part[member] for part in training.outputs(splits.train)), splits.train.label)
             cube.add(
                 ["cube_spread", "cube_patterns", "cube_dead_nodes"],
-                lambda latents=latents: binarity.hypercube(latents.latent, latents.label),
+                lambda latents=latents: _cube(latents),
             )
             result = {
                 "status": "finished",
