@@ -110,6 +110,11 @@ def test_group_means_against_numpy(rng):
     np.testing.assert_allclose(deviation, z - expected[np.searchsorted([-2, 3, 7], label)], atol=1e-14)
 
 
+def test_a_class_of_one_repeated_value_deviates_by_nothing():
+    points = torch.tensor([[0.1, 1 / 3, 1e-4]], dtype=torch.float64).repeat(30_001, 1)
+    assert float(deviations(points, group(torch.zeros(30_001, dtype=torch.int64))).abs().max()) < 1e-16
+
+
 def test_within_weights_of_unequal_classes():
     groups = group(torch.tensor([0, 0, 1, 1, 1]))
     assert within_weights(groups, "paper").tolist() == [0.2] * 5

@@ -79,7 +79,7 @@ def test_reported_likelihood_is_that_of_the_reported_mixture(rng):
     fit = fit_bimodal(x)
     low, high = (fit.weight[:, c] * norm.pdf(x, fit.mean[:, c], fit.sd[:, c]) for c in (0, 1))
     np.testing.assert_allclose(fit.log_likelihood, np.log(low + high).mean(axis=0), rtol=1e-9)
-    np.testing.assert_allclose(fit.weight.sum(axis=1), 1, rtol=1e-14)
+    np.testing.assert_allclose(np.asarray(fit.weight).sum(axis=1), 1, rtol=1e-14)
     assert (fit.mean[:, 0] <= fit.mean[:, 1]).all()
 
 

@@ -180,7 +180,7 @@ def log_densities(
 def _step(x: Tensor, theta: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean log-likelihood at ``theta`` and the parameters after one step from there."""
     first, second = log_densities(x, theta)
-    # Both memberships are computed to full relative precision: 1 - r would drown a variance of 1e-18.
+    # One exponential serves both memberships and the likelihood, and cannot overflow.
     smaller = torch.exp(-(second - first).abs())
     larger_share = 1 / (1 + smaller)
     smaller_share = smaller * larger_share

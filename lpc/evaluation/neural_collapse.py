@@ -98,8 +98,8 @@ def neural_collapse(
 
     :math:`\Sigma_B = \frac1K\sum_c (\mu_c-\mu_G)(\mu_c-\mu_G)^\top` (Eq. 29), unweighted; :math:`\mu_G` is
     the mean of all points in both conventions (the mean of the class means for balanced classes).
-    :math:`\Sigma_B^+` takes as zero the eigenvalues at or below max(K, P) * 2.2e-16 times the largest, and
-    keeps at most K - 1; they come from a singular value decomposition of the class means, not of
+    :math:`\Sigma_B^+` takes as zero the eigenvalues at or below max(K, P) * 2.2e-16 times the largest; they
+    come from a singular value decomposition of the class means, not of
     :math:`\Sigma_B`. Standard deviations are population ones.
 
     NC3 is :math:`\lVert W^\top/\lVert W\rVert_F - \dot M/\lVert\dot M\rVert_F\rVert_F^2`, squared as in
@@ -168,7 +168,6 @@ def _whitened_trace(
     classes, width = mean.shape
     _, singular, right = torch.linalg.svd(mean / classes**0.5, full_matrices=False)
     kept = singular.square() > max(classes, width) * EPSILON * singular[0].square()
-    kept[classes - 1 :] = False
     whitened = deviation @ (right[kept] / singular[kept, None]).T
     return float((weight * whitened.square().sum(dim=1)).sum())
 
