@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from experiments import paper
 from experiments.ablation import Study
@@ -103,3 +104,16 @@ def beside_paper(
             for name in ours.index
         ]
     return ours
+
+
+def show(table: pd.DataFrame, caption: str) -> Styler:
+    """Return a table as the book shows it: with a caption, and as it is (numbers are text already).
+
+    Parameters
+    ----------
+    table
+        Cells are text.
+    caption
+        What is in it, and whose numbers they are.
+    """
+    return table.style.set_caption(caption).format_index(escape="html", axis=0).format(escape="html")

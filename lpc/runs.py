@@ -377,6 +377,7 @@ def _finish(
     cohort: str,
     seconds: float,
 ) -> None:
+    outputs = training.outputs(splits.train)
     held = training.outputs(splits.validation) if splits.validation is not None else None
     shared = {
         **provenance(splits.train.images.device),
@@ -399,7 +400,7 @@ def _finish(
             final = dict(history[-1])
             passed = [entry["epoch"] for entry in history if _passed(entry)]
             cube = Measured()
-            latents = Latents(*(part[member] for part in training.outputs(splits.train)), splits.train.label)
+            latents = Latents(outputs.latent[member], outputs.logits[member], splits.train.label)
             cube.add(
                 ["cube_spread", "cube_patterns", "cube_dead_nodes"],
                 lambda latents=latents: _cube(latents),

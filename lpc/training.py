@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
+from lpc.classifiers import build_classifier
 from lpc.data import Augment, ImageSet, batches
-from lpc.heads import Classifier, HeadOutput, build_classifier
+from lpc.heads import Classifier, HeadOutput
 from lpc.losses import geometric_gamma, squared_norm
 from lpc.specs import RunSpec, TrainSpec
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from lpc.classifiers import build_classifier
 from lpc.data import load_images
-from lpc.heads import build_classifier
 from lpc.latents import collect
 from lpc.losses import squared_norm
 from lpc.specs import DataSpec, TrainSpec, variant_spec
