@@ -1,6 +1,7 @@
 import math
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from experiments import claims, paper, tables
 from experiments.claims import Claim, ClaimMismatch
 
 
-def study(name="laptop", **columns):
+def study(name="laptop", **columns) -> Any:
     """Three seeds of IB, LinPen and NoPen with the given values, as chapters see them."""
     rows = [
         {"architecture": architecture, "seed": seed, **{c: v[architecture][seed] for c, v in columns.items()}}

@@ -1,0 +1,289 @@
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from experiments.ablation import select, study
+from experiments.profiles import PROFILES, profile, specs
+from lpc import runs
+from lpc.equilibrium import carried_gamma
+from lpc.runs import Measured, execute, execute_all, measure
+from lpc.specs import DataSpec, TrainSpec, run_key, variant_spec
+from lpc.store import RunStore
+from lpc.training import Cohort
+
+TRAIN = TrainSpec(epochs=3, batch_size=64, learning_rate=1e-2, record_every=1, gamma_maximum=1.0)
+
+
+def make(architecture="IB", *, seed=0, **train):
+    return variant_spec(
+        architecture,
+        data=DataSpec(name="digits", validation=100, train_limit=150, noise=0.01),
+        backbone="mlp",
+        backbone_width=12,
+        train=dataclasses.replace(TRAIN, **train),
+        seed=seed,
+    )
+
+
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch):
+    monkeypatch.setattr(runs, "ATTACKED_IMAGES", 10)
+
+
+def results(store):
+    columns = ["key", "trace_ratio", "knn_entropy", "validation_cross_entropy", "nc1", "binarity_mu"]
+    return store.frame()[columns].sort_values("key").reset_index(drop=True)
+
+
+def test_a_finished_key_is_a_no_op(tmp_path):
+    store = RunStore(tmp_path)
+    result = execute(make(), store)
+    path = store.directory(run_key(make())) / "result.json"
+    written = path.stat().st_mtime_ns
+    assert execute(make(), store) == result
+    assert path.stat().st_mtime_ns == written
+    assert result["status"] == "finished" and result["epoch"] == 3
+    assert store.cohorts() == {}
+
+
+def test_recorded_metrics_are_those_of_the_stored_weights(tmp_path):
+    store = RunStore(tmp_path)
+    result = execute(make(), store)
+    splits = runs.load_images(make().data)
+    latents = runs.collect(runs.load_model(make(), store, splits.train), splits.train)  # type: ignore[arg-type]
+    traces = runs.collapse.within_between_traces(latents.latent, latents.label)
+    assert result["trace_ratio"] == pytest.approx(traces.ratio, rel=1e-3)
+    assert result["accuracy"] == runs.accuracy(latents.logits, latents.label)
+    history = store.history()
+    assert history["epoch"].tolist() == [1, 2, 3]
+    assert history["gamma"].tolist() == pytest.approx([1e-2, 1.05e-2, 1.05**2 * 1e-2])
+    assert history["trace_ratio"].iloc[-1] == result["trace_ratio"]
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_an_interrupted_cohort_goes_on_to_the_same_bits(tmp_path, monkeypatch, after):
+    alike = [make("IB"), make("LinPenDropout", seed=1)]
+    whole, broken = RunStore(tmp_path / "whole"), RunStore(tmp_path / "broken")
+    execute_all(alike, whole, progress=False)
+    original = Cohort.train_epoch
+
+    def interrupted(self):
+        if self.epoch == after:
+            raise KeyboardInterrupt
+        return original(self)
+
+    monkeypatch.setattr(Cohort, "train_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        execute_all(alike, broken, progress=False)
+    assert broken.frame()["status"].tolist() == ["training", "training"]
+    monkeypatch.setattr(Cohort, "train_epoch", original)
+    execute_all(alike[:1], broken, progress=False)  # asking for one resumes the cohort it began with
+    assert results(whole).equals(results(broken))
+    for spec in alike:
+        expected, found = whole.load_weights(spec), broken.load_weights(spec)
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_kill_between_two_results_loses_nothing(tmp_path, monkeypatch):
+    alike = [make("IB"), make("LinPen", seed=1)]
+    whole, broken = RunStore(tmp_path / "whole"), RunStore(tmp_path / "broken")
+    execute_all(alike, whole, progress=False)
+    original = RunStore.finish
+    done = []
+
+    def dying(self, spec, **parts):
+        if done:
+            raise KeyboardInterrupt
+        done.append(spec)
+        original(self, spec, **parts)
+
+    monkeypatch.setattr(RunStore, "finish", dying)
+    with pytest.raises(KeyboardInterrupt):
+        execute_all(alike, broken, progress=False)
+    monkeypatch.setattr(RunStore, "finish", original)
+    execute_all(alike, broken, progress=False)
+    assert results(whole).equals(results(broken))
+
+
+SCRIPT = """
+import sys
+from experiments.ablation import study
+if __name__ == "__main__":
+    study("smoke", seeds=1, only=["IB", "LinPen"], store=sys.argv[1], progress=False)
+"""
+
+
+def test_kill_minus_nine_in_the_middle_of_training(tmp_path):
+    """The whole program is killed; the next call ends with the results of one that was left alone."""
+    root = Path(__file__).parents[1]
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    command = [sys.executable, str(script), str(tmp_path / "killed")]
+    victim = subprocess.Popen(command, cwd=root, env=environment, start_new_session=True)
+    for _ in range(1200):
+        if list((tmp_path / "killed").glob("cohorts/*/state.pt")) or victim.poll() is not None:
+            break
+        time.sleep(0.05)
+    os.killpg(victim.pid, signal.SIGKILL)
+    victim.wait()
+    assert victim.returncode == -signal.SIGKILL
+    killed = RunStore(tmp_path / "killed")
+    assert (killed.frame()["status"] == "training").any()
+    subprocess.run(command, cwd=root, env=environment, check=True)
+    subprocess.run([*command[:2], str(tmp_path / "whole")], cwd=root, env=environment, check=True)
+    assert (killed.frame()["status"] == "finished").all()
+    assert results(killed).equals(results(RunStore(tmp_path / "whole")))
+
+
+def test_a_run_whose_loss_is_not_a_number_is_marked_and_the_others_go_on(tmp_path):
+    store = RunStore(tmp_path)
+    wild, tame = make("IB", learning_rate=1e30), make("LinPen")
+    execute_all([wild, tame], store, progress=False)
+    frame = store.frame().set_index("architecture")
+    assert frame["status"].to_dict() == {"IB": "failed", "LinPen": "finished"}
+    failed = store.result(wild)
+    assert failed["reason"] == f"the loss was not finite in epoch {failed['epoch']}"
+    assert execute(wild, store) == failed
+    assert select(store.frame())["architecture"].tolist() == ["LinPen"]
+
+
+def test_workers_give_what_one_process_gives(tmp_path):
+    chosen = [make("IB"), make("NoPen", seed=1)]
+    one, two = RunStore(tmp_path / "one"), RunStore(tmp_path / "two")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        execute_all(chosen, one, progress=False)
+    finally:
+        torch.set_num_threads(threads)
+    execute_all(chosen, two, workers=2, progress=False)
+    assert results(one).equals(results(two))
+
+
+def test_an_error_in_a_worker_reaches_the_caller(tmp_path):
+    bad = dataclasses.replace(make(), data=DataSpec(name="digits", validation=3))
+    with pytest.raises(ValueError, match="validation asks for 3"):
+        execute_all([bad, make("NoPen")], RunStore(tmp_path), workers=2, progress=False)
+
+
+def test_a_truncated_checkpoint_stops_the_next_call_and_says_what_to_remove(tmp_path, monkeypatch):
+    store = RunStore(tmp_path)
+    monkeypatch.setattr(Cohort, "finished", property(lambda self: self.epoch >= 1))
+    monkeypatch.setattr(runs, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        execute(make(), store)
+    monkeypatch.undo()
+    (path,) = tmp_path.glob("cohorts/*/state.pt")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=rf"{path.name} is truncated .* remove {path.parent}"):
+        execute(make(), store)
+
+
+def test_provenance_says_where_a_result_came_from(tmp_path):
+    store = RunStore(tmp_path)
+    execute(make(), store)
+    text = (store.directory(run_key(make())) / "provenance.json").read_text()
+    for word in (
+        "commit",
+        "dirty",
+        "torch",
+        "device",
+        "data_checksum",
+        "cohort_runs",
+        "cohort_seconds",
+        "seed",
+    ):
+        assert f'"{word}"' in text
+    assert str(Path.home()) not in text and str(tmp_path) not in text
+
+
+def test_test_metrics_are_measured_once(tmp_path):
+    store = RunStore(tmp_path)
+    execute(make(), store)
+    assert not store.measured(make())
+    first = measure(make(), store)
+    path = store.directory(run_key(make())) / "test.json"
+    written = path.stat().st_mtime_ns
+    assert measure(make(), store) == first and path.stat().st_mtime_ns == written
+    assert 0 <= first["accuracy"] <= 1 and first["deepfool_images"] == 10
+    row = store.frame().iloc[0]
+    assert row["test_deepfool_relative_norm"] == first["deepfool_relative_norm"] > 0
+
+
+def test_what_cannot_be_computed_is_missing_with_its_reason():
+    measured = Measured()
+
+    def impossible():
+        raise ValueError("no such thing")
+
+    measured.add(["a", "b"], impossible)
+    measured.add(["c"], lambda: 1.0)
+    assert measured.as_dict() == {
+        "a": None,
+        "b": None,
+        "c": 1.0,
+        "missing": {"a": "no such thing", "b": "no such thing"},
+    }
+
+
+def test_selection_is_by_validation_accuracy_then_cross_entropy():
+    frame = pd.DataFrame(
+        {
+            "architecture": "IB",
+            "seed": [0, 0, 0, 0, 1],
+            "status": ["finished", "finished", "finished", "failed", "failed"],
+            "validation_accuracy": [0.9, 0.95, 0.95, None, None],
+            "validation_cross_entropy": [0.1, 0.4, 0.3, None, None],
+            "key": list("abcde"),
+        }
+    )
+    assert select(frame)["key"].tolist() == ["c"]
+
+
+def test_smoke_study_has_every_architecture_and_repeats_in_no_time(tmp_path):
+    found = study("smoke", seeds=1, only=("IB", "NoPen"), store=tmp_path, progress=False)
+    assert sorted(found.selected["architecture"]) == ["IB", "NoPen"]
+    assert found.selected["test_accuracy"].notna().all()
+    assert len(found.frame) == 2 * len(PROFILES["smoke"].learning_rates)
+    unselected = found.frame[~found.frame["key"].isin(found.selected["key"])]
+    assert unselected["test_accuracy"].isna().all(), "the test set is touched by selected runs only"
+    began = time.monotonic()
+    again = study("smoke", seeds=1, only=("IB", "NoPen"), store=tmp_path, progress=False)
+    assert again.frame.equals(found.frame) and time.monotonic() - began < 5
+    assert found.latents("IB", 0).latent.shape == (200, 8)
+    with pytest.raises(ValueError, match="no finished run of LinPen, seed 0"):
+        found.spec("LinPen", 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"name": "labtop"}, "'labtop'. Did you mean laptop"),
+        ({"name": "smoke", "seeds": 9}, "seeds is 9; profile smoke has 1 to 2"),
+        ({"name": "smoke", "only": ["IBB"]}, "'IBB'. Did you mean IB"),
+    ],
+)
+def test_unknown_choices_are_named_before_anything_is_written(tmp_path, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        study(**arguments, store=tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_profiles_scale_appendix_c():
+    laptop = profile("laptop").train
+    assert (laptop.decay_start, laptop.decay_every, laptop.record_every) == (125, 25, 25)
+    reach = 378 * laptop.epochs / 800
+    assert laptop.gamma_initial * laptop.gamma_factor**reach == pytest.approx(laptop.gamma_maximum)
+    runs_of = specs(profile("laptop"))
+    assert len(runs_of) == len({run_key(spec) for spec in runs_of}) == 10 * 3 * 3
+    budget = {"classes": 10, "width": 8, "learning_rate": 2e-2, "steps": 4000}
+    assert laptop.gamma_maximum < carried_gamma(gap=1.0, **budget)
