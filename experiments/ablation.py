@@ -71,7 +71,10 @@ class Study:
     @cached_property
     def frame(self) -> pd.DataFrame:
         """One row a run, in declared order: the spec, the result, the test metrics of selected runs."""
-        rows = self.store.frame().set_index("key")
+        rows = self.store.frame()
+        if rows.empty:
+            return rows
+        rows = rows.set_index("key")
         keys = [run_key(spec) for spec in self.specs]
         return rows.loc[[key for key in keys if key in rows.index]].reset_index()
 
@@ -107,6 +110,39 @@ class Study:
         return collect(model, self.images.train)  # type: ignore[arg-type]
 
 
+def existing(
+    name: str,
+    *,
+    seeds: int | None = None,
+    only: Sequence[str] | None = None,
+    store: str | Path = "runs",
+) -> Study:
+    """Return the runs of a profile as they are in the store, training nothing."""
+    return Study(profile(name), declared(name, seeds=seeds, only=only), RunStore(store))
+
+
+def progress_of(
+    name: str,
+    *,
+    seeds: int | None = None,
+    only: Sequence[str] | None = None,
+    store: str | Path = "runs",
+) -> pd.DataFrame:
+    """Return, an architecture a row, how many runs are declared, finished, failed, under way, missing."""
+    found = existing(name, seeds=seeds, only=only, store=store)
+    status = found.frame.set_index("key")["status"] if len(found.frame) else pd.Series(dtype=str)
+    rows = [
+        {"architecture": spec.architecture, "status": status.get(run_key(spec), "missing")}
+        for spec in found.specs
+    ]
+    table = pd.DataFrame(rows)
+    counts = pd.crosstab(table["architecture"], table["status"])
+    order = list(dict.fromkeys(spec.architecture for spec in found.specs))
+    counts = counts.reindex(index=order, columns=["finished", "failed", "training", "missing"], fill_value=0)
+    counts.insert(0, "declared", counts.sum(axis=1))
+    return counts.rename_axis(columns=None)
+
+
 def study(
     name: str,
     *,
@@ -133,4 +169,4 @@ def study(
     execute_all(chosen, place, workers=default_workers(), progress=progress)
     trained = Study(profile(name), chosen, place)
     measure_all([place.spec(key) for key in trained.selected["key"]], place, progress=progress)
-    return Study(profile(name), chosen, place)
+    return existing(name, seeds=seeds, only=only, store=store)

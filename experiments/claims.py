@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.io.formats.style import Styler
 from scipy.stats import ttest_ind
 
 from experiments import paper
@@ -219,5 +220,23 @@ def substitutions(study: Study) -> dict[str, Any]:
     columns = ["verdict", "measured", "n", "tolerance", "paper"]
     return {
         "profile": study.profile.name,
-        "claims": {str(row["id"]): {c: str(row[c]) for c in columns} for _, row in table.iterrows()},
+        "claims": {
+            str(row["id"]): {column: str(row[column]) or "(not measured)" for column in columns}
+            for _, row in table.iterrows()
+        },
     }
+
+
+_MARKS = {0: "✓", 1: "◐", 2: "✗"}
+
+
+def scoreboard(table: pd.DataFrame) -> Styler:
+    """Return the ledger as the front page shows it, each verdict with a mark as well as a word."""
+    order = {word: place for words in _WORDS.values() for place, word in enumerate(words)}
+    shown = table.assign(
+        verdict=[f"{_MARKS[order[word]]} {word}" if word in order else word for word in table["verdict"]],
+        seeds=[str(n) if n else "" for n in table["n"]],
+    )
+    columns = ["dataset", "where", "statement", "paper", "tolerance", "measured", "seeds", "verdict", "why"]
+    styled = shown[columns].style.hide(axis="index").set_table_attributes('class="wrap"')
+    return styled.format(escape="html")

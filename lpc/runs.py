@@ -50,8 +50,9 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
+def provenance(device: torch.device | None = None) -> dict[str, Any]:
     """Return what a result depends on beside its spec: code, versions, device."""
+    device = device or default_device()
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str | None:

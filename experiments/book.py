@@ -1,0 +1,156 @@
+"""Build the book: executed chapters -> a staged folder -> strict Jupyter Book -> build/html."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+
+from experiments.chapters import NOTEBOOKS, ROOT, SOURCES, TOC, chapter_names
+from experiments.profiles import PROFILES
+
+CONFIG = ROOT / "_config.yml"
+BUILD = ROOT / "build"
+
+
+class BuildError(RuntimeError):
+    """The pages could not be built; the message holds what Sphinx said."""
+
+
+def banner(stamp: Mapping[str, Any]) -> str:
+    """Return what stands above a page: whose numbers it shows. Empty where it shows none."""
+    name = stamp["parameters"].get("profile")
+    if name is None:
+        return ""
+    summary = PROFILES[name].summary if name in PROFILES else ""
+    kind = "warning" if name == "smoke" else "note"
+    return f":::{{{kind}}}\nThe numbers on this page come from the profile *{name}*: {summary}.\n:::"
+
+
+def footer(stamp: Mapping[str, Any]) -> str:
+    """Return what stands below a page: from what it was made, and the line that makes it again."""
+    options = " ".join(f"-p {key} {value}" for key, value in stamp["parameters"].items())
+    commit = (stamp["commit"] or "unknown")[:12] + (" with local changes" if stamp["dirty"] else "")
+    versions = ", ".join(f"{name} {version}" for name, version in stamp["versions"].items())
+    return (
+        ":::{admonition} Where this page came from\n:class: dropdown provenance\n"
+        f"Executed {stamp['started']} in {stamp['seconds']} s at commit {commit}, on {stamp['system']} "
+        f"{stamp['machine']} ({stamp['device']}), Python {stamp['python']}, {versions}.\n\n"
+        f"Run it again: `python -m experiments chapters {stamp['chapter']} {options}`\n:::"
+    )
+
+
+def stage(
+    target: Path,
+    substitutions: Mapping[str, Any],
+    *,
+    sources: Path = SOURCES,
+    notebooks: Path = NOTEBOOKS,
+    toc: Path = TOC,
+    config: Path = CONFIG,
+) -> None:
+    """Lay out everything that Jupyter Book reads, flat, in a new folder.
+
+    Parameters
+    ----------
+    target
+        The folder; must not exist.
+    substitutions
+        Put under ``myst_substitutions``: what chapters may insert between double braces.
+    sources, notebooks, toc, config
+        Chapters' folder, executed notebooks, table of contents and configuration.
+
+    Raises
+    ------
+    BuildError
+        A chapter of the table of contents that was not executed.
+    """
+    target.mkdir(parents=True)
+    for name in chapter_names(toc):
+        source = notebooks / f"{name}.ipynb"
+        if not source.exists():
+            raise BuildError(f"chapter {name} has not been executed: {source.name} does not exist")
+        notebook = nbformat.read(source, as_version=4)
+        stamp = json.loads((notebooks / f"{name}.json").read_text())
+        head = banner(stamp)
+        if head:
+            notebook.cells.insert(1, nbformat.v4.new_markdown_cell(head, id="banner"))
+        notebook.cells.append(nbformat.v4.new_markdown_cell(footer(stamp), id="provenance"))
+        nbformat.write(notebook, target / source.name)
+    for path in sources.iterdir():
+        if path.suffix == ".bib":
+            shutil.copy(path, target)
+        elif path.is_dir() and not path.name.startswith("."):
+            shutil.copytree(path, target / path.name)
+    shutil.copy(toc, target / "_toc.yml")
+    settings = yaml.safe_load(config.read_text())
+    sphinx = settings.setdefault("sphinx", {}).setdefault("config", {})
+    sphinx["myst_substitutions"] = dict(substitutions)
+    (target / "_config.yml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+
+
+def build(
+    substitutions: Mapping[str, Any],
+    *,
+    output: Path = BUILD,
+    sources: Path = SOURCES,
+    notebooks: Path = NOTEBOOKS,
+    toc: Path = TOC,
+    config: Path = CONFIG,
+) -> Path:
+    """Build the pages strictly and promote them; where that fails the previous pages stay.
+
+    Parameters
+    ----------
+    substitutions, sources, notebooks, toc, config
+        As in :func:`stage`.
+    output
+        The pages end in ``output / "html"``.
+
+    Returns
+    -------
+    Path
+        The book's first page.
+
+    Raises
+    ------
+    BuildError
+        Sphinx warned or failed: a dead link, an unknown reference, a figure that is not there.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output, prefix=".building-") as folder:
+        staged, scratch = Path(folder) / "stage", Path(folder) / "scratch"
+        stage(staged, substitutions, sources=sources, notebooks=notebooks, toc=toc, config=config)
+        command = [sys.executable, "-m", "jupyter_book", "build", str(staged), "--path-output", str(scratch)]
+        options = ["-W", "-n", "--keep-going", "--all"]
+        done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+        made = scratch / "_build" / "html"
+        if done.returncode or not (made / "index.html").exists():
+            raise BuildError(_explain(done.stdout + done.stderr, [str(staged), str(scratch)]))
+        return _promote(made, output / "html")
+
+
+def _explain(log: str, folders: Sequence[str]) -> str:
+    for folder in folders:
+        log = log.replace(f"{folder}/", "")
+    told = [line for line in log.splitlines() if "WARNING" in line or "ERROR" in line or "rror:" in line]
+    shown = told or log.splitlines()[-30:]
+    return "the pages were not built, the previous ones are kept:\n" + "\n".join(shown)
+
+
+def _promote(made: Path, target: Path) -> Path:
+    old = target.with_name(".html-old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    made.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+    return target / "index.html"

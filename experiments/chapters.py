@@ -1,0 +1,277 @@
+"""Execute chapters: jupytext -> papermill -> build/notebooks, the previous output kept until success."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import papermill
+import yaml
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+from tqdm.auto import tqdm
+
+from lpc.runs import default_workers, provenance
+from lpc.specs import unknown_name
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ROOT / "book"
+TOC = ROOT / "_toc.yml"
+NOTEBOOKS = ROOT / "build" / "notebooks"
+PACKAGES = ("torch", "numpy", "scikit-learn", "matplotlib", "pandas")
+
+
+class ChapterError(RuntimeError):
+    """A chapter that could not be executed; the message names it and the cell."""
+
+
+def chapter_names(toc: Path = TOC) -> list[str]:
+    """Return the chapters in the order of the table of contents."""
+    content = yaml.safe_load(toc.read_text())
+    groups = [content, *content.get("parts", [])]
+    entries = [entry["file"] for group in groups for entry in group.get("chapters", [])]
+    return [content["root"], *entries]
+
+
+def parse(text: str) -> Any:
+    """Return a parameter's value as Python reads it, or the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def convert(name: str, target: Path, sources: Path = SOURCES) -> dict[str, Any]:
+    """Write a chapter as a notebook and return its parameters with their defaults, as source text.
+
+    Raises
+    ------
+    ValueError
+        An unknown chapter, or one without exactly one cell tagged ``parameters``.
+    """
+    source = sources / f"{name}.md"
+    if not source.exists():
+        raise unknown_name("chapter", name, sorted(path.stem for path in sources.glob("*.md")))
+    notebook = jupytext.read(source)
+    tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        raise ValueError(f"chapter {name} has {len(tagged)} cells tagged parameters; expected one")
+    nbformat.write(notebook, target)
+    return {key: value["default"] for key, value in papermill.inspect_notebook(str(target)).items()}
+
+
+def assign(
+    names: Sequence[str], values: Mapping[str, Any], sources: Path = SOURCES, *, named: bool = True
+) -> dict[str, dict[str, Any]]:
+    """Return every chapter's parameters: its defaults, replaced by the given values.
+
+    Parameters
+    ----------
+    names, sources
+        Chapters and where they lie.
+    values
+        Parameter -> value. Where the chapters were ``named`` each must have every parameter; where all
+        chapters are meant, each takes the ones it has and every one must be some chapter's.
+    named
+        Whether the user named the chapters.
+    """
+    defaults: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            found = convert(name, Path(folder) / "chapter.ipynb", sources)
+            defaults[name] = {key: parse(value) for key, value in found.items()}
+    everything = sorted({key for found in defaults.values() for key in found})
+    for key in values:
+        for name in names:
+            if named and key not in defaults[name]:
+                raise unknown_name(f"parameter of chapter {name}:", key, defaults[name])
+        if key not in everything:
+            raise unknown_name("parameter", key, everything)
+    return {
+        name: {**found, **{key: value for key, value in values.items() if key in found}}
+        for name, found in defaults.items()
+    }
+
+
+def fingerprint(name: str, values: Mapping[str, Any], sources: Path = SOURCES) -> str:
+    """Return a SHA-256 of everything a chapter's output depends on: text, code, parameters, runs."""
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    code = [path for folder in ("lpc", "experiments") for path in sorted((ROOT / folder).rglob("*"))]
+    for path in [sources / f"{name}.md", *code]:
+        if path.suffix in (".md", ".py", ".toml", ".csv"):
+            digest.update(f"{path.name}\n".encode() + path.read_bytes())
+    for package in PACKAGES:
+        digest.update(f"{package} {metadata.version(package)}".encode())
+    digest.update(sys.version.encode())
+    if "store" in values:
+        for path in sorted((ROOT / str(values["store"])).glob("runs/*/*.json")):
+            state = path.stat()
+            digest.update(f"{path.parent.name} {path.name} {state.st_size} {state.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def is_current(name: str, values: Mapping[str, Any], sources: Path, notebooks: Path) -> bool:
+    """Whether the promoted notebook was made from exactly this chapter, code, parameters and runs."""
+    stamp = notebooks / f"{name}.json"
+    if not stamp.exists() or not (notebooks / f"{name}.ipynb").exists():
+        return False
+    return json.loads(stamp.read_text())["fingerprint"] == fingerprint(name, values, sources)
+
+
+@contextlib.contextmanager
+def own_kernel() -> Iterator[None]:
+    """Make ``python3`` this very interpreter, with an IPython folder of its own (kernels race on one)."""
+    with tempfile.TemporaryDirectory() as folder:
+        spec = Path(folder) / "kernels" / "python3"
+        spec.mkdir(parents=True)
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        kernel = {"argv": argv, "display_name": "Python 3", "language": "python"}
+        (spec / "kernel.json").write_text(json.dumps(kernel))
+        changed = {
+            "JUPYTER_PATH": folder,
+            "IPYTHONDIR": str(Path(folder) / "ipython"),
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        }
+        before = {key: os.environ.get(key) for key in changed}
+        os.environ.update(changed)
+        try:
+            yield
+        finally:
+            for key, value in before.items():
+                os.environ.pop(key, None)
+                if value is not None:
+                    os.environ[key] = value
+
+
+def execute_one(
+    name: str, values: Mapping[str, Any], sources: Path, notebooks: Path, *, progress: bool
+) -> None:
+    """Execute one chapter and promote its notebook and stamp; on failure the previous ones stay.
+
+    Raises
+    ------
+    ChapterError
+        A cell that raised, or a kernel that died.
+    """
+    notebooks.mkdir(parents=True, exist_ok=True)
+    began, started = time.monotonic(), datetime.now(timezone.utc).isoformat(timespec="seconds")
+    with tempfile.TemporaryDirectory(dir=notebooks, prefix=".executing-") as folder, own_kernel():
+        source, target = Path(folder) / f"{name}.ipynb", Path(folder) / f"{name}.out.ipynb"
+        convert(name, source, sources)
+        try:
+            papermill.execute_notebook(
+                str(source),
+                str(target),
+                parameters=dict(values),
+                kernel_name="python3",
+                cwd=str(ROOT),
+                progress_bar=progress,
+            )
+        except PapermillExecutionError as error:
+            line = (error.source or "").strip().splitlines() or [""]
+            raise ChapterError(
+                f"chapter {name}, cell {error.cell_index}, beginning {line[0]!r}: "
+                f"{error.ename}: {error.evalue}\nThe previous output of this chapter is kept."
+            ) from None
+        except DeadKernelError as error:
+            raise ChapterError(
+                f"chapter {name}: its kernel died ({error}); out of memory, or killed? "
+                "The previous output of this chapter is kept."
+            ) from None
+        stamp = {
+            "chapter": name,
+            "fingerprint": fingerprint(name, values, sources),
+            "parameters": dict(values),
+            "started": started,
+            "seconds": round(time.monotonic() - began, 1),
+            "system": platform.system(),
+            "machine": platform.machine(),
+            **provenance(),
+        }
+        (Path(folder) / "stamp.json").write_text(json.dumps(stamp, indent=1))
+        shutil.move(target, notebooks / f"{name}.ipynb")
+        shutil.move(Path(folder) / "stamp.json", notebooks / f"{name}.json")
+
+
+def execute(
+    names: Sequence[str] | None = None,
+    values: Mapping[str, Any] | None = None,
+    *,
+    force: bool = False,
+    sources: Path = SOURCES,
+    notebooks: Path = NOTEBOOKS,
+    toc: Path = TOC,
+    workers: int | None = None,
+) -> list[Path]:
+    """Execute chapters whose output is not current, several at once, and return their notebooks.
+
+    Parameters
+    ----------
+    names
+        Chapters; None: all of the table of contents.
+    values
+        Parameters, checked against the chapters' own before anything runs.
+    force
+        Execute even what is current.
+    sources, notebooks, toc
+        Where chapters and results lie.
+    workers
+        Chapters at once; None: one a core.
+
+    Raises
+    ------
+    ChapterError
+        One line a chapter that failed, once all have been tried.
+    """
+    values = dict(values or {})
+    known = chapter_names(toc)
+    for name in names or ():
+        if name not in known:
+            raise unknown_name("chapter", name, known)
+    chosen = list(names or known)
+    assigned = assign(chosen, values, sources, named=bool(names))
+    todo = [name for name in chosen if force or not is_current(name, assigned[name], sources, notebooks)]
+    failures = []
+    workers = min(workers or default_workers(), len(todo))
+    if workers == 1:
+        for name in todo:
+            print(f"chapter {name}", file=sys.stderr)
+            try:
+                execute_one(name, assigned[name], sources, notebooks, progress=True)
+            except ChapterError as error:
+                failures.append(str(error))
+    elif todo:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            jobs = {
+                pool.submit(execute_one, name, assigned[name], sources, notebooks, progress=False): name
+                for name in todo
+            }
+            bar = tqdm(as_completed(jobs), total=len(jobs), desc="executing chapters", unit=" chapters")
+            for job in bar:
+                bar.set_postfix_str(jobs[job])
+                error = job.exception()
+                if isinstance(error, ChapterError):
+                    failures.append(str(error))
+                elif error is not None:
+                    raise error
+    if failures:
+        raise ChapterError("\n".join(failures))
+    return [notebooks / f"{name}.ipynb" for name in chosen]
