@@ -1,0 +1,114 @@
+"""Negative and positive controls of binarity: what its measures give on points that are known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Float64, Integer
+from torch import Tensor
+
+from lpc.evaluation.binarity import binarity, hypercube
+
+TIGHTNESS = 0.05
+"""sd within a class of the controls with classes, where the class means have rms 1."""
+
+
+def control_points(
+    *, points: int, width: int, classes: int, seed: int
+) -> dict[str, tuple[Float64[Tensor, "points width"], Integer[Tensor, " points"]]]:
+    """Return sets of points that are not binary, and one that is, by name.
+
+    Parameters
+    ----------
+    points, width
+        Shape of each set.
+    classes
+        In turn, so that they are balanced.
+    seed
+        Of all draws.
+
+    Returns
+    -------
+    dict
+        Name -> (points, label). The first two have no classes: their labels mean nothing. The simplex is
+        the regular one, projected to ``width`` dimensions where it needs more, in a random orientation.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    label = torch.arange(points) % classes
+    noise = TIGHTNESS * normal(points, width)
+    size = max(classes, width)
+    turned = torch.linalg.qr(normal(size, size)).Q[:classes, :width]
+    simplex = turned - turned.mean(dim=0)
+    simplex = simplex / simplex.square().mean().sqrt()
+    uniform = torch.rand(points, width, generator=generator, dtype=torch.float64)
+    return {
+        "one Gaussian a node": (normal(points, width), label),
+        "uniform between -1 and 1": (2 * uniform - 1, label),
+        f"{classes} tight classes at random places": (normal(classes, width)[label] + noise, label),
+        f"{classes} tight classes on a simplex": (simplex[label] + noise, label),
+        f"{classes} tight classes on a cube": (normal(classes, width).sign()[label] + noise, label),
+    }
+
+
+def control_table(*, points: int, width: int, classes: int, seed: int) -> pd.DataFrame:
+    """Return the measures of binarity of :func:`control_points`, one row a set.
+
+    Returns
+    -------
+    DataFrame
+        ``mu``; ``sigma`` over rms; ``log_likelihood`` at unit rms; ``spread`` and ``patterns`` of the class
+        means, missing where there are no classes.
+    """
+    rows = {}
+    for name, (latent, label) in control_points(
+        points=points, width=width, classes=classes, seed=seed
+    ).items():
+        found, rms = binarity(latent), float(latent.square().mean().sqrt())
+        grouped = "classes" in name
+        cube = hypercube(latent, label) if grouped else None
+        rows[name] = {
+            "mu": found.mu,
+            "sigma": found.sigma / rms,
+            "log_likelihood": found.log_likelihood + math.log(rms),
+            "spread": cube.mean_variation if cube else math.nan,
+            "patterns": cube.patterns if cube else math.nan,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def distinct_patterns(*, classes: int, width: int) -> float:
+    """Return how many of ``classes`` random sign patterns of ``width`` nodes differ, on average."""
+    return 2.0**width * -math.expm1(classes * math.log1p(-(2.0**-width)))
+
+
+def rotated_spread(
+    latent: Float[Tensor, "points width"], label: Integer[Tensor, " points"], *, rotations: int, seed: int
+) -> Float64[np.ndarray, " rotations"]:
+    """Return the cube's spread of latents turned at random, which is the same network to its loss.
+
+    Parameters
+    ----------
+    latent, label
+        Of a trained network.
+    rotations
+        How many orthogonal matrices are drawn, uniformly (Haar).
+    seed
+        Of the draw.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    classes = label.unique()
+    means = torch.stack([latent[label == value].double().mean(dim=0) for value in classes])
+    width = means.shape[1]
+    found = []
+    for _ in range(rotations):
+        factor = torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64))
+        turn = factor.Q * factor.R.diagonal().sign()
+        found.append(hypercube(means @ turn, torch.arange(len(classes))).mean_variation)
+    return np.array(found)

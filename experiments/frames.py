@@ -1,0 +1,67 @@
+"""How near the directions of K class means can come to an equiangular tight frame in P dimensions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+
+def least_equiangularity(*, classes: int, width: int) -> float:
+    r"""Return the least sd of the cosines between centred class means of one norm.
+
+    Notes
+    -----
+    The matrix C of cosines has trace K and rank at most :math:`r = \min(P, K - 1)`, so
+    :math:`\lVert C\rVert_F^2 \ge K^2 / r`. Means of one norm that add to zero have cosines, over pairs, of
+    mean :math:`-1/(K-1)`. Hence :math:`\mathrm{sd}^2 \ge \frac{K/r - 1}{K - 1} - \frac1{(K-1)^2}`, which is
+    0 for :math:`P \ge K - 1`.
+    """
+    if classes < 2 or width < 1:
+        raise ValueError(f"classes={classes}, width={width}; expected 2 or more classes and 1 or more nodes")
+    rank = min(width, classes - 1)
+    return math.sqrt(max(0.0, (classes / rank - 1) / (classes - 1) - 1 / (classes - 1) ** 2))
+
+
+def closest_frame(
+    *, classes: int, width: int, starts: int = 16, steps: int = 1500, seed: int = 0
+) -> Float64[Tensor, "classes width"]:
+    r"""Return class means whose mean :math:`|\cos + 1/(K-1)|` over pairs is the smallest found.
+
+    Parameters
+    ----------
+    classes, width
+        K and P.
+    starts
+        Random starts, of which the best is returned.
+    steps
+        Of Adam, at a rate that falls to zero.
+    seed
+        Of the starts.
+
+    Notes
+    -----
+    Centred means, as the measure centres them. The problem is not convex: the value is an upper bound of
+    the least.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.randn(starts, classes, width, generator=generator, dtype=torch.float64)
+    points.requires_grad_(True)
+    first, second = torch.triu_indices(classes, classes, offset=1)
+
+    def deviation() -> tuple[Tensor, Tensor]:
+        centred = points - points.mean(dim=1, keepdim=True)
+        direction = centred / centred.norm(dim=2, keepdim=True)
+        cosine = (direction[:, first] * direction[:, second]).sum(dim=2)
+        return (cosine + 1 / (classes - 1)).abs().mean(dim=1), centred.detach()
+
+    optimizer = torch.optim.Adam([points], lr=0.1)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 0.1 * (1 - step / steps) ** 2
+        optimizer.zero_grad()
+        deviation()[0].sum().backward()
+        optimizer.step()
+    value, centred = deviation()
+    return centred[value.argmin()]
