@@ -48,6 +48,19 @@ def footer(stamp: Mapping[str, Any]) -> str:
     )
 
 
+def _fold_parameters(notebook: nbformat.NotebookNode) -> None:
+    """Keep one parameters cell, folded: papermill's where it injected one, which holds the final values."""
+    tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
+    injected = any("injected-parameters" in own for own in tags)
+    kept = [
+        cell for cell, own in zip(notebook.cells, tags, strict=True) if not (injected and "parameters" in own)
+    ]
+    for cell in kept:
+        if {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", [])):
+            cell.metadata["tags"] = [*cell.metadata["tags"], "hide-input"]
+    notebook.cells = kept
+
+
 def stage(
     target: Path,
     substitutions: Mapping[str, Any],
@@ -79,6 +92,7 @@ def stage(
         if not source.exists():
             raise BuildError(f"chapter {name} has not been executed: {source.name} does not exist")
         notebook = nbformat.read(source, as_version=4)
+        _fold_parameters(notebook)
         stamp = json.loads((notebooks / f"{name}.json").read_text())
         head = banner(stamp)
         if head:
@@ -129,7 +143,8 @@ def build(
     with tempfile.TemporaryDirectory(dir=output, prefix=".building-") as folder:
         staged, scratch = Path(folder) / "stage", Path(folder) / "scratch"
         stage(staged, substitutions, sources=sources, notebooks=notebooks, toc=toc, config=config)
-        command = [sys.executable, "-m", "jupyter_book", "build", str(staged), "--path-output", str(scratch)]
+        start = "from jupyter_book.cli.main import main; main()"
+        command = [sys.executable, "-c", start, "build", str(staged), "--path-output", str(scratch)]
         options = ["-W", "-n", "--keep-going", "--all"]
         done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
         made = scratch / "_build" / "html"

@@ -26,7 +26,7 @@ import papermill
 import yaml
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from lpc.runs import default_workers, provenance
 from lpc.specs import unknown_name

@@ -233,10 +233,20 @@ _MARKS = {0: "✓", 1: "◐", 2: "✗"}
 def scoreboard(table: pd.DataFrame) -> Styler:
     """Return the ledger as the front page shows it, each verdict with a mark as well as a word."""
     order = {word: place for words in _WORDS.values() for place, word in enumerate(words)}
-    shown = table.assign(
-        verdict=[f"{_MARKS[order[word]]} {word}" if word in order else word for word in table["verdict"]],
-        seeds=[str(n) if n else "" for n in table["n"]],
+    verdicts = [f"{_MARKS[order[word]]} {word}" if word in order else word for word in table["verdict"]]
+    seeds = [
+        f"{value} (n = {n})" if n else "" for value, n in zip(table["measured"], table["n"], strict=True)
+    ]
+    shown = pd.DataFrame(
+        {
+            "verdict": verdicts,
+            "claim": table["statement"],
+            "where": table["where"] + ", " + table["dataset"],
+            "measured": seeds,
+            "holds at": table["tolerance"],
+            "paper": table["paper"],
+            "why": table["why"],
+        }
     )
-    columns = ["dataset", "where", "statement", "paper", "tolerance", "measured", "seeds", "verdict", "why"]
-    styled = shown[columns].style.hide(axis="index").set_table_attributes('class="wrap"')
+    styled = shown.style.hide(axis="index").set_table_attributes('class="wrap"')
     return styled.format(escape="html")

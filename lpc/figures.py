@@ -165,3 +165,26 @@ def node_histograms(
         ax.hist(values, bins=bins, stacked=True, color=colours, label=[str(value) for value in classes])
         ax.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3))
         ax.set_xlabel(f"node {node}")
+
+
+def class_means_map(ax: Axes, latent: np.ndarray, label: np.ndarray) -> None:
+    """Draw class means, node by node, in units of the node's mean absolute coordinate: a cube is all ±1.
+
+    Parameters
+    ----------
+    ax
+        Where to draw: classes from top to bottom, nodes from left to right, each value written out.
+    latent, label
+        (points, width) and (points,).
+    """
+    classes = np.unique(label)
+    means = np.stack([latent[label == value].mean(axis=0) for value in classes])
+    means = means / np.abs(means).mean(axis=0)
+    ax.imshow(means, cmap="PuOr", vmin=-2.5, vmax=2.5, aspect="auto")
+    for row, column in np.ndindex(means.shape):
+        value = means[row, column]
+        shade = "white" if abs(value) > 1.6 else "black"
+        ax.text(column, row, f"{value:+.1f}", ha="center", va="center", fontsize=8, color=shade)
+    ax.set_xticks(range(means.shape[1]))
+    ax.set_yticks(range(len(classes)), [str(value) for value in classes])
+    ax.set_xlabel("node")

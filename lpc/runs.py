@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from lpc.data import ImageSet, Splits, load_images
 from lpc.evaluation import binarity, collapse, information, neural_collapse, reliability, robustness

@@ -1,0 +1,147 @@
+"""How much a few seeds and a few hundred test images can show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import brentq
+from scipy.stats import nct, t, ttest_ind
+
+
+def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
+    r"""Return Holm's adjusted p values: a family is tested at level alpha where they are below alpha.
+
+    Parameters
+    ----------
+    p
+        p values of the family; missing ones stay missing and are not counted.
+
+    Notes
+    -----
+    Sorted: :math:`\tilde p_{(i)} = \max_{j\le i} \min(1, (m - j + 1) p_{(j)})`.
+
+    References
+    ----------
+    Holm 1979.
+    """
+    values = np.asarray(p, dtype=float)
+    adjusted = np.full(values.shape, np.nan)
+    order = np.argsort(values)[: int(np.isfinite(values).sum())]
+    factor = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factor * values[order]))
+    return adjusted
+
+
+def against(selected: pd.DataFrame, column: str, *, baseline: str = "NoPen") -> pd.DataFrame:
+    """Return Welch's test over seeds of every architecture against a baseline.
+
+    Parameters
+    ----------
+    selected
+        Rows with ``architecture``, ``seed`` and ``column``.
+    column
+        The metric.
+    baseline
+        The architecture compared with.
+
+    Returns
+    -------
+    DataFrame
+        ``architecture``, ``difference``, two-sided ``p`` and ``p_holm`` over all rows. p is missing where
+        a side has fewer than two values or neither has any spread.
+    """
+    groups = {name: rows[column].dropna() for name, rows in selected.groupby("architecture", sort=False)}
+    base = groups.pop(baseline)
+    rows = []
+    for name, own in groups.items():
+        tested = min(len(own), len(base)) > 1 and (own.nunique() > 1 or base.nunique() > 1)
+        p = float(ttest_ind(own, base, equal_var=False).pvalue) if tested else float("nan")  # type: ignore[union-attr]
+        rows.append({"architecture": name, "difference": own.mean() - base.mean(), "p": p})
+    table = pd.DataFrame(rows, columns=["architecture", "difference", "p"])
+    return table.assign(p_holm=holm(table["p"].to_numpy(dtype=float)))
+
+
+def detectable_difference(sd: float, n: int, *, level: float = 0.05, power: float = 0.8) -> float:
+    """Return the smallest difference of two means that a two-sided t test finds with some probability.
+
+    Parameters
+    ----------
+    sd
+        Of either group.
+    n
+        Values in each group, 2 or more.
+    level, power
+        Probability of a false alarm, and of finding the difference.
+
+    Notes
+    -----
+    From the noncentral t distribution with 2 n - 2 degrees of freedom and noncentrality
+    d / (sd sqrt(2 / n)); with equal sds Welch's test has no more power than this.
+    """
+    if n < 2:
+        raise ValueError(f"n is {n}; a t test needs 2 values or more in each group")
+    freedom = 2 * n - 2
+    critical = t.isf(level / 2, freedom)
+
+    def missing_power(shift: float) -> float:
+        return float(nct.sf(critical, freedom, shift) + nct.cdf(-critical, freedom, shift)) - power
+
+    return float(brentq(missing_power, 0.0, 30.0)) * sd * (2 / n) ** 0.5  # type: ignore[arg-type]
+
+
+def hanley_mcneil(auroc: float, right: int, wrong: int) -> float:
+    r"""Return the standard error of an AUROC from the numbers of right and wrong predictions.
+
+    Parameters
+    ----------
+    auroc
+        Between 0 and 1.
+    right, wrong
+        Numbers of predictions, 1 or more each.
+
+    Notes
+    -----
+    With A the AUROC, :math:`Q_1 = A/(2-A)`, :math:`Q_2 = 2A^2/(1+A)` (exponentially distributed scores),
+    n right and m wrong predictions:
+    :math:`\sqrt{[A(1-A) + (n-1)(Q_1-A^2) + (m-1)(Q_2-A^2)] / (n m)}`.
+
+    References
+    ----------
+    Hanley and McNeil 1982.
+    """
+    if right < 1 or wrong < 1:
+        raise ValueError(f"{right} predictions are right and {wrong} wrong: the AUROC needs both")
+    both_right, both_wrong = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
+    variance = auroc * (1 - auroc)
+    variance += (right - 1) * (both_right - auroc**2) + (wrong - 1) * (both_wrong - auroc**2)
+    return (variance / (right * wrong)) ** 0.5
+
+
+def bootstrap_images(
+    statistic: Callable[[np.ndarray], float], images: int, *, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Return a 95 % percentile interval of a statistic under resampling of the test images.
+
+    Parameters
+    ----------
+    statistic
+        Maps indices of images, with repeats, to a number. Where it raises a ValueError (no error in the
+        resample, say) the resample is left out.
+    images
+        How many there are.
+    resamples, seed
+        How many resamples to draw, and from which seed.
+    """
+    generator = np.random.default_rng(seed)
+    found = []
+    for _ in range(resamples):
+        try:
+            found.append(statistic(generator.integers(images, size=images)))
+        except ValueError:
+            continue
+    if not found:
+        raise ValueError(f"the statistic could not be computed on any of {resamples} resamples")
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
