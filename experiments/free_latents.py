@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -219,31 +220,64 @@ def compensating_radius(angle: float, *, gap: float, classes: int = 10) -> float
     return float(brentq(lambda radius: cross_entropy(radius, angle) - target, first / 2, upper)) / first
 
 
-def binned_entropy(
-    latent: Float[np.ndarray | Tensor, "points width"], width: float, *, offsets: int = 8, seed: int = 0
-) -> float:
-    r"""Return the discrete entropy of latents in cubic bins, in nats (LPC Eq. 5).
+class Binned(NamedTuple):
+    """Entropies of binned latents, in nats.
+
+    Attributes
+    ----------
+    entropy
+        Of the bins (LPC Eq. 5).
+    split
+        Of the bins given the class: 0 where every class lies in one bin.
+    merged
+        Of the class given the bins: 0 where no bin holds points of two classes. Both are 0 if and only
+        if bins are classes, and then ``entropy`` is the labels' (LPC Eq. 6).
+    """
+
+    entropy: float
+    split: float
+    merged: float
+
+
+def _entropy(counts: np.ndarray) -> float:
+    share = counts[counts > 0] / counts.sum()
+    return float(-(share * np.log(share)).sum())
+
+
+def binned(
+    latent: Float[np.ndarray | Tensor, "points width"],
+    label: Integer[np.ndarray | Tensor, " points"],
+    width: float,
+    *,
+    offsets: int = 4,
+    seed: int = 0,
+) -> Binned:
+    r"""Return the discrete entropy of latents in cubic bins, and how the bins split and merge classes.
 
     Notes
     -----
     :math:`H_\Delta = -\sum_i p_i \log p_i`, with :math:`p_i` the share of points in bin i. The grid's
-    origin is arbitrary: the entropy is averaged over random origins.
+    origin is arbitrary: all values are averaged over random origins.
 
     Parameters
     ----------
-    latent
-        Points.
+    latent, label
+        Points and their classes.
     width
         Edge of a bin, in latent units.
     offsets, seed
         Number of random origins, and their seed.
     """
     points = np.asarray(latent, dtype=np.float64)
+    _, classes = np.unique(np.asarray(label), return_inverse=True)
+    own = _entropy(np.bincount(classes))
     generator = np.random.default_rng(seed)
-    total = 0.0
+    values = []
     for _ in range(offsets):
         bins = np.floor(points / width + generator.random(points.shape[1]))
-        _, counts = np.unique(bins, axis=0, return_counts=True)
-        share = counts / len(points)
-        total -= float((share * np.log(share)).sum())
-    return total / offsets
+        _, place = np.unique(bins, axis=0, return_inverse=True)
+        place = place.reshape(-1)
+        entropy = _entropy(np.bincount(place))
+        joint = _entropy(np.bincount(place * (classes.max() + 1) + classes))
+        values.append((entropy, joint - own, joint - entropy))
+    return Binned(*(float(value) for value in np.mean(values, axis=0)))

@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from experiments.budget import readout
 from experiments.free_latents import (
-    binned_entropy,
+    binned,
     compensating_radius,
     equilibrium,
     simplex,
@@ -119,10 +119,17 @@ def test_bad_values_are_errors(call):
         call()
 
 
-def test_binned_entropy_from_one_bin_to_one_point_a_bin():
-    centres = torch.eye(4, dtype=torch.float64).repeat_interleave(5, dim=0)
+def test_bins_from_one_for_all_points_to_one_a_point():
+    centres, label = torch.eye(4, dtype=torch.float64).repeat_interleave(5, dim=0), torch.arange(4).repeat(5)
+    label = label.sort().values
     spread = centres + 1e-4 * started(20, 4)
-    assert binned_entropy(spread, 1e9) == 0.0
-    assert binned_entropy(spread, 1e-9) == pytest.approx(math.log(20))
-    assert binned_entropy(centres, 1e-9) == pytest.approx(math.log(4))
-    assert binned_entropy(spread, 0.1) == pytest.approx(math.log(4), abs=0.1)
+    zero, four, twenty = (
+        pytest.approx(0.0, abs=1e-12),
+        pytest.approx(math.log(4)),
+        pytest.approx(math.log(20)),
+    )
+    assert binned(spread, label, 1e9) == (zero, zero, four)
+    assert binned(spread, label, 1e-9) == (twenty, pytest.approx(math.log(5)), zero)
+    assert binned(centres, label, 1e-9) == (four, zero, zero)
+    assert binned(centres, label // 2, 1e-9) == (four, pytest.approx(math.log(2)), zero)
+    assert binned(spread, label, 0.1).entropy == pytest.approx(math.log(4), abs=0.1)
