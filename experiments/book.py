@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -156,6 +157,7 @@ def build(
 def _explain(log: str, folders: Sequence[str]) -> str:
     for folder in folders:
         log = log.replace(f"{folder}/", "")
+    log = re.sub(r"\x1b\[[0-9;]*m", "", log)  # colours of a terminal
     told = [line for line in log.splitlines() if "WARNING" in line or "ERROR" in line or "rror:" in line]
     shown = told or log.splitlines()[-30:]
     return "the pages were not built, the previous ones are kept:\n" + "\n".join(shown)

@@ -98,12 +98,40 @@ def beside_paper(
     for dataset in paper.DATASETS:
         own = table[table["dataset"] == dataset].set_index("architecture")
         ours[("paper (reported)", dataset)] = [
-            f"{number(own.loc[name, 'mean'])} ± {number(own.loc[name, 'std'], 2)}"  # type: ignore[arg-type]
-            if name in own.index
-            else MISSING
+            f"{own.loc[name, 'mean']:.6g} ± {own.loc[name, 'std']:.6g}" if name in own.index else MISSING
             for name in ours.index
         ]
     return ours
+
+
+def ratios(study: Study, column: str, metric: str, *, baseline: str = "NoPen") -> pd.DataFrame:
+    """Return every architecture's value over a baseline's: ours by seed, the paper's by printed means.
+
+    Parameters
+    ----------
+    study
+        Runs of a profile.
+    column
+        Of ``study.selected``.
+    metric
+        The paper's name of the column in its CSV.
+    baseline
+        The architecture to divide by.
+    """
+    table = study.selected.pivot_table(index="seed", columns="architecture", values=column, dropna=False)
+    ours = table.reindex(columns=list(VARIANTS)).div(table[baseline], axis=0)
+    heading = (f"{study.profile.name} (ours)", "mean ± sd of the ratio")
+    result = pd.DataFrame({heading: {name: mean_sd(ours[name]) for name in VARIANTS}})
+    result.columns = pd.MultiIndex.from_tuples([heading])
+    reported = paper.reported()
+    for dataset in paper.DATASETS:
+        rows = reported[(reported["dataset"] == dataset) & (reported["metric"] == metric)]
+        means = rows.set_index("architecture")["mean"]
+        result[("paper (reported)", dataset)] = [
+            number(means[name] / means[baseline], 2) if name in means.index else MISSING for name in VARIANTS
+        ]
+    result.index.name = "architecture"
+    return result
 
 
 def show(table: pd.DataFrame, caption: str) -> Styler:

@@ -162,7 +162,14 @@ def node_histograms(
     for ax, node in zip(axes, nodes, strict=True):
         values = [latent[label == value, node] for value in classes]
         colours = [shades[place % len(shades)] for place in range(len(classes))]
-        ax.hist(values, bins=bins, stacked=True, color=colours, label=[str(value) for value in classes])
+        ax.hist(
+            values,
+            bins=bins,
+            stacked=True,
+            histtype="stepfilled",
+            color=colours,
+            label=[str(value) for value in classes],
+        )
         ax.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3))
         ax.set_xlabel(f"node {node}")
 
