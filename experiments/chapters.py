@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import datetime, timezone
 from importlib import metadata
@@ -28,6 +28,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
+from experiments.ablation import study
 from lpc.runs import default_workers, provenance
 from lpc.specs import unknown_name
 
@@ -210,6 +211,13 @@ def execute_one(
         shutil.move(Path(folder) / "stamp.json", notebooks / f"{name}.json")
 
 
+def _studies(assigned: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, int | None, str]]:
+    """Yield the runs that chapters will ask for: profile, number of seeds, store."""
+    for values in assigned:
+        if {"profile", "seeds", "store"} <= set(values):
+            yield str(values["profile"]), values["seeds"], str(values["store"])
+
+
 def execute(
     names: Sequence[str] | None = None,
     values: Mapping[str, Any] | None = None,
@@ -248,6 +256,8 @@ def execute(
     chosen = list(names or known)
     assigned = assign(chosen, values, sources, named=bool(names))
     todo = [name for name in chosen if force or not is_current(name, assigned[name], sources, notebooks)]
+    for profile, seeds, store in dict.fromkeys(_studies(assigned[name] for name in todo)):
+        study(profile, seeds=seeds, store=ROOT / store)  # once, before several kernels ask for the same runs
     failures = []
     workers = min(workers or default_workers(), len(todo))
     if workers == 1:

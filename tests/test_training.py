@@ -1,5 +1,6 @@
 import dataclasses
 import io
+from typing import Any
 
 import pytest
 import torch
@@ -116,8 +117,8 @@ def test_a_foreign_state_is_refused_and_changes_nothing(splits):
 
 
 def test_reductions_differ_by_the_width(splits):
-    gamma = {"gamma_initial": 1e-3, "gamma_factor": 1.0, "gamma_maximum": 1e-3}
-    scaled = {"gamma_initial": 8e-3, "gamma_factor": 1.0, "gamma_maximum": 8e-3}
+    gamma: dict[str, Any] = {"gamma_initial": 1e-3, "gamma_factor": 1.0, "gamma_maximum": 1e-3}
+    scaled: dict[str, Any] = {"gamma_initial": 8e-3, "gamma_factor": 1.0, "gamma_maximum": 8e-3}
     summed = make("IB", penalty_reduction="sum", **gamma)
     mean = make("IB", penalty_reduction="mean", **scaled)
     cohort, losses = trained([summed, mean], splits.train, epochs=2)
