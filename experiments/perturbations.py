@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+import pandas as pd
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
@@ -40,10 +41,17 @@ class Attacked(NamedTuple):
         return _norm(self.perturbation) / _norm(self.image)
 
 
-def sample(images: ImageSet) -> Float64[Tensor, "images channel row column"]:
-    """Return the normalised test images that every run of the book is attacked on, in float64."""
+class Sample(NamedTuple):
+    """Normalised images, in float64, and their labels."""
+
+    image: Tensor
+    label: Tensor
+
+
+def sample(images: ImageSet) -> Sample:
+    """Return the test images that every run of the book is attacked on."""
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:ATTACKED_IMAGES]
-    return images.normalised(chosen).double()
+    return Sample(images.normalised(chosen).double(), images.label[chosen])
 
 
 def attacked(study: Study, architecture: str, seed: int) -> Attacked:
@@ -53,7 +61,7 @@ def attacked(study: Study, architecture: str, seed: int) -> Attacked:
     def logits(batch: Tensor) -> Tensor:
         return model(batch).logits
 
-    image = sample(study.images.test)
+    image = sample(study.images.test).image
     return Attacked(logits, image, deepfool(logits, image).perturbation)
 
 
@@ -68,25 +76,25 @@ def nearest_stranger(
 
 
 def shortest(
-    network: Attacked, directions: Iterable[Tensor], *, steps: int = 100
+    network: Attacked, directions: Iterable[Tensor], *, steps: int = 25, halvings: int = 7
 ) -> Float64[Tensor, " images"]:
     """Return each image's shortest found perturbation that changes the decision, over the image's norm.
 
-    An upper bound of the least perturbation that is at most DeepFool's: along every direction the decision
-    is looked up at ``steps`` equal fractions of DeepFool's own length.
+    An upper bound of the least perturbation, at most DeepFool's: along every direction the decision is
+    looked up at ``steps`` equal fractions of DeepFool's own length, and the first change is then bisected.
 
     Parameters
     ----------
     network
         With DeepFool's perturbation, where it fooled.
     directions
-        Perturbations to look along, of any length; an image whose direction is zero is left as it is.
-    steps
-        Fractions to look at.
+        Perturbations to look along, of any length; one that is zero finds nothing.
+    steps, halvings
+        Fractions to look at, and bisections after them.
     """
     limit = _norm(network.perturbation)
     best = limit.clone()
-    fraction = torch.arange(1, steps + 1, dtype=torch.float64) / steps
+    fraction = torch.arange(1, steps + 1, dtype=limit.dtype) / steps
     with torch.no_grad():
         decision = network.logits(network.image).argmax(dim=1)
         for direction in directions:
@@ -95,8 +103,14 @@ def shortest(
             scale = limit[:, None] * fraction
             moved = network.image[:, None] + scale[..., None, None, None] * unit[:, None]
             after = network.logits(moved.flatten(0, 1)).argmax(dim=1).reshape(scale.shape)
-            found = torch.where(after != decision[:, None], scale, torch.inf).amin(dim=1)
-            best = torch.minimum(best, found)
+            high = torch.where(after != decision[:, None], scale, torch.inf).amin(dim=1)
+            low = high - limit / steps
+            for _ in range(halvings):
+                middle = torch.where(torch.isfinite(high), (low + high) / 2, 0.0)
+                there = network.logits(network.image + middle[:, None, None, None] * unit).argmax(dim=1)
+                high = torch.where(there != decision, middle, high)
+                low = torch.where(there != decision, low, middle)
+            best = torch.minimum(best, high)
     return best / _norm(network.image)
 
 
@@ -132,3 +146,43 @@ def margin_gradient(
 
 def _norm(value: Tensor) -> Tensor:
     return torch.linalg.vector_norm(value.flatten(start_dim=1), dim=1)
+
+
+def bounds(study: Study, architectures: Sequence[str]) -> pd.DataFrame:
+    """Return how far each network's decisions are from changing, by four estimates.
+
+    Parameters
+    ----------
+    study
+        Runs of a profile; every seed it has.
+    architectures
+        Whose DeepFool perturbations are also tried on each other.
+
+    Returns
+    -------
+    DataFrame
+        ``architecture``, ``seed``, and means over the sampled test images, each over the image's norm:
+        ``first_order`` (margin over the norm of its gradient), ``deepfool``, ``own_line`` (the shortest
+        along DeepFool's own direction), ``shortest`` (also along the other networks' directions of the same
+        seed and towards the nearest training image of another class).
+    """
+    stranger = nearest_stranger(*sample(study.images.test), study.images.train)
+    rows = []
+    for seed in study.selected["seed"].drop_duplicates().sort_values():
+        networks = {name: attacked(study, name, int(seed)) for name in architectures}
+        for name, network in networks.items():
+            others = [other.perturbation for key, other in networks.items() if key != name]
+            gap, slope = margin_gradient(network.logits, network.image)
+            own = shortest(network, [network.perturbation])
+            aside = shortest(network, [*others, stranger])
+            rows.append(
+                {
+                    "architecture": name,
+                    "seed": int(seed),
+                    "first_order": float((gap / slope / _norm(network.image)).mean()),
+                    "deepfool": float(network.length.mean()),
+                    "own_line": float(own.mean()),
+                    "shortest": float(torch.minimum(own, aside).mean()),
+                }
+            )
+    return pd.DataFrame(rows)

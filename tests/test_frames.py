@@ -15,9 +15,14 @@ def test_a_simplex_is_found_where_there_is_room():
     assert least_equiangularity(classes=5, width=4) == least_equiangularity(classes=5, width=9) == 0.0
 
 
-def test_three_means_on_a_line():
-    # two on one side: cosines 1, -1, -1 where -1/2 would be wanted
-    assert measures(closest_frame(classes=3, width=1)).max_angle == pytest.approx(2.5 / 3, abs=1e-9)
+def test_four_means_in_a_plane_are_the_best_of_all_crossed_pairs():
+    # four equal norms that add to zero in a plane: two opposite pairs at an angle a, whose cosines over the
+    # six pairs are -1 twice, cos a twice and -cos a twice
+    angle = torch.linspace(0, torch.pi / 2, 100_001, dtype=torch.float64)
+    cosine = angle.cos()
+    least = float((2 * (2 / 3) + 2 * (cosine + 1 / 3).abs() + 2 * (1 / 3 - cosine).abs()).min()) / 6
+    found = measures(closest_frame(classes=4, width=2))
+    assert found.max_angle == pytest.approx(least, abs=2e-3) and found.equinorm < 1e-3
 
 
 def test_bound_is_reached_by_a_square_and_never_passed():
