@@ -138,6 +138,40 @@ def by_architecture(
     return ax
 
 
+def cumulative(
+    ax: Axes, values: np.ndarray, *, architecture: str | None = None, label: str | None = None
+) -> Axes:
+    """Draw the share of values at or below each value, as steps.
+
+    Parameters
+    ----------
+    ax
+        Where to draw.
+    values
+        (points,).
+    architecture
+        Whose look to use; None: a thick grey line.
+    label
+        Of the legend; None: the architecture.
+    """
+    ordered = np.sort(values)
+    share = np.arange(1, len(ordered) + 1) / len(ordered)
+    look = Look("#AAAAAA", "-", "") if architecture is None else LOOKS[architecture]
+    ax.plot(
+        ordered,
+        share,
+        look.line,
+        color=look.colour,
+        marker=look.marker,
+        markevery=max(1, len(ordered) // 6),
+        markersize=4,
+        linewidth=3 if architecture is None else 1.5,
+        drawstyle="steps-post",
+        label=label or architecture,
+    )
+    return ax
+
+
 def node_histograms(
     axes: Sequence[Axes], latent: np.ndarray, label: np.ndarray, *, nodes: Sequence[int], bins: int = 60
 ) -> None:
