@@ -39,7 +39,9 @@ def mean_sd(values: Sequence[float] | pd.Series, *, digits: int = 3) -> str:
         return MISSING
     text = number(float(there.mean()), digits)
     if len(there) > 1:
-        text += f" ± {number(float(there.std()), 2)}"
+        sd = float(there.std())
+        rounding = 1e-12 * float(there.abs().max())  # equal values differ by no more
+        text += f" ± {number(sd if sd > rounding else 0.0, 2)}"
     return text if len(there) == len(series) else f"{text} ({len(there)} of {len(series)})"
 
 
