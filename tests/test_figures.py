@@ -1,0 +1,25 @@
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from lpc import figures
+
+
+@pytest.fixture
+def ax():
+    return Figure().add_subplot()
+
+
+def test_class_means_map_writes_a_cube_as_ones(ax):
+    corner = np.array([[3.0, -0.1], [-3.0, -0.1], [3.0, 0.1]])
+    figures.class_means_map(ax, np.repeat(corner, 4, axis=0), np.repeat([0, 1, 2], 4))
+    assert [text.get_text() for text in ax.texts] == ["+1.0", "-1.0", "-1.0", "-1.0", "+1.0", "+1.0"]
+
+
+def test_node_histograms_stack_every_point_once(ax):
+    generator = np.random.default_rng(0)
+    latent, label = generator.normal(size=(90, 2)), np.repeat([0, 1, 2], 30)
+    figures.node_histograms([ax], latent, label, nodes=[1], bins=5)
+    counts, _ = np.histogram(latent[:, 1], bins=5)
+    top = max(patch.get_xy()[:, 1].max() for patch in ax.patches)
+    assert len(ax.patches) == 3 and top == counts.max()
