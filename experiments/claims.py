@@ -248,5 +248,5 @@ def scoreboard(table: pd.DataFrame) -> Styler:
             "why": table["why"],
         }
     )
-    styled = shown.style.hide(axis="index").set_table_attributes('class="wrap"')
+    styled = shown.style.hide(axis="index").set_table_attributes('class="dataframe wrap"')
     return styled.format(escape="html")

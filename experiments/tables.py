@@ -146,4 +146,5 @@ def show(table: pd.DataFrame, caption: str) -> Styler:
     caption
         What is in it, and whose numbers they are.
     """
-    return table.style.set_caption(caption).format_index(escape="html", axis=0).format(escape="html")
+    styled = table.style.set_caption(caption).set_table_attributes('class="dataframe"')
+    return styled.format_index(escape="html", axis=0).format(escape="html")
