@@ -136,7 +136,7 @@ def ratios(study: Study, column: str, metric: str, *, baseline: str = "NoPen") -
     return result
 
 
-def show(table: pd.DataFrame, caption: str) -> Styler:
+def show(table: pd.DataFrame, caption: str, *, wrap: bool = False) -> Styler:
     """Return a table as the book shows it: with a caption, and as it is (numbers are text already).
 
     Parameters
@@ -145,6 +145,9 @@ def show(table: pd.DataFrame, caption: str) -> Styler:
         Cells are text.
     caption
         What is in it, and whose numbers they are.
+    wrap
+        Whether cells may break into lines: for tables of text.
     """
-    styled = table.style.set_caption(caption).set_table_attributes('class="dataframe"')
+    classes = "dataframe wrap" if wrap else "dataframe"
+    styled = table.style.set_caption(caption).set_table_attributes(f'class="{classes}"')
     return styled.format_index(escape="html", axis=0).format(escape="html")
