@@ -172,6 +172,28 @@ def cumulative(
     return ax
 
 
+def quartiles(ax: Axes, x: np.ndarray, values: np.ndarray, *, architecture: str) -> Axes:
+    """Draw the median of rows over x, with a band from the lower to the upper quartile.
+
+    Parameters
+    ----------
+    ax
+        Where to draw.
+    x
+        (steps,).
+    values
+        (rows, steps).
+    architecture
+        Whose look to use.
+    """
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75], axis=0)
+    look = LOOKS[architecture]
+    every = max(1, len(x) // 8)
+    ax.plot(x, middle, look.line, color=look.colour, marker=look.marker, markevery=every, markersize=4)
+    ax.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
+    return ax
+
+
 def node_histograms(
     axes: Sequence[Axes], latent: np.ndarray, label: np.ndarray, *, nodes: Sequence[int], bins: int = 60
 ) -> None:
