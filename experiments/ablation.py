@@ -12,7 +12,8 @@ import pandas as pd
 from experiments.profiles import Profile, profile, specs
 from lpc.data import Splits, load_images
 from lpc.latents import Latents, collect
-from lpc.runs import default_workers, execute_all, load_model, measure_all
+from lpc.machine import default_workers
+from lpc.runs import execute_all, load_model, measure_all
 from lpc.specs import RunSpec, run_key
 from lpc.store import RunStore
 
@@ -107,7 +108,7 @@ class Study:
     def latents(self, architecture: str, seed: int) -> Latents:
         """Return a selected run's latents of the train set."""
         model = load_model(self.spec(architecture, seed), self.store, self.images.train)
-        return collect(model, self.images.train)  # type: ignore[arg-type]
+        return collect(model, self.images.train)
 
 
 def existing(

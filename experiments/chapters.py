@@ -29,7 +29,7 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
 from experiments.ablation import study
-from lpc.runs import default_workers, provenance
+from lpc.machine import default_workers, provenance
 from lpc.specs import unknown_name
 
 ROOT = Path(__file__).parents[1]

@@ -15,7 +15,8 @@ from experiments.ablation import Study
 from experiments.uncertainty import bootstrap_images, hanley_mcneil
 from lpc.evaluation.reliability import mahalanobis_confidence, misclassification_auroc, odin_confidence
 from lpc.latents import collect
-from lpc.runs import SHRINKAGE, load_model
+from lpc.measurements import SHRINKAGE
+from lpc.runs import load_model
 
 MEASURES = ("mahalanobis", "odin", "softmax")
 

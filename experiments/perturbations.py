@@ -13,7 +13,8 @@ from torch import Tensor
 from experiments.ablation import Study
 from lpc.data import ImageSet
 from lpc.evaluation.robustness import deepfool
-from lpc.runs import ATTACKED_IMAGES, load_model
+from lpc.measurements import ATTACKED_IMAGES
+from lpc.runs import load_model
 
 Logits = Callable[[Tensor], Tensor]
 
@@ -55,7 +56,7 @@ def sample(images: ImageSet) -> Sample:
 
 
 def attacked(study: Study, architecture: str, seed: int) -> Attacked:
-    """Attack a selected run again, as its test metrics were made (``lpc.runs.attack``)."""
+    """Attack a selected run again, as its test metrics were made (``measurements.table2_metrics``)."""
     model = load_model(study.spec(architecture, seed), study.store, study.images.test).double()
 
     def logits(batch: Tensor) -> Tensor:

@@ -12,9 +12,12 @@ import torch
 
 from experiments.ablation import select, study
 from experiments.profiles import PROFILES, profile, specs
-from lpc import runs
+from lpc import measurements, runs
 from lpc.equilibrium import carried_gamma
-from lpc.runs import Measured, execute, execute_all, measure
+from lpc.evaluation.collapse import within_between_traces
+from lpc.latents import collect
+from lpc.measurements import Measured, accuracy
+from lpc.runs import execute, execute_all, measure
 from lpc.specs import DataSpec, TrainSpec, run_key, variant_spec
 from lpc.store import RunStore
 from lpc.training import Cohort
@@ -35,7 +38,7 @@ def make(architecture="IB", *, seed=0, **train):
 
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch):
-    monkeypatch.setattr(runs, "ATTACKED_IMAGES", 10)
+    monkeypatch.setattr(measurements, "ATTACKED_IMAGES", 10)
 
 
 def results(store):
@@ -58,10 +61,10 @@ def test_recorded_metrics_are_those_of_the_stored_weights(tmp_path):
     store = RunStore(tmp_path)
     result = execute(make(), store)
     splits = runs.load_images(make().data)
-    latents = runs.collect(runs.load_model(make(), store, splits.train), splits.train)  # type: ignore[arg-type]
-    traces = runs.collapse.within_between_traces(latents.latent, latents.label)
+    latents = collect(runs.load_model(make(), store, splits.train), splits.train)
+    traces = within_between_traces(latents.latent, latents.label)
     assert result["trace_ratio"] == pytest.approx(traces.ratio, rel=1e-3)
-    assert result["accuracy"] == runs.accuracy(latents.logits, latents.label)
+    assert result["accuracy"] == accuracy(latents.logits, latents.label)
     history = store.history()
     assert history["epoch"].tolist() == [1, 2, 3]
     assert history["gamma"].tolist() == pytest.approx([1e-2, 1.05e-2, 1.05**2 * 1e-2])

@@ -1,0 +1,52 @@
+"""The machine and the code that a result comes from."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def default_device() -> torch.device:
+    """Return the GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def default_workers() -> int:
+    """Return one process a core this process may use, or one where there is a GPU."""
+    if torch.cuda.is_available():
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def provenance(device: torch.device | None = None) -> dict[str, Any]:
+    """Return what a result depends on beside its spec: code, versions, device."""
+    device = device or default_device()
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            answer = subprocess.run(
+                ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
+            )
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return answer.stdout.strip()
+
+    tracked = git("ls-files", "--error-unmatch", Path(__file__).name) is not None
+    changes = git("status", "--porcelain", "--", ".") if tracked else None
+    return {
+        "commit": git("rev-parse", "HEAD") if tracked else None,
+        "dirty": None if changes is None else bool(changes),
+        "python": sys.version.split()[0],
+        "versions": {
+            name: metadata.version(name) for name in ("torch", "torchvision", "numpy", "scikit-learn")
+        },
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+    }

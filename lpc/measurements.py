@@ -1,0 +1,183 @@
+"""Which numbers are taken of a run: of its training latents while it trains, of the test set once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lpc.data import ImageSet, Splits
+from lpc.evaluation import binarity, collapse, information, neural_collapse, reliability, robustness
+from lpc.heads import Classifier
+from lpc.latents import Latents, collect
+
+ATTACKED_IMAGES = 100
+"""Test images that DeepFool attacks, as in LPC Table 2."""
+SHRINKAGE = 0.1
+"""Shrinkage of the second Mahalanobis column, for classes with fewer points than the latent has nodes."""
+
+
+@dataclass
+class Measured:
+    """Metrics by name; one that could not be computed is None, with its reason under ``missing``."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def add(self, names: Iterable[str], compute: Callable[[], Any]) -> None:
+        """Compute one value or a tuple of them; a ValueError leaves all of them missing."""
+        names = list(names)
+        try:
+            result = compute()
+        except ValueError as error:
+            self.missing.update(dict.fromkeys(names, str(error)))
+            result = [None] * len(names)
+        values = result if isinstance(result, (list, tuple)) else [result]
+        self.values.update(zip(names, values, strict=True))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return values and reasons as one mapping."""
+        return {**self.values, "missing": self.missing}
+
+
+def neighbours(images: int, classes: int) -> int:
+    """Return k of the entropy: 2 % of the mean class size (100 of CIFAR10's 5,000), at least 1."""
+    return max(1, round(0.02 * images / classes))
+
+
+def latent_metrics(
+    latents: Latents, *, weight: Tensor, bias: Tensor, classes: int, mixtures: bool
+) -> Measured:
+    """Measure the columns of LPC Table 1 and Figures 2 and 3 on latents, raw and scale-free.
+
+    Parameters
+    ----------
+    latents
+        Of the train set, without augmentation.
+    weight, bias
+        Of the last classifier, for the accuracy without bias and for NC3 and NC4.
+    classes
+        Number of classes.
+    mixtures
+        Whether to fit the mixtures of Figure 2, the slowest part by far.
+    """
+    z, label = latents.latent.double(), latents.label
+    k = neighbours(len(label), classes)
+    measured = Measured()
+    add = measured.add
+
+    def unit() -> Tensor:
+        return collapse.rescale_to_unit_rms(z)
+
+    add(["accuracy"], lambda: accuracy(latents.logits, label))
+    add(["bias_free_accuracy"], lambda: accuracy(z @ weight.double().T, label))
+    add(["nearest_mean_accuracy"], lambda: collapse.nearest_mean_accuracy(z, label, z, label))
+    add(["cross_entropy"], lambda: float(cross_entropy(latents.logits.double(), label)))
+    add(["trace_within", "trace_between", "trace_ratio"], lambda: collapse.within_between_traces(z, label))
+    add(
+        ["sigma_w_mean_entry"],
+        lambda: collapse.mean_entry(collapse.within_class_covariance(z, label, convention="released")),
+    )
+    add(["coefficient_of_variation"], lambda: collapse.norm_coefficient_of_variation(z))
+    add(["rms"], lambda: float(z.square().mean().sqrt()))
+    add(["knn_entropy"], lambda: information.knn_entropy(z, k=k))
+    add(["knn_entropy_unit_rms"], lambda: information.knn_entropy(unit(), k=k))
+    if mixtures:
+        add([f"binarity_{name}" for name in binarity.Binarity._fields], lambda: binarity.binarity(z))
+    nc = (
+        "nc1",
+        "nc1_per_node",
+        "nc1_per_rank",
+        "nc_equinorm",
+        "nc_equiangularity",
+        "nc_max_angle",
+        "nc3",
+        "nc4",
+    )
+    add(nc, lambda: _neural_collapse(z, label, weight, bias))
+    return measured
+
+
+def _neural_collapse(z: Tensor, label: Tensor, weight: Tensor, bias: Tensor) -> list[Any]:
+    found = neural_collapse.neural_collapse(z, label, classifier_weight=weight, classifier_bias=bias)
+    return [value for name, value in found._asdict().items() if name != "trace_ratio"]
+
+
+def cube_metrics(latents: Latents) -> tuple[float, int, int]:
+    """Return how far the class means are from a hypercube: spread, sign patterns, dead nodes."""
+    cube = binarity.hypercube(latents.latent.double(), latents.label)
+    return cube.mean_variation, cube.patterns, cube.dead
+
+
+def accuracy(scores: Tensor, label: Tensor) -> float:
+    """Return the share of points whose largest score is their label's."""
+    return float((scores.argmax(dim=1) == label).double().mean())
+
+
+def table2_metrics(model: Classifier, splits: Splits) -> Measured:
+    """Measure the columns of LPC Table 2 on the test set.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode, on the device of the images.
+    splits
+        Train images for the class Gaussians and means, test images for everything else.
+
+    Notes
+    -----
+    DeepFool attacks the same :data:`ATTACKED_IMAGES` test images for every run, drawn with seed 0 and
+    correctly classified or not, in float64 and in normalised units; its mean ratio over all of them is
+    the paper's column, with unfooled images counted beside it.
+    """
+    train, test = collect(model, splits.train), collect(model, splits.test)
+    correct = test.predicted == test.label
+    measured = Measured()
+    add = measured.add
+    add(["accuracy"], lambda: accuracy(test.logits, test.label))
+    bias_free = test.latent.double() @ model.head.classifier.weight.detach().double().T
+    add(["bias_free_accuracy"], lambda: accuracy(bias_free, test.label))
+    add(
+        ["nearest_mean_accuracy"],
+        lambda: collapse.nearest_mean_accuracy(train.latent, train.label, test.latent, test.label),
+    )
+    add(["cross_entropy"], lambda: float(cross_entropy(test.logits.double(), test.label)))
+    fitted = (train.latent, train.label, train.predicted, test.latent, test.predicted)
+    for name, shrinkage in (("auroc_mahalanobis", 0.0), ("auroc_mahalanobis_shrunk", SHRINKAGE)):
+        add(
+            [name],
+            lambda shrinkage=shrinkage: reliability.misclassification_auroc(
+                reliability.mahalanobis_confidence(*fitted, shrinkage=shrinkage), correct
+            ),
+        )
+    add(
+        ["auroc_odin"],
+        lambda: reliability.misclassification_auroc(reliability.odin_confidence(test.logits), correct),
+    )
+    _attack(measured, model, splits.test, correct)
+    return measured
+
+
+def _attack(measured: Measured, model: Classifier, images: ImageSet, correct: Tensor) -> None:
+    """Attack a fixed sample with DeepFool and add relative norms: all, correct alone, in pixel units."""
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:ATTACKED_IMAGES]
+    chosen = chosen.to(images.images.device)
+    inputs = images.normalised(chosen).double()
+    copy = model.double()
+    result = robustness.deepfool(lambda batch: copy(batch).logits, inputs)
+    ratio = torch.as_tensor(robustness.relative_perturbation(result.perturbation, inputs))
+    sd = torch.tensor(images.sd, device=inputs.device).reshape(-1, 1, 1)
+    mean = torch.tensor(images.mean, device=inputs.device).reshape(-1, 1, 1)
+    pixel = torch.as_tensor(robustness.relative_perturbation(result.perturbation * sd, inputs * sd + mean))
+    right = correct[chosen]
+    measured.add(["deepfool_relative_norm"], lambda: float(ratio.mean()))
+    measured.add(["deepfool_relative_norm_correct"], lambda: float(ratio[right].mean()))
+    measured.add(["deepfool_median"], lambda: float(ratio.median()))
+    measured.add(["deepfool_relative_norm_pixel"], lambda: float(pixel.mean()))
+    measured.add(["deepfool_unfooled"], lambda: int((~result.fooled).sum()))
+    measured.add(["deepfool_images"], lambda: len(chosen))
+    model.float()
