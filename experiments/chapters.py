@@ -137,8 +137,8 @@ def is_current(name: str, values: Mapping[str, Any], sources: Path, notebooks: P
 
 
 @contextlib.contextmanager
-def own_kernel() -> Iterator[None]:
-    """Make ``python3`` this very interpreter, with an IPython folder of its own (kernels race on one)."""
+def own_kernel(threads: int) -> Iterator[None]:
+    """Make ``python3`` this very interpreter, with an IPython folder (kernels race on one) and threads."""
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder) / "kernels" / "python3"
         spec.mkdir(parents=True)
@@ -148,6 +148,7 @@ def own_kernel() -> Iterator[None]:
         changed = {
             "JUPYTER_PATH": folder,
             "IPYTHONDIR": str(Path(folder) / "ipython"),
+            "OMP_NUM_THREADS": str(threads),
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         }
         before = {key: os.environ.get(key) for key in changed}
@@ -162,7 +163,7 @@ def own_kernel() -> Iterator[None]:
 
 
 def execute_one(
-    name: str, values: Mapping[str, Any], sources: Path, notebooks: Path, *, progress: bool
+    name: str, values: Mapping[str, Any], sources: Path, notebooks: Path, *, progress: bool, threads: int
 ) -> None:
     """Execute one chapter and promote its notebook and stamp; on failure the previous ones stay.
 
@@ -173,7 +174,7 @@ def execute_one(
     """
     notebooks.mkdir(parents=True, exist_ok=True)
     began, started = time.monotonic(), datetime.now(timezone.utc).isoformat(timespec="seconds")
-    with tempfile.TemporaryDirectory(dir=notebooks, prefix=".executing-") as folder, own_kernel():
+    with tempfile.TemporaryDirectory(dir=notebooks, prefix=".executing-") as folder, own_kernel(threads):
         source, target = Path(folder) / f"{name}.ipynb", Path(folder) / f"{name}.out.ipynb"
         convert(name, source, sources)
         try:
@@ -260,18 +261,21 @@ def execute(
         study(profile, seeds=seeds, store=ROOT / store)  # once, before several kernels ask for the same runs
     failures = []
     workers = min(workers or default_workers(), len(todo))
+    threads = max(1, default_workers() // max(1, workers))
     if workers == 1:
         for name in todo:
             print(f"chapter {name}", file=sys.stderr)
             try:
-                execute_one(name, assigned[name], sources, notebooks, progress=True)
+                execute_one(name, assigned[name], sources, notebooks, progress=True, threads=threads)
             except ChapterError as error:
                 failures.append(str(error))
     elif todo:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, mp_context=context) as pool:
             jobs = {
-                pool.submit(execute_one, name, assigned[name], sources, notebooks, progress=False): name
+                pool.submit(
+                    execute_one, name, assigned[name], sources, notebooks, progress=False, threads=threads
+                ): name
                 for name in todo
             }
             bar = tqdm(as_completed(jobs), total=len(jobs), desc="executing chapters", unit=" chapters")

@@ -58,8 +58,9 @@ def reachable_separation(*, width: int, learning_rate: float, steps: int) -> flo
 
     Notes
     -----
-    AdamW moves a weight by at most about the learning rate a step, so two vectors of P weights end at
-    most :math:`D = 2\sqrt P\,\eta T` apart.
+    AdamW moves a weight by about the learning rate a step, so two vectors of P weights end about
+    :math:`D = 2\sqrt P\,\eta T` apart at most. Gradients that keep growing give longer steps (up to
+    :math:`\sqrt{(1-\beta_1)^2/(1-\beta_2)}` times the rate in the extreme): a budget, not a strict bound.
     """
     if width < 1 or learning_rate <= 0 or steps < 1:
         raise ValueError(
