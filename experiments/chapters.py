@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "book"
 TOC = ROOT / "_toc.yml"
 NOTEBOOKS = ROOT / "build" / "notebooks"
-PACKAGES = ("torch", "numpy", "scikit-learn", "matplotlib", "pandas")
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "matplotlib", "pandas")
 
 
 class ChapterError(RuntimeError):
@@ -133,12 +133,19 @@ def is_current(name: str, values: Mapping[str, Any], sources: Path, notebooks: P
     stamp = notebooks / f"{name}.json"
     if not stamp.exists() or not (notebooks / f"{name}.ipynb").exists():
         return False
-    return json.loads(stamp.read_text())["fingerprint"] == fingerprint(name, values, sources)
+    try:
+        made_from = json.loads(stamp.read_text())["fingerprint"]
+    except (json.JSONDecodeError, KeyError):
+        return False  # cut short: execute again
+    return made_from == fingerprint(name, values, sources)
 
 
 @contextlib.contextmanager
 def own_kernel(threads: int) -> Iterator[None]:
-    """Make ``python3`` this very interpreter, with an IPython folder (kernels race on one) and threads."""
+    """Make ``python3`` this very interpreter, with an IPython folder (kernels race on one) and threads.
+
+    Matplotlib keeps its list of fonts in the build folder: pages do not depend on anyone's home.
+    """
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder) / "kernels" / "python3"
         spec.mkdir(parents=True)
@@ -148,6 +155,7 @@ def own_kernel(threads: int) -> Iterator[None]:
         changed = {
             "JUPYTER_PATH": folder,
             "IPYTHONDIR": str(Path(folder) / "ipython"),
+            "MPLCONFIGDIR": str(NOTEBOOKS.parent / "matplotlib"),
             "OMP_NUM_THREADS": str(threads),
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         }
@@ -173,6 +181,7 @@ def execute_one(
         A cell that raised, or a kernel that died.
     """
     notebooks.mkdir(parents=True, exist_ok=True)
+    made_from = fingerprint(name, values, sources)  # before: what is edited meanwhile is not in the output
     began, started = time.monotonic(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     with tempfile.TemporaryDirectory(dir=notebooks, prefix=".executing-") as folder, own_kernel(threads):
         source, target = Path(folder) / f"{name}.ipynb", Path(folder) / f"{name}.out.ipynb"
@@ -199,15 +208,16 @@ def execute_one(
             ) from None
         stamp = {
             "chapter": name,
-            "fingerprint": fingerprint(name, values, sources),
+            "fingerprint": made_from,
             "parameters": dict(values),
             "started": started,
             "seconds": round(time.monotonic() - began, 1),
             "system": platform.system(),
             "machine": platform.machine(),
-            **provenance(),
+            **provenance(folders=("lpc", "experiments", "book")),
         }
         (Path(folder) / "stamp.json").write_text(json.dumps(stamp, indent=1))
+        (notebooks / f"{name}.json").unlink(missing_ok=True)  # never one notebook with another's stamp
         shutil.move(target, notebooks / f"{name}.ipynb")
         shutil.move(Path(folder) / "stamp.json", notebooks / f"{name}.json")
 

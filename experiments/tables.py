@@ -14,6 +14,8 @@ from lpc.specs import VARIANTS
 
 NOT_RUN = "not run"
 """What a cell shows where nothing has been run."""
+REPORTED = "paper (reported; not run here)"
+"""Heading of the paper's own values: nothing on its data sets has been run in this project."""
 MISSING = "–"
 """What a cell shows where the paper gives no value, or a run's value could not be computed."""
 
@@ -99,7 +101,7 @@ def beside_paper(
     table = table[table["metric"] == metric]
     for dataset in paper.DATASETS:
         own = table[table["dataset"] == dataset].set_index("architecture")
-        ours[("paper (reported)", dataset)] = [
+        ours[(REPORTED, dataset)] = [
             f"{own.loc[name, 'mean']:.6g} ± {own.loc[name, 'std']:.6g}" if name in own.index else MISSING
             for name in ours.index
         ]
@@ -129,7 +131,7 @@ def ratios(study: Study, column: str, metric: str, *, baseline: str = "NoPen") -
     for dataset in paper.DATASETS:
         rows = reported[(reported["dataset"] == dataset) & (reported["metric"] == metric)]
         means = rows.set_index("architecture")["mean"]
-        result[("paper (reported)", dataset)] = [
+        result[(REPORTED, dataset)] = [
             number(means[name] / means[baseline], 2) if name in means.index else MISSING for name in VARIANTS
         ]
     result.index.name = "architecture"

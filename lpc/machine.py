@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,16 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def provenance(device: torch.device | None = None) -> dict[str, Any]:
-    """Return what a result depends on beside its spec: code, versions, device."""
+def provenance(device: torch.device | None = None, *, folders: Sequence[str] = ("lpc",)) -> dict[str, Any]:
+    """Return what a result depends on beside its spec: code, versions, device.
+
+    Parameters
+    ----------
+    device
+        Where it was computed; None: the default.
+    folders
+        Folders of the repository that count as its code: ``dirty`` says whether they differ from the commit.
+    """
     device = device or default_device()
     here = Path(__file__).parent
 
@@ -39,7 +48,7 @@ def provenance(device: torch.device | None = None) -> dict[str, Any]:
         return answer.stdout.strip()
 
     tracked = git("ls-files", "--error-unmatch", Path(__file__).name) is not None
-    changes = git("status", "--porcelain", "--", ".") if tracked else None
+    changes = git("status", "--porcelain", "--", *(f":/{name}" for name in folders)) if tracked else None
     return {
         "commit": git("rev-parse", "HEAD") if tracked else None,
         "dirty": None if changes is None else bool(changes),

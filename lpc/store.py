@@ -17,6 +17,7 @@ Layout::
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -31,7 +32,7 @@ from typing import Any
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from lpc.specs import PROTOCOL, RunSpec, run_key, spec_from_dict
@@ -132,7 +133,9 @@ class RunStore:
     def save_state(self, cohort: str, state: dict[str, Any]) -> None:
         """Write where a cohort stands."""
         path = self.root / "cohorts" / cohort / "state.pt"
-        _write(path, lambda temporary: torch.save({"cohort": cohort, **state}, temporary))
+        content = io.BytesIO()  # torch reports a full disk as a RuntimeError, a plain write as an OSError
+        torch.save({"cohort": cohort, **state}, content)
+        _write(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
 
     def load_state(self, cohort: str, device: torch.device | str) -> dict[str, Any] | None:
         """Return where a cohort stands, or None before its first checkpoint.
@@ -176,10 +179,8 @@ class RunStore:
         _write(directory / "history.jsonl", lambda temporary: temporary.write_text(lines))
         _write_json(directory / "provenance.json", provenance)
         tensors = {name: value.contiguous().cpu() for name, value in weights.items()}
-        _write(
-            directory / "checkpoint.safetensors",
-            lambda temporary: save_file(tensors, temporary, metadata={"key": key}),
-        )
+        content = save(tensors, metadata={"key": key})
+        _write(directory / "checkpoint.safetensors", lambda temporary: temporary.write_bytes(content))
         _write_json(directory / "result.json", result)
 
     def end(self, cohort: str) -> None:

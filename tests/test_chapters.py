@@ -103,6 +103,33 @@ def test_a_cell_that_raises_is_named_and_the_previous_output_stays(project):
     assert sorted(path.name for path in project.notebooks.iterdir()) == ["index.ipynb", "index.json"]
 
 
+def test_a_chapter_edited_while_it_executes_is_not_current(project):
+    project.write(
+        "index", "open('PLACE', 'a').write('More text.')".replace("PLACE", str(project.sources / "index.md"))
+    )
+    project.execute()
+    assert not chapters.is_current("index", {"number": 1, "word": "one"}, project.sources, project.notebooks)
+
+
+def test_a_stamp_cut_short_is_not_current(project):
+    project.write("index", "print(number)")
+    project.execute()
+    values = {"number": 1, "word": "one"}
+    assert chapters.is_current("index", values, project.sources, project.notebooks)
+    (project.notebooks / "index.json").write_text('{"chapter": "in')
+    assert not chapters.is_current("index", values, project.sources, project.notebooks)
+
+
+def test_kernels_do_not_depend_on_the_home_folder(project, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "missing" / "home"))
+    (tmp_path / "missing").write_text("a file, so that nobody can make the folder")
+    project.write(
+        "index", "import matplotlib, os\nprint(os.environ['MPLCONFIGDIR'] == matplotlib.get_configdir())"
+    )
+    project.execute()
+    assert project.output("index") == "True\n"
+
+
 def test_a_dead_kernel_is_named_and_other_chapters_go_on(project):
     project.write("index", "print('alive')")
     project.write("zdead", "import os\nos.kill(os.getpid(), 9)")
