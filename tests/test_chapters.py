@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -195,13 +196,16 @@ def test_a_chapter_that_was_not_executed_is_named(project, tmp_path):
 def test_the_build_is_strict_and_keeps_the_previous_pages(project, tmp_path):
     shutil.copytree(chapters.SOURCES / "_static", project.sources / "_static")
     (project.sources / "references.bib").write_text("")
-    project.write("index", "print(number)", text="{{ claims.x.verdict }}")
+    project.write("index", "print(number)", text="{{ claims.x.verdict }} and $x^2$")
     project.execute()
     places = {"sources": project.sources, "notebooks": project.notebooks, "toc": project.toc}
     first = build({"claims": {"x": {"verdict": "holds here"}}}, output=tmp_path / "build", **places)
     assert first == tmp_path / "build" / "html" / "index.html"
     page = first.read_text()
     assert "holds here" in page
+    scripts = re.findall(r'<script[^>]* src="([^"?]*)', page)
+    assert "_static/mathjax/tex-chtml.js" in scripts, "formulas need no network"
+    assert all((first.parent / script).exists() for script in scripts)
     project.write("index", "print(number)", text="{doc}`nowhere` and {{ claims.y.verdict }}")
     project.execute()
     with pytest.raises(BuildError, match="unknown document: 'nowhere'") as caught:
