@@ -103,7 +103,7 @@ def execute_all(
         return
     planned.sort(key=lambda plan: len(plan[1]) * (plan[1][0].model.latent_width or 100), reverse=True)
     total = sum(len(members) * members[0].train.epochs for _, members in planned)
-    with tqdm(total=total, unit=" run-epochs", disable=not progress) as bar:
+    with tqdm(total=total, unit=" run-epochs", mininterval=1, disable=not progress) as bar:
         if workers == 1:
             images: dict[DataSpec, Splits] = {}
             for cohort, members in planned:
