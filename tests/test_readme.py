@@ -21,9 +21,12 @@ def test_python_examples_run_and_say_what_they_should(capsys):
     assert second.endswith("nats")
 
 
-def test_every_module_of_the_library_has_its_line():
-    named = set(re.findall(r"`lpc/(\w+)\.py`", README))
-    assert named == {path.stem for path in ROOT.glob("lpc/*.py")} - {"__init__"}
+def test_every_module_has_its_line():
+    named = re.findall(r"^\| `((?:lpc|experiments)/[\w/]+\.py)` \|", README, flags=re.MULTILINE)
+    paths = [path for folder in ("lpc", "experiments") for path in ROOT.joinpath(folder).rglob("*.py")]
+    assert sorted(named) == sorted(
+        path.relative_to(ROOT).as_posix() for path in paths if path.name != "__init__.py"
+    )
 
 
 def test_links_and_commands_exist():
