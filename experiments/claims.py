@@ -116,7 +116,7 @@ def quantities(claim: Claim, selected: pd.DataFrame) -> list[float]:
     assert claim.metric is not None
     if claim.quantity == "paper_welch":
         table = paper.welch(claim.dataset, claim.metric, baseline=claim.over[0]).set_index("architecture")
-        row = table.loc[claim.of[0]]
+        row = table.T[claim.of[0]]
         return [math.copysign(float(row["p"]), float(row["difference"]))]
     if claim.metric not in selected:
         return []

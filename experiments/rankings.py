@@ -28,7 +28,7 @@ def leaders(dataset: str, metric: str) -> list[str]:
     table = paper.reported()
     rows = table[(table["dataset"] == dataset) & (table["metric"] == metric)]
     top = rows["mean"].max()
-    return rows.loc[rows["mean"] > top - _ROUNDING, "architecture"].tolist()
+    return rows["architecture"][rows["mean"] > top - _ROUNDING].tolist()
 
 
 def difference(dataset: str, metric: str, of: str, over: str) -> tuple[float, float]:

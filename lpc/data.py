@@ -145,7 +145,7 @@ class RawImages(NamedTuple):
 
 def _digits() -> RawImages:
     """scikit-learn's 1,797 digits of 8 x 8 pixels; a fixed fifth of every class is the test set."""
-    pixels, label = load_digits(return_X_y=True)
+    pixels, label = (np.asarray(part) for part in load_digits(return_X_y=True))
     images = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     train, test = train_test_split(np.arange(len(images)), test_size=360, random_state=0, stratify=label)
     return RawImages(images[train], label[train], images[test], label[test])

@@ -9,7 +9,7 @@ from lpc.evaluation.binarity import hypercube
 
 def test_only_the_cube_is_binary():
     table = control_table(points=300, width=6, classes=10, seed=0)
-    cube = table.loc["10 tight classes on a cube"]
+    cube = table.T["10 tight classes on a cube"]
     assert cube["mu"] == pytest.approx(2 / TIGHTNESS, rel=0.1)
     assert cube["sigma"] == pytest.approx(TIGHTNESS, rel=0.1)
     assert cube["log_likelihood"] == pytest.approx(

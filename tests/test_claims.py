@@ -188,5 +188,5 @@ def test_mean_sd_says_how_many_values_there_were():
 def test_ratios_are_by_seed_and_the_papers_by_printed_means():
     chosen = study(robust={"IB": [2.0, 3.0, 4.0], "LinPen": [1.0, 1.0, 1.0], "NoPen": [1.0, 2.0, 1.0]})
     table = tables.ratios(chosen, "robust", "deepfool_relative_norm")
-    assert table.loc["IB"].tolist() == ["2.50 ± 1.3", "29", "52", "31"]
-    assert table.loc["NonLinIB"].tolist() == ["–", "–", "–", "–"]
+    assert table.T["IB"].tolist() == ["2.50 ± 1.3", "29", "52", "31"]
+    assert table.T["NonLinIB"].tolist() == ["–", "–", "–", "–"]

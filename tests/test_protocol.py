@@ -38,8 +38,8 @@ def test_the_papers_learning_rate_is_first_halved_in_epoch_250():
 
 def test_architectures_are_table_3s():
     table = architectures()
-    assert table.loc["IB"].tolist()[:5] == ["yes", "linear", "intermediate", "–", "–"]
-    assert table.loc["NoPen"].tolist()[:5] == ["–"] * 5
+    assert table.T["IB"].tolist()[:5] == ["yes", "linear", "intermediate", "–", "–"]
+    assert table.T["NoPen"].tolist()[:5] == ["–"] * 5
     assert table.loc["NonLinPenL1", "L1"] == "1e-4"
     assert table.loc["NoPenDropout", "dropout"] == "0.5"
     assert (table["in the paper"] == "Tables 1 to 3").sum() == 8
@@ -83,8 +83,8 @@ def study():
 def test_a_profile_stands_beside_the_paper(study):
     table = beside_appendix_c(study)
     assert table.columns.tolist() == ["paper", "smoke (ours)"]
-    assert table.loc["epochs"].tolist() == ["800", "4"]
-    assert table.loc["steps"].tolist() == ["312,800 (CIFAR, batch 128)", "16"]
+    assert table.T["epochs"].tolist() == ["800", "4"]
+    assert table.T["steps"].tolist() == ["312,800 (CIFAR, batch 128)", "16"]
     assert table.loc["augmentation", "smoke (ours)"] == "no flips, no crops, noise of sd 0.01"
 
 
