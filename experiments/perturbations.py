@@ -13,7 +13,7 @@ from torch import Tensor
 from experiments.ablation import Study
 from lpc.data import ImageSet
 from lpc.evaluation.robustness import deepfool
-from lpc.measurements import ATTACKED_IMAGES
+from lpc.measurements import attacked_images
 from lpc.runs import load_model
 
 Logits = Callable[[Tensor], Tensor]
@@ -51,7 +51,7 @@ class Sample(NamedTuple):
 
 def sample(images: ImageSet) -> Sample:
     """Return the test images that every run of the book is attacked on."""
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:ATTACKED_IMAGES]
+    chosen = attacked_images(images)
     return Sample(images.normalised(chosen).double(), images.label[chosen])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +30,7 @@ class Measured:
     missing: dict[str, str] = field(default_factory=dict)
 
     def add(self, names: Iterable[str], compute: Callable[[], Any]) -> None:
-        """Compute one value or a tuple of them; a ValueError leaves all of them missing."""
+        """Compute one value or a tuple: a ValueError leaves all missing, a value not finite itself."""
         names = list(names)
         try:
             result = compute()
@@ -37,7 +38,10 @@ class Measured:
             self.missing.update(dict.fromkeys(names, str(error)))
             result = [None] * len(names)
         values = result if isinstance(result, (list, tuple)) else [result]
-        self.values.update(zip(names, values, strict=True))
+        for name, value in zip(names, values, strict=True):
+            if isinstance(value, float) and not math.isfinite(value):
+                self.missing[name], value = f"the value is {value}", None
+            self.values[name] = value
 
     def as_dict(self) -> dict[str, Any]:
         """Return values and reasons as one mapping."""
@@ -162,10 +166,15 @@ def table2_metrics(model: Classifier, splits: Splits) -> Measured:
     return measured
 
 
+def attacked_images(images: ImageSet) -> Tensor:
+    """Return the indices of the images that every run is attacked on, drawn with seed 0."""
+    drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    return drawn[:ATTACKED_IMAGES].to(images.images.device)
+
+
 def _attack(measured: Measured, model: Classifier, images: ImageSet, correct: Tensor) -> None:
     """Attack a fixed sample with DeepFool and add relative norms: all, correct alone, in pixel units."""
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:ATTACKED_IMAGES]
-    chosen = chosen.to(images.images.device)
+    chosen = attacked_images(images)
     inputs = images.normalised(chosen).double()
     copy = model.double()
     result = robustness.deepfool(lambda batch: copy(batch).logits, inputs)

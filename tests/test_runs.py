@@ -230,11 +230,14 @@ def test_what_cannot_be_computed_is_missing_with_its_reason():
 
     measured.add(["a", "b"], impossible)
     measured.add(["c"], lambda: 1.0)
+    measured.add(["d", "e"], lambda: (float("nan"), 2))
     assert measured.as_dict() == {
         "a": None,
         "b": None,
         "c": 1.0,
-        "missing": {"a": "no such thing", "b": "no such thing"},
+        "d": None,
+        "e": 2,
+        "missing": {"a": "no such thing", "b": "no such thing", "d": "the value is nan"},
     }
 
 
