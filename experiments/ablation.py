@@ -165,9 +165,7 @@ def study(
     progress
         Whether to show progress bars.
     """
-    chosen = declared(name, seeds=seeds, only=only)
-    place = RunStore(store)
-    execute_all(chosen, place, workers=default_workers(), progress=progress)
-    trained = Study(profile(name), chosen, place)
-    measure_all([place.spec(key) for key in trained.selected["key"]], place, progress=progress)
+    found = existing(name, seeds=seeds, only=only, store=store)
+    execute_all(found.specs, found.store, workers=default_workers(), progress=progress)
+    measure_all([found.store.spec(key) for key in found.selected["key"]], found.store, progress=progress)
     return existing(name, seeds=seeds, only=only, store=store)

@@ -13,6 +13,7 @@ from torch import Tensor
 from experiments.ablation import Study
 from lpc.equilibrium import logit_gap, reachable_separation
 from lpc.latents import collect
+from lpc.measurements import accuracy
 from lpc.runs import load_model
 
 
@@ -76,8 +77,8 @@ def readout(
         gap=float((true - (logits.sum(1) - true) / (classes - 1)).mean()),
         law=logit_gap(gamma, classes=classes, separation=separation),
         bias_range=float(bias.max() - bias.min()),
-        accuracy=float((biased.argmax(1) == label).double().mean()),
-        bias_free_accuracy=float((logits.argmax(1) == label).double().mean()),
+        accuracy=accuracy(biased, label),
+        bias_free_accuracy=accuracy(logits, label),
         cross_entropy=float(torch.nn.functional.cross_entropy(biased, label.long())),
     )
 
@@ -103,9 +104,9 @@ def penalised(study: Study) -> pd.DataFrame:
     for _, run in finished[finished["train.penalty"] == "squared_norm"].iterrows():
         spec = study.store.spec(str(run["key"]))
         model = load_model(spec, study.store, images)
-        latents = collect(model, images)  # type: ignore[arg-type]
-        classifier = model.head.classifier  # type: ignore[union-attr]
-        weight, bias = classifier.weight.detach(), classifier.bias.detach()  # type: ignore[union-attr,operator]
+        latents = collect(model, images)
+        classifier = model.head.classifier
+        weight, bias = classifier.weight.detach(), classifier.bias.detach()
         width = int(weight.shape[1])
         gamma = float(run["gamma"]) / (width if spec.train.penalty_reduction == "mean" else 1)
         steps = spec.train.epochs * math.ceil(len(images) / spec.train.batch_size)

@@ -40,7 +40,7 @@ class Judged(NamedTuple):
 def judged(study: Study, architecture: str, seed: int) -> Judged:
     """Return the test predictions of a selected run, with the confidence in each."""
     model = load_model(study.spec(architecture, seed), study.store, study.images.test)
-    train, test = collect(model, study.images.train), collect(model, study.images.test)  # type: ignore[arg-type]
+    train, test = collect(model, study.images.train), collect(model, study.images.test)
     confidence = {
         "odin": torch.as_tensor(odin_confidence(test.logits)),
         "softmax": torch.as_tensor(odin_confidence(test.logits, temperature=1.0)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas as pd
-from scipy.stats import ttest_ind_from_stats
 
 from experiments import paper
 from experiments.tables import number
@@ -41,11 +40,8 @@ def difference(dataset: str, metric: str, of: str, over: str) -> tuple[float, fl
     of, over
         Architectures: ``of`` - ``over``.
     """
-    (a, a_sd), (b, b_sd) = (paper.value(dataset, name, metric) for name in (of, over))
-    if a_sd == b_sd == 0:
-        return a - b, float("nan")
-    n = paper.EXPERIMENTS
-    return a - b, float(ttest_ind_from_stats(a, a_sd, n, b, b_sd, n, equal_var=False).pvalue)
+    table = paper.welch(dataset, metric, baseline=over).set_index("architecture")
+    return float(table["difference"][of]), float(table["p"][of])
 
 
 def _leads(statement: str, metric: str, architecture: str) -> list[dict[str, str]]:
