@@ -109,7 +109,9 @@ def conditional_log_variance(
     return total
 
 
-def geometric_gamma(epoch: int, *, initial: float, factor: float, maximum: float) -> float:
+def geometric_gamma(
+    epoch: int, *, initial: float, factor: float, maximum: float, overshoot: bool = False
+) -> float:
     r"""Return the penalty's weight in an epoch: :math:`\min(\gamma_0 f^{e}, \gamma_{\max})`.
 
     A closed form: a resumed run needs no state for it.
@@ -120,6 +122,10 @@ def geometric_gamma(epoch: int, *, initial: float, factor: float, maximum: float
         Counted from 0.
     initial, factor, maximum
         LPC Appendix C: 1e-2, 1.05 and 1e6 on CIFAR10 and CIFAR100; 1e-2, 1.03 and 1e5 on SVHN.
+    overshoot
+        End at the first :math:`\gamma_0 f^{e}` that is not below the maximum, as the release does: it
+        multiplies after an epoch while gamma is below, so the last value exceeds the maximum by less than
+        the factor.
 
     References
     ----------
@@ -132,9 +138,12 @@ def geometric_gamma(epoch: int, *, initial: float, factor: float, maximum: float
             f"gamma's schedule is initial={initial}, factor={factor}, maximum={maximum}; "
             "expected initial and maximum above 0 and a factor of 1 or more"
         )
-    if epoch * math.log(factor) > math.log(maximum / initial):
+    reached = math.log(maximum / initial)  # in epochs times log(factor)
+    if epoch * math.log(factor) <= reached:
+        return min(initial * factor**epoch, maximum)
+    if not overshoot:
         return maximum
-    return min(initial * factor**epoch, maximum)
+    return initial * factor ** max(0, math.ceil(reached / math.log(factor)))
 
 
 def zero_entropy_noise(shape: tuple[int, ...], generator: torch.Generator) -> Float[Tensor, ...]:

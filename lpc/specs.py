@@ -157,6 +157,8 @@ class TrainSpec(_Spec):
         the absolute weights of the penultimate layer.
     gamma_initial, gamma_factor, gamma_maximum
         gamma in epoch e is ``min(gamma_initial * gamma_factor**e, gamma_maximum)``.
+    gamma_overshoot
+        End at the first ``gamma_initial * gamma_factor**e`` not below the maximum instead (the release).
     l1
         Coefficient of ``weight_l1``.
     """
@@ -173,6 +175,7 @@ class TrainSpec(_Spec):
     gamma_initial: float = 1e-2
     gamma_factor: float = 1.05
     gamma_maximum: float = 1e6
+    gamma_overshoot: bool = False
     l1: float = 1e-4
 
     def __post_init__(self) -> None:

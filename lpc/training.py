@@ -39,7 +39,7 @@ def shape_of(spec: RunSpec) -> str:
         del values[free]
     for free in ("learning_rate", "penalty", "penalty_reduction", "l1"):
         del values["train"][free]
-    for free in ("gamma_initial", "gamma_factor", "gamma_maximum"):
+    for free in ("gamma_initial", "gamma_factor", "gamma_maximum", "gamma_overshoot"):
         del values["train"][free]
     del values["model"]["dropout"]
     return repr(values)
@@ -114,6 +114,7 @@ class Cohort:
                 initial=spec.train.gamma_initial,
                 factor=spec.train.gamma_factor,
                 maximum=spec.train.gamma_maximum,
+                overshoot=spec.train.gamma_overshoot,
             )
             if spec.train.penalty == "squared_norm"
             else 0.0

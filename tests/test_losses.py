@@ -75,6 +75,18 @@ def test_gamma_is_the_papers_schedule():
 
 
 @pytest.mark.parametrize(
+    ("factor", "maximum"), [(1.05, 1e6), (1.03, 1e5), (2.0, 0.04), (2.0, 0.01), (3.0, 1e-3)]
+)
+def test_gamma_overshoots_as_the_release_multiplies(factor, maximum):
+    gamma = 1e-2
+    for epoch in range(600):
+        there = geometric_gamma(epoch, initial=1e-2, factor=factor, maximum=maximum, overshoot=True)
+        assert there == pytest.approx(gamma, rel=1e-9)
+        if gamma < maximum * (1 - 1e-12):
+            gamma *= factor
+
+
+@pytest.mark.parametrize(
     ("epoch", "changed"),
     [(-1, {}), (0, {"initial": 0.0}), (0, {"factor": 0.5}), (0, {"maximum": -1.0})],
 )
