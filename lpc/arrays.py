@@ -15,6 +15,7 @@ ArrayT = TypeVar("ArrayT", np.ndarray, Tensor)
 Convention = Literal["paper", "released"]
 
 EPSILON = float(np.finfo(np.float64).eps)
+BLOCK = 4096  # points that are worked on at once, where not all have to be
 
 
 def check_convention(convention: str) -> None:
@@ -153,21 +154,45 @@ def group(label: Int64[Tensor, " points"]) -> Groups:
     return Groups(value, index, count)
 
 
+def group_sums(
+    points: Float64[Tensor, "points width"], index: Int64[Tensor, " points"], classes: int
+) -> Float64[Tensor, "classes width"]:
+    """Return the sum of the points of each class, added in one order, so always to the same bits.
+
+    By scattered addition on a CPU; elsewhere that has no fixed order, and :func:`product_sums` does it.
+    """
+    if points.device.type != "cpu":
+        return product_sums(points, index, classes)
+    return points.new_zeros(classes, points.shape[1]).index_add_(0, index, points)
+
+
+def product_sums(
+    points: Float64[Tensor, "points width"], index: Int64[Tensor, " points"], classes: int
+) -> Float64[Tensor, "classes width"]:
+    """Return the sum of the points of each class by products with matrices of zeros and ones."""
+    total = points.new_zeros(classes, points.shape[1])
+    for part, where in zip(points.split(BLOCK), index.split(BLOCK), strict=True):
+        total.addmm_(torch.nn.functional.one_hot(where, classes).to(points.dtype).T, part)
+    return total
+
+
 def group_means(points: Float64[Tensor, "points width"], groups: Groups) -> Float64[Tensor, "classes width"]:
     """Return the mean of each class.
 
     Taken twice, the second time of what the first left over, so that rounding of the sum does not show
-    beside the spread of a collapsed class.
+    beside the spread of a collapsed class. Needs no second array of the size of ``points``.
     """
-    member = torch.nn.functional.one_hot(groups.index, len(groups.value)).to(torch.float64).T
-    share = member / groups.count[:, None]
-    mean = share @ points
-    return mean + share @ (points - mean[groups.index])
+    classes, total = len(groups.value), groups.count[:, None]
+    mean = group_sums(points, groups.index, classes) / total
+    rest = torch.zeros_like(mean)
+    for part, index in zip(points.split(BLOCK), groups.index.split(BLOCK), strict=True):
+        rest += group_sums(part - mean[index], index, classes)
+    return mean + rest / total
 
 
 def deviations(points: Float64[Tensor, "points width"], groups: Groups) -> Float64[Tensor, "points width"]:
     """Return each point minus the mean of its class."""
-    return points - group_means(points, groups)[groups.index]
+    return group_means(points, groups)[groups.index].neg_().add_(points)
 
 
 def within_weights(groups: Groups, convention: Convention) -> Float64[Tensor, " points"]:

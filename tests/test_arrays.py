@@ -12,7 +12,9 @@ from lpc.arrays import (
     deviations,
     group,
     group_means,
+    group_sums,
     like,
+    product_sums,
     within_weights,
 )
 
@@ -113,6 +115,14 @@ def test_group_means_against_numpy(rng):
 def test_a_class_of_one_repeated_value_deviates_by_nothing():
     points = torch.tensor([[0.1, 1 / 3, 1e-4]], dtype=torch.float64).repeat(30_001, 1)
     assert float(deviations(points, group(torch.zeros(30_001, dtype=torch.int64))).abs().max()) < 1e-16
+
+
+@pytest.mark.parametrize("sums", [group_sums, product_sums])
+def test_sums_of_classes_one_of_them_empty(sums):
+    points = torch.arange(18.0, dtype=torch.float64).reshape(9, 2)
+    index = torch.tensor([2, 0, 0, 2, 2, 0, 2, 0, 0])
+    assert sums(points, index, 4).tolist() == [[46.0, 51.0], [0.0, 0.0], [26.0, 30.0], [0.0, 0.0]]
+    assert group_sums(points.to("meta"), index.to("meta"), 4).shape == (4, 2)
 
 
 def test_within_weights_of_unequal_classes():
