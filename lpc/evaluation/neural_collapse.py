@@ -1,23 +1,22 @@
-"""The four measures of neural collapse: NC1 to NC4."""
+"""The four measures of neural collapse, NC1 to NC4, and what they are made of."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Float64, Integer
+from jaxtyping import Float, Float64, Int64, Integer
 from torch import Tensor
 
 from lpc.arrays import (
+    BLOCK,
     EPSILON,
     Array,
     Convention,
-    Groups,
     as_float64,
     as_labels,
     as_points,
     binary_scale,
-    centre,
     check_convention,
     group,
     group_means,
@@ -112,100 +111,143 @@ def neural_collapse(
     """
     check_convention(convention)
     points = as_points(latent)
-    width = points.shape[1]
     groups = group(as_labels(label, points))
-    classes = len(groups.value)
-    if classes < 2:
-        raise ValueError(f"label holds one class, {groups.value.tolist()}; expected 2 or more")
-
-    centred = centre(points)
-    scale = binary_scale(centred)
-    centred = centred / scale
+    check_several(groups.value)
+    classifier = as_classifier(classifier_weight, classifier_bias, groups.value, points)
+    lowest, highest, middle = points.amin(dim=0), points.amax(dim=0), points.mean(dim=0)
+    scale = binary_scale(torch.stack((lowest - middle, highest - middle)))
+    rounding = 8 * EPSILON * float(torch.maximum(-lowest, highest).max()) / scale
+    centred = (points - middle).div_(scale)
     mean = group_means(centred, groups)
-    norm = torch.linalg.vector_norm(mean, dim=1)
-    rounding = 8 * EPSILON * float(points.abs().max()) / scale
-    if bool((norm <= rounding).any()):
-        which = groups.value[norm <= rounding].tolist()
-        raise ValueError(f"the means of classes {which} lie at the global mean: their angles are undefined")
+    about = about_global_mean(mean, groups.count)
 
+    axes = whitening(about)
     weight = within_weights(groups, convention)
-    deviation = centred - mean[groups.index]
-    nc1 = _whitened_trace(deviation, weight, mean) / classes
-    within = float((weight * deviation.square().sum(dim=1)).sum())
-    between = float(norm.square().mean())
+    whitened, within = 0.0, 0.0
+    for part, index, share in zip(*(v.split(BLOCK) for v in (centred, groups.index, weight)), strict=True):
+        deviation = part - mean[index]
+        whitened += float(share @ (deviation @ axes).square().sum(dim=1))
+        within += float(share @ deviation.square().sum(dim=1))
 
-    first, second = torch.triu_indices(classes, classes, offset=1, device=mean.device)
+    result = collapse_of_means(about, groups.value, rounding=rounding, whitened=whitened, within=within)
+    if classifier is None:
+        return result
+    nearest = groups.value[nearest_row(centred, mean)]
+    nc4 = float((classifier.decisions(points) != nearest).to(torch.float64).mean())
+    return result._replace(nc3=duality(classifier.weight[groups.value], about), nc4=nc4)
+
+
+def check_several(value: Int64[Tensor, " classes"]) -> None:
+    """Raise ValueError unless there are two classes or more."""
+    if len(value) < 2:
+        raise ValueError(f"label holds one class, {value.tolist()}; expected 2 or more")
+
+
+def about_global_mean(
+    mean: Float64[Tensor, "classes width"], count: Int64[Tensor, " classes"]
+) -> Float64[Tensor, "classes width"]:
+    """Return the class means minus the mean of all points, taken twice as rounding leaves some."""
+    share = count.to(torch.float64) / count.sum()
+    mean = mean - share @ mean
+    return mean - share @ mean
+
+
+def whitening(mean: Float64[Tensor, "classes width"]) -> Float64[Tensor, "width rank"]:
+    r"""Return A with A A^T = Sb^+, so that tr(S Sb^+) = tr(A^T S A) without forming either matrix.
+
+    ``mean`` is centred. The rank is what stands above the cut-off.
+    """
+    classes, width = mean.shape
+    _, singular, right = torch.linalg.svd(mean / classes**0.5, full_matrices=False)
+    kept = singular.square() > max(classes, width) * EPSILON * singular[0].square()
+    return (right[kept] / singular[kept, None]).T
+
+
+def collapse_of_means(
+    mean: Float64[Tensor, "classes width"],
+    value: Int64[Tensor, " classes"],
+    *,
+    rounding: float,
+    whitened: float,
+    within: float,
+) -> NeuralCollapse:
+    r"""Return NC1 and NC2 from the centred class means.
+
+    Parameters
+    ----------
+    mean, value
+        Class means minus the mean of all points, and the classes' labels.
+    rounding
+        How far a class mean must lie from the global mean for its direction to mean anything.
+    whitened, within
+        tr(Sw Sb^+) and tr Sw, in the units of ``mean``.
+    """
+    classes, width = mean.shape
+    norm = torch.linalg.vector_norm(mean, dim=1)
+    if bool((norm <= rounding).any()):
+        which = value[norm <= rounding].tolist()
+        raise ValueError(f"the means of classes {which} lie at the global mean: their angles are undefined")
     direction = mean / norm[:, None]
-    cosine = (direction[first] * direction[second]).sum(dim=1)
-
-    nc3, nc4 = None, None
-    if classifier_weight is not None:
-        matrix, bias = _classifier(classifier_weight, classifier_bias, points, groups)
-        nc3 = _duality(matrix[groups.value], mean)
-        nc4 = _disagreement(points, centred, mean, groups, matrix, bias)
-    elif classifier_bias is not None:
-        raise ValueError("classifier_bias is given without classifier_weight")
-
+    first, second = torch.triu_indices(classes, classes, offset=1, device=mean.device)
+    cosine = (direction @ direction.T)[first, second]
+    nc1 = whitened / classes
     return NeuralCollapse(
         nc1=nc1,
         nc1_per_node=nc1 / width,
         nc1_per_rank=nc1 / min(width, classes - 1),
-        trace_ratio=within / between,
+        trace_ratio=within / float(norm.square().mean()),
         equinorm=float(norm.std(correction=0) / norm.mean()),
         equiangularity=float(cosine.std(correction=0)),
         max_angle=float((cosine + 1.0 / (classes - 1)).abs().mean()),
-        nc3=nc3,
-        nc4=nc4,
+        nc3=None,
+        nc4=None,
     )
 
 
-def _whitened_trace(
-    deviation: Float64[Tensor, "points width"],
-    weight: Float64[Tensor, " points"],
-    mean: Float64[Tensor, "classes width"],
-) -> float:
-    """Return tr(Sw Sb^+) without forming either matrix."""
-    classes, width = mean.shape
-    _, singular, right = torch.linalg.svd(mean / classes**0.5, full_matrices=False)
-    kept = singular.square() > max(classes, width) * EPSILON * singular[0].square()
-    whitened = deviation @ (right[kept] / singular[kept, None]).T
-    return float((weight * whitened.square().sum(dim=1)).sum())
+class LastLayer(NamedTuple):
+    """Weights and bias of the last layer, in float64; row k belongs to label k."""
+
+    weight: Float64[Tensor, "outputs width"]
+    bias: Float64[Tensor, " outputs"]
+
+    def decisions(self, points: Float64[Tensor, "points width"]) -> Int64[Tensor, " points"]:
+        """Return the label that each point is given."""
+        return (points @ self.weight.T + self.bias).argmax(dim=1)
 
 
-def _classifier(
-    weight: Array, bias: Array | None, points: Tensor, groups: Groups
-) -> tuple[Float64[Tensor, "outputs width"], Float64[Tensor, " outputs"]]:
+def as_classifier(
+    weight: Array | None, bias: Array | None, value: Int64[Tensor, " classes"], points: Tensor
+) -> LastLayer | None:
+    """Return the classifier on the points' device, checked against their width and labels; None for none."""
+    if weight is None:
+        if bias is not None:
+            raise ValueError("classifier_bias is given without classifier_weight")
+        return None
     matrix = as_float64(weight, name="classifier_weight", dims=2).to(points.device)
     if matrix.shape[1] != points.shape[1]:
         raise ValueError(f"classifier_weight has width {matrix.shape[1]}; latent has width {points.shape[1]}")
     outputs = matrix.shape[0]
-    lowest, highest = int(groups.value[0]), int(groups.value[-1])
+    lowest, highest = int(value[0]), int(value[-1])
     if lowest < 0 or highest >= outputs:
         raise ValueError(f"labels go from {lowest} to {highest}; the classifier has rows 0 to {outputs - 1}")
     if bias is None:
-        return matrix, torch.zeros(outputs, dtype=torch.float64, device=points.device)
+        return LastLayer(matrix, matrix.new_zeros(outputs))
     vector = as_float64(bias, name="classifier_bias", dims=1).to(points.device)
     if vector.shape[0] != outputs:
         raise ValueError(f"classifier_bias has {vector.shape[0]} entries; the classifier has {outputs} rows")
-    return matrix, vector
+    return LastLayer(matrix, vector)
 
 
-def _duality(matrix: Float64[Tensor, "classes width"], mean: Float64[Tensor, "classes width"]) -> float:
+def duality(matrix: Float64[Tensor, "classes width"], mean: Float64[Tensor, "classes width"]) -> float:
+    """Return NC3 of the classifier's rows and the centred class means."""
     size = torch.linalg.matrix_norm(matrix)
     if float(size) == 0.0:
         raise ValueError("classifier_weight is zero for every class: its direction is undefined")
     return float((matrix / size - mean / torch.linalg.matrix_norm(mean)).square().sum())
 
 
-def _disagreement(
-    points: Float64[Tensor, "points width"],
-    centred: Float64[Tensor, "points width"],
-    mean: Float64[Tensor, "classes width"],
-    groups: Groups,
-    matrix: Float64[Tensor, "outputs width"],
-    bias: Float64[Tensor, " outputs"],
-) -> float:
-    decision = (points @ matrix.T + bias).argmax(dim=1)
-    distance = torch.cdist(centred, mean, compute_mode="donot_use_mm_for_euclid_dist")
-    nearest = groups.value[distance.argmin(dim=1)]
-    return float((decision != nearest).to(torch.float64).mean())
+def nearest_row(
+    points: Float64[Tensor, "points width"], mean: Float64[Tensor, "classes width"]
+) -> Int64[Tensor, " points"]:
+    """Return which row of ``mean`` is nearest to each point, by direct differences; ties go to the first."""
+    return torch.cdist(points, mean, compute_mode="donot_use_mm_for_euclid_dist").argmin(dim=1)
