@@ -1,11 +1,18 @@
 import numpy as np
 import pytest
 import torch
+from pytorch_ood.detector import Mahalanobis
 from scipy.spatial.distance import mahalanobis
 from scipy.special import softmax
-from sklearn.metrics import roc_auc_score
+from sklearn.mixture import GaussianMixture
+from sklearn.preprocessing import StandardScaler
 
-from lpc.evaluation.reliability import mahalanobis_confidence, misclassification_auroc, odin_confidence
+from lpc.evaluation.reliability import (
+    ClassGaussians,
+    mahalanobis_confidence,
+    misclassification_auroc,
+    odin_confidence,
+)
 
 
 @pytest.fixture
@@ -54,6 +61,106 @@ def test_mahalanobis_of_tensors(data):
     assert isinstance(confidence, torch.Tensor)
     assert confidence.dtype == torch.float64
     np.testing.assert_allclose(confidence.numpy(), mahalanobis_confidence(*data), rtol=1e-4)
+
+
+def released(latent, label, guess, test, predicted):
+    """Scikit-learn's scaler and one-component mixtures, and SciPy's distance."""
+    scaler = StandardScaler().fit(latent)
+    train, expected = np.asarray(scaler.transform(latent)), []
+    for z, c in zip(np.asarray(scaler.transform(test)), predicted, strict=True):
+        mean, precision = mixture(train[(label == c) & (guess == c)])
+        expected.append(-mahalanobis(z, mean, precision))
+    return np.array(expected)
+
+
+def mixture(member):
+    fit = GaussianMixture(1, covariance_type="full", reg_covar=1e-6).fit(member)
+    return np.asarray(fit.means_)[0], np.asarray(fit.precisions_)[0]
+
+
+def test_mahalanobis_as_released_against_scikit_learn(data):
+    expected = released(*data)
+    np.testing.assert_allclose(mahalanobis_confidence(*data, convention="released"), expected, rtol=1e-9)
+    paper = mahalanobis_confidence(*data)
+    np.testing.assert_allclose(paper, expected, rtol=1e-4)  # at ordinary scales 1e-6 hardly shows,
+    latent, label, guess, test, predicted = data
+    means = np.stack([latent[(label == c) & (guess == c)].mean(axis=0) for c in range(3)])
+    tight = means[label] + 1e-4 * (latent - means[label])  # in a collapsed class it decides
+    near = means[predicted] + 1e-4 * (test - means[predicted])
+    collapsed = (tight, label, guess, near, predicted)
+    ridged = mahalanobis_confidence(*collapsed, convention="released")
+    np.testing.assert_allclose(ridged, released(*collapsed), rtol=1e-7)
+    np.testing.assert_allclose(mahalanobis_confidence(*collapsed), paper, rtol=1e-6)
+    assert np.median(ridged / paper) < 0.5
+
+
+def test_mahalanobis_as_released_has_numbers_for_small_classes_but_not_for_skipped_ones(rng):
+    label = np.repeat([0, 1, 2], [100, 3, 2])
+    latent = rng.standard_normal((105, 6)) + label[:, None]
+    test, predicted = latent[[0, 100]] + 0.1, np.array([0, 1])
+    np.testing.assert_allclose(
+        mahalanobis_confidence(latent, label, label, test, predicted, convention="released"),
+        released(latent, label, label, test, predicted),
+        rtol=1e-6,
+    )
+    with pytest.raises(ValueError, match=r"class 2 has 2 well-classified training points: .* skips it"):
+        mahalanobis_confidence(latent, label, label, test, np.array([0, 2]), convention="released")
+    with pytest.raises(ValueError, match=r"shrinkage is 0\.1; convention='released' has none"):
+        mahalanobis_confidence(latent, label, label, test, predicted, convention="released", shrinkage=0.1)
+
+
+def test_gaussians_kept_for_many_batches_judge_as_a_single_call(data):
+    latent, label, guess, test, predicted = data
+    gaussians = ClassGaussians(latent, label, guess, shrinkage=0.2).fit([0, 2])
+    assert sorted(gaussians.kept) == [0, 2]
+    parts = [gaussians.confidence(test[i : i + 10], predicted[i : i + 10]) for i in range(0, 40, 10)]
+    np.testing.assert_allclose(
+        np.concatenate(parts), mahalanobis_confidence(*data, shrinkage=0.2), rtol=1e-12
+    )
+    with pytest.raises(ValueError, match="class 7 is predicted, but no"):
+        gaussians.fit([7])
+
+
+def shared_covariance(rng, spread):
+    """Two classes of one covariance, stretched 1 : 100; wrong predictions lie off along the short axis."""
+    deviation = rng.standard_normal((500, 4)) * [1, 1, 0.01, 0.01]
+    mean = np.array([[0.0] * 4, [40.0, 0.0, 0.0, 0.0]])
+    label = np.repeat([0, 1], 500)
+    train = mean[label] + np.concatenate([deviation, deviation])
+    correct = rng.random(400) < 0.5
+    predicted = rng.integers(0, 2, 400)
+    test = mean[predicted] + rng.standard_normal((400, 4)) * [1, 1, 0.01, 0.01]
+    test[~correct, 2] += 0.15
+    train, test = (spread * (value - mean.mean(axis=0)) for value in (train, test))
+    return train.astype(np.float32), label, test.astype(np.float32), predicted, correct
+
+
+def test_mahalanobis_of_pytorch_ood_agrees_at_ordinary_scale_and_fails_at_1e_minus_6(rng):
+    areas = {}
+    for spread in (1.0, 1e-6):
+        train, label, test, predicted, correct = shared_covariance(np.random.default_rng(1), spread)
+        own = mahalanobis_confidence(train, label, label, test, predicted)
+        detector = Mahalanobis(None).fit_features(torch.from_numpy(train), torch.from_numpy(label))
+        score = detector.predict_features(torch.from_numpy(test)).numpy()
+        if spread == 1.0:  # it has half the square, with the scatter (1,000 points) for the covariance
+            np.testing.assert_allclose(-np.sqrt(2 * 1000 * score), own, rtol=1e-3)
+        areas[spread] = (
+            misclassification_auroc(own, correct),
+            misclassification_auroc(-score, correct),
+        )
+    assert areas[1.0][0] > 0.99 and areas[1.0][1] == pytest.approx(areas[1.0][0], abs=1e-4)
+    assert areas[1e-6][0] == pytest.approx(areas[1.0][0], abs=1e-4)
+    assert areas[1e-6][1] < 0.6  # its ridge of 1e-6 has replaced the covariance
+
+
+def test_gaussian_mixtures_fail_on_raw_latents_of_spread_1e_minus_6(rng):
+    train, label, test, predicted, correct = shared_covariance(rng, 1e-6)
+    fits = [mixture(train[label == c].astype(float)) for c in (0, 1)]
+    ridged = [-mahalanobis(z, *fits[c]) for z, c in zip(test, predicted, strict=True)]
+    assert misclassification_auroc(np.array(ridged), correct) < 0.6
+    assert (
+        misclassification_auroc(mahalanobis_confidence(train, label, label, test, predicted), correct) > 0.99
+    )
 
 
 def test_shrinkage_against_the_definition(data):
@@ -126,36 +233,3 @@ def test_odin_in_closed_form_and_its_limits(unchecked):
         odin_confidence(logits[:, :1])
     with pytest.raises(ValueError, match="convention is 'ours'"):
         unchecked(odin_confidence)(logits, convention="ours")
-
-
-@pytest.mark.parametrize("levels", [3, 10**9])
-def test_auroc_against_scikit_learn_also_with_ties(rng, levels):
-    correct = rng.random(500) < 0.8
-    confidence = np.floor(levels * (0.2 * correct + rng.random(500))) / levels
-    value = misclassification_auroc(confidence, correct)
-    assert value == pytest.approx(roc_auc_score(correct, confidence), rel=1e-13)
-    assert 0.55 < value < 0.9
-    assert misclassification_auroc(-confidence, correct) == pytest.approx(1 - value, rel=1e-12)
-    tensor = misclassification_auroc(torch.from_numpy(confidence), torch.from_numpy(correct))
-    assert tensor == value
-
-
-def test_auroc_by_hand_and_its_negative_control(rng):
-    assert (
-        misclassification_auroc(np.array([3.0, 2.0, 2.0, 1.0]), np.array([True, True, False, False]))
-        == 3.5 / 4
-    )
-    assert misclassification_auroc(np.array([1.0, 0.0]), np.array([True, False])) == 1.0
-    assert misclassification_auroc(rng.random(4000), rng.random(4000) < 0.5) == pytest.approx(0.5, abs=0.03)
-
-
-def test_auroc_refuses_what_ranks_nothing(unchecked):
-    confidence = np.array([0.1, 0.2])
-    with pytest.raises(ValueError, match="2 predictions are right and 0 wrong"):
-        misclassification_auroc(confidence, np.array([True, True]))
-    with pytest.raises(ValueError, match=r"every confidence is 0\.5: it ranks nothing"):
-        misclassification_auroc(np.array([0.5, 0.5]), np.array([True, False]))
-    with pytest.raises(ValueError, match="confidence holds 1 NaN"):
-        misclassification_auroc(np.array([np.nan, 0.5]), np.array([True, False]))
-    with pytest.raises(ValueError, match="expected booleans"):
-        unchecked(misclassification_auroc)(confidence, np.array([1, 0]))

@@ -1,10 +1,12 @@
-"""How confident a classifier is of a prediction, and whether confidence tells right from wrong."""
+"""How confident a classifier is of a prediction: Mahalanobis distance of the latent, and ODIN."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import torch
-from jaxtyping import Bool, Float, Float64, Integer
-from scipy.stats import rankdata
+from jaxtyping import Float, Float64, Integer
 from torch import Tensor
 
 from lpc.arrays import (
@@ -12,13 +14,148 @@ from lpc.arrays import (
     Array,
     ArrayT,
     Convention,
-    as_flags,
     as_float64,
     as_labels,
     as_points,
     check_convention,
     like,
 )
+from lpc.evaluation.misclassification import misclassification_auroc as misclassification_auroc
+
+RELEASED_RIDGE = 1e-6
+"""What scikit-learn's GaussianMixture adds to every variance unless told otherwise (``reg_covar``)."""
+RELEASED_SKIPS = 2
+"""The release skips a class with this many well-classified points or fewer."""
+
+
+class Gaussian(NamedTuple):
+    """Gaussian of one class, in standardised units.
+
+    Attributes
+    ----------
+    mean
+        Shape (width,).
+    sd
+        Square root of the covariance's diagonal, shape (width,).
+    factor
+        Lower Cholesky factor of the correlations, shape (width, width).
+    """
+
+    mean: Tensor
+    sd: Tensor
+    factor: Tensor
+
+    def distance(self, points: Float64[Tensor, "points width"]) -> Float64[Tensor, " points"]:
+        """Return the Mahalanobis distance of standardised points."""
+        scaled = (points - self.mean) / self.sd
+        whitened = torch.linalg.solve_triangular(self.factor, scaled.T, upper=False)
+        return torch.linalg.vector_norm(whitened, dim=0)
+
+
+class ClassGaussians:
+    """Gaussians of well-classified training points, a class each, to judge any number of batches with.
+
+    Parameters
+    ----------
+    train_latent, train_label, train_predicted, shrinkage, convention
+        As in :func:`mahalanobis_confidence`.
+
+    Notes
+    -----
+    A class is fitted when a point of it is judged, and again the next time, unless :meth:`fit` has kept it.
+    """
+
+    def __init__(
+        self,
+        train_latent: Float[Array, "train width"],
+        train_label: Integer[Array, " train"],
+        train_predicted: Integer[Array, " train"],
+        *,
+        shrinkage: float = 0.0,
+        convention: Convention = "paper",
+    ) -> None:
+        check_convention(convention)
+        if not 0 <= shrinkage <= 1:
+            raise ValueError(f"shrinkage is {shrinkage}; expected 0 to 1")
+        if convention == "released" and shrinkage != 0:
+            raise ValueError(f"shrinkage is {shrinkage}; convention='released' has none, only its 1e-6")
+        self.shrinkage, self.released = shrinkage, convention == "released"
+        self.train = as_points(train_latent, name="train_latent")
+        self.label = as_labels(train_label, self.train, name="train_label")
+        self.well = self.label == as_labels(train_predicted, self.train, name="train_predicted")
+        self.kept: dict[int, Gaussian] = {}
+        variance, self.location = torch.var_mean(self.train, dim=0, correction=0)
+        self.scale = variance.sqrt()
+        low, high = self.train.amin(dim=0), self.train.amax(dim=0)
+        largest = torch.maximum(low.abs(), high.abs())
+        constant = torch.maximum(high - self.location, self.location - low) <= 8 * EPSILON * largest
+        if bool(constant.any()):
+            nodes = torch.nonzero(constant).flatten().tolist()
+            raise ValueError(
+                f"nodes {nodes} of train_latent take one value: they have no Gaussian; leave them out"
+            )
+
+    def fit(self, classes: Iterable[int]) -> ClassGaussians:
+        """Fit these classes and keep them (width squared times 8 bytes each); return self.
+
+        Raises
+        ------
+        ValueError
+            A class without Gaussian, as in :func:`mahalanobis_confidence`.
+        """
+        self.kept.update({int(value): self.gaussian(int(value)) for value in classes})
+        return self
+
+    def confidence(
+        self, latent: Float[ArrayT, "points width"], predicted: Integer[Array, " points"]
+    ) -> Float64[ArrayT, " points"]:
+        """Return minus the distance of each point to its predicted class: :func:`mahalanobis_confidence`."""
+        points = as_points(latent)
+        if self.train.shape[1] != points.shape[1]:
+            raise ValueError(
+                f"train_latent has width {self.train.shape[1]}; latent has width {points.shape[1]}"
+            )
+        decision = as_labels(predicted, points, name="predicted").to(self.train.device)
+        judged = (points.to(self.train.device) - self.location) / self.scale
+        confidence = torch.empty(len(points), dtype=torch.float64, device=self.train.device)
+        for value in decision.unique().tolist():
+            gaussian = self.kept[value] if value in self.kept else self.gaussian(value)
+            chosen = torch.nonzero(decision == value).flatten()
+            confidence[chosen] = -gaussian.distance(judged[chosen])
+        return like(confidence.to(points.device), latent)
+
+    def gaussian(self, value: int) -> Gaussian:
+        """Return the Gaussian of a class; ValueError where it has none."""
+        member = (self.train[self.well & (self.label == value)] - self.location) / self.scale
+        count, width = member.shape
+        if count == 0:
+            raise ValueError(f"class {value} is predicted, but no training point of it is well classified")
+        if self.released and count <= RELEASED_SKIPS:
+            raise ValueError(
+                f"class {value} has {count} well-classified training points: convention='released' skips it. "
+                "Leave out the points predicted so"
+            )
+        mean = member.mean(dim=0)
+        mean = mean + (member - mean).mean(dim=0)
+        deviation = member - mean
+        covariance = deviation.T @ deviation / count
+        diagonal = covariance.diagonal()
+        if self.released:
+            diagonal += RELEASED_RIDGE
+        elif self.shrinkage > 0:
+            isotropic = diagonal.mean()
+            covariance *= 1 - self.shrinkage
+            diagonal += self.shrinkage * isotropic
+        sd = diagonal.sqrt()
+        singular = self.shrinkage == 0 and not self.released and count <= width
+        if not singular and bool((sd > 0).all()):
+            factor, info = torch.linalg.cholesky_ex(covariance / sd / sd[:, None])
+            if int(info) == 0 and float(factor.diagonal().min()) > (10 * width * EPSILON) ** 0.5:
+                return Gaussian(mean, sd, factor)
+        raise ValueError(
+            f"the covariance of class {value} is singular: {count} well-classified training points in "
+            f"{width} dimensions; pass shrinkage above 0, or fewer dimensions"
+        )
 
 
 def mahalanobis_confidence(
@@ -29,6 +166,7 @@ def mahalanobis_confidence(
     predicted: Integer[Array, " points"],
     *,
     shrinkage: float = 0.0,
+    convention: Convention = "paper",
 ) -> Float64[ArrayT, " points"]:
     r"""Return minus the Mahalanobis distance of each point to the Gaussian of its predicted class.
 
@@ -42,6 +180,8 @@ def mahalanobis_confidence(
         From 0 to 1: the covariance S of a class becomes (1 - shrinkage) S + shrinkage (tr S / width) I, in
         standardised units. A class needs more than ``width`` points at 0; for wide layers choose more than
         0 and state it.
+    convention
+        ``"paper"``: nothing is added to variances. ``"released"``: 1e-6 is, in standardised units.
 
     Returns
     -------
@@ -52,77 +192,32 @@ def mahalanobis_confidence(
     ------
     ValueError
         Invalid arrays; a node with one value over the training points; a predicted class without a
-        well-classified training point; or a class whose covariance is singular (named).
+        well-classified training point; a class whose covariance is singular (named); or, as released, one
+        with 2 or fewer well-classified points (named: the release skips it, and its points have no
+        confidence), or shrinkage.
 
     Notes
     -----
-    :math:`-\sqrt{(z-\mu_c)^\top \Sigma_c^{-1} (z-\mu_c)}` with :math:`\Sigma_c` the maximum-likelihood
-    covariance (divided by :math:`n_c`). Each dimension is first divided by its sd over all training points,
-    which changes the result only through the shrinkage. Nothing is added to variances. A covariance is
-    singular where a pivot of the Cholesky factor of its correlations is at or below
-    :math:`(10 P \epsilon)^{1/2}`.
+    :math:`-\sqrt{(z-\mu_c)^	op \Sigma_c^{-1} (z-\mu_c)}` with :math:`\Sigma_c` the maximum-likelihood
+    covariance (divided by :math:`n_c`). Each dimension is first standardised: less its mean, over its
+    population sd, over all training points. For the paper that changes the result only through the
+    shrinkage. A covariance is singular where a pivot of the Cholesky factor of its correlations is at or
+    below :math:`(10 P \epsilon)^{1/2}`.
+
+    ``released``: :math:`\Sigma_c + 10^{-6} I`, scikit-learn's ``GaussianMixture`` of one component after
+    its ``StandardScaler``. Where a class is narrower than 1e-3 of a node's sd, the ridge takes the place of
+    its covariance. That the test points are standardised by the training points is our reading.
+
+    To judge many batches with one fit: :class:`ClassGaussians`.
 
     References
     ----------
     LPC 2024, Section 3.2 and Table 2; Lee et al. 2018.
     """
-    if not 0 <= shrinkage <= 1:
-        raise ValueError(f"shrinkage is {shrinkage}; expected 0 to 1")
-    train = as_points(train_latent, name="train_latent")
-    points = as_points(latent)
-    if train.shape[1] != points.shape[1]:
-        raise ValueError(f"train_latent has width {train.shape[1]}; latent has width {points.shape[1]}")
-    target = as_labels(train_label, train, name="train_label")
-    well = target == as_labels(train_predicted, train, name="train_predicted")
-    decision = as_labels(predicted, points, name="predicted").to(train.device)
-
-    location = train.mean(dim=0)
-    centred = train - location
-    scale = centred.square().mean(dim=0).sqrt()
-    constant = centred.abs().amax(dim=0) <= 8 * EPSILON * train.abs().amax(dim=0)
-    if bool(constant.any()):
-        nodes = torch.nonzero(constant).flatten().tolist()
-        raise ValueError(
-            f"nodes {nodes} of train_latent take one value: they have no Gaussian; leave them out"
-        )
-    centred = centred / scale
-    judged = (points.to(train.device) - location) / scale
-
-    confidence = torch.empty(len(points), dtype=torch.float64, device=train.device)
-    for value in decision.unique().tolist():
-        member = centred[well & (target == value)]
-        chosen = decision == value
-        confidence[chosen] = -_distance(member, judged[chosen], shrinkage, value)
-    return like(confidence.to(points.device), latent)
-
-
-def _distance(
-    member: Float64[Tensor, "members width"],
-    points: Float64[Tensor, "points width"],
-    shrinkage: float,
-    value: int,
-) -> Float64[Tensor, " points"]:
-    count, width = member.shape
-    if count == 0:
-        raise ValueError(f"class {value} is predicted, but no training point of it is well classified")
-    mean = member.mean(dim=0)
-    mean = mean + (member - mean).mean(dim=0)
-    deviation = member - mean
-    covariance = deviation.T @ deviation / count
-    isotropic = covariance.diagonal().mean() * torch.eye(width, dtype=torch.float64, device=member.device)
-    covariance = (1 - shrinkage) * covariance + shrinkage * isotropic
-    sd = covariance.diagonal().sqrt()
-    singular = shrinkage == 0 and count <= width
-    if not singular and bool((sd > 0).all()):
-        factor, info = torch.linalg.cholesky_ex(covariance / sd / sd[:, None])
-        singular = int(info) != 0 or float(factor.diagonal().min()) <= (10 * width * EPSILON) ** 0.5
-        if not singular:
-            whitened = torch.linalg.solve_triangular(factor, ((points - mean) / sd).T, upper=False)
-            return torch.linalg.vector_norm(whitened, dim=0)
-    raise ValueError(
-        f"the covariance of class {value} is singular: {count} well-classified training points in {width} "
-        "dimensions; pass shrinkage above 0, or fewer dimensions"
+    gaussians = ClassGaussians(
+        train_latent, train_label, train_predicted, shrinkage=shrinkage, convention=convention
     )
+    return gaussians.confidence(latent, predicted)
 
 
 def odin_confidence(
@@ -162,43 +257,3 @@ def odin_confidence(
     if convention == "released":
         value = value.softmax(dim=1)
     return like((value / temperature).softmax(dim=1).amax(dim=1), logits)
-
-
-def misclassification_auroc(confidence: Float[Array, " points"], correct: Bool[Array, " points"]) -> float:
-    r"""Return the probability that a right prediction has a higher confidence than a wrong one.
-
-    Parameters
-    ----------
-    confidence
-        Higher is more confident.
-    correct
-        Whether each prediction is right.
-
-    Raises
-    ------
-    ValueError
-        Invalid arrays, no right or no wrong prediction, or confidence that is the same everywhere.
-
-    Notes
-    -----
-    The area under the ROC curve with right predictions as positives:
-    :math:`P(s_+ > s_-) + \frac12 P(s_+ = s_-)`, from mid-ranks. Scikit-learn's ``roc_auc_score``, not the
-    release's 101-point sum, whose weights add up to 1.01.
-
-    References
-    ----------
-    LPC 2024, Table 2, column AUROC.
-    """
-    score = as_float64(confidence, name="confidence", dims=1)
-    right = as_flags(correct, score, name="correct")
-    positive, negative = int(right.sum()), int((~right).sum())
-    if positive == 0 or negative == 0:
-        raise ValueError(f"{positive} predictions are right and {negative} wrong: the AUROC needs both")
-    if bool((score == score[0]).all()):
-        raise ValueError(
-            f"every confidence is {float(score[0])}: it ranks nothing. Compute it in float64, or use a "
-            "confidence that does not saturate"
-        )
-    rank = rankdata(score.cpu().numpy())
-    above = float(rank[right.cpu().numpy()].sum()) - positive * (positive + 1) / 2
-    return above / (positive * negative)
