@@ -1,0 +1,157 @@
+"""What a user would take instead of the library: SciPy, scikit-learn, NumPy, foolbox, torch, used plainly."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import warnings
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from scipy.spatial.distance import mahalanobis
+from scipy.special import digamma, gammaln
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
+
+Norm = Literal["l2", "linf"]
+
+_P = {"l2": 2.0, "linf": math.inf}
+_BLOCK_ENTRIES = 1 << 24  # float64 entries of a block of distances: 128 MiB
+
+
+def entropy_of(distance: np.ndarray, *, k: int, width: int, norm: Norm) -> float:
+    """Return Kozachenko and Leonenko's estimate, in nats, from the distances to the k-th neighbour.
+
+    Parameters
+    ----------
+    distance
+        (points,), none of them zero.
+    k, width, norm
+        Which neighbour, in how many dimensions, by which norm.
+    """
+    ball = (
+        width * math.log(2)
+        if norm == "linf"
+        else 0.5 * width * math.log(math.pi) - float(gammaln(width / 2 + 1))
+    )
+    return float(digamma(len(distance)) - digamma(k) + ball + width * np.log(distance).mean())
+
+
+def tree_distance(latent: np.ndarray, *, k: int, norm: Norm, workers: int) -> np.ndarray:
+    """Return the distance to the k-th other point by SciPy's k-d tree, (points,); workers -1: every core."""
+    found, _ = cKDTree(latent).query(latent, k=[k + 1], p=_P[norm], workers=workers)
+    return np.asarray(found)[:, 0]
+
+
+def brute_distance(latent: np.ndarray, *, k: int) -> np.ndarray:
+    """Return the distance to the k-th other point by scikit-learn, which expands squares, (points,)."""
+    search = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(latent)
+    return search.kneighbors(latent)[0][:, k]
+
+
+def direct_distance(some: Tensor, latent: Tensor, *, k: int, norm: Norm) -> Tensor:
+    """Return some points' distances to their k-th other point by torch's direct differences, (some,)."""
+    rows = max(1, _BLOCK_ENTRIES // len(latent))
+    parts = [
+        torch.cdist(block, latent, p=_P[norm], compute_mode="donot_use_mm_for_euclid_dist")
+        .topk(k + 1, dim=1, largest=False)
+        .values[:, k]
+        for block in some.split(rows)
+    ]
+    return torch.cat(parts)
+
+
+def tree_mutual_information(x: np.ndarray, y: np.ndarray, *, k: int, workers: int) -> float:
+    """Return Kraskov's estimate (1) in nats by three trees; x and y are brought to unit rms first."""
+    spaces = []
+    for value in (x, y):
+        centred = value - value.mean(axis=0)
+        spaces.append(centred / np.sqrt(np.square(centred).mean()))
+    radius = tree_distance(np.concatenate(spaces, axis=1), k=k, norm="linf", workers=workers)
+    below = np.nextafter(radius, 0)  # strictly nearer
+    psi = 0.0
+    for value in spaces:
+        inside = cKDTree(value).query_ball_point(
+            value, below, p=math.inf, return_length=True, workers=workers
+        )
+        psi += float(digamma(np.asarray(inside)).mean())  # the point itself is the + 1
+    return float(digamma(k) + digamma(len(x))) - psi
+
+
+def looped_mixtures(latent: np.ndarray, *, tolerance: float) -> np.ndarray:
+    """Return the mean log-likelihood, nats, of scikit-learn's two-component mixture of each dimension.
+
+    Parameters
+    ----------
+    latent
+        (points, width).
+    tolerance
+        scikit-learn's ``tol``: a fit ends when a step gains less.
+    """
+    scores = []
+    for column in latent.T[:, :, None]:
+        mixture = GaussianMixture(2, reg_covar=0, tol=tolerance, max_iter=10_000, random_state=0)
+        scores.append(mixture.fit(column).score(column))
+    return np.array(scores)
+
+
+def looped_mahalanobis(
+    train: np.ndarray, train_label: np.ndarray, points: np.ndarray, decision: np.ndarray, *, every: bool
+) -> np.ndarray:
+    """Return each point's Mahalanobis distance to its class, one ``scipy.spatial.distance`` call a point.
+
+    Parameters
+    ----------
+    train, train_label
+        (train, width) and (train,): the Gaussian of a class is fitted on its points.
+    points, decision
+        (points, width) and the class of each.
+    every
+        Whether the covariance is inverted anew for every point, instead of once a class.
+    """
+    mean, covariance, inverse = {}, {}, {}
+    for value in np.unique(decision).tolist():
+        own = train[train_label == value]
+        mean[value], covariance[value] = own.mean(axis=0), np.cov(own.T, bias=True)
+        inverse[value] = np.linalg.inv(covariance[value])
+    result = [
+        mahalanobis(point, mean[value], np.linalg.inv(covariance[value]) if every else inverse[value])
+        for point, value in zip(points, decision.tolist(), strict=True)
+    ]
+    return np.array(result)
+
+
+def plain_neural_collapse(latent: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Return NC1, equinorm, equiangularity and max_angle as the formulas stand, by both covariances, (4,)."""
+    classes = np.unique(label)
+    mean = np.stack([latent[label == value].mean(axis=0) for value in classes])
+    deviation = latent - mean[np.searchsorted(classes, label)]
+    centred = mean - latent.mean(axis=0)
+    within, between = deviation.T @ deviation / len(latent), centred.T @ centred / len(classes)
+    nc1 = np.trace(within @ np.linalg.pinv(between, rcond=1e-12, hermitian=True)) / len(classes)
+    norm = np.linalg.norm(centred, axis=1)
+    cosine = (centred @ centred.T / np.outer(norm, norm))[np.triu_indices(len(classes), k=1)]
+    return np.array(
+        [nc1, norm.std() / norm.mean(), cosine.std(), np.abs(cosine + 1 / (len(classes) - 1)).mean()]
+    )
+
+
+def foolbox_deepfool(model: torch.nn.Module, image: Tensor) -> Callable[[], Tensor] | None:
+    """Return foolbox's DeepFool, to be called for its perturbations; None where foolbox is not installed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # foolbox imports what its dependencies deprecate
+        try:
+            attacks = importlib.import_module("foolbox.attacks.deepfool")
+            models = importlib.import_module("foolbox.models.pytorch")
+        except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] != "foolbox":
+                raise
+            return None
+    wrapped = models.PyTorchModel(model, bounds=(-100, 100), device=image.device)
+    attack = attacks.L2DeepFoolAttack(steps=50, candidates=10, overshoot=0.02, loss="logits")
+    decision = model(image).argmax(dim=1)
+    return lambda: attack(wrapped, image, decision, epsilons=None)[0] - image
