@@ -12,7 +12,16 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lpc.data import ImageSet, Splits
-from lpc.evaluation import binarity, collapse, information, neural_collapse, reliability, robustness
+from lpc.evaluation import (
+    binarity,
+    calibration,
+    collapse,
+    information,
+    misclassification,
+    neural_collapse,
+    reliability,
+    robustness,
+)
 from lpc.heads import Classifier
 from lpc.latents import Latents, collect
 
@@ -151,19 +160,30 @@ def table2_metrics(model: Classifier, splits: Splits) -> Measured:
     )
     add(["cross_entropy"], lambda: float(cross_entropy(test.logits.double(), test.label)))
     fitted = (train.latent, train.label, train.predicted, test.latent, test.predicted)
-    for name, shrinkage in (("auroc_mahalanobis", 0.0), ("auroc_mahalanobis_shrunk", SHRINKAGE)):
-        add(
-            [name],
-            lambda shrinkage=shrinkage: reliability.misclassification_auroc(
-                reliability.mahalanobis_confidence(*fitted, shrinkage=shrinkage), correct
-            ),
-        )
+    ways = {
+        "mahalanobis": lambda: reliability.mahalanobis_confidence(*fitted),
+        "mahalanobis_shrunk": lambda: reliability.mahalanobis_confidence(*fitted, shrinkage=SHRINKAGE),
+        "odin": lambda: reliability.odin_confidence(test.logits),
+    }
+    for name, confidence in ways.items():
+        names = [f"{metric}_{name}" for metric in ("auroc", "aupr_error", "fpr95", "aurc")]
+        add(names, lambda confidence=confidence: _detection(confidence(), correct))
     add(
-        ["auroc_odin"],
-        lambda: reliability.misclassification_auroc(reliability.odin_confidence(test.logits), correct),
+        ["ece"],
+        lambda: calibration.expected_calibration_error(test.logits.double().softmax(dim=1), test.label),
     )
     _attack(measured, model, splits.test, correct)
     return measured
+
+
+def _detection(confidence: Tensor, correct: Tensor) -> tuple[float, float, float, float]:
+    """Return AUROC, AUPR of errors, FPR at 95 % TPR and area under the risk-coverage curve."""
+    return (
+        misclassification.misclassification_auroc(confidence, correct),
+        misclassification.misclassification_aupr(confidence, correct, positive="error"),
+        misclassification.misclassification_fpr(confidence, correct),
+        misclassification.risk_coverage_area(confidence, correct).aurc,
+    )
 
 
 def attacked_images(images: ImageSet) -> Tensor:

@@ -6,9 +6,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from torchmetrics.classification import MulticlassCalibrationError
 
 from experiments.ablation import select, study
 from experiments.profiles import PROFILES, profile, specs
@@ -220,6 +223,32 @@ def test_test_metrics_are_measured_once(tmp_path):
     assert 0 <= first["accuracy"] <= 1 and first["deepfool_images"] == 10
     row = store.frame().iloc[0]
     assert row["test_deepfool_relative_norm"] == first["deepfool_relative_norm"] > 0
+
+
+def test_reliability_of_a_run_is_that_of_its_stored_weights(tmp_path):
+    store = RunStore(tmp_path)
+    execute(make(), store)
+    found = measure(make(), store)
+    splits = runs.load_images(make().data)
+    test = collect(runs.load_model(make(), store, splits.test), splits.test)
+    right = (test.predicted == test.label).numpy()
+    score = (test.logits.double() / 100).softmax(dim=1).amax(dim=1).numpy()
+    assert 0 < right.mean() < 1
+    assert found["auroc_odin"] == pytest.approx(roc_auc_score(right, score), abs=1e-12)
+    assert found["aupr_error_odin"] == pytest.approx(average_precision_score(~right, -score), abs=1e-12)
+    fpr, tpr, _ = roc_curve(right, score, drop_intermediate=False)
+    assert found["fpr95_odin"] == fpr[tpr >= 0.95][0]
+    wrong = ~right[np.argsort(-score, kind="stable")]
+    risk = np.cumsum(wrong) / np.arange(1, len(wrong) + 1)
+    assert found["aurc_odin"] == pytest.approx(risk.mean(), rel=1e-9)
+    oracle = MulticlassCalibrationError(10, n_bins=15)
+    expected = float(oracle(test.logits.double().softmax(dim=1), test.label))
+    assert found["ece"] == pytest.approx(expected, abs=1e-5)
+    for name in ("mahalanobis", "mahalanobis_shrunk"):
+        values = [found[f"{metric}_{name}"] for metric in ("auroc", "aupr_error", "fpr95", "aurc")]
+        reasons = {found["missing"].get(f"{metric}_{name}") for metric in ("auroc", "aurc")}
+        assert values == [None] * 4 if None in values else reasons == {None}
+        assert len(reasons) == 1, "one confidence, one reason"
 
 
 def test_what_cannot_be_computed_is_missing_with_its_reason():
