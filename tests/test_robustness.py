@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lpc.evaluation.robustness import deepfool, relative_perturbation
+from lpc.evaluation.robustness import Status, deepfool, perturbation_summary, relative_perturbation
 
 
 @pytest.fixture
@@ -68,34 +68,64 @@ def test_against_foolbox(generator):
         warnings.simplefilter("ignore")
         from foolbox.attacks.deepfool import L2DeepFoolAttack
         from foolbox.models.pytorch import PyTorchModel
-    first, second = torch.nn.Linear(64, 32), torch.nn.Linear(32, 10)
+    first, second = torch.nn.Linear(64, 32), torch.nn.Linear(32, 12)
     for layer, gain in ((first, 0.25), (second, 1.0)):
         for parameter in layer.parameters():
             parameter.data = gain * torch.randn(parameter.shape, generator=generator)
-    module = torch.nn.Sequential(torch.nn.Flatten(), first, torch.nn.Tanh(), second)
-    image = torch.rand(30, 1, 8, 8, generator=generator)
-    model = PyTorchModel(module.eval(), bounds=(-100, 100), device="cpu")
+    module = torch.nn.Sequential(torch.nn.Flatten(), first, torch.nn.Tanh(), second).double().eval()
+    image = torch.rand(30, 1, 8, 8, generator=generator).double()
+    model = PyTorchModel(module, bounds=(-100, 100), device="cpu")  # wide: foolbox clips, we do not
     attack = L2DeepFoolAttack(steps=50, candidates=10, overshoot=0.02, loss="logits")
-    label = module(image).argmax(dim=1)
-    theirs = attack(model, image, label, epsilons=None)[0] - image
-    ours = deepfool(module, image, step_floor=1e-4)  # foolbox adds 1e-4 to each step as well
-    assert int(ours.iterations.max()) >= 2
-    torch.testing.assert_close(ours.perturbation, theirs, rtol=2e-3, atol=2e-5)
+    theirs = attack(model, image, module(image).argmax(dim=1), epsilons=None)[0] - image
+    ours = deepfool(module, image, step_floor=1e-4)  # foolbox adds 1e-4 to each step, and 1e-8 to the norms
+    assert bool(ours.fooled.all()) and int(ours.iterations.max()) >= 2
+    torch.testing.assert_close(ours.perturbation, theirs, rtol=1e-6, atol=1e-9)
+    without = deepfool(module, image).perturbation
+    assert float((without - theirs).flatten(1).norm(dim=1).min()) > 1e-5
 
 
-def test_the_rest_of_the_batch_does_not_matter(generator):
+def test_neither_batch_nor_chunk_matters(generator):
     logits_fn = network(generator)
     image = torch.randn(24, 1, 8, 8, generator=generator, dtype=torch.float64)
     whole = deepfool(logits_fn, image)
     assert len(set(whole.iterations.tolist())) > 1
     order = torch.randperm(24, generator=generator)
-    shuffled = deepfool(logits_fn, image[order])
-    for ours, theirs in zip(shuffled, whole, strict=True):
-        torch.testing.assert_close(ours, theirs[order], rtol=1e-9, atol=1e-12)
-    for start in range(0, 24, 7):
-        chunk = deepfool(logits_fn, image[start : start + 7])
-        for ours, theirs in zip(chunk, whole, strict=True):
-            torch.testing.assert_close(ours, theirs[start : start + 7], rtol=1e-9, atol=1e-12)
+    others = [tuple(value[order.argsort()] for value in deepfool(logits_fn, image[order]))]
+    others += [deepfool(logits_fn, image, chunk=chunk) for chunk in (1, 5, 24, 1000)]
+    parts = [deepfool(logits_fn, part) for part in image.split(7)]
+    others.append(tuple(torch.cat(values) for values in zip(*parts, strict=True)))
+    for other in others:
+        torch.testing.assert_close(other[0], whole.perturbation, rtol=1e-9, atol=1e-12)
+        for ours, theirs in zip(other[1:], whole[1:], strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_without_rounding_chunks_agree_to_the_bit(generator):
+    # sums of a few small integers are exact in any order, so that only the algorithm could differ
+    weight = torch.randint(-3, 4, (6, 9), generator=generator).double()
+    image = torch.randint(-3, 4, (40, 1, 3, 3), generator=generator).double() + 0.25
+    image = image[(image.flatten(1) @ weight.T).topk(2).values.diff().abs()[:, 0] > 0]
+    whole = deepfool(lambda x: x.flatten(1) @ weight.T, image)
+    for chunk in (1, 7):
+        other = deepfool(lambda x: x.flatten(1) @ weight.T, image, chunk=chunk)
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(other, whole, strict=True))
+
+
+def test_chunk_bounds_every_call_and_fills_the_places_of_finished_images(generator):
+    net, seen = network(generator), []
+
+    def logits_fn(x):
+        seen.append(len(x))
+        return net(x)
+
+    image = torch.randn(40, 1, 8, 8, generator=generator, dtype=torch.float64)
+    result = deepfool(logits_fn, image, chunk=8)
+    assert max(seen) == 8
+    assert sum(seen) == 40 + 2 * int(result.iterations.sum())  # the decision once, then two a step
+    assert len(seen) < 5 + 2 * sum(int(part.max()) for part in result.iterations.split(8))
+    seen.clear()
+    deepfool(logits_fn, image)
+    assert seen[0] == 40
 
 
 def test_fooled_is_true_and_the_image_just_inside_is_not(generator):
@@ -144,6 +174,62 @@ def test_without_gradient_nothing_is_fooled_and_all_is_finite():
         assert result.iterations.tolist() == [0, 0, 0], name
 
 
+def test_every_ending_is_reported_beside_the_others():
+    def logits_fn(x):
+        ramp = torch.stack([torch.relu(x[:, 0]), 0 * x[:, 0] + 0.5], dim=1)  # flat where x is negative
+        steep = torch.where(
+            x[:, 0] > 50, x[:, 0] - x[:, 0].detach(), 1.0
+        )  # its root's slope is infinite at 0
+        ramp[:, 0] = ramp[:, 0] + torch.sqrt(steep)
+        ramp[:, 1] = ramp[:, 1] + torch.where(x[:, 0] > 50, 0.0, 1.0)
+        ramp[:, 0] = torch.where((x[:, 0] > 7) & (x[:, 0] < 9), torch.sin(1e3 * x[:, 0]) + 9, ramp[:, 0])
+        return ramp
+
+    image = torch.tensor([[1.0], [-1.0], [60.0], [8.0]], dtype=torch.float64)
+    result = deepfool(logits_fn, image, max_iter=3)
+    expected = [Status.FOOLED, Status.NO_GRADIENT, Status.NOT_FINITE, Status.OUT_OF_STEPS]
+    assert result.status.tolist() == expected
+    assert result.fooled.tolist() == [True, False, False, False]
+    assert result.iterations.tolist() == [1, 0, 0, 3]
+    assert bool(torch.isfinite(result.perturbation).all())
+    torch.testing.assert_close(result.perturbation[:3, 0], torch.tensor([-0.51, 0.0, 0.0]).double())
+
+
+def test_logits_that_break_on_the_way_are_reported():
+    # the step leads to x = -0.02, where the logarithm is NaN
+    def logits_fn(x):
+        return torch.stack([x[:, 0], torch.where(x[:, 0] < 0, torch.log(x[:, 0]), 0 * x[:, 0])], dim=1)
+
+    result = deepfool(logits_fn, torch.ones(1, 1))
+    assert result.status.tolist() == [Status.NOT_FINITE]
+    assert result.fooled.tolist() == [False]
+
+
+def test_gradients_whose_squares_underflow_are_followed():
+    image = torch.ones(1, 2)
+    result = deepfool(lambda x: torch.stack([1e-30 * x.sum(dim=1), 0 * x[:, 0]], dim=1), image)
+    torch.testing.assert_close(result.perturbation, torch.full((1, 2), -1.02))
+    assert result.fooled.tolist() == [True]
+
+
+def test_summary_counts_the_unfooled_in_and_out():
+    def logits_fn(x):  # flat where x is negative; class 0 wins above 0.5
+        return torch.stack([torch.relu(x[:, 0]), 0 * x[:, 0] + 0.5], dim=1)
+
+    image = torch.tensor([[1.0], [2.0], [-1.0], [8.0]], dtype=torch.float64)
+    result = deepfool(logits_fn, image, overshoot=0.0, step_floor=0.5)
+    found = perturbation_summary(result, image)
+    assert found[:5] == (4, 3, 0, 1, 0)
+    assert found[5:] == pytest.approx((3 / 4, 1.0, 1.0, 1.0))
+    among = torch.tensor([False, False, True, False])
+    assert perturbation_summary(result, image, among=among)[5:] == (0.0, 0.0, None, None)
+    result = result._replace(perturbation=torch.tensor([[1.0], [4.0], [-1.5], [24.0]], dtype=torch.float64))
+    found = perturbation_summary(result, image)
+    assert found[5:] == pytest.approx(((1 + 2 + 1.5 + 3) / 4, 1.75, 2.0, 2.0))
+    with pytest.raises(ValueError, match="among chooses none"):
+        perturbation_summary(result, image, among=torch.zeros(4, dtype=torch.bool))
+
+
 def test_one_flat_image_does_not_stop_the_others():
     image = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
     result = deepfool(lambda x: torch.stack([torch.relu(x[:, 0]) - 0.1, 0 * x[:, 0]], dim=1), image)
@@ -159,6 +245,12 @@ def test_deepfool_refuses_bad_input(unchecked):
         attack(lambda x: x[:, :1], image)
     with pytest.raises(ValueError, match="candidates=1"):
         attack(lambda x: x, image, candidates=1)
+    with pytest.raises(ValueError, match="chunk=0"):
+        attack(lambda x: x, image, chunk=0)
+    with pytest.raises(ValueError, match=r"logits_fn gave shape \(2, 3\) for 1 images"):
+        attack(lambda x: torch.ones(2, 3), image, chunk=1)
+    with torch.inference_mode(), pytest.raises(ValueError, match=r"torch\.inference_mode is on"):
+        attack(lambda x: x, torch.ones(2, 3))
     with pytest.raises(ValueError, match="image has dtype"):
         attack(lambda x: x, image.long())
     with pytest.raises(ValueError, match=r"image has shape \(2,\)"):

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import IntEnum
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from lpc.arrays import Array, ArrayT, as_float64, like
+from lpc.arrays import Array, ArrayT, as_flags, as_float64, like
+
+CHUNK_BYTES = 4 * 2**20
+"""Images attacked at a time by default, in bytes of images: 170 of 3 x 32 x 32 in float64."""
+
+
+class Status(IntEnum):
+    """How the attack on an image ended."""
+
+    FOOLED = 0
+    """The decision changed."""
+    OUT_OF_STEPS = 1
+    """``max_iter`` steps left the decision as it was."""
+    NO_GRADIENT = 2
+    """No candidate's logit moves relative to the decision's: there is no direction to go."""
+    NOT_FINITE = 3
+    """A logit or a gradient became NaN or infinite."""
 
 
 class DeepFool(NamedTuple):
@@ -19,16 +36,19 @@ class DeepFool(NamedTuple):
     ----------
     perturbation
         (1 + overshoot) times the sum of the steps, shape and dtype of the images. It is finite, also where
-        it does not fool.
+        it does not fool; there its length bounds nothing.
     fooled
         Whether the decision at image + perturbation differs from the initial one. Shape (batch,).
     iterations
         Steps taken, int64, shape (batch,).
+    status
+        A :class:`Status`, int64, shape (batch,): ``FOOLED`` exactly where ``fooled``, else why not.
     """
 
     perturbation: Tensor
     fooled: Tensor
     iterations: Tensor
+    status: Tensor
 
 
 def deepfool(
@@ -39,6 +59,7 @@ def deepfool(
     max_iter: int = 50,
     candidates: int = 10,
     step_floor: float = 0.0,
+    chunk: int | None = None,
 ) -> DeepFool:
     r"""Find for each image a small perturbation that changes the classifier's decision.
 
@@ -47,7 +68,7 @@ def deepfool(
     logits_fn
         Maps (batch, \*shape) to (batch, classes), each image by itself: a network in evaluation mode.
     image
-        float32 or float64; the attack runs in this dtype.
+        float32 or float64; the attack runs in this dtype, on this device.
     overshoot
         How far beyond the linearised boundary to go, relative to the perturbation.
     max_iter
@@ -56,12 +77,15 @@ def deepfool(
         How many classes, by their initial logits and the decision's own included, are considered.
     step_floor
         Added to the length of each step (the release: 1e-4); 0 is the paper's algorithm.
+    chunk
+        Most images in one call of ``logits_fn``, which bounds the memory; the place of an image that is
+        done goes to the next. None: as many as make up :data:`CHUNK_BYTES`, at least 1.
 
     Returns
     -------
     DeepFool
-        Whatever else is in the batch does not matter to an image's entry. An image whose gradients vanish
-        (or are not finite) stays where it is and is reported as not fooled.
+        Neither the rest of the batch nor ``chunk`` matters to an image's entry, but for the rounding of
+        ``logits_fn``. An image without a usable gradient stays where it is and its status says why.
 
     Raises
     ------
@@ -77,6 +101,10 @@ def deepfool(
     :math:`x_{i+1} = x_0 + (1 + \eta)\sum_{j\le i} r_j` with :math:`\eta` the overshoot. The decision is the
     predicted label, right or wrong. Nothing is clipped.
 
+    A step costs one forward pass, one backward pass for each of the other candidates, and one forward pass
+    that looks whether the decision changed. The last is not shared with the next step's: its graph would
+    hold the images that are done as well, whose backward passes cost more than the forward pass saves.
+
     References
     ----------
     Moosavi-Dezfooli, Fawzi and Frossard 2016, Algorithm 2; LPC 2024, Section 3.2 and Table 2.
@@ -84,43 +112,60 @@ def deepfool(
     as_float64(image, name="image")
     if image.ndim < 2:
         raise ValueError(f"image has shape {tuple(image.shape)}; expected (batch, ...)")
+    if torch.is_inference_mode_enabled():
+        raise ValueError("torch.inference_mode is on: it keeps no gradients; use torch.no_grad or neither")
     if overshoot < 0 or step_floor < 0 or max_iter < 1 or candidates < 2:
         raise ValueError(
             f"overshoot={overshoot}, step_floor={step_floor}, max_iter={max_iter}, candidates={candidates}; "
             "expected 0 or more, 0 or more, 1 or more and 2 or more"
         )
+    if chunk is None:
+        chunk = max(1, CHUNK_BYTES // (image[0].numel() * image.element_size()))
+    if chunk < 1:
+        raise ValueError(f"chunk={chunk}; expected 1 or more images")
     image = image.detach()
-    with torch.no_grad():
-        logits = logits_fn(image)
-    if logits.ndim != 2 or logits.shape[0] != image.shape[0] or logits.shape[1] < 2:
-        raise ValueError(f"logits_fn gave shape {tuple(logits.shape)} for {image.shape[0]} images")
-    if not bool(torch.isfinite(logits).all()):
-        bad = int(torch.nonzero(~torch.isfinite(logits))[0, 0])
-        raise ValueError(f"logits_fn gave NaN or infinity for image {bad}")
-    decision = logits.argmax(dim=1)
-    order = logits.scatter(1, decision[:, None], torch.inf).argsort(dim=1, descending=True, stable=True)
-    candidate = order[:, : min(candidates, logits.shape[1])]
-
+    count, device = len(image), image.device
+    candidate = _candidates(logits_fn, image, candidates, chunk)
     total = torch.zeros_like(image)
-    fooled = torch.zeros(len(image), dtype=torch.bool, device=image.device)
-    iterations = torch.zeros(len(image), dtype=torch.int64, device=image.device)
-    active = torch.arange(len(image), device=image.device)
-    for _ in range(max_iter):
-        where = image[active] + (1 + overshoot) * total[active]
-        step, possible = _step(logits_fn, where, candidate[active], step_floor)
-        active, moved = active[possible], total[active[possible]] + step[possible]
-        if active.numel() == 0:
+    iterations = torch.zeros(count, dtype=torch.int64, device=device)
+    status = torch.full_like(iterations, Status.OUT_OF_STEPS)
+    active, entered = iterations[:0], 0
+    while True:
+        entering = torch.arange(entered, min(entered + chunk - len(active), count), device=device)
+        active, entered = torch.cat([active, entering]), entered + len(entering)
+        if len(active) == 0:
             break
+        start, sum_before = image[active], total[active]
+        step, outcome = _step(logits_fn, start + (1 + overshoot) * sum_before, candidate[active], step_floor)
+        moved = outcome == Status.OUT_OF_STEPS
+        total[active] = sum_before + step
+        iterations[active] += moved
         with torch.no_grad():
-            after = logits_fn(image[active] + (1 + overshoot) * moved)
-        total[active] = moved
-        iterations[active] += 1
-        changed = (after.argmax(dim=1) != decision[active]) & torch.isfinite(after).all(dim=1)
-        fooled[active] = changed
-        active = active[~changed]
-        if active.numel() == 0:
-            break
-    return DeepFool((1 + overshoot) * total, fooled, iterations)
+            after = logits_fn(start + (1 + overshoot) * (sum_before + step))
+        changed = torch.where(after.argmax(dim=1) != candidate[active, 0], Status.FOOLED, outcome)
+        changed = torch.where(torch.isfinite(after).all(dim=1), changed, Status.NOT_FINITE)
+        outcome = torch.where(moved, changed, outcome)
+        status[active] = outcome
+        active = active[(outcome == Status.OUT_OF_STEPS) & (iterations[active] < max_iter)]
+    return DeepFool((1 + overshoot) * total, status == Status.FOOLED, iterations, status)
+
+
+def _candidates(
+    logits_fn: Callable[[Tensor], Tensor], image: Float[Tensor, " batch *shape"], candidates: int, chunk: int
+) -> Int64[Tensor, "batch candidates"]:
+    """Return the classes of the highest logits, in descending order: the decision comes first."""
+    with torch.no_grad():
+        parts = [logits_fn(part) for part in image.split(chunk)]
+    for part, logits in zip(image.split(chunk), parts, strict=True):
+        if logits.ndim != 2 or logits.shape[0] != part.shape[0] or logits.shape[1] < 2:
+            raise ValueError(f"logits_fn gave shape {tuple(logits.shape)} for {part.shape[0]} images")
+    logits = torch.cat(parts)
+    finite = torch.isfinite(logits).all(dim=1)
+    if not bool(finite.all()):
+        raise ValueError(f"logits_fn gave NaN or infinity for image {int(torch.nonzero(~finite)[0])}")
+    decision = logits.argmax(dim=1, keepdim=True)
+    order = logits.scatter(1, decision, torch.inf).argsort(dim=1, descending=True, stable=True)
+    return order[:, :candidates]
 
 
 def _step(
@@ -128,32 +173,43 @@ def _step(
     image: Float[Tensor, " batch *shape"],
     candidate: Int64[Tensor, "batch candidates"],
     step_floor: float,
-) -> tuple[Float[Tensor, " batch *shape"], Bool[Tensor, " batch"]]:
-    """Return each image's step to the nearest linearised boundary, and whether there is one."""
+) -> tuple[Float[Tensor, " batch *shape"], Int64[Tensor, " batch"]]:
+    """Return each image's step to the nearest linearised boundary, and why there is none (a zero step)."""
     with torch.enable_grad():
-        leaf = image.clone().requires_grad_()
-        value = logits_fn(leaf).gather(1, candidate)
-        rows = [_gradient(value[:, c], leaf) for c in range(candidate.shape[1])]
-    gradient = torch.stack(rows, dim=1).flatten(start_dim=2)
-    direction = gradient[:, 1:] - gradient[:, :1]
-    gap = (value[:, 1:] - value[:, :1]).detach().abs()
-    length = torch.linalg.vector_norm(direction, dim=2)
-    usable = (length > 0) & torch.isfinite(length) & torch.isfinite(gap)
-    distance = torch.where(usable, gap / torch.where(usable, length, 1.0), torch.inf)
-    nearest, index = distance.min(dim=1)
-    possible = torch.isfinite(nearest)
-    index = index[:, None]
-    chosen = direction.gather(1, index[:, :, None].expand(-1, 1, direction.shape[2]))[:, 0]
-    unit = chosen / torch.where(possible, length.gather(1, index)[:, 0], 1.0)[:, None]
-    step = torch.where(possible[:, None], (nearest + step_floor)[:, None] * unit, 0.0)
-    return step.reshape(image.shape), possible
+        leaf = image.requires_grad_()
+        logits = logits_fn(leaf)
+    direction = _directions(logits, leaf, candidate).flatten(start_dim=2)
+    value = logits.detach().gather(1, candidate)
+    gap = (value[:, 1:] - value[:, :1]).abs().T
+    length = torch.linalg.vector_norm(direction, dim=2, dtype=torch.float64)
+    finite = torch.isfinite(length + gap).all(dim=0)
+    nearest, index = torch.where(length > 0, gap / length, torch.inf).min(dim=0)
+    there = nearest < torch.finfo(image.dtype).max ** 0.5
+    outcome = torch.where(there, Status.OUT_OF_STEPS, Status.NO_GRADIENT)
+    outcome = torch.where(finite, outcome, Status.NOT_FINITE)
+    row = torch.arange(len(image), device=image.device)
+    unit = direction[index, row] / length[index, row, None]  # float64, as the lengths
+    step = torch.where((outcome == Status.OUT_OF_STEPS)[:, None], (nearest + step_floor)[:, None] * unit, 0.0)
+    return step.to(image.dtype).reshape(image.shape), outcome
 
 
-def _gradient(value: Float[Tensor, " batch"], leaf: Float[Tensor, " batch *shape"]) -> Tensor:
-    if not value.requires_grad:
-        return torch.zeros_like(leaf)
-    (gradient,) = torch.autograd.grad(value.sum(), leaf, retain_graph=True, allow_unused=True)
-    return torch.zeros_like(leaf) if gradient is None else gradient
+def _directions(
+    logits: Float[Tensor, "batch classes"],
+    leaf: Float[Tensor, " batch *shape"],
+    candidate: Int64[Tensor, "batch candidates"],
+) -> Float[Tensor, "others batch *shape"]:
+    """Return the gradient of each other candidate's logit minus the decision's; zeros where no path leads."""
+    others = candidate.shape[1] - 1
+    if not logits.requires_grad:
+        return leaf.new_zeros(others, *leaf.shape)
+    minus = torch.zeros_like(logits).scatter_(1, candidate[:, :1], -1.0)
+    rows = []
+    for other in range(1, others + 1):
+        seed = minus.scatter(1, candidate[:, other, None], 1.0)
+        keep = other < others
+        (row,) = torch.autograd.grad(logits, leaf, seed, retain_graph=keep, allow_unused=True)
+        rows.append(torch.zeros_like(leaf) if row is None else row)
+    return torch.stack(rows)
 
 
 def relative_perturbation(
@@ -184,3 +240,67 @@ def relative_perturbation(
         raise ValueError(f"image {int(torch.nonzero(size == 0)[0])} is all zeros: nothing to compare with")
     ratio = torch.linalg.vector_norm(change.flatten(start_dim=1), dim=1) / size
     return like(ratio, perturbation)
+
+
+class PerturbationSummary(NamedTuple):
+    """Relative perturbations of a set of images, with those that do not fool told apart.
+
+    Attributes
+    ----------
+    images, fooled, out_of_steps, no_gradient, not_finite
+        How many images, and how many of them ended with each :class:`Status`.
+    mean, median
+        Of all images, as the release averages: an image that is not fooled enters with the perturbation
+        at which it was left, a number that the options decide, and with 0 where it has no gradient.
+    mean_fooled, median_fooled
+        Of the fooled images alone; None where there are none.
+    """
+
+    images: int
+    fooled: int
+    out_of_steps: int
+    no_gradient: int
+    not_finite: int
+    mean: float
+    median: float
+    mean_fooled: float | None
+    median_fooled: float | None
+
+
+def perturbation_summary(
+    result: DeepFool,
+    image: Float[Array, " batch *shape"],
+    *,
+    among: Bool[Array, " batch"] | None = None,
+) -> PerturbationSummary:
+    """Average relative perturbations over all images and over the fooled alone, with counts.
+
+    Parameters
+    ----------
+    result
+        Of :func:`deepfool` on these images.
+    image
+        As it was attacked.
+    among
+        Which images to summarise, such as the correctly classified; None: all.
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not match, an image of zeros, or no image to summarise.
+    """
+    ratio = torch.as_tensor(relative_perturbation(result.perturbation, image))
+    chosen = torch.ones_like(result.fooled) if among is None else as_flags(among, ratio, name="among")
+    if not bool(chosen.any()):
+        raise ValueError("among chooses none of the images; there is nothing to summarise")
+    ratio, status = ratio[chosen], result.status[chosen]
+    fooled = ratio[status == Status.FOOLED]
+    counts = [int((status == ending).sum()) for ending in Status]
+    return PerturbationSummary(
+        len(ratio),
+        *counts,
+        mean=float(ratio.mean()),
+        median=float(ratio.quantile(0.5)),
+        mean_fooled=float(fooled.mean()) if len(fooled) else None,
+        median_fooled=float(fooled.quantile(0.5)) if len(fooled) else None,
+    )
