@@ -28,7 +28,9 @@ def _tensor(value: object, name: str) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach()
     if isinstance(value, np.ndarray):
-        native = value.astype(value.dtype.newbyteorder("="), copy=True)  # a copy: never aliases the caller's
+        native = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
+        if not native.flags.writeable:
+            native = native.copy()  # torch warns of memory that it could not write to; nothing here writes
         try:
             return torch.from_numpy(native)
         except TypeError as error:
@@ -60,9 +62,8 @@ def as_float64(value: Array, *, name: str, dims: int | None = None) -> Tensor:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected {dims} dimensions")
     if tensor.numel() == 0:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}: it holds no values")
-    finite = torch.isfinite(tensor)
-    if not bool(finite.all()):
-        bad = torch.nonzero(~finite)
+    if not all(math.isfinite(float(end)) for end in tensor.aminmax()):
+        bad = torch.nonzero(~torch.isfinite(tensor))
         where = tuple(bad[0].tolist())
         raise ValueError(f"{name} holds {len(bad)} NaN or infinite values; the first is at index {where}")
     return tensor.to(torch.float64)
@@ -232,5 +233,5 @@ def binary_scale(points: Tensor) -> float:
 
     Division by it changes no digit of any entry, and keeps squares from under- and overflowing.
     """
-    largest = float(points.abs().max())
+    largest = max(abs(float(end)) for end in points.aminmax())
     return 2.0 ** (math.frexp(largest)[1] - 1) if largest > 0 else 1.0

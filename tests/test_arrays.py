@@ -28,7 +28,7 @@ def test_points_keep_their_values_in_float64(rng, dtype):
         assert np.array_equal(points.numpy(), value.astype(np.float64))
 
 
-def test_points_never_alias_or_change_a_numpy_input(rng):
+def test_read_only_points_are_copied(rng):
     value = rng.standard_normal((4, 2))
     value.flags.writeable = False
     as_points(value).zero_()

@@ -2,17 +2,15 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial import cKDTree
-from scipy.special import digamma
+from scipy.special import digamma, gammaln
 from sklearn.feature_selection import mutual_info_regression
 
-from lpc.evaluation import neighbours
 from lpc.evaluation.information import (
     conditional_knn_entropy,
     decoder_uncertainty,
     knn_entropy,
     mutual_information,
 )
-from lpc.evaluation.neighbours import count_within, kth_distance
 
 LOG_2PIE = np.log(2 * np.pi * np.e)
 
@@ -25,64 +23,6 @@ def collapsed(rng, width, spread, points=600, classes=10):
 
 def scipy_distance(points, *, k, p):
     return np.asarray(cKDTree(points).query(points, k=[k + 1], p=p)[0])[:, 0]
-
-
-@pytest.mark.parametrize("spread", [1.0, 1e-4, 1e-9, 1e-12])
-@pytest.mark.parametrize("width", [3, 12, 64])
-@pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_distances_against_scipy_also_on_a_collapsed_set(rng, width, spread, norm):
-    points, _ = collapsed(rng, width, spread)
-    expected = scipy_distance(points, k=5, p=2 if norm == "l2" else np.inf)
-    value = kth_distance(torch.from_numpy(points), k=5, norm=norm)
-    np.testing.assert_allclose(value.numpy(), expected, rtol=1e-13)
-
-
-def test_candidates_and_blocks_are_really_used(rng, monkeypatch):
-    calls = {"some": 0, "all": 0}
-    among, pairs = neighbours._kth_among, neighbours._pairs
-
-    def counted_among(*args):
-        calls["some"] += 1
-        return among(*args)
-
-    def counted_pairs(*args):
-        calls["all"] += 1
-        return pairs(*args)
-
-    monkeypatch.setattr(neighbours, "_BLOCK_ENTRIES", 40_000)
-    monkeypatch.setattr(neighbours, "_kth_among", counted_among)
-    monkeypatch.setattr(neighbours, "_pairs", counted_pairs)
-    for spread, path in [(1.0, "some"), (1e-9, "some"), (0.0, "some")]:
-        before = dict(calls)
-        points, _ = collapsed(rng, 20, spread)
-        expected = scipy_distance(points, k=7, p=2)
-        value = kth_distance(torch.from_numpy(points), k=7, norm="l2")
-        np.testing.assert_allclose(value.numpy(), expected, rtol=1e-13)
-        assert calls[path] >= before[path] + 600 // (40_000 // 600) + 1
-    points = 1e-9 * rng.standard_normal((600, 20))
-    points[0] = 1.0  # one far point: rounding hides the rest from the expanded squares
-    expected = scipy_distance(points, k=7, p=2)
-    value = kth_distance(torch.from_numpy(points), k=7, norm="l2")
-    np.testing.assert_allclose(value.numpy(), expected, rtol=1e-13)
-    assert calls["all"] > 0
-
-
-def test_distances_refuse_k_and_norm(unchecked):
-    points = torch.zeros(4, 2, dtype=torch.float64)
-    with pytest.raises(ValueError, match="k is 4 for 4 points; expected 1 to 3"):
-        kth_distance(points, k=4, norm="l2")
-    with pytest.raises(ValueError, match="k is 0"):
-        kth_distance(points, k=0, norm="l2")
-    with pytest.raises(ValueError, match="norm is 'l1'"):
-        unchecked(kth_distance)(points, k=1, norm="l1")
-
-
-@pytest.mark.parametrize("width", [2, 11])
-def test_counts_are_strict_and_leave_out_the_point(width):
-    points = torch.zeros(4, width, dtype=torch.float64)
-    points[:, 0] = torch.tensor([0.0, 1.0, 2.0, 3.0])
-    assert count_within(points, torch.full((4,), 1.0, dtype=torch.float64)).tolist() == [0, 0, 0, 0]
-    assert count_within(points, torch.full((4,), 2.5, dtype=torch.float64)).tolist() == [2, 3, 3, 2]
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
@@ -99,6 +39,42 @@ def test_entropy_of_a_gaussian(rng, norm, width):
     latent = rng.standard_normal((8000, width)) * 0.3
     expected = 0.5 * width * LOG_2PIE + width * np.log(0.3)
     assert knn_entropy(latent, k=20, norm=norm) == pytest.approx(expected, abs=0.06)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.95])
+def test_entropy_of_correlated_gaussians(rng, norm, correlation):
+    covariance = np.array([[1.0, 0.2 * correlation, 0.0], [0.2 * correlation, 0.04, 0.0], [0.0, 0.0, 9.0]])
+    latent = rng.standard_normal((20_000, 3)) @ np.linalg.cholesky(covariance).T
+    expected = 1.5 * LOG_2PIE + 0.5 * np.linalg.slogdet(covariance)[1]
+    assert knn_entropy(latent, k=5, norm=norm) == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize(("width", "k"), [(8, 200), (40, 100)])
+def test_entropy_term_by_term_against_scipy(rng, norm, width, k):
+    latent, _ = collapsed(rng, width, 1e-4, points=2000)
+    found = cKDTree(latent).query(latent, k=[k + 1], p=2 if norm == "l2" else np.inf)
+    distance = np.asarray(found[0])[:, 0]
+    ball = width * np.log(2.0) if norm == "linf" else 0.5 * width * np.log(np.pi) - gammaln(0.5 * width + 1)
+    head = digamma(2000) - digamma(k) + ball
+    value = knn_entropy(latent, k=k, norm=norm)
+    assert value == pytest.approx(head + width * np.log(distance).mean(), rel=1e-12)
+    lifted = knn_entropy(latent, k=k, norm=norm, floor=1e-3)
+    assert lifted == pytest.approx(head + width * np.log(distance + 1e-3).mean(), rel=1e-12)
+    assert lifted > value
+
+
+def test_the_floor_gives_repeated_points_a_number_that_depends_on_it_alone():
+    latent = np.zeros((50, 4))
+    expected = digamma(50) - digamma(3) + 4 * np.log(2) + 4 * np.log(1e-10)
+    assert knn_entropy(latent, k=3, norm="linf", floor=1e-10) == pytest.approx(expected, rel=1e-13)
+    label = np.arange(50) % 2
+    within = conditional_knn_entropy(latent, label, k=3, norm="linf", floor=1e-10)
+    assert within == pytest.approx(expected - digamma(50) + digamma(25), rel=1e-13)
+    for floor in (-1e-10, np.inf, np.nan):
+        with pytest.raises(ValueError, match=r"floor is .*; expected 0 or a small distance"):
+            knn_entropy(latent, k=3, floor=floor)
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])

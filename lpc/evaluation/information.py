@@ -24,11 +24,14 @@ def _log_unit_ball(width: int, norm: Norm) -> float:
     return 0.5 * width * math.log(math.pi) - math.lgamma(0.5 * width + 1.0)
 
 
-def _knn_entropy(points: Tensor, k: int, norm: Norm, who: str) -> float:
+def _knn_entropy(points: Tensor, k: int, norm: Norm, floor: float, who: str) -> float:
     total, width = points.shape
+    check_norm(norm)
     if not 1 <= k < total:
         raise ValueError(f"k is {k} for the {total} points of {who}; expected 1 to {total - 1}")
-    distance = kth_distance(points, k=k, norm=norm)
+    if not 0 <= floor < math.inf:
+        raise ValueError(f"floor is {floor}; expected 0 or a small distance above it")
+    distance = kth_distance(points, k=k, norm=norm) + floor
     repeated = int((distance == 0).sum())
     if repeated:
         raise ValueError(
@@ -38,7 +41,9 @@ def _knn_entropy(points: Tensor, k: int, norm: Norm, who: str) -> float:
     return _psi(total) - _psi(k) + _log_unit_ball(width, norm) + width * float(distance.log().mean())
 
 
-def knn_entropy(latent: Float[Array, "points width"], *, k: int = 100, norm: Norm = "l2") -> float:
+def knn_entropy(
+    latent: Float[Array, "points width"], *, k: int = 100, norm: Norm = "l2", floor: float = 0.0
+) -> float:
     r"""Return the Kozachenko-Leonenko estimate of the differential entropy of the latents, in nats.
 
     Parameters
@@ -49,17 +54,21 @@ def knn_entropy(latent: Float[Array, "points width"], *, k: int = 100, norm: Nor
         Which nearest neighbour.
     norm
         ``"l2"``, or ``"linf"`` as in the 2024 release.
+    floor
+        Added to every distance, in latent units: 1e-10 in the 2024 release, which keeps the logarithm of
+        repeated points finite and lifts the estimate where distances are as small. 0: nothing is added.
 
     Raises
     ------
     ValueError
-        Invalid array, k not below the number of points, or points repeated more than k times (counted).
+        Invalid array, k not below the number of points, a floor that is negative or not finite, or, without
+        a floor, points repeated more than k times (counted).
 
     Notes
     -----
     :math:`\hat H = \psi(N) - \psi(k) + \log V_P + \frac PN\sum_n \log r_{n,k}` with :math:`r_{n,k}` the
     distance to the k-th other point and :math:`V_P` the volume of the norm's unit ball:
-    :math:`\pi^{P/2}/\Gamma(P/2+1)` for ``l2``, :math:`2^P` for ``linf``. Nothing is added to distances.
+    :math:`\pi^{P/2}/\Gamma(P/2+1)` for ``l2``, :math:`2^P` for ``linf``. Without a floor,
     :math:`\hat H(aZ + b) = \hat H(Z) + P\log\lvert a\rvert` holds up to the rounding of the input. The
     estimate falls under mere shrinking, and is not to be ranked across widths.
 
@@ -67,12 +76,16 @@ def knn_entropy(latent: Float[Array, "points width"], *, k: int = 100, norm: Nor
     ----------
     LPC 2024, Section 3.1 and Table 1; Kozachenko and Leonenko 1987; Kraskov et al. 2004, Eq. 20.
     """
-    check_norm(norm)
-    return _knn_entropy(as_points(latent), k, norm, "latent")
+    return _knn_entropy(as_points(latent), k, norm, floor, "latent")
 
 
 def conditional_knn_entropy(
-    latent: Float[Array, "points width"], label: Integer[Array, " points"], *, k: int, norm: Norm = "l2"
+    latent: Float[Array, "points width"],
+    label: Integer[Array, " points"],
+    *,
+    k: int,
+    norm: Norm = "l2",
+    floor: float = 0.0,
 ) -> float:
     r"""Return the estimate of H(Z | Y) in nats: the classes' entropies weighted by their shares.
 
@@ -82,8 +95,8 @@ def conditional_knn_entropy(
         The points and the class of each.
     k
         Which nearest neighbour within the class; below the size of the smallest class.
-    norm
-        ``"l2"`` or ``"linf"``.
+    norm, floor
+        As in :func:`knn_entropy`.
 
     Raises
     ------
@@ -94,13 +107,12 @@ def conditional_knn_entropy(
     -----
     :math:`\hat H(Z|Y) = \sum_c \frac{n_c}N \hat H(Z | Y = c)`, each term as in :func:`knn_entropy`.
     """
-    check_norm(norm)
     points = as_points(latent)
     groups = group(as_labels(label, points))
     total = 0.0
     for position, value in enumerate(groups.value.tolist()):
         member = points[groups.index == position]
-        total += member.shape[0] / points.shape[0] * _knn_entropy(member, k, norm, f"class {value}")
+        total += member.shape[0] / points.shape[0] * _knn_entropy(member, k, norm, floor, f"class {value}")
     return total
 
 

@@ -1,33 +1,61 @@
 """Exact nearest-neighbour distances in bounded memory, also for sets that have collapsed.
 
-Distances are always square roots of sums of squared direct differences (or largest direct differences)
-of the points as they came, up to a power of two. Expanded squares only choose candidates, with an error
-bound that keeps every true neighbour among them.
+A distance that is returned is always the root of a sum of squared direct differences (or the largest
+direct difference) of the points as they came, up to a power of two. Matrix products of centred points only
+decide which pairs need one, with an error bound that leaves no true neighbour out.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Float64, Int64
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from lpc.arrays import EPSILON, binary_scale, centre
+from lpc.arrays import binary_scale
+from lpc.evaluation.clusters import Clusters, clusters
 
 Norm = Literal["l2", "linf"]
+Method = Literal["tree", "products", "pairs"]
 
-_TREE_WIDTH = 10  # up to this width a k-d tree is faster than all pairs
-_BLOCK_ENTRIES = 1 << 22  # float64 entries of one temporary: 32 MiB
+_TREE_WIDTH = 10
+_MOST_IN_DOUBT = 1 / 32  # of all pairs: a direct difference costs some thirty times a product's share
 _P = {"l2": 2.0, "linf": float("inf")}
+_ENTRIES = {"cpu": 1 << 20}  # of one temporary; other devices: 2**26, half a GiB of float64
 
 
 def check_norm(norm: str) -> None:
     """Raise ValueError unless ``norm`` is ``"l2"`` or ``"linf"``."""
     if norm not in _P:
         raise ValueError(f"norm is {norm!r}; expected 'l2' or 'linf'")
+
+
+def method_for(width: int, *, norm: Norm, device: str = "cpu") -> Method:
+    """Return how the neighbours of a set are found.
+
+    Parameters
+    ----------
+    width
+        Of the points.
+    norm
+        ``"l2"`` or ``"linf"``.
+    device
+        Type of the device that the points are on.
+
+    Returns
+    -------
+    str
+        ``"tree"``: SciPy's k-d tree on all threads; on the CPU for the Chebyshev norm, which gives up a
+        pair at its first far coordinate, and for the Euclidean norm up to width 10. ``"products"``: matrix
+        products choose, direct differences decide; the Euclidean norm otherwise. ``"pairs"``: direct
+        differences of all pairs, in blocks; the Chebyshev norm elsewhere than on the CPU.
+    """
+    if device == "cpu" and (norm == "linf" or width <= _TREE_WIDTH):
+        return "tree"
+    return "products" if norm == "l2" else "pairs"
 
 
 def kth_distance(
@@ -51,74 +79,19 @@ def kth_distance(
 
     Notes
     -----
-    Up to width 10 on the cpu with SciPy's k-d tree, otherwise over blocks of pairs. Points repeated more
-    than k times get a distance of exactly zero.
+    :func:`method_for` says how. Points repeated more than k times get a distance of exactly zero. Beside
+    the points, memory holds at most one float32 copy of them and blocks of some MiB.
     """
     check_norm(norm)
-    total = points.shape[0]
+    total, width = points.shape
     if not 1 <= k < total:
         raise ValueError(f"k is {k} for {total} points; expected 1 to {total - 1}")
+    method = method_for(width, norm=norm, device=points.device.type)
     scale = binary_scale(points)
-    scaled = points / scale
-    if points.device.type == "cpu" and points.shape[1] <= _TREE_WIDTH:
-        value = scaled.numpy()
-        distance = cKDTree(value).query(value, k=[k + 1], p=_P[norm], workers=torch.get_num_threads())[0]
-        return torch.from_numpy(np.asarray(distance)[:, 0]) * scale
-    if norm == "l2":
-        return _kth_by_candidates(scaled, k) * scale
-    return _kth_of_all_pairs(scaled, k, norm) * scale
-
-
-def _pairs(left: Tensor, right: Tensor, norm: Norm) -> Tensor:
-    return torch.cdist(left, right, p=_P[norm], compute_mode="donot_use_mm_for_euclid_dist")
-
-
-def _kth_of_all_pairs(points: Tensor, k: int, norm: Norm) -> Tensor:
-    rows = max(1, _BLOCK_ENTRIES // points.shape[0])
-    # The point itself is among the k + 1 nearest, at distance zero.
-    parts = [_pairs(block, points, norm).kthvalue(k + 1, dim=1).values for block in points.split(rows)]
-    return torch.cat(parts)
-
-
-def _kth_by_candidates(points: Tensor, k: int) -> Tensor:
-    r"""Return the k-th Euclidean distance: expanded squares choose candidates, direct differences decide.
-
-    With c the centred points, rounding of :math:`\lVert c_i\rVert^2 + \lVert c_j\rVert^2 - 2 c_i c_j` is
-    below :math:`b_i = 2 (P + 8) \epsilon (\lVert c_i\rVert + \max_j \lVert c_j\rVert)^2`, so that every
-    true neighbour lies within :math:`2 b_i` of the k-th smallest expanded square.
-    """
-    total, width = points.shape
-    centred = centre(points)
-    square = centred.square().sum(dim=1)
-    largest = square.max().sqrt()
-    rows = max(1, _BLOCK_ENTRIES // total)
-    result = []
-    for start in range(0, total, rows):
-        block = slice(start, start + rows)
-        rough = square[block, None] + square - 2 * centred[block] @ centred.T
-        bound = 2 * (width + 8) * EPSILON * (square[block].sqrt() + largest).square()
-        limit = rough.kthvalue(k + 1, dim=1).values + 2 * bound
-        most = int((rough <= limit[:, None]).sum(dim=1).max())
-        if most > total // 4:
-            result.append(_pairs(points[block], points, "l2").kthvalue(k + 1, dim=1).values)
-            continue
-        near = rough.topk(most, dim=1, largest=False, sorted=False).indices
-        result.append(_kth_among(points[block], points, near, k))
-    return torch.cat(result)
-
-
-def _kth_among(
-    block: Float64[Tensor, "rows width"],
-    points: Float64[Tensor, "points width"],
-    near: Int64[Tensor, "rows candidates"],
-    k: int,
-) -> Float64[Tensor, " rows"]:
-    rows = max(1, _BLOCK_ENTRIES // (near.shape[1] * points.shape[1]))
-    parts = []
-    for some, index in zip(block.split(rows), near.split(rows), strict=True):
-        distance = torch.linalg.vector_norm(points[index] - some[:, None], dim=2)
-        parts.append(distance.kthvalue(k + 1, dim=1).values)
-    return torch.cat(parts)
+    if method == "products":
+        return _kth_by_products(points, k, scale) * scale
+    value = _widest_first(points).div_(scale)
+    return (_kth_by_tree if method == "tree" else _kth_of_pairs)(value, value, k, norm) * scale
 
 
 def count_within(
@@ -133,16 +106,171 @@ def count_within(
     radius
         One positive radius a point.
     """
-    if points.device.type == "cpu" and points.shape[1] <= _TREE_WIDTH:
-        value = points.numpy()
+    if method_for(points.shape[1], norm="linf", device=points.device.type) == "tree":
+        value = _widest_first(points).numpy()
         below = np.nextafter(radius.numpy(), 0.0)
         count = cKDTree(value).query_ball_point(
             value, below, p=_P["linf"], return_length=True, workers=torch.get_num_threads()
         )
         return torch.from_numpy(np.asarray(count, dtype=np.int64)) - 1
-    rows = max(1, _BLOCK_ENTRIES // points.shape[0])
+    rows = _rows(points, len(points))
     parts = [
         (_pairs(block, points, "linf") < reach[:, None]).sum(dim=1) - 1
         for block, reach in zip(points.split(rows), radius.split(rows), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def _rows(points: Tensor, columns: int) -> int:
+    """Return how many rows of so many columns a temporary may have."""
+    return max(1, _ENTRIES.get(points.device.type, 1 << 26) // columns)
+
+
+def _pairs(left: Tensor, right: Tensor, norm: Norm) -> Tensor:
+    return torch.cdist(left, right, p=_P[norm], compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _widest_first(points: Float64[Tensor, "points width"]) -> Float64[Tensor, "points width"]:
+    """Return the points, the widest coordinates first: a tree gives up far pairs sooner."""
+    low, high = points.aminmax(dim=0)
+    return points[:, (high - low).argsort(descending=True, stable=True)]
+
+
+def _kth_by_tree(points: Tensor, among: Tensor, k: int, norm: Norm) -> Float64[Tensor, " points"]:
+    tree = cKDTree(among.numpy())
+    found = tree.query(points.numpy(), k=[k + 1], p=_P[norm], workers=torch.get_num_threads())
+    return torch.from_numpy(np.asarray(found[0])[:, 0])
+
+
+def _kth_of_pairs(points: Tensor, among: Tensor, k: int, norm: Norm) -> Float64[Tensor, " points"]:
+    blocks = points.split(_rows(points, len(among)))
+    # The point itself is among the k + 1 nearest, at distance zero.
+    return torch.cat([_pairs(block, among, norm).kthvalue(k + 1, dim=1).values for block in blocks])
+
+
+def _kth_by_products(points: Float64[Tensor, "points width"], k: int, scale: float) -> Tensor:
+    """Return the k-th Euclidean distance over ``scale``, cluster by cluster.
+
+    The points of a cluster look for neighbours in the nearest clusters that together hold more than k, and
+    then in every other cluster that could hold a nearer one than they found.
+    """
+    found = clusters(points, scale)
+    result = points.new_empty(len(points))
+    for own, gap in enumerate(found.gaps()):
+        rows = found.member[own]
+        order = gap.argsort(stable=True)
+        enough = int((found.size[order].cumsum(0) <= k).sum()) + 1
+        result[rows] = _kth_among(points, rows, found, own, order[:enough], k, scale)
+        farthest = result[rows] > (gap[order[enough]] if enough < len(order) else torch.inf)
+        rows = rows[farthest]
+        if rows.numel():
+            reach = int((gap[order] < result[rows].max()).sum())
+            result[rows] = _kth_among(points, rows, found, own, order[:reach], k, scale)
+    return result
+
+
+class _Frame(NamedTuple):
+    """Points over a scale and relative to a centre, rounded to a dtype; and their squared norms."""
+
+    centre: Float64[Tensor, " width"]
+    scale: float
+    relative: Float[Tensor, "points width"]
+    square: Float[Tensor, " points"]
+
+    def of(self, points: Float64[Tensor, "points width"]) -> Float[Tensor, "points width"]:
+        """Return other points in this frame."""
+        return (points / self.scale - self.centre).to(self.relative.dtype)
+
+
+def _frame(points: Tensor, index: Tensor, centre: Tensor, scale: float, dtype: torch.dtype) -> _Frame:
+    relative = torch.empty((len(index), points.shape[1]), dtype=dtype, device=points.device)
+    for part in torch.arange(len(index), device=points.device).split(_rows(points, points.shape[1])):
+        relative[part] = (points[index[part]] / scale - centre).to(dtype)
+    return _Frame(centre, scale, relative, torch.linalg.vecdot(relative, relative))
+
+
+def _kth_among(
+    points: Float64[Tensor, "points width"],
+    rows: Int64[Tensor, " rows"],
+    found: Clusters,
+    own: int,
+    near: Int64[Tensor, " near"],
+    k: int,
+    scale: float,
+) -> Float64[Tensor, " rows"]:
+    """Return the k-th distance over the scale of some points of a cluster, looking in some clusters.
+
+    Products are in float32 where its rounding leaves few pairs in doubt, else in float64, else not used.
+    """
+    among = torch.cat([found.member[other] for other in near.tolist()])
+    plain = points.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
+    left = [torch.float32, torch.float64] if plain else [torch.float64]
+    frame: _Frame | None = None
+    result: list[Tensor] = []
+    for some in rows.split(_rows(points, len(among))):
+        decided = None
+        while decided is None and left:
+            if frame is None:
+                frame = _frame(points, among, found.centre[own], scale, left[0])
+            decided = _kth_in_frame(points, some, among, frame, k)
+            if decided is None:  # too many in doubt: nor would the blocks that follow be better
+                left, frame = left[1:], None
+        if decided is None:
+            rest = points[rows[sum(map(len, result)) :]] / scale
+            direct = _kth_by_tree if points.device.type == "cpu" else _kth_of_pairs
+            result.append(direct(rest, points[among] / scale, k, "l2"))
+            break
+        result.append(decided)
+    return torch.cat(result)
+
+
+def _kth_in_frame(
+    points: Float64[Tensor, "points width"],
+    rows: Int64[Tensor, " rows"],
+    among: Int64[Tensor, " among"],
+    frame: _Frame,
+    k: int,
+) -> Float64[Tensor, " rows"] | None:
+    r"""Return the k-th distances of a block, or None where rounding leaves too many pairs in doubt.
+
+    With c points in the frame and u the unit rounding of its dtype, :math:`\lVert c_j\rVert^2 - 2 c_i c_j`
+    is off by less than :math:`b_i = 2 (P + 16) u (\lVert c_i\rVert + \max_j \lVert c_j\rVert)^2`. So a pair
+    is nearer than the k-th distance where it lies more than :math:`2 b_i` below the k-th smallest value,
+    farther where it lies more than that above, and in doubt between; those are measured directly.
+    """
+    own = frame.of(points[rows])
+    rough = torch.addmm(frame.square, own, frame.relative.T, alpha=-2)
+    unit = torch.finfo(rough.dtype).eps
+    size = torch.linalg.vecdot(own, own).sqrt() + frame.square.max().sqrt()
+    margin = (4 * (points.shape[1] + 16) * unit * size.square())[:, None]
+    smallest = _smallest(rough, k + 1)  # the point itself is one of them
+    limit = smallest.amax(dim=1, keepdim=True)
+    row, column = torch.nonzero((rough - limit).abs_() <= margin, as_tuple=True)
+    if len(row) > _MOST_IN_DOUBT * rough.numel() + len(rows) * 8:
+        return None
+    nearer = (limit - smallest > margin).sum(dim=1)  # the same subtraction: none is counted twice
+    distance = _direct(points, rows[row], among[column], frame.scale)
+    order = distance.argsort(stable=True)
+    order = order[row[order].argsort(stable=True)]
+    first = torch.bincount(row, minlength=len(rows)).cumsum(0).roll(1)
+    first[0] = 0
+    return distance[order[first + k - nearer]]
+
+
+def _smallest(values: Float[Tensor, "rows columns"], count: int) -> Float[Tensor, "rows count"]:
+    """Return each row's smallest values, in any order."""
+    if values.device.type == "cpu":
+        return torch.from_numpy(np.partition(values.numpy(), count - 1, axis=1)[:, :count])
+    return values.topk(count, dim=1, largest=False, sorted=False).values
+
+
+def _direct(
+    points: Float64[Tensor, "points width"], left: Tensor, right: Tensor, scale: float
+) -> Float64[Tensor, " pairs"]:
+    """Return the Euclidean distances of pairs of points over a scale, from direct differences."""
+    size = _rows(points, points.shape[1])
+    parts = [
+        torch.linalg.vector_norm((points[one] - points[other]) / scale, dim=1)
+        for one, other in zip(left.split(size), right.split(size), strict=True)
     ]
     return torch.cat(parts)

@@ -1,0 +1,110 @@
+"""Compact groups of points with a ball around each: what lies in far balls need not be compared."""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from lpc.arrays import EPSILON
+
+_SAMPLE = 1024
+_MOST = 128
+_ROUNDS = 4
+_TOUCHING = 8  # times every point would be looked at by groups that touch its own: then all are one
+_DROP = 0.5  # a further centre that shrinks the covering radius below this share shows separate groups
+_BLOCK_ENTRIES = 1 << 20
+
+
+class Clusters(NamedTuple):
+    """Groups of points; every point is in one. Centres and radii are those of the points over a scale.
+
+    Attributes
+    ----------
+    member
+        Indices of each group's points.
+    size
+        How many points each group has, shape (groups,).
+    centre
+        Shape (groups, width).
+    radius
+        Largest distance of a member from its centre, shape (groups,).
+    """
+
+    member: list[Int64[Tensor, " members"]]
+    size: Int64[Tensor, " groups"]
+    centre: Float64[Tensor, "groups width"]
+    radius: Float64[Tensor, " groups"]
+
+    def gaps(self) -> Float64[Tensor, "groups groups"]:
+        """Return a lower bound of the distance of any two points of two groups; -1 for a group itself."""
+        between = _distance(self.centre, self.centre)
+        slack = 64 * self.centre.shape[1] * EPSILON * (1 + between)
+        return (between - self.radius[:, None] - self.radius - slack).clamp(min=0.0).fill_diagonal_(-1.0)
+
+
+def clusters(points: Float64[Tensor, "points width"], scale: float) -> Clusters:
+    """Group points around centres far apart, where they come in separate groups; else one group.
+
+    Parameters
+    ----------
+    points
+        float64, on any device.
+    scale
+        What the points are divided by, so that squares neither under- nor overflow.
+
+    Notes
+    -----
+    Centres are chosen in a sample of 1,024 points, each the farthest from those before (Gonzalez 1985), up
+    to 128 of them. As many are kept as make the covering radius fall most at one step; where no step
+    halves it, one. A far point that was not drawn joins the sample, which is then grouped again. Where
+    groups touch many others, all points become one group. Any grouping gives valid balls.
+    """
+    drawn = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:_SAMPLE]
+    sample = points[drawn.to(points.device)] / scale
+    for _ in range(_ROUNDS):
+        centre, covering = _spread_centres(sample)
+        found, farthest = _around(points, scale, centre)
+        if float(found.radius.max()) <= 2 * covering:
+            break
+        sample = torch.cat([sample, points[farthest] / scale])  # outliers that were not drawn
+    if int(((found.gaps() <= 0) * found.size).sum()) > _TOUCHING * len(points):
+        return _around(points, scale, sample.mean(dim=0, keepdim=True))[0]
+    return found
+
+
+def _spread_centres(sample: Float64[Tensor, "sample width"]) -> tuple[Float64[Tensor, "groups width"], float]:
+    """Return centres far apart, and the largest distance of a point of the sample from the nearest."""
+    distance = _distance(sample, sample.mean(dim=0, keepdim=True))[:, 0]
+    chosen, radii = [int(distance.argmin())], []
+    distance = _distance(sample, sample[chosen])[:, 0]
+    while True:
+        radii.append(float(distance.max()))
+        if radii[-1] == 0.0 or len(chosen) == min(_MOST, len(sample)):
+            break
+        chosen.append(int(distance.argmax()))
+        distance = torch.minimum(distance, _distance(sample, sample[chosen[-1:]])[:, 0])
+    falls = [after / before for before, after in itertools.pairwise(radii)]
+    kept = 2 + falls.index(min(falls)) if falls and min(falls) < _DROP else 1
+    return sample[chosen[:kept]], radii[kept - 1]
+
+
+def _around(
+    points: Float64[Tensor, "points width"], scale: float, centre: Float64[Tensor, "groups width"]
+) -> tuple[Clusters, Int64[Tensor, " groups"]]:
+    """Group points by their nearest centre; return the groups, and the farthest point of each."""
+    rows = max(1, _BLOCK_ENTRIES // points.shape[1])
+    nearest = [_distance(block / scale, centre).min(dim=1) for block in points.split(rows)]
+    apart, index = (torch.cat(part) for part in zip(*nearest, strict=True))
+    size = torch.bincount(index, minlength=len(centre))
+    member = index.argsort(stable=True).split(size.tolist())
+    kept = [own for own in member if len(own)]
+    farthest = torch.stack([own[apart[own].argmax()] for own in kept])
+    return Clusters(kept, size[size > 0], centre[size > 0], apart[farthest]), farthest
+
+
+def _distance(left: Tensor, right: Tensor) -> Tensor:
+    return torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist")
