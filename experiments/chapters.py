@@ -78,6 +78,20 @@ def convert(name: str, target: Path, sources: Path = SOURCES) -> dict[str, Any]:
     return {key: value["default"] for key, value in papermill.inspect_notebook(str(target)).items()}
 
 
+def is_alone(name: str, sources: Path = SOURCES) -> bool:
+    """Whether a chapter measures time, and so runs by itself: ``lpc: {alone: true}`` in its header.
+
+    Raises
+    ------
+    ValueError
+        Anything else under ``lpc`` there.
+    """
+    settings = jupytext.read(sources / f"{name}.md").metadata.get("lpc", {"alone": False})
+    if settings not in ({"alone": True}, {"alone": False}):
+        raise ValueError(f"chapter {name} has lpc: {settings} in its header; expected alone: true or false")
+    return settings["alone"]
+
+
 def assign(
     names: Sequence[str], values: Mapping[str, Any], sources: Path = SOURCES, *, named: bool = True
 ) -> dict[str, dict[str, Any]]:
@@ -141,9 +155,10 @@ def is_current(name: str, values: Mapping[str, Any], sources: Path, notebooks: P
 
 
 @contextlib.contextmanager
-def own_kernel(threads: int) -> Iterator[None]:
+def own_kernel(threads: int | None) -> Iterator[None]:
     """Make ``python3`` this very interpreter, with an IPython folder (kernels race on one) and threads.
 
+    None leaves the threads to the libraries, which take every core unless the user says otherwise.
     Matplotlib keeps its list of fonts in the build folder: pages do not depend on anyone's home.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -156,9 +171,10 @@ def own_kernel(threads: int) -> Iterator[None]:
             "JUPYTER_PATH": folder,
             "IPYTHONDIR": str(Path(folder) / "ipython"),
             "MPLCONFIGDIR": str(NOTEBOOKS.parent / "matplotlib"),
-            "OMP_NUM_THREADS": str(threads),
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         }
+        if threads is not None:
+            changed["OMP_NUM_THREADS"] = str(threads)
         before = {key: os.environ.get(key) for key in changed}
         os.environ.update(changed)
         try:
@@ -171,7 +187,13 @@ def own_kernel(threads: int) -> Iterator[None]:
 
 
 def execute_one(
-    name: str, values: Mapping[str, Any], sources: Path, notebooks: Path, *, progress: bool, threads: int
+    name: str,
+    values: Mapping[str, Any],
+    sources: Path,
+    notebooks: Path,
+    *,
+    progress: bool,
+    threads: int | None,
 ) -> None:
     """Execute one chapter and promote its notebook and stamp; on failure the previous ones stay.
 
@@ -241,6 +263,8 @@ def execute(
 ) -> list[Path]:
     """Execute chapters whose output is not current, several at once, and return their notebooks.
 
+    Chapters that measure time (:func:`is_alone`) come after all others, one by one.
+
     Parameters
     ----------
     names
@@ -267,35 +291,53 @@ def execute(
     chosen = list(names or known)
     assigned = assign(chosen, values, sources, named=bool(names))
     todo = [name for name in chosen if force or not is_current(name, assigned[name], sources, notebooks)]
+    alone = [name for name in todo if is_alone(name, sources)]
+    together = [name for name in todo if name not in alone]
     for profile, seeds, store in dict.fromkeys(_studies(assigned[name] for name in todo)):
         study(profile, seeds=seeds, store=ROOT / store)  # once, before several kernels ask for the same runs
-    failures = []
-    workers = min(workers or default_workers(), len(todo))
+    workers = min(workers or default_workers(), len(together))
     threads = max(1, default_workers() // max(1, workers))
-    if workers == 1:
-        for name in todo:
-            print(f"chapter {name}", file=sys.stderr)
-            try:
-                execute_one(name, assigned[name], sources, notebooks, progress=True, threads=threads)
-            except ChapterError as error:
-                failures.append(str(error))
-    elif todo:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            jobs = {
-                pool.submit(
-                    execute_one, name, assigned[name], sources, notebooks, progress=False, threads=threads
-                ): name
-                for name in todo
-            }
-            bar = tqdm(as_completed(jobs), total=len(jobs), desc="executing chapters", unit=" chapters")
-            for job in bar:
-                bar.set_postfix_str(jobs[job])
-                error = job.exception()
-                if isinstance(error, ChapterError):
-                    failures.append(str(error))
-                elif error is not None:
-                    raise error
+    failures = []
+    if workers > 1:
+        failures += _execute_together(
+            together, assigned, sources, notebooks, workers=workers, threads=threads
+        )
+    turns = [(name, threads) for name in together if workers == 1] + [(name, None) for name in alone]
+    for name, share in turns:
+        print(f"chapter {name}", file=sys.stderr)
+        try:
+            execute_one(name, assigned[name], sources, notebooks, progress=True, threads=share)
+        except ChapterError as error:
+            failures.append(str(error))
     if failures:
         raise ChapterError("\n".join(failures))
     return [notebooks / f"{name}.ipynb" for name in chosen]
+
+
+def _execute_together(
+    names: Sequence[str],
+    assigned: Mapping[str, Mapping[str, Any]],
+    sources: Path,
+    notebooks: Path,
+    *,
+    workers: int,
+    threads: int,
+) -> list[str]:
+    """Execute several chapters at once and return what failed, a line a chapter."""
+    failures = []
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        jobs = {
+            pool.submit(
+                execute_one, name, assigned[name], sources, notebooks, progress=False, threads=threads
+            ): name
+            for name in names
+        }
+        bar = tqdm(as_completed(jobs), total=len(jobs), desc="executing chapters", unit=" chapters")
+        for job in bar:
+            bar.set_postfix_str(jobs[job])
+            error = job.exception()
+            if isinstance(error, ChapterError):
+                failures.append(str(error))
+            elif error is not None:
+                raise error
+    return failures

@@ -47,8 +47,8 @@ class Size:
     points: int = 5000
     width: int = 512
     k: int = 100
-    narrow_points: int = 20_000
-    chebyshev_points: int = 2000
+    narrow_points: int = 5000
+    chebyshev_points: int = 1000
     joint_points: int = 2000
     collapse_points: int = 20_000
     gpu_points: int = 50_000
@@ -89,7 +89,14 @@ SIZES: Mapping[str, Size] = {
         growth_classes=(4, 8),
     ),
     "laptop": Size(repeats=5, limit=8.0),
-    "full": Size(repeats=9, limit=300.0, chebyshev_points=5000, joint_points=5000, sampled=512),
+    "full": Size(
+        repeats=9,
+        limit=300.0,
+        narrow_points=50_000,
+        chebyshev_points=5000,
+        joint_points=5000,
+        sampled=512,
+    ),
 }
 
 

@@ -131,6 +131,59 @@ def test_kernels_do_not_depend_on_the_home_folder(project, tmp_path, monkeypatch
     assert project.output("index") == "True\n"
 
 
+STAMPED = """import os, time
+from pathlib import Path
+began, peer = time.monotonic(), Path("FOLDER") / "PEER"
+(Path("FOLDER") / "OWN").touch()
+while not peer.exists() and time.monotonic() < began + 100:
+    time.sleep(0.05)
+print(began, time.monotonic(), os.environ.get("OMP_NUM_THREADS"), peer.exists())"""
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_chapter_that_measures_time_runs_alone_after_the_others_and_with_all_threads(
+    project, workers, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")  # what the user says; the others get their share of the cores
+    peers = {"index": "other", "other": "index"} if workers > 1 else {}  # who waits for whom
+    for name in ("index", "atimed", "other", "timed"):
+        code = STAMPED.replace("FOLDER", str(tmp_path)).replace("OWN", name)
+        project.write(name, code.replace('"PEER"', repr(peers.get(name, ".."))))
+    for name in ("atimed", "timed"):
+        path = project.sources / f"{name}.md"
+        path.write_text(path.read_text().replace("kernelspec:", "lpc:\n  alone: true\nkernelspec:"))
+    project.execute(workers=workers)
+    began, ended, threads, met = {}, {}, {}, {}
+    for name in ("index", "other", "atimed", "timed"):
+        first, last, threads[name], met[name] = project.output(name).split()
+        began[name], ended[name] = float(first), float(last)
+    assert set(met.values()) == {"True"}, "the others do run beside each other"
+    assert began["atimed"] > max(ended["index"], ended["other"])
+    assert began["timed"] > ended["atimed"]
+    assert threads["atimed"] == threads["timed"] == "7"
+    assert threads["index"] == threads["other"] != "7"
+
+
+def test_a_failing_chapter_does_not_keep_a_timed_one_from_running(project):
+    project.write("index", "print(1 / 0)")
+    project.write("timed", "print('timed')")
+    path = project.sources / "timed.md"
+    path.write_text(path.read_text().replace("kernelspec:", "lpc: {alone: true}\nkernelspec:"))
+    with pytest.raises(ChapterError, match="chapter index"):
+        project.execute(workers=2)
+    assert project.output("timed") == "timed\n"
+
+
+@pytest.mark.parametrize("wrong", ["{alnoe: true}", "{alone: yes please}", "alone"])
+def test_a_header_that_is_not_understood_is_refused_before_anything_runs(project, wrong):
+    project.write("index", "print(number)")
+    path = project.sources / "index.md"
+    path.write_text(path.read_text().replace("kernelspec:", f"lpc: {wrong}\nkernelspec:"))
+    with pytest.raises(ValueError, match=r"chapter index has lpc: .* expected alone: true or false"):
+        project.execute()
+    assert not project.notebooks.exists()
+
+
 def test_a_dead_kernel_is_named_and_other_chapters_go_on(project):
     project.write("index", "print('alive')")
     project.write("zdead", "import os\nos.kill(os.getpid(), 9)")
