@@ -1,0 +1,201 @@
+"""How steep a classifier's logit margin is: its Lipschitz constant, estimated from below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor
+
+from lpc.arrays import as_float64, as_labels
+
+CHUNK_BYTES = 4 * 2**20
+"""Images differentiated at a time by default, in bytes of images: 170 of 3 x 32 x 32 in float64."""
+
+
+class MarginGradient(NamedTuple):
+    """The logit margin of every image and how steep it is there.
+
+    Attributes
+    ----------
+    margin
+        The logit of the decision (or the label) minus the largest other, in logits; float64, shape (batch,).
+    norm
+        Euclidean norm of the margin's gradient with respect to the image, in logits per unit of input;
+        float64, shape (batch,). Exactly 0 where the margin does not depend on the image.
+    """
+
+    margin: Tensor
+    norm: Tensor
+
+    @property
+    def distance(self) -> Float64[Tensor, " batch"]:
+        """To the boundary if the margin were affine: margin / norm, in units of input.
+
+        Infinite where the norm is zero; negative where a given label is not the decision.
+        """
+        boundary = torch.where(self.margin < 0, -torch.inf, torch.inf)
+        return torch.where(self.norm > 0, self.margin / self.norm, boundary)
+
+
+def margin_gradient(
+    logits_fn: Callable[[Tensor], Tensor],
+    image: Float[Tensor, " batch *shape"],
+    *,
+    label: Int[Tensor, " batch"] | None = None,
+    chunk: int | None = None,
+) -> MarginGradient:
+    r"""Return each image's logit margin and the norm of its input gradient.
+
+    Parameters
+    ----------
+    logits_fn
+        Maps (batch, \*shape) to (batch, classes), each image by itself: a network in evaluation mode.
+    image
+        float32 or float64; the network runs in this dtype, norms are taken in float64.
+    label
+        The class whose margin is taken. None: the decision, so that no margin is negative. The two agree on
+        correctly classified images.
+    chunk
+        Most images in one call of ``logits_fn``, which bounds the memory. None: as many as make up
+        :data:`CHUNK_BYTES`, at least 1.
+
+    Returns
+    -------
+    MarginGradient
+        Neither the rest of the batch nor ``chunk`` matters to an image's entry, but for the rounding of
+        ``logits_fn``.
+
+    Raises
+    ------
+    ValueError
+        Invalid images, labels or options; logits that are not (batch, 2 or more classes); logits or a
+        gradient that are not finite (the image's index).
+
+    Notes
+    -----
+    :math:`m(x) = f_y(x) - \max_{k \ne y} f_k(x)` and :math:`\lVert\nabla_x m(x)\rVert_2`, with one forward
+    and one backward pass. The other class is the runner-up by logit; of equal logits, the first.
+
+    References
+    ----------
+    The margin gradients of the 2025 release; LPC 2024, Section 2.1, for what they mean.
+    """
+    as_float64(image, name="image")
+    if image.ndim < 2:
+        raise ValueError(f"image has shape {tuple(image.shape)}; expected (batch, ...)")
+    if torch.is_inference_mode_enabled():
+        raise ValueError("torch.inference_mode is on: it keeps no gradients; use torch.no_grad or neither")
+    chunk = max(1, CHUNK_BYTES // (image[0].numel() * image.element_size())) if chunk is None else chunk
+    if chunk < 1:
+        raise ValueError(f"chunk={chunk}; expected 1 or more images")
+    chosen = None if label is None else as_labels(label, image)
+    parts = []
+    for first in range(0, len(image), chunk):
+        some = slice(first, first + chunk)
+        parts.append(_part(logits_fn, image[some], None if chosen is None else chosen[some], first))
+    margin, norm = (torch.cat(values) for values in zip(*parts, strict=True))
+    return MarginGradient(margin, norm)
+
+
+def _part(
+    logits_fn: Callable[[Tensor], Tensor],
+    image: Float[Tensor, " batch *shape"],
+    label: Int[Tensor, " batch"] | None,
+    first: int,
+) -> tuple[Float64[Tensor, " batch"], Float64[Tensor, " batch"]]:
+    """Return margin and gradient norm of the images from index ``first``."""
+    with torch.enable_grad():
+        leaf = image.detach().clone().requires_grad_()
+        logits = logits_fn(leaf)
+    value = logits.detach()
+    if value.ndim != 2 or value.shape[0] != len(image) or value.shape[1] < 2:
+        raise ValueError(f"logits_fn gave shape {tuple(value.shape)} for {len(image)} images")
+    _check_finite(torch.isfinite(value).all(dim=1), "logits_fn gave", first)
+    if label is not None and bool(((label < 0) | (label >= value.shape[1])).any()):
+        raise ValueError(f"label holds classes outside 0 to {value.shape[1] - 1}, the classes of logits_fn")
+    own = (value.argmax(dim=1) if label is None else label)[:, None]
+    other = value.scatter(1, own, -torch.inf).argmax(dim=1, keepdim=True)
+    margin = (value.gather(1, own).double() - value.gather(1, other).double())[:, 0]
+    gradient = None
+    if logits.requires_grad:
+        seed = torch.zeros_like(value).scatter_(1, own, 1.0).scatter_(1, other, -1.0)
+        (gradient,) = torch.autograd.grad(logits, leaf, seed, allow_unused=True)
+    if gradient is None:
+        return margin, torch.zeros_like(margin)
+    norm = torch.linalg.vector_norm(gradient.flatten(start_dim=1), dim=1, dtype=torch.float64)
+    _check_finite(torch.isfinite(norm), "the margin's gradient is", first)
+    return margin, norm
+
+
+def _check_finite(finite: Tensor, what: str, first: int) -> None:
+    if not bool(finite.all()):
+        bad = first + int(torch.nonzero(~finite)[0])
+        raise ValueError(f"{what} NaN or infinity for image {bad}")
+
+
+def margin_gradient_norm(
+    logits_fn: Callable[[Tensor], Tensor],
+    image: Float[Tensor, " batch *shape"],
+    *,
+    label: Int[Tensor, " batch"] | None = None,
+    chunk: int | None = None,
+) -> Float64[Tensor, " batch"]:
+    """Return the norm alone of :func:`margin_gradient`, which has the parameters."""
+    return margin_gradient(logits_fn, image, label=label, chunk=chunk).norm
+
+
+class LipschitzEstimate(NamedTuple):
+    """Margin gradients of a set of images, summarised.
+
+    Attributes
+    ----------
+    images
+        How many.
+    mean, maximum
+        Of the gradient norms of all images, zeros included, in logits per unit of input.
+    zero_gradients
+        Images at which the gradient is exactly zero.
+    mean_distance
+        Mean first-order distance, margin / norm, over the images whose gradient is not zero, in units of
+        input; None where there are none.
+    """
+
+    images: int
+    mean: float
+    maximum: float
+    zero_gradients: int
+    mean_distance: float | None
+
+
+def lipschitz_estimate(
+    logits_fn: Callable[[Tensor], Tensor],
+    image: Float[Tensor, " batch *shape"],
+    *,
+    label: Int[Tensor, " batch"] | None = None,
+    chunk: int | None = None,
+) -> LipschitzEstimate:
+    r"""Estimate from below how steep a classifier's margin is, from a set of images.
+
+    The parameters, and what is refused, are those of :func:`margin_gradient`.
+
+    Notes
+    -----
+    The Lipschitz constant of a margin is the supremum of its gradient norm over the whole input space; the
+    maximum over some images can only be smaller, and says nothing about the points between them. It is an
+    estimate, not a certificate. Since :math:`\lVert\nabla(f_a - f_b)\rVert \le \sqrt2 L` where :math:`L` is
+    the Lipschitz constant of the logits, ``maximum`` over :math:`\sqrt2` bounds :math:`L` from below too.
+    Logits scaled by c scale the norms by c and leave the distance.
+    """
+    found = margin_gradient(logits_fn, image, label=label, chunk=chunk)
+    steep = found.norm > 0
+    count = int(steep.sum())
+    return LipschitzEstimate(
+        images=len(image),
+        mean=float(found.norm.mean()),
+        maximum=float(found.norm.max()),
+        zero_gradients=len(image) - count,
+        mean_distance=float(found.distance[steep].mean()) if count else None,
+    )
