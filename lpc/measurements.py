@@ -17,6 +17,7 @@ from lpc.evaluation import (
     calibration,
     collapse,
     information,
+    lipschitz,
     misclassification,
     neural_collapse,
     reliability,
@@ -27,6 +28,8 @@ from lpc.latents import Latents, collect
 
 ATTACKED_IMAGES = 100
 """Test images that DeepFool attacks, as in LPC Table 2."""
+RELEASED_STEP_FLOOR = 1e-4
+"""What the 2024 release adds to the length of each of DeepFool's steps."""
 SHRINKAGE = 0.1
 """Shrinkage of the second Mahalanobis column, for classes with fewer points than the latent has nodes."""
 
@@ -193,11 +196,18 @@ def attacked_images(images: ImageSet) -> Tensor:
 
 
 def _attack(measured: Measured, model: Classifier, images: ImageSet, correct: Tensor) -> None:
-    """Attack a fixed sample with DeepFool and add relative norms: all, correct alone, in pixel units."""
+    """Attack a fixed sample with DeepFool and add relative norms: all, correct alone, fooled alone, in pixel
+    units, with the release's step floor; and how steep the logit margin is at the same images.
+    """
     chosen = attacked_images(images)
     inputs = images.normalised(chosen).double()
     copy = model.double()
-    result = robustness.deepfool(lambda batch: copy(batch).logits, inputs)
+
+    def logits(batch: Tensor) -> Tensor:
+        return copy(batch).logits
+
+    result = robustness.deepfool(logits, inputs)
+    floored = robustness.deepfool(logits, inputs, step_floor=RELEASED_STEP_FLOOR).perturbation
     ratio = torch.as_tensor(robustness.relative_perturbation(result.perturbation, inputs))
     sd = torch.tensor(images.sd, device=inputs.device).reshape(-1, 1, 1)
     mean = torch.tensor(images.mean, device=inputs.device).reshape(-1, 1, 1)
@@ -205,8 +215,17 @@ def _attack(measured: Measured, model: Classifier, images: ImageSet, correct: Te
     right = correct[chosen]
     measured.add(["deepfool_relative_norm"], lambda: float(ratio.mean()))
     measured.add(["deepfool_relative_norm_correct"], lambda: float(ratio[right].mean()))
+    measured.add(["deepfool_relative_norm_fooled"], lambda: float(ratio[result.fooled].mean()))
+    measured.add(
+        ["deepfool_step_floor_relative_norm"],
+        lambda: float(torch.as_tensor(robustness.relative_perturbation(floored, inputs)).mean()),
+    )
     measured.add(["deepfool_median"], lambda: float(ratio.median()))
     measured.add(["deepfool_relative_norm_pixel"], lambda: float(pixel.mean()))
     measured.add(["deepfool_unfooled"], lambda: int((~result.fooled).sum()))
     measured.add(["deepfool_images"], lambda: len(chosen))
+    measured.add(
+        ["margin_gradient_mean", "margin_gradient_max"],
+        lambda: lipschitz.lipschitz_estimate(logits, inputs)[1:3],
+    )
     model.float()
