@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from lpc.arrays import EPSILON, Array, ArrayT, as_points, centre, like
+from lpc.evaluation.mixture_climb import Rows, at_floor, climb, settle
 
-_LOG_2PI = math.log(2 * math.pi)
-_BLOCK_ENTRIES = 1 << 20  # values climbed together, so that the temporaries stay within tens of MiB
-_COARSE, _TOLERANCE = 1e-7, 1e-10  # nats a point, gained by a cycle of three steps
-_AT_FLOOR = 1e-6  # how near the smallest log sd counts as there
-_CYCLES = 1000
-_LONGEST_STRIDE = 64.0
-_LARGEST_SHRINKAGE = 1.0  # of a log sd, beyond what two plain steps did
+_BLOCK_ENTRIES = 1 << 20  # values climbed together: 8 MiB, and a few times that in all
+_CHUNK_ENTRIES = 1 << 16  # values prepared together, so that the temporaries stay in cache
+_COARSE, _TOLERANCE = 1e-10, 1e-16  # nats a point that the next step promises
+_SINGLE, _RUNS, _ENDS = 512, 128, 64  # fewer points stay single; runs of groups; single points at the ends
+_MARGIN, _SAME = 0.02, 1e-8  # nats a point below the best coarse top: still climbed in full; one and the same
 _SMALLEST_SHARE = 0.01
+_WORST = -1e300  # better than nothing, worse than any likelihood
 
 
 class Bimodal(NamedTuple):
@@ -49,7 +50,7 @@ class Bimodal(NamedTuple):
     dropped_starts: Array
 
 
-def fit_bimodal(latent: Float[ArrayT, "points width"]) -> Bimodal:
+def fit_bimodal(latent: Float[ArrayT, "points width"], *, reg_covar: float = 0.0) -> Bimodal:
     r"""Fit a mixture of two Gaussians to each dimension by maximum likelihood.
 
     Parameters
@@ -87,141 +88,173 @@ def fit_bimodal(latent: Float[ArrayT, "points width"]) -> Bimodal:
     points = as_points(latent)
     if points.shape[0] < 2:
         raise ValueError(f"latent has {points.shape[0]} point; a mixture of two needs 2 or more")
+    if not (math.isfinite(reg_covar) and reg_covar >= 0):
+        raise ValueError(f"reg_covar is {reg_covar}; expected 0 or more")
     columns = max(1, _BLOCK_ENTRIES // points.shape[0])
-    parts = [_fit_block(block) for block in points.split(columns, dim=1)]
+    parts = [_fit_block(block, reg_covar) for block in points.split(columns, dim=1)]
     return Bimodal(*(like(torch.cat(field), latent) for field in zip(*parts, strict=True)))
 
 
-def _fit_block(points: Float64[Tensor, "points width"]) -> tuple[Tensor, ...]:
-    total, width = points.shape
+class _Prepared(NamedTuple):
+    """Dimensions as rows: sorted, centred, divided by their sd; in groups; and where to start from."""
+
+    location: Tensor
+    scale: Tensor
+    floor: Tensor
+    x: Tensor
+    mean: Tensor
+    within: Tensor
+    share: Tensor
+    starts: Tensor
+
+
+def _prepared(points: Float64[Tensor, "points width"], reg_covar: float) -> _Prepared:
     location = points.mean(dim=0)
     location = location + (points - location).mean(dim=0)
-    x = centre(points).T.contiguous().sort(dim=1).values
+    x = _ascending(centre(points).T.contiguous())
     rounding = 8 * EPSILON * points.abs().amax(dim=0)
     constant = x.abs().amax(dim=1) <= rounding
     scale = torch.where(constant, 1.0, x.square().mean(dim=1).sqrt())
     x = torch.where(constant[:, None], 0.0, x / scale[:, None])
     floor = (rounding / scale).clamp(min=8 * EPSILON)
+    if reg_covar > 0:  # below every sd that occurs
+        floor = torch.minimum(floor, 0.5 * math.sqrt(reg_covar) / scale).clamp(min=1e-100)
+    groups = _grouped(x)
+    return _Prepared(location, scale, floor, x, *groups, _starts(x, *groups, floor))
 
-    best = torch.full((width,), -math.inf, dtype=torch.float64, device=x.device)
-    theta = torch.zeros((5, width), dtype=torch.float64, device=x.device)
-    dropped = torch.zeros(width, dtype=torch.int64, device=x.device)
-    for member in _starts(x):
-        found, likelihood, _ = _climb(x, _maximise(x, member, 1 - member, floor), floor, _COARSE)
-        flat, spurious = _collapsed(found, floor, total)
-        dropped += spurious
-        likelihood = torch.where(flat, math.inf, likelihood)
-        likelihood = torch.where(spurious, -1e300, likelihood)  # better than nothing, worse than any other
-        better = likelihood > best
-        best = torch.where(better, likelihood, best)
-        theta = torch.where(better, found, theta)
-    found, likelihood, converged = _climb(x, theta, floor, _TOLERANCE)
-    spurious = _collapsed(found, floor, total)[1]
-    converged &= ~spurious
-    theta, best = torch.where(spurious, theta, found), torch.where(spurious, best, likelihood)
 
-    weight = torch.stack([torch.sigmoid(-theta[0]), torch.sigmoid(theta[0])], dim=1)
-    mean, sd = theta[1:3].T, theta[3:].T.exp()
-    sd = torch.where(sd <= floor[:, None] * (1 + _AT_FLOOR), 0.0, sd)
+def _fit_block(points: Float64[Tensor, "points width"], reg_covar: float) -> tuple[Tensor, ...]:
+    total, width = points.shape
+    size = max(1, _CHUNK_ENTRIES // total)
+    chunks = [_prepared(chunk, reg_covar) for chunk in points.split(size, dim=1)]
+    block = _Prepared(*(torch.cat(field) for field in zip(*chunks, strict=True)))
+    added = reg_covar / block.scale.square()
+    groups = Rows(block.mean, block.within + added[:, None], block.share, block.floor)
+    index = torch.arange(width, device=points.device)
+    count = block.starts.shape[1]
+    dead = math.log(total / 1e-6)
+    theta, height, _ = climb(
+        groups, index.repeat_interleave(count), block.starts.flatten(0, 1), tolerance=_COARSE, dead=dead
+    )
+
+    def ranked(index: Tensor, theta: Tensor, height: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the height by which mixtures are compared, and where an outlier is all a component has."""
+        if reg_covar > 0:
+            return height, torch.zeros_like(height, dtype=torch.bool)
+        flat, spurious = _collapsed(block.floor[index], theta, total)
+        height = torch.where(flat, math.inf, height)
+        return torch.where(spurious, _WORST, height), spurious
+
+    height, spurious = ranked(index.repeat_interleave(count), theta, height)
+    dropped = spurious.view(width, count).sum(dim=1)
+    height, order = height.view(width, count).sort(dim=1, descending=True, stable=True)
+    theta = theta.view(width, count, 5).gather(1, order[:, :, None].expand(-1, -1, 5))
+
+    rows = Rows(block.x, None, None, block.floor)
+    best = torch.full_like(block.scale, -math.inf)
+    result, converged = theta[:, 0].clone(), torch.zeros_like(best, dtype=torch.bool)
+    for k in range(count):
+        rival = height[:, k] >= height[:, 0] - _MARGIN
+        if k > 0:
+            rival &= height[:, k - 1] - height[:, k] > _SAME
+        some = (rival | (best <= _WORST)).nonzero()[:, 0]
+        if some.numel() == 0:
+            continue
+        if reg_covar > 0:
+            found, reached, done = settle(rows, some, theta[some, k], added)
+        else:
+            found, reached, done = climb(rows, some, theta[some, k], tolerance=_TOLERANCE, dead=dead)
+        reached, spurious = ranked(some, found, reached)
+        dropped[some] += spurious & (height[some, k] > _WORST)
+        better = reached > best[some]
+        where = some[better]
+        result[where], best[where], converged[where] = found[better], reached[better], done[better]
+
+    weight = torch.stack([torch.sigmoid(-result[:, 0]), torch.sigmoid(result[:, 0])], dim=1)
+    mean, sd = result[:, 1:3], result[:, 3:].exp()
+    if reg_covar == 0:
+        sd = torch.where(at_floor(block.floor, result), 0.0, sd)
     degenerate = (sd == 0).any(dim=1)
-    best = torch.where(degenerate, math.inf, best - scale.log())
+    best = torch.where(degenerate, math.inf, best - block.scale.log())
     order = mean.argsort(dim=1, stable=True)
     mean, sd, weight = (value.gather(1, order) for value in (mean, sd, weight))
-    mean = mean * scale[:, None] + location[:, None]
-    return weight, mean, sd * scale[:, None], best, converged | degenerate, degenerate, dropped
+    mean = mean * block.scale[:, None] + block.location[:, None]
+    sd = sd * block.scale[:, None]
+    return weight, mean, sd, best, converged | degenerate, degenerate, dropped
 
 
-def _collapsed(theta: Tensor, floor: Tensor, total: int) -> tuple[Tensor, Tensor]:
-    """Return where a component has shrunk to one value, and where it then holds too few points to count."""
-    flat = theta[3:] <= floor.log() + _AT_FLOOR
-    share = torch.stack([torch.sigmoid(-theta[0]), torch.sigmoid(theta[0])])
-    enough = share * total >= max(2.0, _SMALLEST_SHARE * total) - 1e-6
-    return flat.any(dim=0), flat.any(dim=0) & ~(flat & enough).any(dim=0)
+def _ascending(x: Float64[Tensor, "width points"]) -> Float64[Tensor, "width points"]:
+    """Return each row sorted; on a CPU by numpy, which takes a thirtieth of the time of torch."""
+    if x.device.type == "cpu":
+        return torch.from_numpy(np.sort(x.numpy(), axis=1))
+    return x.sort(dim=1).values
 
 
-def _starts(x: Float64[Tensor, "width points"]) -> list[Float64[Tensor, "width points"]]:
-    """Return hard memberships of the first component; ``x`` is sorted along the points."""
-    total = x.shape[1]
-    position = torch.arange(1, total, device=x.device)  # the size of the lower part
-    lower = x.cumsum(dim=1)[:, :-1]
-    between = lower.square() / position + (x.sum(dim=1, keepdim=True) - lower).square() / (total - position)
-    rank = torch.arange(total, device=x.device)
-    starts = [
-        (rank <= between.argmax(dim=1, keepdim=True)),
-        (rank < total // 2).expand_as(x),
-    ]
-    distance = (x - x[:, total // 2, None]).abs()
-    starts.append(distance <= distance.kthvalue((total + 1) // 2, dim=1, keepdim=True).values)
-    return [member.to(torch.float64) for member in starts]
+def _grouped(x: Float64[Tensor, "width points"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean, variance within and share of the points of a few hundred groups of neighbours.
 
-
-def _maximise(x: Tensor, first: Tensor, second: Tensor, floor: Tensor) -> Float64[Tensor, "5 width"]:
-    """Return logit of the second weight, two means and two log sds that fit the memberships."""
-    parts = []
-    for member in (first, second):
-        count = member.sum(dim=1).clamp(min=1e-12)
-        mean = (member * x).sum(dim=1) / count
-        variance = (member * (x - mean[:, None]).square()).sum(dim=1) / count
-        parts.append((count, mean, torch.maximum(variance.sqrt(), floor).log()))
-    (count1, mean1, log_sd1), (count2, mean2, log_sd2) = parts
-    return torch.stack([(count2 / count1).log(), mean1, mean2, log_sd1, log_sd2])
-
-
-def log_densities(
-    x: Float64[Tensor, "width points"], theta: Float64[Tensor, "5 width"]
-) -> Float64[Tensor, "2 width points"]:
-    """Return the log of weight times density of each component at each point."""
-    logit, mean1, mean2, log_sd1, log_sd2 = theta[:, :, None]
-    first = torch.nn.functional.logsigmoid(-logit) - log_sd1 - 0.5 * ((x - mean1) / log_sd1.exp()).square()
-    second = torch.nn.functional.logsigmoid(logit) - log_sd2 - 0.5 * ((x - mean2) / log_sd2.exp()).square()
-    return torch.stack([first, second]) - 0.5 * _LOG_2PI
-
-
-def _step(x: Tensor, theta: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean log-likelihood at ``theta`` and the parameters after one step from there."""
-    first, second = log_densities(x, theta)
-    # One exponential serves both memberships and the likelihood, and cannot overflow.
-    smaller = torch.exp(-(second - first).abs())
-    larger_share = 1 / (1 + smaller)
-    smaller_share = smaller * larger_share
-    likelihood = (torch.maximum(first, second) + smaller.log1p()).mean(dim=1)
-    ahead = second > first
-    member1 = torch.where(ahead, smaller_share, larger_share)
-    member2 = torch.where(ahead, larger_share, smaller_share)
-    return likelihood, _maximise(x, member1, member2, floor)
-
-
-def _climb(
-    x: Float64[Tensor, "width points"],
-    theta: Float64[Tensor, "5 width"],
-    floor: Float64[Tensor, " width"],
-    tolerance: float,
-) -> tuple[Float64[Tensor, "5 width"], Float64[Tensor, " width"], Bool[Tensor, " width"]]:
-    """Return the parameters at the top of the likelihood, the likelihood, and whether it converged."""
+    Runs of equally many points, each split at its largest gap, so that no group spans two spikes. The ends,
+    where outliers are, stay single points; so do all points where they are few. ``x`` is sorted.
+    """
     width, total = x.shape
-    result, converged = theta.clone(), torch.zeros(width, dtype=torch.bool, device=x.device)
-    reached = torch.full((width,), -math.inf, dtype=torch.float64, device=x.device)
-    active: Int64[Tensor, " active"] = torch.arange(width, device=x.device)
-    dead = math.log(total / 1e-6)
-    for _ in range(_CYCLES):
-        start = result[:, active]
-        likelihood, one = _step(x, start, floor)
-        stop = likelihood - reached[active] < tolerance
-        stop |= (start[3:] <= floor.log() + _AT_FLOOR).any(dim=0)
-        reached[active], converged[active] = likelihood, stop
-        _, two = _step(x, one, floor)
-        forward, bend = one - start, two - 2 * one + start
-        length = bend.norm(dim=0)
-        stride = torch.where(length > 0, forward.norm(dim=0) / length, 1.0).clamp(1.0, _LONGEST_STRIDE)
-        leap = start + 2 * stride * forward + stride.square() * bend
-        leap[3:] = torch.maximum(leap[3:], two[3:] - _LARGEST_SHRINKAGE)  # no leaping into a singularity
-        height, three = _step(x, leap, floor)
-        after = torch.where(height >= likelihood, three, two)
-        stop |= (after[0].abs() > dead) | ~torch.isfinite(after).all(dim=0)
-        result[:, active] = torch.where(stop, start, after)
-        keep = ~stop
-        if not bool(keep.all()):
-            active, x, floor = active[keep], x[keep], floor[keep]
-        if active.numel() == 0:
-            break
-    return result, reached, converged
+    if total <= _SINGLE:
+        return x, torch.zeros_like(x), torch.full_like(x, 1 / total)
+    size = (total - _ENDS) // _RUNS
+    low = (total - size * _RUNS) // 2
+    high = low + size * _RUNS
+    run = x[:, low:high].reshape(width, _RUNS, size)
+    origin = run[:, :, :1]
+    rank = torch.arange(size, device=x.device)
+    upper = (rank > run.diff(dim=2).argmax(dim=2, keepdim=True)).to(x.dtype)
+    parts = []
+    for member in (1 - upper, upper):
+        count = member.sum(dim=2)
+        mean = ((run - origin) * member).sum(dim=2) / count
+        within = ((run - origin - mean[:, :, None]).square() * member).sum(dim=2) / count
+        parts.append((origin[:, :, 0] + mean, within, count / total))
+    mean, within, share = (torch.stack(pair, dim=2).flatten(1) for pair in zip(*parts, strict=True))
+    ends = ((x, mean), (torch.zeros_like(x), within), (torch.full_like(x, 1 / total), share))
+    return tuple(torch.cat([end[:, :low], value, end[:, high:]], dim=1) for end, value in ends)
+
+
+def _starts(
+    x: Float64[Tensor, "width points"],
+    mean: Float64[Tensor, "width groups"],
+    within: Float64[Tensor, "width groups"],
+    share: Float64[Tensor, "width groups"],
+    floor: Float64[Tensor, " width"],
+) -> Float64[Tensor, "width 3 5"]:
+    """Return the parameters that fit three splits: 2-means, the median, and inner against outer half."""
+    total = x.shape[1]
+    below, lower = share.cumsum(dim=1), (share * mean).cumsum(dim=1)
+    whole = lower[:, -1:]
+    between = (lower - whole * below).square()[:, :-1] / (below * (1 - below))[:, :-1]
+    rank = torch.arange(mean.shape[1], device=x.device)
+    middle, half = x[:, total // 2, None], (total + 1) // 2
+    reach = torch.maximum(middle - x[:, : total - half + 1], x[:, half - 1 :] - middle).amin(dim=1)
+    splits = [
+        rank <= between.argmax(dim=1, keepdim=True),
+        below <= (total // 2 + 0.5) / total,
+        (mean - middle).abs() <= reach[:, None],
+    ]
+    starts = []
+    for split in splits:
+        logit, means, log_sds = [], [], []
+        for member in (split, ~split):
+            part = member * share
+            count = part.sum(dim=1).clamp(min=1e-12)
+            average = (part * mean).sum(dim=1) / count
+            variance = (part * ((mean - average[:, None]).square() + within)).sum(dim=1) / count
+            logit.append(count.log())
+            means.append(average)
+            log_sds.append(torch.maximum(variance.sqrt(), floor).log())
+        starts.append(torch.stack([logit[1] - logit[0], *means, *log_sds], dim=1))
+    return torch.stack(starts, dim=1)
+
+
+def _collapsed(floor: Tensor, theta: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """Return where a component has shrunk to one value, and where it then holds too few points to count."""
+    flat = at_floor(floor, theta)
+    share = torch.stack([torch.sigmoid(-theta[:, 0]), torch.sigmoid(theta[:, 0])], dim=1)
+    enough = share * total >= max(2.0, _SMALLEST_SHARE * total) - 1e-6
+    return flat.any(dim=1), flat.any(dim=1) & ~(flat & enough).any(dim=1)
