@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Integer
+from torch.nn.functional import one_hot
 
 from lpc.arrays import Array, as_float64, as_labels
 
@@ -82,9 +83,8 @@ def expected_calibration_error(
     confidence = share.amax(dim=1).clamp(max=1.0)
     gap = (share.argmax(dim=1) == target).double() - confidence
     edges = torch.arange(1, bins, dtype=torch.float64, device=share.device) / bins
-    index = torch.bucketize(confidence, edges)
-    total = torch.bincount(index, weights=gap, minlength=bins).abs()
+    member = one_hot(torch.bucketize(confidence, edges), bins).double()
+    total = (member.T @ gap).abs()
     if norm == "max":
-        count = torch.bincount(index, minlength=bins)
-        return float((total / count.clamp(min=1)).max())
+        return float((total / member.sum(dim=0).clamp(min=1)).max())
     return float(total.sum()) / len(gap)

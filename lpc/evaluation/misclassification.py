@@ -13,8 +13,8 @@ from lpc.arrays import Array, ArrayT, Convention, as_flags, as_float64, check_co
 
 
 def _checked(confidence: Array, correct: Array) -> tuple[Float64[Tensor, " points"], Bool[Tensor, " points"]]:
-    """Return both as tensors; ValueError where no metric of this file is defined."""
-    score = as_float64(confidence, name="confidence", dims=1)
+    """Return both as tensors on the CPU; ValueError where no metric of this file is defined."""
+    score = as_float64(confidence, name="confidence", dims=1).cpu()
     right = as_flags(correct, score, name="correct")
     positive, negative = int(right.sum()), int((~right).sum())
     if positive == 0 or negative == 0:
@@ -32,7 +32,7 @@ def _accepted(
 ) -> tuple[Int64[np.ndarray, " thresholds"], Int64[np.ndarray, " thresholds"]]:
     """Return how many positives and negatives are at or above each distinct score, highest score first."""
     value, index = torch.unique(score, return_inverse=True)
-    counts = [torch.bincount(index[kind], minlength=len(value)).cpu() for kind in (positive, ~positive)]
+    counts = [torch.bincount(index[kind], minlength=len(value)) for kind in (positive, ~positive)]
     above, false = (count.flip(0).cumsum(0).numpy() for count in counts)
     return above, false
 
@@ -205,15 +205,17 @@ def risk_coverage_curve(
     El-Yaniv and Wiener 2010; Geifman and El-Yaniv 2017.
     """
     score, right = _checked(confidence, correct)
-    k = torch.arange(1, len(score) + 1, dtype=torch.float64, device=score.device)
-    return RiskCoverage(like(k / len(score), confidence), like(_risk(score, right), confidence))
+    coverage = torch.arange(1, len(score) + 1, dtype=torch.float64) / len(score)
+    device = confidence.device if isinstance(confidence, Tensor) else "cpu"
+    risk = _risk(score, right).to(device)
+    return RiskCoverage(like(coverage.to(device), confidence), like(risk, confidence))
 
 
 def _risk(score: Float64[Tensor, " points"], right: Bool[Tensor, " points"]) -> Float64[Tensor, " points"]:
     _, index, count = torch.unique(score, return_inverse=True, return_counts=True)
     wrong = torch.bincount(index[~right], minlength=len(count)).double() / count
     wrong = torch.repeat_interleave(wrong, count).flip(0).cumsum(0)
-    return wrong / torch.arange(1, len(score) + 1, dtype=torch.float64, device=score.device)
+    return wrong / torch.arange(1, len(score) + 1, dtype=torch.float64)
 
 
 class RiskCoverageArea(NamedTuple):
