@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -99,29 +99,35 @@ def looped_mixtures(latent: np.ndarray, *, tolerance: float) -> np.ndarray:
     return np.array(scores)
 
 
+def class_gaussians(latent: np.ndarray, label: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Return the mean and the maximum-likelihood covariance of every class."""
+    parts = {value: latent[label == value] for value in np.unique(label).tolist()}
+    return {value: (part.mean(axis=0), np.cov(part.T, bias=True)) for value, part in parts.items()}
+
+
 def looped_mahalanobis(
-    train: np.ndarray, train_label: np.ndarray, points: np.ndarray, decision: np.ndarray, *, every: bool
+    gaussian: Mapping[int, tuple[np.ndarray, np.ndarray]],
+    points: np.ndarray,
+    decision: np.ndarray,
+    *,
+    every: bool,
 ) -> np.ndarray:
     """Return each point's Mahalanobis distance to its class, one ``scipy.spatial.distance`` call a point.
 
     Parameters
     ----------
-    train, train_label
-        (train, width) and (train,): the Gaussian of a class is fitted on its points.
+    gaussian
+        Mean and covariance of each class.
     points, decision
         (points, width) and the class of each.
     every
         Whether the covariance is inverted anew for every point, instead of once a class.
     """
-    mean, covariance, inverse = {}, {}, {}
-    for value in np.unique(decision).tolist():
-        own = train[train_label == value]
-        mean[value], covariance[value] = own.mean(axis=0), np.cov(own.T, bias=True)
-        inverse[value] = np.linalg.inv(covariance[value])
-    result = [
-        mahalanobis(point, mean[value], np.linalg.inv(covariance[value]) if every else inverse[value])
-        for point, value in zip(points, decision.tolist(), strict=True)
-    ]
+    inverse = {} if every else {value: np.linalg.inv(sigma) for value, (_, sigma) in gaussian.items()}
+    result = []
+    for point, value in zip(points, decision.tolist(), strict=True):
+        mean, sigma = gaussian[value]
+        result.append(mahalanobis(point, mean, np.linalg.inv(sigma) if every else inverse[value]))
     return np.array(result)
 
 
