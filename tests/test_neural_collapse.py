@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from lpc.arrays import BLOCK
 from lpc.evaluation.neural_collapse import neural_collapse
 
 
@@ -47,6 +48,19 @@ def test_against_the_definitions(rng, convention, classes, width):
         assert getattr(result, name) == pytest.approx(value, rel=1e-9), name
     assert result.nc3 is None
     assert result.nc4 is None
+
+
+@pytest.mark.parametrize("convention", ["paper", "released"])
+def test_more_points_than_are_worked_on_at_once(rng, convention):
+    latent, label = sample(rng, 4, 5, points=2 * BLOCK + 7)
+    order = np.argsort(label)  # the blocks hold different classes
+    weight = rng.standard_normal((4, 5))
+    result = neural_collapse(latent[order], label[order], convention=convention, classifier_weight=weight)
+    for name, value in reference(latent, label, convention).items():
+        assert getattr(result, name) == pytest.approx(value, rel=1e-9), name
+    means = np.stack([latent[label == c].mean(axis=0) for c in range(4)])
+    nearest = ((latent[:, None] - means) ** 2).sum(axis=2).argmin(axis=1)
+    assert result.nc4 == ((latent @ weight.T).argmax(axis=1) != nearest).mean()
 
 
 def test_conventions_differ_on_unbalanced_classes(rng):

@@ -1,0 +1,238 @@
+import builtins
+import importlib
+import json
+import multiprocessing
+import pickle
+import sys
+from datetime import timedelta
+
+import pytest
+import torch
+from torch import distributed
+from torchmetrics import MeanMetric, MetricCollection
+
+from lpc.evaluation.class_moments import ClassMoments
+from lpc.evaluation.neural_collapse import neural_collapse
+from lpc.evaluation.neural_collapse_metric import NeuralCollapseMetric
+
+MEASURES = (
+    "nc1",
+    "nc1_per_node",
+    "nc1_per_rank",
+    "trace_ratio",
+    "equinorm",
+    "equiangularity",
+    "max_angle",
+    "nc3",
+)
+
+
+def sample(points=300):
+    generator = torch.Generator().manual_seed(0)
+    label = torch.randint(0, 4, (points,), generator=generator)
+    noise = torch.randn(points, 6, generator=generator) * (1 + label[:, None])
+    return torch.randn(4, 6, generator=generator)[label] + 0.2 * noise + 3, label
+
+
+def weight():
+    return torch.arange(24.0).reshape(4, 6).cos()
+
+
+def metric(**options):
+    return NeuralCollapseMetric(classes=4, width=6, **options)
+
+
+def fed(latent, label, *, batch=50, **options):
+    result = metric(**options)
+    for part, index in zip(latent.split(batch), label.split(batch), strict=True):
+        result.update(part, index)
+    return result
+
+
+def assert_same(value, expected, *, rel=1e-12):
+    for name in MEASURES:
+        target = getattr(expected, name)
+        if target is None:
+            assert name not in value
+        else:
+            assert float(value[name]) == pytest.approx(target, rel=rel), name
+
+
+@pytest.mark.parametrize("convention", ["paper", "released"])
+def test_equals_the_one_shot_measures(convention):
+    latent, label = sample()
+    value = fed(latent, label, convention=convention, classifier_weight=weight).compute()
+    assert set(value) == set(MEASURES)
+    assert_same(value, neural_collapse(latent, label, convention=convention, classifier_weight=weight()))
+    assert_same(fed(latent, label).compute(), neural_collapse(latent, label))
+
+
+def test_reset_forgets_and_forward_measures_its_batch():
+    latent, label = sample()
+    one = fed(latent * 2, label.flip(0))
+    one.reset()
+    for part, index in zip(latent.split(60), label.split(60), strict=True):
+        assert_same(one(part, index), neural_collapse(part, index))
+    assert_same(one.compute(), neural_collapse(latent, label))
+
+
+def test_a_refused_batch_loses_nothing():
+    latent, label = sample()
+    one = fed(latent, label)
+    bad = latent[:5].clone()
+    bad[2, 3] = float("nan")
+    for add in (one.update, one.forward):
+        with pytest.raises(ValueError, match="NaN"):
+            add(bad, label[:5])
+        with pytest.raises(ValueError, match="labels go from 4 to 4"):
+            add(latent[:1], torch.tensor([4]))
+    with pytest.raises(ValueError, match="one class"):
+        one(latent[:1], label[:1])
+    assert one.moments().points == 300
+    assert_same(one.compute(), neural_collapse(latent, label))
+
+
+def test_merging_states():
+    latent, label = sample()
+    one, other, third = (fed(latent[p], label[p]) for p in (slice(0, 90), slice(90, 100), slice(100, 300)))
+    assert_same(one.compute(), neural_collapse(latent[:90], label[:90]))
+    one.merge_state(other)
+    one.merge_state(third.metric_state)
+    assert_same(one.compute(), neural_collapse(latent, label))
+    fresh = metric()
+    fresh.merge_state(one)
+    assert_same(fresh.compute(), neural_collapse(latent, label))
+    with pytest.raises(ValueError, match="dict of count, origin, offset, scatter"):
+        one.merge_state({"count": label})
+    with pytest.raises(ValueError, match="incoming_state is a MeanMetric"):
+        one.merge_state(MeanMetric())
+    with pytest.raises(ValueError, match="convention: cannot merge 'released' into 'paper'"):
+        one.merge_state(metric(convention="released"))
+
+
+def test_states_stay_float64():
+    latent, label = sample()
+    one = fed(latent, label)
+    before = [state.clone() for state in one.moments().sums]
+    one.half().to(torch.float16).set_dtype(torch.bfloat16).float()
+    assert all(torch.equal(old, new) for old, new in zip(before, one.moments().sums, strict=True))
+    assert one.scatter.dtype == torch.float64
+    one.update(latent, label)
+    assert one.compute()["nc1"].dtype == torch.float64
+    one.reset()
+    assert one.scatter.dtype == torch.float64
+    assert fed(latent, label).to("meta").scatter.device.type == "meta"
+
+
+def test_in_a_collection_that_shares_states():
+    latent, label = sample()
+    collection = MetricCollection(
+        {
+            "paper": metric(),
+            "released": metric(convention="released"),
+            "duality": metric(classifier_weight=weight),
+        },
+        prefix="train/",
+    )
+    for _ in range(2):
+        for part, index in zip(latent.split(50), label.split(50), strict=True):
+            collection.update(part, index)
+        value = collection.compute()
+        expected = neural_collapse(latent, label)
+        assert float(value["train/paper_nc1"]) == pytest.approx(expected.nc1, rel=1e-12)
+        released = neural_collapse(latent, label, convention="released")
+        assert float(value["train/released_nc1"]) == pytest.approx(released.nc1, rel=1e-12)
+        duality = neural_collapse(latent, label, classifier_weight=weight()).nc3
+        assert float(value["train/duality_nc3"]) == pytest.approx(duality, rel=1e-12)
+        collection.reset()
+    assert_same(MetricCollection(metric())(latent, label), neural_collapse(latent, label))
+
+
+def test_pickled_cloned_and_saved():
+    latent, label = sample()
+    one = fed(latent, label, classifier_weight=weight)
+    expected = neural_collapse(latent, label, classifier_weight=weight())
+    for copy in (pickle.loads(pickle.dumps(one)), one.clone()):
+        assert_same(copy.compute(), expected)
+    one.persistent(True)
+    loaded = metric(classifier_weight=weight)
+    loaded.load_state_dict(one.state_dict())
+    loaded.update(latent, label)
+    twice = neural_collapse(latent.repeat(2, 1), label.repeat(2), classifier_weight=weight())
+    assert_same(loaded.compute(), twice)
+
+
+def test_moments_give_nc4_in_a_second_pass():
+    latent, label = sample()
+    moments = fed(latent, label).moments()
+    wrong = sum(moments.disagreements(part, classifier_weight=weight()) for part in latent.split(70))
+    expected = neural_collapse(latent, label, classifier_weight=weight())
+    assert wrong / moments.points == expected.nc4
+    assert isinstance(moments, ClassMoments)
+
+
+def work(rank, folder):
+    """One of two processes; the first has the points of classes 0 to 2, the second the rest in one batch."""
+    distributed.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/rendezvous",
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=120),
+    )
+    latent, label = sample()
+    own = (label < 3) if rank == 0 else (label == 3)
+    values = []
+    for convention in ("paper", "released"):
+        one = fed(latent[own], label[own], batch=40 if rank == 0 else 300, convention=convention)
+        values.append({name: float(value) for name, value in one.compute().items()})
+        assert one.moments().points == int(own.sum())  # its own again
+        one.update(latent[own], label[own])
+        values.append({name: float(value) for name, value in one.compute().items()})
+    one.sync()
+    assert one.moments().points == 2 * len(label)
+    with pytest.raises(ValueError, match="unsync"):
+        one.update(latent, label)
+    one.unsync()
+    (folder / f"{rank}.json").write_text(json.dumps(values))
+    distributed.destroy_process_group()
+
+
+def test_two_processes_give_the_value_of_one(tmp_path):
+    other = multiprocessing.get_context("spawn").Process(target=work, args=(1, tmp_path))
+    other.start()
+    work(0, tmp_path)
+    other.join()
+    assert other.exitcode == 0
+    latent, label = sample()
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert first == second
+    for value, convention, times in zip(
+        first, ("paper", "paper", "released", "released"), (1, 2, 1, 2), strict=True
+    ):
+        assert_same(
+            value, neural_collapse(latent.repeat(times, 1), label.repeat(times), convention=convention)
+        )
+
+
+def test_arguments_out_of_range():
+    with pytest.raises(ValueError, match="dist_sync_on_step"):
+        metric(dist_sync_on_step=True)
+    with pytest.raises(ValueError, match="no function that returns weights"):
+        metric(classifier_weight=torch.nn.Linear(6, 4))
+    with pytest.raises(ValueError, match="need 3355443200 bytes"):
+        NeuralCollapseMetric(classes=100, width=2048, convention="released")
+
+
+def test_without_torchmetrics_the_import_says_what_to_install(monkeypatch):
+    original = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.split(".")[0] == "torchmetrics":
+            raise ModuleNotFoundError("No module named 'torchmetrics'", name="torchmetrics")
+        return original(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.delitem(sys.modules, "lpc.evaluation.neural_collapse_metric")
+    with pytest.raises(ImportError, match=r"pip install 'torchmetrics>=1.6'"):
+        importlib.import_module("lpc.evaluation.neural_collapse_metric")
