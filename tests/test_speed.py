@@ -12,7 +12,7 @@ from scipy.stats import multivariate_normal
 
 from experiments import baselines, speed, speed_cases, speed_growth
 from experiments.speed import NOT_SLOWER, Comparison, ResultsDiffer, compare, interleave, verdict
-from experiments.speed_sizes import SIZES, size
+from experiments.speed_sizes import SIZES, points_of, size
 
 SMOKE = SIZES["smoke"]
 ON_CPU = [name for name in speed_cases.FAMILIES if name != "gpu"]
@@ -136,6 +136,13 @@ def test_every_case_runs_and_agrees_and_a_wrong_factor_does_not(family):
         wrong = replace(case, ours=lambda case=case: (1 + 3 * case.tolerance) * np.asarray(case.ours()))
         with pytest.raises(ResultsDiffer, match=case.against.split(",")[0]):
             speed.table([wrong], repeats=1, limit=1)
+
+
+def test_what_expanded_squares_give_for_collapsed_classes_is_refused():
+    value = points_of(300, 16, 1e-7)
+    exact = baselines.tree_distance(value, k=10, norm="l2", workers=1)
+    with pytest.raises(ResultsDiffer):
+        compare(lambda: baselines.brute_distance(value, k=10), lambda: exact, repeats=1, tolerance=1e-6)
 
 
 def test_the_cases_for_a_gpu_agree_on_the_cpu_too():
