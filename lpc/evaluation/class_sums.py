@@ -58,7 +58,7 @@ def with_points(
     if len(result.scatter) == 1:
         result.scatter[0].addmm_(deviation.T, deviation)
     else:
-        parts = deviation[index.argsort()].split(count.tolist())
+        parts = deviation[index.argsort(stable=True)].split(count.tolist())
         for scatter, part in zip(result.scatter, parts, strict=True):
             scatter.addmm_(part.T, part)
     return result
