@@ -96,9 +96,12 @@ def _around(
     points: Float64[Tensor, "points width"], scale: float, centre: Float64[Tensor, "groups width"]
 ) -> tuple[Clusters, Int64[Tensor, " groups"]]:
     """Group points by their nearest centre; return the groups, and the farthest point of each."""
+    # Filled in place: small results kept between large blocks would leave holes in memory.
+    apart, index = points.new_empty(len(points)), points.new_empty(len(points), dtype=torch.int64)
     rows = max(1, _BLOCK_ENTRIES // points.shape[1])
-    nearest = [_distance(block / scale, centre).min(dim=1) for block in points.split(rows)]
-    apart, index = (torch.cat(part) for part in zip(*nearest, strict=True))
+    for start in range(0, len(points), rows):
+        block = slice(start, start + rows)
+        apart[block], index[block] = _distance(points[block] / scale, centre).min(dim=1)
     size = torch.bincount(index, minlength=len(centre))
     member = index.argsort(stable=True).split(size.tolist())
     kept = [own for own in member if len(own)]

@@ -206,22 +206,22 @@ def _kth_among(
     plain = points.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
     left = [torch.float32, torch.float64] if plain else [torch.float64]
     frame: _Frame | None = None
-    result: list[Tensor] = []
-    for some in rows.split(_rows(points, len(among))):
+    result = points.new_empty(len(rows))  # filled in place: small pieces would leave holes in memory
+    size = _rows(points, len(among))
+    for start in range(0, len(rows), size):
         decided = None
         while decided is None and left:
             if frame is None:
                 frame = _frame(points, among, found.centre[own], scale, left[0])
-            decided = _kth_in_frame(points, some, among, frame, k)
+            decided = _kth_in_frame(points, rows[start : start + size], among, frame, k)
             if decided is None:  # too many in doubt: nor would the blocks that follow be better
                 left, frame = left[1:], None
         if decided is None:
-            rest = points[rows[sum(map(len, result)) :]] / scale
             direct = _kth_by_tree if points.device.type == "cpu" else _kth_of_pairs
-            result.append(direct(rest, points[among] / scale, k, "l2"))
+            result[start:] = direct(points[rows[start:]] / scale, points[among] / scale, k, "l2")
             break
-        result.append(decided)
-    return torch.cat(result)
+        result[start : start + size] = decided
+    return result
 
 
 def _kth_in_frame(
@@ -268,9 +268,8 @@ def _direct(
     points: Float64[Tensor, "points width"], left: Tensor, right: Tensor, scale: float
 ) -> Float64[Tensor, " pairs"]:
     """Return the Euclidean distances of pairs of points over a scale, from direct differences."""
-    size = _rows(points, points.shape[1])
-    parts = [
-        torch.linalg.vector_norm((points[one] - points[other]) / scale, dim=1)
-        for one, other in zip(left.split(size), right.split(size), strict=True)
-    ]
-    return torch.cat(parts)
+    result, size = points.new_empty(len(left)), _rows(points, points.shape[1])
+    for start in range(0, len(left), size):
+        pair = slice(start, start + size)
+        result[pair] = torch.linalg.vector_norm((points[left[pair]] - points[right[pair]]) / scale, dim=1)
+    return result

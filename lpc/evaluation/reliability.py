@@ -198,7 +198,7 @@ def mahalanobis_confidence(
 
     Notes
     -----
-    :math:`-\sqrt{(z-\mu_c)^	op \Sigma_c^{-1} (z-\mu_c)}` with :math:`\Sigma_c` the maximum-likelihood
+    :math:`-\sqrt{(z-\mu_c)^\top \Sigma_c^{-1} (z-\mu_c)}` with :math:`\Sigma_c` the maximum-likelihood
     covariance (divided by :math:`n_c`). Each dimension is first standardised: less its mean, over its
     population sd, over all training points. For the paper that changes the result only through the
     shrinkage. A covariance is singular where a pivot of the Cholesky factor of its correlations is at or
