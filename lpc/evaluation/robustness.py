@@ -101,9 +101,10 @@ def deepfool(
     :math:`x_{i+1} = x_0 + (1 + \eta)\sum_{j\le i} r_j` with :math:`\eta` the overshoot. The decision is the
     predicted label, right or wrong. Nothing is clipped.
 
-    A step costs one forward pass, one backward pass for each of the other candidates, and one forward pass
-    that looks whether the decision changed. The last is not shared with the next step's: its graph would
-    hold the images that are done as well, whose backward passes cost more than the forward pass saves.
+    A step costs one forward pass (the first also gives the decision), one backward pass for each of the
+    other candidates, and one forward pass that looks whether the decision changed. The last is not shared
+    with the next step: its graph would hold the images that are done as well, whose backward passes cost
+    more than the forward pass saves.
 
     References
     ----------
@@ -125,72 +126,77 @@ def deepfool(
         raise ValueError(f"chunk={chunk}; expected 1 or more images")
     image = image.detach()
     count, device = len(image), image.device
-    candidate = _candidates(logits_fn, image, candidates, chunk)
     total = torch.zeros_like(image)
     iterations = torch.zeros(count, dtype=torch.int64, device=device)
     status = torch.full_like(iterations, Status.OUT_OF_STEPS)
     active, entered = iterations[:0], 0
+    candidate = active.reshape(0, 0)
     while True:
         entering = torch.arange(entered, min(entered + chunk - len(active), count), device=device)
-        active, entered = torch.cat([active, entering]), entered + len(entering)
+        active = torch.cat([active, entering])
         if len(active) == 0:
             break
-        start, sum_before = image[active], total[active]
-        step, outcome = _step(logits_fn, start + (1 + overshoot) * sum_before, candidate[active], step_floor)
+        start, before = image[active], total[active]
+        with torch.enable_grad():
+            leaf = (start + (1 + overshoot) * before).requires_grad_()
+            logits = logits_fn(leaf)
+        if len(entering) > 0:
+            new = _candidates(logits, len(active), entering, candidates)
+            candidate = torch.cat([candidate.reshape(-1, new.shape[1]), new])
+            entered += len(entering)
+        step, outcome = _step(logits, leaf, candidate, step_floor)
         moved = outcome == Status.OUT_OF_STEPS
-        total[active] = sum_before + step
+        total[active] = before + step
         iterations[active] += moved
         with torch.no_grad():
-            after = logits_fn(start + (1 + overshoot) * (sum_before + step))
-        changed = torch.where(after.argmax(dim=1) != candidate[active, 0], Status.FOOLED, outcome)
+            after = logits_fn(start + (1 + overshoot) * (before + step))
+        changed = torch.where(after.argmax(dim=1) != candidate[:, 0], Status.FOOLED, outcome)
         changed = torch.where(torch.isfinite(after).all(dim=1), changed, Status.NOT_FINITE)
         outcome = torch.where(moved, changed, outcome)
         status[active] = outcome
-        active = active[(outcome == Status.OUT_OF_STEPS) & (iterations[active] < max_iter)]
+        on = torch.nonzero((outcome == Status.OUT_OF_STEPS) & (iterations[active] < max_iter))[:, 0]
+        active, candidate = active[on], candidate[on]
     return DeepFool((1 + overshoot) * total, status == Status.FOOLED, iterations, status)
 
 
 def _candidates(
-    logits_fn: Callable[[Tensor], Tensor], image: Float[Tensor, " batch *shape"], candidates: int, chunk: int
-) -> Int64[Tensor, "batch candidates"]:
-    """Return the classes of the highest logits, in descending order: the decision comes first."""
-    with torch.no_grad():
-        parts = [logits_fn(part) for part in image.split(chunk)]
-    for part, logits in zip(image.split(chunk), parts, strict=True):
-        if logits.ndim != 2 or logits.shape[0] != part.shape[0] or logits.shape[1] < 2:
-            raise ValueError(f"logits_fn gave shape {tuple(logits.shape)} for {part.shape[0]} images")
-    logits = torch.cat(parts)
+    logits: Tensor, images: int, entering: Int64[Tensor, " entering"], candidates: int
+) -> Int64[Tensor, "entering candidates"]:
+    """Return the entering images' classes of the highest logits, in descending order: the decision first.
+
+    Of ``images`` rows of logits, those of the entering images are the last.
+    """
+    if logits.ndim != 2 or logits.shape[0] != images or logits.shape[1] < 2:
+        raise ValueError(f"logits_fn gave shape {tuple(logits.shape)} for {images} images")
+    logits = logits.detach()[images - len(entering) :]
     finite = torch.isfinite(logits).all(dim=1)
     if not bool(finite.all()):
-        raise ValueError(f"logits_fn gave NaN or infinity for image {int(torch.nonzero(~finite)[0])}")
+        raise ValueError(f"logits_fn gave NaN or infinity for image {int(entering[~finite][0])}")
     decision = logits.argmax(dim=1, keepdim=True)
     order = logits.scatter(1, decision, torch.inf).argsort(dim=1, descending=True, stable=True)
     return order[:, :candidates]
 
 
 def _step(
-    logits_fn: Callable[[Tensor], Tensor],
-    image: Float[Tensor, " batch *shape"],
+    logits: Float[Tensor, "batch classes"],
+    leaf: Float[Tensor, " batch *shape"],
     candidate: Int64[Tensor, "batch candidates"],
     step_floor: float,
 ) -> tuple[Float[Tensor, " batch *shape"], Int64[Tensor, " batch"]]:
     """Return each image's step to the nearest linearised boundary, and why there is none (a zero step)."""
-    with torch.enable_grad():
-        leaf = image.requires_grad_()
-        logits = logits_fn(leaf)
     direction = _directions(logits, leaf, candidate).flatten(start_dim=2)
     value = logits.detach().gather(1, candidate)
     gap = (value[:, 1:] - value[:, :1]).abs().T
     length = torch.linalg.vector_norm(direction, dim=2, dtype=torch.float64)
     finite = torch.isfinite(length + gap).all(dim=0)
     nearest, index = torch.where(length > 0, gap / length, torch.inf).min(dim=0)
-    there = nearest < torch.finfo(image.dtype).max ** 0.5
+    there = nearest < torch.finfo(leaf.dtype).max ** 0.5
     outcome = torch.where(there, Status.OUT_OF_STEPS, Status.NO_GRADIENT)
     outcome = torch.where(finite, outcome, Status.NOT_FINITE)
-    row = torch.arange(len(image), device=image.device)
+    row = torch.arange(len(leaf), device=leaf.device)
     unit = direction[index, row] / length[index, row, None]  # float64, as the lengths
     step = torch.where((outcome == Status.OUT_OF_STEPS)[:, None], (nearest + step_floor)[:, None] * unit, 0.0)
-    return step.to(image.dtype).reshape(image.shape), outcome
+    return step.to(leaf.dtype).reshape(leaf.shape), outcome
 
 
 def _directions(
