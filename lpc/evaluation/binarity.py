@@ -45,7 +45,7 @@ class Binarity(NamedTuple):
         How many dimensions are left out, because a component is one repeated value: their log-likelihood
         and mu are infinite.
     unconverged
-        How many of the averaged dimensions stopped climbing before they reached the top.
+        How many of the averaged dimensions stopped before their fit converged.
     """
 
     log_likelihood: float
@@ -56,7 +56,11 @@ class Binarity(NamedTuple):
 
 
 def binarity(
-    latent: Float[Array, "points width"], *, standardise: bool = False, convention: Convention = "paper"
+    latent: Float[Array, "points width"],
+    *,
+    standardise: bool = False,
+    convention: Convention = "paper",
+    reg_covar: float = 0.0,
 ) -> Binarity:
     r"""Return how well two Gaussians describe each dimension of the latents.
 
@@ -69,16 +73,22 @@ def binarity(
         log-likelihood and sigma follow the latents' scale; mu never does.
     convention
         Which log-likelihood. ``"paper"``: each point under the component responsible for it, without
-        mixture weights. ``"released"``: the mixture with its weights (scikit-learn's ``score``, but
-        nothing is added to variances).
+        mixture weights. ``"released"``: the mixture with its weights (scikit-learn's ``score``).
+    reg_covar
+        Added to the variances after every step of the fit, in squared units of the latents (of the
+        standardised values where ``standardise``), as by scikit-learn. Then no dimension is degenerate,
+        sigma is at least its root, and mu is bounded: in standardised values by 2 over its root.
 
     Raises
     ------
     ValueError
-        Invalid array, fewer than two points, or every dimension degenerate.
+        Invalid array, fewer than two points, a negative reg_covar, or every dimension degenerate.
 
     Notes
     -----
+    The 2024 release's numbers are ``standardise=True, convention="released", reg_covar=1e-6``, up to its
+    fit's tolerance and start.
+
     ``paper`` reads Eq. 25, which has one Gaussian "(1, 2)" and no weights, as
     :math:`\bar\ell = \frac1{NP}\sum_{n,i} \log\mathcal N(z_i^{(n)}|\mu_i^{(c)}, \sigma_i^{(c)2})` with c the
     component of the larger posterior (weights included) at :math:`z_i^{(n)}`. ``released``:
@@ -100,7 +110,7 @@ def binarity(
         sd = centred.square().mean(dim=0).sqrt()
         points = torch.where(constant, 0.0, centred / torch.where(constant, 1.0, sd))
     weight, mean, sd, log_likelihood, converged, degenerate, _ = (
-        torch.as_tensor(field) for field in fit_bimodal(points)
+        torch.as_tensor(field) for field in fit_bimodal(points, reg_covar=reg_covar)
     )
     kept = ~degenerate
     if not bool(kept.any()):

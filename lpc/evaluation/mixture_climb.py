@@ -12,7 +12,7 @@ from torch import Tensor
 from lpc.arrays import EPSILON
 
 _LOG_2PI = math.log(2 * math.pi)
-_CHUNK_ENTRIES = 1 << 16  # values surveyed at once: half a MiB, so that the temporaries stay in cache
+_CHUNK_ENTRIES = 1 << 14  # values surveyed at once, so that the temporaries stay in cache
 _PASSES = 500
 _AT_FLOOR = 1e-6  # how near the smallest log sd counts as there
 _FAR = 0.1  # steps of expectation-maximisation longer than this, in sds, are taken as they are
@@ -89,65 +89,82 @@ def survey(
     Where ``added`` is given, it is added to the variances by the step; slope and curvature are then those of
     the equations that the step leaves as they are, and the curvature is not symmetric.
     """
-    size = max(1, _CHUNK_ENTRIES // rows.x.shape[1])
-    parts = [_survey(rows, *chunk, added) for chunk in zip(index.split(size), theta.split(size), strict=True)]
-    return Survey(*(torch.cat(field) for field in zip(*parts, strict=True)))
-
-
-def _survey(rows: Rows, index: Tensor, theta: Tensor, added: Tensor | None) -> Survey:
-    x = rows.x[index]
     sd = theta[:, 3:].exp()
     log_weight = torch.nn.functional.logsigmoid(torch.stack([-theta[:, 0], theta[:, 0]], dim=1))
     height = log_weight - theta[:, 3:] - 0.5 * _LOG_2PI
-    u1, u2 = ((x - theta[:, 1 + k, None]) / sd[:, k, None] for k in (0, 1))
-    square1, square2 = u1.square(), u2.square()
-    if rows.within is not None:
-        within = rows.within[index]
-        square1, square2 = (
-            square + within / sd[:, k, None].square() for k, square in ((0, square1), (1, square2))
-        )
-    first, second = height[:, :1] - 0.5 * square1, height[:, 1:] - 0.5 * square2
-    odds = second - first
-    member1, member2 = torch.sigmoid(-odds), torch.sigmoid(odds)
-    density = torch.maximum(first, second) - torch.maximum(member1, member2).log()
-    both = member1 * member2
-    points = x.shape[1]
-    if rows.share is not None:
-        share = rows.share[index]
-        density, both, member1, member2 = (value * share for value in (density, both, member1, member2))
-        points = 1
-
-    def total(value: Tensor) -> Tensor:
-        return value.sum(dim=1) / points
-
-    part = torch.stack([total(member1), total(member2)], dim=1)
-    shift = torch.stack([total(member1 * u1), total(member2 * u2)], dim=1)
-    spread = torch.stack([total(member1 * square1), total(member2 * square2)], dim=1)
+    size = max(1, _CHUNK_ENTRIES // rows.x.shape[1])
+    chunks = (value.split(size) for value in (index, theta[:, 1:3], sd, height))
+    sums = torch.cat([_sums(rows, *chunk) for chunk in zip(*chunks, strict=True)])
+    part, shift, spread = sums[:, 1:3], sums[:, 3:5], sums[:, 5:7]
     extra = torch.zeros_like(sd) if added is None else added[index, None] / sd.square()
+
     count = part.clamp(min=_EMPTY)
     variance = (spread / count - (shift / count).square()).clamp(min=_NEAREST_SD**2) + extra
     new_sd = torch.maximum(sd * variance.sqrt(), rows.floor[index, None])
     logit = (count[:, 1:] / count[:, :1]).log()
     update = torch.cat([logit, theta[:, 1:3] + sd * shift / count, new_sd.log()], dim=1)
 
-    weight = log_weight.exp()
-    spread = spread + part * extra
+    weight, spread = log_weight.exp(), spread + part * extra
     slope = torch.cat([part[:, 1:] - weight[:, 1:], shift, spread - part], dim=1)
     known = torch.cat([weight[:, :1] * weight[:, 1:], part, 2 * spread], dim=1)
-    delta = [-u1, u2, 1 - square1, square2 - 1]
-    weighted = [both, *(both * value for value in delta)]
     missing = torch.empty((len(theta), 5, 5), dtype=theta.dtype, device=theta.device)
-    for i in range(5):
-        for j in range(i + 1):
-            missing[:, i, j] = total(weighted[i] if j == 0 else weighted[i] * delta[j - 1])
-            missing[:, j, i] = missing[:, i, j]
+    row, column = torch.tril_indices(5, 5, device=theta.device)
+    missing[:, row, column] = missing[:, column, row] = sums[:, 7:]
     missing[:, 3] -= extra[:, :1] * missing[:, 0]
     missing[:, 4] += extra[:, 1:] * missing[:, 0]
     curvature = torch.diag_embed(known) - missing
     for k in (0, 1):
         curvature[:, 1 + k, 3 + k] += 2 * shift[:, k]
         curvature[:, 3 + k, 1 + k] += 2 * shift[:, k]
-    return Survey(total(density), update, slope, curvature, known)
+    return Survey(sums[:, 0], update, slope, curvature, known)
+
+
+def _sums(
+    rows: Rows,
+    index: Int64[Tensor, " some"],
+    mean: Float64[Tensor, "some 2"],
+    sd: Float64[Tensor, "some 2"],
+    height: Float64[Tensor, "some 2"],
+) -> Float64[Tensor, "some 22"]:
+    """Return means over points of 22 values.
+
+    The log density; both memberships, alone, times u and times its square, where u is the distance from the
+    mean in sds; the product of the memberships times each product of two slopes of the log odds.
+    """
+    x = rows.x[index]
+    u1, u2 = ((x - mean[:, k, None]).div_(sd[:, k, None]) for k in (0, 1))
+    square1, square2 = u1.square(), u2.square()
+    if rows.within is not None:
+        within = rows.within[index]
+        square1 += within / sd[:, :1].square()
+        square2 += within / sd[:, 1:].square()
+    first, second = height[:, :1] - 0.5 * square1, height[:, 1:] - 0.5 * square2
+    density = torch.maximum(first, second)
+    odds = second.sub_(first)
+    member2, member1 = odds.sigmoid(), odds.neg_().sigmoid_()
+    density -= torch.maximum(member1, member2).log_()
+    both = member1 * member2
+    points = x.shape[1]
+    if rows.share is not None:
+        share, points = rows.share[index], 1
+        for value in (density, both, member1, member2):
+            value *= share
+    found = [
+        density,
+        member1,
+        member2,
+        member1 * u1,
+        member2 * u2,
+        member1 * square1,
+        member2 * square2,
+        both,
+    ]
+    found = [value.sum(dim=1) for value in found]
+    slopes = [u1.neg_(), u2, (1 - square1), square2.sub_(1)]
+    for i, left in enumerate(slopes):
+        weighted = both * left
+        found += [weighted.sum(dim=1), *((weighted * right).sum(dim=1) for right in slopes[: i + 1])]
+    return torch.stack(found, dim=1) / points
 
 
 def at_floor(
