@@ -173,6 +173,8 @@ class Case:
         As in :func:`compare`.
     target
         The least ratio aimed at; None: none.
+    patience
+        How many times the usual limit this case may take.
     """
 
     what: str
@@ -182,6 +184,7 @@ class Case:
     tolerance: float
     share: float = 1.0
     target: float | None = None
+    patience: float = 1.0
 
 
 def verdict(found: Comparison, target: float | None) -> str:
@@ -216,14 +219,14 @@ def table(cases: Iterable[Case], *, repeats: int, limit: float, device: str = "c
             continue
         options = {"tolerance": case.tolerance, "share": case.share, "repeats": repeats}
         try:
-            found = compare(case.ours, case.theirs, **options, limit=limit, device=device)
+            found = compare(case.ours, case.theirs, **options, limit=case.patience * limit, device=device)
         except ResultsDiffer as error:
             raise ResultsDiffer(f"{case.what}, {case.against}: {error}") from None
         rows[case.what, case.against] = (
             number(1e3 * found.theirs),
             number(1e3 * found.ours),
             number(found.ratio),
-            f"{number(found.low)} to {number(found.high)}",
+            f"{number(found.low)} to {number(found.high)}" if found.pairs > 1 else MISSING,
             f"{found.pairs}{' (cold)' if found.cold else ''}",
             aim,
             verdict(found, case.target),

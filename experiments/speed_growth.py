@@ -21,12 +21,12 @@ from lpc.evaluation.neighbours import kth_distance
 GPU_SECONDS = 3.0
 """Aimed at for the entropy of 50,000 points x 512, k = 100, on a GPU."""
 PANELS = {
-    "points": "entropy: points N (64 dimensions)",
-    "width": "entropy: dimensions d",
-    "nodes": "mixtures: dimensions d",
-    "classes": "neural collapse: classes K",
+    "points": "entropy, 64 dimensions: points",
+    "width": "entropy: dimensions",
+    "nodes": "mixtures: dimensions",
+    "classes": "neural collapse: classes",
 }
-"""What grows -> the label of its axis."""
+"""What grows -> what its axis is called."""
 _BLOCK_ENTRIES = {"cpu": 1 << 20}  # of a block of the product
 
 
@@ -35,12 +35,12 @@ def growing(of: Size) -> Iterator[tuple[str, int, Case]]:
     for total in of.growth_points:
         yield "points", total, entropy_case(points_of(total, 64), k=min(of.k, total // 4))
     for width in of.growth_widths:
-        value = points_of(of.chebyshev_points, width)
+        value = points_of(of.growth_total, width)
         yield "width", width, entropy_case(value, k=min(of.k, len(value) // 4))
     for width in of.growth_nodes:
-        yield "nodes", width, mixture_case(of.joint_points, width, sampled=2)
+        yield "nodes", width, mixture_case(of.growth_total, width, sampled=2)
     for classes in of.growth_classes:
-        yield "classes", classes, collapse_case(of.collapse_points // 4, of.width, classes)
+        yield "classes", classes, collapse_case(2 * of.growth_total, of.width, classes)
 
 
 def growth(of: Size) -> pd.DataFrame:

@@ -37,6 +37,8 @@ class Size:
         For DeepFool.
     classes
         For neural collapse.
+    growth_total
+        Points where the figure has something else on its axis.
     growth_points, growth_widths, growth_nodes, growth_classes
         Along the axes of the figure.
     """
@@ -49,7 +51,7 @@ class Size:
     k: int = 100
     narrow_points: int = 5000
     chebyshev_points: int = 1000
-    joint_points: int = 2000
+    joint_points: int = 1000
     collapse_points: int = 20_000
     gpu_points: int = 50_000
     widths: tuple[int, ...] = (8, 64, 512, 2048)
@@ -58,6 +60,7 @@ class Size:
     judged: int = 2000
     images: int = 200
     classes: tuple[int, ...] = (10, 100)
+    growth_total: int = 2000
     growth_points: tuple[int, ...] = (500, 1000, 2000, 4000, 8000)
     growth_widths: tuple[int, ...] = (8, 32, 128, 512, 2048)
     growth_nodes: tuple[int, ...] = (8, 32, 128, 512)
@@ -83,12 +86,13 @@ SIZES: Mapping[str, Size] = {
         judged=60,
         images=6,
         classes=(4, 8),
+        growth_total=120,
         growth_points=(60, 120),
         growth_widths=(4, 16),
         growth_nodes=(2, 4),
         growth_classes=(4, 8),
     ),
-    "laptop": Size(repeats=5, limit=8.0),
+    "laptop": Size(repeats=5, limit=4.0),
     "full": Size(
         repeats=9,
         limit=300.0,
