@@ -55,11 +55,17 @@ def readings_table(readings: pd.DataFrame, numbers: Sequence[int]) -> pd.DataFra
         rows[str(quantity), MISSING, "here"] = first["here"].apply(mean_sd).to_dict()
         for (line, switch), alike in same.groupby(["line", "switch"], sort=False):
             rows[str(quantity), str(line), str(switch)] = {
-                str(name): f"{number(group['switched'].mean())} ({effect(group['effect'], str(quantity))})"
+                str(name): _switched(group, str(quantity))
                 for name, group in alike.groupby("architecture", sort=False)
             }
     index = pd.MultiIndex.from_tuples(list(rows), names=["quantity", "line", "switch"])
-    return pd.DataFrame(list(rows.values()), index=index)
+    return pd.DataFrame(list(rows.values()), index=index).fillna(MISSING)
+
+
+def _switched(group: pd.DataFrame, quantity: str) -> str:
+    if group["switched"].isna().all():
+        return MISSING
+    return f"{number(group['switched'].mean())} ({effect(group['effect'], quantity)})"
 
 
 def reasons(readings: pd.DataFrame, numbers: Sequence[int]) -> list[str]:

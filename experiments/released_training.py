@@ -91,8 +91,14 @@ SWITCHES: Mapping[str, Switch] = {
 """Lines 5, 6, 7 and 18 need no training: see :func:`selections`, and the runs that there are."""
 
 
+def _at_the_end(spec: RunSpec) -> RunSpec:
+    return replace(spec, train=replace(spec.train, record_every=spec.train.epochs))
+
+
 def switched(study: Study) -> dict[tuple[str, int, str], RunSpec]:
     """Return the specs to train, by architecture, seed and switch, each at its selected learning rate.
+
+    Their metrics are recorded after the last epoch alone, which saves most of the measuring.
 
     Parameters
     ----------
@@ -101,7 +107,7 @@ def switched(study: Study) -> dict[tuple[str, int, str], RunSpec]:
     """
     pairs = study.selected[["architecture", "seed"]].itertuples(index=False)
     return {
-        (str(name), int(seed), switch): SWITCHES[switch].change(study.spec(str(name), int(seed)))
+        (str(name), int(seed), switch): _at_the_end(SWITCHES[switch].change(study.spec(str(name), int(seed))))
         for name, seed in pairs
         for switch in TRAINED.get(str(name), ())
     }

@@ -117,10 +117,10 @@ def test_mixtures_as_released_are_scikit_learns():
     for node in z.T:
         column = ((node - node.mean()) / node.std())[:, None]
         fit = GaussianMixture(2, random_state=0).fit(column)
-        sds = np.sqrt(np.ravel(fit.covariances_))
+        sds = np.sqrt(np.asarray(fit.covariances_).ravel())
         likelihood.append(fit.score(column))
         sigma.append(sds.mean())
-        mu.append(abs(np.diff(np.ravel(fit.means_))[0]) / sds.mean())
+        mu.append(abs(np.diff(np.asarray(fit.means_).ravel())[0]) / sds.mean())
     assert found["ℓ̄", ALL][1] == pytest.approx(np.mean(likelihood), abs=1e-4)
     assert found["σ̄", ALL][1] == pytest.approx(np.mean(sigma), rel=1e-4)
     assert found["μ̄", ALL][1] == pytest.approx(np.mean(mu), rel=1e-4)
@@ -264,6 +264,9 @@ def test_the_extra_runs_are_trained_once(evidence, monkeypatch):
     assert set(trained["status"]) == {"finished"} and trained["test_accuracy"].notna().all()
     extra = sum(len(switches) for switches in TRAINED.values()) * len(runs.profile.seeds)
     assert (trained["switch"] != HERE).sum() == extra and trained["key"].is_unique
+    for (name, seed, switch), spec in released_training.switched(runs).items():
+        ended = replace(spec, train=replace(spec.train, record_every=runs.profile.train.record_every))
+        assert ended == SWITCHES[switch].change(runs.spec(name, seed))
     base = trained[(trained["switch"] == HERE) & (trained["architecture"] == "IB")].set_index("seed")
     own = runs.selected[runs.selected["architecture"] == "IB"].set_index("seed")
     assert base["trace_ratio"].tolist() == own["trace_ratio"].tolist()
