@@ -177,4 +177,4 @@ def selections(study: Study) -> pd.DataFrame:
         "validation_few": select(few).set_index(pair)["on_test"],
         "test_few": few.groupby(pair, sort=False)["on_test"].max(),
     }
-    return pd.DataFrame(parts).reset_index()
+    return pd.DataFrame(parts).reindex(parts["test"].index).reset_index()

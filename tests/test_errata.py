@@ -284,6 +284,7 @@ def test_selection_on_test_is_the_best_of_the_rates(evidence, monkeypatch):
         share = float((logits.argmax(dim=1) == images.label).double().mean())
         right[spec.architecture, spec.seed, spec.train.learning_rate] = share
     found = evidence.selections.set_index(pair)
+    assert found.index.get_level_values(0).drop_duplicates().tolist() == list(NAMES)
     own = runs.selected.set_index(pair)["test_accuracy"]
     assert found["validation"].to_dict() == pytest.approx(own.to_dict())
     few, every = runs.profile.learning_rates[:1], runs.profile.learning_rates
