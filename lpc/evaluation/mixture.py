@@ -13,10 +13,10 @@ from torch import Tensor
 from lpc.arrays import EPSILON, Array, ArrayT, as_points, centre, like
 from lpc.evaluation.mixture_climb import Rows, at_floor, climb, settle
 
-_BLOCK_ENTRIES = 1 << 20  # values climbed together: 8 MiB, and a few times that in all
+_BLOCK_ENTRIES = 1 << 21  # values climbed together: 16 MiB, and a few times that in all
 _CHUNK_ENTRIES = 1 << 14  # values prepared together, so that the temporaries stay in cache
 _COARSE, _TOLERANCE = 1e-10, 1e-16  # nats a point that the next step promises
-_SINGLE, _RUNS, _ENDS = 512, 128, 64  # fewer points stay single; runs of groups; single points at the ends
+_SINGLE, _RUNS, _ENDS = 512, 64, 64  # fewer points stay single; runs of groups; single points at the ends
 _MARGIN, _SAME = 0.02, 1e-8  # nats a point below the best coarse top: still climbed in full; one and the same
 _SMALLEST_SHARE = 0.01
 _WORST = -1e300  # better than nothing, worse than any likelihood
