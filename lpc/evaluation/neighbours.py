@@ -234,15 +234,15 @@ def _kth_in_frame(
     r"""Return the k-th distances of a block, or None where rounding leaves too many pairs in doubt.
 
     With c points in the frame and u the unit rounding of its dtype, :math:`\lVert c_j\rVert^2 - 2 c_i c_j`
-    is off by less than :math:`b_i = 2 (P + 16) u (\lVert c_i\rVert + \max_j \lVert c_j\rVert)^2`. So a pair
+    is off by less than :math:`b_i = (P + 16) u (\lVert c_i\rVert + \max_j \lVert c_j\rVert)^2`. So a pair
     is nearer than the k-th distance where it lies more than :math:`2 b_i` below the k-th smallest value,
     farther where it lies more than that above, and in doubt between; those are measured directly.
     """
     own = frame.of(points[rows])
     rough = torch.addmm(frame.square, own, frame.relative.T, alpha=-2)
-    unit = torch.finfo(rough.dtype).eps
+    unit = torch.finfo(rough.dtype).eps / 2
     size = torch.linalg.vecdot(own, own).sqrt() + frame.square.max().sqrt()
-    margin = (4 * (points.shape[1] + 16) * unit * size.square())[:, None]
+    margin = (2 * (points.shape[1] + 16) * unit * size.square())[:, None]
     smallest = _smallest(rough, k + 1)  # the point itself is one of them
     limit = smallest.amax(dim=1, keepdim=True)
     row, column = torch.nonzero((rough - limit).abs_() <= margin, as_tuple=True)
