@@ -31,9 +31,13 @@ def banner(stamp: Mapping[str, Any]) -> str:
     name = stamp["parameters"].get("profile")
     if name is None:
         return ""
-    summary = PROFILES[name].summary if name in PROFILES else ""
     kind = "warning" if name == "smoke" else "note"
-    return f":::{{{kind}}}\nThe numbers on this page come from the profile *{name}*: {summary}.\n:::"
+    if "store" in stamp["parameters"]:
+        summary = PROFILES[name].summary if name in PROFILES else ""
+        text = f"The numbers on this page come from the profile *{name}*: {summary}."
+    else:
+        text = f"The sizes on this page are those of the profile *{name}*; no run was used."
+    return f":::{{{kind}}}\n{text}\n:::"
 
 
 def footer(stamp: Mapping[str, Any]) -> str:

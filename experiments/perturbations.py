@@ -12,6 +12,7 @@ from torch import Tensor
 
 from experiments.ablation import Study
 from lpc.data import ImageSet
+from lpc.evaluation.lipschitz import margin_gradient
 from lpc.evaluation.robustness import deepfool
 from lpc.measurements import attacked_images
 from lpc.runs import load_model
@@ -134,17 +135,6 @@ def margin(logits: Float[Tensor, "images classes"], decision: Tensor) -> Float[T
     return own - logits.scatter(1, decision[:, None], -torch.inf).amax(dim=1)
 
 
-def margin_gradient(
-    logits: Logits, image: Float[Tensor, "images channel row column"]
-) -> tuple[Float[Tensor, " images"], Float[Tensor, " images"]]:
-    """Return the logit margin at every image and the norm of its gradient with respect to the input."""
-    leaf = image.clone().requires_grad_()
-    value = logits(leaf)
-    gap = margin(value, value.argmax(dim=1))
-    (gradient,) = torch.autograd.grad(gap.sum(), leaf)
-    return gap.detach(), _norm(gradient)
-
-
 def _norm(value: Tensor) -> Tensor:
     return torch.linalg.vector_norm(value.flatten(start_dim=1), dim=1)
 
@@ -173,14 +163,14 @@ def bounds(study: Study, architectures: Sequence[str]) -> pd.DataFrame:
         networks = {name: attacked(study, name, int(seed)) for name in architectures}
         for name, network in networks.items():
             others = [other.perturbation for key, other in networks.items() if key != name]
-            gap, slope = margin_gradient(network.logits, network.image)
+            first_order = margin_gradient(network.logits, network.image).distance
             own = shortest(network, [network.perturbation])
             aside = shortest(network, [*others, stranger])
             rows.append(
                 {
                     "architecture": name,
                     "seed": int(seed),
-                    "first_order": float((gap / slope / _norm(network.image)).mean()),
+                    "first_order": float((first_order / _norm(network.image)).mean()),
                     "deepfool": float(network.length.mean()),
                     "own_line": float(own.mean()),
                     "shortest": float(torch.minimum(own, aside).mean()),

@@ -16,11 +16,6 @@ def image(*rows):
     return torch.tensor(rows, dtype=torch.float64).reshape(len(rows), 1, 1, 2)
 
 
-def test_margin_and_gradient_of_a_linear_network():
-    gap, size = perturbations.margin_gradient(linear, image((3.0, 4.0), (-1.0, 0.0)))
-    assert gap.tolist() == pytest.approx([12.0, 4.0]) and size.tolist() == pytest.approx([4.0, 4.0])
-
-
 def test_the_shortest_is_along_the_best_direction_and_never_longer_than_deepfools():
     start = image((3.0, 4.0), (3.0, 4.0))
     far = Attacked(linear, start, image((-6.0, 0.0), (-6.0, 0.0)))
