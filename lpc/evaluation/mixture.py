@@ -88,8 +88,8 @@ def fit_bimodal(latent: Float[ArrayT, "points width"], *, reg_covar: float = 0.0
     is dropped, and the dimension is degenerate only where no start is left.
 
     With ``reg_covar`` the steps no longer climb the likelihood. What is reported is their fixed point, where
-    each variance is the weighted mean square about its mean plus ``reg_covar``, found from the likelihood's
-    maximum under groups of that much variance within.
+    each variance is the weighted mean square about its mean plus ``reg_covar``, sought from where
+    the likelihood of points with that much variance within is highest.
 
     References
     ----------
@@ -166,7 +166,7 @@ def _fit_block(points: Float64[Tensor, "points width"], reg_covar: float) -> tup
     height, order = height.view(width, count).sort(dim=1, descending=True, stable=True)
     theta = theta.view(width, count, 5).gather(1, order[:, :, None].expand(-1, -1, 5))
 
-    rows = Rows(block.x, None, None, block.floor)
+    rows = Rows(block.x, block.added[:, None] if reg_covar > 0 else None, None, block.floor)
     margin = _MARGIN + (0.5 if reg_covar > 0 else 0.0)  # by how much variance within groups lowers a height
     best = torch.full_like(block.scale, -math.inf)
     result, converged = theta[:, 0].clone(), torch.zeros_like(best, dtype=torch.bool)
@@ -177,10 +177,9 @@ def _fit_block(points: Float64[Tensor, "points width"], reg_covar: float) -> tup
         some = (rival | (best <= _WORST)).nonzero()[:, 0]
         if some.numel() == 0:
             continue
+        found, reached, done = climb(rows, some, theta[some, k], tolerance=_TOLERANCE, dead=dead)
         if reg_covar > 0:
-            found, reached, done = settle(rows, some, theta[some, k], block.added)
-        else:
-            found, reached, done = climb(rows, some, theta[some, k], tolerance=_TOLERANCE, dead=dead)
+            found, reached, done = settle(rows._replace(within=None), some, found, block.added)
         reached, spurious = ranked(some, found, reached)
         dropped[some] += spurious & (height[some, k] > _WORST)
         better = reached > best[some]

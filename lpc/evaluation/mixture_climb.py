@@ -31,7 +31,7 @@ class Rows(NamedTuple):
     x
         Mean of each group, shape (rows, groups).
     within
-        Variance within each group, same shape; None where every group is one point.
+        Variance within each group, same shape or (rows, 1); None where every group is one point.
     share
         Share of the points that each group holds, same shape; None where every group is one point.
     floor
