@@ -110,7 +110,7 @@ def looped_mahalanobis(
     points: np.ndarray,
     decision: np.ndarray,
     *,
-    every: bool,
+    inverse: Mapping[int, np.ndarray] | None,
 ) -> np.ndarray:
     """Return each point's Mahalanobis distance to its class, one ``scipy.spatial.distance`` call a point.
 
@@ -120,15 +120,33 @@ def looped_mahalanobis(
         Mean and covariance of each class.
     points, decision
         (points, width) and the class of each.
-    every
-        Whether the covariance is inverted anew for every point, instead of once a class.
+    inverse
+        Of each class's covariance; None inverts anew for every point.
     """
-    inverse = {} if every else {value: np.linalg.inv(sigma) for value, (_, sigma) in gaussian.items()}
     result = []
     for point, value in zip(points, decision.tolist(), strict=True):
         mean, sigma = gaussian[value]
-        result.append(mahalanobis(point, mean, np.linalg.inv(sigma) if every else inverse[value]))
+        result.append(mahalanobis(point, mean, np.linalg.inv(sigma) if inverse is None else inverse[value]))
     return np.array(result)
+
+
+def inverses(gaussian: Mapping[int, tuple[np.ndarray, np.ndarray]]) -> dict[int, np.ndarray]:
+    """Return the inverse of each class's covariance."""
+    return {value: np.linalg.inv(sigma) for value, (_, sigma) in gaussian.items()}
+
+
+def mahalanobis_by_products(
+    gaussian: Mapping[int, tuple[np.ndarray, np.ndarray]],
+    points: np.ndarray,
+    decision: np.ndarray,
+    inverse: Mapping[int, np.ndarray],
+) -> np.ndarray:
+    """Return each point's Mahalanobis distance to its class, one NumPy product a class."""
+    result = np.empty(len(points))
+    for value, (mean, _) in gaussian.items():
+        away = points[decision == value] - mean
+        result[decision == value] = np.sqrt(((away @ inverse[value]) * away).sum(axis=1))
+    return result
 
 
 def plain_neural_collapse(latent: np.ndarray, label: np.ndarray) -> np.ndarray:

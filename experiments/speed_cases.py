@@ -19,7 +19,7 @@ from lpc.evaluation.information import knn_entropy, mutual_information
 from lpc.evaluation.mixture import fit_bimodal
 from lpc.evaluation.neighbours import kth_distance
 from lpc.evaluation.neural_collapse import neural_collapse
-from lpc.evaluation.reliability import mahalanobis_confidence
+from lpc.evaluation.reliability import ClassGaussians, mahalanobis_confidence
 from lpc.evaluation.robustness import deepfool
 
 _SPREADS = {"Gaussian": None, "10 classes of sd 1e-3": 1e-3, "10 classes of sd 1e-7": 1e-7}
@@ -144,35 +144,57 @@ def mixtures(of: Size, device: str = "cpu") -> Iterator[Case]:
 
 
 def mahalanobis(of: Size, device: str = "cpu") -> Iterator[Case]:
-    """Yield Mahalanobis distances of points to their classes, against one SciPy call a point."""
+    """Yield Mahalanobis distances of points to their classes: with fits given, and with the fits."""
     value = points_of(CLASSES * of.train + of.judged, of.width, 0.3)
     label = np.arange(len(value)) % CLASSES
     (train, points), (known, decision) = (np.split(part, [CLASSES * of.train]) for part in (value, label))
-    given = [_on(part, device) for part in (train, known, known, points, decision)]
-    few = max(CLASSES, of.judged // 40)
+    fit = [_on(part, device) for part in (train, known, known)]
+    given = [_on(part, device) for part in (points, decision)]
+    gaussians = ClassGaussians(*fit).fit(range(CLASSES))
     fitted = baselines.class_gaussians(train, known)
-    once = (
-        "scipy, inverse once a class",
-        of.judged,
-        lambda: baselines.looped_mahalanobis(
-            baselines.class_gaussians(train, known), points, decision, every=False
-        ),
+    inverse = baselines.inverses(fitted)
+    few = max(CLASSES, of.judged // 40)
+
+    def judged(count: int = of.judged) -> Tensor:
+        return -gaussians.confidence(*given)[:count]
+
+    def looped_with_fits() -> np.ndarray:
+        own = baselines.class_gaussians(train, known)
+        return baselines.looped_mahalanobis(own, points, decision, inverse=baselines.inverses(own))
+
+    what = f"{_shape(*points.shape)}, {CLASSES} classes"
+    options = {"tolerance": 1e-9}
+    yield Case(
+        what=f"{what}, fits given",
+        against="scipy, inverses given",
+        ours=judged,
+        theirs=lambda: baselines.looped_mahalanobis(fitted, points, decision, inverse=inverse),
+        target=15.0,
+        **options,
     )
-    every = (  # without the fits, which would be counted as often as the sample is scaled up
-        f"scipy, inverse every point, {few} of {of.judged:,} points, fits not counted",
-        few,
-        lambda: baselines.looped_mahalanobis(fitted, points[:few], decision[:few], every=True),
+    yield Case(
+        what=f"{what}, fits given",
+        against=f"scipy, inverse every point, {few} of {of.judged:,} points",
+        ours=lambda: judged(few),
+        theirs=lambda: baselines.looped_mahalanobis(fitted, points[:few], decision[:few], inverse=None),
+        share=few / of.judged,
+        target=15.0,
+        **options,
     )
-    for against, count, theirs in (once, every):
-        yield Case(
-            what=f"{_shape(*points.shape)}, {CLASSES} classes",
-            against=against,
-            ours=lambda count=count: -mahalanobis_confidence(*given)[:count],
-            theirs=theirs,
-            tolerance=1e-9,
-            share=count / of.judged,
-            target=15.0,
-        )
+    yield Case(
+        what=f"{what}, fits given",
+        against="numpy, one product a class",
+        ours=judged,
+        theirs=lambda: baselines.mahalanobis_by_products(fitted, points, decision, inverse),
+        **options,
+    )
+    yield Case(
+        what=f"{what}, with the fits",
+        against="scipy, inverse once a class",
+        ours=lambda: -mahalanobis_confidence(*fit, *given),
+        theirs=looped_with_fits,
+        **options,
+    )
 
 
 def digits_network(device: str = "cpu") -> tuple[torch.nn.Module, Tensor]:
