@@ -33,8 +33,8 @@ class Bimodal(NamedTuple):
         Shape (width,): mean over points of the log density of the mixture, in nats; infinity where
         degenerate.
     converged
-        Shape (width,): the next step promised less than 1e-16 nats a point; with ``reg_covar``, the equations
-        of the fixed point hold to 1e-10 sds. True where degenerate.
+        Shape (width,): the next step promised less than 1e-16 nats a point; with ``reg_covar``, what is left
+        of the equations of the fixed point, times Newton's next step, is below 1e-20. True where degenerate.
     degenerate
         Shape (width,): the likelihood has no maximum, because a component shrank to one repeated value.
     dropped_starts

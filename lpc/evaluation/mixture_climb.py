@@ -238,7 +238,8 @@ def settle(
     for left in range(_PASSES, -1, -1):
         unit = _unit(theta)
         rest = _rest(here)
-        done = rest < _SETTLED**2 + _rounding(theta, unit)
+        squared = (here.slope.square() / here.known.clamp(min=_EMPTY)).sum(dim=1)
+        done = torch.fmin(rest, squared) < _SETTLED**2 + _rounding(theta, unit)
         stop = done | (left == 0)
         if bool(stop.any()):
             where, keep = active[stop], ~stop
@@ -256,7 +257,7 @@ def settle(
         newton = stable & ~plain & (step.abs() < 1).all(dim=1)
         trial = torch.where(newton[:, None], theta + step * unit, here.update)
         there = survey(rows, index, trial, added)
-        plain = newton & (_rest(there) > rest / 4)
+        plain = newton & ~(_rest(there) < rest / 4)
         theta, here = _moved(~plain, trial, there, theta, here)
     return result, likelihood, converged
 
@@ -291,8 +292,9 @@ def _rounding(theta: Tensor, unit: Tensor) -> Tensor:
 
 
 def _rest(here: Survey) -> Tensor:
-    """Return the squared slope in units of the curvature under known memberships."""
-    return (here.slope.square() / here.known.clamp(min=_EMPTY)).sum(dim=1)
+    """Return the slope times the Newton step, by size: what is left, however stiff a direction is."""
+    step = torch.linalg.solve_ex(here.curvature, here.slope[:, :, None]).result[:, :, 0]
+    return (here.slope * step).sum(dim=1).abs()
 
 
 def _moved(moves: Tensor, trial: Tensor, there: Survey, theta: Tensor, here: Survey) -> tuple[Tensor, Survey]:
