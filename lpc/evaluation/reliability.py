@@ -28,13 +28,6 @@ RELEASED_SKIPS = 2
 """The release skips a class with this many well-classified points or fewer."""
 
 
-def _gram(points: Float64[Tensor, "points width"]) -> Float64[Tensor, "width width"]:
-    """Return the product of the transpose and the points: on the CPU NumPy's, which takes half the work."""
-    if points.device.type == "cpu":
-        return torch.from_numpy(points.numpy().T @ points.numpy())
-    return points.T @ points
-
-
 class Gaussian(NamedTuple):
     """Gaussian of one class, in standardised units.
 
@@ -145,7 +138,7 @@ class ClassGaussians:
         mean = member.mean(dim=0)
         mean = mean + (member - mean).mean(dim=0)
         deviation = member - mean
-        covariance = _gram(deviation) / count
+        covariance = deviation.T @ deviation / count
         diagonal = covariance.diagonal()
         if self.released:
             diagonal += RELEASED_RIDGE
