@@ -28,9 +28,9 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
-from experiments.ablation import study
+from experiments.ablation import declared, study
 from lpc.machine import default_workers, provenance
-from lpc.specs import unknown_name
+from lpc.specs import run_key, unknown_name
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "book"
@@ -135,10 +135,12 @@ def fingerprint(name: str, values: Mapping[str, Any], sources: Path = SOURCES) -
     for package in PACKAGES:
         digest.update(f"{package} {metadata.version(package)}".encode())
     digest.update(sys.version.encode())
-    if "store" in values:
-        for path in sorted((ROOT / str(values["store"])).glob("runs/*/*.json")):
-            state = path.stat()
-            digest.update(f"{path.parent.name} {path.name} {state.st_size} {state.st_mtime_ns}".encode())
+    for profile, seeds, store in _studies([values]):
+        for spec in declared(profile, seeds=seeds):
+            folder = ROOT / store / "runs" / run_key(spec)
+            for path in sorted(folder.glob("*.json")):
+                state = path.stat()
+                digest.update(f"{folder.name} {path.name} {state.st_size} {state.st_mtime_ns}".encode())
     return digest.hexdigest()
 
 

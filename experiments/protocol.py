@@ -121,63 +121,6 @@ def beside_appendix_c(study: Study) -> pd.DataFrame:
     return table.rename_axis("setting")
 
 
-def disagreements(study: Study) -> pd.DataFrame:
-    """Return where the paper and its released code disagree about training, and what is done here.
-
-    Parameters
-    ----------
-    study
-        Of the profile whose settings are shown.
-    """
-    train, chosen = study.profile.train, study.profile
-    reduction = {
-        "sum": "the paper's; penalty_reduction=mean is the release's",
-        "mean": "the release's; penalty_reduction=sum is the paper's",
-    }
-    rows = {
-        "penalty": (
-            "γ times the squared norm of z (Eq. 3)",
-            "γ times the mean over batch and nodes of z²: γ divided by the width",
-            reduction[train.penalty_reduction],
-        ),
-        "weight decay": ("0.5e-4", "5e-4", number(train.weight_decay, 1)),
-        "end of γ's growth": (
-            "up to γ's maximum",
-            "multiplied while below the maximum: the last value can exceed it by the factor",
-            "the paper's: never above the maximum",
-        ),
-        "first halving of the learning rate": (
-            "epoch 250 of 800",
-            "epoch 300",
-            f"the paper's: epoch {train.decay_start} of {train.epochs}",
-        ),
-        "learning-rate grid": (
-            "5 values from 1e-4, factor 2",
-            "2 values by default",
-            ", ".join(f"{rate:g}" for rate in chosen.learning_rates),
-        ),
-        "selection": (
-            "best on the validation set in the last epoch",
-            "best test accuracy in the last epoch; there is no validation set",
-            "the paper's; ties go to the lower validation cross-entropy",
-        ),
-        "experiments": ("5", "1 by default", f"{len(chosen.seeds)}"),
-        "dropout of NoPenDropout": (
-            "on the penultimate layer, before classification",
-            "on the logits",
-            "the paper's; dropout_site=logits is the release's",
-        ),
-        "L1 of NonLinPenL1": (
-            'L1 (1e-4) on the layer\'s weights; Appendix C once says "dropout"',
-            "absent; LinPenDropout in its place",
-            f"both: L1 of {train.l1:g}, and LinPenDropout as a row of its own",
-        ),
-    }
-    return pd.DataFrame.from_dict(
-        rows, orient="index", columns=["paper", "released code", "here"]
-    ).rename_axis("subject")
-
-
 def selected_rates(study: Study) -> pd.DataFrame:
     """Return the selected learning rate of every architecture and seed; missing where no run finished."""
     table = study.selected.pivot_table(

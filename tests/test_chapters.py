@@ -121,6 +121,20 @@ def test_a_stamp_cut_short_is_not_current(project):
     assert not chapters.is_current("index", values, project.sources, project.notebooks)
 
 
+def test_a_page_is_made_from_the_runs_it_declares_and_from_no_others(project, tmp_path):
+    values = {"profile": "smoke", "seeds": 1, "store": str(tmp_path / "runs")}
+    own = tmp_path / "runs" / "runs" / chapters.run_key(chapters.declared("smoke", seeds=1)[0])
+
+    def after(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.joinpath("result.json").write_text("{}")
+        return chapters.fingerprint("index", values, project.sources)
+
+    before = chapters.fingerprint("index", values, project.sources)
+    assert after(own.with_name("0" * 64)) == before
+    assert after(own) != before
+
+
 def test_kernels_do_not_depend_on_the_home_folder(project, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "missing" / "home"))
     (tmp_path / "missing").write_text("a file, so that nobody can make the folder")

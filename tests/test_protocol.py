@@ -8,7 +8,6 @@ from experiments.protocol import (
     PAPER_TRAIN,
     architectures,
     beside_appendix_c,
-    disagreements,
     health,
     selected_rates,
     widths,
@@ -86,11 +85,6 @@ def test_a_profile_stands_beside_the_paper(study):
     assert table.T["epochs"].tolist() == ["800", "4"]
     assert table.T["steps"].tolist() == ["312,800 (CIFAR, batch 128)", "16"]
     assert table.loc["augmentation", "smoke (ours)"] == "no flips, no crops, noise of sd 0.01"
-
-
-def test_what_is_done_here_is_the_papers(study):
-    here = disagreements(study)["here"]
-    assert here["penalty"].startswith("the paper's") and here["weight decay"] == "5e-5"
 
 
 def test_missing_runs_are_missing(study):
