@@ -38,6 +38,17 @@ def _tensor(value: object, name: str) -> Tensor:
     raise ValueError(f"{name} is a {type(value).__name__}; expected a numpy array or a torch tensor")
 
 
+def extremes(values: Tensor) -> tuple[float, float]:
+    """Return the smallest and the largest entry; NaN for both where one is.
+
+    On the CPU by NumPy: torch's threads would go on spinning, in the way of a tree's that come next.
+    """
+    if values.device.type == "cpu":
+        return float(values.numpy().min()), float(values.numpy().max())
+    low, high = values.aminmax()
+    return float(low), float(high)
+
+
 def as_float64(value: Array, *, name: str, dims: int | None = None) -> Tensor:
     """Return float32 or float64 values as a float64 tensor on their own device (numpy: cpu).
 
@@ -62,7 +73,7 @@ def as_float64(value: Array, *, name: str, dims: int | None = None) -> Tensor:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected {dims} dimensions")
     if tensor.numel() == 0:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}: it holds no values")
-    if not all(math.isfinite(float(end)) for end in tensor.aminmax()):
+    if not all(math.isfinite(end) for end in extremes(tensor)):
         bad = torch.nonzero(~torch.isfinite(tensor))
         where = tuple(bad[0].tolist())
         raise ValueError(f"{name} holds {len(bad)} NaN or infinite values; the first is at index {where}")
@@ -233,5 +244,5 @@ def binary_scale(points: Tensor) -> float:
 
     Division by it changes no digit of any entry, and keeps squares from under- and overflowing.
     """
-    largest = max(abs(float(end)) for end in points.aminmax())
+    largest = max(abs(end) for end in extremes(points))
     return 2.0 ** (math.frexp(largest)[1] - 1) if largest > 0 else 1.0

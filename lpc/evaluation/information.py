@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
@@ -31,14 +32,14 @@ def _knn_entropy(points: Tensor, k: int, norm: Norm, floor: float, who: str) -> 
         raise ValueError(f"k is {k} for the {total} points of {who}; expected 1 to {total - 1}")
     if not 0 <= floor < math.inf:
         raise ValueError(f"floor is {floor}; expected 0 or a small distance above it")
-    distance = kth_distance(points, k=k, norm=norm) + floor
+    distance = kth_distance(points, k=k, norm=norm).cpu().numpy() + floor
     repeated = int((distance == 0).sum())
     if repeated:
         raise ValueError(
             f"{repeated} of the {total} points of {who} lie at distance zero from their {k}-th neighbour "
             "(repeated more than k times): their entropy is minus infinity"
         )
-    return _psi(total) - _psi(k) + _log_unit_ball(width, norm) + width * float(distance.log().mean())
+    return _psi(total) - _psi(k) + _log_unit_ball(width, norm) + width * float(np.log(distance).mean())
 
 
 def knn_entropy(

@@ -90,8 +90,11 @@ def kth_distance(
     scale = binary_scale(points)
     if method == "products":
         return _kth_by_products(points, k, scale) * scale
-    value = _widest_first(points).div_(scale)
-    return (_kth_by_tree if method == "tree" else _kth_of_pairs)(value, value, k, norm) * scale
+    if method == "pairs":
+        value = points / scale
+        return _kth_of_pairs(value, value, k, norm) * scale
+    value = _widest_first(points) / scale
+    return _kth_by_tree(value, value, k, norm).mul_(scale)
 
 
 def count_within(
@@ -107,7 +110,7 @@ def count_within(
         One positive radius a point.
     """
     if method_for(points.shape[1], norm="linf", device=points.device.type) == "tree":
-        value = _widest_first(points).numpy()
+        value = _widest_first(points)
         below = np.nextafter(radius.numpy(), 0.0)
         count = cKDTree(value).query_ball_point(
             value, below, p=_P["linf"], return_length=True, workers=torch.get_num_threads()
@@ -130,15 +133,17 @@ def _pairs(left: Tensor, right: Tensor, norm: Norm) -> Tensor:
     return torch.cdist(left, right, p=_P[norm], compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def _widest_first(points: Float64[Tensor, "points width"]) -> Float64[Tensor, "points width"]:
-    """Return the points, the widest coordinates first: a tree gives up far pairs sooner."""
-    low, high = points.aminmax(dim=0)
-    return points[:, (high - low).argsort(descending=True, stable=True)]
+def _widest_first(points: Float64[Tensor, "points width"]) -> np.ndarray:
+    """Return a copy of the points, the widest coordinates first: a tree gives up far pairs sooner.
+
+    NumPy's, as the tree that follows is: torch's threads would go on spinning beside the tree's.
+    """
+    value = points.numpy()
+    return value[:, np.argsort(-np.ptp(value, axis=0), kind="stable")]
 
 
-def _kth_by_tree(points: Tensor, among: Tensor, k: int, norm: Norm) -> Float64[Tensor, " points"]:
-    tree = cKDTree(among.numpy())
-    found = tree.query(points.numpy(), k=[k + 1], p=_P[norm], workers=torch.get_num_threads())
+def _kth_by_tree(points: np.ndarray, among: np.ndarray, k: int, norm: Norm) -> Float64[Tensor, " points"]:
+    found = cKDTree(among).query(points, k=[k + 1], p=_P[norm], workers=torch.get_num_threads())
     return torch.from_numpy(np.asarray(found[0])[:, 0])
 
 
@@ -217,8 +222,11 @@ def _kth_among(
             if decided is None:  # too many in doubt: nor would the blocks that follow be better
                 left, frame = left[1:], None
         if decided is None:
-            direct = _kth_by_tree if points.device.type == "cpu" else _kth_of_pairs
-            result[start:] = direct(points[rows[start:]] / scale, points[among] / scale, k, "l2")
+            rest, others = points[rows[start:]] / scale, points[among] / scale
+            if points.device.type == "cpu":
+                result[start:] = _kth_by_tree(rest.numpy(), others.numpy(), k, "l2")
+            else:
+                result[start:] = _kth_of_pairs(rest, others, k, "l2")
             break
         result[start : start + size] = decided
     return result
