@@ -188,11 +188,11 @@ class Case:
 
 
 def verdict(found: Comparison, target: float | None) -> str:
-    """Return whether a target is reached: yes, no, or, between the quartiles, too close to tell."""
+    """Return whether a target is reached: yes, no, or, between the quartiles, close."""
     if target is None:
         return MISSING
     if found.low < target <= found.high:
-        return "too close to tell"
+        return "close"
     return "yes" if found.ratio >= target else "no"
 
 

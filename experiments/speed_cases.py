@@ -174,7 +174,7 @@ def mahalanobis(of: Size, device: str = "cpu") -> Iterator[Case]:
     )
     yield Case(
         what=f"{what}, fits given",
-        against=f"scipy, inverse every point, {few} of {of.judged:,} points",
+        against=f"scipy, inverse every point, {few} points",
         ours=lambda: judged(few),
         theirs=lambda: baselines.looped_mahalanobis(fitted, points[:few], decision[:few], inverse=None),
         share=few / of.judged,

@@ -70,6 +70,8 @@ def draw_growth(axes: np.ndarray, grown: pd.DataFrame) -> None:
         _line(ax, rows, "ours", "lpc", "#0072B2", "o-")
         _line(ax, rows, "theirs", rows["against"].iloc[0], "#D55E00", "s--")
         ax.set(xscale="log", yscale="log", xlabel=label, ylabel="seconds")
+        ax.set_xticks(sizes := rows["size"].unique(), [f"{size:,}" for size in sizes])
+        ax.xaxis.minorticks_off()
         ax.grid(alpha=0.3)
         ax.legend()
 

@@ -13,6 +13,7 @@ from lpc.arrays import EPSILON
 
 _SAMPLE = 1024
 _MOST = 128
+_SEEN_WIDTH = 64
 _ROUNDS = 4
 _TOUCHING = 8  # times every point would be looked at by groups that touch its own: then all are one
 _DROP = 0.5  # a further centre that shrinks the covering radius below this share shows separate groups
@@ -59,16 +60,21 @@ def clusters(points: Float64[Tensor, "points width"], scale: float) -> Clusters:
     Notes
     -----
     Centres are chosen in a sample of 1,024 points, each the farthest from those before (Gonzalez 1985), up
-    to 128 of them. As many are kept as make the covering radius fall most at one step; where no step
-    halves it, one. A far point that was not drawn joins the sample, which is then grouped again. Where
-    groups touch many others, all points become one group. Any grouping gives valid balls.
+    to 128 of them; the sample is seen in 64 random directions where there are more dimensions. As many
+    centres are kept as make the covering radius fall most at one step; where no step halves it, one. A far
+    point that was not drawn joins the sample, which is then grouped again. Where groups touch many others,
+    all points become one group. Any grouping gives valid balls.
     """
-    drawn = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:_SAMPLE]
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randperm(len(points), generator=generator)[:_SAMPLE]
     sample = points[drawn.to(points.device)] / scale
+    width = min(points.shape[1], _SEEN_WIDTH)
+    view = torch.randn((points.shape[1], width), generator=generator, dtype=torch.float64) / width**0.5
     for _ in range(_ROUNDS):
-        centre, covering = _spread_centres(sample)
-        found, farthest = _around(points, scale, centre)
-        if float(found.radius.max()) <= 2 * covering:
+        seen = sample if width == points.shape[1] else sample @ view.to(points.device)
+        chosen, covering = _spread(seen)
+        found, farthest = _around(points, scale, sample[chosen])
+        if float(found.radius.max()) <= 3 * covering:
             break
         sample = torch.cat([sample, points[farthest] / scale])  # outliers that were not drawn
     if int(((found.gaps() <= 0) * found.size).sum()) > _TOUCHING * len(points):
@@ -76,8 +82,8 @@ def clusters(points: Float64[Tensor, "points width"], scale: float) -> Clusters:
     return found
 
 
-def _spread_centres(sample: Float64[Tensor, "sample width"]) -> tuple[Float64[Tensor, "groups width"], float]:
-    """Return centres far apart, and the largest distance of a point of the sample from the nearest."""
+def _spread(sample: Float64[Tensor, "sample width"]) -> tuple[list[int], float]:
+    """Return which points are centres far apart, and the largest distance of a point from the nearest."""
     distance = _distance(sample, sample.mean(dim=0, keepdim=True))[:, 0]
     chosen, radii = [int(distance.argmin())], []
     distance = _distance(sample, sample[chosen])[:, 0]
@@ -89,7 +95,7 @@ def _spread_centres(sample: Float64[Tensor, "sample width"]) -> tuple[Float64[Te
         distance = torch.minimum(distance, _distance(sample, sample[chosen[-1:]])[:, 0])
     falls = [after / before for before, after in itertools.pairwise(radii)]
     kept = 2 + falls.index(min(falls)) if falls and min(falls) < _DROP else 1
-    return sample[chosen[:kept]], radii[kept - 1]
+    return chosen[:kept], radii[kept - 1]
 
 
 def _around(

@@ -190,7 +190,7 @@ class _Frame(NamedTuple):
 def _frame(points: Tensor, index: Tensor, centre: Tensor, scale: float, dtype: torch.dtype) -> _Frame:
     relative = torch.empty((len(index), points.shape[1]), dtype=dtype, device=points.device)
     for part in torch.arange(len(index), device=points.device).split(_rows(points, points.shape[1])):
-        relative[part] = (points[index[part]] / scale - centre).to(dtype)
+        relative[part] = (points.index_select(0, index[part]) / scale - centre).to(dtype)
     return _Frame(centre, scale, relative, torch.linalg.vecdot(relative, relative))
 
 
@@ -246,7 +246,7 @@ def _kth_in_frame(
     is nearer than the k-th distance where it lies more than :math:`2 b_i` below the k-th smallest value,
     farther where it lies more than that above, and in doubt between; those are measured directly.
     """
-    own = frame.of(points[rows])
+    own = frame.of(points.index_select(0, rows))
     rough = torch.addmm(frame.square, own, frame.relative.T, alpha=-2)
     unit = torch.finfo(rough.dtype).eps / 2
     size = torch.linalg.vecdot(own, own).sqrt() + frame.square.max().sqrt()
@@ -279,5 +279,6 @@ def _direct(
     result, size = points.new_empty(len(left)), _rows(points, points.shape[1])
     for start in range(0, len(left), size):
         pair = slice(start, start + size)
-        result[pair] = torch.linalg.vector_norm((points[left[pair]] - points[right[pair]]) / scale, dim=1)
+        away = points.index_select(0, left[pair]).sub_(points.index_select(0, right[pair]))
+        result[pair] = torch.linalg.vector_norm(away.div_(scale), dim=1)
     return result
