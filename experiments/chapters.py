@@ -211,14 +211,7 @@ def execute_one(
         source, target = Path(folder) / f"{name}.ipynb", Path(folder) / f"{name}.out.ipynb"
         convert(name, source, sources)
         try:
-            papermill.execute_notebook(
-                str(source),
-                str(target),
-                parameters=dict(values),
-                kernel_name="python3",
-                cwd=str(ROOT),
-                progress_bar=progress,
-            )
+            _run(source, target, values, progress)
         except PapermillExecutionError as error:
             line = (error.source or "").strip().splitlines() or [""]
             raise ChapterError(
@@ -244,6 +237,31 @@ def execute_one(
         (notebooks / f"{name}.json").unlink(missing_ok=True)  # never one notebook with another's stamp
         shutil.move(target, notebooks / f"{name}.ipynb")
         shutil.move(Path(folder) / "stamp.json", notebooks / f"{name}.json")
+
+
+def _run(source: Path, target: Path, values: Mapping[str, Any], progress: bool) -> None:
+    """Execute a notebook; a kernel that does not start is started again.
+
+    Kernels choose their ports before they bind them: of several that start at once, one may find its port
+    taken, and dies.
+    """
+    for last in (False, False, True):
+        try:
+            papermill.execute_notebook(
+                str(source),
+                str(target),
+                parameters=dict(values),
+                kernel_name="python3",
+                cwd=str(ROOT),
+                progress_bar=progress,
+            )
+            return
+        except RuntimeError as error:
+            unstarted = "Kernel didn't respond" in str(error) or "Kernel died before" in str(error)
+            if not unstarted:
+                raise
+            if last:
+                raise DeadKernelError(f"{error} (three times)") from None
 
 
 def _studies(assigned: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, int | None, str]]:

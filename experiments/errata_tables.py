@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas as pd
+from IPython.display import Markdown
 
 from experiments.readings import difference
 from experiments.released_training import SWITCHES
@@ -76,6 +77,11 @@ def reasons(readings: pd.DataFrame, numbers: Sequence[int]) -> list[str]:
         f"{quantity}, {', '.join(dict.fromkeys(same['architecture']))}: {why}"
         for (quantity, why), same in first.groupby(["quantity", "why"], sort=False)
     ]
+
+
+def listed(reasons: Sequence[str], *more: str) -> Markdown:
+    """Return sentences as a list on the page; nothing where there are none."""
+    return Markdown("\n".join(f"- {reason}" for reason in (*reasons, *more)))
 
 
 def ratios(readings: pd.DataFrame) -> pd.DataFrame:

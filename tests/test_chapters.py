@@ -199,6 +199,27 @@ def test_a_header_that_is_not_understood_is_refused_before_anything_runs(project
     assert not project.notebooks.exists()
 
 
+@pytest.mark.parametrize("failures", [1, 3])
+def test_a_kernel_that_does_not_start_is_started_again(project, monkeypatch, failures):
+    project.write("index", "print(number)")
+    calls, real = [], chapters.papermill.execute_notebook
+
+    def flaky(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) <= failures:
+            raise RuntimeError("Kernel didn't respond in 60 seconds")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(chapters.papermill, "execute_notebook", flaky)
+    if failures == 1:
+        project.execute("index", number=5)
+        assert project.output("index").strip() == "5" and len(calls) == 2
+    else:
+        with pytest.raises(ChapterError, match=r"its kernel died .*didn't respond.*three times"):
+            project.execute("index", number=5)
+        assert len(calls) == 3
+
+
 def test_a_dead_kernel_is_named_and_other_chapters_go_on(project):
     project.write("index", "print('alive')")
     project.write("zdead", "import os\nos.kill(os.getpid(), 9)")
