@@ -41,7 +41,7 @@ def readings_table(readings: pd.DataFrame, numbers: Sequence[int]) -> pd.DataFra
     """Return the readings of some lines as text, one column an architecture.
 
     For every quantity a row with its mean ± sd over seeds as measured here, then a row a switch with the
-    switched mean and, in brackets, the :func:`effect`.
+    switched mean and, below it in brackets, the :func:`effect`.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def readings_table(readings: pd.DataFrame, numbers: Sequence[int]) -> pd.DataFra
 def _switched(group: pd.DataFrame, quantity: str) -> str:
     if group["switched"].isna().all():
         return MISSING
-    return f"{number(group['switched'].mean())} ({effect(group['effect'], quantity)})"
+    return f"{number(group['switched'].mean())}\n({effect(group['effect'], quantity)})"
 
 
 def reasons(readings: pd.DataFrame, numbers: Sequence[int]) -> list[str]:
@@ -103,7 +103,6 @@ def training_table(trained: pd.DataFrame) -> pd.DataFrame:
         From :func:`experiments.released_training.trained`.
     """
     columns = {
-        "gamma": ("last γ", 1),
         "trace_ratio": ("tr Σ_W / tr Σ_B", 1),
         "trace_within": ("tr Σ_W", 1),
         "accuracy": ("train (%)", 100),
@@ -112,7 +111,7 @@ def training_table(trained: pd.DataFrame) -> pd.DataFrame:
         "test_auroc_odin": ("AUROC, ODIN", 1),
     }
     rows = {
-        (name, switch): {"line": _line(str(switch))}
+        (name, switch): {"line": _line(str(switch)), "last γ": number(group["gamma"].mean(), 4)}
         | {heading: mean_sd(group[column] * scale) for column, (heading, scale) in columns.items()}
         for name, same in trained.groupby("architecture", sort=False)
         for switch, group in same.groupby("switch", sort=False)
