@@ -162,10 +162,10 @@ def mahalanobis(of: Size, device: str = "cpu") -> Iterator[Case]:
         own = baselines.class_gaussians(train, known)
         return baselines.looped_mahalanobis(own, points, decision, inverse=baselines.inverses(own))
 
-    what = f"{_shape(*points.shape)}, {CLASSES} classes"
+    what = f"{_shape(*points.shape)}"
     options = {"tolerance": 1e-9}
     yield Case(
-        what=f"{what}, fits given",
+        what=f"{what}, fitted before",
         against="scipy, inverses given",
         ours=judged,
         theirs=lambda: baselines.looped_mahalanobis(fitted, points, decision, inverse=inverse),
@@ -173,7 +173,7 @@ def mahalanobis(of: Size, device: str = "cpu") -> Iterator[Case]:
         **options,
     )
     yield Case(
-        what=f"{what}, fits given",
+        what=f"{what}, fitted before",
         against=f"scipy, inverse every point, {few} points",
         ours=lambda: judged(few),
         theirs=lambda: baselines.looped_mahalanobis(fitted, points[:few], decision[:few], inverse=None),
@@ -182,14 +182,14 @@ def mahalanobis(of: Size, device: str = "cpu") -> Iterator[Case]:
         **options,
     )
     yield Case(
-        what=f"{what}, fits given",
+        what=f"{what}, fitted before",
         against="numpy, one product a class",
         ours=judged,
         theirs=lambda: baselines.mahalanobis_by_products(fitted, points, decision, inverse),
         **options,
     )
     yield Case(
-        what=f"{what}, with the fits",
+        what=f"{what}, with the fit",
         against="scipy, inverse once a class",
         ours=lambda: -mahalanobis_confidence(*fit, *given),
         theirs=looped_with_fits,
