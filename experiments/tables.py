@@ -10,7 +10,7 @@ from pandas.io.formats.style import Styler
 
 from experiments import paper
 from experiments.ablation import Study
-from lpc.specs import VARIANTS
+from lpc.specs import VARIANTS, unknown_name
 
 NOT_RUN = "not run"
 """What a cell shows where nothing has been run."""
@@ -62,9 +62,17 @@ def measured(
         Significant digits of the means.
     percent
         Columns that are shares and are shown in percent.
+
+    Raises
+    ------
+    ValueError
+        A column that no selected run has.
     """
     rows = {}
     chosen = study.selected
+    for name in columns:
+        if len(chosen) and name not in chosen:
+            raise unknown_name("column", name, chosen.columns)
     for architecture in VARIANTS:
         own = chosen[chosen["architecture"] == architecture]
         if own.empty:
@@ -72,10 +80,7 @@ def measured(
             rows[architecture] = dict.fromkeys(columns.values(), "failed" if begun else NOT_RUN)
             continue
         rows[architecture] = {
-            heading: mean_sd(
-                own.get(name, pd.Series([math.nan] * len(own))) * (100 if name in percent else 1),
-                digits=digits,
-            )
+            heading: mean_sd(pd.to_numeric(own[name]) * (100 if name in percent else 1), digits=digits)
             for name, heading in columns.items()
         }
     table = pd.DataFrame.from_dict(rows, orient="index")

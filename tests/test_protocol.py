@@ -12,6 +12,7 @@ from experiments.protocol import (
     selected_rates,
     widths,
 )
+from experiments.tables import measured
 from lpc.data import load_images
 from lpc.losses import geometric_gamma
 from lpc.training import learning_rate
@@ -94,3 +95,10 @@ def test_missing_runs_are_missing(study):
     assert table.loc["IB", "failed"] == "1 of 3" and table.loc["IB", "readout lost"] == "1 of 3"
     assert table.loc["IB", "passed 99.9 %"] == "0 of 1" and table.loc["IB", "at epoch"] == "–"
     assert table.loc["NoPen", "train accuracy (%)"] == "–"
+
+
+def test_a_column_that_no_run_has_is_refused_not_shown_as_missing(study):
+    table = measured(study, {"accuracy": "train"})
+    assert table.loc["NoPen", "train"] != "" and table.columns.tolist() == ["train"]
+    with pytest.raises(ValueError, match=r"unknown column 'acuracy'\. Did you mean accuracy"):
+        measured(study, {"acuracy": "train"})
