@@ -105,7 +105,7 @@ def test_repeated_points_are_counted_not_hidden(rng):
     with pytest.raises(ValueError, match="4 of the 50 points of latent lie at distance zero from their 3-th"):
         knn_entropy(latent, k=3)
     assert np.isfinite(knn_entropy(latent, k=4))
-    with pytest.raises(ValueError, match="k is 50 for the 50 points"):
+    with pytest.raises(ValueError, match="k is 50 for 50 points of latent"):
         knn_entropy(latent, k=50)
 
 
@@ -114,7 +114,7 @@ def test_conditional_entropy_is_the_weighted_mean_over_classes(rng):
     latent = rng.standard_normal((400, 2)) * np.where(label == 3, 0.1, 5.0)[:, None]
     expected = 0.25 * knn_entropy(latent[label == 3], k=5) + 0.75 * knn_entropy(latent[label == 8], k=5)
     assert conditional_knn_entropy(latent, label, k=5) == pytest.approx(expected, rel=1e-13)
-    with pytest.raises(ValueError, match="k is 100 for the 100 points of class 3"):
+    with pytest.raises(ValueError, match="k is 100 for 100 points of class 3"):
         conditional_knn_entropy(latent, label, k=100)
 
 

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -64,14 +65,14 @@ def test_log_variance_of_too_little_is_an_error():
 
 
 def test_gamma_is_the_papers_schedule():
-    cifar = {"initial": 1e-2, "factor": 1.05, "maximum": 1e6}
-    assert geometric_gamma(0, **cifar) == pytest.approx(1e-2)
-    assert geometric_gamma(10, **cifar) == pytest.approx(1e-2 * 1.05**10)
-    assert geometric_gamma(377, **cifar) < 1e6
-    assert geometric_gamma(378, **cifar) == 1e6
-    svhn = {"initial": 1e-2, "factor": 1.03, "maximum": 1e5}
-    assert geometric_gamma(545, **svhn) < 1e5 and geometric_gamma(546, **svhn) == 1e5
-    assert geometric_gamma(10**6, **cifar) == 1e6
+    cifar = partial(geometric_gamma, initial=1e-2, factor=1.05, maximum=1e6)
+    assert cifar(0) == pytest.approx(1e-2)
+    assert cifar(10) == pytest.approx(1e-2 * 1.05**10)
+    assert cifar(377) < 1e6
+    assert cifar(378) == 1e6
+    svhn = partial(geometric_gamma, initial=1e-2, factor=1.03, maximum=1e5)
+    assert svhn(545) < 1e5 and svhn(546) == 1e5
+    assert cifar(10**6) == 1e6
 
 
 @pytest.mark.parametrize(

@@ -124,10 +124,12 @@ def test_the_rule_that_chooses_the_method():
 
 def test_distances_refuse_k_and_norm(unchecked):
     points = torch.zeros(4, 2, dtype=torch.float64)
-    with pytest.raises(ValueError, match="k is 4 for 4 points; expected 1 to 3"):
+    with pytest.raises(ValueError, match="k is 4 for 4 points; expected an integer from 1 to 3"):
         kth_distance(points, k=4, norm="l2")
     with pytest.raises(ValueError, match="k is 0"):
         kth_distance(points, k=0, norm="l2")
+    with pytest.raises(ValueError, match=r"k is 1\.5 for 4 points"):
+        unchecked(kth_distance)(points, k=1.5, norm="l2")
     with pytest.raises(ValueError, match="norm is 'l1'"):
         unchecked(kth_distance)(points, k=1, norm="l1")
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from lpc.arrays import Array, as_float64, as_labels, as_points, binary_scale, centre, group
-from lpc.evaluation.neighbours import Norm, check_norm, count_within, kth_distance
+from lpc.evaluation.neighbours import Norm, check_k, check_norm, count_within, kth_distance
 
 _ROW_SUM_TOLERANCE = 1e-5
 
@@ -28,8 +28,7 @@ def _log_unit_ball(width: int, norm: Norm) -> float:
 def _knn_entropy(points: Tensor, k: int, norm: Norm, floor: float, who: str) -> float:
     total, width = points.shape
     check_norm(norm)
-    if not 1 <= k < total:
-        raise ValueError(f"k is {k} for the {total} points of {who}; expected 1 to {total - 1}")
+    check_k(k, total, f"points of {who}")
     if not 0 <= floor < math.inf:
         raise ValueError(f"floor is {floor}; expected 0 or a small distance above it")
     distance = kth_distance(points, k=k, norm=norm).cpu().numpy() + floor
@@ -158,8 +157,7 @@ def mutual_information(
     total = first.shape[0]
     if second.shape[0] != total:
         raise ValueError(f"x has {total} points and y has {second.shape[0]}")
-    if not 1 <= k < total:
-        raise ValueError(f"k is {k} for {total} points; expected 1 to {total - 1}")
+    check_k(k, total, "points")
     radius = kth_distance(torch.cat([first, second], dim=1), k=k, norm="linf")
     repeated = int((radius == 0).sum())
     if repeated:

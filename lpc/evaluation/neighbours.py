@@ -33,6 +33,12 @@ def check_norm(norm: str) -> None:
         raise ValueError(f"norm is {norm!r}; expected 'l2' or 'linf'")
 
 
+def check_k(k: int, total: int, what: str) -> None:
+    """Raise ValueError unless ``k`` is an integer from 1 to ``total - 1``; ``what`` names the points."""
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k < total:
+        raise ValueError(f"k is {k!r} for {total} {what}; expected an integer from 1 to {total - 1}")
+
+
 def method_for(width: int, *, norm: Norm, device: str = "cpu") -> Method:
     """Return how the neighbours of a set are found.
 
@@ -84,8 +90,7 @@ def kth_distance(
     """
     check_norm(norm)
     total, width = points.shape
-    if not 1 <= k < total:
-        raise ValueError(f"k is {k} for {total} points; expected 1 to {total - 1}")
+    check_k(k, total, "points")
     method = method_for(width, norm=norm, device=points.device.type)
     scale = binary_scale(points)
     if method == "products":
