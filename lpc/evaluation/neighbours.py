@@ -33,7 +33,7 @@ def check_norm(norm: str) -> None:
         raise ValueError(f"norm is {norm!r}; expected 'l2' or 'linf'")
 
 
-def check_k(k: int, total: int, what: str) -> None:
+def check_k(k: object, total: int, what: str) -> None:
     """Raise ValueError unless ``k`` is an integer from 1 to ``total - 1``; ``what`` names the points."""
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k < total:
         raise ValueError(f"k is {k!r} for {total} {what}; expected an integer from 1 to {total - 1}")
