@@ -67,10 +67,15 @@ def test_one_run_is_what_a_plain_loop_gives(splits):
         assert cohort.train_epoch().cross_entropy.item() == pytest.approx(total / 150, rel=1e-4)
     ours, theirs = cohort.member_state(0), model.state_dict()
     assert ours.keys() == theirs.keys()
-    # Adam's steps magnify rounding where a gradient is near zero, so compare with how far weights moved
-    moved = build_classifier(spec.model, channels=1, size=8, classes=10, seed=0).state_dict()
+    before = build_classifier(spec.model, channels=1, size=8, classes=10, seed=0).state_dict()
+    # Weights of a pixel that never varies have no gradient (batch norm takes constants out), but for
+    # rounding, which Adam makes steps of full length from.
+    pixels = splits.train.normalised().flatten(start_dim=1)
+    dead = (pixels == pixels[0]).all(dim=0)
+    for state in (ours, theirs, before):
+        state["backbone.layers.1.weight"] = state["backbone.layers.1.weight"][:, ~dead]
     for name in dict(model.named_parameters()):
-        assert (ours[name] - theirs[name]).norm() < 0.05 * (theirs[name] - moved[name]).norm(), name
+        assert (ours[name] - theirs[name]).norm() < 1e-3 * (theirs[name] - before[name]).norm(), name
 
 
 def test_a_run_alone_and_in_a_cohort_agree(splits):
