@@ -20,8 +20,6 @@ from experiments.tables import MISSING, number
 
 NOT_INSTALLED = "not installed"
 """What a cell shows where the program to compare with is not there."""
-PAUSE = 0.05
-"""Seconds in which threads of the library that was called last, which go on spinning, come to rest."""
 NOT_SLOWER = 0.95
 """The ratio aimed at where the aim is to be no slower: one program timed against itself is off by as much."""
 
@@ -69,8 +67,6 @@ def interleave(
 ) -> Iterator[tuple[list[float], list[Any]]]:
     """Yield, turn by turn, the seconds and results of every call, the order reversed every other turn.
 
-    Before each call is a pause of :data:`PAUSE` seconds.
-
     Parameters
     ----------
     calls
@@ -90,7 +86,6 @@ def interleave(
     for turn in range(repeats + 1):
         seconds, results = [0.0] * len(calls), [None] * len(calls)
         for place in range(len(calls)) if turn % 2 == 0 else reversed(range(len(calls))):
-            time.sleep(PAUSE)
             began = clock()
             results[place] = calls[place]()
             if device == "cuda":

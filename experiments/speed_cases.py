@@ -174,7 +174,7 @@ def mahalanobis(of: Size, device: str = "cpu") -> Iterator[Case]:
     )
     yield Case(
         what=f"{what}, fitted before",
-        against=f"scipy, inverse every point, {few} points",
+        against=f"scipy, inverting for {few} points",
         ours=lambda: judged(few),
         theirs=lambda: baselines.looped_mahalanobis(fitted, points[:few], decision[:few], inverse=None),
         share=few / of.judged,
