@@ -170,10 +170,11 @@ def _dropout_for_l1(evidence: Evidence) -> str:
     grouped = evidence.study.selected.groupby("architecture")[["trace_ratio", "test_accuracy"]].mean()
     if not {"LinPenDropout", "NonLinPenL1"} <= set(grouped.index):
         return MISSING
-    dropout, l1 = grouped.loc["LinPenDropout"], grouped.loc["NonLinPenL1"]
+    ratio, right = grouped["trace_ratio"], grouped["test_accuracy"]
     return (
-        f"LinPenDropout against NonLinPenL1: tr Σ_W / tr Σ_B × {number(dropout.iloc[0] / l1.iloc[0])}, "
-        f"test accuracy {_points(dropout.iloc[1] - l1.iloc[1])}"
+        "LinPenDropout against NonLinPenL1: tr Σ_W / tr Σ_B × "
+        f"{number(float(ratio['LinPenDropout'] / ratio['NonLinPenL1']))}, "
+        f"test accuracy {_points(float(right['LinPenDropout'] - right['NonLinPenL1']))}"
     )
 
 

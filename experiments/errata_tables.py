@@ -53,7 +53,7 @@ def readings_table(readings: pd.DataFrame, numbers: Sequence[int]) -> pd.DataFra
     rows: dict[tuple[str, str, str], dict[str, str]] = {}
     for quantity, same in readings[readings["line"].isin(numbers)].groupby("quantity", sort=False):
         first = same.drop_duplicates(["architecture", "seed"]).groupby("architecture", sort=False)
-        rows[str(quantity), MISSING, "here"] = first["here"].apply(mean_sd).to_dict()
+        rows[str(quantity), MISSING, "here"] = {str(name): mean_sd(values) for name, values in first["here"]}
         for (line, switch), alike in same.groupby(["line", "switch"], sort=False):
             rows[str(quantity), str(line), str(switch)] = {
                 str(name): _switched(group, str(quantity))

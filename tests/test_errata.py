@@ -332,9 +332,8 @@ def test_tables_have_a_row_a_switch(evidence):
     assert trained.loc[("IB", "weight decay"), "line"] == "2"
     assert trained.loc[("LinPen", HERE), "line"] == "–"
     assert errata_tables.selections_table(evidence.selections).index.tolist() == list(NAMES)
-    assert errata_tables.ratios(evidence.readings).loc["Σ_W: divided by K as well"].tolist() == pytest.approx(
-        [0.1] * 4
-    )
+    ratios = errata_tables.ratios(evidence.readings).T
+    assert ratios["Σ_W: divided by K as well"].tolist() == pytest.approx([0.1] * 4)
     assert any("released function" in why for why in errata_tables.reasons(evidence.readings, [20]))
 
 
@@ -376,5 +375,5 @@ def test_the_papers_widths_and_the_repeated_sd():
         "CIFAR100": False,
     }
     found = slips.repeated_sds().set_index(["dataset", "architecture"])
-    row = found.loc[("CIFAR10", "NonLinPenL1")]
+    row = found.T["CIFAR10", "NonLinPenL1"]
     assert (row["std"], row["mean"], row["above"]) == (7.792, 0.003, "NonLinPen")
