@@ -82,6 +82,7 @@ def test_every_way_to_decide_is_used_and_exact(rng, monkeypatch, dtype):
         return plain(points, rows, among, frame, k) if frame.relative.dtype == dtype else None
 
     monkeypatch.setattr(neighbours, "_ENTRIES", {"cpu": 100_000})  # several blocks
+    monkeypatch.setattr(neighbours, "_LEAST_ROWS", 1)
     monkeypatch.setattr(neighbours, "_kth_in_frame", stubborn)
     agree(rng.standard_normal((600, 20)), k=7)
     blocks = -(-600 // (100_000 // 600))

@@ -22,6 +22,7 @@ Norm = Literal["l2", "linf"]
 Method = Literal["tree", "products", "pairs"]
 
 _TREE_WIDTH = 10
+_LEAST_ROWS = 256  # of a block of products: with fewer, a product is bound by reading the other points
 _MOST_IN_DOUBT = 1 / 32  # of all pairs: a direct difference costs some thirty times a product's share
 _P = {"l2": 2.0, "linf": float("inf")}
 _ENTRIES = {"cpu": 1 << 20}  # of one temporary; other devices: 2**26, half a GiB of float64
@@ -194,9 +195,12 @@ class _Frame(NamedTuple):
 
 def _frame(points: Tensor, index: Tensor, centre: Tensor, scale: float, dtype: torch.dtype) -> _Frame:
     relative = torch.empty((len(index), points.shape[1]), dtype=dtype, device=points.device)
-    for part in torch.arange(len(index), device=points.device).split(_rows(points, points.shape[1])):
+    square, size = relative.new_empty(len(index)), _rows(points, points.shape[1])
+    for start in range(0, len(index), size):
+        part = slice(start, start + size)
         relative[part] = (points.index_select(0, index[part]) / scale - centre).to(dtype)
-    return _Frame(centre, scale, relative, torch.linalg.vecdot(relative, relative))
+        square[part] = torch.linalg.vecdot(relative[part], relative[part])
+    return _Frame(centre, scale, relative, square)
 
 
 def _kth_among(
@@ -217,7 +221,7 @@ def _kth_among(
     left = [torch.float32, torch.float64] if plain else [torch.float64]
     frame: _Frame | None = None
     result = points.new_empty(len(rows))  # filled in place: small pieces would leave holes in memory
-    size = _rows(points, len(among))
+    size = max(_LEAST_ROWS, _rows(points, len(among)))
     for start in range(0, len(rows), size):
         decided = None
         while decided is None and left:
