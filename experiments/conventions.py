@@ -16,10 +16,15 @@ from lpc.evaluation.binarity import binarity
 from lpc.evaluation.collapse import mean_entry, norm_coefficient_of_variation, within_class_covariance
 from lpc.evaluation.information import knn_entropy
 from lpc.evaluation.neural_collapse import neural_collapse
-from lpc.evaluation.reliability import mahalanobis_confidence, misclassification_auroc, odin_confidence
+from lpc.evaluation.reliability import (
+    RELEASED_RIDGE,
+    mahalanobis_confidence,
+    misclassification_auroc,
+    odin_confidence,
+)
 from lpc.evaluation.robustness import deepfool, relative_perturbation
 from lpc.latents import Latents
-from lpc.measurements import attacked_images, neighbours
+from lpc.measurements import RELEASED_STEP_FLOOR, attacked_images, in_pixels, neighbours
 from lpc.runs import TERMINAL_ACCURACY
 
 ARCHITECTURES = ("IB", "LinPen", "NoPen", "NonLinPen")
@@ -99,8 +104,8 @@ def mixtures(run: Run) -> Iterator[Reading]:
     z = run.train.latent
     raw, weighted = cache(lambda: binarity(z)), cache(lambda: binarity(z, convention="released"))
     standard = cache(lambda: binarity(z, standardise=True))
-    floored = cache(lambda: binarity(z, standardise=True, reg_covar=1e-6))
-    released = cache(lambda: binarity(z, standardise=True, convention="released", reg_covar=1e-6))
+    floored = cache(lambda: binarity(z, standardise=True, reg_covar=RELEASED_RIDGE))
+    released = cache(lambda: binarity(z, standardise=True, convention="released", reg_covar=RELEASED_RIDGE))
     yield Reading(22, "ℓ̄", "mixture weights", lambda: raw()[0], lambda: weighted()[0])
     for place, name in enumerate(("ℓ̄", "σ̄", "μ̄")):
 
@@ -116,14 +121,13 @@ def attack(run: Run) -> Iterator[Reading]:
     """Line 12: DeepFool's relative norm, in float64."""
     images, model = run.splits.test, run.model.double()
     pixels, chosen = images.normalised().double(), attacked_images(images)
-    sd, mean = (torch.tensor(part, device=pixels.device)[:, None, None] for part in (images.sd, images.mean))
     plain = deepfool(lambda batch: model(batch).logits, pixels)
-    floored = deepfool(lambda batch: model(batch).logits, pixels, step_floor=1e-4)
+    floored = deepfool(lambda batch: model(batch).logits, pixels, step_floor=RELEASED_STEP_FLOOR)
     model.float()
     norms, steps = (
         torch.as_tensor(relative_perturbation(found.perturbation, pixels)) for found in (plain, floored)
     )
-    shown = torch.as_tensor(relative_perturbation(plain.perturbation * sd, pixels * sd + mean))[chosen]
+    shown = in_pixels(plain.perturbation, pixels, images)[chosen]
 
     def here() -> float:
         return float(norms[chosen].mean())

@@ -65,12 +65,11 @@ class Run(NamedTuple):
     record_every: int
 
 
-@torch.no_grad()
 def augmented(model: Classifier, images: ImageSet, augment: Augment, *, seed: int) -> Latents:
     """Return latents and logits of images as augmentation drawn from ``seed`` shows them, in their order."""
     generator = torch.Generator(images.images.device).manual_seed(seed)
-    output = model(images.augmented(torch.arange(len(images)), augment, generator))
-    return Latents(output.latent, output.logits, images.label)
+    index = torch.arange(len(images), device=images.images.device)
+    return collect(model, images, shown=images.augmented(index, augment, generator))
 
 
 def load(study: Study, architecture: str, seed: int) -> Run:

@@ -13,14 +13,11 @@ from torch import Tensor
 
 from experiments import paper
 from lpc.evaluation.information import decoder_uncertainty
+from lpc.specs import VARIANTS, WIDTHS
 
 CLASSES = {"SVHN": 10, "CIFAR10": 10, "CIFAR100": 100}
-NODES = {
-    "SVHN": {"IB": 8, "WideIB": 512, "NarrowIB": 6},
-    "CIFAR10": {"IB": 8, "WideIB": 512, "NarrowIB": 4},
-    "CIFAR100": {"IB": 64, "WideIB": 2048, "NarrowIB": 8},
-}
-"""Nodes of the penultimate layer (LPC Appendix C)."""
+FEATURES = {"SVHN": 512, "CIFAR10": 512, "CIFAR100": 2048}
+"""What the backbone gives, ResNet-18 or ResNet-50: the width of a wide layer (LPC Appendix C)."""
 
 
 def repeated_sds(metric: str = "sigma_w") -> pd.DataFrame:
@@ -49,18 +46,20 @@ def dimensions() -> pd.DataFrame:
         "always met"); ``least``: the nodes that a binary code needs, ``ceil(log2 K)`` (Section 3:
         NarrowIB has "the lowest possible dimensionality").
     """
-    rows = [
-        {
-            "dataset": dataset,
-            "architecture": name,
-            "nodes": nodes,
-            "classes": CLASSES[dataset],
-            "below_frame": nodes < CLASSES[dataset] - 1,
-            "least": math.ceil(math.log2(CLASSES[dataset])),
-        }
-        for dataset, layers in NODES.items()
-        for name, nodes in layers.items()
-    ]
+    rows = []
+    for dataset, classes in CLASSES.items():
+        for name in ("IB", "WideIB", "NarrowIB"):
+            nodes = WIDTHS[dataset.lower()][VARIANTS[name].width] or FEATURES[dataset]
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "architecture": name,
+                    "nodes": nodes,
+                    "classes": classes,
+                    "below_frame": nodes < classes - 1,
+                    "least": math.ceil(math.log2(classes)),
+                }
+            )
     return pd.DataFrame(rows)
 
 

@@ -15,6 +15,8 @@ ArrayT = TypeVar("ArrayT", np.ndarray, Tensor)
 Convention = Literal["paper", "released"]
 
 EPSILON = float(np.finfo(np.float64).eps)
+CHUNK_BYTES = 4 * 2**20
+"""Images differentiated at a time by default, in bytes of images: 170 of 3 x 32 x 32 in float64."""
 BLOCK = 4096  # points that are worked on at once, where not all have to be
 
 
@@ -78,6 +80,28 @@ def as_float64(value: Array, *, name: str, dims: int | None = None) -> Tensor:
         where = tuple(bad[0].tolist())
         raise ValueError(f"{name} holds {len(bad)} NaN or infinite values; the first is at index {where}")
     return tensor.to(torch.float64)
+
+
+def images_at_once(image: Tensor, chunk: int | None) -> int:
+    """Return how many images go through a network at a time; ValueError where no gradients can be taken.
+
+    Parameters
+    ----------
+    image
+        (batch, ...), float32 or float64.
+    chunk
+        As many as that; None: as many as make up :data:`CHUNK_BYTES`, at least 1.
+    """
+    as_float64(image, name="image")
+    if image.ndim < 2:
+        raise ValueError(f"image has shape {tuple(image.shape)}; expected (batch, ...)")
+    if torch.is_inference_mode_enabled():
+        raise ValueError("torch.inference_mode is on: it keeps no gradients; use torch.no_grad or neither")
+    if chunk is None:
+        return max(1, CHUNK_BYTES // (image[0].numel() * image.element_size()))
+    if chunk < 1:
+        raise ValueError(f"chunk={chunk}; expected 1 or more images")
+    return chunk
 
 
 def as_points(latent: Array, *, name: str = "latent") -> Float64[Tensor, "points width"]:

@@ -26,7 +26,13 @@ class Latents(NamedTuple):
 
 
 @torch.no_grad()
-def collect(model: Classifier, images: ImageSet, *, batch_size: int = 1024) -> Latents:
+def collect(
+    model: Classifier,
+    images: ImageSet,
+    *,
+    shown: Float[Tensor, "points channel row column"] | None = None,
+    batch_size: int = 1024,
+) -> Latents:
     """Run a classifier in evaluation mode over every image; its mode is restored after.
 
     Parameters
@@ -34,7 +40,9 @@ def collect(model: Classifier, images: ImageSet, *, batch_size: int = 1024) -> L
     model
         On the device of the images.
     images
-        Passed without augmentation.
+        Passed without augmentation, unless ``shown`` says otherwise.
+    shown
+        What the classifier sees in place of each image, such as its augmented version.
     batch_size
         Images a pass.
     """
@@ -42,8 +50,8 @@ def collect(model: Classifier, images: ImageSet, *, batch_size: int = 1024) -> L
     model.eval()
     try:
         outputs = [
-            model(images.normalised(slice(start, start + batch_size)))
-            for start in range(0, len(images), batch_size)
+            model(images.normalised(some) if shown is None else shown[some])
+            for some in (slice(start, start + batch_size) for start in range(0, len(images), batch_size))
         ]
     finally:
         model.train(training)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -195,6 +196,16 @@ def attacked_images(images: ImageSet) -> Tensor:
     return drawn[:ATTACKED_IMAGES].to(images.images.device)
 
 
+def in_pixels(
+    perturbation: Float[Tensor, "batch channel row column"],
+    inputs: Float[Tensor, "batch channel row column"],
+    images: ImageSet,
+) -> Float64[Tensor, " batch"]:
+    """Return relative perturbations of normalised inputs in units of pixels, where black is zero."""
+    sd, mean = (torch.tensor(part, device=inputs.device)[:, None, None] for part in (images.sd, images.mean))
+    return torch.as_tensor(robustness.relative_perturbation(perturbation * sd, inputs * sd + mean))
+
+
 def _attack(measured: Measured, model: Classifier, images: ImageSet, correct: Tensor) -> None:
     """Attack a fixed sample with DeepFool and add relative norms: all, correct alone, fooled alone, in pixel
     units, with the release's step floor; and how steep the logit margin is at the same images.
@@ -209,9 +220,7 @@ def _attack(measured: Measured, model: Classifier, images: ImageSet, correct: Te
     result = robustness.deepfool(logits, inputs)
     floored = robustness.deepfool(logits, inputs, step_floor=RELEASED_STEP_FLOOR).perturbation
     ratio = torch.as_tensor(robustness.relative_perturbation(result.perturbation, inputs))
-    sd = torch.tensor(images.sd, device=inputs.device).reshape(-1, 1, 1)
-    mean = torch.tensor(images.mean, device=inputs.device).reshape(-1, 1, 1)
-    pixel = torch.as_tensor(robustness.relative_perturbation(result.perturbation * sd, inputs * sd + mean))
+    pixel = in_pixels(result.perturbation, inputs, images)
     right = correct[chosen]
     measured.add(["deepfool_relative_norm"], lambda: float(ratio.mean()))
     measured.add(["deepfool_relative_norm_correct"], lambda: float(ratio[right].mean()))

@@ -9,10 +9,7 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from lpc.arrays import as_float64, as_labels
-
-CHUNK_BYTES = 4 * 2**20
-"""Images differentiated at a time by default, in bytes of images: 170 of 3 x 32 x 32 in float64."""
+from lpc.arrays import as_labels, images_at_once
 
 
 class MarginGradient(NamedTuple):
@@ -60,7 +57,7 @@ def margin_gradient(
         correctly classified images.
     chunk
         Most images in one call of ``logits_fn``, which bounds the memory. None: as many as make up
-        :data:`CHUNK_BYTES`, at least 1.
+        :data:`lpc.arrays.CHUNK_BYTES`, at least 1.
 
     Returns
     -------
@@ -83,14 +80,7 @@ def margin_gradient(
     ----------
     The margin gradients of the 2025 release; LPC 2024, Section 2.1, for what they mean.
     """
-    as_float64(image, name="image")
-    if image.ndim < 2:
-        raise ValueError(f"image has shape {tuple(image.shape)}; expected (batch, ...)")
-    if torch.is_inference_mode_enabled():
-        raise ValueError("torch.inference_mode is on: it keeps no gradients; use torch.no_grad or neither")
-    chunk = max(1, CHUNK_BYTES // (image[0].numel() * image.element_size())) if chunk is None else chunk
-    if chunk < 1:
-        raise ValueError(f"chunk={chunk}; expected 1 or more images")
+    chunk = images_at_once(image, chunk)
     chosen = None if label is None else as_labels(label, image)
     parts = []
     for first in range(0, len(image), chunk):

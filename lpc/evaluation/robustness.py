@@ -10,10 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from lpc.arrays import Array, ArrayT, as_flags, as_float64, like
-
-CHUNK_BYTES = 4 * 2**20
-"""Images attacked at a time by default, in bytes of images: 170 of 3 x 32 x 32 in float64."""
+from lpc.arrays import Array, ArrayT, as_flags, as_float64, images_at_once, like
 
 
 class Status(IntEnum):
@@ -79,7 +76,7 @@ def deepfool(
         Added to the length of each step (the release: 1e-4); 0 is the paper's algorithm.
     chunk
         Most images in one call of ``logits_fn``, which bounds the memory; the place of an image that is
-        done goes to the next. None: as many as make up :data:`CHUNK_BYTES`, at least 1.
+        done goes to the next. None: as many as make up :data:`lpc.arrays.CHUNK_BYTES`, at least 1.
 
     Returns
     -------
@@ -110,20 +107,12 @@ def deepfool(
     ----------
     Moosavi-Dezfooli, Fawzi and Frossard 2016, Algorithm 2; LPC 2024, Section 3.2 and Table 2.
     """
-    as_float64(image, name="image")
-    if image.ndim < 2:
-        raise ValueError(f"image has shape {tuple(image.shape)}; expected (batch, ...)")
-    if torch.is_inference_mode_enabled():
-        raise ValueError("torch.inference_mode is on: it keeps no gradients; use torch.no_grad or neither")
+    chunk = images_at_once(image, chunk)
     if overshoot < 0 or step_floor < 0 or max_iter < 1 or candidates < 2:
         raise ValueError(
             f"overshoot={overshoot}, step_floor={step_floor}, max_iter={max_iter}, candidates={candidates}; "
             "expected 0 or more, 0 or more, 1 or more and 2 or more"
         )
-    if chunk is None:
-        chunk = max(1, CHUNK_BYTES // (image[0].numel() * image.element_size()))
-    if chunk < 1:
-        raise ValueError(f"chunk={chunk}; expected 1 or more images")
     image = image.detach()
     count, device = len(image), image.device
     total = torch.zeros_like(image)
