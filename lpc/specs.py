@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args, get_type_hints
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised by any edit that changes results: runs of different protocols have different keys."""
 
 Penultimate = Literal["none", "linear", "nonlinear"]
 Penalty = Literal["none", "squared_norm", "weight_l1"]
 Reduction = Literal["sum", "mean"]
 DropoutSite = Literal["latent", "logits"]
+Precision = Literal["float32", "bfloat16"]
 Width = Literal["none", "intermediate", "wide", "narrow"]
 
 
@@ -71,13 +72,15 @@ class DataSpec(_Spec):
     Attributes
     ----------
     name
-        Data set: a key of ``lpc.data.LOADERS``.
+        Data set: a key of ``lpc.datasets.LOADERS``.
     validation
         Images held out of the train set to choose the learning rate; 0 trains on the full train set.
     split_seed
         Seed of the held-out choice (stratified by class), the same for every run of a study.
     train_limit
         Keep this many training images (stratified), or None for all.
+    size
+        Pad images with black on all sides to this many pixels a side; None leaves them as they are.
     flip, crop_padding, noise
         Random horizontal flips; random crops after zero padding of this many pixels (0: none); sd of
         the Gaussian noise added to the normalised image (LPC Appendix C: True, 4 and 0.01).
@@ -87,6 +90,7 @@ class DataSpec(_Spec):
     validation: int = 0
     split_seed: int = 0
     train_limit: int | None = None
+    size: int | None = None
     flip: bool = False
     crop_padding: int = 0
     noise: float = 0.0
@@ -95,6 +99,7 @@ class DataSpec(_Spec):
         super().__post_init__()
         self._require(self.validation >= 0, "validation", "0 or more images")
         self._require(self.train_limit is None or self.train_limit > 0, "train_limit", "a positive number")
+        self._require(self.size is None or self.size > 0, "size", "a positive number of pixels, or None")
         self._require(self.crop_padding >= 0, "crop_padding", "0 or more pixels")
         self._require(self.noise >= 0, "noise", "a standard deviation of 0 or more")
 
@@ -151,6 +156,11 @@ class TrainSpec(_Spec):
         ``decay_start`` (counted from 0) and every ``decay_every`` epochs after it; None: never.
     record_every
         Metrics are recorded after every this many epochs and after the last.
+    accuracy_every
+        Until it has passed 99.9 %, train accuracy (without augmentation) is taken after every this many
+        epochs: the resolution of the epoch at which the terminal phase begins.
+    precision
+        Of the backbone's arithmetic. Weights, head, penalty, loss and optimizer stay in float32.
     penalty, penalty_reduction
         ``squared_norm``: gamma times the squared norm of the latent, summed over its nodes (Eq. 3) or
         averaged (the release, which divides gamma by the width). ``weight_l1``: ``l1`` times the sum of
@@ -170,6 +180,8 @@ class TrainSpec(_Spec):
     decay_start: int | None = None
     decay_every: int = 50
     record_every: int = 50
+    accuracy_every: int = 1
+    precision: Precision = "float32"
     penalty: Penalty = "none"
     penalty_reduction: Reduction = "sum"
     gamma_initial: float = 1e-2
@@ -180,7 +192,7 @@ class TrainSpec(_Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive = ("epochs", "batch_size", "learning_rate", "decay_every", "record_every")
+        positive = ("epochs", "batch_size", "learning_rate", "decay_every", "record_every", "accuracy_every")
         for name in (*positive, "gamma_initial", "gamma_maximum"):
             self._require(getattr(self, name) > 0, name, "a positive number")
         self._require(self.weight_decay >= 0, "weight_decay", "0 or more")
