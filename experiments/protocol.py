@@ -3,39 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
 
 import pandas as pd
 
 from experiments.ablation import Study
-from experiments.profiles import PAPER_EPOCHS
+from experiments.profiles import PAPER_EPOCHS, PAPER_RATES, PAPER_TRAIN
 from experiments.tables import MISSING, mean_sd, number
-from lpc.specs import VARIANTS, WIDTHS, TrainSpec, Variant
+from lpc.specs import VARIANTS, WIDTHS, Variant
 
-PAPER_RATES = tuple(1e-4 * 2**step for step in range(5))
-"""Learning rates of LPC Appendix C."""
-
-_PAPER = TrainSpec(
-    epochs=PAPER_EPOCHS,
-    batch_size=128,  # the release's; the paper gives none
-    learning_rate=PAPER_RATES[0],
-    weight_decay=0.5e-4,
-    decay_start=250,
-    decay_every=50,
-    record_every=50,
-    gamma_initial=1e-2,
-    gamma_factor=1.05,
-    gamma_maximum=1e6,
-)
-
-PAPER_TRAIN: Mapping[str, TrainSpec] = {
-    "SVHN": replace(_PAPER, gamma_factor=1.03, gamma_maximum=1e5),
-    "CIFAR10": _PAPER,
-    "CIFAR100": _PAPER,
-}
-"""Schedules of LPC Appendix C by data set."""
-
+_PAPER = PAPER_TRAIN["CIFAR10"]
 _EXTRA = {
     "LinPenDropout": "Figure 2 only",
     "NonLinIB": 'left out: "prevents the network from converging"',

@@ -1,0 +1,125 @@
+import dataclasses
+import math
+
+import pytest
+
+from experiments.profiles import (
+    GROUPS,
+    PAPER_ARCHITECTURES,
+    PAPER_TRAIN,
+    PROFILES,
+    carried_schedule,
+    profile,
+    resolve,
+    scaled_schedule,
+    specs,
+)
+from lpc.equilibrium import carried_gamma, logit_gap, reachable_separation
+from lpc.specs import VARIANTS, run_key
+
+
+def test_laptop_scales_appendix_c():
+    laptop = profile("laptop").train
+    assert (laptop.decay_start, laptop.decay_every, laptop.record_every) == (125, 25, 25)
+    reach = 378 * laptop.epochs / 800
+    assert laptop.gamma_initial * laptop.gamma_factor**reach == pytest.approx(laptop.gamma_maximum)
+    runs_of = specs(profile("laptop"))
+    assert len(runs_of) == len({run_key(spec) for spec in runs_of}) == 10 * 3 * 3
+    budget = {"classes": 10, "width": 8, "learning_rate": 2e-2, "steps": 4000}
+    assert laptop.gamma_maximum < carried_gamma(gap=1.0, **budget)
+
+
+def test_laptop_is_what_it_was():
+    assert profile("laptop").train == scaled_schedule(epochs=400, gamma_maximum=1e3)
+
+
+@pytest.mark.parametrize(("name", "images"), [("laptop", 1197), ("fashion-cpu", 4000), ("fashion", 55_000)])
+def test_gamma_ends_where_the_slowest_ib_holds_a_gap_of_about_two(name, images):
+    chosen = profile(name)
+    steps = chosen.train.epochs * math.ceil(images / chosen.train.batch_size)
+    separation = reachable_separation(width=8, learning_rate=min(chosen.learning_rates), steps=steps)
+    gap = logit_gap(chosen.train.gamma_maximum, classes=10, separation=separation)
+    assert gap == pytest.approx(2, abs=0.4)  # gamma has one digit
+
+
+def test_gamma_of_a_budget_grows_with_its_square():
+    short, long = (carried_schedule(epochs=e, images=1280, slowest=1e-2) for e in (100, 1000))
+    assert long.gamma_maximum == pytest.approx(100 * short.gamma_maximum, rel=0.2)
+    assert f"{short.gamma_maximum:.0e}" == f"{short.gamma_maximum:.9e}".replace(".000000000", "")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "backbone", "factor", "maximum", "widths"),
+    [
+        ("SVHN", "resnet18", 1.03, 1e5, (8, None, 6)),
+        ("CIFAR10", "resnet18", 1.05, 1e6, (8, None, 4)),
+        ("CIFAR100", "resnet50", 1.05, 1e6, (64, None, 8)),
+    ],
+)
+def test_paper_profiles_are_appendix_c(dataset, backbone, factor, maximum, widths):
+    (chosen,) = resolve("paper", dataset)
+    runs_of = specs(chosen)
+    assert len(runs_of) == len({run_key(spec) for spec in runs_of}) == 8 * 5 * 5
+    assert {spec.architecture for spec in runs_of} == set(PAPER_ARCHITECTURES)
+    assert sorted({spec.train.learning_rate for spec in runs_of}) == [1e-4, 2e-4, 4e-4, 8e-4, 16e-4]
+    assert {spec.seed for spec in runs_of} == {0, 1, 2, 3, 4}
+    first = runs_of[0]
+    assert first.model.backbone == backbone and first.model.backbone_width == 64
+    train = first.train
+    assert (train.gamma_initial, train.gamma_factor, train.gamma_maximum) == (1e-2, factor, maximum)
+    assert (train.epochs, train.decay_start, train.decay_every, train.record_every) == (800, 250, 50, 50)
+    assert train.weight_decay == 0.5e-4 and train.batch_size == 128 and train.penalty_reduction == "sum"
+    data = first.data
+    assert (data.flip, data.crop_padding, data.noise, data.size) == (True, 4, 0.01, None)
+    assert (data.validation, data.split_seed, data.train_limit) == (5_000, 0, None)
+    by_name = {spec.architecture: spec.model.latent_width for spec in runs_of}
+    assert (by_name["IB"], by_name["WideIB"], by_name["NarrowIB"]) == widths
+    assert chosen.retrain and chosen.train == PAPER_TRAIN[dataset]
+
+
+def test_the_paper_is_600_runs_and_its_eight_architectures():
+    assert sum(len(specs(chosen)) for chosen in resolve("paper")) == 600
+    assert tuple(VARIANTS)[:8] == PAPER_ARCHITECTURES
+    assert VARIANTS["LinPenDropout"].dropout == 0.5  # Figure 2 alone has it
+
+
+def test_fashion_trains_one_seed_of_everything_first():
+    runs_of = specs(profile("fashion"))
+    seeds = [spec.seed for spec in runs_of]
+    assert seeds == sorted(seeds) and set(seeds) == {0, 1, 2}
+    assert {spec.architecture for spec in runs_of[: len(runs_of) // 3]} == set(VARIANTS)
+    assert {(spec.data.size, spec.data.validation) for spec in runs_of} == {(32, 5_000)}
+
+
+def test_frozen_rates_are_trained_alone():
+    frozen = {name: 1e-3 * (index + 1) for index, name in enumerate(VARIANTS)}
+    chosen = dataclasses.replace(profile("fashion"), frozen=frozen)
+    runs_of = specs(chosen, seeds=1)
+    assert {spec.architecture: spec.train.learning_rate for spec in runs_of} == frozen
+    assert len(runs_of) == len(VARIANTS)
+    fashion = profile("fashion")
+    assert fashion.frozen is None or set(fashion.frozen) == set(fashion.architectures)
+
+
+def test_names_resolve_to_profiles():
+    assert [chosen.name for chosen in resolve("paper")] == list(GROUPS["paper"])
+    assert [chosen.name for chosen in resolve("paper", "cifar10")] == ["paper-cifar10"]
+    assert [chosen.name for chosen in resolve("fashion", "Fashion-MNIST")] == ["fashion"]
+    assert resolve("laptop") == (PROFILES["laptop"],)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: profile("paper"), "'paper' is a group .* paper-svhn, paper-cifar10, paper-cifar100"),
+        (lambda: profile("labtop"), "'labtop'. Did you mean laptop"),
+        (lambda: resolve("papers"), "'papers'. Did you mean paper"),
+        (lambda: resolve("paper", "CIFAR"), "'CIFAR'.*Known: svhn, cifar10, cifar100"),
+        (lambda: resolve("laptop", "svhn"), "data set of profile laptop 'svhn'"),
+        (lambda: specs(profile("paper-svhn"), only=("NonLinIB",)), "profile paper-svhn 'NonLinIB'"),
+        (lambda: specs(profile("smoke"), seeds=3), "seeds is 3; profile smoke has 1 to 2"),
+    ],
+)
+def test_unknown_names_are_named(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
