@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from scipy.stats import ttest_ind
 
 from experiments import paper
 from experiments.ablation import Study
+from experiments.profiles import PROFILES
+from experiments.recorded import Recorded, all_recorded
 from experiments.tables import mean_sd, number
 from lpc.specs import VARIANTS, unknown_name
 
@@ -25,12 +28,22 @@ else:
 LEDGER = Path(__file__).with_name("claims.toml")
 
 NOT_ATTEMPTED = "not attempted"
+"""Nothing has been run that could judge the claim."""
 NOT_JUDGED = "not judged"
+"""The book was built with runs of another profile than the claim's, which is trained with the book."""
+NOT_MEASURED = "not measured"
+"""The runs are there, but the quantity could not be computed for any seed."""
 _WORDS = {
     True: ("holds here", "holds in part", "does not hold here"),
     False: ("reproduced", "partly reproduced", "not reproduced"),
 }
 _OURS = ("digits", "Fashion-MNIST")
+_OWN = {"id", "like", "prose", "why"}
+"""Fields that a claim does not take from the one it is like."""
+LIVE = ("smoke", "laptop")
+"""Profiles that are trained with the book; the results of all others are recorded."""
+NO_RUN = "none"
+"""The profile of claims about printed numbers."""
 _QUANTITIES = ("value", "ratio", "difference", "lead", "welch", "paper_welch")
 
 
@@ -49,13 +62,15 @@ class Claim:
     paper: str
     profile: str
     chapter: str
-    quantity: str | None = None
-    metric: str | None = None
-    of: tuple[str, ...] = ()
+    quantity: str
+    metric: str
+    of: tuple[str, ...]
+    holds: tuple[float, float]
     over: tuple[str, ...] = ()
+    per: str | None = None
     sign: str = "larger"
-    holds: tuple[float, float] | None = None
     partly: tuple[float, float] | None = None
+    like: str | None = None
     prose: str | None = None
     why: str = ""
 
@@ -67,8 +82,6 @@ class Claim:
     @property
     def tolerance(self) -> str:
         """The interval in which the claim holds, as text."""
-        if self.holds is None:
-            return ""
         low, high = self.holds
         if math.isinf(high):
             return f"{number(low)} or more"
@@ -81,46 +94,62 @@ def read(path: Path = LEDGER) -> list[Claim]:
     Raises
     ------
     ValueError
-        An unknown or missing field, quantity or architecture, or an id that stands twice.
+        An unknown or missing field, profile, quantity or architecture, an id that stands twice, or a claim
+        like one that does not stand above it.
     """
     known = {item.name for item in fields(Claim)}
     needed = {item.name for item in fields(Claim) if item.default is MISSING}
-    claims: list[Claim] = []
+    claims: dict[str, Claim] = {}
     for entry in tomllib.loads(path.read_text())["claim"]:
         where = f"{path.name}, claim {entry.get('id', '?')}"
         for name in entry:
             if name not in known:
                 raise unknown_name(f"field in {where}:", name, known)
-        if absent := sorted(needed - set(entry)):
-            raise ValueError(f"{where} lacks {', '.join(absent)}")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+        if "like" in entry:
+            if entry["like"] not in claims:
+                raise unknown_name(f"earlier claim in {where}:", entry["like"], claims)
+            above = claims[entry["like"]]
+            values = {**{name: getattr(above, name) for name in known - _OWN}, **values}
+        if absent := sorted(needed - set(values)):
+            raise ValueError(f"{where} lacks {', '.join(absent)}")
         claim = Claim(**values)
-        if claim.id in {other.id for other in claims} or not claim.id.isidentifier():
+        if claim.id in claims or not claim.id.isidentifier():
             raise ValueError(f"{where}: the id stands twice or is not an identifier")
-        if claim.profile != "paper":
-            if claim.quantity not in _QUANTITIES:
-                raise unknown_name(f"quantity in {where}:", claim.quantity, _QUANTITIES)
-            if claim.holds is None or claim.metric is None or not claim.of:
-                raise ValueError(f"{where} lacks one of metric, of, holds")
-            for name in (*claim.of, *claim.over):
-                if name not in VARIANTS:
-                    raise unknown_name(f"architecture in {where}:", name, VARIANTS)
-        if claim.prose is not None and claim.prose not in claim.words:
-            raise unknown_name(f"prose in {where}:", claim.prose, claim.words)
-        claims.append(claim)
-    return claims
+        _check_names(claim, where)
+        claims[claim.id] = claim
+    return list(claims.values())
+
+
+def _check_names(claim: Claim, where: str) -> None:
+    if claim.profile != NO_RUN and claim.profile not in PROFILES:
+        raise unknown_name(f"profile in {where}:", claim.profile, [*PROFILES, NO_RUN])
+    if claim.quantity not in _QUANTITIES:
+        raise unknown_name(f"quantity in {where}:", claim.quantity, _QUANTITIES)
+    for name in (*claim.of, *claim.over):
+        if name not in VARIANTS:
+            raise unknown_name(f"architecture in {where}:", name, VARIANTS)
+    if claim.prose is not None and claim.prose not in claim.words:
+        raise unknown_name(f"prose in {where}:", claim.prose, claim.words)
 
 
 def quantities(claim: Claim, selected: pd.DataFrame) -> list[float]:
-    """Return the claim's quantity, one a seed (one in all for the tests); missing values stay out."""
-    assert claim.metric is not None
+    """Return the claim's quantity, one a seed (one in all for the tests).
+
+    Missing values stay out, but for a terminal phase that a run never reached: that is infinitely late.
+    """
     if claim.quantity == "paper_welch":
         table = paper.welch(claim.dataset, claim.metric, baseline=claim.over[0]).set_index("architecture")
         row = table.T[claim.of[0]]
         return [math.copysign(float(row["p"]), float(row["difference"]))]
     if claim.metric not in selected:
         return []
-    values = selected.assign(value=pd.to_numeric(selected[claim.metric], errors="coerce"))
+    value = pd.to_numeric(selected[claim.metric], errors="coerce")
+    if claim.metric == "terminal_epoch":
+        value = value.fillna(math.inf)
+    if claim.per is not None:
+        value = value / selected[claim.per]
+    values = selected.assign(value=value)
     table = values.pivot_table(index="seed", columns="architecture", values="value", dropna=False)
     table = table.reindex(columns=[*claim.of, *claim.over])
     own = table[claim.of[0]]
@@ -158,30 +187,41 @@ def verdict(claim: Claim, values: list[float]) -> str:
     return fair if _within(mean, claim.partly) else bad
 
 
-def ledger(study: Study, path: Path = LEDGER) -> pd.DataFrame:
+def ledger(study: Study, path: Path = LEDGER, *, others: Sequence[Recorded] | None = None) -> pd.DataFrame:
     """Return one row a claim with what was measured and the verdict.
 
-    Claims are judged by runs of their own profile only; under another profile (smoke) their verdict is
-    ``not judged``, and claims that need the paper's data sets are ``not attempted``.
+    Every claim is judged by runs of its own profile: the study's, or recorded ones. Where there are none it
+    is ``not attempted``, or ``not judged`` if the book trains that profile itself and was built with another.
+
+    Parameters
+    ----------
+    study
+        Runs of the profile that the book is built with.
+    path
+        The ledger.
+    others
+        Recorded runs of other profiles; None: all there are.
     """
+    beside = all_recorded(beside=study.profile.name) if others is None else others
+    selected = {one.profile.name: one.selected for one in (*beside, study)}
+    selected[NO_RUN] = pd.DataFrame()
     rows = []
     for claim in read(path):
-        judged = claim.profile in (study.profile.name, "none")
-        values = quantities(claim, study.selected) if judged else []
-        word = verdict(claim, values)
-        if not judged:
-            word = NOT_ATTEMPTED if claim.profile == "paper" else NOT_JUDGED
+        runs = selected.get(claim.profile)
+        values = [] if runs is None else quantities(claim, runs)
         rows.append(
             {
                 "id": claim.id,
+                "like": claim.like or claim.id,
                 "where": claim.where,
                 "dataset": claim.dataset,
+                "profile": claim.profile,
                 "statement": claim.statement,
                 "paper": claim.paper,
                 "tolerance": claim.tolerance,
-                "measured": mean_sd(values) if values else "",
-                "n": paper.EXPERIMENTS if claim.quantity == "paper_welch" else _seeds(claim, values, study),
-                "verdict": word,
+                "measured": _text(values),
+                "n": paper.EXPERIMENTS if claim.quantity == "paper_welch" else _seeds(claim, values, runs),
+                "verdict": _word(claim, values, runs),
                 "why": claim.why,
                 "chapter": claim.chapter,
                 "prose": claim.prose,
@@ -190,9 +230,21 @@ def ledger(study: Study, path: Path = LEDGER) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _seeds(claim: Claim, values: list[float], study: Study) -> int:
-    if claim.quantity == "welch" and values:
-        return int((study.selected["architecture"] == claim.of[0]).sum())
+def _word(claim: Claim, values: list[float], runs: pd.DataFrame | None) -> str:
+    if runs is None:
+        return NOT_JUDGED if claim.profile in LIVE else NOT_ATTEMPTED
+    there = claim.metric in runs and {*claim.of, *claim.over} <= set(runs["architecture"])
+    return NOT_MEASURED if there and not values else verdict(claim, values)
+
+
+def _text(values: list[float]) -> str:
+    never = sum(map(math.isinf, values))
+    return f"never in {never} of {len(values)}" if never else mean_sd(values) if values else ""
+
+
+def _seeds(claim: Claim, values: list[float], runs: pd.DataFrame | None) -> int:
+    if claim.quantity == "welch" and values and runs is not None:
+        return int((runs["architecture"] == claim.of[0]).sum())
     return len(values)
 
 

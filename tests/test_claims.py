@@ -1,4 +1,5 @@
 import math
+from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,8 @@ from scipy.stats import t, ttest_ind
 
 from experiments import claims, paper, tables
 from experiments.claims import Claim, ClaimMismatch
+from experiments.profiles import PROFILES
+from experiments.recorded import Recorded
 
 
 def study(name="laptop", **columns) -> Any:
@@ -52,10 +55,11 @@ CLAIM = Claim(
         ({"quantity": "lead", "of": ("IB",), "over": ("LinPen", "NoPen"), "sign": "smaller"}, [1.0, 2.0]),
         ({"metric": "no_such_column"}, []),
         ({"of": ("WideIB",)}, []),
+        ({"quantity": "value", "per": "epochs"}, [2.0, 5.0, 6.0]),
     ],
 )
 def test_quantities_are_paired_by_seed_and_leave_missing_values_out(changed, expected):
-    chosen = study(trace_ratio=VALUES)
+    chosen = study(trace_ratio=VALUES, epochs={name: [10, 10, 10] for name in VALUES})
     assert claims.quantities(replace(CLAIM, **changed), chosen.selected) == pytest.approx(expected)
 
 
@@ -84,12 +88,41 @@ def test_the_verdict_is_the_interval_that_holds_the_mean(values, dataset, word):
     assert claims.verdict(replace(CLAIM, dataset=dataset), values) == word
 
 
-def test_the_committed_ledger_reads_and_covers_every_verdict_kind():
+def test_the_committed_ledger_reads_and_covers_every_profile():
     ledger = claims.read()
-    assert len({claim.id for claim in ledger}) == len(ledger) > 20
-    for claim in ledger:
-        if claim.profile == "paper":
-            assert claim.holds is None, "a claim that has not been run has no measured quantity yet"
+    assert len({claim.id for claim in ledger}) == len(ledger) > 90
+    by_profile = Counter(claim.profile for claim in ledger)
+    assert by_profile["laptop"] == by_profile["fashion-cpu"] == by_profile["fashion"] >= 30
+    assert set(by_profile) == {*PROFILES, "none"} - {"smoke"}
+
+
+def test_fashion_rows_keep_the_quantities_of_the_digits_rows_but_not_their_verdicts():
+    ledger = {claim.id: claim for claim in claims.read()}
+    for claim in ledger.values():
+        if claim.dataset == "Fashion-MNIST":
+            digits = ledger[claim.like or ""]
+            own = ("quantity", "metric", "of", "over", "sign", "paper", "chapter")
+            assert all(getattr(claim, name) == getattr(digits, name) for name in own)
+            same = claim.holds == digits.holds
+            assert same or [end * claim_epochs(digits) for end in claim.holds] == list(digits.holds)
+            assert claim.words[0] == "holds here"
+
+
+def claim_epochs(claim):
+    return PROFILES[claim.profile].train.epochs
+
+
+@pytest.mark.parametrize(
+    ("claim", "dataset"), [("robust", d) for d in paper.DATASETS] + [("accuracy", "SVHN")]
+)
+def test_tolerances_on_the_papers_data_are_half_of_what_is_printed(claim, dataset):
+    row = next(c for c in claims.read() if c.id == f"{claim}_{dataset.lower()}")
+    if claim == "robust":
+        ib, base = (paper.value(dataset, name, "deepfool_relative_norm")[0] for name in ("IB", "NoPen"))
+        assert row.holds[0] == pytest.approx(round(ib / base) / 2)
+    else:
+        ib, base = (paper.value(dataset, name, "test_accuracy_percent")[0] for name in ("IB", "NoPen"))
+        assert row.holds[0] == pytest.approx((ib - base) / 100 / 2)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +132,8 @@ def test_the_committed_ledger_reads_and_covers_every_verdict_kind():
         ('quantity = "ration"', ["ration", "ratio"]),
         ('of = ["LinPenn"]', ["LinPenn", "LinPen"]),
         ('prose = "reproduced"', ["reproduced", "holds here"]),
+        ('profile = "fashon"', ["fashon", "fashion", "some_claim"]),
+        ('like = "no_claim"', ["no_claim", "some_claim", "earlier claim"]),
     ],
 )
 def test_a_bad_ledger_is_named(tmp_path, line, words):
@@ -142,6 +177,46 @@ def test_other_profiles_judge_nothing_but_the_papers_own_numbers():
     assert table.loc["printed_gain_cifar100", "verdict"] == "reproduced"
     assert table.loc["printed_wide_cifar100", "verdict"] == "not reproduced"
     assert table.loc["printed_narrow_cifar100", "verdict"] == "not reproduced"
+
+
+def recorded(name, **columns) -> Recorded:
+    """The same three seeds, as recorded runs of a profile."""
+    frame = study(name, **columns).frame
+    return Recorded(PROFILES[name], frame, frame, pd.DataFrame(), {})
+
+
+def test_every_claim_is_judged_by_runs_of_its_own_profile():
+    tight, loose = ({**VALUES, "IB": [scale] * 3} for scale in (1e-3, 19.0))
+    table = claims.ledger(study(trace_ratio=tight), others=[recorded("fashion-cpu", trace_ratio=loose)])
+    words = table.set_index("id")["verdict"]
+    assert words["collapse_scale_free"] == "holds here"
+    assert words["collapse_scale_free_fashion_cpu"] == "does not hold here"
+    assert words["collapse_scale_free_fashion"] == "not attempted"
+    other = claims.ledger(study("smoke", trace_ratio=loose), others=[recorded("fashion", trace_ratio=tight)])
+    words = other.set_index("id")["verdict"]
+    assert words["collapse_scale_free"] == "not judged"
+    assert words["collapse_scale_free_fashion_cpu"] == "not attempted"
+    assert words["collapse_scale_free_fashion"] == "holds here"
+
+
+def test_a_papers_claim_is_reproduced_by_recorded_runs_on_its_own_data():
+    robust = {"IB": [40.0] * 3, "LinPen": [1.0] * 3, "NoPen": [1.0, 2.0, 1.0]}
+    found = recorded("paper-cifar10", test_deepfool_relative_norm=robust)
+    table = claims.ledger(study("smoke", trace_ratio=VALUES), others=[found]).set_index("id")
+    assert table["verdict"]["robust_cifar10"] == "reproduced"
+    assert table["measured"]["robust_cifar10"] == "33.3 ± 12"
+    assert table["verdict"]["robust_svhn"] == "not attempted"
+
+
+def test_a_quantity_that_no_seed_has_is_not_measured_and_an_epoch_never_reached_is_late():
+    never = {**VALUES, "IB": [math.nan, 5.0, math.nan]}
+    nothing = {name: [math.nan] * 3 for name in VALUES}
+    epochs = {name: [40] * 3 for name in VALUES}
+    found = recorded("fashion-cpu", terminal_epoch=never, trace_ratio=nothing, **{"train.epochs": epochs})
+    table = claims.ledger(study("smoke", nc1=VALUES), others=[found]).set_index("id")
+    assert table["verdict"]["collapse_scale_free_fashion_cpu"] == "not measured"
+    assert table["verdict"]["terminal_phase_fashion_cpu"] == "does not hold here"
+    assert table["measured"]["terminal_phase_fashion_cpu"] == "never in 2 of 3"
 
 
 def test_welch_from_printed_values_is_the_textbook_formula():

@@ -1,0 +1,204 @@
+"""Results of runs that were trained elsewhere: small files in ``results/``, read back as a study.
+
+Layout::
+
+    results/<profile>/runs.csv         one row a run that finished or failed; which were selected
+    results/<profile>/history.csv      one row a selected run and epoch at which metrics were recorded
+    results/<profile>/provenance.json  commits, devices, versions, data and hours of these runs
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from experiments.ablation import Study, declared, existing
+from experiments.profiles import PROFILES, Profile, profile
+from lpc.specs import run_key
+
+RESULTS = Path(__file__).parent / "results"
+"""Where results are recorded; one folder a profile."""
+
+_DISTINCT: Mapping[str, tuple[str, ...]] = {
+    "code": ("commit", "dirty"),
+    "machine": ("device", "threads"),
+    "software": ("python", "versions"),
+    "data": ("data_checksum",),
+}
+"""Fields of a run's provenance that are listed together, each distinct value once."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Recorded runs of a profile, with what tables, figures and claims read of a study.
+
+    Attributes
+    ----------
+    profile
+        What was declared.
+    frame
+        One row a run that finished or failed, in declared order, as ``Study.frame``.
+    selected
+        One row an architecture and seed, as ``Study.selected``.
+    history
+        One row a selected run and epoch at which metrics were recorded.
+    provenance
+        Commits, devices, versions, data and hours of these runs.
+    """
+
+    profile: Profile
+    frame: pd.DataFrame
+    selected: pd.DataFrame
+    history: pd.DataFrame
+    provenance: dict[str, Any]
+
+
+def record(
+    name: str, *, store: str | Path = "runs", seeds: int | None = None, only: Iterable[str] | None = None
+) -> Path:
+    """Write the finished and failed runs of a profile to ``results/<name>/``, in place of what is there.
+
+    Parameters
+    ----------
+    name
+        Of the profile.
+    store
+        Directory of the run store; nothing is trained.
+    seeds, only
+        As in ``experiments.ablation.declared``.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    ValueError
+        No run has finished.
+    """
+    found = existing(name, seeds=seeds, only=None if only is None else tuple(only), store=store)
+    rows = found.frame
+    if rows.empty or not (rows["status"] == "finished").any():
+        raise ValueError(f"no run of profile {name} has finished in {store}: train it before it is recorded")
+    rows = rows[rows["status"].isin(["finished", "failed"])]
+    rows = pd.concat([rows, found.selected]).drop_duplicates("key")  # retrained runs are selected alone
+    rows = rows.assign(selected=rows["key"].isin(found.selected["key"]))
+    history = found.history
+    history = history[history["trace_ratio"].notna()].sort_values(["key", "epoch"])
+    provenance = _provenance(found, rows)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=RESULTS, prefix=".recording-") as folder:
+        made = Path(folder)
+        for table, file in ((rows, "runs.csv"), (history, "history.csv")):
+            table.drop(columns="missing", errors="ignore").to_csv(made / file, index=False)
+        (made / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
+        target = RESULTS / name
+        target.mkdir(exist_ok=True)
+        for path in sorted(made.iterdir()):
+            path.replace(target / path.name)
+    return target
+
+
+def _provenance(found: Study, rows: pd.DataFrame) -> dict[str, Any]:
+    """Return what the runs came from: every distinct value with the number of runs that have it."""
+    paths = [found.store.directory(str(key)) / "provenance.json" for key in rows["key"]]
+    runs = [json.loads(path.read_text()) for path in paths]
+    counted: dict[str, list[dict[str, Any]]] = {}
+    for title, names in _DISTINCT.items():
+        values = [json.dumps({name: run[name] for name in names}, sort_keys=True) for run in runs]
+        counted[title] = [{**json.loads(one), "runs": values.count(one)} for one in sorted(set(values))]
+    last = max(path.stat().st_mtime for path in paths)
+    return {
+        "profile": found.profile.name,
+        "trained_until": datetime.fromtimestamp(last, timezone.utc).date().isoformat(),
+        "runs": len(runs),
+        "run_seconds": round(sum(run["cohort_seconds"] / run["cohort_runs"] for run in runs), 1),
+        **counted,
+    }
+
+
+def recorded(name: str) -> Recorded | None:
+    """Return what is recorded of a profile, or None where nothing is.
+
+    Raises
+    ------
+    ValueError
+        An unknown profile, or recorded runs that the profile does not declare today.
+    """
+    chosen, folder = profile(name), RESULTS / name
+    if not (folder / "runs.csv").exists():
+        return None
+    rows, history = _read(folder / "runs.csv"), _read(folder / "history.csv")
+    strange = sorted(set(rows["key"]) - _keys(chosen))
+    if strange:
+        raise ValueError(
+            f"{len(strange)} of {len(rows)} recorded runs of profile {name} are not among those that it "
+            f"declares today (the first: {strange[0][:12]}; they are of another protocol or spec): train "
+            f"the profile and record it again, or remove {folder}"
+        )
+    selected = rows[rows["selected"]].drop(columns="selected").reset_index(drop=True)
+    if set(history["key"]) - set(selected["key"]):
+        raise ValueError(
+            f"{folder}/history.csv and runs.csv are not of the same runs: record the profile again"
+        )
+    return Recorded(
+        profile=chosen,
+        frame=rows.drop(columns="selected"),
+        selected=selected,
+        history=history,
+        provenance=json.loads((folder / "provenance.json").read_text()),
+    )
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Return a table to the bit: empty cells alone are missing ("none" is a name)."""
+    return pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
+
+
+def _keys(chosen: Profile) -> set[str]:
+    """Return the keys of every run that a profile declares, with those on the full train set."""
+    runs = declared(chosen.name)
+    again = [replace(spec, data=replace(spec.data, validation=0)) for spec in runs if chosen.retrain]
+    return {run_key(spec) for spec in (*runs, *again)}
+
+
+def all_recorded(*, beside: str | None = None) -> list[Recorded]:
+    """Return everything that is recorded, in the order of the profiles.
+
+    Parameters
+    ----------
+    beside
+        A profile to leave out: the one whose runs are at hand.
+    """
+    found = [recorded(name) for name in PROFILES if name != beside]
+    return [one for one in found if one is not None]
+
+
+def summary() -> pd.DataFrame:
+    """Return, a recorded profile a row, how much of it was run, where, when and by which code."""
+    rows = {}
+    for one in all_recorded():
+        made = one.provenance
+        finished = int((one.frame["status"] == "finished").sum())
+        rows[one.profile.name] = {
+            "what": one.profile.summary,
+            "runs finished": f"{finished} of {len(declared(one.profile.name))}",
+            "device": ", ".join(sorted({entry["device"] for entry in made["machine"]})),
+            "until": made["trained_until"],
+            "code": ", ".join(_commit(entry) for entry in made["code"]),
+            "run-hours": f"{made['run_seconds'] / 3600:.1f}",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("profile")
+
+
+def _commit(entry: Mapping[str, Any]) -> str:
+    short = "unknown" if entry["commit"] is None else entry["commit"][:8]
+    return f"{short} with local changes" if entry["dirty"] else short
