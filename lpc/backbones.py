@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -65,7 +65,10 @@ class SmallCNN(nn.Module):
 
 
 class ResNet(nn.Module):
-    """torchvision's ResNet with the CIFAR stem (3 x 3, stride 1, no pooling) and SiLU, without classifier.
+    """A residual network of torchvision's blocks with the CIFAR stem and SiLU, without classifier.
+
+    The stem is one 3 x 3 convolution of stride 1 without pooling; four stages of width, 2, 4 and 8 times
+    width channels follow, of strides 1, 2, 2 and 2, then the mean over the image.
 
     Parameters
     ----------
@@ -75,43 +78,58 @@ class ResNet(nn.Module):
         Of the images; any size from 8 pixels up.
     width
         Channels of the first stage: 64 in the paper. Other widths are for small machines.
+
+    References
+    ----------
+    LPC 2024, Appendix C; He et al. 2016, whose CIFAR stem this is.
     """
 
     def __init__(
         self,
         block: type[resnet.BasicBlock] | type[resnet.Bottleneck],
-        depths: list[int],
+        depths: Sequence[int],
         *,
         channels: int,
         width: int,
     ) -> None:
         super().__init__()
-        if width != 64:
-            raise ValueError(f"a ResNet's width is {width}; only 64 is available")
-        body = resnet.ResNet(block, depths)
-        self.feature_width = body.fc.in_features
-        body.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-        body.maxpool = nn.Identity()  # type: ignore[assignment]
-        body.fc = nn.Identity()  # type: ignore[assignment]
-        for module in body.modules():
-            if hasattr(module, "relu"):
-                module.relu = nn.SiLU()
-        nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
-        self.body = body
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.SiLU()
+        )
+        incoming, stages = width, []
+        for stage, depth in enumerate(depths):
+            planes = width * 2**stage
+            for place in range(depth):
+                stride = 2 if stage > 0 and place == 0 else 1
+                outgoing = planes * block.expansion
+                shortcut = None
+                if stride != 1 or incoming != outgoing:
+                    shortcut = nn.Sequential(
+                        nn.Conv2d(incoming, outgoing, 1, stride=stride, bias=False), nn.BatchNorm2d(outgoing)
+                    )
+                made = block(incoming, planes, stride, shortcut)
+                made.relu = nn.SiLU()  # type: ignore[assignment]
+                stages.append(made)
+                incoming = outgoing
+        self.stages = nn.Sequential(*stages)
+        self.feature_width = incoming
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Float[Tensor, "batch channel row column"]) -> Float[Tensor, "batch feature"]:
         """Return the features of normalised images."""
-        return self.body(images)
+        return self.stages(self.stem(images)).mean(dim=(-2, -1))
 
 
 def _resnet18(*, channels: int, size: int, width: int) -> ResNet:
     del size
-    return ResNet(resnet.BasicBlock, [2, 2, 2, 2], channels=channels, width=width)
+    return ResNet(resnet.BasicBlock, (2, 2, 2, 2), channels=channels, width=width)
 
 
 def _resnet50(*, channels: int, size: int, width: int) -> ResNet:
     del size
-    return ResNet(resnet.Bottleneck, [3, 4, 6, 3], channels=channels, width=width)
+    return ResNet(resnet.Bottleneck, (3, 4, 6, 3), channels=channels, width=width)
 
 
 BACKBONES: Mapping[str, Callable[..., nn.Module]] = {

@@ -109,6 +109,41 @@ def conditional_log_variance(
     return total
 
 
+def objective(
+    latent: Float[Tensor, "batch width"],
+    logits: Float[Tensor, "batch classes"],
+    label: Int[Tensor, " batch"],
+    *,
+    gamma: Float[Tensor, ""] | float,
+    l1: Float[Tensor, ""] | float = 0.0,
+    weight: Float[Tensor, "nodes feature"] | None = None,
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    r"""Return the two parts of what is minimised: the cross-entropy in nats, and the weighted penalties.
+
+    Notes
+    -----
+    :math:`\gamma \frac1N\sum_n \lVert z_n\rVert^2 + \lambda \sum_{ij} |w_{ij}|`, with the weights of the
+    penultimate layer in the second term.
+
+    Parameters
+    ----------
+    latent, logits, label
+        Of a batch.
+    gamma
+        Weight of the squared norm, summed over nodes.
+    l1, weight
+        Coefficient and weights of the L1 penalty; None: there is none.
+
+    References
+    ----------
+    LPC 2024, Eq. 3 and Appendix C (NonLinPenL1).
+    """
+    penalty = gamma * squared_norm(latent, reduction="sum")
+    if weight is not None:
+        penalty = penalty + l1 * weight.abs().sum()
+    return torch.nn.functional.cross_entropy(logits, label), penalty
+
+
 def geometric_gamma(
     epoch: int, *, initial: float, factor: float, maximum: float, overshoot: bool = False
 ) -> float:

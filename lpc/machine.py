@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,15 @@ import torch
 def default_device() -> torch.device:
     """Return the GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Keep float32 what it says on a GPU, where convolutions are otherwise rounded to TF32's 10 bits, and
+    choose algorithms that repeat to the bit. Nothing changes for bfloat16 under autocast, or on a CPU.
+    """
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
 
 
 def default_workers() -> int:

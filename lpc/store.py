@@ -100,6 +100,10 @@ class RunStore:
         """Return the test metrics of a measured run."""
         return self._part(spec, "test.json")
 
+    def provenance(self, spec: RunSpec) -> dict[str, Any]:
+        """Return where the result of a finished run comes from."""
+        return self._part(spec, "provenance.json")
+
     def _part(self, spec: RunSpec, name: str) -> dict[str, Any]:
         path = self.directory(run_key(spec)) / name
         if not path.exists():

@@ -15,7 +15,8 @@ from torchmetrics.classification import MulticlassCalibrationError
 
 from experiments.ablation import select, study
 from experiments.profiles import PROFILES, profile, specs
-from lpc import measurements, runs
+from lpc import measurements, recording, runs
+from lpc.epochs import Trainer
 from lpc.equilibrium import carried_gamma
 from lpc.evaluation.collapse import within_between_traces
 from lpc.latents import collect
@@ -23,7 +24,6 @@ from lpc.measurements import Measured, accuracy
 from lpc.runs import execute, execute_all, measure
 from lpc.specs import DataSpec, TrainSpec, run_key, variant_spec
 from lpc.store import RunStore
-from lpc.training import Cohort
 
 TRAIN = TrainSpec(epochs=3, batch_size=64, learning_rate=1e-2, record_every=1, gamma_maximum=1.0)
 
@@ -79,18 +79,18 @@ def test_an_interrupted_cohort_goes_on_to_the_same_bits(tmp_path, monkeypatch, a
     alike = [make("IB"), make("LinPenDropout", seed=1)]
     whole, broken = RunStore(tmp_path / "whole"), RunStore(tmp_path / "broken")
     execute_all(alike, whole, progress=False)
-    original = Cohort.train_epoch
+    original = Trainer.train_epoch
 
     def interrupted(self):
         if self.epoch == after:
             raise KeyboardInterrupt
         return original(self)
 
-    monkeypatch.setattr(Cohort, "train_epoch", interrupted)
+    monkeypatch.setattr(Trainer, "train_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         execute_all(alike, broken, progress=False)
     assert broken.frame()["status"].tolist() == ["training", "training"]
-    monkeypatch.setattr(Cohort, "train_epoch", original)
+    monkeypatch.setattr(Trainer, "train_epoch", original)
     execute_all(alike[:1], broken, progress=False)  # asking for one resumes the cohort it began with
     assert results(whole).equals(results(broken))
     for spec in alike:
@@ -183,8 +183,8 @@ def test_an_error_in_a_worker_reaches_the_caller(tmp_path):
 
 def test_a_truncated_checkpoint_stops_the_next_call_and_says_what_to_remove(tmp_path, monkeypatch):
     store = RunStore(tmp_path)
-    monkeypatch.setattr(Cohort, "finished", property(lambda self: self.epoch >= 1))
-    monkeypatch.setattr(runs, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Trainer, "finished", property(lambda self: self.epoch >= 1))
+    monkeypatch.setattr(recording, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         execute(make(), store)
     monkeypatch.undo()

@@ -1,5 +1,8 @@
+import copy
 import dataclasses
 import io
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -7,11 +10,14 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lpc.classifiers import build_classifier
+from lpc.cohorts import Cohort, part_of_state, shape_of
 from lpc.data import load_images
 from lpc.latents import collect
 from lpc.losses import squared_norm
+from lpc.schedules import learning_rate
+from lpc.solo import Solo
 from lpc.specs import DataSpec, TrainSpec, variant_spec
-from lpc.training import Cohort, learning_rate, load_member, shape_of
+from lpc.training import load_member, trainer
 
 DATA = DataSpec(name="digits", validation=100, train_limit=150, noise=0.01)
 TRAIN = TrainSpec(
@@ -19,9 +25,11 @@ TRAIN = TrainSpec(
 )
 
 
-def make(architecture, *, seed=0, rate=5e-3, data=DATA, **train):
+def make(architecture, *, seed=0, rate=5e-3, data=DATA, backbone="mlp", width=16, **train):
     changed = dataclasses.replace(TRAIN, learning_rate=rate, **train)
-    return variant_spec(architecture, data=data, backbone="mlp", backbone_width=16, train=changed, seed=seed)
+    return variant_spec(
+        architecture, data=data, backbone=backbone, backbone_width=width, train=changed, seed=seed
+    )
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +37,8 @@ def splits():
     return load_images(DATA)
 
 
-def trained(specs, images, epochs=4):
-    cohort = Cohort(specs, images)
+def trained(specs, images, epochs=4, kind=Cohort):
+    cohort = kind(specs, images)
     losses = [cohort.train_epoch() for _ in range(epochs)]
     return cohort, losses
 
@@ -41,12 +49,13 @@ def test_learning_rate_halves_as_appendix_c_says():
     assert rates == [1.0, 1.0, 0.5, 0.5, 0.25, 0.5**11]
 
 
-def test_one_run_is_what_a_plain_loop_gives(splits):
-    """Against torch's own AdamW with one parameter group a rate, without any cohort."""
+@pytest.mark.parametrize("kind", [Cohort, Solo])
+def test_one_run_is_what_a_plain_loop_gives(splits, kind):
+    """Against torch's own AdamW with one parameter group a rate."""
     data = dataclasses.replace(DATA, noise=0.0)
     spec = make("IB", data=data)
-    cohort = Cohort([spec], splits.train)
-    orders = torch.Generator().set_state(cohort.generators[0].get_state())
+    cohort = kind([spec], splits.train)
+    orders = torch.Generator().set_state(cohort.draws[0].generator.get_state())
     model = build_classifier(spec.model, channels=1, size=8, classes=10, seed=0)
     classifier = list(model.head.classifier.parameters())
     rest = [p for name, p in model.named_parameters() if not name.startswith("head.classifier.")]
@@ -96,21 +105,128 @@ def test_same_packing_gives_the_same_bits(splits):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_four_epochs_are_two_and_two_to_the_bit(splits):
-    alike = [make("IB"), make("LinPenDropout", seed=1)]
-    whole, losses = trained(alike, splits.train)
-    half, _ = trained(alike, splits.train, epochs=2)
+RESNET = {"backbone": "resnet18", "width": 2}
+
+
+@pytest.mark.parametrize(
+    "alike",
+    [
+        [make("IB"), make("LinPenDropout", seed=1)],
+        [make("LinPenDropout", **RESNET)],
+        [make("NonLinPenL1", precision="bfloat16", **RESNET)],
+    ],
+    ids=["cohort", "alone", "alone in bfloat16"],
+)
+def test_four_epochs_are_two_and_two_to_the_bit(splits, alike):
+    def new():
+        return trainer(alike, splits.train)
+
+    whole, losses = trained(alike, splits.train, kind=trainer)
+    half, _ = trained(alike, splits.train, epochs=2, kind=trainer)
     buffer = io.BytesIO()
     torch.save(half.state_dict(), buffer)
     buffer.seek(0)
-    resumed = Cohort(alike, splits.train)
+    resumed = new()
     resumed.load_state_dict(torch.load(buffer, weights_only=True))
     assert resumed.epoch == 2
     again = [resumed.train_epoch() for _ in range(2)]
     assert torch.equal(again[1].cross_entropy, losses[3].cross_entropy)
-    for member in range(2):
+    for member in range(len(alike)):
         expected = whole.member_state(member)
         assert all(torch.equal(expected[k], v) for k, v in resumed.member_state(member).items())
+
+
+@pytest.mark.parametrize("architecture", ["IB", "LinPenDropout", "NonLinPenL1", "NoPen"])
+def test_a_run_alone_is_a_cohort_of_one(splits, architecture):
+    spec = make(architecture, penalty_reduction="mean", l1=1e-3)
+    alone, losses = trained([spec], splits.train, kind=Solo)
+    cohort, expected = trained([spec], splits.train)
+    assert isinstance(trainer([spec], splits.train), Solo)
+    for ours, theirs in zip(losses, expected, strict=True):
+        torch.testing.assert_close(ours.cross_entropy, theirs.cross_entropy, rtol=1e-3, atol=0)
+        torch.testing.assert_close(ours.penalty, theirs.penalty, rtol=1e-3, atol=0)
+    found, wanted = (one.outputs(splits.train) for one in (alone, cohort))
+    torch.testing.assert_close(found.logits, wanted.logits, rtol=1e-2, atol=1e-2)
+    other, _ = trained([make(architecture, seed=1)], splits.train, kind=Solo)
+    assert (found.logits - other.outputs(splits.train).logits).abs().max() > 0.1
+
+
+COMPILED = """
+import torch
+from lpc.data import load_images
+from lpc.solo import Solo
+from lpc.specs import DataSpec, TrainSpec, variant_spec
+
+data = DataSpec(name="digits", validation=100, train_limit=150, noise=0.01)
+train = TrainSpec(epochs=2, batch_size=64, learning_rate=5e-3)
+spec = variant_spec("IB", data=data, backbone="small_cnn", backbone_width=2, train=train, seed=0)
+images = load_images(data).train
+for compiled in (False, True):
+    solo = Solo([spec], images, compiled=compiled)
+    first, second = solo.train_epoch(), solo.train_epoch()
+    print(solo.packing()["compiled"], second.cross_entropy.item(), *sorted(solo.member_state(0)))
+"""
+
+
+def test_a_compiled_run_is_the_same_run():
+    """In a process of its own: the suite's shape checks are not there to be compiled."""
+    ran = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=True)
+    (eager, loss, *names), (compiled, other, *others) = (line.split() for line in ran.stdout.splitlines())
+    assert (eager, compiled) == ("False", "True") and names == others
+    assert float(other) == pytest.approx(float(loss), rel=1e-4)
+
+
+def test_a_recorded_step_needs_a_gpu(splits):
+    with pytest.raises(ValueError, match=r"graphed is True.*cpu"):
+        Solo([make("IB")], splits.train, graphed=True)
+
+
+def test_half_of_a_cohort_goes_on_as_the_whole_would(splits):
+    alike = [make("IB"), make("LinPenDropout", seed=1), make("LinPen", seed=2)]
+    whole, _ = trained(alike, splits.train, epochs=2)
+    part = Cohort(alike[::2], splits.train)
+    part.load_state_dict(part_of_state(copy.deepcopy(whole.state_dict()), [0, 2]))
+    for _ in range(2):
+        whole.train_epoch()
+        losses = part.train_epoch()
+    assert part.epoch == 4 and len(losses.cross_entropy) == 2
+    for member, place in enumerate((0, 2)):
+        expected, found = (one.outputs(splits.train).logits[m] for one, m in ((whole, place), (part, member)))
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_bfloat16_is_the_backbones_alone(splits):
+    solo = Solo([make("IB", precision="bfloat16", **RESNET)], splits.train)
+    seen = {}
+    solo.model.backbone.register_forward_hook(lambda _, __, out: seen.update(features=out.dtype))
+    solo.model.head.register_forward_hook(
+        lambda _, __, out: seen.update(latent=out.latent.dtype, logits=out.logits.dtype)
+    )
+    solo.train_epoch()
+    assert seen == {"features": torch.bfloat16, "latent": torch.float32, "logits": torch.float32}
+    assert {value.dtype for value in solo.model.parameters()} == {torch.float32}
+    moments = solo.optimizer.state_dict()["state"][0]
+    assert moments["exp_avg"].dtype == moments["exp_avg_sq"].dtype == torch.float32
+    assert solo.outputs(splits.train).latent.dtype == torch.float32
+    seen.clear()
+    solo.outputs(splits.train)
+    assert seen["features"] == torch.float32  # measured without bfloat16's rounding
+
+
+def test_a_last_batch_of_one_is_refused(splits):
+    with pytest.raises(ValueError, match=r"batch_size is 149: of 150"):
+        trainer([make("IB", batch_size=149)], splits.train)
+
+
+@pytest.mark.parametrize(("architecture", "limit"), [("IB", 135e6), ("WideIB", 150e6)])
+def test_checkpoint_of_a_resnet18_stays_under_150_megabytes(splits, architecture, limit):
+    images = dataclasses.replace(splits.train, images=splits.train.images[:8], label=splits.train.label[:8])
+    solo = Solo([make(architecture, batch_size=8, backbone="resnet18", width=64)], images)
+    solo.train_epoch()
+    buffer = io.BytesIO()
+    torch.save(solo.state_dict(), buffer)
+    parameters = sum(value.numel() for value in solo.model.parameters())
+    assert 12 * parameters < buffer.getbuffer().nbytes < limit
 
 
 def test_a_foreign_state_is_refused_and_changes_nothing(splits):
@@ -143,10 +259,12 @@ def test_weight_l1_shrinks_the_penultimate_weights(splits):
 def test_dropout_drops_only_in_training_and_only_where_asked(splits):
     with_noise = [make("NoPenDropout"), make("NoPen")]
     cohort = Cohort(with_noise, splits.train)
-    keep = cohort._keep(64)
+    drawn = [next(draws.epoch()) for draws in cohort.draws]
+    keep = cohort._keep(drawn)
     assert keep is not None and set(keep[0].unique().tolist()) == {0.0, 2.0}
     assert keep[0].mean().item() == pytest.approx(1.0, abs=0.15)
     assert bool((keep[1] == 1).all())
+    assert cohort._keep(drawn[1:]) is None
     assert torch.equal(cohort.outputs(splits.train).logits, cohort.outputs(splits.train).logits)
 
 

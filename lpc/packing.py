@@ -1,0 +1,185 @@
+"""Packing: which runs train together, in how many processes, and what happens where memory runs out."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from lpc.cohorts import part_of_state, shape_of
+from lpc.data import Splits, load_images
+from lpc.recording import Plan, train_plan
+from lpc.specs import DataSpec, RunSpec, run_key
+from lpc.stopping import Stopped, leave_signals_to_parent
+from lpc.store import RunStore
+
+COHORT_SIZE = 14
+"""Most runs that train together: more gain little, and leave other workers nothing to do."""
+COHORTED = ("mlp", "small_cnn")
+"""Backbones small enough that one run leaves a device idle; any other trains alone."""
+
+
+def plan(specs: Sequence[RunSpec], store: RunStore) -> list[Plan]:
+    """Return what is left to train: cohorts that have begun with their own members, then new ones."""
+    waiting = {run_key(spec): spec for spec in specs if not store.finished(spec)}
+    planned: list[Plan] = []
+    for cohort, keys in store.cohorts().items():
+        if any(key in waiting for key in keys):
+            planned.append(Plan(cohort, [store.spec(key) for key in keys]))
+            for key in keys:
+                waiting.pop(key, None)
+    shapes: dict[str, list[RunSpec]] = {}
+    for spec in waiting.values():
+        alone = spec.model.backbone not in COHORTED
+        shapes.setdefault(run_key(spec) if alone else shape_of(spec), []).append(spec)
+    for alike in shapes.values():
+        pieces = -(-len(alike) // COHORT_SIZE)
+        planned += [Plan(store.begin(part), part) for part in (alike[k::pieces] for k in range(pieces))]
+    return sorted(
+        planned, key=lambda plan: len(plan.specs) * (plan.specs[0].model.latent_width or 100), reverse=True
+    )
+
+
+def lowered(left: list[Plan], workers: int, store: RunStore) -> tuple[list[Plan], int]:
+    """Return plans that did not fit in the device's memory as fewer at once, and how many at once."""
+    if not left:
+        return [], workers
+    if workers > 1:
+        warnings.warn(
+            f"out of GPU memory with {workers} processes on it: going on with {workers // 2}", stacklevel=3
+        )
+        return left, workers // 2
+    smaller: list[Plan] = []
+    for cohort, specs in left:
+        if len(specs) == 1:
+            raise MemoryError(
+                f"{specs[0].architecture} on {specs[0].data.name} does not fit in the GPU's memory alone, "
+                f"with batches of {specs[0].train.batch_size} (part of what the run is, so not lowered)"
+            )
+        state = store.load_state(cohort, "cpu")
+        halves = (range(0, len(specs), 2), range(1, len(specs), 2))
+        sizes = " and ".join(str(len(half)) for half in halves)
+        warnings.warn(
+            f"out of GPU memory with {len(specs)} runs in one cohort: going on with {sizes}", stacklevel=3
+        )
+        for half in halves:
+            part = Plan(store.begin([specs[place] for place in half]), [specs[place] for place in half])
+            if state is not None:
+                store.save_state(part.cohort, _part_of_cohort(state, half))
+            smaller.append(part)
+        store.end(cohort)
+    return smaller, 1
+
+
+def _part_of_cohort(state: dict[str, Any], members: Sequence[int]) -> dict[str, Any]:
+    return {
+        "training": part_of_state(state["training"], members),
+        "histories": [state["histories"][member] for member in members],
+        "failed": [state["failed"][member] for member in members],
+        "seconds": state["seconds"],
+    }
+
+
+def in_turn(
+    planned: list[Plan],
+    store: RunStore,
+    device: torch.device,
+    workers: int,
+    stop: Callable[[], bool],
+    bar: tqdm,
+) -> list[Plan]:
+    """Train one plan after the other; return those that did not fit in memory."""
+    del workers
+    images: dict[DataSpec, Splits] = {}
+    left = []
+    for plan in planned:
+        names = ", ".join(dict.fromkeys(spec.architecture for spec in plan.specs))
+        bar.set_description(f"training {names} ({len(plan.specs)} runs)")
+        data = plan.specs[0].data
+        if data not in images:
+            images = {data: load_images(data, device=device)}
+        try:
+            train_plan(plan, store, images[data], bar.update, stop, workers=1)
+        except torch.OutOfMemoryError:
+            left.append(plan)
+    return left
+
+
+def share(
+    planned: list[Plan],
+    store: RunStore,
+    device: torch.device,
+    workers: int,
+    stop: Callable[[], bool],
+    bar: tqdm,
+) -> list[Plan]:
+    """Train plans in several processes; return those that did not fit in memory.
+
+    The first other error is raised once the other workers have stopped.
+    """
+    bar.set_description(f"training {sum(len(plan.specs) for plan in planned)} runs")
+    context = multiprocessing.get_context("spawn")
+    steps, halt = context.Queue(), context.Event()
+    left = []
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_enter, initargs=(steps, halt)) as pool:
+        jobs = {
+            pool.submit(_work, plan, store.root, str(device), workers, os.getpid()): plan for plan in planned
+        }
+        while not all(job.done() for job in jobs):
+            with suppress(queue.Empty):
+                bar.update(steps.get(timeout=0.2))
+            wrong = any(job.done() and not job.cancelled() and _unexpected(job.exception()) for job in jobs)
+            if (stop() or wrong) and not halt.is_set():
+                halt.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+        with suppress(queue.Empty):
+            while True:
+                bar.update(steps.get_nowait())
+    errors = [job.exception() for job in jobs if not job.cancelled()]
+    for error in (*filter(_unexpected, errors), *(error for error in errors if isinstance(error, Stopped))):
+        if error is not None:
+            raise error
+    if stop():
+        raise Stopped("stopped before anything was trained; call again to go on")
+    for job, plan in jobs.items():
+        if isinstance(job.exception(), torch.OutOfMemoryError):
+            left.append(plan)
+    return left
+
+
+def _unexpected(error: BaseException | None) -> bool:
+    return error is not None and not isinstance(error, (torch.OutOfMemoryError, Stopped))
+
+
+_steps: Any = None
+_halt: Event | None = None
+
+
+def _enter(steps: Any, halt: Event) -> None:
+    """Set up a worker process: where it tells its progress, and how it is told to stop."""
+    global _steps, _halt
+    _steps, _halt = steps, halt
+    leave_signals_to_parent()
+
+
+def _work(plan: Plan, root: Path, device: str, workers: int, parent: int) -> None:
+    torch.set_num_threads(1)
+    assert _halt is not None
+
+    def advance(amount: int) -> None:
+        if os.getppid() != parent:
+            raise SystemExit("the process that asked for these runs is gone")
+        _steps.put(amount)
+
+    splits = load_images(plan.specs[0].data, device=device)
+    train_plan(plan, RunStore(root), splits, advance, _halt.is_set, workers=workers)

@@ -1,0 +1,230 @@
+"""One program's worth of runs: trained epoch by epoch, recorded, checkpointed, stored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from lpc.data import ImageSet, Splits
+from lpc.latents import Latents
+from lpc.machine import provenance
+from lpc.measurements import Measured, accuracy, cube_metrics, latent_metrics
+from lpc.schedules import learning_rate
+from lpc.specs import RunSpec
+from lpc.stopping import Stopped
+from lpc.store import RunStore
+from lpc.training import Trainer, bad_epoch, trainer
+
+TERMINAL_ACCURACY = 0.999
+"""Train accuracy at which the terminal phase begins (LPC Appendix C)."""
+CHANCE = 1.5
+"""A train accuracy up to this many times the largest class's share is called chance."""
+
+
+class Plan(NamedTuple):
+    """Runs that train together, and the name under which the store keeps where they stand."""
+
+    cohort: str
+    specs: list[RunSpec]
+
+
+def _passed(entry: dict[str, Any]) -> bool:
+    return entry.get("accuracy", 0.0) >= TERMINAL_ACCURACY
+
+
+def _converged(history: list[dict[str, Any]]) -> bool:
+    """Whether train accuracy has passed the terminal phase's threshold: from then on it is only recorded."""
+    return any(_passed(entry) for entry in history)
+
+
+def train_plan(
+    plan: Plan,
+    store: RunStore,
+    splits: Splits,
+    advance: Callable[[int], object],
+    stop: Callable[[], bool],
+    *,
+    workers: int,
+) -> None:
+    """Train the runs of a plan from where they stand, and store them.
+
+    Parameters
+    ----------
+    plan
+        The runs.
+    store
+        Where their checkpoints are and their results go.
+    splits
+        Their data, on the device to train on.
+    advance
+        Called with the number of epochs, summed over runs, whenever some are done.
+    stop
+        Whether to stop after this epoch.
+    workers
+        How many processes share the machine, for the provenance.
+
+    Raises
+    ------
+    Stopped
+        After writing a checkpoint, where ``stop`` said so.
+    """
+    specs, train = plan.specs, plan.specs[0].train
+    training = trainer(specs, splits.train)
+    histories: list[list[dict[str, Any]]] = [[] for _ in specs]
+    failed: list[int | None] = [None] * len(specs)
+    seconds = 0.0
+    state = store.load_state(plan.cohort, splits.train.images.device)
+    if state is not None:
+        training.load_state_dict(state["training"])
+        histories, failed, seconds = state["histories"], state["failed"], state["seconds"]
+        advance(training.epoch * len(specs))
+    began = time.monotonic() - seconds
+    while not training.finished:
+        _train_and_record(training, splits, histories, failed)
+        advance(len(specs))
+        stopping = stop() and not training.finished
+        if training.epoch % train.record_every == 0 or training.finished or stopping:
+            store.save_state(
+                plan.cohort,
+                {
+                    "training": training.state_dict(),
+                    "histories": histories,
+                    "failed": failed,
+                    "seconds": time.monotonic() - began,
+                },
+            )
+        if stopping:
+            raise Stopped(
+                f"stopped after epoch {training.epoch} of {train.epochs}; "
+                "checkpoints are written, call again to go on"
+            )
+    _finish(training, plan, store, splits, histories, failed, time.monotonic() - began, workers)
+    store.end(plan.cohort)
+
+
+def _train_and_record(
+    training: Trainer, splits: Splits, histories: list[list[dict[str, Any]]], failed: list[int | None]
+) -> None:
+    """Train one epoch and append what there is to record of it to every run's history."""
+    specs, train = training.specs, training.specs[0].train
+    gamma, epoch = training.gamma(), training.epoch
+    loss = training.train_epoch()
+    for member, bad in enumerate(bad_epoch(loss)):
+        if bad and failed[member] is None:
+            failed[member] = training.epoch
+    recorded = training.finished or training.epoch % train.record_every == 0
+    asked = training.epoch % train.accuracy_every == 0
+    unconverged = [
+        m for m in range(len(specs)) if asked and failed[m] is None and not _converged(histories[m])
+    ]
+    outputs = training.outputs(splits.train) if recorded or unconverged else None
+    for member, spec in enumerate(specs):
+        if failed[member] is not None:
+            continue
+        entry: dict[str, Any] = {
+            "epoch": training.epoch,
+            "gamma": gamma[member],
+            "learning_rate": learning_rate(epoch, spec.train),
+            "loss_cross_entropy": float(loss.cross_entropy[member]),
+            "loss_penalty": float(loss.penalty[member]),
+        }
+        if outputs is not None and (recorded or member in unconverged):
+            latents = Latents(outputs.latent[member], outputs.logits[member], splits.train.label)
+            if not bool(torch.isfinite(latents.logits).all()):
+                failed[member] = training.epoch
+                continue
+            entry["accuracy"] = accuracy(latents.logits, latents.label)
+            if recorded:
+                weights = training.member_state(member)
+                entry |= latent_metrics(
+                    latents,
+                    weight=weights["head.classifier.weight"],
+                    bias=weights["head.classifier.bias"],
+                    classes=splits.train.classes,
+                    mixtures=training.finished or spec.model.penultimate == "linear",
+                ).as_dict()
+        histories[member].append(entry)
+
+
+def _finish(
+    training: Trainer,
+    plan: Plan,
+    store: RunStore,
+    splits: Splits,
+    histories: list[list[dict[str, Any]]],
+    failed: list[int | None],
+    seconds: float,
+    workers: int,
+) -> None:
+    outputs = training.outputs(splits.train)
+    held = training.outputs(splits.validation) if splits.validation is not None else None
+    specs, epochs = plan.specs, plan.specs[0].train.epochs
+    shared = {
+        **provenance(splits.train.images.device),
+        "data_checksum": splits.train.checksum(),
+        "cohort": plan.cohort,
+        "cohort_runs": len(specs),
+        "cohort_seconds": round(seconds, 3),
+        "run_epoch_seconds": seconds / epochs / len(specs),
+        "workers": workers,
+        **training.packing(),
+    }
+    for member, spec in enumerate(specs):
+        if store.finished(spec):
+            continue
+        history = histories[member]
+        if failed[member] is not None:
+            result: dict[str, Any] = {
+                "status": "failed",
+                "reason": f"the loss was not finite in epoch {failed[member]}",
+                "epoch": failed[member],
+            }
+        else:
+            final = dict(history[-1])
+            passed = [entry["epoch"] for entry in history if _passed(entry)]
+            chance = _chance_epoch(history, splits.train)
+            cube = Measured()
+            latents = Latents(outputs.latent[member], outputs.logits[member], splits.train.label)
+            cube.add(
+                ["cube_spread", "cube_patterns", "cube_dead_nodes"],
+                lambda latents=latents: cube_metrics(latents),
+            )
+            result = {
+                "status": "finished",
+                **final,
+                **cube.values,
+                "missing": {**final["missing"], **cube.missing},
+                "terminal_epoch": passed[0] if passed else None,
+                "readout_lost": final["nearest_mean_accuracy"] - final["accuracy"] > 0.1,
+                "at_chance": chance is not None,
+                "chance_epoch": chance,
+                "validation_accuracy": None,
+                "validation_cross_entropy": None,
+            }
+            if held is not None and splits.validation is not None:
+                logits, label = held.logits[member].double(), splits.validation.label
+                result["validation_accuracy"] = accuracy(logits, label)
+                result["validation_cross_entropy"] = float(cross_entropy(logits, label))
+        store.finish(
+            spec,
+            result=result,
+            history=history,
+            provenance={**shared, "seed": spec.seed},
+            weights=training.member_state(member),
+        )
+
+
+def _chance_epoch(history: list[dict[str, Any]], images: ImageSet) -> int | None:
+    """Return the first epoch of the last stretch in which train accuracy was no more than chance, or None."""
+    limit = CHANCE * float(images.label.bincount().max()) / len(images)
+    taken = [(entry["epoch"], entry["accuracy"]) for entry in history if "accuracy" in entry]
+    found = None
+    for epoch, share in reversed(taken):
+        if share > limit:
+            break
+        found = epoch
+    return found
