@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from lpc.machine import default_workers
 from lpc.runs import execute_all, load_model, measure_all
 from lpc.specs import RunSpec, run_key
 from lpc.store import RunStore
+
+_COLUMNS = ["key", "architecture", "seed", "status", "train.learning_rate", "validation_accuracy"]
 
 
 def declared(name: str, *, seeds: int | None = None, only: Sequence[str] | None = None) -> list[RunSpec]:
@@ -44,11 +46,18 @@ def select(frame: pd.DataFrame) -> pd.DataFrame:
     LPC 2024, Appendix C: the session with the best value on the validation set in the last epoch.
     """
     done = frame[frame["status"] == "finished"]
+    if done.empty:
+        return done.reset_index(drop=True)
     ranked = done.sort_values(
         ["validation_accuracy", "validation_cross_entropy"], ascending=[False, True], kind="stable"
     )
     best = ranked.drop_duplicates(["architecture", "seed"])
     return best.sort_index().reset_index(drop=True)
+
+
+def retrained(spec: RunSpec) -> RunSpec:
+    """Return the run that trains a selected one again on the full train set, validation images included."""
+    return replace(spec, data=replace(spec.data, validation=0))
 
 
 @dataclass(frozen=True)
@@ -70,19 +79,77 @@ class Study:
     store: RunStore
 
     @cached_property
-    def frame(self) -> pd.DataFrame:
-        """One row a run, in declared order: the spec, the result, the test metrics of selected runs."""
+    def _rows(self) -> pd.DataFrame:
         rows = self.store.frame()
+        return rows.set_index("key") if len(rows) else pd.DataFrame(columns=_COLUMNS).set_index("key")
+
+    def _rows_of(self, specs: Sequence[RunSpec]) -> pd.DataFrame:
+        rows = self._rows
+        return rows.loc[[key for key in map(run_key, specs) if key in rows.index]].reset_index()
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row a run, in declared order: the spec, the result, the test metrics of selected runs.
+
+        Runs that train a selected rate again are not among them: see ``retrained``.
+        """
+        return self._rows_of(self.specs)
+
+    @cached_property
+    def chosen(self) -> pd.DataFrame:
+        """One row an architecture and seed: the run with the best validation accuracy.
+
+        Where it is to be trained again, only once every learning rate is finished or failed.
+        """
+        if not self.profile.retrain:
+            return select(self.frame)
+        ended = set(self.frame.loc[self.frame["status"] != "training", "key"])
+        open_ = {(spec.architecture, spec.seed) for spec in self.specs if run_key(spec) not in ended}
+        pairs = zip(self.frame["architecture"], self.frame["seed"], strict=True)
+        return select(self.frame.loc[pd.Series([pair not in open_ for pair in pairs], dtype=bool)])
+
+    @cached_property
+    def retrainings(self) -> list[RunSpec]:
+        """Runs that train the chosen rates again on the full train set; none where a profile does not."""
+        if not self.profile.retrain:
+            return []
+        return [retrained(self.store.spec(str(key))) for key in self.chosen["key"]]
+
+    @cached_property
+    def retrained(self) -> pd.DataFrame:
+        """One row a run of ``retrainings`` that has begun.
+
+        ``selected_validation_accuracy`` is that of the run whose learning rate it has; its own, with no
+        validation images left, is missing.
+        """
+        rows = self._rows_of(self.retrainings)
         if rows.empty:
             return rows
-        rows = rows.set_index("key")
-        keys = [run_key(spec) for spec in self.specs]
-        return rows.loc[[key for key in keys if key in rows.index]].reset_index()
+        accuracy = dict(zip(map(run_key, self.retrainings), self.chosen["validation_accuracy"], strict=True))
+        return rows.assign(selected_validation_accuracy=[accuracy[key] for key in rows["key"]])
 
     @cached_property
     def selected(self) -> pd.DataFrame:
-        """One row an architecture and seed: the run with the selected learning rate."""
-        return select(self.frame)
+        """One row an architecture and seed: the run that is measured on the test set.
+
+        It is the one with the chosen learning rate or, in a profile that trains it again, that one.
+        """
+        if not self.profile.retrain:
+            return self.chosen
+        rows = self.retrained
+        return rows[rows["status"] == "finished"].reset_index(drop=True)
+
+    @property
+    def needed(self) -> list[RunSpec]:
+        """All runs of the profile, those that train again included.
+
+        Where a learning rate is not chosen yet, the profile's first stands for it: as long, not the same.
+        """
+        if not self.profile.retrain:
+            return self.specs
+        again = {(spec.architecture, spec.seed): retrained(spec) for spec in reversed(self.specs)}
+        again.update({(spec.architecture, spec.seed): spec for spec in self.retrainings})
+        return self.specs + list(reversed(again.values()))
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -92,8 +159,9 @@ class Study:
 
     @cached_property
     def images(self) -> Splits:
-        """The data of the profile, on the CPU."""
-        return load_images(self.profile.data)
+        """The data of the selected runs, on the CPU; none is held out where they trained on all."""
+        data = self.profile.data
+        return load_images(replace(data, validation=0) if self.profile.retrain else data)
 
     def spec(self, architecture: str, seed: int) -> RunSpec:
         """Return the selected run of an architecture and seed."""
@@ -129,9 +197,13 @@ def progress_of(
     only: Sequence[str] | None = None,
     store: str | Path = "runs",
 ) -> pd.DataFrame:
-    """Return, an architecture a row, how many runs are declared, finished, failed, under way, missing."""
+    """Return, an architecture a row, how many runs are declared, finished, failed, under way, missing.
+
+    Where the selected rates are trained again, ``to retrain`` and ``retrained`` count those runs: declared
+    and finished.
+    """
     found = existing(name, seeds=seeds, only=only, store=store)
-    status = found.frame.set_index("key")["status"] if len(found.frame) else pd.Series(dtype=str)
+    status = found.frame.set_index("key")["status"]
     rows = [
         {"architecture": spec.architecture, "status": status.get(run_key(spec), "missing")}
         for spec in found.specs
@@ -141,6 +213,10 @@ def progress_of(
     order = list(dict.fromkeys(spec.architecture for spec in found.specs))
     counts = counts.reindex(index=order, columns=["finished", "failed", "training", "missing"], fill_value=0)
     counts.insert(0, "declared", counts.sum(axis=1))
+    if found.profile.retrain:
+        pairs = pd.Series([name for name, _ in {(spec.architecture, spec.seed) for spec in found.specs}])
+        counts["to retrain"] = pairs.value_counts().reindex(order)
+        counts["retrained"] = found.selected["architecture"].value_counts().reindex(order, fill_value=0)
     return counts.rename_axis(columns=None)
 
 
@@ -150,9 +226,12 @@ def study(
     seeds: int | None = None,
     only: Sequence[str] | None = None,
     store: str | Path = "runs",
+    workers: int | None = None,
     progress: bool = True,
 ) -> Study:
     """Return the runs of a profile, after training and measuring whatever is missing.
+
+    In a profile that trains the selected rates again, those runs follow once all others have ended.
 
     Parameters
     ----------
@@ -162,10 +241,28 @@ def study(
         As in :func:`declared`.
     store
         Directory of the run store.
+    workers
+        Processes; None: one a core, one where there is a GPU.
     progress
         Whether to show progress bars.
     """
+    workers = default_workers() if workers is None else workers
     found = existing(name, seeds=seeds, only=only, store=store)
-    execute_all(found.specs, found.store, workers=default_workers(), progress=progress)
+    for part in _in_turn(found):
+        execute_all(part, found.store, workers=workers, progress=progress)
+    found = existing(name, seeds=seeds, only=only, store=store)
+    if found.retrainings:
+        execute_all(found.retrainings, found.store, workers=workers, progress=progress)
+        found = existing(name, seeds=seeds, only=only, store=store)
     measure_all([found.store.spec(key) for key in found.selected["key"]], found.store, progress=progress)
     return existing(name, seeds=seeds, only=only, store=store)
+
+
+def _in_turn(found: Study) -> list[list[RunSpec]]:
+    """Runs that are trained together: all, or one seed after another."""
+    if not found.profile.seeds_first:
+        return [found.specs]
+    by_seed: dict[int, list[RunSpec]] = {}
+    for spec in found.specs:
+        by_seed.setdefault(spec.seed, []).append(spec)
+    return list(by_seed.values())

@@ -265,6 +265,8 @@ def specs(chosen: Profile, *, seeds: int | None = None, only: tuple[str, ...] | 
         Architectures, in the order of the profile; None: all of them.
     """
     for name in only or ():
+        if name not in VARIANTS:
+            raise unknown_name("architecture", name, VARIANTS)
         if name not in chosen.architectures:
             raise unknown_name(f"architecture of profile {chosen.name}", name, chosen.architectures)
     if seeds is not None and not (type(seeds) is int and 1 <= seeds <= len(chosen.seeds)):
