@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from lpc.specs import DataSpec, unknown_name
+from lpc.datasets import load_raw
+from lpc.specs import DataSpec
 
 
 @dataclass(frozen=True)
@@ -42,20 +44,31 @@ class Augment:
     def moved(
         self, images: UInt8[Tensor, "batch channel row column"], generator: torch.Generator
     ) -> UInt8[Tensor, "batch channel row column"]:
-        """Return images flipped and cropped at random."""
-        device, batch = images.device, images.shape[0]
+        """Return images flipped and cropped at random.
+
+        Notes
+        -----
+        Images, and after them their mirror images, are laid out with their padding in one line of pixels. A
+        row of a crop is then a run of it, wherever it begins: all are copied by one gather of rows.
+        """
+        if not (self.flip or self.crop_padding):
+            return images
+        device, (batch, channels, rows, columns), pad = images.device, images.shape, self.crop_padding
+        chosen = torch.arange(batch, device=device)
         if self.flip:
-            flipped = torch.rand(batch, generator=generator, device=device) < 0.5
-            images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
-        if self.crop_padding:
-            pad, rows, columns = self.crop_padding, images.shape[-2], images.shape[-1]
-            padded = torch.nn.functional.pad(images, (pad, pad, pad, pad))
-            shift = torch.randint(2 * pad + 1, (2, batch), generator=generator, device=device)
-            row = shift[0, :, None] + torch.arange(rows, device=device)
-            column = shift[1, :, None] + torch.arange(columns, device=device)
-            point = torch.arange(batch, device=device)[:, None, None]
-            images = padded[point, :, row[:, :, None], column[:, None, :]].permute(0, 3, 1, 2)
-        return images
+            chosen = chosen + batch * (torch.rand(batch, generator=generator, device=device) < 0.5)
+        down, right = torch.randint(2 * pad + 1, (2, batch), generator=generator, device=device)
+        copies = 2 if self.flip else 1
+        padded = images.new_zeros(copies, batch, channels, rows + 2 * pad, columns + 2 * pad)
+        inner = padded[..., pad : pad + rows, pad : pad + columns]
+        inner[0] = images
+        if self.flip:
+            inner[1] = images.flip(-1)
+        plane = chosen[:, None] * channels + torch.arange(channels, device=device)
+        row = plane[:, :, None] * (rows + 2 * pad) + down[:, None, None] + torch.arange(rows, device=device)
+        first = row * (columns + 2 * pad) + right[:, None, None]
+        runs = padded.flatten().unfold(0, columns, 1)
+        return runs.index_select(0, first.flatten()).view(images.shape)
 
     def noisy(
         self, images: Float[Tensor, "batch channel row column"], generator: torch.Generator
@@ -63,7 +76,8 @@ class Augment:
         """Return normalised images with Gaussian noise added."""
         if not self.noise:
             return images
-        return images + self.noise * torch.randn(images.shape, generator=generator, device=images.device)
+        noise = torch.randn(images.shape, generator=generator, device=images.device)
+        return noise.mul_(self.noise).add_(images)
 
 
 @dataclass(frozen=True)
@@ -105,19 +119,30 @@ class ImageSet:
         self, index: Int[Tensor, "*batch"] | slice = slice(None)
     ) -> Float[Tensor, "*batch channel row column"]:
         """Return the chosen images as float32, minus the train set's mean, over its sd."""
-        return self._normalise(self.images[index])
+        if isinstance(index, slice):
+            return self._normalise(self.images[index])
+        chosen = self.images.index_select(0, index.flatten())
+        return self._normalise(chosen).view(*index.shape, *self.images.shape[1:])
 
     def augmented(
         self, index: Int[Tensor, " batch"], augment: Augment, generator: torch.Generator
     ) -> Float[Tensor, "batch channel row column"]:
         """Return the chosen images flipped and cropped, then normalised, then with noise added."""
-        return augment.noisy(self._normalise(augment.moved(self.images[index], generator)), generator)
+        images = augment.moved(self.images.index_select(0, index), generator)
+        return augment.noisy(self._normalise(images), generator)
 
-    def _normalise(self, images: Tensor) -> Tensor:
-        mean, sd = (
-            torch.tensor(value, device=images.device)[:, None, None] for value in (self.mean, self.sd)
-        )
-        return (images.float() / 255 - mean) / sd
+    @cached_property
+    def _scale_and_shift(self) -> Float[Tensor, "2 channel 1 1"]:
+        """What a pixel value is multiplied by and what is then added; kept on the images' device."""
+        mean, sd = (torch.tensor(value, dtype=torch.float64) for value in (self.mean, self.sd))
+        values = torch.stack([1 / (255 * sd), -mean / sd])
+        return values[:, :, None, None].float().to(self.images.device)
+
+    def _normalise(
+        self, images: UInt8[Tensor, "*batch channel row column"]
+    ) -> Float[Tensor, "*batch channel row column"]:
+        scale, shift = self._scale_and_shift
+        return images.to(torch.float32, copy=True).mul_(scale).add_(shift)
 
     def checksum(self) -> str:
         """Return the SHA-256 of the images and labels, for a run's provenance."""
@@ -134,27 +159,6 @@ class Splits(NamedTuple):
     test: ImageSet
 
 
-class RawImages(NamedTuple):
-    """What a loader returns: train and test images as uint8 (images, channel, row, column) and labels."""
-
-    train_images: np.ndarray
-    train_label: np.ndarray
-    test_images: np.ndarray
-    test_label: np.ndarray
-
-
-def _digits() -> RawImages:
-    """scikit-learn's 1,797 digits of 8 x 8 pixels; a fixed fifth of every class is the test set."""
-    pixels, label = (np.asarray(part) for part in load_digits(return_X_y=True))
-    images = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
-    train, test = train_test_split(np.arange(len(images)), test_size=360, random_state=0, stratify=label)
-    return RawImages(images[train], label[train], images[test], label[test])
-
-
-LOADERS: Mapping[str, Callable[[], RawImages]] = {"digits": _digits}
-"""Data sets that need no download. Each entry returns the official train and test images."""
-
-
 def _hold_out(label: np.ndarray, size: int, seed: int, what: str) -> tuple[np.ndarray, np.ndarray]:
     """Return sorted indices (kept, held out), stratified by class."""
     classes = len(np.unique(label))
@@ -167,13 +171,48 @@ def _hold_out(label: np.ndarray, size: int, seed: int, what: str) -> tuple[np.nd
     return np.sort(kept), np.sort(held)
 
 
+def _padded(images: np.ndarray, size: int | None, name: str) -> np.ndarray:
+    """Return images with black on all sides; where the number is odd, one more below and on the right."""
+    rows, columns = images.shape[-2:]
+    if size is None or size == rows == columns:
+        return images
+    if size < max(rows, columns):
+        raise ValueError(
+            f"DataSpec.size is {size}; expected {max(rows, columns)} or more, or None: "
+            f"images of {name!r} have {rows} x {columns} pixels"
+        )
+    sides = [((size - length) // 2, (size - length + 1) // 2) for length in (rows, columns)]
+    return np.pad(images, [(0, 0), (0, 0), *sides])
+
+
+def _mean_and_sd(images: np.ndarray, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and population sd of every channel in [0, 1], exact from counts of the 256 values."""
+    means, sds = [], []
+    for channel in range(images.shape[1]):
+        counts = np.zeros(256, np.int64)
+        for start in range(0, len(images), 1024):
+            counts += np.bincount(images[start : start + 1024, channel].ravel(), minlength=256)
+        pixels, total, squares = (
+            sum(int(count) * value**power for value, count in enumerate(counts)) for power in range(3)
+        )
+        spread = pixels * squares - total**2
+        if not spread:
+            raise ValueError(
+                f"channel {channel} of the training images of {name!r} is {images[0, channel, 0, 0]} in "
+                "every pixel; expected different values: there is no sd to normalise by"
+            )
+        means.append(total / (255 * pixels))
+        sds.append(math.sqrt(spread) / (255 * pixels))
+    return tuple(means), tuple(sds)
+
+
 def load_images(spec: DataSpec, *, device: torch.device | str = "cpu") -> Splits:
     """Load, split and place a data set on a device.
 
     Parameters
     ----------
     spec
-        Data set, held-out validation images, training limit.
+        Data set, held-out validation images, training limit, size to pad to.
     device
         Where the uint8 images stay.
 
@@ -185,11 +224,10 @@ def load_images(spec: DataSpec, *, device: torch.device | str = "cpu") -> Splits
     Raises
     ------
     ValueError
-        An unknown data set, or a validation set or limit that does not fit it.
+        An unknown data set, one that is damaged or cannot be fetched (:func:`lpc.datasets.load_raw`), or a
+        validation set, limit or size that does not fit it; a channel that never varies.
     """
-    if spec.name not in LOADERS:
-        raise unknown_name("data set", spec.name, LOADERS)
-    raw = LOADERS[spec.name]()
+    raw = load_raw(spec.name)
     train, held = np.arange(len(raw.train_label)), None
     if spec.validation:
         train, held = _hold_out(raw.train_label, spec.validation, spec.split_seed, "DataSpec.validation")
@@ -198,14 +236,15 @@ def load_images(spec: DataSpec, *, device: torch.device | str = "cpu") -> Splits
             raw.train_label[train], spec.train_limit, spec.split_seed, "DataSpec.train_limit"
         )
         train = train[chosen]
-    pixels = raw.train_images[train].astype(np.float64) / 255
-    mean = tuple(float(value) for value in pixels.mean(axis=(0, 2, 3)))
-    sd = tuple(float(value) for value in pixels.std(axis=(0, 2, 3)))
+    whole = len(train) == len(raw.train_label)
+    images = _padded(raw.train_images if whole else raw.train_images[train], spec.size, spec.name)
+    mean, sd = _mean_and_sd(images, spec.name)
     classes = int(raw.train_label.max()) + 1
 
     def place(images: np.ndarray, label: np.ndarray) -> ImageSet:
+        images = np.ascontiguousarray(_padded(images, spec.size, spec.name))
         return ImageSet(
-            torch.from_numpy(np.ascontiguousarray(images)).to(device),
+            torch.from_numpy(images).to(device),
             torch.from_numpy(label.astype(np.int64)).to(device),
             classes,
             mean,
@@ -213,7 +252,7 @@ def load_images(spec: DataSpec, *, device: torch.device | str = "cpu") -> Splits
         )
 
     return Splits(
-        train=place(raw.train_images[train], raw.train_label[train]),
+        train=place(images, raw.train_label[train]),
         validation=None if held is None else place(raw.train_images[held], raw.train_label[held]),
         test=place(raw.test_images, raw.test_label),
     )

@@ -1,4 +1,4 @@
-"""Backbones, heads and the images they are given."""
+"""Backbones and heads."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 
 from lpc.backbones import build_backbone
 from lpc.classifiers import build_classifier
-from lpc.data import Augment, batches, load_images
+from lpc.data import load_images
 from lpc.heads import BottleneckHead, Classifier
 from lpc.latents import collect
 from lpc.specs import DataSpec, ModelSpec
@@ -101,72 +101,6 @@ def test_weights_come_from_the_seed_and_torchs_own_state_is_left_alone():
     assert torch.equal(torch.rand(3), expected)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["head.classifier.weight"], other["head.classifier.weight"])
-
-
-def test_digits_split_is_fixed_stratified_and_disjoint():
-    spec = DataSpec(name="digits", validation=240)
-    splits = load_images(spec)
-    assert splits.validation is not None
-    assert [len(part) for part in splits] == [1197, 240, 360]  # type: ignore[arg-type]
-    again = load_images(spec)
-    assert [part.checksum() for part in splits] == [part.checksum() for part in again]  # type: ignore[union-attr]
-    for part in (splits.train, splits.validation, splits.test):
-        counts = part.label.bincount()
-        assert counts.max() - counts.min() <= 0.15 * counts.max()
-    rows = [{tuple(row) for row in part.images.flatten(1).tolist()} for part in splits]  # type: ignore[union-attr]
-    assert len(rows[0] | rows[1] | rows[2]) == 1797 == sum(len(part) for part in rows)
-    full = load_images(DataSpec(name="digits"))
-    assert full.validation is None and len(full.train) == 1437
-    assert torch.equal(full.test.images, splits.test.images)
-
-
-def test_training_images_are_normalised_by_their_own_mean_and_sd():
-    splits = load_images(DataSpec(name="digits", validation=100, train_limit=200))
-    assert len(splits.train) == 200
-    images = splits.train.normalised()
-    assert images.mean().item() == pytest.approx(0, abs=1e-5)
-    assert images.std(correction=0).item() == pytest.approx(1, abs=1e-5)
-    assert splits.test.mean == splits.train.mean
-    assert splits.train.images.dtype == torch.uint8
-
-
-@pytest.mark.parametrize(
-    ("spec", "words"),
-    [
-        (DataSpec(name="digit"), "unknown data set 'digit'. Did you mean digits"),
-        (DataSpec(name="digits", validation=1437), "validation asks for 1437 of 1437"),
-        (DataSpec(name="digits", validation=5), "validation asks for 5 of 1437"),
-    ],
-)
-def test_data_that_cannot_be_are_errors(spec, words):
-    with pytest.raises(ValueError, match=words):
-        load_images(spec)
-
-
-def test_batches_visit_every_point_once():
-    generator = torch.Generator().manual_seed(0)
-    parts = list(batches(10, 4, generator))
-    assert [len(part) for part in parts] == [4, 4, 2]
-    assert torch.cat(parts).sort().values.tolist() == list(range(10))
-
-
-def test_augmentation_is_seeded_and_each_part_does_what_it_says():
-    images = torch.arange(2 * 3 * 8 * 8, dtype=torch.uint8).reshape(2, 3, 8, 8)
-    generator = torch.Generator().manual_seed(0)
-    assert Augment().moved(images, generator) is images
-    flips = torch.cat([Augment(flip=True).moved(images, generator) for _ in range(50)])
-    mirrored = [torch.equal(image, images[i % 2].flip(-1)) for i, image in enumerate(flips)]
-    same = [torch.equal(image, images[i % 2]) for i, image in enumerate(flips)]
-    assert all(a != b for a, b in zip(mirrored, same, strict=True)) and 30 < sum(mirrored) < 70
-    ones = torch.ones(200, 1, 8, 8, dtype=torch.uint8)
-    crops = Augment(crop_padding=4).moved(ones, generator)
-    covered = crops.sum(dim=(1, 2, 3))
-    assert crops.shape == ones.shape
-    assert covered.min() >= 16 and covered.max() == 64 and len(covered.unique()) > 8
-    noisy = Augment(noise=0.01).noisy(torch.zeros(4, 1, 50, 50), torch.Generator().manual_seed(1))
-    assert noisy.std().item() == pytest.approx(0.01, rel=0.05)
-    again = Augment(noise=0.01).noisy(torch.zeros(4, 1, 50, 50), torch.Generator().manual_seed(1))
-    assert torch.equal(noisy, again)
 
 
 def test_an_own_backbone_becomes_a_classifier_in_one_call():

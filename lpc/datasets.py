@@ -1,0 +1,271 @@
+"""Data sets on disk: found in one folder, fetched where they are missing, verified, read as uint8 arrays."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import socket
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from http.client import HTTPException
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torchvision.datasets import CIFAR10, CIFAR100, MNIST, SVHN, FashionMNIST
+from torchvision.datasets.utils import calculate_md5, check_integrity
+
+from lpc.specs import unknown_name
+
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package ``dataset-fashion-mnist`` puts its files."""
+
+DEBIAN_MD5: Mapping[str, str] = {
+    "train-images-idx3-ubyte.gz": "cf8536b0aa1a6ac5fa3f23001093305c",
+    "train-labels-idx1-ubyte.gz": "10bea18fdb374794d4bb42e356e600c9",
+    "t10k-images-idx3-ubyte.gz": "f78720b4224f21cce2f2ccf2d7a94c9a",
+    "t10k-labels-idx1-ubyte.gz": "0d30e22e447f3c33dab9ed536400ac01",
+}
+"""The authors' files without the name and time in their gzip headers: other checksums, the same content."""
+
+SILENCE = 20.0
+"""Seconds without an answer after which a download is given up."""
+
+
+class RawImages(NamedTuple):
+    """What a loader returns: train and test images as uint8 (images, channel, row, column) and labels."""
+
+    train_images: np.ndarray
+    train_label: np.ndarray
+    test_images: np.ndarray
+    test_label: np.ndarray
+
+
+class _File(NamedTuple):
+    """A file of a data set: where in the data folder, its MD5, and where it comes from (None: an archive)."""
+
+    path: str
+    md5: str
+    url: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path} (md5 {self.md5}{f', {self.url}' if self.url else ''})"
+
+
+def data_folder() -> Path:
+    """Return the folder of the data sets: the environment variable LPC_DATA, or ``data`` where it is unset.
+
+    Notes
+    -----
+    Files lie in it as torchvision puts them: it is the ``root`` of torchvision's data sets.
+    """
+    return Path(os.environ.get("LPC_DATA") or "data").expanduser()
+
+
+def _verify(name: str, path: Path, md5: str, remedy: str) -> None:
+    found = calculate_md5(path)
+    if found != md5:
+        raise ValueError(
+            f"data set {name!r}: {path} is damaged. Its md5 is {found}; expected {md5}. {remedy}"
+        )
+
+
+def _fetch(
+    folder: Path, missing: Sequence[_File], at_hand: Sequence[_File], fetch: Callable[[str], object]
+) -> None:
+    """Call ``fetch`` on a temporary folder that shows the files at hand; move the missing ones from it.
+
+    Only whole files are moved, also where fetching ends with an error: nothing is ever left that looks like
+    a data set and is none, and several processes may fetch at once.
+    """
+    silence = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".fetching-", dir=folder) as staging:
+            for file in at_hand:
+                link = Path(staging, file.path)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to((folder / file.path).resolve())
+            try:
+                fetch(staging)
+            finally:
+                for file in missing:
+                    fetched, place = Path(staging, file.path), folder / file.path
+                    if check_integrity(fetched, file.md5):
+                        place.parent.mkdir(parents=True, exist_ok=True)
+                        fetched.replace(place)
+    finally:
+        socket.setdefaulttimeout(silence)
+
+
+def _make_ready(
+    name: str,
+    folder: Path,
+    files: Sequence[_File],
+    fetch: Callable[[str], object],
+    *,
+    archive: _File | None = None,
+    otherwise: str = "",
+) -> None:
+    """Verify the files of a data set that are in the folder, and fetch the others.
+
+    Parameters
+    ----------
+    name, folder
+        Of the data set, and where its files belong.
+    files
+        Everything that is read.
+    fetch
+        Downloads (and unpacks) into the folder given to it what is not there.
+    archive
+        What the files come in, where they are not downloaded one by one.
+    otherwise
+        A sentence about another way to get them.
+
+    Raises
+    ------
+    ValueError
+        A damaged file, or files that are missing and cannot be fetched.
+    """
+    sources = files if archive is None else [archive]
+    present = [file for file in {*files, *sources} if (folder / file.path).exists()]
+    for file in present:
+        _verify(name, folder / file.path, file.md5, "Remove it: it is fetched again the next time.")
+    missing = [file for file in files if file not in present]
+    if not missing:
+        return
+    try:
+        _fetch(folder, missing, [file for file in sources if file in present], fetch)
+    except (OSError, RuntimeError, EOFError, HTTPException, tarfile.TarError) as error:
+        cause = " ".join(str(error).split()) or type(error).__name__
+        lines = [
+            f"data set {name!r} could not be fetched: {cause}",
+            f"Missing in {folder.resolve()} (the environment variable LPC_DATA names another folder):",
+            *(f"  {file}" for file in missing if not (folder / file.path).exists()),
+            *(
+                ["Or put there what they come in, the next call unpacks it:", f"  {archive}"]
+                if archive
+                else []
+            ),
+            *([otherwise] if otherwise else []),
+        ]
+        raise ValueError("\n".join(lines)) from error
+
+
+def _digits(folder: Path) -> RawImages:
+    """scikit-learn's 1,797 digits of 8 x 8 pixels; a fixed fifth of every class is the test set."""
+    pixels, label = (np.asarray(part) for part in load_digits(return_X_y=True))
+    images = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    train, test = train_test_split(np.arange(len(images)), test_size=360, random_state=0, stratify=label)
+    return RawImages(images[train], label[train], images[test], label[test])
+
+
+def _read_idx(path: Path, dimensions: int) -> np.ndarray:
+    """Read a gzipped idx file of unsigned bytes."""
+    with gzip.open(path) as stream:
+        content = stream.read()
+    header, magic = 4 + 4 * dimensions, bytes([0, 0, 8, dimensions])
+    if content[:4] != magic or len(content) < header:
+        raise ValueError(
+            f"{path} begins with {content[:4].hex()} and has {len(content)} bytes; expected {magic.hex()} "
+            f"(idx, unsigned bytes, {dimensions} dimensions) and {header} or more"
+        )
+    shape = tuple(int(length) for length in np.frombuffer(content, ">u4", dimensions, offset=4))
+    expected = header + int(np.prod(shape, dtype=np.int64))
+    if len(content) != expected:
+        raise ValueError(f"{path} has {len(content)} bytes; expected {expected} for the shape {shape}")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy()
+
+
+def _read_idx_set(paths: Sequence[Path]) -> RawImages:
+    """Read the four files of MNIST's format: train images, train labels, test images, test labels."""
+    parts = [_read_idx(path, 1 if index % 2 else 3) for index, path in enumerate(paths)]
+    for images, label, path in ((parts[0], parts[1], paths[1]), (parts[2], parts[3], paths[3])):
+        if len(images) != len(label):
+            raise ValueError(f"{path} has {len(label)} labels; expected {len(images)}, one an image")
+    return RawImages(parts[0][:, None], parts[1], parts[2][:, None], parts[3])
+
+
+def _mnist(folder: Path, name: str = "mnist", kind: type[MNIST] = MNIST, otherwise: str = "") -> RawImages:
+    files = [
+        _File(f"{kind.__name__}/raw/{file}", md5, kind.mirrors[0] + file) for file, md5 in kind.resources
+    ]
+    _make_ready(name, folder, files, partial(kind, download=True), otherwise=otherwise)
+    return _read_idx_set([folder / file.path for file in files])
+
+
+def _fashion_mnist(folder: Path) -> RawImages:
+    """Fashion-MNIST from the data folder or, where that has none of it, from Debian's package."""
+    ours = [folder / "FashionMNIST" / "raw" / file for file in DEBIAN_MD5]
+    debian = [DEBIAN_FASHION_MNIST / file for file in DEBIAN_MD5]
+    if any(path.exists() for path in ours) or not all(path.exists() for path in debian):
+        package = "Or install Debian's dataset-fashion-mnist."
+        return _mnist(folder, "fashion_mnist", FashionMNIST, package)
+    for path in debian:
+        _verify("fashion_mnist", path, DEBIAN_MD5[path.name], "Install dataset-fashion-mnist again.")
+    return _read_idx_set(debian)
+
+
+def _svhn(folder: Path) -> RawImages:
+    """SVHN without its extra images; torchvision turns its label 10 (the digit 0) into 0."""
+    listed = [SVHN.split_list[split] for split in ("train", "test")]
+
+    def fetch(root: str) -> None:
+        for split in ("train", "test"):
+            SVHN(root, split=split, download=True)
+
+    _make_ready("svhn", folder, [_File(file, md5, url) for url, file, md5 in listed], fetch)
+    train, test = (SVHN(folder, split=split) for split in ("train", "test"))
+    return RawImages(
+        np.ascontiguousarray(train.data), train.labels, np.ascontiguousarray(test.data), test.labels
+    )
+
+
+def _cifar(folder: Path, name: str, kind: type[CIFAR10]) -> RawImages:
+    """CIFAR10, or CIFAR100 with its 100 fine labels; torchvision has the channels last."""
+    listed = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
+    files = [_File(f"{kind.base_folder}/{file}", md5) for file, md5 in listed]
+    archive = _File(kind.filename, kind.tgz_md5, kind.url)
+    _make_ready(name, folder, files, partial(kind, download=True), archive=archive)
+    train, test = (kind(folder, train=train) for train in (True, False))
+    return RawImages(
+        train.data.transpose(0, 3, 1, 2),
+        np.asarray(train.targets),
+        test.data.transpose(0, 3, 1, 2),
+        np.asarray(test.targets),
+    )
+
+
+LOADERS: Mapping[str, Callable[[Path], RawImages]] = {
+    "digits": _digits,
+    "mnist": _mnist,
+    "fashion_mnist": _fashion_mnist,
+    "svhn": _svhn,
+    "cifar10": partial(_cifar, name="cifar10", kind=CIFAR10),
+    "cifar100": partial(_cifar, name="cifar100", kind=CIFAR100),
+}
+"""Data sets: each entry takes the data folder and returns the official train and test images."""
+
+
+def load_raw(name: str) -> RawImages:
+    """Return a data set's images and labels from :func:`data_folder`; what is missing there is fetched.
+
+    Parameters
+    ----------
+    name
+        A key of :data:`LOADERS`. Digits come with scikit-learn and need no folder.
+
+    Raises
+    ------
+    ValueError
+        An unknown name; a damaged file; or missing files that cannot be fetched: the message names each,
+        its MD5, where it comes from and where it belongs.
+    """
+    if name not in LOADERS:
+        raise unknown_name("data set", name, LOADERS)
+    return LOADERS[name](data_folder())
