@@ -238,6 +238,11 @@ def table(cases: Iterable[Case], *, repeats: int, limit: float, device: str = "c
     return result
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def machine() -> Mapping[str, str]:
     """Return what the times were taken on: processor, cores, threads, load, GPU."""
     processor, listed = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
@@ -246,10 +251,9 @@ def machine() -> Mapping[str, str]:
             line.split(":", 1)[1].strip() for line in listed.read_text().splitlines() if "model name" in line
         ]
         processor = lines[0] if lines else processor
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": processor,
-        "cores": f"{os.cpu_count()}, of which this process may use {usable}",
+        "cores": f"{os.cpu_count()}, of which this process may use {usable_cores()}",
         "threads of torch": str(torch.get_num_threads()),
         "load before": f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else MISSING,
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",

@@ -41,6 +41,16 @@ class Size:
         Points where the figure has something else on its axis.
     growth_points, growth_widths, growth_nodes, growth_classes
         Along the axes of the figure.
+    training_repeats, training_limit
+        As ``repeats`` and ``limit``, where whole epochs of training are timed.
+    training_images, gpu_training_images, digits
+        Images of such an epoch: on the CPU, on a GPU, and of the cohort of networks for digits.
+    cohort, looped
+        Runs of that cohort, and how many of them the plain loop does.
+    training_batch
+        Points a step; None: the profile's own.
+    product
+        Rows of the square matrices whose product is timed; None: as the device can take.
     """
 
     repeats: int
@@ -65,6 +75,15 @@ class Size:
     growth_widths: tuple[int, ...] = (8, 32, 128, 512, 2048)
     growth_nodes: tuple[int, ...] = (8, 32, 128, 512)
     growth_classes: tuple[int, ...] = (10, 30, 100, 300)
+    training_repeats: int = 5
+    training_limit: float = 120.0
+    training_images: int = 1024
+    gpu_training_images: int = 25_600
+    digits: int = 1197
+    cohort: int = 14
+    looped: int = 2
+    training_batch: int | None = None
+    product: int | None = None
 
 
 SIZES: Mapping[str, Size] = {
@@ -91,8 +110,17 @@ SIZES: Mapping[str, Size] = {
         growth_widths=(4, 16),
         growth_nodes=(2, 4),
         growth_classes=(4, 8),
+        training_repeats=1,
+        training_limit=1.0,
+        training_images=24,
+        gpu_training_images=24,
+        digits=48,
+        cohort=3,
+        looped=1,
+        training_batch=8,
+        product=128,
     ),
-    "laptop": Size(repeats=5, limit=4.0),
+    "laptop": Size(repeats=5, limit=4.0, training_repeats=5, training_limit=15.0, training_images=256),
     "full": Size(
         repeats=9,
         limit=300.0,

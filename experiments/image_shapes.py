@@ -1,0 +1,63 @@
+"""Shapes of the data sets, and random images in them: speed does not depend on what an image shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+
+from lpc.data import ImageSet
+from lpc.specs import DataSpec, unknown_name
+
+
+class Shape(NamedTuple):
+    """A data set's channels, pixels a side, classes, and images of its official train set."""
+
+    channels: int
+    size: int
+    classes: int
+    train: int
+
+
+SHAPES: Mapping[str, Shape] = {
+    "digits": Shape(1, 8, 10, 1_437),
+    "mnist": Shape(1, 28, 10, 60_000),
+    "fashion_mnist": Shape(1, 28, 10, 60_000),
+    "svhn": Shape(3, 32, 10, 73_257),
+    "cifar10": Shape(3, 32, 10, 50_000),
+    "cifar100": Shape(3, 32, 100, 50_000),
+}
+
+
+def shape_of_data(data: DataSpec) -> Shape:
+    """Return the shape in which a spec trains: padded to its size, and with the images that it keeps."""
+    if data.name not in SHAPES:
+        raise unknown_name("data set", data.name, SHAPES)
+    shape = SHAPES[data.name]
+    kept = shape.train - data.validation
+    return shape._replace(
+        size=data.size or shape.size,
+        train=kept if data.train_limit is None else min(kept, data.train_limit),
+    )
+
+
+def random_images(data: DataSpec, total: int, *, device: torch.device | str = "cpu") -> ImageSet:
+    """Return images of random pixels and labels in a data set's shape, the same in every call.
+
+    Parameters
+    ----------
+    data
+        Whose shape.
+    total
+        Number of images.
+    device
+        Where they are put.
+    """
+    shape = shape_of_data(data)
+    generator = torch.Generator().manual_seed(0)
+    size = (total, shape.channels, shape.size, shape.size)
+    pixels = torch.randint(256, size, generator=generator, dtype=torch.uint8)
+    label = torch.randint(shape.classes, (total,), generator=generator)
+    mean, sd = (0.5,) * shape.channels, (0.3,) * shape.channels
+    return ImageSet(pixels.to(device), label.to(device), shape.classes, mean, sd)

@@ -1,0 +1,210 @@
+"""Packing: how many runs a device trains best at once, in processes of their own or as a cohort."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from experiments.image_shapes import random_images, shape_of_data
+from experiments.speed import interleave, usable_cores
+from experiments.speed_sizes import Size
+from experiments.tables import MISSING, number
+from experiments.training_programs import paper_run, small_resnet
+from lpc.specs import RunSpec
+from lpc.training import trainer
+
+MOST = 4
+"""Processes, at most."""
+
+
+class Way(NamedTuple):
+    """Runs at once: in how many processes, of how many threads, each with how many runs as a cohort."""
+
+    processes: int
+    threads: int
+    cohort: int
+
+
+def ways(cores: int, device: str) -> list[Way]:
+    """Return what is compared: 1, 2, 4 processes that share the cores (a GPU: 1 to 4), a cohort of two."""
+    counts = [count for count in range(1, MOST + 1) if device == "cuda" or count in (1, 2, 4)]
+    if device == "cpu":
+        counts = [count for count in counts if count <= cores]
+    return [*(Way(count, max(1, cores // count), 1) for count in counts), Way(1, cores, 2)]
+
+
+class Crew:
+    """Processes that train one epoch whenever they are told to.
+
+    Parameters
+    ----------
+    spec
+        Of the runs; they differ in nothing, which does not matter for their speed.
+    images
+        Random images of an epoch.
+    members
+        Number of processes.
+    device
+        ``"cpu"`` or ``"cuda"``.
+    """
+
+    def __init__(self, spec: RunSpec, *, images: int, members: int, device: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.lines: list[Connection] = []
+        self.processes = []
+        for _ in range(members):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, spec, images, device), daemon=True)
+            process.start()
+            theirs.close()
+            self.lines.append(ours)
+            self.processes.append(process)
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for line in self.lines:
+            line.close()  # ends a member's loop
+        for process in self.processes:
+            process.join(timeout=10)
+            if process.is_alive():
+                process.terminate()
+
+    def epoch(self, way: Way) -> list[int | None]:
+        """Train an epoch of every run and return each process's memory so far, in bytes; None: not known.
+
+        Raises
+        ------
+        RuntimeError
+            A process that failed, with what it said.
+        """
+        chosen = self.lines[: way.processes]
+        for line in chosen:
+            line.send(way)
+        answers = [_answer(line) for line in chosen]
+        for answer in answers:
+            if isinstance(answer, str):
+                raise RuntimeError(f"a process that trains {way} failed: {answer}")
+        return answers  # type: ignore[return-value]
+
+
+def _answer(line: Connection) -> int | str | None:
+    try:
+        return line.recv()
+    except EOFError:
+        return "it ended without a word"
+
+
+def _serve(line: Connection, spec: RunSpec, images: int, device: str) -> None:
+    """Train an epoch whenever a way comes, until the other end closes; answer with the peak of memory."""
+    torch.set_num_threads(1)
+    try:
+        held = random_images(spec.data, images, device=device)
+        made: dict[int, Any] = {}
+        while True:
+            way: Way = line.recv()
+            torch.set_num_threads(way.threads)
+            if way.cohort not in made:
+                made[way.cohort] = trainer([spec] * way.cohort, held)
+            made[way.cohort].train_epoch()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            line.send(peak_memory(device))
+    except (EOFError, ConnectionResetError, BrokenPipeError):
+        return
+    except Exception as error:
+        line.send(f"{type(error).__name__}: {error}")
+
+
+def peak_memory(device: str) -> int | None:
+    """Return the most bytes this process has held: torch's on the GPU, else resident; None: not known."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    found = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return 1024 * int(found[0]) if found else None
+
+
+def mps_is_on() -> bool:
+    """Whether NVIDIA's Multi-Process Service, which lets processes compute at once, is there to connect to."""
+    return (Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")) / "control").exists()
+
+
+def packed_runs(of: Size, device: str = "cpu") -> list[tuple[str, RunSpec]]:
+    """Return what is packed on a device, with a name."""
+    if device == "cpu":
+        return [("small ResNet-18", small_resnet(of))]
+    return [("ResNet-18, bfloat16", paper_run("paper-cifar10", of))]
+
+
+def packing_table(name: str, spec: RunSpec, of: Size, *, device: str = "cpu") -> pd.DataFrame:
+    """Return a row of text a way to train several runs at once: runs an hour over all, memory.
+
+    Parameters
+    ----------
+    name, spec
+        What is trained.
+    of
+        How much is timed.
+    device
+        ``"cpu"`` or ``"cuda"``.
+
+    Notes
+    -----
+    A turn is one epoch of every run, from the first process's start to the last one's end. Processes wait
+    while it is others' turn. Memory is what a process had reached after its first epoch.
+    """
+    images = of.training_images if device == "cpu" else of.gpu_training_images
+    compared = ways(usable_cores(), device)
+    with Crew(spec, images=images, members=max(way.processes for way in compared), device=device) as crew:
+        turns = interleave(
+            [lambda way=way: crew.epoch(way) for way in compared],
+            repeats=of.training_repeats,
+            limit=of.training_limit,
+            device=device,
+        )
+        taken, memory = _gathered(turns)
+    kept = taken[1:] if len(taken) > 1 else taken
+    at_once = np.array([way.processes * way.cohort for way in compared])
+    per_run = kept / at_once  # seconds of an epoch of one run
+    whole = images / (spec.train.epochs * shape_of_data(spec.data).train)
+    ratio = np.quantile(per_run[:, :1] / per_run, [0.25, 0.5, 0.75], axis=0)
+    rows = {}
+    for place, way in enumerate(compared):
+        low, middle, high = ratio[:, place].tolist()
+        known = [value for value in memory[place] if value is not None]
+        rows[_described(way, device)] = {
+            "runs at once": str(at_once[place]),
+            "runs/h": number(3600 * whole / float(np.median(per_run[:, place]))),
+            "over the first": number(middle),
+            "quartiles": f"{number(low)} to {number(high)}" if len(kept) > 1 else MISSING,
+            "memory of a process (MB)": number(max(known) / 1e6) if known else MISSING,
+        }
+        if device == "cuda":
+            rows[_described(way, device)]["MPS"] = "on" if mps_is_on() else "off"
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(name)
+
+
+def _gathered(turns: Any) -> tuple[np.ndarray, Sequence[list[int | None]]]:
+    """Return the seconds of all turns (turns, ways), and the first turn's memory."""
+    everything = list(turns)
+    return np.array([seconds for seconds, _ in everything]), everything[0][1]
+
+
+def _described(way: Way, device: str) -> str:
+    processes = "one process" if way.processes == 1 else f"{way.processes} processes"
+    threads = "" if device == "cuda" else f", {way.threads} thread{'s' if way.threads > 1 else ''} each"
+    return f"{processes}{threads}" + (f", a cohort of {way.cohort}" if way.cohort > 1 else "")

@@ -1,0 +1,265 @@
+"""Epochs of training timed in turn: a plain loop, the library, and the choices that lie between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from experiments.image_shapes import random_images, shape_of_data
+from experiments.plain_training import PlainTraining, best_workers
+from experiments.profiles import profile, specs
+from experiments.speed import Comparison, interleave, usable_cores
+from experiments.speed_sizes import Size
+from lpc.cohorts import shape_of
+from lpc.data import ImageSet, batches
+from lpc.epochs import Draws
+from lpc.specs import Precision, RunSpec
+from lpc.training import trainer
+
+PLAIN = "plain loop"
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Epochs of runs of one shape, timed in turn with different programs.
+
+    Attributes
+    ----------
+    name, specs
+        What was trained.
+    images
+        Of an epoch.
+    workers
+        Of the plain loop's DataLoader.
+    seconds
+        Program -> seconds of an epoch of all runs, a turn each.
+    difference
+        Of the losses (:func:`loss_difference`).
+    target
+        The least ratio aimed at; None: none.
+    cold
+        Whether the one turn there was time for is also the first call.
+    """
+
+    name: str
+    specs: Sequence[RunSpec]
+    images: int
+    workers: int
+    seconds: Mapping[str, np.ndarray]
+    difference: float
+    target: float | None
+    cold: bool
+
+    @property
+    def ours(self) -> str:
+        """The program that is the library, as the specs say."""
+        return _ours(self.specs[0])
+
+    def rate(self, program: str) -> float:
+        """Return images a second, over all runs, of the median epoch."""
+        return self.images * len(self.specs) / float(np.median(self.seconds[program]))
+
+    def runs_an_hour(self, program: str) -> float:
+        """Return how many whole runs of these specs an hour holds, training alone."""
+        spec = self.specs[0]
+        return 3600 * self.rate(program) / (spec.train.epochs * shape_of_data(spec.data).train)
+
+    def against(self, program: str, other: str = PLAIN) -> Comparison:
+        """Return the comparison of a program with another, theirs over ours, by turns."""
+        ours, theirs = self.seconds[program], self.seconds[other]
+        low, middle, high = np.quantile(theirs / ours, [0.25, 0.5, 0.75]).tolist()
+        own, their = float(np.median(ours)), float(np.median(theirs))
+        return Comparison(own, their, middle, low, high, len(ours), self.cold, self.difference)
+
+
+def small_resnet(of: Size, precision: Precision = "float32") -> RunSpec:
+    """Return the IB run of profile ``fashion-cpu``: a ResNet-18 with an eighth of its width."""
+    return _timed_spec(specs(profile("fashion-cpu"), only=("IB",))[0], of, precision)
+
+
+def paper_run(name: str, of: Size, precision: Precision = "bfloat16") -> RunSpec:
+    """Return the first IB run of one of the paper's profiles."""
+    return _timed_spec(specs(profile(name), only=("IB",))[0], of, precision)
+
+
+def digits_cohort(of: Size) -> list[RunSpec]:
+    """Return runs of profile ``laptop`` that train together."""
+    declared = specs(profile("laptop"))
+    alike = [spec for spec in declared if shape_of(spec) == shape_of(declared[0])][: of.cohort]
+    return [_timed_spec(spec, of, "float32") for spec in alike]
+
+
+def _timed_spec(spec: RunSpec, of: Size, precision: Precision) -> RunSpec:
+    batch = of.training_batch or spec.train.batch_size
+    return replace(spec, train=replace(spec.train, precision=precision, batch_size=batch))
+
+
+class SameOrder:
+    """The order in which the library takes the images of a run that draws nothing else, epoch by epoch.
+
+    Parameters
+    ----------
+    spec
+        Of the run.
+    images
+        The train set.
+    """
+
+    def __init__(self, spec: RunSpec, images: ImageSet) -> None:
+        self.draws = Draws(spec, images, latent_width=1)
+        self.points = len(images)
+
+    def __len__(self) -> int:
+        return self.points
+
+    def __iter__(self) -> Iterator[int]:
+        order = batches(self.points, self.draws.batch_size, self.draws.generator)
+        return iter(torch.cat(list(order)).tolist())
+
+
+def without_chance(spec: RunSpec) -> RunSpec:
+    """Return a run without augmentation and dropout, in float32: it draws its weights and its order alone."""
+    return replace(
+        spec,
+        data=replace(spec.data, flip=False, crop_padding=0, noise=0.0),
+        model=replace(spec.model, dropout=0.0),
+        train=replace(spec.train, precision="float32"),
+    )
+
+
+def loss_difference(spec: RunSpec, images: ImageSet, *, epochs: int = 1) -> float:
+    """Return the largest relative difference between the mean losses of the plain loop's epochs and ours.
+
+    Same weights at first, same order of images, no augmentation or dropout, float32.
+
+    Parameters
+    ----------
+    spec
+        Of the run.
+    images
+        On the device to train on.
+    epochs
+        That are compared.
+    """
+    certain = without_chance(spec)
+    plain = PlainTraining(certain, images, device=images.images.device, order=SameOrder(certain, images))
+    ours = trainer([certain], images, compiled=False)
+    found = []
+    for _ in range(epochs):
+        theirs, loss = plain.train_epoch(), ours.train_epoch()
+        found.append(abs(float(loss.cross_entropy + loss.penalty) / theirs - 1))
+    return max(found)
+
+
+def fed(plain: PlainTraining, images: ImageSet) -> Callable[[], Any]:
+    """Return an epoch of the plain loop's steps without its DataLoader: images as the library makes them."""
+    draws = Draws(plain.spec, images, latent_width=plain.model.head.latent_width)
+
+    def epoch() -> None:
+        plain.begin_epoch()
+        for batch in draws.epoch():
+            plain.step(batch.images, batch.label)
+
+    return epoch
+
+
+def time_run(
+    name: str,
+    spec: RunSpec,
+    of: Size,
+    *,
+    device: str = "cpu",
+    target: float | None = None,
+    choices: bool = True,
+) -> Timed:
+    """Time epochs of one run: the plain loop, the library, and the choices between.
+
+    Parameters
+    ----------
+    name
+        That the tables show.
+    spec
+        Of the run. The plain loop trains it in float32.
+    of
+        How much is timed.
+    device
+        ``"cpu"`` or ``"cuda"``.
+    target
+        The least ratio aimed at; None: none.
+    choices
+        Whether to time what each choice gives too.
+    """
+    total = of.training_images if device == "cpu" else of.gpu_training_images
+    images = random_images(spec.data, total, device=device)
+    workers = best_workers(spec, images, cores=usable_cores(), device=device)
+    plain = PlainTraining(spec, images, device=device, workers=workers)
+    if choices:
+        programs = {PLAIN: plain.train_epoch, **_choices(spec, images)}
+    else:
+        programs = {PLAIN: plain.train_epoch, _ours(spec): trainer([spec], images).train_epoch}
+    seconds, cold = _turns(programs, of, device)
+    few = random_images(spec.data, 2 * spec.train.batch_size, device=device)
+    return Timed(name, [spec], len(images), workers, seconds, loss_difference(spec, few), target, cold)
+
+
+def _ours(spec: RunSpec) -> str:
+    return f"lpc, {spec.train.precision}"
+
+
+def _choices(spec: RunSpec, images: ImageSet) -> dict[str, Callable[[], Any]]:
+    """Return what lies between the plain loop and the library, and the library in both precisions."""
+    device = images.images.device
+    single, half = (replace(spec, train=replace(spec.train, precision=name)) for name in PRECISIONS)
+    programs: dict[str, Callable[[], Any]] = {
+        "plain loop, no DataLoader": fed(PlainTraining(spec, images, device=device), images),
+        "and channels last": fed(PlainTraining(spec, images, device=device, channels_last=True), images),
+        _ours(single): trainer([single], images).train_epoch,
+        _ours(half): trainer([half], images).train_epoch,
+    }
+    if device.type == "cuda":
+        for compiled, graphed in ((False, False), (True, False), (False, True)):
+            without = [name for name, on in (("compile", compiled), ("graph", graphed)) if not on]
+            made = trainer([half], images, compiled=compiled, graphed=graphed)
+            programs[f"{_ours(half)}, without {' and '.join(without)}"] = made.train_epoch
+    return programs
+
+
+def time_cohort(name: str, together: Sequence[RunSpec], of: Size, *, device: str = "cpu") -> Timed:
+    """Time epochs of runs that train together, against plain loops one after the other for some of them.
+
+    Parameters
+    ----------
+    name, of, device
+        As in :func:`time_run`.
+    together
+        The runs.
+    """
+    images = random_images(together[0].data, of.digits, device=device)
+    workers = best_workers(together[0], images, cores=usable_cores(), device=device)
+    looped = [PlainTraining(spec, images, device=device, workers=workers) for spec in together[: of.looped]]
+    cohort = trainer(together, images)
+    programs = {
+        PLAIN: lambda: [plain.train_epoch() for plain in looped],
+        _ours(together[0]): cohort.train_epoch,
+    }
+    seconds, cold = _turns(programs, of, device)
+    seconds[PLAIN] = seconds[PLAIN] * len(together) / len(looped)
+    difference = loss_difference(together[0], images)
+    return Timed(name, together, len(images), workers, seconds, difference, None, cold)
+
+
+def _turns(
+    programs: Mapping[str, Callable[[], Any]], of: Size, device: str
+) -> tuple[dict[str, np.ndarray], bool]:
+    """Return every program's seconds in all turns but the first, or in that one if there is no other."""
+    turns = interleave(
+        list(programs.values()), repeats=of.training_repeats, limit=of.training_limit, device=device
+    )
+    taken = np.array([seconds for seconds, _ in turns])
+    kept = taken[1:] if len(taken) > 1 else taken
+    return dict(zip(programs, kept.T, strict=True)), len(taken) == 1
