@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from lpc.backbones import build_backbone
-from lpc.classifiers import build_classifier
+from lpc.classifiers import bottleneck_classifier, build_classifier
 from lpc.data import load_images
 from lpc.heads import BottleneckHead, Classifier
 from lpc.latents import collect
+from lpc.losses import squared_norm
 from lpc.specs import DataSpec, ModelSpec
 
 
@@ -30,11 +32,86 @@ def test_backbones_have_their_known_size_and_width(name, width, features, parame
     assert not any(isinstance(module, nn.ReLU) for module in backbone.modules())
 
 
-def test_unknown_backbones_and_widths_are_named():
+def test_unknown_backbones_are_named():
     with pytest.raises(ValueError, match=r"'resnet19'.*resnet18"):
         build_backbone("resnet19", channels=3, size=32, width=64)
-    with pytest.raises(ValueError, match="width is 32; only 64"):
-        build_backbone("resnet18", channels=3, size=32, width=32)
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 28), (1, 32), (3, 28), (3, 32)])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_resnets_take_both_kinds_of_image_and_any_width(name, channels, size):
+    backbone = build_backbone(name, channels=channels, size=size, width=4)
+    images = torch.randn(2, channels, size, size)
+    assert backbone.feature_width == {"resnet18": 32, "resnet50": 128}[name]
+    assert backbone(images).shape == (2, backbone.feature_width)
+    seen = []
+    backbone.stages.register_forward_hook(lambda _, __, out: seen.append(out.shape[-2:]))
+    backbone(images)
+    assert seen == [(4, 4)]  # a stem of stride 1, then three halvings
+
+
+def test_resnet18_computes_what_torchvisions_does():
+    """The same weights in torchvision's own ResNet-18, its stem and activations replaced."""
+    ours = build_backbone("resnet18", channels=3, size=32, width=64).eval()
+    theirs = torchvision.models.resnet18()
+    theirs.conv1, theirs.maxpool, theirs.fc = ours.stem[0], nn.Identity(), nn.Identity()
+    for module in theirs.modules():
+        if hasattr(module, "relu"):
+            module.relu = nn.SiLU()
+    blocks = [block for n in range(1, 5) for block in getattr(theirs, f"layer{n}")]
+    for block, own in zip(blocks, ours.stages, strict=True):
+        block.load_state_dict(own.state_dict())
+    theirs.bn1.load_state_dict(ours.stem[1].state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(ours(images), theirs.eval()(images), rtol=1e-5, atol=1e-5)
+
+
+def test_convolutions_begin_as_he_et_al_say():
+    weight = build_backbone("resnet18", channels=3, size=32, width=64).stages[-1].conv2.weight
+    assert weight.std().item() == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.01)
+
+
+class Pooled(nn.Module):
+    def forward(self, images):
+        return images.mean(dim=(-2, -1))
+
+
+def test_any_network_becomes_a_classifier_in_one_call():
+    images = torch.randn(5, 7, 6, 6)
+    model = bottleneck_classifier(Pooled().train(), 3, latent_width=2, images=images)
+    output = model(images)
+    assert output.latent.shape == (5, 2) and output.logits.shape == (5, 3)
+    assert model.backbone.training and model.head.penultimate.in_features == 7
+    assert bottleneck_classifier(Pooled(), 3, feature_width=7)(images).latent.shape == (5, 7)
+    ours = build_backbone("small_cnn", channels=7, size=6, width=2)
+    assert bottleneck_classifier(ours, 3, penultimate="none")(images).latent.shape == (5, 8)
+
+
+def test_a_timm_model_becomes_a_classifier_and_trains():
+    timm = pytest.importorskip("timm")
+    model = bottleneck_classifier(
+        timm.create_model("resnet10t", num_classes=0, in_chans=1), 10, latent_width=4
+    )
+    images, label = torch.randn(4, 1, 32, 32), torch.arange(4)
+    assert model.head.penultimate.in_features == 512
+    output = model(images)
+    (
+        nn.functional.cross_entropy(output.logits, label) + squared_norm(output.latent, reduction="sum")
+    ).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options", "words"),
+    [
+        (nn.Identity(), {}, "Identity does not tell the width"),
+        (nn.Identity(), {"images": torch.zeros(2, 3, 4, 4)}, r"\(2, 3, 4, 4\).*expected .*\(2, width\)"),
+        (Pooled(), {"images": torch.zeros(2, 3, 4, 4), "feature_width": 4}, "is 4, but the features have 3"),
+    ],
+)
+def test_networks_that_do_not_fit_are_refused(backbone, options, words):
+    with pytest.raises(ValueError, match=words):
+        bottleneck_classifier(backbone, 10, **options)
 
 
 def test_heads_are_the_formulas_of_section_2():
