@@ -204,6 +204,15 @@ def test_without_a_network_each_missing_file_is_named_and_nothing_is_left(
     assert socket.getdefaulttimeout() == silence
 
 
+def test_a_server_that_never_answers_is_given_up(folder, rng, monkeypatch, tmp_path):
+    write("svhn", tmp_path / "elsewhere", rng, monkeypatch)
+    monkeypatch.setattr(datasets, "SILENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        offer("svhn", f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
+        with pytest.raises(ValueError, match=r"could not be fetched.*timed out"):
+            load_raw("svhn")
+
+
 @pytest.mark.parametrize("name", REMOTE)
 def test_missing_files_are_fetched_once(name, folder, rng, monkeypatch, server, nobody):
     address, served = server
