@@ -7,6 +7,11 @@ import math
 from scipy.optimize import brentq
 from scipy.special import lambertw
 
+from lpc.specs import TrainSpec
+
+LOST_STEPS = 10
+"""A logit gap of fewer steps of the classifier's bias than this cannot be read out."""
+
 
 def logit_gap(gamma: float, *, classes: int, separation: float) -> float:
     r"""Return the gap between the true and any other logit of a free latent at equilibrium.
@@ -83,3 +88,102 @@ def carried_gamma(*, gap: float, classes: int, width: int, learning_rate: float,
         raise ValueError(f"gap is {gap}; expected a positive number")
     separation = reachable_separation(width=width, learning_rate=learning_rate, steps=steps)
     return classes * separation**2 / (4 * gap * (math.exp(gap) + classes - 1))
+
+
+def bias_sd(*, learning_rate: float, classes: int, batch_size: int) -> float:
+    r"""Return the standard deviation of a classifier's biases that have nothing to learn.
+
+    Notes
+    -----
+    Where logit gaps are small the softmax is :math:`1/K + b_k/K`, and a batch of B points, its classes drawn
+    at random, gives a bias the gradient :math:`b_k/K` with noise of variance :math:`(K-1)/(K^2 B)`. AdamW
+    divides by the noise: every step is :math:`-\eta\sqrt{B/(K-1)}\,b_k` and noise of sd :math:`\eta`, whose
+    stationary variance is :math:`\tfrac{\eta}{2}\sqrt{(K-1)/B}`. It falls with the learning rate only as its
+    root, where the logit gap at a large gamma falls as its square.
+
+    Parameters
+    ----------
+    learning_rate, batch_size
+        Of the run; the learning rate is the classifier's, which the paper does not decay.
+    classes
+        K, 2 or more, equally frequent.
+    """
+    if learning_rate <= 0 or batch_size < 1 or classes < 2:
+        raise ValueError(
+            f"learning_rate={learning_rate}, classes={classes}, batch_size={batch_size}; "
+            "expected a positive rate, 2 or more classes and 1 or more points a batch"
+        )
+    return math.sqrt(learning_rate / 2 * math.sqrt((classes - 1) / batch_size))
+
+
+def _last_gamma(train: TrainSpec) -> float:
+    growth = (train.epochs - 1) * math.log(train.gamma_factor)
+    if growth >= math.log(train.gamma_maximum / train.gamma_initial):
+        return train.gamma_maximum
+    return train.gamma_initial * math.exp(growth)
+
+
+def _share(train: TrainSpec, width: int) -> float:
+    """Eq. 3's gamma over the spec's."""
+    return 1 / width if train.penalty_reduction == "mean" else 1.0
+
+
+def readout_margin(train: TrainSpec, *, width: int, classes: int, steps: int) -> float:
+    """Return how many standard deviations of the biases the largest logit gap is that a budget can hold.
+
+    The gap is :func:`logit_gap` at :func:`reachable_separation` and the last gamma; the deviation is
+    :func:`bias_sd`.
+
+    Notes
+    -----
+    The separation is a bound that runs stay below, so one deviation is not enough. In 87 runs on digits (IB
+    and NarrowIB, learning rates 1e-3 to 2e-2, batches of 32 and 128, 100 to 400 epochs, gamma from 10 to 1e8)
+    all with a margin below 50 lost their readout or ended at chance, and all above 53 kept it.
+
+    Parameters
+    ----------
+    train
+        Of the run; its penalty is the squared norm.
+    width
+        Nodes of the latent.
+    classes
+        Of the data set.
+    steps
+        Optimizer steps of the whole run.
+    """
+    if train.penalty != "squared_norm":
+        raise ValueError(f"TrainSpec.penalty is {train.penalty!r}; expected 'squared_norm'")
+    rate, gamma = train.learning_rate, _last_gamma(train) * _share(train, width)
+    separation = reachable_separation(width=width, learning_rate=rate, steps=steps)
+    gap = logit_gap(gamma, classes=classes, separation=separation)
+    return gap / bias_sd(learning_rate=rate, classes=classes, batch_size=train.batch_size)
+
+
+def budget_warning(train: TrainSpec, *, width: int, classes: int, steps: int) -> str | None:
+    """Return a warning where gamma ends so high that no classifier can read the latents, else None.
+
+    The largest logit gap that the budget can hold is then less than :data:`LOST_STEPS` steps of the
+    classifier's bias. No warning is no promise: the limit lies far below the margin at which runs on digits
+    lost their readout (:func:`readout_margin`; there all 27 runs under the limit ended at chance), because it
+    is to hold for any network.
+
+    Parameters
+    ----------
+    train
+        Of the run; None is returned where its penalty is not the squared norm.
+    width, classes, steps
+        As in :func:`readout_margin`.
+    """
+    if train.penalty != "squared_norm":
+        return None
+    rate, batch, share = train.learning_rate, train.batch_size, _share(train, width)
+    wander = bias_sd(learning_rate=rate, classes=classes, batch_size=batch)
+    gap = wander * readout_margin(train, width=width, classes=classes, steps=steps)
+    if gap >= LOST_STEPS * rate:
+        return None
+    carried = carried_gamma(gap=2.0, classes=classes, width=width, learning_rate=rate, steps=steps) / share
+    return (
+        f"gamma ends at {_last_gamma(train):.3g}, where {steps:,} steps at learning rate {rate:g} and "
+        f"{width} nodes hold a logit gap of at most {gap:.2g}: the classifier's biases wander by {wander:.2g}, "
+        f"so its readout will be lost. At a gap of 2 this budget carries gamma to {carried:.2g}"
+    )

@@ -14,7 +14,7 @@ from experiments.profiles import (
     scaled_schedule,
     specs,
 )
-from lpc.equilibrium import carried_gamma, logit_gap, reachable_separation
+from lpc.equilibrium import budget_warning, carried_gamma, logit_gap, reachable_separation
 from lpc.specs import VARIANTS, run_key
 
 
@@ -123,3 +123,28 @@ def test_names_resolve_to_profiles():
 def test_unknown_names_are_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+TRAIN_IMAGES = {
+    "laptop": 1_197,
+    "fashion-cpu": 4_000,
+    "fashion": 55_000,
+    "paper-svhn": 68_257,
+    "paper-cifar10": 45_000,
+    "paper-cifar100": 45_000,
+}
+
+
+@pytest.mark.parametrize("name", TRAIN_IMAGES)
+def test_no_run_of_a_profile_is_warned_of(name):
+    chosen = profile(name)
+    features = {"mlp": 128, "resnet18": 8 * chosen.backbone_width, "resnet50": 32 * chosen.backbone_width}
+    steps = chosen.train.epochs * math.ceil(TRAIN_IMAGES[name] / chosen.train.batch_size)
+    penalised = [spec for spec in specs(chosen, seeds=1) if spec.train.penalty == "squared_norm"]
+    assert {"IB", "WideIB", "NarrowIB"} <= {spec.architecture for spec in penalised}
+    classes = 100 if name == "paper-cifar100" else 10
+    for spec in penalised:
+        width = spec.model.latent_width or features[chosen.backbone]
+        assert budget_warning(spec.train, width=width, classes=classes, steps=steps) is None
+    short = steps // 100
+    assert budget_warning(penalised[0].train, width=8, classes=classes, steps=short) is not None
