@@ -184,6 +184,6 @@ def budget_warning(train: TrainSpec, *, width: int, classes: int, steps: int) ->
     carried = carried_gamma(gap=2.0, classes=classes, width=width, learning_rate=rate, steps=steps) / share
     return (
         f"gamma ends at {_last_gamma(train):.3g}, where {steps:,} steps at learning rate {rate:g} and "
-        f"{width} nodes hold a logit gap of at most {gap:.2g}: the classifier's biases wander by {wander:.2g}, "
-        f"so its readout will be lost. At a gap of 2 this budget carries gamma to {carried:.2g}"
+        f"{width} nodes hold a logit gap of at most {gap:.2g}: the biases wander by {wander:.2g}, "
+        f"so the readout will be lost. At a gap of 2 this budget carries gamma to {carried:.2g}"
     )
