@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import sys
 from collections.abc import Iterable
@@ -11,12 +12,20 @@ from typing import Any
 
 import click
 
-from experiments.profiles import PROFILES
+from experiments.profiles import GROUPS, PROFILES, resolve
 from lpc.specs import VARIANTS
 
 profile_option = click.option(
     "--profile", "-P", default="laptop", show_default=True, help=f"How much is run: {', '.join(PROFILES)}."
 )
+profiles_option = click.option(
+    "--profile",
+    "-P",
+    default="laptop",
+    show_default=True,
+    help=f"How much is run: {', '.join([*PROFILES, *GROUPS])} (all of that name).",
+)
+dataset_option = click.option("--dataset", help="The profile of this data set alone, as CIFAR10.")
 seeds_option = click.option("--seeds", type=int, help="Number of seeds; default: the profile's own.")
 only_option = click.option("--only", help=f"Architectures, with commas, of: {', '.join(VARIANTS)}.")
 store_option = click.option("--store", default="runs", show_default=True, help="Folder of the run store.")
@@ -38,54 +47,141 @@ def cli(debug: bool) -> None:
 
 
 @cli.command()
-@profile_option
+@profiles_option
+@dataset_option
+def fetch(profile: str, dataset: str | None) -> None:
+    """Download the data sets of a profile that are not there yet, and check them all.
+
+    They lie in the folder data, or in the one that the environment variable LPC_DATA names. Training
+    fetches what it needs as well: this is for machines whose compute nodes have no network.
+
+    \b
+    Examples:
+      python -m experiments fetch --profile paper
+      python -m experiments fetch --profile fashion
+    """
+    from lpc.datasets import load_raw
+
+    for name in dict.fromkeys(chosen.data.name for chosen in resolve(profile, dataset)):
+        raw = load_raw(name)
+        digest = hashlib.sha256()
+        for part in (raw.train_images, raw.train_label, raw.test_images, raw.test_label):
+            digest.update(part.astype("uint8").tobytes())
+        click.echo(
+            f"{name}: {len(raw.train_label):,} train and {len(raw.test_label):,} test images, "
+            f"SHA-256 {digest.hexdigest()}"
+        )
+
+
+@cli.command()
+@profiles_option
+@dataset_option
 @seeds_option
 @only_option
 @store_option
-def train(profile: str, seeds: int | None, only: str | None, store: str) -> None:
+@click.option("--workers", type=click.IntRange(min=1), help="Processes; default: one a core, one on a GPU.")
+def train(
+    profile: str, dataset: str | None, seeds: int | None, only: str | None, store: str, workers: int | None
+) -> None:
     """Train and measure the runs of a profile that are missing.
 
     The learning rate is selected on validation images; only the selected runs are measured on the test
-    images.
+    images. Ctrl-C stops after the epoch, and the same command goes on from there.
 
     \b
     Examples:
       python -m experiments train --profile laptop
       python -m experiments train --profile laptop --only IB,LinPen --seeds 1
+      python -m experiments train --profile paper --dataset CIFAR10 --only IB
     """
     from experiments.ablation import study
 
-    found = study(profile, seeds=seeds, only=_names(only), store=store)
-    failed = found.frame[found.frame["status"] == "failed"]
-    click.echo(f"{len(found.frame)} runs, {len(found.selected)} selected and measured, {len(failed)} failed")
-    for _, row in failed.iterrows():
-        click.echo(
-            f"  failed: {row['architecture']}, seed {row['seed']}, "
-            f"learning rate {row['train.learning_rate']}: {row['reason']}"
-        )
+    for chosen in resolve(profile, dataset):
+        found = study(chosen.name, seeds=seeds, only=_names(only), store=store, workers=workers)
+        runs = found.runs
+        failed = runs[runs["status"] == "failed"]
+        measured = f"{len(found.selected)} selected and measured"
+        click.echo(f"{chosen.name}: {len(runs)} runs, {measured}, {len(failed)} failed")
+        for _, row in failed.iterrows():
+            click.echo(
+                f"  failed: {row['architecture']}, seed {row['seed']}, "
+                f"learning rate {row['train.learning_rate']}: {row['reason']}"
+            )
 
 
 @cli.command()
-@profile_option
+@profiles_option
+@dataset_option
 @seeds_option
 @only_option
 @store_option
-def status(profile: str, seeds: int | None, only: str | None, store: str) -> None:
-    """Show which runs of a profile exist, are under way, failed or are missing.
+def status(profile: str, dataset: str | None, seeds: int | None, only: str | None, store: str) -> None:
+    """Show which runs of a profile exist, are under way, failed or are missing, and the hours they take.
+
+    \b
+    Examples:
+      python -m experiments status --profile laptop
+      python -m experiments status --profile paper --dataset SVHN
+    """
+    from experiments.ablation import existing, progress_of
+    from experiments.epoch_times import hours_left
+
+    for number, chosen in enumerate(resolve(profile, dataset)):
+        table = progress_of(chosen.name, seeds=seeds, only=_names(only), store=store)
+        found = existing(chosen.name, seeds=seeds, only=_names(only), store=store)
+        total = table.sum()
+        again = (
+            f", {total['retrained']} of {total['to retrain']} trained again" if "retrained" in total else ""
+        )
+        click.echo("\n" * (number > 0) + f"{chosen.name}: {chosen.summary}\n\n{table.to_string()}\n")
+        click.echo(
+            f"{total['finished']} of {total['declared']} runs finished, {total['failed']} failed, "
+            f"{total['training']} under way, {total['missing']} missing{again}"
+        )
+        click.echo(hours_left(found.needed, found.store, profile=chosen.name))
+
+
+@cli.command()
+@profiles_option
+@dataset_option
+@only_option
+def time(profile: str, dataset: str | None, only: str | None) -> None:
+    """Measure how long an epoch of a profile takes on this machine, for the hours that status shows.
+
+    The images are random: no data set is needed.
 
     \b
     Example:
-      python -m experiments status --profile laptop
+      python -m experiments time --profile paper --dataset CIFAR100
     """
-    from experiments.ablation import progress_of
+    from experiments.ablation import declared
+    from experiments.epoch_times import measure
 
-    table = progress_of(profile, seeds=seeds, only=_names(only), store=store)
-    click.echo(table.to_string())
-    total = table.sum()
-    click.echo(
-        f"\n{total['finished']} of {total['declared']} runs finished, {total['failed']} failed, "
-        f"{total['training']} under way, {total['missing']} missing"
-    )
+    for chosen in resolve(profile, dataset):
+        rows = measure(declared(chosen.name, only=_names(only)))
+        for _, row in rows.iterrows():
+            click.echo(
+                f"{chosen.name}: {row['seconds']:.3g} s an epoch of {row['backbone']} on {row['device']}"
+            )
+
+
+@cli.command()
+@profiles_option
+@dataset_option
+@seeds_option
+@only_option
+@store_option
+def record(profile: str, dataset: str | None, seeds: int | None, only: str | None, store: str) -> None:
+    """Write what is finished of a profile into experiments/results, where the book reads it.
+
+    \b
+    Example:
+      python -m experiments record --profile fashion
+    """
+    from experiments.recorded import record as write
+
+    for chosen in resolve(profile, dataset):
+        click.echo(_relative(write(chosen.name, store=store, seeds=seeds, only=_names(only))))
 
 
 @cli.command()
@@ -141,7 +237,8 @@ def book(profile: str, seeds: int | None, store: str, force: bool) -> None:
 
 
 @cli.command()
-@profile_option
+@profiles_option
+@dataset_option
 @seeds_option
 @only_option
 @store_option
@@ -149,22 +246,36 @@ def book(profile: str, seeds: int | None, store: str, force: bool) -> None:
 @click.option("--output", type=click.Path(dir_okay=False), required=True, help="File to write.")
 @click.option("--epochs", is_flag=True, help="A row a selected run and epoch instead of a row a run.")
 def export(
-    profile: str, seeds: int | None, only: str | None, store: str, kind: str, output: str, epochs: bool
+    profile: str,
+    dataset: str | None,
+    seeds: int | None,
+    only: str | None,
+    store: str,
+    kind: str,
+    output: str,
+    epochs: bool,
 ) -> None:
     """Write the runs of a profile as one tidy table: spec, metrics, test metrics.
 
-    Nothing is trained: runs that do not exist have no row, values that are missing are empty.
+    Nothing is trained: runs that do not exist have no row, values that are missing are empty. Runs that
+    train a selected rate again on the full train set have no validation images (data.validation is 0).
 
     \b
     Example:
       python -m experiments export --profile laptop --format csv --output results.csv
     """
+    import pandas as pd
+
     from experiments.ablation import existing
 
-    found = existing(profile, seeds=seeds, only=_names(only), store=store)
-    table = found.history if epochs else found.frame
-    if table.empty:
+    found = [
+        existing(chosen.name, seeds=seeds, only=_names(only), store=store)
+        for chosen in resolve(profile, dataset)
+    ]
+    tables = [one.history if epochs else one.runs for one in found]
+    if all(table.empty for table in tables):
         raise ValueError(f"no run of profile {profile} in {store}: train it first")
+    table = pd.concat([table for table in tables if len(table)])
     table = table.drop(columns="missing", errors="ignore")
     if kind == "csv":
         table.to_csv(output, index=False)
@@ -184,6 +295,13 @@ def _known_errors() -> tuple[type[BaseException], ...]:
     return (ValueError, BuildError, ChapterError)
 
 
+def _stopped(error: Exception) -> bool:
+    """Whether training was asked to stop and has written where it stands."""
+    from lpc.stopping import Stopped
+
+    return isinstance(error, Stopped)
+
+
 def _explain(error: OSError) -> str:
     reasons = {
         errno.ENOSPC: "the disk is full; what was finished is kept, free some space and call again",
@@ -195,11 +313,17 @@ def _explain(error: OSError) -> str:
 
 
 def main(arguments: Iterable[str] | None = None) -> Any:
-    """Run the command line; errors that a user can cause are one message and exit status 1."""
+    """Run the command line; errors that a user can cause are one message and exit status 1.
+
+    Training that was asked to stop says where it stands; its exit status is 130.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return cli.main(given, prog_name="python -m experiments")
     except Exception as error:
+        if _stopped(error):
+            click.echo(str(error), err=True)
+            sys.exit(130)
         known = isinstance(error, (*_known_errors(), OSError))
         if "--debug" in given or not known:
             raise

@@ -128,6 +128,11 @@ class Study:
         accuracy = dict(zip(map(run_key, self.retrainings), self.chosen["validation_accuracy"], strict=True))
         return rows.assign(selected_validation_accuracy=[accuracy[key] for key in rows["key"]])
 
+    @property
+    def runs(self) -> pd.DataFrame:
+        """``frame``, and ``retrained`` below it."""
+        return pd.concat([rows for rows in (self.frame, self.retrained) if len(rows)] or [self.frame])
+
     @cached_property
     def selected(self) -> pd.DataFrame:
         """One row an architecture and seed: the run that is measured on the test set.
