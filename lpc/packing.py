@@ -45,9 +45,12 @@ def plan(specs: Sequence[RunSpec], store: RunStore) -> list[Plan]:
     for alike in shapes.values():
         pieces = -(-len(alike) // COHORT_SIZE)
         planned += [Plan(store.begin(part), part) for part in (alike[k::pieces] for k in range(pieces))]
-    return sorted(
-        planned, key=lambda plan: len(plan.specs) * (plan.specs[0].model.latent_width or 100), reverse=True
-    )
+    return sorted(planned, key=_work_of, reverse=True)  # stable: runs that train alone keep their order
+
+
+def _work_of(plan: Plan) -> int:
+    """Return how much a cohort is to be begun early, so that workers end together; 0 for a run alone."""
+    return 0 if len(plan.specs) == 1 else len(plan.specs) * (plan.specs[0].model.latent_width or 100)
 
 
 def lowered(left: list[Plan], workers: int, store: RunStore) -> tuple[list[Plan], int]:
