@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pandas.io.formats.style import Styler
 from scipy.stats import ttest_ind
 
 from experiments import paper
@@ -33,11 +32,13 @@ NOT_JUDGED = "not judged"
 """The book was built with runs of another profile than the claim's, which is trained with the book."""
 NOT_MEASURED = "not measured"
 """The runs are there, but the quantity could not be computed for any seed."""
-_WORDS = {
+WORDS = {
     True: ("holds here", "holds in part", "does not hold here"),
     False: ("reproduced", "partly reproduced", "not reproduced"),
 }
-_OURS = ("digits", "Fashion-MNIST")
+"""The three verdicts on our own data sets, and on the papers'."""
+OURS = ("digits", "Fashion-MNIST")
+"""Data sets that are not the papers'."""
 _OWN = {"id", "like", "prose", "why"}
 """Fields that a claim does not take from the one it is like."""
 LIVE = ("smoke", "laptop")
@@ -77,7 +78,7 @@ class Claim:
     @property
     def words(self) -> tuple[str, str, str]:
         """The three verdicts: for the papers' own data sets, or for ours."""
-        return _WORDS[self.dataset in _OURS]
+        return WORDS[self.dataset in OURS]
 
     @property
     def tolerance(self) -> str:
@@ -277,28 +278,3 @@ def substitutions(study: Study) -> dict[str, Any]:
             for _, row in table.iterrows()
         },
     }
-
-
-_MARKS = {0: "✓", 1: "◐", 2: "✗"}
-
-
-def scoreboard(table: pd.DataFrame) -> Styler:
-    """Return the ledger as the front page shows it, each verdict with a mark as well as a word."""
-    order = {word: place for words in _WORDS.values() for place, word in enumerate(words)}
-    verdicts = [f"{_MARKS[order[word]]} {word}" if word in order else word for word in table["verdict"]]
-    seeds = [
-        f"{value} (n = {n})" if n else "" for value, n in zip(table["measured"], table["n"], strict=True)
-    ]
-    shown = pd.DataFrame(
-        {
-            "verdict": verdicts,
-            "claim": table["statement"],
-            "where": table["where"] + ", " + table["dataset"],
-            "measured": seeds,
-            "holds at": table["tolerance"],
-            "paper": table["paper"],
-            "why": table["why"],
-        }
-    )
-    styled = shown.style.hide(axis="index").set_table_attributes('class="dataframe wrap"')
-    return styled.format(escape="html")

@@ -9,17 +9,19 @@ Layout::
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import json
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from experiments.ablation import Study, declared, existing
+from experiments.ablation import Study, declared, existing, retrained
 from experiments.profiles import PROFILES, Profile, profile
 from lpc.specs import run_key
 
@@ -33,6 +35,7 @@ _DISTINCT: Mapping[str, tuple[str, ...]] = {
     "data": ("data_checksum",),
 }
 """Fields of a run's provenance that are listed together, each distinct value once."""
+_WORDS: Mapping[str, object] = {"": None, "True": True, "False": False}
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,8 @@ def record(
     rows = found.frame
     if rows.empty or not (rows["status"] == "finished").any():
         raise ValueError(f"no run of profile {name} has finished in {store}: train it before it is recorded")
+    rows = pd.concat([rows, found.selected]).drop_duplicates("key")  # those that were trained again
     rows = rows[rows["status"].isin(["finished", "failed"])]
-    rows = pd.concat([rows, found.selected]).drop_duplicates("key")  # retrained runs are selected alone
     rows = rows.assign(selected=rows["key"].isin(found.selected["key"]))
     history = found.history
     history = history[history["trace_ratio"].notna()].sort_values(["key", "epoch"])
@@ -137,21 +140,24 @@ def recorded(name: str) -> Recorded | None:
     if not (folder / "runs.csv").exists():
         return None
     rows, history = _read(folder / "runs.csv"), _read(folder / "history.csv")
-    strange = sorted(set(rows["key"]) - _keys(chosen))
+    runs = declared(name)
+    again = map(retrained, runs) if chosen.retrain else ()
+    keys = set(map(run_key, runs))
+    strange = sorted(set(rows["key"]) - keys - set(map(run_key, again)))
     if strange:
         raise ValueError(
             f"{len(strange)} of {len(rows)} recorded runs of profile {name} are not among those that it "
             f"declares today (the first: {strange[0][:12]}; they are of another protocol or spec): train "
             f"the profile and record it again, or remove {folder}"
         )
-    selected = rows[rows["selected"]].drop(columns="selected").reset_index(drop=True)
+    selected = rows[rows.pop("selected")].reset_index(drop=True)
     if set(history["key"]) - set(selected["key"]):
         raise ValueError(
             f"{folder}/history.csv and runs.csv are not of the same runs: record the profile again"
         )
     return Recorded(
         profile=chosen,
-        frame=rows.drop(columns="selected"),
+        frame=rows[rows["key"].isin(keys)].reset_index(drop=True),
         selected=selected,
         history=history,
         provenance=json.loads((folder / "provenance.json").read_text()),
@@ -159,15 +165,22 @@ def recorded(name: str) -> Recorded | None:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """Return a table to the bit: empty cells alone are missing ("none" is a name)."""
-    return pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
+    """Return a table as the run store would: every number to the bit, and only empty cells missing."""
+    with path.open(newline="") as stream:
+        rows = [
+            {name: text if name == "key" else _value(text) for name, text in row.items()}
+            for row in csv.DictReader(stream)
+        ]
+    return pd.DataFrame(rows)
 
 
-def _keys(chosen: Profile) -> set[str]:
-    """Return the keys of every run that a profile declares, with those on the full train set."""
-    runs = declared(chosen.name)
-    again = [replace(spec, data=replace(spec.data, validation=0)) for spec in runs if chosen.retrain]
-    return {run_key(spec) for spec in (*runs, *again)}
+def _value(text: str) -> object:
+    if text in _WORDS:
+        return _WORDS[text]
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def all_recorded(*, beside: str | None = None) -> list[Recorded]:

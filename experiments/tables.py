@@ -10,12 +10,17 @@ from pandas.io.formats.style import Styler
 
 from experiments import paper
 from experiments.ablation import Study
+from experiments.recorded import Recorded, all_recorded
 from lpc.specs import VARIANTS, unknown_name
 
 NOT_RUN = "not run"
 """What a cell shows where nothing has been run."""
 REPORTED = "paper (reported; not run here)"
-"""Heading of the paper's own values: nothing on its data sets has been run in this project."""
+"""Heading of the paper's own values on data sets on which nothing has been run in this project."""
+REPORTED_AND_RUN = "paper (reported)"
+"""Heading of the paper's own values on data sets on which the same has been run."""
+BESIDE = 2
+"""Columns shown of every recorded profile: the first ones of those that are shown of the live one."""
 MISSING = "–"
 """What a cell shows where the paper gives no value, or a run's value could not be computed."""
 
@@ -48,7 +53,12 @@ def mean_sd(values: Sequence[float] | pd.Series, *, digits: int = 3) -> str:
 
 
 def measured(
-    study: Study, columns: Mapping[str, str], *, digits: int = 3, percent: Sequence[str] = ()
+    study: Study | Recorded,
+    columns: Mapping[str, str],
+    *,
+    digits: int = 3,
+    percent: Sequence[str] = (),
+    others: Sequence[Recorded] | None = None,
 ) -> pd.DataFrame:
     """Return one row an architecture with mean ± sd over seeds of the selected runs.
 
@@ -62,6 +72,8 @@ def measured(
         Significant digits of the means.
     percent
         Columns that are shares and are shown in percent.
+    others
+        Recorded runs to show beside them, as :func:`beside_recorded`; None: all there are, ``()``: none.
 
     Raises
     ------
@@ -85,41 +97,96 @@ def measured(
         }
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index.name = "architecture"
-    return table
+    return beside_recorded(table, study, columns, digits=digits, percent=percent, others=others)
 
 
-def beside_paper(
-    study: Study, columns: Mapping[str, str], metric: str, *, percent: Sequence[str] = ()
+def beside_recorded(
+    table: pd.DataFrame,
+    study: Study | Recorded,
+    columns: Mapping[str, str],
+    *,
+    digits: int = 3,
+    percent: Sequence[str] = (),
+    others: Sequence[Recorded] | None = None,
 ) -> pd.DataFrame:
-    """Return :func:`measured`'s columns under the profile's name, and the paper's under its data sets.
+    """Return a table under its profile's name, and recorded profiles' columns under theirs.
 
     Parameters
     ----------
-    study, columns, percent
+    table
+        An architecture a row; returned as it is where there is nothing to show beside it.
+    study
+        The runs that it is about.
+    columns, digits, percent
+        As in :func:`measured`; the first two columns are shown.
+    others
+        Recorded runs; None: of every other profile that has them.
+    """
+    beside = all_recorded(beside=study.profile.name) if others is None else others
+    if not beside:
+        return table
+    kept = dict(list(columns.items())[:BESIDE])
+    parts = {f"{study.profile.name} (ours)": table}
+    for one in beside:
+        shown = measured(one, kept, digits=digits, percent=percent, others=())
+        parts[f"{one.profile.name} (ours)"] = shown.loc[table.index]
+    return pd.concat(parts, axis="columns")
+
+
+def _beside_reported(
+    ours: pd.DataFrame, study: Study, beside: Sequence[Recorded], values: Mapping[str, Mapping[str, str]]
+) -> pd.DataFrame:
+    """Add the paper's values, by data set and architecture; the heading says whether they were run here."""
+    run = {study.profile.name, *(one.profile.name for one in beside)}
+    for dataset in paper.DATASETS:
+        heading = REPORTED_AND_RUN if f"paper-{dataset.lower()}" in run else REPORTED
+        ours[(heading, dataset)] = [values[dataset].get(name, MISSING) for name in ours.index]
+    return ours
+
+
+def beside_paper(
+    study: Study,
+    columns: Mapping[str, str],
+    metric: str,
+    *,
+    percent: Sequence[str] = (),
+    others: Sequence[Recorded] | None = None,
+) -> pd.DataFrame:
+    """Return :func:`measured`'s columns under the profiles' names, and the paper's under its data sets.
+
+    Parameters
+    ----------
+    study, columns, percent, others
         As in :func:`measured`.
     metric
         The paper's name of the column in its CSV.
     """
-    ours = measured(study, columns, percent=percent)
-    ours.columns = pd.MultiIndex.from_product([[f"{study.profile.name} (ours)"], ours.columns])
-    table = paper.reported()
-    table = table[table["metric"] == metric]
-    for dataset in paper.DATASETS:
-        own = table[table["dataset"] == dataset].set_index("architecture")
-        ours[(REPORTED, dataset)] = [
-            f"{own.loc[name, 'mean']:.6g} ± {own.loc[name, 'std']:.6g}" if name in own.index else MISSING
-            for name in ours.index
-        ]
-    return ours
+    beside = all_recorded(beside=study.profile.name) if others is None else others
+    ours = measured(study, columns, percent=percent, others=beside)
+    if not beside:
+        ours.columns = pd.MultiIndex.from_product([[f"{study.profile.name} (ours)"], ours.columns])
+    rows = paper.reported()
+    rows = rows[rows["metric"] == metric]
+    values: dict[str, dict[str, str]] = {dataset: {} for dataset in paper.DATASETS}
+    for row in rows.itertuples():
+        values[str(row.dataset)][str(row.architecture)] = f"{row.mean:.6g} ± {row.std:.6g}"
+    return _beside_reported(ours, study, beside, values)
 
 
-def ratios(study: Study, column: str, metric: str, *, baseline: str = "NoPen") -> pd.DataFrame:
+def ratios(
+    study: Study,
+    column: str,
+    metric: str,
+    *,
+    baseline: str = "NoPen",
+    others: Sequence[Recorded] | None = None,
+) -> pd.DataFrame:
     """Return every architecture's value over a baseline's: ours by seed, the paper's by printed means.
 
     Parameters
     ----------
-    study
-        Runs of a profile.
+    study, others
+        As in :func:`measured`.
     column
         Of ``study.selected``.
     metric
@@ -127,20 +194,30 @@ def ratios(study: Study, column: str, metric: str, *, baseline: str = "NoPen") -
     baseline
         The architecture to divide by.
     """
-    table = study.selected.pivot_table(index="seed", columns="architecture", values=column, dropna=False)
-    ours = table.reindex(columns=list(VARIANTS)).div(table[baseline], axis=0)
-    heading = (f"{study.profile.name} (ours)", "mean ± sd of the ratio")
-    result = pd.DataFrame({heading: {name: mean_sd(ours[name]) for name in VARIANTS}})
-    result.columns = pd.MultiIndex.from_tuples([heading])
-    reported = paper.reported()
-    for dataset in paper.DATASETS:
-        rows = reported[(reported["dataset"] == dataset) & (reported["metric"] == metric)]
-        means = rows.set_index("architecture")["mean"]
-        result[(REPORTED, dataset)] = [
-            number(means[name] / means[baseline], 2) if name in means.index else MISSING for name in VARIANTS
-        ]
+    beside = all_recorded(beside=study.profile.name) if others is None else others
+    found = {}
+    for one in (study, *beside):
+        table = one.selected.pivot_table(index="seed", columns="architecture", values=column, dropna=False)
+        ours = table.reindex(columns=list(VARIANTS))
+        ours = ours.div(ours[baseline], axis=0)
+        found[(f"{one.profile.name} (ours)", "mean ± sd of the ratio")] = {
+            name: mean_sd(ours[name]) for name in VARIANTS
+        }
+    result = pd.DataFrame(found)
     result.index.name = "architecture"
-    return result
+    rows = paper.reported()
+    rows = rows[rows["metric"] == metric]
+    values: dict[str, dict[str, str]] = {}
+    for dataset in paper.DATASETS:
+        means = rows[rows["dataset"] == dataset].set_index("architecture")["mean"]
+        values[dataset] = {str(name): number(mean / means[baseline], 2) for name, mean in means.items()}
+    return _beside_reported(result, study, beside, values)
+
+
+def profiles_of(study: Study, *, others: Sequence[Recorded] | None = None) -> str:
+    """Return the names of the profiles that tables show: the live one, then the recorded ones."""
+    beside = all_recorded(beside=study.profile.name) if others is None else others
+    return ", ".join([study.profile.name, *(f"{one.profile.name} (recorded)" for one in beside)])
 
 
 def show(table: pd.DataFrame, caption: str, *, wrap: bool = False) -> Styler:

@@ -33,6 +33,23 @@ LOOKS: Mapping[str, Look] = {
 """Okabe and Ito's colours and three more; lines and markers tell apart what colour alone may not."""
 
 
+def name_rows(grid: np.ndarray, names: Sequence[str]) -> None:
+    """Write above the first panel of every row whose numbers the row shows; a row alone needs no name.
+
+    Parameters
+    ----------
+    grid
+        (rows, columns) of Axes.
+    names
+        One a row.
+    """
+    if len(names) != len(grid):
+        raise ValueError(f"name_rows: {len(names)} names for {len(grid)} rows of panels; expected one a row")
+    if len(names) > 1:
+        for axes, name in zip(grid, names, strict=True):
+            axes[0].set_title(name, loc="left", fontweight="bold")
+
+
 def over_epochs(
     ax: Axes,
     history: pd.DataFrame,

@@ -23,3 +23,15 @@ def test_node_histograms_stack_every_point_once(ax):
     counts, _ = np.histogram(latent[:, 1], bins=5)
     top = max(patch.get_xy()[:, 1].max() for patch in ax.patches)
     assert len(ax.patches) == 3 and top == counts.max()
+
+
+def test_rows_are_named_only_where_there_are_several():
+    grid = Figure().subplots(2, 3, squeeze=False)
+    figures.name_rows(grid, ["laptop", "fashion-cpu"])
+    assert [ax.get_title(loc="left") for ax in grid[:, 0]] == ["laptop", "fashion-cpu"]
+    assert not any(ax.get_title(loc="left") for ax in grid[:, 1:].flat)
+    alone = Figure().subplots(1, 3, squeeze=False)
+    figures.name_rows(alone, ["laptop"])
+    assert alone[0, 0].get_title(loc="left") == ""
+    with pytest.raises(ValueError, match="1 names for 2 rows"):
+        figures.name_rows(grid, ["laptop"])

@@ -1,0 +1,113 @@
+"""The front page's view of the ledger: verdicts by profile, claim by claim, and what waits for runs."""
+
+from __future__ import annotations
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from experiments.claims import NO_RUN, NOT_ATTEMPTED, NOT_MEASURED, OURS, WORDS
+from experiments.profiles import PROFILES
+from experiments.tables import MISSING
+
+_MARKS = {0: "✓", 1: "◐", 2: "✗"}
+_PLACES = {word: place for words in WORDS.values() for place, word in enumerate(words)}
+
+
+def tally(table: pd.DataFrame) -> pd.DataFrame:
+    """Return, a profile a row, how many of its claims hold (✓), hold in part (◐) and do not (✗)."""
+    rows = {}
+    named = dict(list(table.groupby("profile")))
+    for name in (one for one in (*PROFILES, NO_RUN) if one in named):
+        own = named[name]
+        places = own["verdict"].map(_PLACES)
+        counts = [f"{int((places == place).sum()) or MISSING}" for place in _MARKS]
+        open_ = own["verdict"][places.isna()].value_counts()
+        rows["printed numbers" if name == NO_RUN else name] = [
+            ", ".join(dict.fromkeys(own["dataset"])),
+            *(counts if places.notna().any() else [MISSING] * len(_MARKS)),
+            ", ".join(f"{count} {word}" for word, count in open_.items()) or MISSING,
+        ]
+    columns = ["on", *_MARKS.values(), "open"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("profile")
+
+
+def is_waiting(table: pd.DataFrame) -> pd.Series:
+    """Whether a claim repeats, on a data set of ours that has not been run, what stands above it."""
+    return table["dataset"].isin(OURS) & (table["verdict"] == NOT_ATTEMPTED)
+
+
+def verdicts(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the ledger as the front page shows it, each verdict with a mark as well as a word.
+
+    Claims that are alike stand together, whatever runs judge them; those :func:`is_waiting` are not here.
+    """
+    place = {name: first for first, name in enumerate(dict.fromkeys(table["like"]))}
+    table = table[~is_waiting(table)]
+    table = table.assign(place=table["like"].map(place)).sort_values("place", kind="stable")
+    above = table.shift().where(table["like"] == table["like"].shift())
+    runs = table["dataset"] + " (" + table["profile"].replace(NO_RUN, "as printed") + ")"
+    seeds = "(n = " + table["n"].astype(str) + ")"
+    return pd.DataFrame(
+        {
+            "verdict": [_marked(word, word) for word in table["verdict"]],
+            "claim": table["statement"].mask(table["statement"] == above["statement"], "the same"),
+            "runs": runs,
+            "measured": (table["measured"] + " " + seeds).where(table["measured"] != "", ""),
+            "holds at": table["tolerance"],
+            "in the paper": (table["where"] + ": " + table["paper"]).mask(
+                table["paper"] == above["paper"], table["where"].str.partition("; ")[2]
+            ),
+            "why": table["why"],
+        }
+    )
+
+
+def waiting(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the claims that wait for runs on our own data sets, those that are alike in one row."""
+    own = table[is_waiting(table)]
+    parts = {"claim": "statement", "profiles": "profile", "holds at": "tolerance", "paper": "paper"}
+    rows = [
+        {heading: "; ".join(dict.fromkeys(alike[column])) for heading, column in parts.items()}
+        for _, alike in own.groupby("like", sort=False)
+    ]
+    return pd.DataFrame(rows, columns=list(parts))
+
+
+def side_by_side(table: pd.DataFrame, chapter: str) -> pd.DataFrame:
+    """Return a chapter's claims, a row each, with what every profile's runs say; none where it is but one.
+
+    Parameters
+    ----------
+    table
+        The ledger.
+    chapter
+        Its name.
+    """
+    own = table[(table["chapter"] == chapter) & table["verdict"].isin([*_PLACES, NOT_MEASURED])]
+    own = own[own["profile"] != NO_RUN]
+    names = list(dict.fromkeys(own["profile"]))
+    if len(names) < 2:
+        return pd.DataFrame()
+    rows = []
+    for _, alike in own.groupby("like", sort=False):
+        said = dict(zip(alike["profile"], map(_marked, alike["verdict"], alike["measured"]), strict=True))
+        rows.append(
+            {
+                "claim": alike["statement"].iloc[0],
+                "holds at": "; ".join(dict.fromkeys(alike["tolerance"])),
+                **{name: said.get(name, MISSING) for name in names},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _marked(verdict: str, measured: str) -> str:
+    return f"{_MARKS[_PLACES[verdict]]} {measured}" if verdict in _PLACES else verdict
+
+
+def styled(table: pd.DataFrame, caption: str = "") -> Styler | None:
+    """Return a table of claims as pages show it; None, which shows nothing, where it has no rows."""
+    if table.empty:
+        return None
+    shown = table.style.hide(axis="index").set_table_attributes('class="dataframe wrap"')
+    return shown.set_caption(caption).format(escape="html") if caption else shown.format(escape="html")
