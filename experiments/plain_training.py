@@ -81,7 +81,8 @@ class PlainImages(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Return an augmented image (channel, row, column) and its label."""
-        return self.transform(Image.fromarray(self.pixels[index])), self.label[index]
+        image: Tensor = self.transform(Image.fromarray(self.pixels[index]))  # type: ignore[assignment]
+        return image, self.label[index]
 
 
 class PlainTraining:
@@ -125,9 +126,10 @@ class PlainTraining:
             persistent_workers=workers > 0,
             drop_last=False,
         )
-        self.model = build_classifier(
+        model = build_classifier(
             spec.model, channels=images.channels, size=images.size, classes=images.classes, seed=spec.seed
-        ).to(self.device, memory_format=self.layout)
+        )
+        self.model = model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         last = list(self.model.head.classifier.parameters())
         rest = [value for name, value in self.model.named_parameters() if "head.classifier." not in name]
         self.optimizer = torch.optim.AdamW(

@@ -6,6 +6,7 @@ import io
 import math
 import statistics
 from dataclasses import replace
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -58,10 +59,15 @@ def flops(spec: RunSpec, images: ImageSet) -> Operations:
     return Operations(forward / 2 / len(batch), counter.get_total_flops() / len(batch))
 
 
+@cache
+def operations(spec: RunSpec) -> Operations:
+    """Return :func:`flops` of a run on images of its data set's shape."""
+    return flops(spec, random_images(spec.data, 2))
+
+
 def run_flops(spec: RunSpec) -> float:
     """Return the FLOPs of all steps of a run; evaluation is not counted."""
-    images = random_images(spec.data, 2)
-    return flops(spec, images).step_flops * spec.train.epochs * shape_of_data(spec.data).train
+    return operations(spec).step_flops * spec.train.epochs * shape_of_data(spec.data).train
 
 
 def matmul_rate(
@@ -95,6 +101,7 @@ class Stored(NamedTuple):
     weights: int
 
 
+@cache
 def stored(spec: RunSpec) -> Stored:
     """Return the bytes that a run alone keeps on disk, by writing what it would write after one step.
 

@@ -18,7 +18,7 @@ from experiments.image_shapes import random_images, shape_of_data
 from experiments.speed import interleave, usable_cores
 from experiments.speed_sizes import Size
 from experiments.tables import MISSING, number
-from experiments.training_programs import paper_run, small_resnet
+from experiments.training_programs import title
 from lpc.specs import RunSpec
 from lpc.training import trainer
 
@@ -68,6 +68,7 @@ class Crew:
             theirs.close()
             self.lines.append(ours)
             self.processes.append(process)
+        self._answers(self.lines)  # all of them have loaded what they need
 
     def __enter__(self) -> Crew:
         return self
@@ -93,18 +94,20 @@ class Crew:
         chosen = self.lines[: way.processes]
         for line in chosen:
             line.send(way)
-        answers = [_answer(line) for line in chosen]
+        return self._answers(chosen)
+
+    @staticmethod
+    def _answers(lines: Sequence[Connection]) -> list[int | None]:
+        answers = []
+        for line in lines:
+            try:
+                answers.append(line.recv())
+            except EOFError:
+                answers.append("it ended without a word")
         for answer in answers:
             if isinstance(answer, str):
-                raise RuntimeError(f"a process that trains {way} failed: {answer}")
-        return answers  # type: ignore[return-value]
-
-
-def _answer(line: Connection) -> int | str | None:
-    try:
-        return line.recv()
-    except EOFError:
-        return "it ended without a word"
+                raise RuntimeError(f"a process that trains failed: {answer}")
+        return answers
 
 
 def _serve(line: Connection, spec: RunSpec, images: int, device: str) -> None:
@@ -113,6 +116,7 @@ def _serve(line: Connection, spec: RunSpec, images: int, device: str) -> None:
     try:
         held = random_images(spec.data, images, device=device)
         made: dict[int, Any] = {}
+        line.send(peak_memory(device))
         while True:
             way: Way = line.recv()
             torch.set_num_threads(way.threads)
@@ -139,23 +143,16 @@ def peak_memory(device: str) -> int | None:
 
 
 def mps_is_on() -> bool:
-    """Whether NVIDIA's Multi-Process Service, which lets processes compute at once, is there to connect to."""
+    """Whether NVIDIA's Multi-Process Service, by which processes compute at once, is there to connect to."""
     return (Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")) / "control").exists()
 
 
-def packed_runs(of: Size, device: str = "cpu") -> list[tuple[str, RunSpec]]:
-    """Return what is packed on a device, with a name."""
-    if device == "cpu":
-        return [("small ResNet-18", small_resnet(of))]
-    return [("ResNet-18, bfloat16", paper_run("paper-cifar10", of))]
-
-
-def packing_table(name: str, spec: RunSpec, of: Size, *, device: str = "cpu") -> pd.DataFrame:
+def packing_table(spec: RunSpec, of: Size, *, device: str = "cpu") -> pd.DataFrame:
     """Return a row of text a way to train several runs at once: runs an hour over all, memory.
 
     Parameters
     ----------
-    name, spec
+    spec
         What is trained.
     of
         How much is timed.
@@ -195,7 +192,7 @@ def packing_table(name: str, spec: RunSpec, of: Size, *, device: str = "cpu") ->
         }
         if device == "cuda":
             rows[_described(way, device)]["MPS"] = "on" if mps_is_on() else "off"
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(name)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(title(spec))
 
 
 def _gathered(turns: Any) -> tuple[np.ndarray, Sequence[list[int | None]]]:

@@ -30,7 +30,7 @@ class Timed:
 
     Attributes
     ----------
-    name, specs
+    specs
         What was trained.
     images
         Of an epoch.
@@ -46,7 +46,6 @@ class Timed:
         Whether the one turn there was time for is also the first call.
     """
 
-    name: str
     specs: Sequence[RunSpec]
     images: int
     workers: int
@@ -54,6 +53,11 @@ class Timed:
     difference: float
     target: float | None
     cold: bool
+
+    @property
+    def name(self) -> str:
+        """What the tables call it."""
+        return title(self.specs[0]) + (f", {len(self.specs)} runs together" if len(self.specs) > 1 else "")
 
     @property
     def ours(self) -> str:
@@ -77,26 +81,41 @@ class Timed:
         return Comparison(own, their, middle, low, high, len(ours), self.cold, self.difference)
 
 
-def small_resnet(of: Size, precision: Precision = "float32") -> RunSpec:
-    """Return the IB run of profile ``fashion-cpu``: a ResNet-18 with an eighth of its width."""
-    return _timed_spec(specs(profile("fashion-cpu"), only=("IB",))[0], of, precision)
+def title(spec: RunSpec) -> str:
+    """Return a run's backbone, its width and its precision."""
+    return f"{spec.model.backbone} ({spec.model.backbone_width}), {spec.train.precision}"
 
 
-def paper_run(name: str, of: Size, precision: Precision = "bfloat16") -> RunSpec:
-    """Return the first IB run of one of the paper's profiles."""
-    return _timed_spec(specs(profile(name), only=("IB",))[0], of, precision)
+def first_run(name: str, of: Size, *, precision: Precision | None = None) -> RunSpec:
+    """Return the first IB run of a profile, in the batches that are timed.
+
+    Parameters
+    ----------
+    name
+        Of the profile; ``fashion-cpu`` is the one for a small ResNet.
+    of
+        How much is timed.
+    precision
+        None: the profile's own.
+    """
+    spec = _timed_spec(specs(profile(name), only=("IB",))[0], of)
+    return spec if precision is None else in_precision(spec, precision)
+
+
+def in_precision(spec: RunSpec, precision: Precision) -> RunSpec:
+    """Return a run in another precision of the backbone."""
+    return replace(spec, train=replace(spec.train, precision=precision))
 
 
 def digits_cohort(of: Size) -> list[RunSpec]:
     """Return runs of profile ``laptop`` that train together."""
     declared = specs(profile("laptop"))
     alike = [spec for spec in declared if shape_of(spec) == shape_of(declared[0])][: of.cohort]
-    return [_timed_spec(spec, of, "float32") for spec in alike]
+    return [_timed_spec(spec, of) for spec in alike]
 
 
-def _timed_spec(spec: RunSpec, of: Size, precision: Precision) -> RunSpec:
-    batch = of.training_batch or spec.train.batch_size
-    return replace(spec, train=replace(spec.train, precision=precision, batch_size=batch))
+def _timed_spec(spec: RunSpec, of: Size) -> RunSpec:
+    return replace(spec, train=replace(spec.train, batch_size=of.training_batch or spec.train.batch_size))
 
 
 class SameOrder:
@@ -169,7 +188,6 @@ def fed(plain: PlainTraining, images: ImageSet) -> Callable[[], Any]:
 
 
 def time_run(
-    name: str,
     spec: RunSpec,
     of: Size,
     *,
@@ -181,8 +199,6 @@ def time_run(
 
     Parameters
     ----------
-    name
-        That the tables show.
     spec
         Of the run. The plain loop trains it in float32.
     of
@@ -204,7 +220,7 @@ def time_run(
         programs = {PLAIN: plain.train_epoch, _ours(spec): trainer([spec], images).train_epoch}
     seconds, cold = _turns(programs, of, device)
     few = random_images(spec.data, 2 * spec.train.batch_size, device=device)
-    return Timed(name, [spec], len(images), workers, seconds, loss_difference(spec, few), target, cold)
+    return Timed([spec], len(images), workers, seconds, loss_difference(spec, few), target, cold)
 
 
 def _ours(spec: RunSpec) -> str:
@@ -214,7 +230,7 @@ def _ours(spec: RunSpec) -> str:
 def _choices(spec: RunSpec, images: ImageSet) -> dict[str, Callable[[], Any]]:
     """Return what lies between the plain loop and the library, and the library in both precisions."""
     device = images.images.device
-    single, half = (replace(spec, train=replace(spec.train, precision=name)) for name in PRECISIONS)
+    single, half = (in_precision(spec, name) for name in PRECISIONS)
     programs: dict[str, Callable[[], Any]] = {
         "plain loop, no DataLoader": fed(PlainTraining(spec, images, device=device), images),
         "and channels last": fed(PlainTraining(spec, images, device=device, channels_last=True), images),
@@ -229,15 +245,15 @@ def _choices(spec: RunSpec, images: ImageSet) -> dict[str, Callable[[], Any]]:
     return programs
 
 
-def time_cohort(name: str, together: Sequence[RunSpec], of: Size, *, device: str = "cpu") -> Timed:
+def time_cohort(together: Sequence[RunSpec], of: Size, *, device: str = "cpu") -> Timed:
     """Time epochs of runs that train together, against plain loops one after the other for some of them.
 
     Parameters
     ----------
-    name, of, device
-        As in :func:`time_run`.
     together
         The runs.
+    of, device
+        As in :func:`time_run`.
     """
     images = random_images(together[0].data, of.digits, device=device)
     workers = best_workers(together[0], images, cores=usable_cores(), device=device)
@@ -250,7 +266,7 @@ def time_cohort(name: str, together: Sequence[RunSpec], of: Size, *, device: str
     seconds, cold = _turns(programs, of, device)
     seconds[PLAIN] = seconds[PLAIN] * len(together) / len(looped)
     difference = loss_difference(together[0], images)
-    return Timed(name, together, len(images), workers, seconds, difference, None, cold)
+    return Timed(together, len(images), workers, seconds, difference, None, cold)
 
 
 def _turns(

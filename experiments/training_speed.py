@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
+import numpy as np
 import pandas as pd
 import torch
 
-from experiments.image_shapes import random_images
-from experiments.profiles import profile, specs
+from experiments.ablation import retrained
+from experiments.image_shapes import random_images, shape_of_data
+from experiments.plain_training import PlainTraining
+from experiments.profiles import profile, resolve, specs
 from experiments.speed import verdict
 from experiments.speed_sizes import Size
 from experiments.tables import MISSING, number
-from experiments.training_flops import flops, matmul_rate, parameters, run_flops, stored
+from experiments.training_flops import matmul_rate, operations, parameters, run_flops, stored
 from experiments.training_programs import (
     PLAIN,
     Timed,
     digits_cohort,
-    paper_run,
-    small_resnet,
+    first_run,
     time_cohort,
     time_run,
+    title,
 )
-from lpc.specs import Precision
+from lpc.data import ImageSet
+from lpc.epochs import Trainer
+from lpc.specs import Precision, RunSpec
+from lpc.training import trainer
 
 CPU_TARGET, GPU_TARGET = 1.5, 4.0
 """The least ratio to the plain loop that is aimed at: a small ResNet on two CPU cores, ResNet-18 on a GPU."""
@@ -36,20 +44,16 @@ DTYPES: Mapping[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16":
 
 def time_all(of: Size, device: str = "cpu") -> list[Timed]:
     """Time everything that the tables show on a device: ``"cpu"`` or ``"cuda"``."""
-    cohort = time_cohort("MLP on digits, {} runs together", digits_cohort(of), of, device=device)
-    cohort = replace(cohort, name=cohort.name.format(len(cohort.specs)))
     if device == "cpu":
-        small = small_resnet(of)
-        return [time_run("small ResNet-18", small, of, target=CPU_TARGET), cohort]
-    on_gpu = {"device": device, "target": GPU_TARGET}
-    return [
-        time_run("ResNet-18, bfloat16", paper_run("paper-cifar10", of), of, **on_gpu),
-        time_run(
-            "ResNet-18, float32", paper_run("paper-cifar10", of, "float32"), of, device=device, choices=False
-        ),
-        time_run("ResNet-50, bfloat16", paper_run("paper-cifar100", of), of, device=device, choices=False),
-        cohort,
-    ]
+        alone = [time_run(first_run("fashion-cpu", of), of, target=CPU_TARGET)]
+    else:
+        brief = {"device": device, "choices": False}
+        alone = [
+            time_run(first_run("paper-cifar10", of), of, device=device, target=GPU_TARGET),
+            time_run(first_run("paper-cifar10", of, precision="float32"), of, **brief),
+            time_run(first_run("paper-cifar100", of), of, **brief),
+        ]
+    return [*alone, time_cohort(digits_cohort(of), of, device=device)]
 
 
 def training_table(timed: Sequence[Timed], of: Size) -> pd.DataFrame:
@@ -103,7 +107,7 @@ def choices_table(one: Timed, rates: Mapping[Precision, float], of: Size) -> pd.
         Whether the target is meant.
     """
     spec = one.specs[0]
-    each = flops(spec, random_images(spec.data, 2)).step_flops
+    each = operations(spec).step_flops
     rows = {}
     for program in one.seconds:
         found = one.against(program)
@@ -132,7 +136,7 @@ def flops_table() -> pd.DataFrame:
     rows = {}
     for name in ("laptop", "fashion-cpu", "fashion", "paper-svhn", "paper-cifar10", "paper-cifar100"):
         spec = specs(profile(name), only=("IB",))[0]
-        cost, kept = flops(spec, random_images(spec.data, 2)), stored(spec)
+        cost, kept = operations(spec), stored(spec)
         rows[name] = {
             "backbone (width)": f"{spec.model.backbone} ({spec.model.backbone_width})",
             "parameters": f"{parameters(spec):,}",
@@ -143,3 +147,82 @@ def flops_table() -> pd.DataFrame:
             "finished run (MB)": number(kept.weights / 1e6),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("profile")
+
+
+def protocol_runs() -> dict[str, tuple[RunSpec, int]]:
+    """Return one IB run of every part of the paper's protocol, and how many runs of its kind there are."""
+    parts = {}
+    for one in resolve("paper"):
+        declared = specs(one)
+        first = next(spec for spec in declared if spec.architecture == "IB")
+        parts[f"{one.name}, learning rates"] = first, len(declared)
+        pairs = {(spec.architecture, spec.seed) for spec in declared}
+        parts[f"{one.name}, trained again"] = retrained(first), len(pairs)
+    return parts
+
+
+def protocol_cost(timed: Sequence[Timed] = (), *, product: float | None = None) -> pd.DataFrame:
+    """Return a row of text a part of the paper's protocol: runs, FLOPs, disk, and hours on one GPU.
+
+    Parameters
+    ----------
+    timed
+        From :func:`time_all` on a GPU; nothing: there is none.
+    product
+        FLOP/s of a bfloat16 matrix product on it; None: there is none.
+
+    Notes
+    -----
+    Hours are of training alone: an epoch's images over the measured images a second. Every architecture
+    counts as IB: heads differ by less than a thousandth.
+    """
+    rates = {(one.specs[0].model.backbone, one.specs[0].train.precision): one for one in timed}
+    rows = {}
+    for name, (spec, runs) in protocol_runs().items():
+        costs = replace(
+            spec, data=replace(spec.data, validation=0)
+        )  # an image's cost, whichever are held out
+        each, weights = operations(costs).step_flops, stored(costs).weights
+        seen = runs * spec.train.epochs * shape_of_data(spec.data).train
+        one = rates.get((spec.model.backbone, spec.train.precision))
+        rows[name] = {
+            "runs": runs,
+            "EFLOP": each * seen / 1e18,
+            "finished runs (GB)": runs * weights / 1e9,
+            f"at {PRODUCT_SHARE:.0%} of the product (h)": (
+                np.nan if product is None else each * seen / (PRODUCT_SHARE * product) / 3600
+            ),
+            "plain loop (h)": np.nan if one is None else seen / one.rate(PLAIN) / 3600,
+            "lpc (h)": np.nan if one is None else seen / one.rate(one.ours) / 3600,
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.loc["all"] = table.sum(skipna=False)
+    text = table.map(lambda value: NO_GPU if np.isnan(value) else number(value))
+    text["runs"] = table["runs"].map("{:.0f}".format)
+    return text.rename_axis("part of the protocol")
+
+
+def memory_table(of: Size) -> pd.DataFrame:
+    """Return a row of text a network: the most memory that an epoch of training holds on the GPU, in GB.
+
+    Parameters
+    ----------
+    of
+        How many images an epoch has.
+    """
+    rows = {}
+    for name, precision in itertools.product(("paper-cifar10", "paper-cifar100"), DTYPES):
+        spec = first_run(name, of, precision=precision)
+        images = random_images(spec.data, 8 * spec.train.batch_size, device="cuda")
+        rows[title(spec)] = {}
+        for program, make in {PLAIN: partial(PlainTraining, device="cuda"), "lpc": _alone}.items():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            make(spec, images).train_epoch()
+            rows[title(spec)][program] = number((torch.cuda.max_memory_allocated() - before) / 1e9)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("GB, images not counted")
+
+
+def _alone(spec: RunSpec, images: ImageSet) -> Trainer:
+    return trainer([spec], images)
