@@ -139,7 +139,8 @@ def carried_schedule(*, epochs: int, images: int, slowest: float, batch_size: in
 def _paper(dataset: str, *, backbone: str) -> Profile:
     return Profile(
         name=f"paper-{dataset.lower()}",
-        summary=f"{dataset}, all as the paper's Appendix C says: {backbone}, {PAPER_EPOCHS} epochs",
+        summary=f"{dataset}, all as the paper's Appendix C says: {PAPER_EPOCHS} epochs of a "
+        f"{backbone.replace('resnet', 'ResNet-')}",
         data=replace(PAPER_DATA, name=dataset.lower()),
         backbone=backbone,
         backbone_width=64,
@@ -160,7 +161,7 @@ PROFILES: Mapping[str, Profile] = {
             data=DataSpec(name="digits", validation=100, train_limit=200, noise=0.01),
             backbone="mlp",
             backbone_width=12,
-            train=replace(scaled_schedule(epochs=4, gamma_maximum=1.0, batch_size=64), record_every=2),
+            train=replace(scaled_schedule(epochs=4, gamma_maximum=0.1, batch_size=64), record_every=2),
             learning_rates=(5e-3, 1e-2),
             seeds=(0, 1),
             minutes=0.2,

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import asdict
 
 import pandas as pd
 
 from experiments.ablation import Study
-from experiments.profiles import PAPER_EPOCHS, PAPER_RATES, PAPER_TRAIN
+from experiments.image_shapes import shape_of_data
+from experiments.profiles import PAPER_EPOCHS, PAPER_RATES, PAPER_TRAIN, Profile, profile, specs
+from experiments.recorded import Recorded, recorded
+from experiments.released_training import ALL, RELEASED_RATES, SWITCHES
 from experiments.tables import MISSING, mean_sd, number
 from lpc.specs import VARIANTS, WIDTHS, Variant
 
@@ -48,53 +53,125 @@ def widths() -> pd.DataFrame:
     return table.rename_axis("data set")
 
 
-def beside_appendix_c(study: Study) -> pd.DataFrame:
-    """Return what a profile does, setting by setting, beside what the paper's Appendix C says.
+def _settings(chosen: Profile) -> dict[str, str]:
+    """A profile's settings, as text, in the order of the table; no image is loaded."""
+    train, data, kept = chosen.train, chosen.data, shape_of_data(chosen.data)
+    steps = train.epochs * math.ceil(kept.train / train.batch_size)
+    crops = f"crops with padding {data.crop_padding}" if data.crop_padding else "no crops"
+    rates = ", ".join(f"{rate:g}" for rate in chosen.learning_rates)
+    return {
+        "data": f"{data.name}, {kept.train:,} training images of {kept.size} x {kept.size} pixels",
+        "test set": "the data set's own",
+        "validation set": f"{data.validation:,} images" if data.validation else MISSING,
+        "trained again with them": "yes" if chosen.retrain else "no",
+        "backbone": f"{chosen.backbone}, width {chosen.backbone_width}",
+        "precision of the backbone": train.precision,
+        "architectures": f"{len(chosen.architectures)}",
+        "epochs": f"{train.epochs}",
+        "batch": f"{train.batch_size}",
+        "steps": f"{steps:,}",
+        "learning rates": rates if chosen.frozen is None else "one an architecture, found on fewer images",
+        "first halving, then every": f"epoch {train.decay_start}, {train.decay_every} epochs",
+        "weight decay": number(train.weight_decay, 1),
+        "γ, first epoch": f"{train.gamma_initial:g}",
+        "γ, factor an epoch": f"{train.gamma_factor:.4g}",
+        "γ, maximum": f"{train.gamma_maximum:g}",
+        "augmentation": f"{'flips' if data.flip else 'no flips'}, {crops}, noise of sd {data.noise:g}",
+        "experiments": f"{len(chosen.seeds)} seeds",
+        "metrics recorded": f"every {train.record_every} epochs",
+        "train accuracy taken": f"every {_epochs(train.accuracy_every)} until it passes 99.9 %",
+    }
+
+
+def _epochs(count: int) -> str:
+    return "epoch" if count == 1 else f"{count} epochs"
+
+
+_APPENDIX_C = {
+    "data": "SVHN, CIFAR10, CIFAR100",
+    "test set": "the data sets' own",
+    "validation set": "named, not described",
+    "trained again with them": "not said",
+    "backbone": "ResNet-18 (SVHN, CIFAR10), ResNet-50",
+    "precision of the backbone": "not given",
+    "architectures": "8, and one in Figure 2",
+    "epochs": f"{PAPER_EPOCHS}",
+    "batch": "not given (128 in the release)",
+    "steps": f"{PAPER_EPOCHS * math.ceil(50_000 / _PAPER.batch_size):,} (CIFAR, batch 128)",
+    "learning rates": ", ".join(number(rate, 2) for rate in PAPER_RATES),
+    "first halving, then every": f"epoch {_PAPER.decay_start}, {_PAPER.decay_every} epochs",
+    "weight decay": number(_PAPER.weight_decay, 1),
+    "γ, first epoch": f"{_PAPER.gamma_initial:g}",
+    "γ, factor an epoch": "1.05 (SVHN: 1.03)",
+    "γ, maximum": "1e6 (SVHN: 1e5)",
+    "augmentation": "flips, crops with padding 4, noise of sd 0.01",
+    "experiments": "5",
+    "metrics recorded": f"every {_PAPER.record_every} epochs",
+    "train accuracy taken": "not given (every 50 epochs in the release)",
+}
+
+
+def beside_appendix_c(live: Profile, others: Sequence[str] = ("fashion-cpu", "fashion")) -> pd.DataFrame:
+    """Return what profiles do, setting by setting, beside what the paper's Appendix C says.
 
     Parameters
     ----------
-    study
-        Of the profile; its images are loaded for their numbers.
+    live
+        The profile of the page.
+    others
+        Names of further ones; their heading says whether their results are recorded.
     """
-    chosen, train, data, images = study.profile, study.profile.train, study.profile.data, study.images
-    held = MISSING if images.validation is None else f"{len(images.validation):,} images"
-    steps = train.epochs * math.ceil(len(images.train) / train.batch_size)
-    crops = f"crops with padding {data.crop_padding}" if data.crop_padding else "no crops"
-    rows = {
-        "data": ("SVHN, CIFAR10, CIFAR100", f"{data.name}, {len(images.train):,} training images"),
-        "test set": ("the data sets' own", f"{len(images.test):,} images"),
-        "validation set": ("named, not described", held),
-        "backbone": (
-            "ResNet-18 (SVHN, CIFAR10), ResNet-50",
-            f"{chosen.backbone}, width {chosen.backbone_width}",
-        ),
-        "epochs": (f"{PAPER_EPOCHS}", f"{train.epochs}"),
-        "batch": ("not given (128 in the release)", f"{train.batch_size}"),
-        "steps": (
-            f"{PAPER_EPOCHS * math.ceil(50_000 / _PAPER.batch_size):,} (CIFAR, batch 128)",
-            f"{steps:,}",
-        ),
-        "learning rates": (
-            ", ".join(number(rate, 2) for rate in PAPER_RATES),
-            ", ".join(f"{rate:g}" for rate in chosen.learning_rates),
-        ),
-        "first halving, then every": (
-            f"epoch {_PAPER.decay_start}, {_PAPER.decay_every} epochs",
-            f"epoch {train.decay_start}, {train.decay_every} epochs",
-        ),
-        "weight decay": (number(_PAPER.weight_decay, 1), number(train.weight_decay, 1)),
-        "γ, first epoch": (f"{_PAPER.gamma_initial:g}", f"{train.gamma_initial:g}"),
-        "γ, factor an epoch": ("1.05 (SVHN: 1.03)", f"{train.gamma_factor:.4f}"),
-        "γ, maximum": ("1e6 (SVHN: 1e5)", f"{train.gamma_maximum:g}"),
-        "augmentation": (
-            "flips, crops with padding 4, noise of sd 0.01",
-            f"{'flips' if data.flip else 'no flips'}, {crops}, noise of sd {data.noise:g}",
-        ),
-        "experiments": ("5", f"{len(chosen.seeds)} seeds"),
-        "metrics recorded": (f"every {_PAPER.record_every} epochs", f"every {train.record_every} epochs"),
-    }
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["paper", f"{chosen.name} (ours)"])
+    table = pd.DataFrame({"paper": _APPENDIX_C, f"{live.name} (this page)": _settings(live)})
+    for name in others:
+        if name != live.name:
+            state = "declared" if recorded(name) is None else "recorded"
+            table[f"{name} ({state})"] = _settings(profile(name))
     return table.rename_axis("setting")
+
+
+def _changes(architecture: str) -> dict[str, tuple[object, object]]:
+    """Return the fields that the release's switches change of a run of the paper's, from what to what."""
+    spec = specs(profile("paper-cifar10"), seeds=1, only=(architecture,))[0]
+    other = SWITCHES[ALL].change(spec)
+    found = {}
+    for part in ("train", "model"):
+        before, after = asdict(getattr(spec, part)), asdict(getattr(other, part))
+        found |= {
+            f"{part}.{name}": (value, after[name]) for name, value in before.items() if value != after[name]
+        }
+    return found
+
+
+_FIELDS = {
+    1: "train.penalty_reduction",
+    2: "train.weight_decay",
+    3: "train.gamma_overshoot",
+    4: "train.decay_start",
+    17: "model.dropout_site",
+}
+
+
+def switches() -> pd.DataFrame:
+    """Return, for every line on training where the release differs, what to set to train as it does."""
+    changed = {**_changes("NoPenDropout"), **_changes("IB")}
+    rows = {}
+    for line, name in _FIELDS.items():
+        before, after = changed[name]
+        rows[line] = {"what to set": f"RunSpec.{name}", "paper": f"{before}", "release": f"{after}"}
+    rows[5] = {
+        "what to set": "Profile.learning_rates",
+        "paper": f"{len(PAPER_RATES)} of them",
+        "release": f"the first {RELEASED_RATES}",
+    }
+    rows[6] = {
+        "what to set": "the column of released_training.selections(study)",
+        "paper": "validation",
+        "release": "test",
+    }
+    rows[7] = {"what to set": "--seeds", "paper": "5", "release": "1"}
+    rows[18] = {"what to set": "--only", "paper": "NonLinPenL1", "release": "LinPenDropout"}
+    table = pd.DataFrame.from_dict(rows, orient="index").sort_index()
+    return table.rename_axis("line")
 
 
 def selected_rates(study: Study) -> pd.DataFrame:
@@ -107,24 +184,25 @@ def selected_rates(study: Study) -> pd.DataFrame:
     return table.map(lambda rate: MISSING if math.isnan(rate) else f"{rate:g}").rename_axis("architecture")
 
 
-def health(study: Study) -> pd.DataFrame:
+def health(study: Study | Recorded) -> pd.DataFrame:
     """Return, for every architecture, how its runs ended: all of them, and the selected ones.
 
     Parameters
     ----------
     study
-        Runs of a profile.
+        Runs of a profile. Those that train a selected rate again count as selected ones alone.
     """
     rows = {}
-    for name in dict.fromkeys(spec.architecture for spec in study.specs):
+    for name in study.profile.architectures:
         runs = study.frame[study.frame["architecture"] == name]
         chosen = study.selected[study.selected["architecture"] == name]
-        lost = runs.loc[runs["status"] == "finished", "readout_lost"].astype(bool)
+        finished = runs[runs["status"] == "finished"]
         passed = chosen["terminal_epoch"].notna()
         epochs = mean_sd(chosen.loc[passed, "terminal_epoch"]) if passed.any() else MISSING
         rows[name] = {
             "failed": f"{int((runs['status'] == 'failed').sum())} of {len(runs)}",
-            "readout lost": f"{int(lost.sum())} of {len(runs)}",
+            "at chance": f"{int(finished['at_chance'].astype(bool).sum())} of {len(runs)}",
+            "readout lost": f"{int(finished['readout_lost'].astype(bool).sum())} of {len(runs)}",
             "lost, selected": f"{int(chosen['readout_lost'].astype(bool).sum())} of {len(chosen)}",
             "passed 99.9 %": f"{int(passed.sum())} of {len(chosen)}",
             "at epoch": epochs,
