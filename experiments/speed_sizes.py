@@ -120,7 +120,14 @@ SIZES: Mapping[str, Size] = {
         training_batch=8,
         product=128,
     ),
-    "laptop": Size(repeats=5, limit=4.0, training_repeats=5, training_limit=15.0, training_images=256),
+    "laptop": Size(
+        repeats=5,
+        limit=4.0,
+        training_repeats=5,
+        training_limit=15.0,
+        training_images=256,
+        gpu_training_images=12_800,
+    ),
     "full": Size(
         repeats=9,
         limit=300.0,

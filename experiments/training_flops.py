@@ -18,7 +18,7 @@ from experiments.speed import interleave
 from lpc.classifiers import build_classifier
 from lpc.data import ImageSet
 from lpc.losses import objective
-from lpc.specs import RunSpec
+from lpc.specs import DataSpec, ModelSpec, RunSpec, TrainSpec
 from lpc.training import trainer
 
 PRODUCT_SIZES = {"cpu": 2048, "cuda": 16_384}
@@ -40,17 +40,20 @@ def flops(spec: RunSpec, images: ImageSet) -> Operations:
     spec
         Of the run.
     images
-        Two or more, whose shape counts.
+        Whose shape counts.
 
     Notes
     -----
     ``torch.utils.flop_counter`` counts matrix products and convolutions, forward and backward; what is done
     element by element (batch norm, SiLU, AdamW) is not counted.
     """
-    model = build_classifier(
-        spec.model, channels=images.channels, size=images.size, classes=images.classes, seed=spec.seed
-    )
-    batch, label = images.normalised(slice(2)).cpu(), images.label[:2].cpu()
+    return _counted(spec.model, images.channels, images.size, images.classes)
+
+
+@cache
+def _counted(of: ModelSpec, channels: int, size: int, classes: int) -> Operations:
+    model = build_classifier(of, channels=channels, size=size, classes=classes, seed=0)
+    batch, label = torch.randn(2, channels, size, size), torch.tensor([0, 1])
     with FlopCounterMode(display=False) as counter:
         output = model(batch)
         forward = counter.get_total_flops()
@@ -59,7 +62,6 @@ def flops(spec: RunSpec, images: ImageSet) -> Operations:
     return Operations(forward / 2 / len(batch), counter.get_total_flops() / len(batch))
 
 
-@cache
 def operations(spec: RunSpec) -> Operations:
     """Return :func:`flops` of a run on images of its data set's shape."""
     return flops(spec, random_images(spec.data, 2))
@@ -101,7 +103,6 @@ class Stored(NamedTuple):
     weights: int
 
 
-@cache
 def stored(spec: RunSpec) -> Stored:
     """Return the bytes that a run alone keeps on disk, by writing what it would write after one step.
 
@@ -110,10 +111,14 @@ def stored(spec: RunSpec) -> Stored:
     spec
         Of the run.
     """
-    brief = replace(spec, train=replace(spec.train, batch_size=2))
-    depends = spec.model.backbone == "mlp"  # the weights of convolutions do not depend on the size of images
-    images = random_images(spec.data if depends else replace(spec.data, size=8), 2)
-    training = trainer([brief], images, compiled=False)
+    size = spec.data.size if spec.model.backbone == "mlp" else 8  # convolutions do not depend on it
+    data = DataSpec(name=spec.data.name, size=size)
+    return _written(replace(spec, data=data, train=TrainSpec(epochs=1, batch_size=2, learning_rate=1e-3)))
+
+
+@cache
+def _written(spec: RunSpec) -> Stored:
+    training = trainer([spec], random_images(spec.data, 2), compiled=False)
     training.train_epoch()
     content = io.BytesIO()
     torch.save(training.state_dict(), content)

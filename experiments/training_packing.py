@@ -18,7 +18,7 @@ from experiments.image_shapes import random_images, shape_of_data
 from experiments.speed import interleave, usable_cores
 from experiments.speed_sizes import Size
 from experiments.tables import MISSING, number
-from experiments.training_programs import title
+from experiments.training_programs import PATIENCE, title
 from lpc.specs import RunSpec
 from lpc.training import trainer
 
@@ -115,7 +115,8 @@ def _serve(line: Connection, spec: RunSpec, images: int, device: str) -> None:
     torch.set_num_threads(1)
     try:
         held = random_images(spec.data, images, device=device)
-        made: dict[int, Any] = {}
+        made: dict[int, Any] = {1: trainer([spec], held)}
+        made[1].train_epoch()  # on a GPU it compiles
         line.send(peak_memory(device))
         while True:
             way: Way = line.recv()
@@ -162,7 +163,8 @@ def packing_table(spec: RunSpec, of: Size, *, device: str = "cpu") -> pd.DataFra
     Notes
     -----
     A turn is one epoch of every run, from the first process's start to the last one's end. Processes wait
-    while it is others' turn. Memory is what a process had reached after its first epoch.
+    while it is others' turn. Memory is what a process had reached after the first turn; the one that trains
+    the cohort holds its run alone too.
     """
     images = of.training_images if device == "cpu" else of.gpu_training_images
     compared = ways(usable_cores(), device)
@@ -170,7 +172,7 @@ def packing_table(spec: RunSpec, of: Size, *, device: str = "cpu") -> pd.DataFra
         turns = interleave(
             [lambda way=way: crew.epoch(way) for way in compared],
             repeats=of.training_repeats,
-            limit=of.training_limit,
+            limit=PATIENCE[device] * of.training_limit,
             device=device,
         )
         taken, memory = _gathered(turns)
@@ -202,6 +204,8 @@ def _gathered(turns: Any) -> tuple[np.ndarray, Sequence[list[int | None]]]:
 
 
 def _described(way: Way, device: str) -> str:
-    processes = "one process" if way.processes == 1 else f"{way.processes} processes"
-    threads = "" if device == "cuda" else f", {way.threads} thread{'s' if way.threads > 1 else ''} each"
-    return f"{processes}{threads}" + (f", a cohort of {way.cohort}" if way.cohort > 1 else "")
+    parts = ["one process" if way.processes == 1 else f"{way.processes} processes"]
+    if device == "cpu":
+        each = " each" if way.processes > 1 else ""
+        parts.append(f"{way.threads} thread{'' if way.threads == 1 else 's'}{each}")
+    return ", ".join(parts + ([f"a cohort of {way.cohort}"] if way.cohort > 1 else []))

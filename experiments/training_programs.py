@@ -21,6 +21,8 @@ from lpc.specs import Precision, RunSpec
 from lpc.training import trainer
 
 PLAIN = "plain loop"
+PATIENCE = {"cpu": 1, "cuda": 4}
+"""How many times the usual limit may be spent: networks are larger on a GPU."""
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
 
@@ -210,6 +212,8 @@ def time_run(
     choices
         Whether to time what each choice gives too.
     """
+    if device == "cuda":
+        torch.compiler.reset()  # compiled networks of one class share a limit
     total = of.training_images if device == "cpu" else of.gpu_training_images
     images = random_images(spec.data, total, device=device)
     workers = best_workers(spec, images, cores=usable_cores(), device=device)
@@ -273,9 +277,11 @@ def _turns(
     programs: Mapping[str, Callable[[], Any]], of: Size, device: str
 ) -> tuple[dict[str, np.ndarray], bool]:
     """Return every program's seconds in all turns but the first, or in that one if there is no other."""
-    turns = interleave(
-        list(programs.values()), repeats=of.training_repeats, limit=of.training_limit, device=device
-    )
+    if device == "cuda":
+        for program in programs.values():
+            program()  # compiles, which no limit should count
+    limit = PATIENCE[device] * of.training_limit
+    turns = interleave(list(programs.values()), repeats=of.training_repeats, limit=limit, device=device)
     taken = np.array([seconds for seconds, _ in turns])
     kept = taken[1:] if len(taken) > 1 else taken
     return dict(zip(programs, kept.T, strict=True)), len(taken) == 1

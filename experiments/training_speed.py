@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -216,7 +217,8 @@ def memory_table(of: Size) -> pd.DataFrame:
         images = random_images(spec.data, 8 * spec.train.batch_size, device="cuda")
         rows[title(spec)] = {}
         for program, make in {PLAIN: partial(PlainTraining, device="cuda"), "lpc": _alone}.items():
-            torch.cuda.empty_cache()
+            torch.compiler.reset()
+            gc.collect()
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
             make(spec, images).train_epoch()

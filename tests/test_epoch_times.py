@@ -86,8 +86,10 @@ def test_the_table_is_second_to_the_store_and_places_stand_by_themselves(tmp_pat
 
 def test_models_without_a_time_are_named_with_the_command_that_measures_them(tmp_path):
     store, several = RunStore(tmp_path), [*runs(1), specs(profile("paper-cifar100"))[0]]
-    small = specs(profile("fashion-cpu"))[:1]
-    found = hours_left(small, store, profile="fashion-cpu", path=tmp_path / "none.csv")
+    small = specs(profile("fashion-cpu"))[0]
+    train = replace(small.train, batch_size=128, precision="float32")
+    small = replace(small, data=replace(small.data, train_limit=4000), train=train)
+    found = hours_left([small], store, profile="fashion-cpu", path=tmp_path / "none.csv")
     assert found == (
         "no epoch time was measured for resnet18 (width 8, float32, batches of 128) on 4,000 images of "
         "fashion_mnist: python -m experiments time --profile fashion-cpu does"

@@ -28,6 +28,7 @@ from lpc.specs import VARIANTS, DataSpec, Precision
 from lpc.training import trainer
 
 SMOKE = SIZES["smoke"]
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
 def slim(architecture="IB", **train):
@@ -293,9 +294,9 @@ def test_packing_counts_all_runs(monkeypatch):
     assert found["over the first"].tolist() == ["1.00", "1.33", "0.500"]
     assert found["memory of a process (MB)"].tolist() == ["100"] * 3
     assert list(found.index) == [
-        "one process, 2 threads each",
+        "one process, 2 threads",
         "2 processes, 1 thread each",
-        "one process, 2 threads each, a cohort of 2",
+        "one process, 2 threads, a cohort of 2",
     ]
 
 
