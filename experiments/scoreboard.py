@@ -65,7 +65,7 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
 def waiting(table: pd.DataFrame) -> pd.DataFrame:
     """Return the claims that wait for runs on our own data sets, those that are alike in one row."""
     own = table[is_waiting(table)]
-    parts = {"claim": "statement", "profiles": "profile", "holds at": "tolerance", "paper": "paper"}
+    parts = {"profiles": "profile", "claim": "statement", "holds at": "tolerance", "paper": "paper"}
     rows = [
         {heading: "; ".join(dict.fromkeys(alike[column])) for heading, column in parts.items()}
         for _, alike in own.groupby("like", sort=False)
@@ -93,8 +93,8 @@ def side_by_side(table: pd.DataFrame, chapter: str) -> pd.DataFrame:
         said = dict(zip(alike["profile"], map(_marked, alike["verdict"], alike["measured"]), strict=True))
         rows.append(
             {
-                "claim": alike["statement"].iloc[0],
                 "holds at": "; ".join(dict.fromkeys(alike["tolerance"])),
+                "claim": alike["statement"].iloc[0],
                 **{name: said.get(name, MISSING) for name in names},
             }
         )

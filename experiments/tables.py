@@ -20,7 +20,7 @@ REPORTED = "paper (reported; not run here)"
 REPORTED_AND_RUN = "paper (reported)"
 """Heading of the paper's own values on data sets on which the same has been run."""
 BESIDE = 2
-"""Columns shown of every recorded profile: the first ones of those that are shown of the live one."""
+"""Columns shown of recorded profiles, shared among them: the first of those shown of the live one."""
 MISSING = "–"
 """What a cell shows where the paper gives no value, or a run's value could not be computed."""
 
@@ -118,14 +118,14 @@ def beside_recorded(
     study
         The runs that it is about.
     columns, digits, percent
-        As in :func:`measured`; the first two columns are shown.
+        As in :func:`measured`; two columns of one recorded profile are shown, one of each of several.
     others
         Recorded runs; None: of every other profile that has them.
     """
     beside = all_recorded(beside=study.profile.name) if others is None else others
     if not beside:
         return table
-    kept = dict(list(columns.items())[:BESIDE])
+    kept = dict(list(columns.items())[: max(1, BESIDE // len(beside))])
     parts = {f"{study.profile.name} (ours)": table}
     for one in beside:
         shown = measured(one, kept, digits=digits, percent=percent, others=())

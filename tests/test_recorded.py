@@ -214,8 +214,8 @@ def test_recorded_columns_stand_between_ours_and_the_papers(live):
     table = tables.beside_paper(live, COLUMNS, "sigma_w", others=found)
     assert [first for first, _ in table.columns] == [
         *["smoke (ours)"] * 3,
-        *["fashion-cpu (ours)"] * 2,
-        *["paper-cifar10 (ours)"] * 2,
+        "fashion-cpu (ours)",
+        "paper-cifar10 (ours)",
         tables.REPORTED,
         tables.REPORTED_AND_RUN,
         tables.REPORTED,
@@ -234,6 +234,9 @@ def test_a_table_with_columns_of_its_own_goes_under_its_profile_and_nothing_chan
     assert table["smoke (ours)", "width"].tolist() == ["12", "8"]
     assert table.index.tolist() == ["NoPen", "IB"]
     assert table["fashion (ours)", "ratio"].tolist() == own["ratio"].tolist()
+    assert table["fashion (ours)"].columns.tolist() == ["ratio", "accuracy"], (
+        "two columns of one, one of several"
+    )
 
 
 def test_ratios_and_the_names_of_profiles_have_recorded_ones_too(live):
@@ -284,6 +287,6 @@ def test_claims_of_a_page_are_side_by_side_only_where_several_profiles_judge_the
     shown = scoreboard.side_by_side(ledger_of(live, "fashion-cpu", "fashion", "paper-svhn"), "robustness")
     styled = scoreboard.styled(pd.DataFrame({"claim": ["a < b"]}), "caption")
     assert styled is not None and "&lt;" in styled.to_html()
-    assert shown.columns.tolist() == ["claim", "holds at", "paper-svhn", "fashion-cpu", "fashion"]
+    assert shown.columns.tolist() == ["holds at", "claim", "paper-svhn", "fashion-cpu", "fashion"]
     row = shown[shown["claim"].str.startswith("The collapse costs no accuracy")].iloc[0]
     assert row["fashion"] == row["fashion-cpu"] and row["fashion"][0] in "✓◐✗" and row["paper-svhn"] == "–"
