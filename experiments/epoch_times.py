@@ -23,6 +23,8 @@ from lpc.training import trainer
 
 RESULTS = Path(__file__).parent / "results" / "epoch_times.csv"
 """Where measured times are kept."""
+STEPS = {"cpu": 5, "cuda": 100}
+"""Of a timed epoch: on a GPU the first few are taken otherwise than the rest."""
 
 
 class Model(NamedTuple):
@@ -66,7 +68,7 @@ def measure(
     specs: Sequence[RunSpec],
     *,
     device: torch.device | None = None,
-    steps: int = 50,
+    steps: int | None = None,
     epochs: int = 3,
     path: Path = RESULTS,
 ) -> pd.DataFrame:
@@ -79,7 +81,7 @@ def measure(
     device
         Where to train; the GPU by default, where there is one.
     steps
-        Of a timed epoch.
+        Of a timed epoch; None: :data:`STEPS`.
     epochs
         That are timed, after one that is not; the median counts.
     path
@@ -91,9 +93,10 @@ def measure(
         The new rows. ``seconds`` is of one epoch of one run on all its ``images``; recording metrics is not
         in it.
     """
+    device = device or default_device()
+    steps = STEPS[device.type] if steps is None else steps
     if steps < 1 or epochs < 1:
         raise ValueError(f"steps is {steps} and epochs is {epochs}; expected 1 or more of each")
-    device = device or default_device()
     alike: dict[Model, list[RunSpec]] = defaultdict(list)
     for spec in specs:
         alike[model_of(spec)].append(spec)
@@ -247,7 +250,8 @@ def hours_left(
         sources = " and ".join(dict.fromkeys(pace.source for pace in timed.values()))
         without = [str(model) for model in left if model not in timed]
         but = f", without {' and '.join(without)}" if without else ""
-        lines.append(f"about {hours:,.{1 if hours < 10 else 0}f} h left on {place} ({sources}){but}")
+        amount = "less than 0.1" if hours < 0.1 else f"about {hours:,.{1 if hours < 10 else 0}f}"
+        lines.append(f"{amount} h left on {place} ({sources}){but}")
     unknown = [str(model) for model in left if not any(model == timed for timed, _ in paces)]
     if unknown:
         command = f"python -m experiments time --profile {profile or 'NAME'}"
