@@ -18,8 +18,8 @@ from experiments.image_shapes import random_images, shape_of_data
 from experiments.speed import interleave, usable_cores
 from experiments.speed_sizes import Size
 from experiments.tables import MISSING, number
-from experiments.training_programs import PATIENCE, title
-from lpc.specs import RunSpec
+from experiments.training_programs import PATIENCE, in_precision, network
+from lpc.specs import Precision, RunSpec
 from lpc.training import trainer
 
 MOST = 4
@@ -31,15 +31,27 @@ class Way(NamedTuple):
 
     processes: int
     threads: int
-    cohort: int
+    cohort: int = 1
+    precision: Precision = "float32"
 
 
-def ways(cores: int, device: str) -> list[Way]:
-    """Return what is compared: 1, 2, 4 processes that share the cores (a GPU: 1 to 4), a cohort of two."""
+def ways(cores: int, device: str, precision: Precision) -> list[Way]:
+    """Return what is compared: processes that share a device, and a cohort of two.
+
+    Parameters
+    ----------
+    cores
+        That processes on a CPU share: 1, 2 or 4 of them, at most one a core.
+    device
+        ``"cpu"`` or ``"cuda"``: on a GPU there are 1 to 4 processes.
+    precision
+        Of the processes. Cohorts are in float32; where that is another, a run alone stands beside them.
+    """
     counts = [count for count in range(1, MOST + 1) if device == "cuda" or count in (1, 2, 4)]
     if device == "cpu":
         counts = [count for count in counts if count <= cores]
-    return [*(Way(count, max(1, cores // count), 1) for count in counts), Way(1, cores, 2)]
+    alone = [] if precision == "float32" else [Way(1, cores)]
+    return [*(Way(count, max(1, cores // count), 1, precision) for count in counts), *alone, Way(1, cores, 2)]
 
 
 class Crew:
@@ -115,15 +127,15 @@ def _serve(line: Connection, spec: RunSpec, images: int, device: str) -> None:
     torch.set_num_threads(1)
     try:
         held = random_images(spec.data, images, device=device)
-        made: dict[int, Any] = {1: trainer([spec], held)}
-        made[1].train_epoch()  # on a GPU it compiles
+        made: dict[tuple[int, Precision], Any] = {}
         line.send(peak_memory(device))
         while True:
             way: Way = line.recv()
             torch.set_num_threads(way.threads)
-            if way.cohort not in made:
-                made[way.cohort] = trainer([spec] * way.cohort, held)
-            made[way.cohort].train_epoch()
+            which = way.cohort, way.precision
+            if which not in made:
+                made[which] = trainer([in_precision(spec, way.precision)] * way.cohort, held)
+            made[which].train_epoch()
             if device == "cuda":
                 torch.cuda.synchronize()
             line.send(peak_memory(device))
@@ -163,12 +175,14 @@ def packing_table(spec: RunSpec, of: Size, *, device: str = "cpu") -> pd.DataFra
     Notes
     -----
     A turn is one epoch of every run, from the first process's start to the last one's end. Processes wait
-    while it is others' turn. Memory is what a process had reached after the first turn; the one that trains
-    the cohort holds its run alone too.
+    while it is others' turn. Memory is what a process had reached after the first turn; the first process,
+    which trains the cohort too, holds all that it has trained.
     """
     images = of.training_images if device == "cpu" else of.gpu_training_images
-    compared = ways(usable_cores(), device)
+    compared = ways(usable_cores(), device, spec.train.precision)
     with Crew(spec, images=images, members=max(way.processes for way in compared), device=device) as crew:
+        for way in compared if device == "cuda" else ():
+            crew.epoch(way)  # compiles, which no limit should count
         turns = interleave(
             [lambda way=way: crew.epoch(way) for way in compared],
             repeats=of.training_repeats,
@@ -194,7 +208,7 @@ def packing_table(spec: RunSpec, of: Size, *, device: str = "cpu") -> pd.DataFra
         }
         if device == "cuda":
             rows[_described(way, device)]["MPS"] = "on" if mps_is_on() else "off"
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(title(spec))
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(network(spec))
 
 
 def _gathered(turns: Any) -> tuple[np.ndarray, Sequence[list[int | None]]]:
@@ -208,4 +222,5 @@ def _described(way: Way, device: str) -> str:
     if device == "cpu":
         each = " each" if way.processes > 1 else ""
         parts.append(f"{way.threads} thread{'' if way.threads == 1 else 's'}{each}")
-    return ", ".join(parts + ([f"a cohort of {way.cohort}"] if way.cohort > 1 else []))
+    parts += [f"a cohort of {way.cohort}"] if way.cohort > 1 else []
+    return ", ".join([*parts, way.precision])

@@ -59,7 +59,9 @@ class Timed:
     @property
     def name(self) -> str:
         """What the tables call it."""
-        return title(self.specs[0]) + (f", {len(self.specs)} runs together" if len(self.specs) > 1 else "")
+        spec, together = self.specs[0], len(self.specs)
+        runs = f", {together} runs together" if together > 1 else ""
+        return f"{network(spec)}, {spec.train.precision}{runs}"
 
     @property
     def ours(self) -> str:
@@ -83,9 +85,9 @@ class Timed:
         return Comparison(own, their, middle, low, high, len(ours), self.cold, self.difference)
 
 
-def title(spec: RunSpec) -> str:
-    """Return a run's backbone, its width and its precision."""
-    return f"{spec.model.backbone} ({spec.model.backbone_width}), {spec.train.precision}"
+def network(spec: RunSpec) -> str:
+    """Return a run's backbone and its width, as the tables call them."""
+    return f"{spec.model.backbone} ({spec.model.backbone_width})"
 
 
 def first_run(name: str, of: Size, *, precision: Precision | None = None) -> RunSpec:

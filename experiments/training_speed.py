@@ -25,9 +25,9 @@ from experiments.training_programs import (
     Timed,
     digits_cohort,
     first_run,
+    network,
     time_cohort,
     time_run,
-    title,
 )
 from lpc.data import ImageSet
 from lpc.epochs import Trainer
@@ -124,7 +124,7 @@ def choices_table(one: Timed, rates: Mapping[Precision, float], of: Size) -> pd.
             "target": f"≥ {PRODUCT_SHARE:.0%}" if aimed else MISSING,
             "reached": ("yes" if share >= PRODUCT_SHARE else "no") if aimed else MISSING,
         }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(one.name)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(network(spec))
 
 
 def product_rates(of: Size, device: str = "cpu") -> dict[Precision, float]:
@@ -139,7 +139,7 @@ def flops_table() -> pd.DataFrame:
         spec = specs(profile(name), only=("IB",))[0]
         cost, kept = operations(spec), stored(spec)
         rows[name] = {
-            "backbone (width)": f"{spec.model.backbone} ({spec.model.backbone_width})",
+            "backbone (width)": network(spec),
             "parameters": f"{parameters(spec):,}",
             "forward (multiply-adds)": number(cost.forward_multiply_adds),
             "step (FLOP)": number(cost.step_flops),
@@ -215,14 +215,15 @@ def memory_table(of: Size) -> pd.DataFrame:
     for name, precision in itertools.product(("paper-cifar10", "paper-cifar100"), DTYPES):
         spec = first_run(name, of, precision=precision)
         images = random_images(spec.data, 8 * spec.train.batch_size, device="cuda")
-        rows[title(spec)] = {}
+        heading = f"{network(spec)}, {precision}"
+        rows[heading] = {}
         for program, make in {PLAIN: partial(PlainTraining, device="cuda"), "lpc": _alone}.items():
             torch.compiler.reset()
             gc.collect()
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
             make(spec, images).train_epoch()
-            rows[title(spec)][program] = number((torch.cuda.max_memory_allocated() - before) / 1e9)
+            rows[heading][program] = number((torch.cuda.max_memory_allocated() - before) / 1e9)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("GB, images not counted")
 
 

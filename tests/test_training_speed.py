@@ -256,9 +256,11 @@ def test_flops_table_has_every_profile_that_trains_at_length():
 
 
 def test_ways_to_pack():
-    assert ways(2, "cpu") == [Way(1, 2, 1), Way(2, 1, 1), Way(1, 2, 2)]
-    assert ways(16, "cpu") == [Way(1, 16, 1), Way(2, 8, 1), Way(4, 4, 1), Way(1, 16, 2)]
-    assert [way.processes for way in ways(16, "cuda")] == [1, 2, 3, 4, 1]
+    single, half = Way(1, 2, 2), Way(1, 2, 1, "bfloat16")
+    assert ways(2, "cpu", "float32") == [Way(1, 2, 1), Way(2, 1, 1), single]
+    assert ways(2, "cpu", "bfloat16") == [half, Way(2, 1, 1, "bfloat16"), Way(1, 2, 1), single]
+    assert ways(16, "cpu", "float32") == [Way(1, 16), Way(2, 8), Way(4, 4), Way(1, 16, 2)]
+    assert [way.processes for way in ways(16, "cuda", "bfloat16")] == [1, 2, 3, 4, 1, 1]
 
 
 def test_packing_counts_all_runs(monkeypatch):
@@ -285,7 +287,7 @@ def test_packing_counts_all_runs(monkeypatch):
         training_packing, "interleave", lambda calls, **options: real(calls, **options, clock=lambda: now[0])
     )
     monkeypatch.setattr(training_packing, "usable_cores", lambda: 2)
-    spec = first_run("fashion-cpu", SMOKE)
+    spec = first_run("fashion-cpu", SMOKE, precision="float32")
     train = replace(spec.train, epochs=40)
     spec = replace(spec, data=replace(spec.data, train_limit=4000), train=train)
     found = training_packing.packing_table(spec, replace(SMOKE, training_images=4000))
@@ -294,9 +296,9 @@ def test_packing_counts_all_runs(monkeypatch):
     assert found["over the first"].tolist() == ["1.00", "1.33", "0.500"]
     assert found["memory of a process (MB)"].tolist() == ["100"] * 3
     assert list(found.index) == [
-        "one process, 2 threads",
-        "2 processes, 1 thread each",
-        "one process, 2 threads, a cohort of 2",
+        "one process, 2 threads, float32",
+        "2 processes, 1 thread each, float32",
+        "one process, 2 threads, a cohort of 2, float32",
     ]
 
 
