@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch.utils.data import SequentialSampler
 
-from experiments import plain_training, training_flops, training_packing, training_programs, training_speed
+from experiments import plain_training, training_agreement, training_flops, training_packing, training_speed
 from experiments.image_shapes import random_images
 from experiments.plain_training import PlainTraining, best_workers, transform, worker_counts
 from experiments.profiles import profile, specs
 from experiments.speed_sizes import SIZES
+from experiments.training_agreement import loss_difference, without_chance
 from experiments.training_flops import flops, matmul_rate, parameters, run_flops, stored
 from experiments.training_packing import Crew, Way, ways
 from experiments.training_programs import (
@@ -21,7 +22,6 @@ from experiments.training_programs import (
     Timed,
     digits_cohort,
     first_run,
-    loss_difference,
 )
 from lpc.data import ImageSet
 from lpc.specs import VARIANTS, DataSpec, Precision
@@ -67,9 +67,9 @@ def test_both_reductions_of_the_penalty_agree(reduction):
 )
 def test_another_objective_or_schedule_is_seen(wrong, monkeypatch):
     spec = slim()
-    real = training_programs.PlainTraining
+    real = training_agreement.PlainTraining
     monkeypatch.setattr(
-        training_programs,
+        training_agreement,
         "PlainTraining",
         lambda given, *rest, **options: real(
             replace(given, train=replace(given.train, **wrong)), *rest, **options
@@ -79,7 +79,7 @@ def test_another_objective_or_schedule_is_seen(wrong, monkeypatch):
 
 
 def test_weights_agree_after_an_epoch_and_channels_last_changes_nothing():
-    spec = training_programs.without_chance(slim())
+    spec = without_chance(slim())
     images = pictures(spec)
     trained = []
     for channels_last in (False, True):
