@@ -25,7 +25,7 @@ from lpc.evaluation.reliability import (
 from lpc.evaluation.robustness import deepfool, relative_perturbation
 from lpc.latents import Latents
 from lpc.measurements import RELEASED_STEP_FLOOR, attacked_images, in_pixels, neighbours
-from lpc.runs import TERMINAL_ACCURACY
+from lpc.recording import TERMINAL_ACCURACY
 
 ARCHITECTURES = ("IB", "LinPen", "NoPen", "NonLinPen")
 RELEASE_2025 = 2025

@@ -58,6 +58,11 @@ class Cohort(Trainer):
         if len({shape_of(spec) for spec in specs}) > 1:
             raise ValueError("the runs of a cohort must share their data, model shape and number of steps")
         device, train = images.images.device, specs[0].train
+        if train.precision != "float32":
+            raise ValueError(
+                f"TrainSpec.precision is {train.precision!r}; a cohort computes in float32 (autocast has no "
+                "effect under vmap, whose batch norm takes no mixed types): train the run alone"
+            )
         models = [
             build_classifier(
                 spec.model,
@@ -70,7 +75,6 @@ class Cohort(Trainer):
         ]
         self.template = models[0]
         super().__init__(specs, images, latent_width=self.template.head.latent_width)
-        self.half = train.precision == "bfloat16"
         self.parameters, self.buffers = stack_module_state(models)  # type: ignore[arg-type]
         self.optimizer = torch.optim.AdamW(
             list(self.parameters.values()), lr=1.0, weight_decay=train.weight_decay
@@ -166,8 +170,7 @@ class Cohort(Trainer):
 
         in_dims = (0, 0, 0, 0, None if keep is None else 0, 0, 0)
         mapped: Callable[..., tuple[Tensor, Tensor]] = vmap(losses, in_dims=in_dims)
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.half):
-            return mapped(self.parameters, self.buffers, images, label, keep, gamma, l1)
+        return mapped(self.parameters, self.buffers, images, label, keep, gamma, l1)
 
     @torch.no_grad()
     def _step(self, rates: dict[str, Tensor]) -> None:

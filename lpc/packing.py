@@ -26,7 +26,7 @@ from lpc.store import RunStore
 COHORT_SIZE = 14
 """Most runs that train together: more gain little, and leave other workers nothing to do."""
 COHORTED = ("mlp", "small_cnn")
-"""Backbones small enough that one run leaves a device idle; any other trains alone."""
+"""Backbones small enough that one run leaves a device idle; any other trains alone, as bfloat16 does."""
 
 
 def plan(specs: Sequence[RunSpec], store: RunStore) -> list[Plan]:
@@ -40,7 +40,7 @@ def plan(specs: Sequence[RunSpec], store: RunStore) -> list[Plan]:
                 waiting.pop(key, None)
     shapes: dict[str, list[RunSpec]] = {}
     for spec in waiting.values():
-        alone = spec.model.backbone not in COHORTED
+        alone = spec.model.backbone not in COHORTED or spec.train.precision != "float32"
         shapes.setdefault(run_key(spec) if alone else shape_of(spec), []).append(spec)
     for alike in shapes.values():
         pieces = -(-len(alike) // COHORT_SIZE)

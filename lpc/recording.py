@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,6 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lpc.data import ImageSet, Splits
+from lpc.equilibrium import budget_warning
 from lpc.latents import Latents
 from lpc.machine import provenance
 from lpc.measurements import Measured, accuracy, cube_metrics, latent_metrics
@@ -74,6 +77,7 @@ def train_plan(
     """
     specs, train = plan.specs, plan.specs[0].train
     training = trainer(specs, splits.train)
+    _warn_of_budgets(training)
     histories: list[list[dict[str, Any]]] = [[] for _ in specs]
     failed: list[int | None] = [None] * len(specs)
     seconds = 0.0
@@ -104,6 +108,19 @@ def train_plan(
             )
     _finish(training, plan, store, splits, histories, failed, time.monotonic() - began, workers)
     store.end(plan.cohort)
+
+
+def _warn_of_budgets(training: Trainer) -> None:
+    steps_an_epoch = math.ceil(len(training.images) / training.specs[0].train.batch_size)
+    for spec in training.specs:
+        text = budget_warning(
+            spec.train,
+            width=training.latent_width,
+            classes=training.images.classes,
+            steps=spec.train.epochs * steps_an_epoch,
+        )
+        if text is not None:
+            warnings.warn(f"{spec.architecture}, seed {spec.seed}: {text}", stacklevel=3)
 
 
 def _train_and_record(

@@ -17,6 +17,7 @@ from experiments.ablation import existing, study
 from experiments.profiles import profile, specs
 from experiments.readings import ALL, Reading, Run, evaluate
 from experiments.released_training import HERE, SWITCHES, TRAINED
+from experiments.tables import number
 from lpc.data import ImageSet
 from lpc.heads import HeadOutput
 from lpc.latents import Latents
@@ -270,7 +271,7 @@ def test_the_extra_runs_are_trained_once(evidence, monkeypatch):
     base = trained[(trained["switch"] == HERE) & (trained["architecture"] == "IB")].set_index("seed")
     own = runs.selected[runs.selected["architecture"] == "IB"].set_index("seed")
     assert base["trace_ratio"].tolist() == own["trace_ratio"].tolist()
-    monkeypatch.setattr("lpc.runs._train_cohort", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("lpc.packing.train_plan", lambda *_, **__: pytest.fail("trained again"))
     pd.testing.assert_frame_equal(released_training.trained(runs, workers=1, progress=False), trained)
 
 
@@ -327,7 +328,7 @@ def test_tables_have_a_row_a_switch(evidence):
     assert table.index.get_level_values("line").tolist() == ["–", "13", "13"]
     assert table.columns.tolist() == [name for name in NAMES if name in conventions.ARCHITECTURES]
     own = evidence.study.selected.groupby("architecture")["test_auroc_odin"]
-    assert table["IB"].iloc[0] == f"{own.mean()['IB']:.3f} ± {own.std()['IB']:.2g}"
+    assert table["IB"].iloc[0] == f"{own.mean()['IB']:.3f} ± {number(own.std()['IB'], 2)}"
     trained = errata_tables.training_table(evidence.trained)
     assert trained.loc[("IB", "weight decay"), "line"] == "2"
     assert trained.loc[("LinPen", HERE), "line"] == "–"

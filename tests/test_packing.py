@@ -184,7 +184,8 @@ def test_chance_is_the_last_stretch_at_the_share_of_the_largest_class():
 def test_a_run_driven_to_chance_says_so(tmp_path):
     store = RunStore(tmp_path)
     lost = make(gamma_initial=1e9, gamma_maximum=1e9, epochs=4)
-    execute_all([lost, make("LinPen", epochs=20)], store, progress=False)
+    with pytest.warns(UserWarning, match=r"IB, seed 0: gamma ends at 1e\+09.*the readout will be lost"):
+        execute_all([lost, make("LinPen", epochs=20)], store, progress=False)
     result = store.result(lost)
     assert result["at_chance"] and result["chance_epoch"] <= 4
     fine = store.result(make("LinPen", epochs=20))

@@ -7,17 +7,14 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torchmetrics.classification import MulticlassCalibrationError
 
-from experiments.ablation import select, study
-from experiments.profiles import PROFILES, profile, specs
+from experiments.ablation import select
 from lpc import measurements, recording, runs
 from lpc.epochs import Trainer
-from lpc.equilibrium import carried_gamma
 from lpc.evaluation.collapse import within_between_traces
 from lpc.latents import collect
 from lpc.measurements import Measured, accuracy
@@ -268,57 +265,3 @@ def test_what_cannot_be_computed_is_missing_with_its_reason():
         "e": 2,
         "missing": {"a": "no such thing", "b": "no such thing", "d": "the value is nan"},
     }
-
-
-def test_selection_is_by_validation_accuracy_then_cross_entropy():
-    frame = pd.DataFrame(
-        {
-            "architecture": "IB",
-            "seed": [0, 0, 0, 0, 1],
-            "status": ["finished", "finished", "finished", "failed", "failed"],
-            "validation_accuracy": [0.9, 0.95, 0.95, None, None],
-            "validation_cross_entropy": [0.1, 0.4, 0.3, None, None],
-            "key": list("abcde"),
-        }
-    )
-    assert select(frame)["key"].tolist() == ["c"]
-
-
-def test_smoke_study_has_every_architecture_and_repeats_in_no_time(tmp_path):
-    found = study("smoke", seeds=1, only=("IB", "NoPen"), store=tmp_path, progress=False)
-    assert sorted(found.selected["architecture"]) == ["IB", "NoPen"]
-    assert found.selected["test_accuracy"].notna().all()
-    assert len(found.frame) == 2 * len(PROFILES["smoke"].learning_rates)
-    unselected = found.frame[~found.frame["key"].isin(found.selected["key"])]
-    assert unselected["test_accuracy"].isna().all(), "the test set is touched by selected runs only"
-    began = time.monotonic()
-    again = study("smoke", seeds=1, only=("IB", "NoPen"), store=tmp_path, progress=False)
-    assert again.frame.equals(found.frame) and time.monotonic() - began < 5
-    assert found.latents("IB", 0).latent.shape == (200, 8)
-    with pytest.raises(ValueError, match="no finished run of LinPen, seed 0"):
-        found.spec("LinPen", 0)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ({"name": "labtop"}, "'labtop'. Did you mean laptop"),
-        ({"name": "smoke", "seeds": 9}, "seeds is 9; profile smoke has 1 to 2"),
-        ({"name": "smoke", "only": ["IBB"]}, "'IBB'. Did you mean IB"),
-    ],
-)
-def test_unknown_choices_are_named_before_anything_is_written(tmp_path, arguments, words):
-    with pytest.raises(ValueError, match=words):
-        study(**arguments, store=tmp_path / "store")
-    assert not (tmp_path / "store").exists()
-
-
-def test_profiles_scale_appendix_c():
-    laptop = profile("laptop").train
-    assert (laptop.decay_start, laptop.decay_every, laptop.record_every) == (125, 25, 25)
-    reach = 378 * laptop.epochs / 800
-    assert laptop.gamma_initial * laptop.gamma_factor**reach == pytest.approx(laptop.gamma_maximum)
-    runs_of = specs(profile("laptop"))
-    assert len(runs_of) == len({run_key(spec) for spec in runs_of}) == 10 * 3 * 3
-    budget = {"classes": 10, "width": 8, "learning_rate": 2e-2, "steps": 4000}
-    assert laptop.gamma_maximum < carried_gamma(gap=1.0, **budget)

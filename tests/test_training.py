@@ -1,10 +1,13 @@
 import copy
 import dataclasses
 import io
+import math
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -12,6 +15,9 @@ from torch.nn.functional import cross_entropy
 from lpc.classifiers import build_classifier
 from lpc.cohorts import Cohort, part_of_state, shape_of
 from lpc.data import load_images
+from lpc.evaluation.collapse import rescale_to_unit_rms, within_between_traces
+from lpc.evaluation.information import knn_entropy
+from lpc.evaluation.neural_collapse import neural_collapse
 from lpc.latents import collect
 from lpc.losses import squared_norm
 from lpc.schedules import learning_rate
@@ -37,7 +43,7 @@ def splits():
     return load_images(DATA)
 
 
-def trained(specs, images, epochs=4, kind=Cohort):
+def trained(specs, images, epochs=4, kind: Callable[..., Any] = Cohort):
     cohort = kind(specs, images)
     losses = [cohort.train_epoch() for _ in range(epochs)]
     return cohort, losses
@@ -159,7 +165,7 @@ from lpc.specs import DataSpec, TrainSpec, variant_spec
 
 data = DataSpec(name="digits", validation=100, train_limit=150, noise=0.01)
 train = TrainSpec(epochs=2, batch_size=64, learning_rate=5e-3)
-spec = variant_spec("IB", data=data, backbone="small_cnn", backbone_width=2, train=train, seed=0)
+spec = variant_spec("IB", data=data, backbone="mlp", backbone_width=8, train=train, seed=0)
 images = load_images(data).train
 for compiled in (False, True):
     solo = Solo([spec], images, compiled=compiled)
@@ -211,6 +217,11 @@ def test_bfloat16_is_the_backbones_alone(splits):
     seen.clear()
     solo.outputs(splits.train)
     assert seen["features"] == torch.float32  # measured without bfloat16's rounding
+
+
+def test_a_cohort_refuses_bfloat16_which_vmap_would_ignore(splits):
+    with pytest.raises(ValueError, match=r"precision is 'bfloat16'; a cohort computes in float32"):
+        Cohort([make("IB", precision="bfloat16")], splits.train)
 
 
 def test_a_last_batch_of_one_is_refused(splits):
@@ -285,3 +296,34 @@ def test_a_cohort_of_different_shapes_is_an_error(splits):
         Cohort([], splits.train)
     assert shape_of(make("IB")) == shape_of(make("LinPenDropout", seed=4, rate=1.0))
     assert shape_of(make("IB")) != shape_of(make("IB", weight_decay=0.0))
+
+
+def test_collapse_of_a_bfloat16_backbone_is_that_of_float32_within_the_spread_of_seeds():
+    """Scale-free metrics and those with a scale, of runs that differ in the backbone's arithmetic alone."""
+    data = DataSpec(name="digits", validation=100, train_limit=300, noise=0.01)
+    images = load_images(data).train
+    shape: dict[str, Any] = {"data": data, "backbone": "small_cnn", "width": 4}
+    schedule: dict[str, Any] = {"epochs": 30, "gamma_factor": 1.2, "decay_start": 15, "decay_every": 5}
+    found: dict[str, list[list[float]]] = {"float32": [], "bfloat16": []}
+    for precision, rows in found.items():
+        for seed in range(4):
+            spec = make("IB", seed=seed, rate=1e-2, precision=precision, **shape, **schedule)
+            alone, _ = trained([spec], images, epochs=30, kind=Solo)
+            latent, logits = (output[0] for output in alone.outputs(images))
+            traces = within_between_traces(latent, images.label)
+            collapse = neural_collapse(latent, images.label)
+            rows.append(
+                [
+                    math.log(traces.ratio),
+                    math.log(traces.within),
+                    math.log(collapse.nc1_per_rank),
+                    collapse.equinorm,
+                    knn_entropy(rescale_to_unit_rms(latent), k=3),
+                    float(cross_entropy(logits, images.label)),
+                ]
+            )
+    ours, theirs = (np.array(found[precision]) for precision in ("bfloat16", "float32"))
+    apart, spread = ours.mean(axis=0) - theirs.mean(axis=0), theirs.std(axis=0, ddof=1)
+    assert bool((np.abs(apart) < spread).all()), (apart, spread)
+    assert bool((ours[:, :2] != theirs[:, :2]).all())
+    assert theirs[:, 0].max() < math.log(0.15)  # collapsed: a class's spread is small beside the distances
