@@ -205,17 +205,6 @@ def _paces_of_table(models: set[Model], path: Path) -> dict[tuple[Model, str], _
     return found
 
 
-def _epochs_done(specs: Mapping[str, RunSpec], store: RunStore) -> dict[str, int]:
-    """Return the epochs that interrupted runs have behind them, by run key."""
-    done = {}
-    for cohort, keys in store.cohorts().items():
-        under_way = [key for key in keys if key in specs]
-        state = store.load_state(cohort, "cpu") if under_way else None
-        if state is not None:
-            done |= dict.fromkeys(under_way, state["training"]["epoch"])
-    return done
-
-
 def hours_left(
     specs: Sequence[RunSpec], store: RunStore, *, profile: str | None = None, path: Path = RESULTS
 ) -> str:
@@ -236,7 +225,7 @@ def hours_left(
     unfinished = {key: spec for key, spec in given.items() if not store.finished(spec)}
     if not unfinished:
         return "nothing is left to train"
-    done = _epochs_done(unfinished, store)
+    done = store.epochs_done()
     left: Counter[Model] = Counter()  # images to be trained on, epochs times images of an epoch
     for key, spec in unfinished.items():
         epochs = spec.train.epochs - done.get(key, 0)

@@ -78,7 +78,7 @@ def lowered(left: list[Plan], workers: int, store: RunStore) -> tuple[list[Plan]
         for half in halves:
             part = Plan(store.begin([specs[place] for place in half]), [specs[place] for place in half])
             if state is not None:
-                store.save_state(part.cohort, _part_of_cohort(state, half))
+                store.save_state(part.cohort, _part_of_cohort(state, half), epoch=state["training"]["epoch"])
             smaller.append(part)
         store.end(cohort)
     return smaller, 1

@@ -100,6 +100,7 @@ def train_plan(
                     "failed": failed,
                     "seconds": time.monotonic() - began,
                 },
+                epoch=training.epoch,
             )
         if stopping:
             raise Stopped(

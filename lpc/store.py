@@ -10,6 +10,7 @@ Layout::
     runs/<key>/test.json               test metrics, only of runs that were selected
     cohorts/<id>/members.json          keys of runs that are training together
     cohorts/<id>/state.pt              where they stand
+    cohorts/<id>/progress.json         how many epochs that is, readable without the weights
 
 ``owner.json`` and ``heartbeat`` in a run's directory are reserved for many workers on one store.
 """
@@ -134,12 +135,22 @@ class RunStore:
             raise ValueError(f"{path} is the spec of run {run_key(spec)}, not of {key}; remove {path.parent}")
         return spec
 
-    def save_state(self, cohort: str, state: dict[str, Any]) -> None:
-        """Write where a cohort stands."""
+    def save_state(self, cohort: str, state: dict[str, Any], *, epoch: int) -> None:
+        """Write where a cohort stands, after so many epochs."""
         path = self.root / "cohorts" / cohort / "state.pt"
         content = io.BytesIO()  # torch reports a full disk as a RuntimeError, a plain write as an OSError
         torch.save({"cohort": cohort, **state}, content)
         _write(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
+        _write_json(path.with_name("progress.json"), {"epoch": epoch})
+
+    def epochs_done(self) -> dict[str, int]:
+        """Return the epochs that the runs of every cohort under way have behind them, by run key."""
+        found = {}
+        for cohort, keys in self.cohorts().items():
+            path = self.root / "cohorts" / cohort / "progress.json"
+            if path.exists():
+                found.update(dict.fromkeys(keys, _read_json(path)["epoch"]))
+        return found
 
     def load_state(self, cohort: str, device: torch.device | str) -> dict[str, Any] | None:
         """Return where a cohort stands, or None before its first checkpoint.

@@ -106,7 +106,7 @@ def test_of_an_interrupted_run_the_epochs_after_its_checkpoint_count(tmp_path):
     path = written(tmp_path / "t.csv", row(several[0], 45.0))
     begun = store.begin(several[:1])
     untouched = hours_left(several, store, path=path)
-    store.save_state(begun, {"training": {"epoch": 600, "parameters": {"w": torch.zeros(3)}}})
+    store.save_state(begun, {"training": {"epoch": 600, "parameters": {"w": torch.zeros(3)}}}, epoch=600)
     assert untouched.startswith("about 20 h left")
     # 200 and 800 epochs of 45 s
     assert hours_left(several, store, path=path).startswith("about 12 h left")

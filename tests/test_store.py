@@ -99,7 +99,10 @@ def test_weights_come_back_and_foreign_or_truncated_ones_do_not(store):
 def test_cohort_state_comes_back_and_foreign_or_truncated_ones_do_not(store):
     first, second = store.begin([make()]), store.begin([make(1)])
     assert store.load_state(first, "cpu") is None
-    store.save_state(first, {"epoch": 3, "history": [{"accuracy": None}]})
+    assert store.epochs_done() == {}
+    store.save_state(first, {"epoch": 3, "history": [{"accuracy": None}]}, epoch=3)
+    assert set(store.epochs_done().values()) == {3}
+    assert list(store.epochs_done()) == store.cohorts()[first]
     assert store.load_state(first, "cpu") == {"cohort": first, "epoch": 3, "history": [{"accuracy": None}]}
     path = store.root / "cohorts" / first / "state.pt"
     foreign = store.root / "cohorts" / second / "state.pt"
@@ -127,16 +130,16 @@ def test_a_directory_with_another_runs_spec_is_an_error(store):
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(store, monkeypatch):
     cohort = store.begin([make()])
-    store.save_state(cohort, {"epoch": 1})
+    store.save_state(cohort, {"epoch": 1}, epoch=1)
 
     def full(_descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        store.save_state(cohort, {"epoch": 2})
+        store.save_state(cohort, {"epoch": 2}, epoch=2)
     monkeypatch.undo()
     state = store.load_state(cohort, "cpu")
     assert state is not None and state["epoch"] == 1
     names = sorted(path.name for path in (store.root / "cohorts" / cohort).iterdir())
-    assert names == ["members.json", "state.pt"]
+    assert names == ["members.json", "progress.json", "state.pt"]
