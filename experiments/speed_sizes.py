@@ -124,8 +124,8 @@ SIZES: Mapping[str, Size] = {
         repeats=5,
         limit=4.0,
         training_repeats=5,
-        training_limit=15.0,
-        training_images=256,
+        training_limit=25.0,
+        training_images=1024,
         gpu_training_images=12_800,
     ),
     "full": Size(
