@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from scipy.optimize import brentq
-from scipy.special import lambertw
 
 from lpc.specs import TrainSpec
 
@@ -41,9 +41,16 @@ def logit_gap(gamma: float, *, classes: int, separation: float) -> float:
             f"gamma={gamma}, separation={separation}, classes={classes}; "
             "expected gamma and separation above 0 and 2 or more classes"
         )
-    target = classes * separation**2 / (4 * gamma)
-    upper = float(lambertw(target).real)  # solves g e^g = target, so the root lies below it
-    return float(brentq(lambda gap: gap * (math.exp(gap) + classes - 1) - target, 0.0, upper, xtol=1e-300))
+    target = math.log(classes) + 2 * math.log(separation) - math.log(4 * gamma)
+    others = math.log(classes - 1)
+
+    def too_large(log_gap: float) -> float:
+        return log_gap + float(np.logaddexp(math.exp(log_gap), others)) - target
+
+    above = min(target - math.log(classes), math.log(max(1.0, target)))  # e^g + K - 1 is at least K, and e^g
+    below = target - float(np.logaddexp(math.exp(above), others))
+    slack = 1e-9 * (1 + abs(target))  # bounds that are equal may be rounded past each other
+    return math.exp(brentq(too_large, below - slack, above + slack, xtol=1e-15))
 
 
 def radius(gamma: float, *, classes: int, separation: float) -> float:

@@ -248,6 +248,7 @@ WIDTHS: Mapping[str, Mapping[Width, int | None]] = {
     "svhn": {"none": None, "intermediate": 8, "wide": None, "narrow": 6},
     "cifar10": {"none": None, "intermediate": 8, "wide": None, "narrow": 4},
     "cifar100": {"none": None, "intermediate": 64, "wide": None, "narrow": 8},
+    "mnist": {"none": None, "intermediate": 8, "wide": None, "narrow": 4},
     "fashion_mnist": {"none": None, "intermediate": 8, "wide": None, "narrow": 4},
     "digits": {"none": None, "intermediate": 8, "wide": None, "narrow": 4},
 }
