@@ -141,7 +141,7 @@ def test_a_failed_rate_has_ended_and_a_failed_retraining_is_not_selected(again, 
     pretend(store, retrained(low), accuracy=None, status="failed")
     found = existing("again", store=tmp_path)
     assert found.retrained["status"].tolist() == ["failed"] and found.selected.empty
-    assert progress_of("again", store=tmp_path).loc["IB", ["to retrain", "retrained"]].tolist() == [1, 0]
+    assert progress_of("again", store=tmp_path).T["IB"][["to retrain", "retrained"]].tolist() == [1, 0]
 
 
 def test_an_empty_store_has_a_frame_without_rows(tmp_path):

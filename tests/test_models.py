@@ -1,5 +1,7 @@
 """Backbones and heads."""
 
+from typing import Any
+
 import pytest
 import torch
 import torchvision
@@ -40,7 +42,7 @@ def test_unknown_backbones_are_named():
 @pytest.mark.parametrize(("channels", "size"), [(1, 28), (1, 32), (3, 28), (3, 32)])
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_resnets_take_both_kinds_of_image_and_any_width(name, channels, size):
-    backbone = build_backbone(name, channels=channels, size=size, width=4)
+    backbone: Any = build_backbone(name, channels=channels, size=size, width=4)
     images = torch.randn(2, channels, size, size)
     assert backbone.feature_width == {"resnet18": 32, "resnet50": 128}[name]
     assert backbone(images).shape == (2, backbone.feature_width)
@@ -52,8 +54,8 @@ def test_resnets_take_both_kinds_of_image_and_any_width(name, channels, size):
 
 def test_resnet18_computes_what_torchvisions_does():
     """The same weights in torchvision's own ResNet-18, its stem and activations replaced."""
-    ours = build_backbone("resnet18", channels=3, size=32, width=64).eval()
-    theirs = torchvision.models.resnet18()
+    ours: Any = build_backbone("resnet18", channels=3, size=32, width=64).eval()
+    theirs: Any = torchvision.models.resnet18()
     theirs.conv1, theirs.maxpool, theirs.fc = ours.stem[0], nn.Identity(), nn.Identity()
     for module in theirs.modules():
         if hasattr(module, "relu"):
@@ -67,7 +69,8 @@ def test_resnet18_computes_what_torchvisions_does():
 
 
 def test_convolutions_begin_as_he_et_al_say():
-    weight = build_backbone("resnet18", channels=3, size=32, width=64).stages[-1].conv2.weight
+    backbone: Any = build_backbone("resnet18", channels=3, size=32, width=64)
+    weight = backbone.stages[-1].conv2.weight
     assert weight.std().item() == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.01)
 
 
@@ -81,7 +84,8 @@ def test_any_network_becomes_a_classifier_in_one_call():
     model = bottleneck_classifier(Pooled().train(), 3, latent_width=2, images=images)
     output = model(images)
     assert output.latent.shape == (5, 2) and output.logits.shape == (5, 3)
-    assert model.backbone.training and model.head.penultimate.in_features == 7
+    assert model.backbone.training
+    assert model.head.penultimate is not None and model.head.penultimate.in_features == 7
     assert bottleneck_classifier(Pooled(), 3, feature_width=7)(images).latent.shape == (5, 7)
     ours = build_backbone("small_cnn", channels=7, size=6, width=2)
     assert bottleneck_classifier(ours, 3, penultimate="none")(images).latent.shape == (5, 8)
@@ -93,7 +97,7 @@ def test_a_timm_model_becomes_a_classifier_and_trains():
         timm.create_model("resnet10t", num_classes=0, in_chans=1), 10, latent_width=4
     )
     images, label = torch.randn(4, 1, 32, 32), torch.arange(4)
-    assert model.head.penultimate.in_features == 512
+    assert model.head.penultimate is not None and model.head.penultimate.in_features == 512
     output = model(images)
     (
         nn.functional.cross_entropy(output.logits, label) + squared_norm(output.latent, reduction="sum")
