@@ -12,9 +12,9 @@ import pandas as pd
 from experiments.profiles import Profile, profile, specs
 from lpc.data import Splits, load_images
 from lpc.latents import Latents, collect
-from lpc.machine import default_workers
+from lpc.machine import default_device, default_workers
 from lpc.runs import execute_all, load_model, measure_all
-from lpc.specs import RunSpec, run_key
+from lpc.specs import DataSpec, RunSpec, run_key
 from lpc.store import RunStore
 
 _COLUMNS = ["key", "architecture", "seed", "status", "train.learning_rate", "validation_accuracy"]
@@ -165,8 +165,17 @@ class Study:
     @cached_property
     def images(self) -> Splits:
         """The data of the selected runs, on the CPU; none is held out where they trained on all."""
+        return load_images(self._data) if self.profile.retrain else self.searched_images
+
+    @property
+    def _data(self) -> DataSpec:
         data = self.profile.data
-        return load_images(replace(data, validation=0) if self.profile.retrain else data)
+        return replace(data, validation=0) if self.profile.retrain else data
+
+    @cached_property
+    def searched_images(self) -> Splits:
+        """The data of all runs that are selected from, on the CPU."""
+        return load_images(self.profile.data)
 
     def spec(self, architecture: str, seed: int) -> RunSpec:
         """Return the selected run of an architecture and seed."""
@@ -179,9 +188,15 @@ class Study:
         return self.store.spec(str(row["key"].iloc[0]))
 
     def latents(self, architecture: str, seed: int) -> Latents:
-        """Return a selected run's latents of the train set."""
-        model = load_model(self.spec(architecture, seed), self.store, self.images.train)
-        return collect(model, self.images.train)
+        """Return a selected run's latents of the train set, on the CPU; computed on a GPU if there is one."""
+        images = self._images_at_hand.train
+        found = collect(load_model(self.spec(architecture, seed), self.store, images), images)
+        return Latents(*(part.cpu() for part in found))
+
+    @cached_property
+    def _images_at_hand(self) -> Splits:
+        device = default_device()
+        return self.images if device.type == "cpu" else load_images(self._data, device=device)
 
 
 def existing(
