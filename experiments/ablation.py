@@ -187,6 +187,10 @@ class Study:
             )
         return self.store.spec(str(row["key"].iloc[0]))
 
+    def among(self, architectures: Sequence[str]) -> list[str]:
+        """Return those of some architectures of which there is a selected run: profiles need not have all."""
+        return [name for name in architectures if (self.selected["architecture"] == name).any()]
+
     def latents(self, architecture: str, seed: int) -> Latents:
         """Return a selected run's latents of the train set, on the CPU; computed on a GPU if there is one."""
         images = self._images_at_hand.train
