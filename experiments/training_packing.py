@@ -15,13 +15,16 @@ import pandas as pd
 import torch
 
 from experiments.image_shapes import random_images, shape_of_data
-from experiments.speed import interleave, usable_cores
+from experiments.plain_training import PlainTraining
+from experiments.speed import Comparison, interleave, usable_cores, verdict
 from experiments.speed_sizes import Size
 from experiments.tables import MISSING, number
-from experiments.training_programs import PATIENCE, in_precision, network
+from experiments.training_programs import PATIENCE, PLAIN, in_precision, network
 from lpc.specs import Precision, RunSpec
 from lpc.training import trainer
 
+CPU_TARGET = 1.5
+"""The least ratio to the plain loop that is aimed at, for a small ResNet on the CPU."""
 MOST = 4
 """Processes, at most."""
 
@@ -160,7 +163,7 @@ def mps_is_on() -> bool:
     return (Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")) / "control").exists()
 
 
-def packing_table(spec: RunSpec, of: Size, *, device: str = "cpu") -> pd.DataFrame:
+def packing_table(spec: RunSpec, of: Size, *, workers: int, device: str = "cpu") -> pd.DataFrame:
     """Return a row of text a way to train several runs at once: runs an hour over all, memory.
 
     Parameters
@@ -169,6 +172,8 @@ def packing_table(spec: RunSpec, of: Size, *, device: str = "cpu") -> pd.DataFra
         What is trained.
     of
         How much is timed.
+    workers
+        Of the plain loop's DataLoader; the loop has the device alone and is the first row.
     device
         ``"cpu"`` or ``"cuda"``.
 
@@ -176,39 +181,67 @@ def packing_table(spec: RunSpec, of: Size, *, device: str = "cpu") -> pd.DataFra
     -----
     A turn is one epoch of every run, from the first process's start to the last one's end. Processes wait
     while it is others' turn. Memory is what a process had reached after the first turn; the first process,
-    which trains the cohort too, holds all that it has trained.
+    which trains the cohort too, holds all that it has trained. On a CPU the library has a process a core
+    (``lpc.machine.default_workers``): that row has the target.
     """
     images = of.training_images if device == "cpu" else of.gpu_training_images
     compared = ways(usable_cores(), device, spec.train.precision)
+    plain = PlainTraining(
+        spec, random_images(spec.data, images, device=device), device=device, workers=workers
+    )
     with Crew(spec, images=images, members=max(way.processes for way in compared), device=device) as crew:
         for way in compared if device == "cuda" else ():
             crew.epoch(way)  # compiles, which no limit should count
         turns = interleave(
-            [lambda way=way: crew.epoch(way) for way in compared],
+            [plain.train_epoch, *(lambda way=way: crew.epoch(way) for way in compared)],
             repeats=of.training_repeats,
             limit=PATIENCE[device] * of.training_limit,
             device=device,
         )
         taken, memory = _gathered(turns)
     kept = taken[1:] if len(taken) > 1 else taken
-    at_once = np.array([way.processes * way.cohort for way in compared])
+    at_once = np.array([1, *(way.processes * way.cohort for way in compared)])
     per_run = kept / at_once  # seconds of an epoch of one run
     whole = images / (spec.train.epochs * shape_of_data(spec.data).train)
     ratio = np.quantile(per_run[:, :1] / per_run, [0.25, 0.5, 0.75], axis=0)
     rows = {}
-    for place, way in enumerate(compared):
+    for place, way in enumerate([None, *compared]):
         low, middle, high = ratio[:, place].tolist()
-        known = [value for value in memory[place] if value is not None]
-        rows[_described(way, device)] = {
+        known = [] if way is None else [value for value in memory[place] if value is not None]
+        aimed = of.aims and way is not None and device == "cpu" and _as_the_library(way, spec)
+        found = Comparison(
+            float(np.median(kept[:, place])),
+            float(np.median(kept[:, 0])),
+            middle,
+            low,
+            high,
+            len(kept),
+            False,
+            0,
+        )
+        name = PLAIN if way is None else _described(way, device)
+        rows[name] = {
             "runs at once": str(at_once[place]),
             "runs/h": number(3600 * whole / float(np.median(per_run[:, place]))),
-            "over the first": number(middle),
+            "over the plain loop": number(middle),
             "quartiles": f"{number(low)} to {number(high)}" if len(kept) > 1 else MISSING,
+            "target": f"≥ {CPU_TARGET:g}" if aimed else MISSING,
+            "reached": verdict(found, CPU_TARGET if aimed else None),
             "memory of a process (MB)": number(max(known) / 1e6) if known else MISSING,
         }
         if device == "cuda":
-            rows[_described(way, device)]["MPS"] = "on" if mps_is_on() else "off"
+            rows[name]["MPS"] = "on" if mps_is_on() else "off"
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(network(spec))
+
+
+def _as_the_library(way: Way, spec: RunSpec) -> bool:
+    """Whether this is how the library trains runs on a CPU: each in a process of one thread, one a core."""
+    return (
+        way.cohort == 1
+        and way.threads == 1
+        and way.processes == usable_cores()
+        and way.precision == spec.train.precision
+    )
 
 
 def _gathered(turns: Any) -> tuple[np.ndarray, Sequence[list[int | None]]]:

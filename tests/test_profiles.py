@@ -15,6 +15,7 @@ from experiments.profiles import (
     scaled_schedule,
     specs,
 )
+from experiments.recorded import recorded
 from lpc.equilibrium import budget_warning, carried_gamma, logit_gap, reachable_separation
 from lpc.specs import VARIANTS, run_key
 
@@ -99,7 +100,7 @@ def test_frozen_rates_are_trained_alone():
     assert {spec.architecture: spec.train.learning_rate for spec in runs_of} == frozen
     assert len(runs_of) == len(VARIANTS)
     fashion = profile("fashion")
-    assert fashion.frozen is None or set(fashion.frozen) == set(fashion.architectures)
+    assert fashion.frozen is not None and set(fashion.frozen) == set(fashion.architectures)
 
 
 def test_names_resolve_to_profiles():
@@ -142,3 +143,14 @@ def test_no_run_of_a_profile_is_warned_of(name):
         width = spec.model.latent_width or features[chosen.backbone]
         assert budget_warning(spec.train, width=width, classes=shape.classes, steps=steps) is None
     assert budget_warning(penalised[0].train, width=8, classes=10, steps=1) is not None
+
+
+def test_rates_of_fashion_are_those_that_the_recorded_cpu_subset_selects():
+    found = recorded("fashion-cpu")
+    assert found is not None and profile("fashion").frozen is not None
+    runs = found.frame.groupby(["architecture", "train.learning_rate"])
+    means = runs[["validation_accuracy", "validation_cross_entropy"]].mean().reset_index()
+    means["validation_accuracy"] = means["validation_accuracy"].round(9)  # a tie is a tie
+    best = means.sort_values(["validation_accuracy", "validation_cross_entropy"], ascending=[False, True])
+    chosen = best.drop_duplicates("architecture").set_index("architecture")["train.learning_rate"]
+    assert profile("fashion").frozen == chosen.to_dict()

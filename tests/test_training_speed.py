@@ -290,12 +290,20 @@ def test_packing_counts_all_runs(monkeypatch):
     spec = first_run("fashion-cpu", SMOKE, precision="float32")
     train = replace(spec.train, epochs=40)
     spec = replace(spec, data=replace(spec.data, train_limit=4000), train=train)
-    found = training_packing.packing_table(spec, replace(SMOKE, training_images=4000))
-    assert found["runs at once"].tolist() == ["1", "2", "2"]
-    assert found["runs/h"].tolist() == ["90.0", "120", "45.0"]  # 40 epochs of 1, 0.75 and 2 s
-    assert found["over the first"].tolist() == ["1.00", "1.33", "0.500"]
-    assert found["memory of a process (MB)"].tolist() == ["100"] * 3
+
+    def plain_epoch(self):
+        now[0] += 3.0
+
+    monkeypatch.setattr(PlainTraining, "train_epoch", plain_epoch)
+    found = training_packing.packing_table(spec, replace(SMOKE, training_images=4000, aims=True), workers=0)
+    assert found["runs at once"].tolist() == ["1", "1", "2", "2"]
+    assert found["runs/h"].tolist() == ["30.0", "90.0", "120", "45.0"]  # 40 epochs of 3, 1, 0.75 and 2 s
+    assert found["over the plain loop"].tolist() == ["1.00", "3.00", "4.00", "1.50"]
+    assert found["target"].tolist() == ["–", "–", "≥ 1.5", "–"]
+    assert found["reached"].tolist() == ["–", "–", "yes", "–"]
+    assert found["memory of a process (MB)"].tolist() == ["–"] + ["100"] * 3
     assert list(found.index) == [
+        "plain loop",
         "one process, 2 threads, float32",
         "2 processes, 1 thread each, float32",
         "one process, 2 threads, a cohort of 2, float32",
