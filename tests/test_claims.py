@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.stats import t, ttest_ind
 
-from experiments import claims, paper, recorded, tables
+from experiments import claims, paper, tables
 from experiments.claims import Claim, ClaimMismatch
 from experiments.profiles import PROFILES
 from experiments.recorded import Recorded
@@ -17,7 +17,7 @@ from experiments.recorded import Recorded
 
 @pytest.fixture(autouse=True)
 def nothing_recorded(monkeypatch, tmp_path):
-    monkeypatch.setattr(recorded, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr("experiments.recorded.RESULTS", tmp_path / "results")
 
 
 def study(name="laptop", **columns) -> Any:
