@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from scipy.stats import ttest_ind
 
 from experiments import paper
 from experiments.ablation import Study
 from experiments.profiles import PROFILES
 from experiments.recorded import Recorded, all_recorded
 from experiments.tables import mean_sd, number
+from experiments.uncertainty import welch
 from lpc.specs import VARIANTS, unknown_name
 
 if sys.version_info >= (3, 11):
@@ -155,11 +155,9 @@ def quantities(claim: Claim, selected: pd.DataFrame) -> list[float]:
     table = table.reindex(columns=[*claim.of, *claim.over])
     own = table[claim.of[0]]
     if claim.quantity == "welch":
-        pair = [own.dropna(), table[claim.over[0]].dropna()]
-        if min(map(len, pair)) < 2 or all(len(set(values)) == 1 for values in pair):
-            return []
-        p = float(ttest_ind(pair[0], pair[1], equal_var=False).pvalue)  # type: ignore[union-attr]
-        return [math.copysign(p, float(pair[0].mean() - pair[1].mean()))]
+        ours, base = own.dropna(), table[claim.over[0]].dropna()
+        p = welch(ours, base)
+        return [] if math.isnan(p) else [math.copysign(p, float(ours.mean() - base.mean()))]
     if claim.quantity == "value":
         result = own
     elif claim.quantity == "ratio":

@@ -48,6 +48,11 @@ def plan(specs: Sequence[RunSpec], store: RunStore) -> list[Plan]:
     return sorted(planned, key=_work_of, reverse=True)  # stable: runs that train alone keep their order
 
 
+def run_epochs(planned: Sequence[Plan]) -> int:
+    """Return the number of epochs of some plans, summed over their runs."""
+    return sum(len(plan.specs) * plan.specs[0].train.epochs for plan in planned)
+
+
 def _work_of(plan: Plan) -> int:
     """Return how much a cohort is to be begun early, so that workers end together; 0 for a run alone."""
     return 0 if len(plan.specs) == 1 else len(plan.specs) * (plan.specs[0].model.latent_width or 100)

@@ -59,24 +59,36 @@ def execute_all(
     device
         Where to train; the GPU by default, where there is one.
     workers
-        Processes, of one thread each, that share the cohorts; 1 trains in this process. More than one
-        is for the CPU, and a script that asks for it needs the usual ``if __name__ == "__main__"``.
+        Processes, of one thread each, that share the runs and the device; 1 trains in this process. A
+        script that asks for more needs the usual ``if __name__ == "__main__"``.
     progress
         Whether to show a progress bar.
+
+    Raises
+    ------
+    Stopped
+        A signal asked to stop; checkpoints are written, and the same call goes on from there.
+    MemoryError
+        A run that does not fit in the GPU's memory alone. Where several do not fit together, fewer are
+        trained at once, with a warning.
+
+    Warns
+    -----
+    UserWarning
+        A gamma that the budget cannot carry (:func:`lpc.equilibrium.budget_warning`).
     """
     device = device or default_device()
     planned = packing.plan(specs, store)
-    total = sum(len(plan.specs) * plan.specs[0].train.epochs for plan in planned)
+    total = packing.run_epochs(planned)
     with (
         stop_on_signal() as stop,
         tqdm(total=total, unit=" run-epochs", mininterval=1, disable=not progress or not planned) as bar,
     ):
         while planned:
-            done_before = bar.n
             pool = min(workers, len(planned))
             run = packing.in_turn if pool == 1 else packing.share
             planned, workers = packing.lowered(run(planned, store, device, pool, stop, bar), pool, store)
-            bar.update(done_before - bar.n if planned else 0)
+            bar.n = total - packing.run_epochs(planned)  # those that did not fit begin anew
 
 
 def load_model(spec: RunSpec, store: RunStore, images: ImageSet) -> Classifier:
