@@ -44,7 +44,7 @@ def plan(specs: Sequence[RunSpec], store: RunStore) -> list[Plan]:
         shapes.setdefault(run_key(spec) if alone else shape_of(spec), []).append(spec)
     for alike in shapes.values():
         pieces = -(-len(alike) // COHORT_SIZE)
-        planned += [Plan(store.begin(part), part) for part in (alike[k::pieces] for k in range(pieces))]
+        planned += [Plan(store.cohort(part), part) for part in (alike[k::pieces] for k in range(pieces))]
     return sorted(planned, key=_work_of, reverse=True)  # stable: runs that train alone keep their order
 
 

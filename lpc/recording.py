@@ -76,6 +76,7 @@ def train_plan(
         After writing a checkpoint, where ``stop`` said so.
     """
     specs, train = plan.specs, plan.specs[0].train
+    store.begin(specs)
     training = trainer(specs, splits.train)
     _warn_of_budgets(training)
     histories: list[list[dict[str, Any]]] = [[] for _ in specs]

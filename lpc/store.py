@@ -113,12 +113,17 @@ class RunStore:
             )
         return _read_json(path)
 
+    @staticmethod
+    def cohort(specs: Sequence[RunSpec]) -> str:
+        """Return the id of a cohort of these runs, in this order."""
+        return hashlib.sha256("".join(run_key(spec) for spec in specs).encode()).hexdigest()
+
     def begin(self, specs: Sequence[RunSpec]) -> str:
         """Write the specs of runs that start together; return the cohort's id."""
         keys = [run_key(spec) for spec in specs]
         for key, spec in zip(keys, specs, strict=True):
             _write_json(self.directory(key) / "spec.json", asdict(spec))
-        cohort = hashlib.sha256("".join(keys).encode()).hexdigest()
+        cohort = self.cohort(specs)
         _write_json(self.root / "cohorts" / cohort / "members.json", keys)
         return cohort
 

@@ -56,6 +56,19 @@ def test_many_alike_are_shared_out_evenly(tmp_path):
     assert sorted(len(plan.specs) for plan in planned) == [8, 9]
 
 
+def test_a_run_is_under_way_only_once_it_has_begun(tmp_path, monkeypatch):
+    store, alike = RunStore(tmp_path), [make(), make("WideIB")]
+    assert len(packing.plan(alike, store)) == 2 and store.frame().empty
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Solo, "_train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        execute_all(alike, store, progress=False)
+    assert store.frame()["status"].tolist() == ["training"]
+
+
 def final(store, specs):
     return np.array([[store.result(spec)[name] for name in ("cross_entropy", "rms")] for spec in specs])
 
