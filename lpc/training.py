@@ -10,7 +10,7 @@ from torch import Tensor
 from lpc.classifiers import build_classifier
 from lpc.cohorts import Cohort
 from lpc.data import ImageSet
-from lpc.epochs import EpochLoss, Trainer
+from lpc.epochs import EpochLoss, Trainer, same_shapes
 from lpc.heads import Classifier
 from lpc.solo import Solo
 from lpc.specs import RunSpec
@@ -50,10 +50,26 @@ def load_member(spec: RunSpec, images: ImageSet, state: dict[str, Tensor]) -> Cl
         Any split of its data, for channels, size and classes.
     state
         From :meth:`lpc.epochs.Trainer.member_state`.
+
+    Raises
+    ------
+    ValueError
+        Weights of other shapes: of another width, or of images with other classes, channels or size.
     """
     model = build_classifier(
         spec.model, channels=images.channels, size=images.size, classes=images.classes, seed=spec.seed
     )
+    ours = model.state_dict()
+    if not same_shapes(ours, state):
+        name = next(
+            k for k in (*ours, *state) if k not in ours or k not in state or ours[k].shape != state[k].shape
+        )
+        found, expected = (tuple(one[name].shape) if name in one else "none" for one in (state, ours))
+        raise ValueError(
+            f"the weights do not fit {spec.architecture} on a {spec.model.backbone} of width "
+            f"{spec.model.backbone_width} for {images.classes} classes: "
+            f"{name} has shape {found}, expected {expected}"
+        )
     model.load_state_dict(state)
     return model.to(images.images.device).eval()
 

@@ -289,6 +289,26 @@ def test_outputs_are_those_of_the_saved_classifier(splits):
         assert torch.equal(latents.label, splits.test.label)
 
 
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        (
+            lambda state, images: (state, dataclasses.replace(images, classes=12)),
+            r"for 12 classes: head\.classifier",
+        ),
+        (
+            lambda state, images: ({k: v for k, v in state.items() if "bias" not in k}, images),
+            "has shape none",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_by_name(splits, changed, words):
+    spec = make("IB")
+    state, images = changed(Solo([spec], splits.train).member_state(0), splits.test)
+    with pytest.raises(ValueError, match=words):
+        load_member(spec, images, state)
+
+
 def test_a_cohort_of_different_shapes_is_an_error(splits):
     with pytest.raises(ValueError, match="share"):
         Cohort([make("IB"), make("NoPen")], splits.train)
