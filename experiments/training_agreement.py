@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-import torch
-
 from experiments.plain_training import PlainTraining
-from lpc.data import ImageSet, batches
+from lpc.data import ImageSet
 from lpc.epochs import Draws
 from lpc.specs import RunSpec
 from lpc.training import trainer
@@ -27,14 +25,12 @@ class SameOrder:
 
     def __init__(self, spec: RunSpec, images: ImageSet) -> None:
         self.draws = Draws(spec, images, latent_width=1)
-        self.points = len(images)
 
     def __len__(self) -> int:
-        return self.points
+        return len(self.draws.images)
 
     def __iter__(self) -> Iterator[int]:
-        order = batches(self.points, self.draws.batch_size, self.draws.generator)
-        return iter(torch.cat(list(order)).tolist())
+        return iter(self.draws.order().tolist())
 
 
 def without_chance(spec: RunSpec) -> RunSpec:

@@ -88,14 +88,14 @@ class Cohort(Trainer):
             name: constant if name.startswith("head.classifier.") else decayed for name in self.parameters
         }
         totals = torch.zeros(2, len(self), device=gamma.device)
-        for drawn in zip(*(draws.epoch() for draws in self.draws), strict=True):
-            images, label = (torch.stack(parts) for parts in list(zip(*drawn, strict=True))[:2])
-            with exact_float32():
+        with exact_float32():
+            for drawn in zip(*(draws.epoch() for draws in self.draws), strict=True):
+                images, label = (torch.stack(parts) for parts in list(zip(*drawn, strict=True))[:2])
                 losses = self._losses(images, label, self._keep(drawn), gamma, l1)
                 self.optimizer.zero_grad(set_to_none=True)
                 sum(losses).sum().backward()  # type: ignore[union-attr]
-            self._step(rates)
-            totals += torch.stack(losses).detach() * label.shape[1]
+                self._step(rates)
+                totals += torch.stack(losses).detach() * label.shape[1]
         return totals
 
     def _keep(self, drawn: Sequence[Batch]) -> Tensor | None:

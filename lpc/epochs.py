@@ -60,11 +60,13 @@ class Draws:
         self.site = latent_width if spec.model.dropout_site == "latent" else images.classes
         self.generator = torch.Generator(images.images.device).manual_seed(_stream(spec.seed))
 
+    def order(self) -> Int[Tensor, " images"]:
+        """Draw the order in which an epoch takes the images."""
+        return torch.cat(list(batches(len(self.images), self.batch_size, self.generator)))
+
     def epoch(self) -> Iterator[Batch]:
         """Yield the batches of one epoch; the last may be smaller."""
-        chunk = self.batch_size * BATCHES_AT_ONCE
-        order = torch.cat(list(batches(len(self.images), self.batch_size, self.generator)))
-        for some in order.split(chunk):
+        for some in self.order().split(self.batch_size * BATCHES_AT_ONCE):
             images = self.images.augmented(some, self.augment, self.generator)
             keep = self._keep(len(some)) if self.dropout else None
             for start in range(0, len(some), self.batch_size):
