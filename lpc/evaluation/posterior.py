@@ -1,0 +1,141 @@
+"""How uncertain a noisy latent leaves the point, and the class, that it came from."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float64, Integer
+from torch import Tensor
+
+from lpc.arrays import Array, as_labels, as_points, centre, group
+
+_EXPANSION_ERROR = 1e-8  # of a logarithm of a probability, where squared distances are expanded
+_NOISE_ERROR = 1e-6  # of a draw, in noise standard deviations
+_BLOCK_BYTES = {"cpu": 2 * 2**20, "cuda": 256 * 2**20}  # on a CPU what stays in its cache
+
+
+class PosteriorEntropies(NamedTuple):
+    """Entropies in nats, given each draw z.
+
+    Attributes
+    ----------
+    point
+        H[X | z], shape (draws, points).
+    label
+        H[Y | z], shape (draws, points).
+    """
+
+    point: Tensor
+    label: Tensor
+
+
+def _at_draws(
+    draw: Float64[Tensor, "draws width"],
+    centres: Float64[Tensor, "points width"],
+    member: Float64[Tensor, "points classes"],
+    *,
+    expand: bool,
+) -> tuple[Float64[Tensor, " draws"], Float64[Tensor, " draws"]]:
+    """Return H[X | z] and H[Y | z] at each draw z, for unit Gaussians about the centres."""
+    if expand:  # -|z - u|^2 / 2 without |z|^2, which all centres share
+        weight = torch.addmm(-0.5 * centres.square().sum(dim=1), draw, centres.T)
+    else:
+        weight = torch.cdist(draw, centres, compute_mode="donot_use_mm_for_euclid_dist").square_().mul_(-0.5)
+    weight -= weight.amax(dim=1, keepdim=True)
+    likelihood = weight.exp()
+    total = likelihood.sum(dim=1)
+    of_point = total.log() - torch.linalg.vecdot(likelihood, weight) / total
+    of_label = torch.special.entr(likelihood @ member / total[:, None]).sum(dim=1)
+    return of_point, of_label
+
+
+def _in_noise_units(latent: Float64[Tensor, "points width"], variance: float) -> tuple[Tensor, bool]:
+    """Return centred latents over the noise's sd, and whether their squared distances may be expanded."""
+    if not 0 < variance < math.inf:
+        raise ValueError(f"variance is {variance}; expected a positive, finite number")
+    centres = centre(latent) / math.sqrt(variance)
+    reach, rounding = float(centres.norm(dim=1).max()), torch.finfo(torch.float64).eps
+    if not reach * rounding < _NOISE_ERROR:
+        raise ValueError(
+            f"latents reach {reach:.1e} standard deviations of the noise from their mean; expected "
+            f"{_NOISE_ERROR / rounding:.1e} or less: beyond, the noise is lost in float64's rounding"
+        )
+    return centres, reach**2 * rounding < _EXPANSION_ERROR
+
+
+def posterior_entropies(
+    mean: Float[Array, "total width"],
+    label: Integer[Array, " total"],
+    *,
+    variance: float,
+    generator: torch.Generator,
+    draws: int = 1,
+    points: int | None = None,
+    chunk: int | None = None,
+) -> PosteriorEntropies:
+    r"""Return H[X | z] and H[Y | z] in nats at draws of Z = mean(X) + Gaussian noise, X uniform over points.
+
+    Parameters
+    ----------
+    mean
+        The latent of each point before noise is added, float32 or float64.
+    label
+        Class of each point.
+    variance
+        Of the noise at each node, in squared latent units.
+    generator
+        Source of the noise, drawn on its device: one on the CPU gives the same draws for latents anywhere.
+    draws
+        Of z, at each x.
+    points
+        How many x are drawn, without replacement, to draw z at; None: all are taken. The mixture always has
+        all of them.
+    chunk
+        Draws whose distances to all points are in memory at once; None: those of 2 MiB on a CPU and of
+        256 MiB on a GPU.
+
+    Raises
+    ------
+    ValueError
+        Invalid arrays; no generator; variance not positive and finite; draws, points or chunk below 1, or
+        points above how many there are; latents so far apart that noise is lost in float64's rounding.
+
+    Notes
+    -----
+    :math:`p(x_i|z) \propto e^{-\lVert z - \mu_i\rVert^2 / 2\sigma^2}` and
+    :math:`p(y|z) = \sum_{i: y_i = y} p(x_i|z)`, in float64. Distances are expanded into products, of
+    latents centred and in units of the noise's sd, as long as rounding moves no :math:`\log p(x|z)` by
+    more than about 1e-8; differences are taken beyond.
+
+    References
+    ----------
+    Kirsch et al. 2020, Appendix A.8.
+    """
+    latent = as_points(mean, name="mean")
+    groups = group(as_labels(label, latent))
+    total, width = latent.shape
+    points = total if points is None else points
+    if not isinstance(generator, torch.Generator):
+        raise ValueError(f"noise without a generator: {generator!r}; expected a torch.Generator")
+    for name, value, most in (("draws", draws, None), ("points", points, total), ("chunk", chunk, None)):
+        if value is not None and not 1 <= value <= (most or value):
+            raise ValueError(f"{name} is {value}; expected 1 or more" + (f", up to {most}" if most else ""))
+    centres, expand = _in_noise_units(latent, variance)
+    drawn = torch.arange(total)
+    if points < total:
+        drawn = torch.randperm(total, generator=generator, device=generator.device)[:points]
+    drawn = drawn.to(latent.device)
+    member = torch.nn.functional.one_hot(groups.index, len(groups.value)).to(torch.float64)
+    block = _BLOCK_BYTES.get(latent.device.type, _BLOCK_BYTES["cpu"])
+    chunk = max(1, block // (8 * total)) if chunk is None else chunk
+    result = PosteriorEntropies(latent.new_empty(draws, points), latent.new_empty(draws, points))
+    for row in range(draws):
+        shape, source = (points, width), generator.device
+        noise = torch.randn(shape, generator=generator, device=source, dtype=torch.float64).to(latent.device)
+        for first in range(0, points, chunk):
+            at = slice(first, first + chunk)
+            draw = centres[drawn[at]] + noise[at]
+            result.point[row, at], result.label[row, at] = _at_draws(draw, centres, member, expand=expand)
+    return result
