@@ -13,7 +13,7 @@ from lpc.arrays import Array, as_labels, as_points, centre, group
 
 _EXPANSION_ERROR = 1e-8  # of a logarithm of a probability, where squared distances are expanded
 _NOISE_ERROR = 1e-6  # of a draw, in noise standard deviations
-_BLOCK_BYTES = {"cpu": 2 * 2**20, "cuda": 256 * 2**20}  # on a CPU what stays in its cache
+_CHUNK, _CHUNK_BYTES = 64, 256 * 2**20  # on a CPU larger ones leave its cache; elsewhere they fill the device
 
 
 class PosteriorEntropies(NamedTuple):
@@ -93,8 +93,8 @@ def posterior_entropies(
         How many x are drawn, without replacement, to draw z at; None: all are taken. The mixture always has
         all of them.
     chunk
-        Draws whose distances to all points are in memory at once; None: those of 2 MiB on a CPU and of
-        256 MiB on a GPU.
+        Draws whose distances to all points are in memory at once; None: 64 on a CPU, as many as make up
+        256 MiB elsewhere.
 
     Raises
     ------
@@ -128,8 +128,8 @@ def posterior_entropies(
         drawn = torch.randperm(total, generator=generator, device=generator.device)[:points]
     drawn = drawn.to(latent.device)
     member = torch.nn.functional.one_hot(groups.index, len(groups.value)).to(torch.float64)
-    block = _BLOCK_BYTES.get(latent.device.type, _BLOCK_BYTES["cpu"])
-    chunk = max(1, block // (8 * total)) if chunk is None else chunk
+    if chunk is None:
+        chunk = _CHUNK if latent.device.type == "cpu" else max(_CHUNK, _CHUNK_BYTES // (8 * total))
     result = PosteriorEntropies(latent.new_empty(draws, points), latent.new_empty(draws, points))
     for row in range(draws):
         shape, source = (points, width), generator.device

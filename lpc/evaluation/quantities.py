@@ -261,7 +261,7 @@ def gaussian_quantities(
 
     With two draws a point or more, the standard error is that of sampling points out of all, then draws.
     With one, it is the sample sd over the square root of the number of points, as if the points had been
-    drawn independently: too large where all points are taken and differ.
+    drawn independently: too large (several times, at worst) where all points are taken and differ.
 
     References
     ----------
