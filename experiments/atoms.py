@@ -180,7 +180,7 @@ def measure(joint: Float64[Tensor, "x y z"]) -> dict[str, float]:
 
 
 def markov_chain(
-    *, inputs: int = 6, labels: int = 3, latents: int = 4, seed: int = 0
+    *, inputs: int = 6, labels: int = 3, latents: int = 4, concentration: float = 1.0, seed: int = 0
 ) -> Float64[Tensor, "x y z"]:
     """Return a random joint distribution in which Y and Z are independent given X.
 
@@ -188,12 +188,15 @@ def markov_chain(
     ----------
     inputs, labels, latents
         How many values X, Y and Z have.
+    concentration
+        Of the Dirichlet distributions that p(y|x) and p(z|x) are drawn from: 1 is uniform over all
+        distributions, less makes labels and latents more certain. p(x) is always drawn with 1.
     seed
-        Of p(x), p(y|x) and p(z|x), each uniform over all distributions.
+        Of the draws.
     """
     rng = np.random.default_rng(seed)
     x = rng.dirichlet(np.ones(inputs))
-    y, z = (rng.dirichlet(np.ones(size), inputs) for size in (labels, latents))
+    y, z = (rng.dirichlet(np.full(size, concentration), inputs) for size in (labels, latents))
     return torch.from_numpy(x[:, None, None] * y[:, :, None] * z[:, None, :])
 
 

@@ -25,7 +25,7 @@ COLOURS = {
 }
 """A fill for each region, light enough for black text: tints of Okabe and Ito's colours."""
 _LETTERS = {"X": (0.0, -4.7), "Y": (-4.25, 2.1), "Z": (4.25, 2.1)}
-_GRID = 400
+_GRID = 200
 
 
 def canvas() -> tuple[Float64[np.ndarray, "y x"], Float64[np.ndarray, "y x"]]:
