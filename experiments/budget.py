@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -105,7 +105,7 @@ def penalised(study: Study) -> pd.DataFrame:
         spec = study.store.spec(str(run["key"]))
         model = load_model(spec, study.store, images)
         latents = collect(model, images)
-        classifier = model.head.classifier
+        classifier: Any = model.head.classifier
         weight, bias = classifier.weight.detach(), classifier.bias.detach()
         width = int(weight.shape[1])
         gamma = float(run["gamma"]) / (width if spec.train.penalty_reduction == "mean" else 1)

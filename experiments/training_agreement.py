@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from experiments.plain_training import PlainTraining
+from lpc.classifiers import build_classifier
 from lpc.data import ImageSet
 from lpc.epochs import Draws
 from lpc.specs import RunSpec
@@ -24,7 +25,10 @@ class SameOrder:
     """
 
     def __init__(self, spec: RunSpec, images: ImageSet) -> None:
-        self.draws = Draws(spec, images, latent_width=1)
+        model = build_classifier(
+            spec.model, channels=images.channels, size=images.size, classes=images.classes, seed=spec.seed
+        )
+        self.draws = Draws(spec, images, model=model)
 
     def __len__(self) -> int:
         return len(self.draws.images)

@@ -125,7 +125,7 @@ def _timed_spec(spec: RunSpec, of: Size) -> RunSpec:
 
 def fed(plain: PlainTraining, images: ImageSet) -> Callable[[], Any]:
     """Return an epoch of the plain loop's steps without its DataLoader: images as the library makes them."""
-    draws = Draws(plain.spec, images, latent_width=plain.model.head.latent_width)
+    draws = Draws(plain.spec, images, model=plain.model)
 
     def epoch() -> None:
         plain.begin_epoch()

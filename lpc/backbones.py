@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models import resnet
 
+from lpc.sampling import repeated
 from lpc.specs import unknown_name
 
 
@@ -62,6 +64,84 @@ class SmallCNN(nn.Module):
     def forward(self, images: Float[Tensor, "batch channel row column"]) -> Float[Tensor, "batch feature"]:
         """Return the features of normalised images."""
         return self.layers(images).mean(dim=(-2, -1))
+
+
+class ReluMLP(nn.Module):
+    """Two hidden layers with ReLU: 784-1024-1024 of Kirsch et al. 2020, Section 7.1, at a width of 1024."""
+
+    def __init__(self, *, channels: int, size: int, width: int) -> None:
+        super().__init__()
+        self.feature_width = width
+        self.layers = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(channels * size * size, width),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.ReLU(),
+        )
+
+    def forward(self, images: Float[Tensor, "batch channel row column"]) -> Float[Tensor, "batch feature"]:
+        """Return the features of normalised images."""
+        return self.layers(images)
+
+
+class DropoutCNN(nn.Module):
+    """The dropout CNN of PyTorch's MNIST example at a width of 32, without its last layer.
+
+    Two 3 x 3 convolutions without padding (width and 2 width channels) with ReLU, maximum over 2 x 2 pixels,
+    dropout of 0.25, a hidden layer of 4 width ReLU units, dropout of 0.5.
+
+    Attributes
+    ----------
+    sites
+        (probability of zeroing, nodes) of each dropout.
+
+    References
+    ----------
+    Kirsch et al. 2020, Section 7.2.
+    """
+
+    def __init__(self, *, channels: int, size: int, width: int) -> None:
+        super().__init__()
+        if size < 6:
+            raise ValueError(f"size is {size}; expected images of 6 pixels or more a side")
+        flat = 2 * width * ((size - 4) // 2) ** 2
+        self.feature_width = 4 * width
+        self.sites = ((0.25, flat), (0.5, self.feature_width))
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(channels, width, 3),
+            nn.ReLU(),
+            nn.Conv2d(width, 2 * width, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+        )
+        self.hidden = nn.Sequential(nn.Linear(flat, self.feature_width), nn.ReLU())
+
+    def forward(
+        self,
+        images: Float[Tensor, "batch channel row column"],
+        *,
+        mask: Float[Tensor, "rows nodes"] | None = None,
+    ) -> Float[Tensor, "rows feature"]:
+        """Return the features of normalised images.
+
+        Parameters
+        ----------
+        images
+            A batch.
+        mask
+            Masks of all sites, side by side, already divided by the probability of keeping; with several
+            samples an image, of that many times as many rows, and so are the features. None: torch draws
+            one sample, in training only.
+        """
+        pooled = self.convolutions(images)
+        if mask is None:
+            (first, _), (second, _) = self.sites
+            dropout = torch.nn.functional.dropout
+            return dropout(self.hidden(dropout(pooled, first, self.training)), second, self.training)
+        before, after = mask.split([nodes for _, nodes in self.sites], dim=1)
+        return self.hidden(repeated(pooled, mask.shape[0]) * before) * after
 
 
 class ResNet(nn.Module):
@@ -134,7 +214,9 @@ def _resnet50(*, channels: int, size: int, width: int) -> ResNet:
 
 BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
+    "relu_mlp": ReluMLP,
     "small_cnn": SmallCNN,
+    "dropout_cnn": DropoutCNN,
     "resnet18": _resnet18,
     "resnet50": _resnet50,
 }

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lpc.backbones import build_backbone
-from lpc.heads import BottleneckHead, Classifier
+from lpc.heads import BottleneckHead, CategoricalHead, Classifier
 from lpc.specs import ModelSpec, Penultimate
 
 
@@ -26,14 +26,27 @@ def build_classifier(spec: ModelSpec, *, channels: int, size: int, classes: int,
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = build_backbone(spec.backbone, channels=channels, size=size, width=spec.backbone_width)
-        head = BottleneckHead(
-            int(backbone.feature_width),  # type: ignore[arg-type]
-            classes,
-            penultimate=spec.penultimate,
-            latent_width=spec.latent_width,
-            dropout=spec.dropout,
-            dropout_site=spec.dropout_site,
-        )
+        width = int(backbone.feature_width)  # type: ignore[arg-type]
+        if spec.encoder == "categorical":
+            assert spec.latent_width is not None
+            head: BottleneckHead | CategoricalHead = CategoricalHead(
+                width,
+                classes,
+                categories=spec.latent_width,
+                decoder=spec.decoder,
+                decoder_width=spec.decoder_width,
+            )
+        else:
+            head = BottleneckHead(
+                width,
+                classes,
+                penultimate=spec.penultimate,
+                latent_width=spec.latent_width,
+                dropout=spec.dropout,
+                dropout_site=spec.dropout_site,
+                latent_noise=spec.latent_noise,
+                rescaled=spec.rescaled,
+            )
         return Classifier(backbone, head)
 
 

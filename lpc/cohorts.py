@@ -15,7 +15,6 @@ from lpc.classifiers import build_classifier
 from lpc.data import ImageSet
 from lpc.epochs import Batch, Trainer, same_shapes
 from lpc.heads import HeadOutput
-from lpc.losses import objective
 from lpc.machine import exact_float32
 from lpc.specs import RunSpec
 
@@ -25,8 +24,10 @@ def shape_of(spec: RunSpec) -> str:
     values = asdict(spec)
     for free in ("architecture", "seed"):
         del values[free]
-    for free in ("learning_rate", "penalty", "penalty_reduction", "l1"):
+    for free in ("learning_rate", "penalty_reduction", "l1"):
         del values["train"][free]
+    if spec.train.penalty not in ("log_variance", "conditional_log_variance"):
+        values["train"]["penalty"] = "norm"  # computed for all, with a weight of 0 where there is none
     for free in ("gamma_initial", "gamma_factor", "gamma_maximum", "gamma_overshoot"):
         del values["train"][free]
     del values["model"]["dropout"]
@@ -74,7 +75,7 @@ class Cohort(Trainer):
             for spec in specs
         ]
         self.template = models[0]
-        super().__init__(specs, images, latent_width=self.template.head.latent_width)
+        super().__init__(specs, images, model=self.template)
         self.parameters, self.buffers = stack_module_state(models)  # type: ignore[arg-type]
         self.optimizer = torch.optim.AdamW(
             list(self.parameters.values()), lr=1.0, weight_decay=train.weight_decay
@@ -91,27 +92,33 @@ class Cohort(Trainer):
         with exact_float32():
             for drawn in zip(*(draws.epoch() for draws in self.draws), strict=True):
                 images, label = (torch.stack(parts) for parts in list(zip(*drawn, strict=True))[:2])
-                losses = self._losses(images, label, self._keep(drawn), gamma, l1)
+                losses = self._losses(images, label, self._drawn(drawn), gamma, l1)
                 self.optimizer.zero_grad(set_to_none=True)
                 sum(losses).sum().backward()  # type: ignore[union-attr]
                 self._step(rates)
                 totals += torch.stack(losses).detach() * label.shape[1]
         return totals
 
-    def _keep(self, drawn: Sequence[Batch]) -> Tensor | None:
-        """Return dropout masks (runs, batch, site), or None where no run drops anything."""
-        made = [batch.keep for batch in drawn if batch.keep is not None]
-        if not made:
-            return None
-        return torch.stack([torch.ones_like(made[0]) if part.keep is None else part.keep for part in drawn])
+    def _drawn(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """Return what the runs drew for a step, runs first; masks of ones where a run alone drops nothing."""
+        own = [batch.drawn for batch in batches]
+        names = {name: part for drawn in own for name, part in drawn.items()}
+        return {
+            name: torch.stack([drawn.get(name, torch.ones_like(like)) for drawn in own])
+            for name, like in names.items()
+        }
+
+    def _stacked(self) -> dict[str, Tensor]:
+        """Return all weights and buffers, runs first; what is written into them is written into the runs."""
+        return {**self.parameters, **self.buffers}
 
     @torch.no_grad()
     def outputs(self, images: ImageSet, *, batch_size: int = 1024) -> HeadOutput:
         """Return every run's latents (runs, points, width) and logits in evaluation mode, in float32."""
         self.template.eval()
 
-        def forward(parameters: dict, buffers: dict, batch: Tensor) -> HeadOutput:
-            return functional_call(self.template, (parameters, buffers), (batch,))
+        def forward(parameters: dict, buffers: dict, batch: Tensor) -> tuple[Tensor, Tensor]:
+            return functional_call(self.template, (parameters, buffers), (batch,))[:2]
 
         mapped = vmap(forward, in_dims=(0, 0, None))
         with exact_float32():
@@ -123,8 +130,7 @@ class Cohort(Trainer):
 
     def member_state(self, member: int) -> dict[str, Tensor]:
         """Return one run's weights and buffers, as its classifier's ``state_dict``."""
-        stacked = {**self.parameters, **self.buffers}
-        return {name: value[member].detach().clone() for name, value in stacked.items()}
+        return {name: value[member].detach().clone() for name, value in self._stacked().items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything a resumed cohort needs to go on to the same bits."""
@@ -134,6 +140,7 @@ class Cohort(Trainer):
             "buffers": self.buffers,
             "optimizer": self.optimizer.state_dict(),
             "generators": [draws.generator.get_state() for draws in self.draws],
+            "losses": self.losses,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -148,29 +155,29 @@ class Cohort(Trainer):
         self.optimizer.load_state_dict(state["optimizer"])
         for draws, saved in zip(self.draws, state["generators"], strict=True):
             draws.generator.set_state(saved.cpu())
+        self.losses = state["losses"]
         self.epoch = state["epoch"]
 
     def _losses(
-        self, images: Tensor, label: Tensor, keep: Tensor | None, gamma: Tensor, l1: Tensor
+        self, images: Tensor, label: Tensor, drawn: dict[str, Tensor], gamma: Tensor, l1: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return (cross-entropy, weighted penalty) of every run on its own batch."""
+        """Return (main term, weighted penalty) of every run on its own batch."""
 
         def losses(
             parameters: dict,
             buffers: dict,
             images: Tensor,
             label: Tensor,
-            keep: Tensor | None,
+            drawn: dict[str, Tensor],
             gamma: Tensor,
             l1: Tensor,
         ) -> tuple[Tensor, Tensor]:
-            output = functional_call(self.template, (parameters, buffers), (images,), {"keep": keep})
+            output = functional_call(self.template, (parameters, buffers), (images,), drawn)
             weight = parameters.get("head.penultimate.weight")
-            return objective(output.latent, output.logits, label, gamma=gamma, l1=l1, weight=weight)
+            return self.loss(output, label, gamma=gamma, l1=l1, weight=weight)
 
-        in_dims = (0, 0, 0, 0, None if keep is None else 0, 0, 0)
-        mapped: Callable[..., tuple[Tensor, Tensor]] = vmap(losses, in_dims=in_dims)
-        return mapped(self.parameters, self.buffers, images, label, keep, gamma, l1)
+        mapped: Callable[..., tuple[Tensor, Tensor]] = vmap(losses)
+        return mapped(self.parameters, self.buffers, images, label, drawn, gamma, l1)
 
     @torch.no_grad()
     def _step(self, rates: dict[str, Tensor]) -> None:
@@ -206,4 +213,5 @@ def part_of_state(state: dict[str, Any], members: Sequence[int]) -> dict[str, An
         "buffers": {name: part(value) for name, value in state["buffers"].items()},
         "optimizer": {**state["optimizer"], "state": moments},
         "generators": [state["generators"][member] for member in index],
+        "losses": [state["losses"][member] for member in index],
     }

@@ -206,13 +206,21 @@ def _mean_and_sd(images: np.ndarray, name: str) -> tuple[tuple[float, ...], tupl
     return tuple(means), tuple(sds)
 
 
+def _permuted(images: np.ndarray, seed: int | None) -> np.ndarray:
+    """Return images whose pixels have all changed places in the same way; None leaves them."""
+    if seed is None:
+        return images
+    order = np.random.default_rng(seed).permutation(images.shape[2] * images.shape[3])
+    return images.reshape(*images.shape[:2], -1)[:, :, order].reshape(images.shape)
+
+
 def load_images(spec: DataSpec, *, device: torch.device | str = "cpu") -> Splits:
     """Load, split and place a data set on a device.
 
     Parameters
     ----------
     spec
-        Data set, held-out validation images, training limit, size to pad to.
+        Data set, held-out validation images, training limit, size to pad to, permutation of pixels.
     device
         Where the uint8 images stay.
 
@@ -237,14 +245,15 @@ def load_images(spec: DataSpec, *, device: torch.device | str = "cpu") -> Splits
         )
         train = train[chosen]
     whole = len(train) == len(raw.train_label)
-    images = _padded(raw.train_images if whole else raw.train_images[train], spec.size, spec.name)
+    images = raw.train_images if whole else raw.train_images[train]
+    images = _padded(images, spec.size, spec.name)
     mean, sd = _mean_and_sd(images, spec.name)
     classes = int(raw.train_label.max()) + 1
 
     def place(images: np.ndarray, label: np.ndarray) -> ImageSet:
-        images = np.ascontiguousarray(_padded(images, spec.size, spec.name))
+        images = _permuted(_padded(images, spec.size, spec.name), spec.permutation_seed)
         return ImageSet(
-            torch.from_numpy(images).to(device),
+            torch.from_numpy(np.ascontiguousarray(images)).to(device),
             torch.from_numpy(label.astype(np.int64)).to(device),
             classes,
             mean,

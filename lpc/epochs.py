@@ -11,8 +11,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lpc.data import Augment, ImageSet, batches
-from lpc.heads import HeadOutput
-from lpc.schedules import gamma, learning_rate
+from lpc.heads import CategoricalHead, Classifier, HeadOutput
+from lpc.losses import zero_entropy_noise
+from lpc.objectives import objective, optimal_decoder
+from lpc.sampling import dropout_masks
+from lpc.schedules import gamma, latent_sd, learning_rate, plateau_share
 from lpc.specs import RunSpec
 
 BATCHES_AT_ONCE = 16
@@ -27,15 +30,28 @@ class EpochLoss(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one step of one run sees; ``keep`` is dropout's mask over the probability of keeping."""
+    """What one step of one run sees.
+
+    ``keep`` (of the head) and ``mask`` (of the backbone) are dropout's masks over the probability of keeping,
+    ``noise`` is added to the latent. With several samples an image, their rows are all images for the first
+    sample, then for the second.
+    """
 
     images: Float[Tensor, "batch channel row column"]
     label: Int[Tensor, " batch"]
-    keep: Float[Tensor, "batch site"] | None
+    keep: Float[Tensor, "rows site"] | None = None
+    noise: Float[Tensor, "rows width"] | None = None
+    mask: Float[Tensor, "rows nodes"] | None = None
+
+    @property
+    def drawn(self) -> dict[str, Tensor]:
+        """What a classifier takes beside the images."""
+        parts = {"keep": self.keep, "noise": self.noise, "mask": self.mask}
+        return {name: part for name, part in parts.items() if part is not None}
 
 
 class Draws:
-    """All that a run draws after its first weights: the order of images, augmentation, dropout masks.
+    """All that a run draws after its first weights: order of images, augmentation, dropout masks, noise.
 
     Parameters
     ----------
@@ -43,11 +59,11 @@ class Draws:
         Of the run; its seed gives the stream of random numbers, apart from the one of the weights.
     images
         The train set; numbers are drawn, and batches made, on its device.
-    latent_width
-        Width of the head's latent, where dropout acts unless the spec puts it on the logits.
+    model
+        The run's classifier, for the sizes of what is drawn.
     """
 
-    def __init__(self, spec: RunSpec, images: ImageSet, *, latent_width: int) -> None:
+    def __init__(self, spec: RunSpec, images: ImageSet, *, model: Classifier) -> None:
         if len(images) % spec.train.batch_size == 1:
             raise ValueError(
                 f"TrainSpec.batch_size is {spec.train.batch_size}: of {len(images)} training images it "
@@ -56,8 +72,11 @@ class Draws:
         self.images = images
         self.batch_size = spec.train.batch_size
         self.augment = Augment(spec.data.flip, spec.data.crop_padding, spec.data.noise)
-        self.dropout = spec.model.dropout
-        self.site = latent_width if spec.model.dropout_site == "latent" else images.classes
+        self.samples = spec.train.samples
+        site = model.head.latent_width if spec.model.dropout_site == "latent" else images.classes
+        self.head_sites = [(spec.model.dropout, site)] if spec.model.dropout else ()
+        self.backbone_sites: Sequence[tuple[float, int]] = getattr(model.backbone, "sites", ())
+        self.noisy_width = model.head.latent_width if spec.model.latent_noise != "none" else 0
         self.generator = torch.Generator(images.images.device).manual_seed(_stream(spec.seed))
 
     def order(self) -> Int[Tensor, " images"]:
@@ -68,15 +87,30 @@ class Draws:
         """Yield the batches of one epoch; the last may be smaller."""
         for some in self.order().split(self.batch_size * BATCHES_AT_ONCE):
             images = self.images.augmented(some, self.augment, self.generator)
-            keep = self._keep(len(some)) if self.dropout else None
+            drawn = {
+                "keep": self._masks(len(some), self.head_sites),
+                "noise": self._noise(len(some)),
+                "mask": self._masks(len(some), self.backbone_sites),
+            }
             for start in range(0, len(some), self.batch_size):
                 part = slice(start, start + self.batch_size)
-                mask = None if keep is None else keep[part]
-                yield Batch(images[part], self.images.label[some[part]], mask)
+                parts = {
+                    name: None if value is None else value[:, part].flatten(0, 1)
+                    for name, value in drawn.items()
+                }
+                yield Batch(images[part], self.images.label[some[part]], **parts)
 
-    def _keep(self, points: int) -> Tensor:
-        drawn = torch.rand((points, self.site), generator=self.generator, device=self.generator.device)
-        return (drawn >= self.dropout).float() / (1 - self.dropout)
+    def _masks(self, points: int, sites: Sequence[tuple[float, int]]) -> Tensor | None:
+        """Draw masks (samples, points, nodes) of all sites; None where there is none."""
+        if not sites:
+            return None
+        return dropout_masks(self.samples * points, sites, self.generator).unflatten(0, (-1, points))
+
+    def _noise(self, points: int) -> Tensor | None:
+        """Draw noise (samples, points, width) of the latent; None where there is none."""
+        if not self.noisy_width:
+            return None
+        return zero_entropy_noise((self.samples, points, self.noisy_width), self.generator)
 
 
 def _stream(seed: int) -> int:
@@ -93,19 +127,24 @@ class Trainer(ABC):
         The runs.
     images
         The train set, on the device to train on.
-    latent_width
-        Of the head.
+    model
+        A classifier of these runs' shape.
 
     Attributes
     ----------
     epoch
         Epochs trained so far.
+    losses
+        Of every run and epoch so far, penalties included.
     """
 
-    def __init__(self, specs: Sequence[RunSpec], images: ImageSet, *, latent_width: int) -> None:
+    def __init__(self, specs: Sequence[RunSpec], images: ImageSet, *, model: Classifier) -> None:
         self.specs, self.images, self.epoch = list(specs), images, 0
-        self.latent_width = latent_width
-        self.draws = [Draws(spec, images, latent_width=latent_width) for spec in specs]
+        self.latent_width = model.head.latent_width
+        self.optimal_decoder = isinstance(model.head, CategoricalHead) and model.head.decoder is None
+        self.draws = [Draws(spec, images, model=model) for spec in specs]
+        self.loss = objective(specs[0].train, specs[0].model, classes=images.classes)
+        self.losses: list[list[float]] = [[] for _ in specs]
 
     def __len__(self) -> int:
         return len(self.specs)
@@ -121,10 +160,39 @@ class Trainer(ABC):
 
     def train_epoch(self) -> EpochLoss:
         """Train one epoch and return its mean losses."""
-        totals = self._train()
+        totals = self._train() / len(self.images)
+        for losses, total in zip(self.losses, totals.sum(dim=0).tolist(), strict=True):
+            losses.append(total)
+        if self.optimal_decoder:
+            self._set_decoders()
+        if self.specs[0].train.latent_sd is not None:
+            self._rescale_latents(latent_sd(self.epoch, self.specs[0].train))
         self.epoch += 1
-        totals = totals / len(self.images)
         return EpochLoss(totals[0], totals[1])
+
+    @torch.no_grad()
+    def _set_decoders(self) -> None:
+        """Set every run's decoder to p(y | z) of the train set (Kirsch et al. 2020, Section 5.4)."""
+        latent = self.outputs(self.images).latent.double()
+        member = torch.nn.functional.one_hot(self.images.label, self.images.classes).double()
+        for table, own in zip(self._stacked()["head.table"], latent, strict=True):
+            table.copy_(optimal_decoder(own.T @ member))
+
+    @torch.no_grad()
+    def _rescale_latents(self, sd: float) -> None:
+        """Bring every node of the latents of the train set to mean 0 and an sd; change the decoder to match.
+
+        Statistics and products are taken in float64; what is stored is rounded to float32.
+        """
+        latent = self.outputs(self.images).latent.double()
+        tensors = self._stacked()
+        shift, scale = tensors["head.shift"], tensors["head.scale"]
+        weight, bias = tensors["head.classifier.weight"], tensors["head.classifier.bias"]
+        mean, factor = latent.mean(dim=1), sd / latent.std(dim=1)
+        bias.copy_(bias + (weight.double() @ mean[:, :, None])[:, :, 0])
+        weight.copy_(weight / factor[:, None, :])
+        shift.copy_(shift + mean / scale.double())
+        scale.copy_(scale * factor)
 
     def packing(self) -> dict[str, bool]:
         """Return how the steps are executed, for a run's provenance."""
@@ -133,6 +201,10 @@ class Trainer(ABC):
     @abstractmethod
     def _train(self) -> Float[Tensor, "two runs"]:
         """Train one epoch; return the sums over points of cross-entropy and weighted penalty."""
+
+    @abstractmethod
+    def _stacked(self) -> dict[str, Tensor]:
+        """Return all weights and buffers, runs first; what is written into them is written into the runs."""
 
     @abstractmethod
     def outputs(self, images: ImageSet, *, batch_size: int = 1024) -> HeadOutput:
@@ -162,8 +234,12 @@ class Trainer(ABC):
 
     def _rates(self) -> tuple[list[float], list[float]]:
         """Return each run's learning rate in the coming epoch: of the last classifier, of all else."""
-        constant = [spec.train.learning_rate for spec in self.specs]
-        return constant, [learning_rate(self.epoch, spec.train) for spec in self.specs]
+        share = [
+            plateau_share(losses, spec.train) for losses, spec in zip(self.losses, self.specs, strict=True)
+        ]
+        constant = [spec.train.learning_rate * part for spec, part in zip(self.specs, share, strict=True)]
+        rates = [learning_rate(self.epoch, spec.train) for spec in self.specs]
+        return constant, [rate * part for rate, part in zip(rates, share, strict=True)]
 
 
 def same_shapes(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:

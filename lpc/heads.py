@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lpc.specs import DropoutSite, Penultimate, unknown_name
+from lpc.sampling import ZERO_ENTROPY_SD, repeated
+from lpc.specs import Decoder, DropoutSite, LatentNoise, Penultimate, unknown_name
 
 
 class HeadOutput(NamedTuple):
@@ -16,6 +17,14 @@ class HeadOutput(NamedTuple):
 
     latent: Float[Tensor, "batch width"]
     logits: Float[Tensor, "batch classes"]
+
+
+class CategoricalOutput(NamedTuple):
+    """What a categorical head returns: p(z | x), and the logarithms of p(y | x) and of p(y | z)."""
+
+    latent: Float[Tensor, "batch categories"]
+    logits: Float[Tensor, "batch classes"]
+    decoder: Float[Tensor, "categories classes"]
 
 
 class BottleneckHead(nn.Module):
@@ -35,6 +44,11 @@ class BottleneckHead(nn.Module):
     dropout, dropout_site
         Probability of zeroing an element in training, on the latent before the classifier or on the
         logits. The latent that is returned, and penalised, is the one before dropout.
+    latent_noise
+        ``"zero_entropy"``: in training, Gaussian noise of variance 1/(2 pi e) is added to the latent; the
+        latent that is returned, and penalised, is the noisy one. In evaluation there is none.
+    rescaled
+        Whether the latent is shifted and scaled, z = (z - shift) * scale node by node, by two buffers.
 
     Notes
     -----
@@ -43,8 +57,11 @@ class BottleneckHead(nn.Module):
 
     References
     ----------
-    LPC 2024, Section 2.1 and Table 3.
+    LPC 2024, Section 2.1 and Table 3; Kirsch et al. 2020, Sections 6.1 and 7.2.
     """
+
+    shift: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -55,6 +72,8 @@ class BottleneckHead(nn.Module):
         latent_width: int | None = None,
         dropout: float = 0.0,
         dropout_site: DropoutSite = "latent",
+        latent_noise: LatentNoise = "none",
+        rescaled: bool = False,
     ) -> None:
         super().__init__()
         if penultimate not in ("none", "linear", "nonlinear"):
@@ -67,12 +86,21 @@ class BottleneckHead(nn.Module):
         self.latent_width = width
         self.dropout = dropout
         self.dropout_site = dropout_site
+        self.latent_noise = latent_noise
+        self.rescaled = rescaled
+        if rescaled:
+            self.register_buffer("shift", torch.zeros(width))
+            self.register_buffer("scale", torch.ones(width))
         self.penultimate = None if penultimate == "none" else nn.Linear(feature_width, width)
         self.activation = nn.SiLU() if penultimate == "nonlinear" else nn.Identity()
         self.classifier = nn.Linear(width, classes)
 
     def forward(
-        self, features: Float[Tensor, "batch feature"], *, keep: Float[Tensor, "batch site"] | None = None
+        self,
+        features: Float[Tensor, "batch feature"],
+        *,
+        keep: Float[Tensor, "rows site"] | None = None,
+        noise: Float[Tensor, "rows width"] | None = None,
     ) -> HeadOutput:
         """Return latent and logits.
 
@@ -83,11 +111,22 @@ class BottleneckHead(nn.Module):
         keep
             Dropout's mask, already divided by the probability of keeping, where the caller draws it
             (runs trained together each draw their own); by default torch draws it, in training only.
+        noise
+            What is added to the latent, where the caller draws it; with several samples an image, of that
+            many times as many rows, and so are the outputs.
         """
         with torch.autocast(features.device.type, enabled=False):
             latent = features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
             if self.penultimate is not None:
                 latent = self.activation(self.penultimate(latent))
+            if self.rescaled:
+                latent = (latent - self.shift) * self.scale
+            if noise is not None:
+                latent = repeated(latent, noise.shape[0]) + noise
+            elif self.latent_noise != "none" and self.training:
+                latent = latent + ZERO_ENTROPY_SD * torch.randn_like(latent)
+            if keep is not None:
+                latent = repeated(latent, keep.shape[0])
             on_latent = self.dropout_site == "latent"
             logits = self.classifier(self._drop(latent, keep) if on_latent else latent)
             return HeadOutput(latent, logits if on_latent else self._drop(logits, keep))
@@ -98,6 +137,82 @@ class BottleneckHead(nn.Module):
         return nn.functional.dropout(value, self.dropout, self.training)
 
 
+class CategoricalHead(nn.Module):
+    """A latent that is one of so many categories, and the class probabilities of each.
+
+    Parameters
+    ----------
+    feature_width
+        Width of the features that come in.
+    classes
+        Number of classes.
+    categories
+        Number of categories, at least the number of classes.
+    decoder, decoder_width
+        ``"linear"``: a table of logits; ``"network"``: a network of two hidden layers of ``decoder_width``
+        ReLU units, from the category to its logits; ``"optimal"``: a table that is not trained but set.
+
+    Notes
+    -----
+    p(z | x) is the softmax of a linear layer, p(y | x) the sum of p(z | x) p(y | z) over the categories. The
+    table of p(y | z) is computed once a batch. In float32, also under autocast.
+
+    References
+    ----------
+    Kirsch et al. 2020, Sections 5.4 and 7.1.
+    """
+
+    table: Tensor
+
+    def __init__(
+        self,
+        feature_width: int,
+        classes: int,
+        *,
+        categories: int,
+        decoder: Decoder = "network",
+        decoder_width: int = 1024,
+    ) -> None:
+        super().__init__()
+        if decoder not in ("linear", "network", "optimal"):
+            raise unknown_name("decoder", decoder, ("linear", "network", "optimal"))
+        if categories < classes:
+            raise ValueError(
+                f"categories is {categories}; expected at least the number of classes, {classes}"
+            )
+        self.latent_width = categories
+        self.penultimate = nn.Linear(feature_width, categories)
+        if decoder == "optimal":
+            self.decoder = None
+            self.register_buffer("table", torch.full((categories, classes), 1 / classes))
+        elif decoder == "linear":
+            self.decoder = nn.Linear(categories, classes)
+        else:
+            self.decoder = nn.Sequential(
+                nn.Linear(categories, decoder_width),
+                nn.ReLU(),
+                nn.Linear(decoder_width, decoder_width),
+                nn.ReLU(),
+                nn.Linear(decoder_width, classes),
+            )
+
+    def log_decoder(self) -> Float[Tensor, "categories classes"]:
+        """Return the logarithm of p(y | z), a row a category; of the smallest float where p is below it."""
+        if self.decoder is None:
+            return self.table.clamp(min=torch.finfo(self.table.dtype).tiny).log()
+        weight = self.penultimate.weight
+        each = torch.eye(self.latent_width, device=weight.device, dtype=weight.dtype)
+        return self.decoder(each).log_softmax(dim=1)
+
+    def forward(self, features: Float[Tensor, "batch feature"]) -> CategoricalOutput:
+        """Return p(z | x), ln p(y | x) and ln p(y | z)."""
+        with torch.autocast(features.device.type, enabled=False):
+            values = features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
+            latent = self.penultimate(values).softmax(dim=1)
+            decoder = self.log_decoder()
+            return CategoricalOutput(latent, (latent @ decoder.exp()).log(), decoder)
+
+
 class Classifier(nn.Module):
     """A backbone and a head: images -> HeadOutput(latent, logits).
 
@@ -106,10 +221,10 @@ class Classifier(nn.Module):
     backbone
         Any module that maps images to features of shape (batch, feature_width).
     head
-        A :class:`BottleneckHead` for that width.
+        A :class:`BottleneckHead` or :class:`CategoricalHead` for that width.
     """
 
-    def __init__(self, backbone: nn.Module, head: BottleneckHead) -> None:
+    def __init__(self, backbone: nn.Module, head: BottleneckHead | CategoricalHead) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -118,7 +233,21 @@ class Classifier(nn.Module):
         self,
         images: Float[Tensor, "batch channel row column"],
         *,
-        keep: Float[Tensor, "batch site"] | None = None,
-    ) -> HeadOutput:
-        """Return latent and logits of normalised images."""
-        return self.head(self.backbone(images), keep=keep)
+        keep: Float[Tensor, "rows site"] | None = None,
+        noise: Float[Tensor, "rows width"] | None = None,
+        mask: Float[Tensor, "rows nodes"] | None = None,
+    ) -> HeadOutput | CategoricalOutput:
+        """Return latent and logits of normalised images.
+
+        Parameters
+        ----------
+        images
+            A batch.
+        keep, noise
+            As in :meth:`BottleneckHead.forward`.
+        mask
+            Masks of the dropout within the backbone, where it has any and the caller draws them.
+        """
+        features = self.backbone(images) if mask is None else self.backbone(images, mask=mask)
+        drawn = {"keep": keep, "noise": noise}
+        return self.head(features, **{name: value for name, value in drawn.items() if value is not None})

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lpc.sampling import ZERO_ENTROPY_SD
 from lpc.specs import Reduction, unknown_name
 
 _LOG_2PIE = math.log(2 * math.pi * math.e)
@@ -52,20 +53,28 @@ def absolute_norm(latent: Float[Tensor, "batch width"], *, reduction: Reduction)
     return _over_nodes(latent.abs(), reduction)
 
 
-def _gaussian_entropy(latent: Tensor, group: str) -> Tensor:
-    if latent.shape[0] < 2:
-        raise ValueError(f"the variance of {group} needs 2 or more points; got {latent.shape[0]}")
-    variance = latent.var(dim=0)
+def _positive(variance: Float[Tensor, " width"], group: str) -> None:
     if not bool((variance > 0).all()):
         nodes = torch.nonzero(~(variance > 0)).flatten().tolist()
         raise ValueError(
             f"the variance of {group} is not positive at nodes {nodes}: its logarithm is undefined"
         )
-    return 0.5 * (variance.log() + _LOG_2PIE).sum()
 
 
-def log_variance(latent: Float[Tensor, "batch width"]) -> Float[Tensor, ""]:
+def _gaussian_entropy(variance: Float[Tensor, "*groups width"]) -> Float[Tensor, "*groups"]:
+    return 0.5 * (variance.log() + _LOG_2PIE).sum(dim=-1)
+
+
+def log_variance(latent: Float[Tensor, "batch width"], *, check: bool = True) -> Float[Tensor, ""]:
     r"""Return the Gaussian upper bound of H[Z] in nats, from the variance of each node.
+
+    Parameters
+    ----------
+    latent
+        Penultimate representations.
+    check
+        Whether to look for nodes of zero variance. False: their bound is minus infinity, nothing waits for
+        the device, and the function can be mapped over runs.
 
     Notes
     -----
@@ -80,7 +89,12 @@ def log_variance(latent: Float[Tensor, "batch width"]) -> Float[Tensor, ""]:
     ----------
     Kirsch et al. 2020, Observations 7 and 8.
     """
-    return _gaussian_entropy(latent, "the batch")
+    if latent.shape[0] < 2:
+        raise ValueError(f"the variance of the batch needs 2 or more points; got {latent.shape[0]}")
+    variance = latent.var(dim=0)
+    if check:
+        _positive(variance, "the batch")
+    return _gaussian_entropy(variance)
 
 
 def conditional_log_variance(
@@ -102,46 +116,39 @@ def conditional_log_variance(
     ----------
     Kirsch et al. 2020, Observations 7 and 8.
     """
-    total = latent.new_zeros(())
-    for value in label.unique().tolist():
-        member = latent[label == value]
-        total = total + member.shape[0] / latent.shape[0] * _gaussian_entropy(member, f"class {value}")
-    return total
+    classes = int(label.max()) + 1
+    counts = label.bincount(minlength=classes)
+    for value in torch.nonzero(counts == 1).flatten().tolist():
+        raise ValueError(f"the variance of class {value} needs 2 or more points; got 1")
+    for value in torch.nonzero(counts).flatten().tolist():
+        _positive(latent[label == value].var(dim=0), f"class {value}")
+    return batch_conditional_log_variance(latent, label, classes=classes)
 
 
-def objective(
-    latent: Float[Tensor, "batch width"],
-    logits: Float[Tensor, "batch classes"],
-    label: Int[Tensor, " batch"],
-    *,
-    gamma: Float[Tensor, ""] | float,
-    l1: Float[Tensor, ""] | float = 0.0,
-    weight: Float[Tensor, "nodes feature"] | None = None,
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    r"""Return the two parts of what is minimised: the cross-entropy in nats, and the weighted penalties.
+def batch_conditional_log_variance(
+    latent: Float[Tensor, "batch width"], label: Int[Tensor, " batch"], *, classes: int
+) -> Float[Tensor, ""]:
+    """Return :func:`conditional_log_variance` over the classes that have two points or more in the batch.
 
-    Notes
-    -----
-    :math:`\gamma \frac1N\sum_n \lVert z_n\rVert^2 + \lambda \sum_{ij} |w_{ij}|`, with the weights of the
-    penultimate layer in the second term.
+    What training takes: a class may have a single point in a batch, which has no variance; the classes'
+    shares are then those of the others. Nothing is checked, nothing waits for the device, and the function
+    can be mapped over runs. A batch in which no class has two points has the value 0.
 
     Parameters
     ----------
-    latent, logits, label
+    latent, label
         Of a batch.
-    gamma
-        Weight of the squared norm, summed over nodes.
-    l1, weight
-        Coefficient and weights of the L1 penalty; None: there is none.
-
-    References
-    ----------
-    LPC 2024, Eq. 3 and Appendix C (NonLinPenL1).
+    classes
+        Number of classes.
     """
-    penalty = gamma * squared_norm(latent, reduction="sum")
-    if weight is not None:
-        penalty = penalty + l1 * weight.abs().sum()
-    return torch.nn.functional.cross_entropy(logits, label), penalty
+    member = (label[:, None] == torch.arange(classes, device=label.device)).to(latent.dtype)
+    counts = member.sum(dim=0)
+    mean = member.T @ latent / counts.clamp(min=1)[:, None]
+    scatter = member.T @ (latent - member @ mean).square()
+    counted = counts > 1
+    variance = torch.where(counted[:, None], scatter / (counts - 1).clamp(min=1)[:, None], 1.0)
+    share = torch.where(counted, counts, 0.0)
+    return (share * _gaussian_entropy(variance)).sum() / share.sum().clamp(min=1)
 
 
 def geometric_gamma(
@@ -202,5 +209,4 @@ def zero_entropy_noise(shape: tuple[int, ...], generator: torch.Generator) -> Fl
     """
     if not isinstance(generator, torch.Generator):
         raise ValueError(f"generator is {generator!r}; expected a torch.Generator")
-    scale = math.exp(-0.5 * _LOG_2PIE)
-    return scale * torch.randn(shape, generator=generator, device=generator.device)
+    return ZERO_ENTROPY_SD * torch.randn(shape, generator=generator, device=generator.device)

@@ -156,7 +156,8 @@ def table2_metrics(model: Classifier, splits: Splits) -> Measured:
     measured = Measured()
     add = measured.add
     add(["accuracy"], lambda: accuracy(test.logits, test.label))
-    bias_free = test.latent.double() @ model.head.classifier.weight.detach().double().T
+    head: Any = model.head
+    bias_free = test.latent.double() @ head.classifier.weight.detach().double().T
     add(["bias_free_accuracy"], lambda: accuracy(bias_free, test.label))
     add(
         ["nearest_mean_accuracy"],

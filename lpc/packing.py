@@ -25,7 +25,7 @@ from lpc.store import RunStore
 
 COHORT_SIZE = 14
 """Most runs that train together: more gain little, and leave other workers nothing to do."""
-COHORTED = ("mlp", "small_cnn")
+COHORTED = ("mlp", "relu_mlp", "small_cnn", "dropout_cnn")
 """Backbones small enough that one run leaves a device idle; any other trains alone, as bfloat16 does."""
 
 

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lpc.data import ImageSet, Splits
 from lpc.equilibrium import budget_warning
+from lpc.information_measurements import information_metrics
 from lpc.latents import Latents
 from lpc.machine import provenance
 from lpc.measurements import Measured, accuracy, cube_metrics, latent_metrics
@@ -20,7 +22,7 @@ from lpc.schedules import learning_rate
 from lpc.specs import RunSpec
 from lpc.stopping import Stopped
 from lpc.store import RunStore
-from lpc.training import Trainer, bad_epoch, trainer
+from lpc.training import Trainer, bad_epoch, load_member, trainer
 
 TERMINAL_ACCURACY = 0.999
 """Train accuracy at which the terminal phase begins (LPC Appendix C)."""
@@ -113,6 +115,8 @@ def train_plan(
 
 
 def _warn_of_budgets(training: Trainer) -> None:
+    if training.specs[0].train.metrics == "information":
+        return  # there a gamma beyond what the readout survives is part of what is studied
     steps_an_epoch = math.ceil(len(training.images) / training.specs[0].train.batch_size)
     for spec in training.specs:
         text = budget_warning(
@@ -158,15 +162,22 @@ def _train_and_record(
                 continue
             entry["accuracy"] = accuracy(latents.logits, latents.label)
             if recorded:
-                weights = training.member_state(member)
-                entry |= latent_metrics(
-                    latents,
-                    weight=weights["head.classifier.weight"],
-                    bias=weights["head.classifier.bias"],
-                    classes=splits.train.classes,
-                    mixtures=training.finished or spec.model.penultimate == "linear",
-                ).as_dict()
+                entry |= _metrics(training, member, latents, splits).as_dict()
         histories[member].append(entry)
+
+
+def _metrics(training: Trainer, member: int, latents: Latents, splits: Splits) -> Measured:
+    """Measure a run's latents of the train set; which metrics, its spec says."""
+    spec, weights = training.specs[member], training.member_state(member)
+    if spec.train.metrics == "information":
+        return information_metrics(load_member(spec, splits.train, weights), splits)
+    return latent_metrics(
+        latents,
+        weight=weights["head.classifier.weight"],
+        bias=weights["head.classifier.bias"],
+        classes=splits.train.classes,
+        mixtures=training.finished or spec.model.penultimate == "linear",
+    )
 
 
 def _finish(
@@ -203,31 +214,9 @@ def _finish(
                 "epoch": failed[member],
             }
         else:
-            final = dict(history[-1])
-            passed = [entry["epoch"] for entry in history if _passed(entry)]
-            chance = _chance_epoch(history, splits.train)
-            cube = Measured()
             latents = Latents(outputs.latent[member], outputs.logits[member], splits.train.label)
-            cube.add(
-                ["cube_spread", "cube_patterns", "cube_dead_nodes"],
-                lambda latents=latents: cube_metrics(latents),
-            )
-            result = {
-                "status": "finished",
-                **final,
-                **cube.values,
-                "missing": {**final["missing"], **cube.missing},
-                "terminal_epoch": passed[0] if passed else None,
-                "readout_lost": final["nearest_mean_accuracy"] - final["accuracy"] > 0.1,
-                "at_chance": chance is not None,
-                "chance_epoch": chance,
-                "validation_accuracy": None,
-                "validation_cross_entropy": None,
-            }
-            if held is not None and splits.validation is not None:
-                logits, label = held.logits[member].double(), splits.validation.label
-                result["validation_accuracy"] = accuracy(logits, label)
-                result["validation_cross_entropy"] = float(cross_entropy(logits, label))
+            heldout = None if held is None else held.logits[member].double()
+            result = {"status": "finished", **_result(spec, history, latents, splits, heldout)}
         store.finish(
             spec,
             result=result,
@@ -235,6 +224,32 @@ def _finish(
             provenance={**shared, "seed": spec.seed},
             weights=training.member_state(member),
         )
+
+
+def _result(
+    spec: RunSpec, history: list[dict[str, Any]], latents: Latents, splits: Splits, held: Tensor | None
+) -> dict[str, Any]:
+    """Return what a finished run's result holds: its last metrics, and what only the end can tell."""
+    final = dict(history[-1])
+    passed = [entry["epoch"] for entry in history if _passed(entry)]
+    result = {**final, "terminal_epoch": passed[0] if passed else None}
+    if spec.train.metrics == "collapse":
+        chance = _chance_epoch(history, splits.train)
+        cube = Measured()
+        cube.add(["cube_spread", "cube_patterns", "cube_dead_nodes"], lambda: cube_metrics(latents))
+        result |= {
+            **cube.values,
+            "missing": {**final["missing"], **cube.missing},
+            "readout_lost": final["nearest_mean_accuracy"] - final["accuracy"] > 0.1,
+            "at_chance": chance is not None,
+            "chance_epoch": chance,
+        }
+    result |= {"validation_accuracy": None, "validation_cross_entropy": None}
+    if held is not None and splits.validation is not None:
+        label = splits.validation.label
+        result["validation_accuracy"] = accuracy(held, label)
+        result["validation_cross_entropy"] = float(cross_entropy(held, label))
+    return result
 
 
 def _chance_epoch(history: list[dict[str, Any]], images: ImageSet) -> int | None:

@@ -7,14 +7,13 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from lpc.classifiers import build_classifier
 from lpc.data import ImageSet
 from lpc.epochs import Batch, Trainer, same_shapes
 from lpc.heads import HeadOutput
-from lpc.losses import objective
 from lpc.machine import exact_float32
 from lpc.specs import RunSpec
 
@@ -65,7 +64,7 @@ class Solo(Trainer):
             spec.model, channels=images.channels, size=images.size, classes=images.classes, seed=spec.seed
         )
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        super().__init__([spec], images, latent_width=self.model.head.latent_width)
+        super().__init__([spec], images, model=self.model)
         self.half = spec.train.precision == "bfloat16"
         self.backbone = torch.compile(self.model.backbone) if self.compiled else self.model.backbone
         classifier = list(self.model.head.classifier.parameters())
@@ -104,16 +103,16 @@ class Solo(Trainer):
                 if self.graphed and len(batch.label) == self.specs[0].train.batch_size:
                     self._graphed_step(batch)
                 else:
-                    self._step(*batch)
+                    self._step(batch)
         return self.totals.clone()
 
-    def _step(self, images: Tensor, label: Int[Tensor, " batch"], keep: Tensor | None) -> None:
+    def _step(self, batch: Batch) -> None:
+        drawn, label = batch.drawn, batch.label
+        masks = {"mask": drawn.pop("mask")} if "mask" in drawn else {}
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half, cache_enabled=False):
-            features = self.backbone(images)
-        output = self.model.head(features, keep=keep)
-        losses = objective(
-            output.latent, output.logits, label, gamma=self.factor[0], l1=self.l1[0], weight=self.penalised
-        )
+            features = self.backbone(batch.images, **masks)
+        output = self.model.head(features, **drawn)
+        losses = self.loss(output, label, gamma=self.factor[0], l1=self.l1[0], weight=self.penalised)
         self.optimizer.zero_grad(set_to_none=True)
         (losses[0] + losses[1]).backward()
         self.optimizer.step()
@@ -125,7 +124,7 @@ class Solo(Trainer):
             stream = torch.cuda.Stream(self.device)
             stream.wait_stream(torch.cuda.current_stream(self.device))
             with torch.cuda.stream(stream):
-                self._step(*batch)
+                self._step(batch)
             torch.cuda.current_stream(self.device).wait_stream(stream)
             self.steps += 1
             return
@@ -134,7 +133,7 @@ class Solo(Trainer):
             graph = torch.cuda.CUDAGraph()
             self.optimizer.zero_grad(set_to_none=True)
             with torch.cuda.graph(graph):
-                self._step(*fixed)
+                self._step(fixed)
             self.recorded = graph, fixed
         graph, fixed = self.recorded
         for place, part in zip(fixed, batch, strict=True):
@@ -155,7 +154,11 @@ class Solo(Trainer):
                 )
                 for start in range(0, len(images), batch_size)
             ]
-        return HeadOutput(*(torch.cat(pieces)[None] for pieces in zip(*parts, strict=True)))
+        return HeadOutput(*(torch.cat(pieces)[None] for pieces in list(zip(*parts, strict=True))[:2]))
+
+    def _stacked(self) -> dict[str, Tensor]:
+        """Return all weights and buffers, runs first; what is written into them is written into the run."""
+        return {name: value[None] for name, value in self.model.state_dict().items()}
 
     def member_state(self, member: int) -> dict[str, Tensor]:
         """Return the run's weights and buffers, as its classifier's ``state_dict``; ``member`` is 0."""
@@ -170,6 +173,7 @@ class Solo(Trainer):
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generators": [self.draws[0].generator.get_state()],
+            "losses": self.losses,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -179,5 +183,5 @@ class Solo(Trainer):
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.draws[0].generator.set_state(state["generators"][0].cpu())
-        self.epoch = state["epoch"]
+        self.losses, self.epoch = state["losses"], state["epoch"]
         self.recorded, self.steps = None, 0  # the optimizer's tensors are new ones

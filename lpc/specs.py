@@ -14,7 +14,14 @@ PROTOCOL = 2
 """Raised by any edit that changes results: runs of different protocols have different keys."""
 
 Penultimate = Literal["none", "linear", "nonlinear"]
-Penalty = Literal["none", "squared_norm", "weight_l1"]
+Penalty = Literal["none", "squared_norm", "weight_l1", "log_variance", "conditional_log_variance"]
+ON_LATENT: tuple[Penalty, ...] = ("squared_norm", "log_variance", "conditional_log_variance")
+"""Penalties of the latent: their weight is gamma."""
+Objective = Literal["decoder_cross_entropy", "prediction_cross_entropy", "decoder_uncertainty"]
+Encoder = Literal["continuous", "categorical"]
+Decoder = Literal["linear", "network", "optimal"]
+LatentNoise = Literal["none", "zero_entropy"]
+Metrics = Literal["collapse", "information"]
 Reduction = Literal["sum", "mean"]
 DropoutSite = Literal["latent", "logits"]
 Precision = Literal["float32", "bfloat16"]
@@ -81,6 +88,9 @@ class DataSpec(_Spec):
         Keep this many training images (stratified), or None for all.
     size
         Pad images with black on all sides to this many pixels a side; None leaves them as they are.
+    permutation_seed
+        Seed of a permutation of the pixels' places, the same for every image and channel (Permutation-MNIST,
+        Goodfellow et al. 2013); None: they stay where they are.
     flip, crop_padding, noise
         Random horizontal flips; random crops after zero padding of this many pixels (0: none); sd of
         the Gaussian noise added to the normalised image (LPC Appendix C: True, 4 and 0.01).
@@ -91,6 +101,7 @@ class DataSpec(_Spec):
     split_seed: int = 0
     train_limit: int | None = None
     size: int | None = None
+    permutation_seed: int | None = None
     flip: bool = False
     crop_padding: int = 0
     noise: float = 0.0
@@ -100,6 +111,8 @@ class DataSpec(_Spec):
         self._require(self.validation >= 0, "validation", "0 or more images")
         self._require(self.train_limit is None or self.train_limit > 0, "train_limit", "a positive number")
         self._require(self.size is None or self.size > 0, "size", "a positive number of pixels, or None")
+        seed = self.permutation_seed
+        self._require(seed is None or seed >= 0, "permutation_seed", "0 or more, or None")
         self._require(self.crop_padding >= 0, "crop_padding", "0 or more pixels")
         self._require(self.noise >= 0, "noise", "a standard deviation of 0 or more")
 
@@ -121,6 +134,18 @@ class ModelSpec(_Spec):
     dropout, dropout_site
         Probability of zeroing an element in training, on the latent before the classifier (the paper)
         or on the logits (where the release puts it).
+    latent_noise
+        ``zero_entropy``: Gaussian noise of variance 1/(2 pi e) is added to the latent, in training always
+        (Kirsch et al. 2020, Section 6.1).
+    encoder
+        ``categorical``: the latent is one of ``latent_width`` categories, with the softmax of a linear
+        layer as its distribution (Kirsch et al. 2020, Section 5.4).
+    decoder, decoder_width
+        What maps the latent to class scores: a linear layer; for a categorical latent also a network of two
+        hidden layers of ``decoder_width`` units that gives every category's class probabilities, or the
+        ``optimal`` decoder p(y|z), set after every epoch and not trained.
+    rescaled
+        Whether the latent passes through a shift and a scale that are not trained (``TrainSpec.latent_sd``).
     """
 
     backbone: str
@@ -129,6 +154,11 @@ class ModelSpec(_Spec):
     latent_width: int | None = None
     dropout: float = 0.0
     dropout_site: DropoutSite = "latent"
+    latent_noise: LatentNoise = "none"
+    encoder: Encoder = "continuous"
+    decoder: Decoder = "linear"
+    decoder_width: int = 1024
+    rescaled: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -139,11 +169,20 @@ class ModelSpec(_Spec):
         self._require(
             not (no_layer and self.latent_width), "latent_width", "None where there is no penultimate layer"
         )
+        self._require(self.decoder_width > 0, "decoder_width", "a positive number")
+        if self.encoder == "categorical":
+            self._require(self.penultimate == "linear", "penultimate", "'linear' before a categorical latent")
+            self._require(self.latent_width is not None, "latent_width", "the number of categories")
+            self._require(self.latent_noise == "none", "latent_noise", "'none' for a categorical latent")
+            self._require(self.dropout == 0, "dropout", "0 for a categorical latent")
+            self._require(not self.rescaled, "rescaled", "False for a categorical latent")
+        else:
+            self._require(self.decoder == "linear", "decoder", "'linear' for a continuous latent")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSpec(_Spec):
-    """Optimisation: AdamW, the two schedules of LPC Appendix C, and the penalty.
+    """Optimisation: AdamW, the objective, the penalty, and their schedules.
 
     Attributes
     ----------
@@ -154,6 +193,10 @@ class TrainSpec(_Spec):
     decay_start, decay_every
         The learning rate of all but the last classifier is halved at the beginning of epoch
         ``decay_start`` (counted from 0) and every ``decay_every`` epochs after it; None: never.
+    plateau_factor, plateau_patience
+        The rate of everything is multiplied by ``plateau_factor`` once the loss of an epoch has not been
+        lower than the best for more than ``plateau_patience`` epochs (Kirsch et al. 2020, Section 7: 0.8
+        and 3); None: never.
     record_every
         Metrics are recorded after every this many epochs and after the last.
     accuracy_every
@@ -161,9 +204,16 @@ class TrainSpec(_Spec):
         epochs: the resolution of the epoch at which the terminal phase begins.
     precision
         Of the backbone's arithmetic. Weights, head, penalty, loss and optimizer stay in float32.
+    metrics
+        What is recorded: ``collapse`` (LPC Tables 1 and 2) or ``information`` (Kirsch et al. Figures 3 to 6).
+    objective, samples
+        Main term of the loss (:mod:`lpc.objectives`), and how many samples of dropout and noise it takes an
+        image.
     penalty, penalty_reduction
         ``squared_norm``: gamma times the squared norm of the latent, summed over its nodes (Eq. 3) or
-        averaged (the release, which divides gamma by the width). ``weight_l1``: ``l1`` times the sum of
+        averaged (the release, which divides gamma by the width). ``log_variance`` and
+        ``conditional_log_variance``: gamma times the Gaussian bound of H[Z] or H[Z | Y] from the variances
+        of the batch, in nats (Kirsch et al. 2020, Observation 8). ``weight_l1``: ``l1`` times the sum of
         the absolute weights of the penultimate layer.
     gamma_initial, gamma_factor, gamma_maximum
         gamma in epoch e is ``min(gamma_initial * gamma_factor**e, gamma_maximum)``.
@@ -171,6 +221,10 @@ class TrainSpec(_Spec):
         End at the first ``gamma_initial * gamma_factor**e`` not below the maximum instead (the release).
     l1
         Coefficient of ``weight_l1``.
+    latent_sd, latent_sd_factor
+        After epoch e (from 0) every node of the latent is brought to mean 0 and sd
+        ``latent_sd * latent_sd_factor**e``, and the decoder's weights are changed so that it computes the
+        same (Kirsch et al. 2020, Section 7.2); None: never.
     """
 
     epochs: int
@@ -179,9 +233,14 @@ class TrainSpec(_Spec):
     weight_decay: float = 0.5e-4
     decay_start: int | None = None
     decay_every: int = 50
+    plateau_factor: float | None = None
+    plateau_patience: int = 3
     record_every: int = 50
     accuracy_every: int = 1
     precision: Precision = "float32"
+    metrics: Metrics = "collapse"
+    objective: Objective = "decoder_cross_entropy"
+    samples: int = 1
     penalty: Penalty = "none"
     penalty_reduction: Reduction = "sum"
     gamma_initial: float = 1e-2
@@ -189,15 +248,21 @@ class TrainSpec(_Spec):
     gamma_maximum: float = 1e6
     gamma_overshoot: bool = False
     l1: float = 1e-4
+    latent_sd: float | None = None
+    latent_sd_factor: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive = ("epochs", "batch_size", "learning_rate", "decay_every", "record_every", "accuracy_every")
-        for name in (*positive, "gamma_initial", "gamma_maximum"):
+        for name in (*positive, "samples", "latent_sd_factor", "gamma_initial", "gamma_maximum"):
             self._require(getattr(self, name) > 0, name, "a positive number")
         self._require(self.weight_decay >= 0, "weight_decay", "0 or more")
         self._require(self.gamma_factor >= 1, "gamma_factor", "1 or more: gamma does not shrink")
         self._require(self.l1 >= 0, "l1", "0 or more")
+        factor, sd = self.plateau_factor, self.latent_sd
+        self._require(factor is None or 0 < factor < 1, "plateau_factor", "above 0 and below 1, or None")
+        self._require(self.plateau_patience >= 0, "plateau_patience", "0 or more epochs")
+        self._require(sd is None or sd > 0, "latent_sd", "a positive number, or None")
         self._require(self.decay_start is None or self.decay_start >= 0, "decay_start", "an epoch, or None")
 
 
@@ -218,6 +283,21 @@ class RunSpec(_Spec):
         needs_layer = self.train.penalty == "weight_l1" and self.model.penultimate == "none"
         if needs_layer:
             raise ValueError("TrainSpec.penalty is 'weight_l1' but ModelSpec.penultimate is 'none'")
+        direct = self.train.objective == "decoder_uncertainty"
+        if direct != (self.model.decoder == "optimal"):
+            raise ValueError(
+                f"TrainSpec.objective is {self.train.objective!r}, ModelSpec.decoder {self.model.decoder!r}; "
+                "'decoder_uncertainty' needs the decoder 'optimal', and that decoder this objective"
+            )
+        if self.model.encoder == "categorical" and self.train.penalty != "none":
+            raise ValueError(
+                f"TrainSpec.penalty is {self.train.penalty!r}; expected 'none' for a categorical latent"
+            )
+        if self.model.rescaled != (self.train.latent_sd is not None):
+            raise ValueError(
+                f"TrainSpec.latent_sd is {self.train.latent_sd!r} but ModelSpec.rescaled is "
+                f"{self.model.rescaled!r}: both or neither"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,9 +370,30 @@ def variant_spec(
     return RunSpec(architecture=architecture, data=data, model=model, train=train, seed=seed)
 
 
+_LATER = {
+    "data": ("permutation_seed",),
+    "model": ("latent_noise", "encoder", "decoder", "decoder_width", "rescaled"),
+    "train": (
+        *("plateau_factor", "plateau_patience", "metrics", "objective", "samples"),
+        *("latent_sd", "latent_sd_factor"),
+    ),
+}
+"""Fields that protocol 2 did not have at first: at their defaults they stay out of the key."""
+
+
 def canonical_json(spec: RunSpec) -> str:
-    """Return the spec as JSON with sorted keys and no spaces: equal specs, equal text."""
-    return json.dumps(asdict(spec), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """Return the spec as JSON with sorted keys and no spaces: equal specs, equal text.
+
+    Fields that came later stand in it only where they are not at their defaults, so that a new choice does
+    not rename the runs that were made before there was one.
+    """
+    values = asdict(spec)
+    for part, names in _LATER.items():
+        defaults = {item.name: item.default for item in fields(type(getattr(spec, part)))}
+        for name in names:
+            if values[part][name] == defaults[name]:
+                del values[part][name]
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def run_key(spec: RunSpec) -> str:

@@ -2,8 +2,11 @@ import dataclasses
 import hashlib
 import json
 
+import pandas as pd
 import pytest
 
+from experiments.ablation import declared
+from experiments.recorded import RESULTS
 from lpc.specs import (
     PROTOCOL,
     VARIANTS,
@@ -29,9 +32,66 @@ def make(architecture="IB", *, data=DATA, train=TRAIN, seed=0):
 
 def test_key_is_the_sha256_of_sorted_compact_json():
     spec = make()
-    text = json.dumps(dataclasses.asdict(spec), sort_keys=True, separators=(",", ":"))
+    values = dataclasses.asdict(spec)
+    later = {
+        "data": ["permutation_seed"],
+        "model": ["latent_noise", "encoder", "decoder", "decoder_width", "rescaled"],
+        "train": ["plateau_factor", "plateau_patience", "metrics", "objective", "samples"],
+    }
+    later["train"] += ["latent_sd", "latent_sd_factor"]
+    for part, names in later.items():
+        for name in names:  # fields that came later are named only where they are chosen
+            del values[part][name]
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     assert canonical_json(spec) == text
     assert run_key(spec) == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_keys_of_runs_made_before_a_field_was_there_stay():
+    recorded = pd.read_csv(RESULTS / "fashion-cpu" / "runs.csv")
+    assert set(recorded["key"]) == {run_key(spec) for spec in declared("fashion-cpu")}
+
+
+def test_later_fields_change_the_key_where_they_are_chosen():
+    spec = make()
+    chosen = [
+        dataclasses.replace(spec, data=dataclasses.replace(DATA, permutation_seed=0)),
+        dataclasses.replace(spec, model=dataclasses.replace(spec.model, latent_noise="zero_entropy")),
+        dataclasses.replace(spec, train=dataclasses.replace(spec.train, samples=12)),
+        dataclasses.replace(spec, train=dataclasses.replace(spec.train, penalty="log_variance")),
+    ]
+    keys = {run_key(one) for one in (spec, *chosen)}
+    assert len(keys) == 5
+    assert all(spec_from_dict(json.loads(canonical_json(one))) == one for one in chosen)
+
+
+@pytest.mark.parametrize(
+    ("model", "train", "words"),
+    [
+        ({"encoder": "categorical", "penultimate": "none", "latent_width": None}, {}, "penultimate"),
+        ({"encoder": "categorical", "latent_width": None}, {}, "number of categories"),
+        ({"encoder": "categorical", "latent_noise": "zero_entropy"}, {}, "latent_noise"),
+        ({"encoder": "categorical"}, {"penalty": "squared_norm"}, "categorical"),
+        ({"decoder": "network"}, {}, "continuous"),
+        ({}, {"objective": "decoder_uncertainty"}, "optimal"),
+        ({"rescaled": True}, {}, "both or neither"),
+        ({}, {"latent_sd": 1.0}, "both or neither"),
+        ({}, {"latent_sd": 0.0}, "positive"),
+        ({}, {"samples": 0}, "samples"),
+        ({}, {"plateau_factor": 1.0}, "plateau_factor"),
+        ({}, {"penalty": "log_variance", "gamma_initial": -1.0}, "gamma_initial"),
+    ],
+)
+def test_choices_that_do_not_go_together_are_refused(model, train, words):
+    spec = make()
+    with pytest.raises(ValueError, match=words):
+        dataclasses.replace(
+            spec,
+            model=dataclasses.replace(spec.model, **model),
+            train=dataclasses.replace(spec.train, penalty="none")
+            if not train
+            else dataclasses.replace(spec.train, **{"penalty": "none", **train}),
+        )
 
 
 def test_key_ignores_how_a_number_is_written_but_not_its_value():

@@ -271,11 +271,11 @@ def test_dropout_drops_only_in_training_and_only_where_asked(splits):
     with_noise = [make("NoPenDropout"), make("NoPen")]
     cohort = Cohort(with_noise, splits.train)
     drawn = [next(draws.epoch()) for draws in cohort.draws]
-    keep = cohort._keep(drawn)
+    keep = cohort._drawn(drawn)["keep"]
     assert keep is not None and set(keep[0].unique().tolist()) == {0.0, 2.0}
     assert keep[0].mean().item() == pytest.approx(1.0, abs=0.15)
     assert bool((keep[1] == 1).all())
-    assert cohort._keep(drawn[1:]) is None
+    assert "keep" not in cohort._drawn(drawn[1:])
     assert torch.equal(cohort.outputs(splits.train).logits, cohort.outputs(splits.train).logits)
 
 

@@ -1,0 +1,197 @@
+"""What is minimised: the main term of the loss and the weighted penalties of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lpc.heads import CategoricalOutput, HeadOutput
+from lpc.losses import batch_conditional_log_variance, log_variance, squared_norm
+from lpc.specs import ModelSpec, TrainSpec
+
+
+def decoder_cross_entropy(
+    weight: Float[Tensor, "batch latents"],
+    log_decoder: Float[Tensor, "#batch latents classes"],
+    label: Int[Tensor, " batch"],
+) -> Float[Tensor, ""]:
+    r"""Return the decoder cross-entropy in nats: the mean surprise of the label over latents.
+
+    Parameters
+    ----------
+    weight
+        Probability of every latent of a point: p(z | x) of all categories, or 1 / samples of each sample.
+    log_decoder
+        Logarithm of the decoder's class probabilities at those latents, the same for every point where the
+        first size is 1 (categories).
+    label
+        Class of every point.
+
+    Notes
+    -----
+    :math:`H_\Theta[Y|Z] = \mathbb E_{\hat p(x,y)}\,\mathbb E_{p(z|x)}\,[-\ln p_\Theta(\hat Y = y|z)]`.
+
+    References
+    ----------
+    Kirsch et al. 2020, Section 5.
+    """
+    return -(weight * _of_label(log_decoder, label)).sum(dim=1).mean()
+
+
+def prediction_cross_entropy(
+    weight: Float[Tensor, "batch latents"],
+    log_decoder: Float[Tensor, "#batch latents classes"],
+    label: Int[Tensor, " batch"],
+) -> Float[Tensor, ""]:
+    r"""Return the prediction cross-entropy in nats: the surprise of the label under the mean prediction.
+
+    Parameters
+    ----------
+    weight, log_decoder, label
+        As in :func:`decoder_cross_entropy`.
+
+    Notes
+    -----
+    :math:`H_\Theta[Y|X] = \mathbb E_{\hat p(x,y)}\,[-\ln \mathbb E_{p(z|x)}\,p_\Theta(\hat Y = y|z)]`, never
+    above the decoder cross-entropy (Eq. 4). With few samples of a continuous latent its mean is above the
+    value for infinitely many.
+
+    References
+    ----------
+    Kirsch et al. 2020, Section 5.
+    """
+    log_weight = weight.clamp(min=torch.finfo(weight.dtype).tiny).log()
+    return -torch.logsumexp(log_weight + _of_label(log_decoder, label), dim=1).mean()
+
+
+def decoder_uncertainty_loss(
+    weight: Float[Tensor, "batch categories"], label: Int[Tensor, " batch"], *, classes: int
+) -> Float[Tensor, ""]:
+    r"""Return H[Y | Z] of a batch in nats, with the gradient of the paper's Appendix A.3.
+
+    Parameters
+    ----------
+    weight
+        p(z | x) of all categories, a row a point.
+    label
+        Class of every point.
+    classes
+        Number of classes.
+
+    Notes
+    -----
+    The value is :math:`\mathbb E_{p(x,z)}\,h(p(y|z))` with the batch's own
+    :math:`p(y|z) = \sum_x \hat p(x,y)\,p(z|x) / \sum_x \hat p(x)\,p(z|x)`. No gradient is taken through
+    :math:`h(p(y|z))`: A.3 shows that its mean is zero. On a small batch the value lies below that of the
+    whole set, as each category has few points.
+
+    References
+    ----------
+    Kirsch et al. 2020, Section 5.4 and Appendix A.3.
+    """
+    member = (label[:, None] == torch.arange(classes, device=label.device)).to(weight.dtype)
+    with torch.no_grad():
+        decoder = optimal_decoder(weight.T @ member)
+        log_decoder = decoder.clamp(min=torch.finfo(decoder.dtype).tiny).log()
+    return decoder_cross_entropy(weight, log_decoder[None], label)
+
+
+def optimal_decoder(joint: Float[Tensor, "categories classes"]) -> Float[Tensor, "categories classes"]:
+    """Return p(y | z) of a joint distribution of a category and a class, up to a factor.
+
+    A category without any weight has no p(y | z): it is given equal ones, and never met.
+
+    Parameters
+    ----------
+    joint
+        p(z, y) times any positive number.
+    """
+    total = joint.sum(dim=1, keepdim=True)
+    classes = joint.shape[1]
+    return torch.where(total > 0, joint / torch.where(total > 0, total, 1.0), 1 / classes)
+
+
+def _of_label(
+    log_decoder: Float[Tensor, "#batch latents classes"], label: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch latents"]:
+    table = log_decoder.expand(label.shape[0], -1, -1)
+    return table.gather(2, label[:, None, None].expand(-1, table.shape[1], 1))[:, :, 0]
+
+
+Loss = Callable[..., tuple[Tensor, Tensor]]
+"""(output, label, gamma=, l1=, weight=) -> (main term, weighted penalties)."""
+
+
+def objective(train: TrainSpec, model: ModelSpec, *, classes: int) -> Loss:
+    r"""Return the function that gives the two parts of a batch's loss: main term in nats, and penalties.
+
+    Parameters
+    ----------
+    train
+        Objective, samples and penalty.
+    model
+        Encoder.
+    classes
+        Number of classes.
+
+    Returns
+    -------
+    callable
+        Of the output of a classifier (``samples`` latents and logits a point, all points for the first
+        sample first), the labels, ``gamma`` (the weight of the latent's penalty), ``l1`` and ``weight`` (the
+        coefficient and the weights of the L1 penalty, or None).
+
+    Notes
+    -----
+    :math:`\gamma \frac1N\sum_n \lVert z_n\rVert^2 + \lambda \sum_{ij} |w_{ij}|` or, in place of the mean
+    squared norm, the Gaussian bound of H[Z] or H[Z | Y].
+
+    References
+    ----------
+    LPC 2024, Eq. 3 and Appendix C; Kirsch et al. 2020, Sections 5 and 6.3.
+    """
+    categorical = model.encoder == "categorical"
+
+    def main(output: HeadOutput | CategoricalOutput, label: Tensor) -> Tensor:
+        if train.objective == "decoder_uncertainty":
+            return decoder_uncertainty_loss(output.latent, label, classes=classes)
+        if not categorical and train.samples == 1:  # one sample: the two cross-entropies are the same
+            return cross_entropy(output.logits, label)
+        if isinstance(output, CategoricalOutput):
+            weight, log_decoder = output.latent, output.decoder[None]
+        else:
+            scores = output.logits.reshape(train.samples, label.shape[0], classes)
+            log_decoder = scores.log_softmax(dim=2).transpose(0, 1)
+            weight = torch.full_like(log_decoder[:, :, 0], 1 / train.samples)
+        if train.objective == "prediction_cross_entropy":
+            return prediction_cross_entropy(weight, log_decoder, label)
+        return decoder_cross_entropy(weight, log_decoder, label)
+
+    def of_latent(latent: Tensor, label: Tensor) -> Tensor:
+        if train.penalty == "log_variance":
+            return log_variance(latent, check=False)
+        if train.penalty == "conditional_log_variance":
+            repeated = label.repeat(train.samples)
+            return batch_conditional_log_variance(latent, repeated, classes=classes)
+        return squared_norm(latent, reduction="sum")
+
+    def loss(
+        output: HeadOutput | CategoricalOutput,
+        label: Int[Tensor, " batch"],
+        *,
+        gamma: Float[Tensor, ""] | float,
+        l1: Float[Tensor, ""] | float = 0.0,
+        weight: Float[Tensor, "nodes feature"] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        if categorical:
+            return main(output, label), output.latent.new_zeros(())
+        penalty = gamma * of_latent(output.latent, label)
+        if weight is not None:
+            penalty = penalty + l1 * weight.abs().sum()
+        return main(output, label), penalty
+
+    return loss

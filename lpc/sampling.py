@@ -1,0 +1,54 @@
+"""Several samples of dropout and noise an image: how they are laid out, and how they are drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+ZERO_ENTROPY_SD = math.exp(-0.5 * math.log(2 * math.pi * math.e))
+"""Sd of the Gaussian whose differential entropy is zero (Kirsch et al. 2020, Section 6.1)."""
+
+
+def repeated(value: Float[Tensor, "batch ..."], rows: int) -> Float[Tensor, "rows ..."]:
+    """Return a batch as often, one whole copy after the other, as it takes to have so many rows.
+
+    Parameters
+    ----------
+    value
+        A batch.
+    rows
+        A multiple of its size.
+
+    Raises
+    ------
+    ValueError
+        Rows that are no multiple of the batch.
+    """
+    batch = value.shape[0]
+    if rows % batch:
+        raise ValueError(f"{rows} rows of masks or noise for a batch of {batch}; expected a multiple")
+    return value if rows == batch else value.repeat(rows // batch, *[1] * (value.dim() - 1))
+
+
+def dropout_masks(
+    rows: int, sites: Sequence[tuple[float, int]], generator: torch.Generator
+) -> Float[Tensor, "rows nodes"]:
+    """Draw masks of dropout, side by side for several sites, divided by the probability of keeping.
+
+    Parameters
+    ----------
+    rows
+        How many.
+    sites
+        (probability of zeroing, nodes) of each site.
+    generator
+        Source of randomness; the masks are made on its device.
+    """
+    device = generator.device
+    zeroing = torch.cat([torch.full((nodes,), share, device=device) for share, nodes in sites])
+    drawn = torch.rand((rows, len(zeroing)), generator=generator, device=device)
+    return (drawn >= zeroing).float() / (1 - zeroing)
