@@ -84,7 +84,7 @@ class Cohort(Trainer):
     def _train(self) -> Float[Tensor, "two runs"]:
         self.template.train()
         gamma, l1 = self._weights_of_penalties()
-        constant, decayed = (self._column(rates) for rates in self._rates())
+        constant, decayed = (self._column(rates) for rates in self.rates())
         rates = {
             name: constant if name.startswith("head.classifier.") else decayed for name in self.parameters
         }

@@ -77,6 +77,10 @@ class Draws:
         self.head_sites = [(spec.model.dropout, site)] if spec.model.dropout else ()
         self.backbone_sites: Sequence[tuple[float, int]] = getattr(model.backbone, "sites", ())
         self.noisy_width = model.head.latent_width if spec.model.latent_noise != "none" else 0
+        if self.samples > 1 and not (self.head_sites or self.backbone_sites or self.noisy_width):
+            raise ValueError(
+                f"TrainSpec.samples is {self.samples}; expected 1 without dropout or noise: all would be the same"
+            )
         self.generator = torch.Generator(images.images.device).manual_seed(_stream(spec.seed))
 
     def order(self) -> Int[Tensor, " images"]:
@@ -232,7 +236,7 @@ class Trainer(ABC):
         l1 = [spec.train.l1 if spec.train.penalty == "weight_l1" else 0.0 for spec in self.specs]
         return self._column(self.gamma()) / self._column(over), self._column(l1)
 
-    def _rates(self) -> tuple[list[float], list[float]]:
+    def rates(self) -> tuple[list[float], list[float]]:
         """Return each run's learning rate in the coming epoch: of the last classifier, of all else."""
         share = [
             plateau_share(losses, spec.train) for losses, spec in zip(self.losses, self.specs, strict=True)

@@ -154,8 +154,9 @@ class CategoricalHead(nn.Module):
 
     Notes
     -----
-    p(z | x) is the softmax of a linear layer, p(y | x) the sum of p(z | x) p(y | z) over the categories. The
-    table of p(y | z) is computed once a batch. In float32, also under autocast.
+    p(z | x) is the softmax of a linear layer, p(y | x) the sum of p(z | x) p(y | z) over the categories; the
+    logits are its logarithm, or of the smallest float where p is below it. The table of p(y | z) is computed
+    once a batch. In float32, also under autocast.
 
     References
     ----------
@@ -210,7 +211,9 @@ class CategoricalHead(nn.Module):
             values = features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
             latent = self.penultimate(values).softmax(dim=1)
             decoder = self.log_decoder()
-            return CategoricalOutput(latent, (latent @ decoder.exp()).log(), decoder)
+            prediction = latent @ decoder.exp()
+            logits = prediction.clamp(min=torch.finfo(prediction.dtype).tiny).log()
+            return CategoricalOutput(latent, logits, decoder)
 
 
 class Classifier(nn.Module):

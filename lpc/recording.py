@@ -18,7 +18,6 @@ from lpc.information_measurements import information_metrics
 from lpc.latents import Latents
 from lpc.machine import provenance
 from lpc.measurements import Measured, accuracy, cube_metrics, latent_metrics
-from lpc.schedules import learning_rate
 from lpc.specs import RunSpec
 from lpc.stopping import Stopped
 from lpc.store import RunStore
@@ -134,7 +133,7 @@ def _train_and_record(
 ) -> None:
     """Train one epoch and append what there is to record of it to every run's history."""
     specs, train = training.specs, training.specs[0].train
-    gamma, epoch = training.gamma(), training.epoch
+    gamma, (_, rates) = training.gamma(), training.rates()
     loss = training.train_epoch()
     for member, bad in enumerate(bad_epoch(loss)):
         if bad and failed[member] is None:
@@ -145,13 +144,13 @@ def _train_and_record(
         m for m in range(len(specs)) if asked and failed[m] is None and not _converged(histories[m])
     ]
     outputs = training.outputs(splits.train) if recorded or unconverged else None
-    for member, spec in enumerate(specs):
+    for member in range(len(specs)):
         if failed[member] is not None:
             continue
         entry: dict[str, Any] = {
             "epoch": training.epoch,
             "gamma": gamma[member],
-            "learning_rate": learning_rate(epoch, spec.train),
+            "learning_rate": rates[member],
             "loss_cross_entropy": float(loss.cross_entropy[member]),
             "loss_penalty": float(loss.penalty[member]),
         }

@@ -67,11 +67,11 @@ class Solo(Trainer):
         super().__init__([spec], images, model=self.model)
         self.half = spec.train.precision == "bfloat16"
         self.backbone = torch.compile(self.model.backbone) if self.compiled else self.model.backbone
-        classifier = list(self.model.head.classifier.parameters())
-        last = {id(parameter) for parameter in classifier}
-        rest = [parameter for parameter in self.model.parameters() if id(parameter) not in last]
+        named = list(self.model.named_parameters())
+        classifier = [value for name, value in named if name.startswith("head.classifier.")]
+        rest = [value for name, value in named if not name.startswith("head.classifier.")]
         self.optimizer = torch.optim.AdamW(
-            [{"params": classifier}, {"params": rest}],
+            [{"params": classifier}, {"params": rest}],  # a categorical latent has no last classifier
             lr=torch.tensor(1.0, device=self.device) if on_gpu else 1.0,
             weight_decay=spec.train.weight_decay,
             fused=True,
@@ -91,7 +91,7 @@ class Solo(Trainer):
     def _train(self) -> Float[Tensor, "two runs"]:
         self.model.train()
         self.factor.copy_(self._weights_of_penalties()[0])
-        for group, (rate,) in zip(self.optimizer.param_groups, self._rates(), strict=True):
+        for group, (rate,) in zip(self.optimizer.param_groups, self.rates(), strict=True):
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate)
             else:

@@ -264,6 +264,11 @@ class TrainSpec(_Spec):
         self._require(self.plateau_patience >= 0, "plateau_patience", "0 or more epochs")
         self._require(sd is None or sd > 0, "latent_sd", "a positive number, or None")
         self._require(self.decay_start is None or self.decay_start >= 0, "decay_start", "an epoch, or None")
+        mean = self.penalty_reduction == "mean" and self.penalty in (
+            "log_variance",
+            "conditional_log_variance",
+        )
+        self._require(not mean, "penalty_reduction", f"'sum' where the penalty is {self.penalty!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,10 +294,13 @@ class RunSpec(_Spec):
                 f"TrainSpec.objective is {self.train.objective!r}, ModelSpec.decoder {self.model.decoder!r}; "
                 "'decoder_uncertainty' needs the decoder 'optimal', and that decoder this objective"
             )
-        if self.model.encoder == "categorical" and self.train.penalty != "none":
-            raise ValueError(
-                f"TrainSpec.penalty is {self.train.penalty!r}; expected 'none' for a categorical latent"
-            )
+        if self.model.encoder == "categorical":
+            for name, only in {"penalty": "none", "samples": 1, "metrics": "information"}.items():
+                value = getattr(self.train, name)
+                if value != only:
+                    raise ValueError(
+                        f"TrainSpec.{name} is {value!r}; expected {only!r} for a categorical latent"
+                    )
         if self.model.rescaled != (self.train.latent_sd is not None):
             raise ValueError(
                 f"TrainSpec.latent_sd is {self.train.latent_sd!r} but ModelSpec.rescaled is "
