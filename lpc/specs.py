@@ -264,11 +264,11 @@ class TrainSpec(_Spec):
         self._require(self.plateau_patience >= 0, "plateau_patience", "0 or more epochs")
         self._require(sd is None or sd > 0, "latent_sd", "a positive number, or None")
         self._require(self.decay_start is None or self.decay_start >= 0, "decay_start", "an epoch, or None")
-        mean = self.penalty_reduction == "mean" and self.penalty in (
-            "log_variance",
-            "conditional_log_variance",
+        bound = self.penalty in ON_LATENT and self.penalty != "squared_norm"
+        summed = self.penalty_reduction == "sum"
+        self._require(
+            summed or not bound, "penalty_reduction", f"'sum' where the penalty is {self.penalty!r}"
         )
-        self._require(not mean, "penalty_reduction", f"'sum' where the penalty is {self.penalty!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
