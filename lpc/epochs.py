@@ -79,8 +79,8 @@ class Draws:
         self.noisy_width = model.head.latent_width if spec.model.latent_noise != "none" else 0
         if self.samples > 1 and not (self.head_sites or self.backbone_sites or self.noisy_width):
             raise ValueError(
-                f"TrainSpec.samples is {self.samples}; expected 1 without dropout or noise, where all samples "
-                "are the same"
+                f"TrainSpec.samples is {self.samples}; expected 1 where neither dropout nor noise makes "
+                "samples differ"
             )
         self.generator = torch.Generator(images.images.device).manual_seed(_stream(spec.seed))
 

@@ -265,9 +265,10 @@ class TrainSpec(_Spec):
         self._require(sd is None or sd > 0, "latent_sd", "a positive number, or None")
         self._require(self.decay_start is None or self.decay_start >= 0, "decay_start", "an epoch, or None")
         bound = self.penalty in ON_LATENT and self.penalty != "squared_norm"
-        summed = self.penalty_reduction == "sum"
         self._require(
-            summed or not bound, "penalty_reduction", f"'sum' where the penalty is {self.penalty!r}"
+            self.penalty_reduction == "sum" or not bound,
+            "penalty_reduction",
+            f"'sum' where the penalty is {self.penalty!r}",
         )
 
 
