@@ -11,8 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from experiments import paper
+from experiments import bottlenecks, paper
 from experiments.ablation import Study
+from experiments.bottleneck_scales import SCALES
 from experiments.profiles import PROFILES
 from experiments.recorded import Recorded, all_recorded
 from experiments.tables import mean_sd, number
@@ -123,13 +124,14 @@ def read(path: Path = LEDGER) -> list[Claim]:
 
 
 def _check_names(claim: Claim, where: str) -> None:
-    if claim.profile != NO_RUN and claim.profile not in PROFILES:
-        raise unknown_name(f"profile in {where}:", claim.profile, [*PROFILES, NO_RUN])
+    if claim.profile not in (*PROFILES, *SCALES, NO_RUN):
+        raise unknown_name(f"profile in {where}:", claim.profile, [*PROFILES, *SCALES, NO_RUN])
     if claim.quantity not in _QUANTITIES:
         raise unknown_name(f"quantity in {where}:", claim.quantity, _QUANTITIES)
+    known = [*VARIANTS, *(bottlenecks.names(claim.profile) if claim.profile in SCALES else ())]
     for name in (*claim.of, *claim.over):
-        if name not in VARIANTS:
-            raise unknown_name(f"architecture in {where}:", name, VARIANTS)
+        if name not in known:
+            raise unknown_name(f"architecture in {where}:", name, known)
     if claim.prose is not None and claim.prose not in claim.words:
         raise unknown_name(f"prose in {where}:", claim.prose, claim.words)
 
@@ -195,7 +197,8 @@ def ledger(study: Study, path: Path = LEDGER, *, others: Sequence[Recorded] | No
     Parameters
     ----------
     study
-        Runs of the profile that the book is built with.
+        Runs of the profile that the book is built with; the bottleneck runs of that profile are read from
+        the same store.
     path
         The ledger.
     others
@@ -204,6 +207,10 @@ def ledger(study: Study, path: Path = LEDGER, *, others: Sequence[Recorded] | No
     beside = all_recorded(beside=study.profile.name) if others is None else others
     selected = {one.profile.name: one.selected for one in (*beside, study)}
     selected[NO_RUN] = pd.DataFrame()
+    trained = bottlenecks.existing(study.profile.name, store=study.store.root)
+    ended = trained.frame[trained.frame["status"] != "training"]
+    if len(ended):
+        selected[study.profile.name] = pd.concat([study.selected, ended])
     rows = []
     for claim in read(path):
         runs = selected.get(claim.profile)

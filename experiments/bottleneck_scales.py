@@ -1,0 +1,294 @@
+"""How much is run of Kirsch et al.'s figures, by profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lpc.specs import DataSpec, TrainSpec, unknown_name
+
+GAMMAS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""Their weights: from 1e-4 to 10 in log space (Section 7.3)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """How much of one figure is run: data, network, width of the latent, length of training, trials."""
+
+    data: DataSpec
+    backbone: str
+    backbone_width: int
+    latent_width: int
+    train: TrainSpec
+    trials: int
+    decoder_width: int = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much is run under a profile's name.
+
+    Attributes
+    ----------
+    name, summary
+        Of the profile, and a line that the book prints about it.
+    permuted, images
+        Figure 3, on pixels in permuted places and on images.
+    dropout
+        Figure 4.
+    surrogates, gammas
+        Figures 1, 5 and 6.
+    meeting
+        Trials of the runs of latent point collapse with noise, which are otherwise the profile's of the
+        ablation; 0: none.
+    """
+
+    name: str
+    summary: str
+    permuted: Part
+    images: Part
+    dropout: Part
+    surrogates: Part
+    gammas: tuple[float, ...] = GAMMAS
+    meeting: int = 0
+
+
+def _adam(*, epochs: int, rate: float, every: int, **changes: Any) -> TrainSpec:
+    """Return Section 7's training: Adam, the rate times 0.8 on a plateau of more than 3 epochs."""
+    train = TrainSpec(
+        epochs=epochs,
+        learning_rate=rate,
+        weight_decay=0.0,
+        plateau_factor=0.8,
+        plateau_patience=3,
+        record_every=every,
+        accuracy_every=every,
+        metrics="information",
+    )
+    return replace(train, **changes)
+
+
+_DIGITS = DataSpec(name="digits")
+_SMOKE = DataSpec(name="digits", train_limit=200)
+_MNIST = DataSpec(name="mnist")
+_FASHION = DataSpec(name="fashion_mnist")
+_SUBSET = DataSpec(name="fashion_mnist", train_limit=2_000)
+_PERMUTED = 0
+"""Seed of the permutation of pixels, everywhere."""
+
+
+def _permuted(data: DataSpec) -> DataSpec:
+    return replace(data, permutation_seed=_PERMUTED)
+
+
+def _shrinking(train: TrainSpec) -> TrainSpec:
+    """Return the training of Figure 4: 12 samples, and latents whose sd falls from 10 to 1e-3."""
+    factor = (1e-3 / 10.0) ** (1 / (train.epochs - 1))
+    return replace(train, record_every=1, samples=12, latent_sd=10.0, latent_sd_factor=factor)
+
+
+SCALES: Mapping[str, Scale] = {
+    scale.name: scale
+    for scale in (
+        Scale(
+            name="smoke",
+            summary="200 digits, 3 epochs: for tests, its numbers mean nothing",
+            permuted=Part(
+                data=_permuted(_SMOKE),
+                backbone="relu_mlp",
+                backbone_width=16,
+                latent_width=12,
+                decoder_width=16,
+                train=_adam(epochs=3, rate=3e-3, every=1),
+                trials=2,
+            ),
+            images=Part(
+                data=_SMOKE,
+                backbone="small_cnn",
+                backbone_width=4,
+                latent_width=12,
+                decoder_width=16,
+                train=_adam(epochs=3, rate=3e-3, every=1),
+                trials=2,
+            ),
+            dropout=Part(
+                data=_SMOKE,
+                backbone="dropout_cnn",
+                backbone_width=4,
+                latent_width=6,
+                train=_shrinking(_adam(epochs=4, rate=1e-3, every=1)),
+                trials=2,
+            ),
+            surrogates=Part(
+                data=_SMOKE,
+                backbone="mlp",
+                backbone_width=12,
+                latent_width=6,
+                train=_adam(epochs=4, rate=1e-3, every=2),
+                trials=2,
+            ),
+            gammas=(1e-2, 1.0),
+            meeting=2,
+        ),
+        Scale(
+            name="laptop",
+            summary="scikit-learn's digits (1,437 train, 360 test images of 8 x 8 pixels), small networks",
+            permuted=Part(
+                data=_permuted(_DIGITS),
+                backbone="relu_mlp",
+                backbone_width=256,
+                latent_width=100,
+                decoder_width=256,
+                train=_adam(epochs=60, rate=3e-3, every=4),
+                trials=8,
+            ),
+            images=Part(
+                data=_DIGITS,
+                backbone="small_cnn",
+                backbone_width=8,
+                latent_width=100,
+                decoder_width=256,
+                train=_adam(epochs=60, rate=3e-3, every=4),
+                trials=8,
+            ),
+            dropout=Part(
+                data=_DIGITS,
+                backbone="dropout_cnn",
+                backbone_width=16,
+                latent_width=32,
+                train=_shrinking(_adam(epochs=40, rate=1e-3, every=1)),
+                trials=3,
+            ),
+            surrogates=Part(
+                data=_DIGITS,
+                backbone="mlp",
+                backbone_width=128,
+                latent_width=16,
+                train=_adam(epochs=80, rate=1e-3, every=2),
+                trials=3,
+            ),
+            meeting=3,
+        ),
+        Scale(
+            name="fashion-cpu",
+            summary="2,000 of Fashion-MNIST's training images, all 10,000 test images; fully connected and "
+            "small convolutional networks, a ResNet-18 with an eighth of its width",
+            permuted=Part(
+                data=_permuted(_SUBSET),
+                backbone="relu_mlp",
+                backbone_width=256,
+                latent_width=100,
+                decoder_width=256,
+                train=_adam(epochs=60, rate=1e-3, every=6),
+                trials=4,
+            ),
+            images=Part(
+                data=replace(_SUBSET, size=32),
+                backbone="resnet18",
+                backbone_width=8,
+                latent_width=100,
+                decoder_width=256,
+                train=_adam(epochs=40, rate=3e-3, every=4, precision="bfloat16"),
+                trials=2,
+            ),
+            dropout=Part(
+                data=_SUBSET,
+                backbone="dropout_cnn",
+                backbone_width=8,
+                latent_width=32,
+                train=_shrinking(_adam(epochs=30, rate=1e-3, every=1)),
+                trials=2,
+            ),
+            surrogates=Part(
+                data=replace(_SUBSET, size=32),
+                backbone="resnet18",
+                backbone_width=8,
+                latent_width=16,
+                train=_adam(epochs=40, rate=1e-3, every=4, precision="bfloat16"),
+                trials=1,
+            ),
+        ),
+        Scale(
+            name="fashion",
+            summary="Fashion-MNIST (60,000 train, 10,000 test images), the paper's networks, fewer trials",
+            permuted=Part(
+                data=_permuted(_FASHION),
+                backbone="relu_mlp",
+                backbone_width=1024,
+                latent_width=100,
+                train=_adam(epochs=30, rate=1e-4, every=3),
+                trials=3,
+            ),
+            images=Part(
+                data=replace(_FASHION, size=32),
+                backbone="resnet18",
+                backbone_width=64,
+                latent_width=100,
+                train=_adam(epochs=30, rate=1e-4, every=3, precision="bfloat16"),
+                trials=2,
+            ),
+            dropout=Part(
+                data=_FASHION,
+                backbone="dropout_cnn",
+                backbone_width=32,
+                latent_width=128,
+                train=_shrinking(_adam(epochs=20, rate=1e-4, every=1)),
+                trials=2,
+            ),
+            surrogates=Part(
+                data=replace(_FASHION, size=32),
+                backbone="resnet18",
+                backbone_width=64,
+                latent_width=100,
+                train=_adam(epochs=30, rate=1e-4, every=3, precision="bfloat16"),
+                trials=1,
+            ),
+        ),
+        Scale(
+            name="paper",
+            summary="MNIST and CIFAR10 as Kirsch et al.'s Section 7 says; epochs (100) and batch size (128), "
+            "which it does not give, are ours",
+            permuted=Part(
+                data=_permuted(_MNIST),
+                backbone="relu_mlp",
+                backbone_width=1024,
+                latent_width=100,
+                train=_adam(epochs=100, rate=1e-4, every=5),
+                trials=8,
+            ),
+            images=Part(
+                data=DataSpec(name="cifar10"),
+                backbone="resnet18",
+                backbone_width=64,
+                latent_width=100,
+                train=_adam(epochs=100, rate=1e-4, every=5, precision="bfloat16"),
+                trials=8,
+            ),
+            dropout=Part(
+                data=_MNIST,
+                backbone="dropout_cnn",
+                backbone_width=32,
+                latent_width=128,
+                train=_shrinking(_adam(epochs=100, rate=1e-4, every=1)),
+                trials=8,
+            ),
+            surrogates=Part(
+                data=DataSpec(name="cifar10"),
+                backbone="resnet18",
+                backbone_width=64,
+                latent_width=100,
+                train=_adam(epochs=100, rate=1e-4, every=5, precision="bfloat16"),
+                trials=1,
+            ),
+        ),
+    )
+}
+"""By the profiles' names; ``paper`` is one profile here, as the figures ask for two data sets at once."""
+
+
+def scale(name: str) -> Scale:
+    """Return how much is run under a profile's name; an unknown one is a ValueError with the nearest ones."""
+    if name not in SCALES:
+        raise unknown_name("profile of the bottleneck runs", name, SCALES)
+    return SCALES[name]
