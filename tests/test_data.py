@@ -209,3 +209,34 @@ def test_channels_are_normalised_each_by_its_own_numbers():
     shown = ImageSet(images, torch.zeros(2, dtype=torch.int64), 2, (0.1, 0.5), (0.05, 0.1)).normalised()
     torch.testing.assert_close(shown[:, 0], torch.full((2, 3, 3), 2.0))
     torch.testing.assert_close(shown[:, 1], torch.full((2, 3, 3), -3.0))
+
+
+def coded(channels: int = 2) -> RawImages:
+    """Images of 5 x 5 pixels whose value says where a pixel was, or, of the second one, twice where."""
+    code = np.arange(25, dtype=np.uint8).reshape(1, 1, 5, 5).repeat(channels, axis=1)
+    images = np.concatenate([code, 2 * code])
+    label = np.array([0, 1])
+    return RawImages(images, label, images[::-1], label[::-1])
+
+
+def test_permuted_pixels_all_change_places_in_the_same_way(load, raw):
+    order = load(coded(), permutation_seed=3).train.images[0, 0].flatten().long()
+    assert order.sort().values.tolist() == list(range(25)) != order.tolist()
+    plain, permuted = load(raw, validation=8), load(raw, validation=8, permutation_seed=3)
+    for ours, theirs in zip(permuted, plain, strict=True):
+        assert torch.equal(ours.images.flatten(2), theirs.images.flatten(2)[..., order])
+        assert torch.equal(ours.label, theirs.label)
+        assert (ours.mean, ours.sd) == (theirs.mean, theirs.sd)
+    other = load(coded(), permutation_seed=4).train.images[0, 0].flatten().long()
+    assert (other != order).sum() > 12
+
+
+def test_without_a_permutation_pixels_stay_and_padding_comes_before_it(load, raw):
+    default, none = load(raw), load(raw, permutation_seed=None)
+    for ours, theirs in ((default.train, none.train), (default.test, none.test)):
+        assert torch.equal(ours.images, theirs.images)
+    assert torch.equal(default.train.images, torch.from_numpy(raw.train_images))
+    padded = load(coded(), size=7, permutation_seed=3).train.images
+    again = load(coded(), size=7).train.images
+    assert torch.equal(padded.flatten(2).sort().values, again.flatten(2).sort().values)
+    assert not torch.equal(padded, again)

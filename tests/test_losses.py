@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import multivariate_normal
+from torch.func import vmap
 
 from lpc.losses import (
     absolute_norm,
+    batch_conditional_log_variance,
     conditional_log_variance,
     geometric_gamma,
     log_variance,
@@ -64,6 +66,58 @@ def test_log_variance_of_too_little_is_an_error():
         )
 
 
+def test_log_variances_of_a_batch_are_the_checked_ones():
+    generator = torch.Generator().manual_seed(0)
+    latent = torch.randn(30, 3, generator=generator, dtype=torch.float64) * torch.tensor([0.1, 1.0, 5.0])
+    label = torch.arange(30) % 4
+    torch.testing.assert_close(log_variance(latent, check=False), log_variance(latent), rtol=0, atol=0)
+    variances = np.stack([latent[label == y].numpy().var(axis=0, ddof=1) for y in range(4)])
+    per_class = 0.5 * np.log(2 * np.pi * np.e * variances).sum(axis=1)
+    expected = float(label.bincount().numpy() @ per_class / 30)
+    for found in (
+        conditional_log_variance(latent, label),
+        batch_conditional_log_variance(latent, label, classes=4),
+        batch_conditional_log_variance(latent, label, classes=9),  # classes the batch has no point of
+    ):
+        assert found.item() == pytest.approx(expected, rel=1e-12)
+    far = batch_conditional_log_variance((latent + 1e3).float(), label, classes=4).item()
+    assert far == pytest.approx(expected, abs=1e-2)  # no difference of large squares
+
+
+def test_a_class_of_one_point_has_no_share_in_a_batch():
+    latent = torch.randn(9, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    label = torch.tensor([0, 0, 0, 0, 1, 2, 2, 2, 2])
+    pairs = label != 1
+    expected = conditional_log_variance(latent[pairs], label[pairs])
+    alone = latent.clone().requires_grad_()
+    found = batch_conditional_log_variance(alone, label, classes=4)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    found.backward()
+    assert alone.grad is not None and bool(torch.isfinite(alone.grad).all())
+    assert bool((alone.grad[4] == 0).all()) and bool((alone.grad[:4] != 0).all())
+    with pytest.raises(ValueError, match="the variance of class 1 needs 2 or more points; got 1"):
+        conditional_log_variance(latent, label)
+    assert batch_conditional_log_variance(latent[:3], torch.tensor([0, 1, 2]), classes=3) == 0
+
+
+def test_log_variances_of_a_batch_are_mapped_over_runs():
+    generator = torch.Generator().manual_seed(2)
+    latent = torch.randn(3, 12, 2, generator=generator, dtype=torch.float64)
+    label = torch.stack([torch.arange(12) % size for size in (2, 3, 4)])
+    found = vmap(lambda z, y: batch_conditional_log_variance(z, y, classes=4))(latent, label)
+    expected = torch.stack([conditional_log_variance(z, y) for z, y in zip(latent, label, strict=True)])
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    found = vmap(lambda z: log_variance(z, check=False))(latent)
+    torch.testing.assert_close(found, torch.stack([log_variance(z) for z in latent]), rtol=1e-12, atol=0)
+
+
+def test_a_node_without_variance_is_minus_infinity_unless_it_is_looked_for():
+    latent = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    assert log_variance(latent, check=False) == -math.inf
+    with pytest.raises(ValueError, match=r"of the batch is not positive at nodes \[0\]"):
+        log_variance(latent)
+
+
 def test_gamma_is_the_papers_schedule():
     cifar = partial(geometric_gamma, initial=1e-2, factor=1.05, maximum=1e6)
     assert cifar(0) == pytest.approx(1e-2)
@@ -101,3 +155,8 @@ def test_zero_entropy_noise_has_zero_entropy():
     assert noise.var().item() == pytest.approx(1 / (2 * math.pi * math.e), rel=0.02)
     again = zero_entropy_noise((200_000,), torch.Generator().manual_seed(0))
     assert torch.equal(noise, again)
+
+
+def test_noise_without_a_generator_is_refused(unchecked):
+    with pytest.raises(ValueError, match=r"generator is 0; expected a torch\.Generator"):
+        unchecked(zero_entropy_noise)((3,), 0)

@@ -1,5 +1,6 @@
 """Backbones and heads."""
 
+import math
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 from lpc.backbones import build_backbone
 from lpc.classifiers import bottleneck_classifier, build_classifier
 from lpc.data import load_images
-from lpc.heads import BottleneckHead, Classifier
+from lpc.heads import BottleneckHead, CategoricalHead, Classifier
 from lpc.latents import collect
 from lpc.losses import squared_norm
 from lpc.specs import DataSpec, ModelSpec
@@ -193,3 +194,179 @@ def test_an_own_backbone_becomes_a_classifier_in_one_call():
     assert latents.latent.shape == (50, 3) and latents.predicted.shape == (50,)
     model.eval()
     torch.testing.assert_close(latents.logits, model(splits.train.normalised()).logits)
+
+
+def test_the_networks_of_kirsch_et_al_have_their_known_sizes():
+    """PyTorch's MNIST example (320 + 18,496 + 1,179,776 without its last layer) and 784-1024-1024."""
+    for name, width, features, parameters in (
+        ("dropout_cnn", 32, 128, 320 + 18_496 + 1_179_776),
+        ("relu_mlp", 1024, 1024, 785 * 1024 + 1025 * 1024),
+    ):
+        backbone = build_backbone(name, channels=1, size=28, width=width)
+        assert sum(p.numel() for p in backbone.parameters()) == parameters
+        assert backbone.feature_width == features
+        assert backbone.eval()(torch.randn(2, 1, 28, 28)).shape == (2, features)
+    with pytest.raises(ValueError, match="size is 5; expected images of 6 pixels or more"):
+        build_backbone("dropout_cnn", channels=1, size=5, width=2)
+    assert build_backbone("dropout_cnn", channels=1, size=6, width=2)(torch.randn(2, 1, 6, 6)).shape == (2, 8)
+
+
+@pytest.fixture
+def dropout_cnn() -> Any:
+    torch.manual_seed(0)
+    return build_backbone("dropout_cnn", channels=1, size=8, width=4)
+
+
+def as_pytorchs_example(backbone: Any) -> nn.Sequential:
+    """The layers of PyTorch's example in their order, with the weights of ours."""
+    first, _, second, *_ = backbone.convolutions
+    layers = [first, nn.ReLU(), second, nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.25), nn.Flatten()]
+    return nn.Sequential(*layers, backbone.hidden[0], nn.ReLU(), nn.Dropout(0.5))
+
+
+def test_the_dropout_cnn_is_pytorchs_example(dropout_cnn):
+    images, example = torch.randn(6, 1, 8, 8), as_pytorchs_example(dropout_cnn)
+    assert dropout_cnn.sites == ((0.25, 8 * 4), (0.5, 16))
+    torch.testing.assert_close(dropout_cnn.eval()(images), example.eval()(images))
+    found = []
+    for network in (dropout_cnn.train(), example.train()):
+        torch.manual_seed(3)
+        found.append(network(images))
+    torch.testing.assert_close(*found)
+    assert not torch.allclose(found[0], dropout_cnn.eval()(images))
+
+
+def test_masks_are_torchs_dropout_and_make_as_many_rows_as_samples(dropout_cnn):
+    images = torch.randn(6, 1, 8, 8)
+    masks, expected = [], []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        expected.append(dropout_cnn.train()(images))
+        torch.manual_seed(seed)
+        sizes = ((0.25, 32), (0.5, 16))
+        ones = [nn.functional.dropout(torch.ones(6, nodes), share) for share, nodes in sizes]
+        masks.append(torch.cat(ones, dim=1))
+    for network in (dropout_cnn.train(), dropout_cnn.eval()):
+        torch.testing.assert_close(network(images, mask=masks[0]), expected[0])
+        several = network(images, mask=torch.cat(masks))
+        torch.testing.assert_close(several, torch.cat(expected))
+    ones = torch.ones(6, 48)
+    torch.testing.assert_close(dropout_cnn.train()(images, mask=ones), dropout_cnn.eval()(images))
+
+
+@pytest.mark.parametrize("decoder", ["linear", "network", "optimal"])
+def test_a_categorical_head_mixes_the_class_probabilities_of_its_categories(decoder):
+    torch.manual_seed(0)
+    head = CategoricalHead(6, 3, categories=5, decoder=decoder, decoder_width=7).double()
+    if decoder == "optimal":
+        assert torch.equal(head.table, torch.full((5, 3), 1 / 3))
+        head.table.copy_(torch.rand(5, 3).softmax(dim=1))
+        assert head.decoder is None
+    features = 3 * torch.randn(8, 6, dtype=torch.float64)
+    output = head(features)
+    one = torch.ones(8, dtype=torch.float64)
+    torch.testing.assert_close(output.latent.sum(dim=1), one)
+    torch.testing.assert_close(output.logits.exp().sum(dim=1), one)
+    torch.testing.assert_close(output.decoder.exp().sum(dim=1), one[:5])
+    weight, bias = head.penultimate.weight, head.penultimate.bias
+    for n in range(8):
+        scores = (weight @ features[n] + bias).exp()
+        torch.testing.assert_close(output.latent[n], scores / scores.sum())
+        mixed = sum(output.latent[n, z] * output.decoder[z].exp() for z in range(5))
+        torch.testing.assert_close(output.logits[n].exp(), mixed)
+    if decoder == "linear":
+        table = (head.decoder.weight.T + head.decoder.bias).log_softmax(dim=1)  # type: ignore[union-attr]
+        torch.testing.assert_close(output.decoder, table)
+    if decoder == "optimal":
+        torch.testing.assert_close(output.decoder.exp(), head.table)
+    trained = {name for name, _ in head.named_parameters()}
+    assert {name.split(".")[0] for name in trained} == (
+        {"penultimate"} if decoder == "optimal" else {"penultimate", "decoder"}
+    )
+
+
+def test_a_decoder_network_is_two_hidden_layers_from_a_categorys_indicator():
+    head = CategoricalHead(6, 3, categories=5, decoder="network", decoder_width=7)
+    layers: Any = head.decoder
+    assert [tuple(p.shape) for p in layers.parameters()] == [(7, 5), (7,), (7, 7), (7,), (3, 7), (3,)]
+    for z in range(5):
+        hidden = torch.relu(layers[0].weight[:, z] + layers[0].bias)
+        hidden = torch.relu(layers[2].weight @ hidden + layers[2].bias)
+        expected = (layers[4].weight @ hidden + layers[4].bias).log_softmax(dim=0)
+        torch.testing.assert_close(head.log_decoder()[z], expected)
+
+
+def test_probabilities_below_the_smallest_float_have_finite_logits():
+    """A class that no category of a point can be: not a run that has failed."""
+    smallest = math.log(torch.finfo(torch.float32).tiny)
+    optimal = CategoricalHead(4, 2, categories=4, decoder="optimal")
+    optimal.table.copy_(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]))
+    linear = CategoricalHead(4, 2, categories=4, decoder="linear")
+    with torch.no_grad():
+        for head in (optimal, linear):
+            head.penultimate.weight.copy_(500 * torch.eye(4))
+        linear.decoder.weight.copy_(torch.tensor([[0.0] * 4, [-500.0] * 4]))  # type: ignore[union-attr]
+    for head in (optimal, linear):
+        logits = head(torch.eye(4)).logits[0]
+        assert logits[0].item() == pytest.approx(0, abs=0.7)
+        assert logits[1].item() == pytest.approx(smallest, abs=1e-2)
+
+
+def test_a_categorical_head_stays_in_float32_under_autocast():
+    head, features = CategoricalHead(6, 3, categories=4), torch.randn(5, 6)
+    exact = head(features)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output, low = head(features), head(features.bfloat16())
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(output, exact, strict=True))
+    assert {part.dtype for part in low} == {torch.float32}
+
+
+def test_categorical_heads_that_cannot_be_are_errors(unchecked):
+    with pytest.raises(ValueError, match="categories is 2; expected at least the number of classes, 3"):
+        CategoricalHead(6, 3, categories=2)
+    with pytest.raises(ValueError, match=r"unknown decoder 'optimum'.*optimal"):
+        unchecked(CategoricalHead.__init__)(
+            CategoricalHead(6, 3, categories=3), 6, 3, categories=3, decoder="optimum"
+        )
+
+
+def test_noise_is_in_the_latent_in_training_only():
+    torch.manual_seed(0)
+    head = BottleneckHead(6, 3, latent_width=50, latent_noise="zero_entropy")
+    features = torch.randn(400, 6)
+    exact = head.eval()(features)
+    assert torch.equal(exact.latent, head(features).latent)
+    output = head.train()(features)
+    noise = output.latent - exact.latent
+    assert noise.var().item() == pytest.approx(1 / (2 * math.pi * math.e), rel=0.03)
+    torch.testing.assert_close(output.logits, head.classifier(output.latent))
+    given = torch.randn(800, 50)
+    for mode in (head.train(), head.eval()):
+        found = mode(features, noise=given).latent
+        torch.testing.assert_close(found, torch.cat([exact.latent, exact.latent]) + given)
+    plain = BottleneckHead(6, 3, latent_width=50).train()
+    assert torch.equal(plain(features).latent, plain.eval()(features).latent)
+
+
+def test_a_rescaled_latent_is_shifted_then_scaled_then_noisy():
+    torch.manual_seed(0)
+    head = BottleneckHead(6, 3, latent_width=4, rescaled=True)
+    features, noise = torch.randn(5, 6), torch.randn(5, 4)
+    before = head(features).latent
+    assert not {"shift", "scale"} & {name for name, _ in head.named_parameters()}
+    shift, scale = torch.tensor([1.0, 0.0, -2.0, 3.0]), torch.tensor([2.0, 0.5, 1.0, 1e-3])
+    head.load_state_dict({**head.state_dict(), "shift": shift, "scale": scale})
+    torch.testing.assert_close(head(features).latent, (before - shift) * scale)
+    output = head(features, noise=noise)
+    torch.testing.assert_close(output.latent, (before - shift) * scale + noise)
+    torch.testing.assert_close(output.logits, head.classifier(output.latent))
+    assert "shift" not in BottleneckHead(6, 3, latent_width=4).state_dict()
+
+
+def test_samples_of_heads_dropout_repeat_the_batch():
+    head = BottleneckHead(6, 3, latent_width=4, dropout=0.5)
+    features, keep = torch.randn(5, 6), 2.0 * (torch.rand(15, 4) < 0.5)
+    output = head(features, keep=keep)
+    latent = head.eval()(features).latent
+    torch.testing.assert_close(output.latent, torch.cat([latent] * 3))
+    torch.testing.assert_close(output.logits, head.classifier(torch.cat([latent] * 3) * keep))
