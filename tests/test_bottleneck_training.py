@@ -256,9 +256,13 @@ def test_minimising_decoder_uncertainty_lowers_that_of_the_whole_set(images):
 @pytest.mark.parametrize("kind", ["dropout", "continuous"])
 def test_rescaling_moves_the_latents_and_leaves_what_is_predicted(images, kind, members):
     alike = [make(kind, seed=seed, model=RESCALED, latent_sd=10.0) for seed in range(members)]
-    training, _ = trained(alike, images)
+    training = trainer(alike, images)
     for sd in (5.0, 1e-3, 1e-15, 1e-30):
+        for _ in range(3):
+            training._train()  # an epoch that leaves the latents where they come to lie
         before = training.outputs(images)
+        moved = before.latent.double().mean(dim=1).abs().amax(dim=1) / before.latent.double().std()
+        assert bool((moved > 0.05).all())
         weights = [copy.deepcopy(training.member_state(m)) for m in range(members)]
         training._rescale_latents(sd)
         after = training.outputs(images)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
+from lpc.classifiers import build_classifier
 from lpc.data import load_images
 from lpc.evaluation.information import knn_entropy
 from lpc.evaluation.quantities import Quantities
@@ -183,6 +184,26 @@ def test_a_latent_without_noise_has_no_mutual_information_with_the_image(tmp_pat
     variances = latents.latent.double().var(dim=0)
     bound = float(0.5 * (2 * math.pi * math.e * variances).log().sum())
     assert result["entropy_bound"] == pytest.approx(bound, abs=1e-4)
+
+
+def test_a_latent_of_noise_alone_has_the_noises_entropy_and_no_information(splits):
+    models = [
+        build_classifier(model, channels=1, size=8, classes=10, seed=0).eval()
+        for model in (NOISY, CONTINUOUS)
+    ]
+    for model in models:
+        assert isinstance(model.head, BottleneckHead) and model.head.penultimate is not None
+        torch.nn.init.zeros_(model.head.penultimate.weight)
+    noisy, silent = (information_metrics(model, splits) for model in models)
+    for name in ("entropy_bound", "conditional_entropy_bound", "knn_entropy", "conditional_knn_entropy"):
+        assert noisy.values[name] == pytest.approx(0, abs=0.6), name
+    for name in ("encoding_entropy", "reverse_decoder_uncertainty"):
+        assert abs(noisy.values[name]) <= 5 * noisy.values[f"{name}_error"] + 1e-9 < 1
+    assert noisy.values["decoder_uncertainty"] == pytest.approx(math.log(10), abs=1e-6)
+    assert noisy.values["preserved_relevant_information"] == pytest.approx(0, abs=1e-6)
+    traces = {"trace_within", "trace_between", "trace_ratio"}
+    assert set(noisy.missing) == traces, "of the latent before the noise"
+    assert set(silent.missing) == traces | OF_DENSITY, "repeated points have no density"
 
 
 def test_measuring_again_repeats_every_number(tmp_path, splits):
