@@ -8,12 +8,15 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from experiments.profiles import GROUPS, PROFILES, resolve
 from lpc.specs import VARIANTS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 profile_option = click.option(
     "--profile", "-P", default="laptop", show_default=True, help=f"How much is run: {', '.join(PROFILES)}."
@@ -27,7 +30,18 @@ profiles_option = click.option(
 )
 dataset_option = click.option("--dataset", help="The profile of this data set alone, as CIFAR10.")
 seeds_option = click.option("--seeds", type=int, help="Number of seeds; default: the profile's own.")
-only_option = click.option("--only", help=f"Architectures, with commas, of: {', '.join(VARIANTS)}.")
+study_option = click.option(
+    "--study",
+    "kind",
+    type=click.Choice(["ablation", "bottlenecks"]),
+    default="ablation",
+    show_default=True,
+    help="Runs of the LPC paper's tables, or of Kirsch et al.'s figures.",
+)
+only_option = click.option(
+    "--only",
+    help=f"Architectures, with commas, of: {', '.join(VARIANTS)}; of bottlenecks, what names begin with.",
+)
 store_option = click.option("--store", default="runs", show_default=True, help="Folder of the run store.")
 
 
@@ -49,7 +63,8 @@ def cli(debug: bool) -> None:
 @cli.command()
 @profiles_option
 @dataset_option
-def fetch(profile: str, dataset: str | None) -> None:
+@study_option
+def fetch(profile: str, dataset: str | None, kind: str) -> None:
     """Download the data sets of a profile that are not there yet, and check them all.
 
     They lie in the folder data, or in the one that the environment variable LPC_DATA names. Training
@@ -60,9 +75,15 @@ def fetch(profile: str, dataset: str | None) -> None:
       python -m experiments fetch --profile paper
       python -m experiments fetch --profile fashion
     """
+    from experiments import bottlenecks
     from lpc.datasets import load_raw
 
-    for name in dict.fromkeys(chosen.data.name for chosen in resolve(profile, dataset)):
+    if kind == "bottlenecks":
+        _without_dataset(dataset)
+        wanted = [spec.data.name for spec in bottlenecks.declared(profile)]
+    else:
+        wanted = [chosen.data.name for chosen in resolve(profile, dataset)]
+    for name in dict.fromkeys(wanted):
         raw = load_raw(name)
         digest = hashlib.sha256()
         for part in (raw.train_images, raw.train_label, raw.test_images, raw.test_label):
@@ -78,10 +99,17 @@ def fetch(profile: str, dataset: str | None) -> None:
 @dataset_option
 @seeds_option
 @only_option
+@study_option
 @store_option
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; default: one a core, one on a GPU.")
 def train(
-    profile: str, dataset: str | None, seeds: int | None, only: str | None, store: str, workers: int | None
+    profile: str,
+    dataset: str | None,
+    seeds: int | None,
+    only: str | None,
+    kind: str,
+    store: str,
+    workers: int | None,
 ) -> None:
     """Train and measure the runs of a profile that are missing.
 
@@ -93,20 +121,36 @@ def train(
       python -m experiments train --profile laptop
       python -m experiments train --profile laptop --only IB,LinPen --seeds 1
       python -m experiments train --profile paper --dataset CIFAR10 --only IB
+      python -m experiments train --study bottlenecks --profile fashion --only permuted,norm
     """
+    from experiments import bottlenecks
     from experiments.ablation import study
 
+    if kind == "bottlenecks":
+        _without_dataset(dataset)
+        done = bottlenecks.study(profile, seeds=seeds, only=_names(only), store=store, workers=workers)
+        _tell(profile, done.frame)
+        return
     for chosen in resolve(profile, dataset):
         found = study(chosen.name, seeds=seeds, only=_names(only), store=store, workers=workers)
-        runs = found.runs
-        failed = runs[runs["status"] == "failed"]
-        measured = f"{len(found.selected)} selected and measured"
-        click.echo(f"{chosen.name}: {len(runs)} runs, {measured}, {len(failed)} failed")
-        for _, row in failed.iterrows():
-            click.echo(
-                f"  failed: {row['architecture']}, seed {row['seed']}, "
-                f"learning rate {row['train.learning_rate']}: {row['reason']}"
-            )
+        _tell(chosen.name, found.runs, f", {len(found.selected)} selected and measured")
+
+
+def _tell(profile: str, runs: pd.DataFrame, more: str = "") -> None:
+    failed = runs[runs["status"] == "failed"]
+    click.echo(f"{profile}: {len(runs)} runs{more}, {len(failed)} failed")
+    for _, row in failed.iterrows():
+        click.echo(
+            f"  failed: {row['architecture']}, seed {row['seed']}, "
+            f"learning rate {row['train.learning_rate']}: {row['reason']}"
+        )
+
+
+def _without_dataset(dataset: str | None) -> None:
+    if dataset is not None:
+        raise ValueError(
+            f"--dataset is {dataset!r}; the bottleneck runs of a profile have no data set to choose"
+        )
 
 
 @cli.command()
@@ -114,8 +158,11 @@ def train(
 @dataset_option
 @seeds_option
 @only_option
+@study_option
 @store_option
-def status(profile: str, dataset: str | None, seeds: int | None, only: str | None, store: str) -> None:
+def status(
+    profile: str, dataset: str | None, seeds: int | None, only: str | None, kind: str, store: str
+) -> None:
     """Show which runs of a profile exist, are under way, failed or are missing, and the hours they take.
 
     \b
@@ -123,9 +170,21 @@ def status(profile: str, dataset: str | None, seeds: int | None, only: str | Non
       python -m experiments status --profile laptop
       python -m experiments status --profile paper --dataset SVHN
     """
+    from experiments import bottlenecks
     from experiments.ablation import existing, progress_of
     from experiments.epoch_times import hours_left
 
+    if kind == "bottlenecks":
+        _without_dataset(dataset)
+        runs = bottlenecks.existing(profile, seeds=seeds, only=_names(only), store=store)
+        table = bottlenecks.progress_of(runs)
+        total = table.sum()
+        click.echo(f"{profile}: {runs.scale.summary}\n\n{table.to_string()}\n")
+        click.echo(
+            f"{total['finished']} of {total['declared']} runs finished, {total['failed']} failed, "
+            f"{total['training']} under way, {total['missing']} missing"
+        )
+        return
     for number, chosen in enumerate(resolve(profile, dataset)):
         table = progress_of(chosen.name, seeds=seeds, only=_names(only), store=store)
         found = existing(chosen.name, seeds=seeds, only=_names(only), store=store)
@@ -170,8 +229,11 @@ def time(profile: str, dataset: str | None, only: str | None) -> None:
 @dataset_option
 @seeds_option
 @only_option
+@study_option
 @store_option
-def record(profile: str, dataset: str | None, seeds: int | None, only: str | None, store: str) -> None:
+def record(
+    profile: str, dataset: str | None, seeds: int | None, only: str | None, kind: str, store: str
+) -> None:
     """Write what is finished of a profile into experiments/results, where the book reads it.
 
     \b
@@ -179,7 +241,12 @@ def record(profile: str, dataset: str | None, seeds: int | None, only: str | Non
       python -m experiments record --profile fashion
     """
     from experiments.recorded import record as write
+    from experiments.recorded import record_bottlenecks
 
+    if kind == "bottlenecks":
+        _without_dataset(dataset)
+        click.echo(_relative(record_bottlenecks(profile, store=store, seeds=seeds, only=_names(only))))
+        return
     for chosen in resolve(profile, dataset):
         click.echo(_relative(write(chosen.name, store=store, seeds=seeds, only=_names(only))))
 
@@ -225,11 +292,14 @@ def book(profile: str, seeds: int | None, store: str, force: bool) -> None:
       python -m experiments book
       python -m experiments book --profile smoke
     """
-    from experiments import ablation, claims
+    from experiments import ablation, bottlenecks, claims
     from experiments.book import build
+    from experiments.bottleneck_scales import SCALES
     from experiments.chapters import execute
 
     found = ablation.study(profile, seeds=seeds, store=store)
+    if profile in SCALES:
+        bottlenecks.study(profile, seeds=seeds, store=store)
     inserted = claims.substitutions(found)
     execute(values={"profile": profile, "seeds": seeds, "store": store}, force=force)
     click.echo("building the pages", err=True)
@@ -241,8 +311,11 @@ def book(profile: str, seeds: int | None, store: str, force: bool) -> None:
 @dataset_option
 @seeds_option
 @only_option
+@study_option
 @store_option
-@click.option("--format", "kind", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True)
+@click.option(
+    "--format", "file_format", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True
+)
 @click.option("--output", type=click.Path(dir_okay=False), required=True, help="File to write.")
 @click.option("--epochs", is_flag=True, help="A row a selected run and epoch instead of a row a run.")
 def export(
@@ -250,8 +323,9 @@ def export(
     dataset: str | None,
     seeds: int | None,
     only: str | None,
-    store: str,
     kind: str,
+    store: str,
+    file_format: str,
     output: str,
     epochs: bool,
 ) -> None:
@@ -266,18 +340,24 @@ def export(
     """
     import pandas as pd
 
+    from experiments import bottlenecks
     from experiments.ablation import existing
 
-    found = [
-        existing(chosen.name, seeds=seeds, only=_names(only), store=store)
-        for chosen in resolve(profile, dataset)
-    ]
-    tables = [one.history if epochs else one.runs for one in found]
+    if kind == "bottlenecks":
+        _without_dataset(dataset)
+        runs = bottlenecks.existing(profile, seeds=seeds, only=_names(only), store=store)
+        tables = [runs.history if epochs else runs.frame]
+    else:
+        found = [
+            existing(chosen.name, seeds=seeds, only=_names(only), store=store)
+            for chosen in resolve(profile, dataset)
+        ]
+        tables = [one.history if epochs else one.runs for one in found]
     if all(table.empty for table in tables):
         raise ValueError(f"no run of profile {profile} in {store}: train it first")
     table = pd.concat([table for table in tables if len(table)])
     table = table.drop(columns="missing", errors="ignore")
-    if kind == "csv":
+    if file_format == "csv":
         table.to_csv(output, index=False)
     else:
         table.to_parquet(output, index=False)

@@ -235,6 +235,18 @@ def existing(
     return Bottlenecks(scale(name), declared(name, seeds=seeds, only=only), RunStore(store))
 
 
+def progress_of(found: Bottlenecks) -> pd.DataFrame:
+    """Return, a setting a row, how many trials are declared, finished, failed, under way, missing."""
+    status = found.frame.set_index("key")["status"]
+    rows = [(spec.architecture, status.get(run_key(spec), "missing")) for spec in found.specs]
+    table = pd.DataFrame(rows, columns=["architecture", "status"])
+    counts = pd.crosstab(table["architecture"], table["status"])
+    order = list(dict.fromkeys(table["architecture"]))
+    counts = counts.reindex(index=order, columns=["finished", "failed", "training", "missing"], fill_value=0)
+    counts.insert(0, "declared", counts.sum(axis=1))
+    return counts.rename_axis(columns=None)
+
+
 def study(
     name: str,
     *,

@@ -13,12 +13,12 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jupytext
 import nbformat
@@ -28,14 +28,17 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
-from experiments.ablation import declared, study
+from experiments import ablation, bottlenecks
+from experiments.bottleneck_scales import SCALES
 from lpc.machine import default_workers, provenance
-from lpc.specs import run_key, unknown_name
+from lpc.specs import RunSpec, run_key, unknown_name
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "book"
 TOC = ROOT / "_toc.yml"
 NOTEBOOKS = ROOT / "build" / "notebooks"
+STUDIES = ("ablation", "bottlenecks")
+"""Families of runs that chapters read: the LPC paper's, and Kirsch et al.'s."""
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "matplotlib", "pandas")
 
 
@@ -78,18 +81,39 @@ def convert(name: str, target: Path, sources: Path = SOURCES) -> dict[str, Any]:
     return {key: value["default"] for key, value in papermill.inspect_notebook(str(target)).items()}
 
 
-def is_alone(name: str, sources: Path = SOURCES) -> bool:
-    """Whether a chapter measures time, and so runs by itself: ``lpc: {alone: true}`` in its header.
+class Settings(NamedTuple):
+    """What a chapter's header says under ``lpc``.
+
+    Attributes
+    ----------
+    alone
+        Whether the chapter measures time, and so runs by itself.
+    needs
+        Which runs it reads, of :data:`STUDIES`.
+    """
+
+    alone: bool = False
+    needs: tuple[str, ...] = ("ablation",)
+
+
+def settings_of(name: str, sources: Path = SOURCES) -> Settings:
+    """Return what a chapter's header says under ``lpc``.
 
     Raises
     ------
     ValueError
-        Anything else under ``lpc`` there.
+        Anything there but ``alone: true`` or ``false`` and ``needs:`` with a list of studies.
     """
-    settings = jupytext.read(sources / f"{name}.md").metadata.get("lpc", {"alone": False})
-    if settings not in ({"alone": True}, {"alone": False}):
-        raise ValueError(f"chapter {name} has lpc: {settings} in its header; expected alone: true or false")
-    return settings["alone"]
+    given = jupytext.read(sources / f"{name}.md").metadata.get("lpc", {})
+    settings = given if isinstance(given, dict) else {"unknown": given}
+    needs, alone = settings.get("needs", ["ablation"]), settings.get("alone", False)
+    known = set(settings) <= set(Settings._fields) and isinstance(needs, list) and set(needs) <= set(STUDIES)
+    if not known or alone not in (True, False):
+        raise ValueError(
+            f"chapter {name} has lpc: {given} in its header; expected alone: true or false, needs: a "
+            f"list of {', '.join(STUDIES)}"
+        )
+    return Settings(alone, tuple(needs))
 
 
 def assign(
@@ -135,8 +159,8 @@ def fingerprint(name: str, values: Mapping[str, Any], sources: Path = SOURCES) -
     for package in PACKAGES:
         digest.update(f"{package} {metadata.version(package)}".encode())
     digest.update(sys.version.encode())
-    for profile, seeds, store in _studies([values]):
-        for spec in declared(profile, seeds=seeds):
+    for kind, profile, seeds, store in _studies({name: values}, sources):
+        for spec in _declared(kind, profile, seeds):
             folder = ROOT / store / "runs" / run_key(spec)
             for path in sorted(folder.glob("*.json")):
                 state = path.stat()
@@ -264,11 +288,24 @@ def _run(source: Path, target: Path, values: Mapping[str, Any], progress: bool) 
                 raise DeadKernelError(f"{error} (three times)") from None
 
 
-def _studies(assigned: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, int | None, str]]:
-    """Yield the runs that chapters will ask for: profile, number of seeds, store."""
-    for values in assigned:
-        if {"profile", "seeds", "store"} <= set(values):
-            yield str(values["profile"]), values["seeds"], str(values["store"])
+def _studies(
+    assigned: Mapping[str, Mapping[str, Any]], sources: Path
+) -> list[tuple[str, str, int | None, str]]:
+    """Return the runs that chapters will ask for, each once: study, profile, number of seeds, store.
+
+    A profile without bottleneck runs has none to train; a chapter about them says so when it asks for them.
+    """
+    found = [
+        (kind, str(values["profile"]), values["seeds"], str(values["store"]))
+        for name, values in assigned.items()
+        if {"profile", "seeds", "store"} <= set(values)
+        for kind in settings_of(name, sources).needs
+    ]
+    return [one for one in dict.fromkeys(found) if one[0] == "ablation" or one[1] in SCALES]
+
+
+def _declared(kind: str, profile: str, seeds: int | None) -> list[RunSpec]:
+    return (ablation if kind == "ablation" else bottlenecks).declared(profile, seeds=seeds)
 
 
 def execute(
@@ -283,7 +320,7 @@ def execute(
 ) -> list[Path]:
     """Execute chapters whose output is not current, several at once, and return their notebooks.
 
-    Chapters that measure time (:func:`is_alone`) come after all others, one by one.
+    Chapters that measure time (:func:`settings_of`) come after all others, one by one.
 
     Parameters
     ----------
@@ -311,10 +348,11 @@ def execute(
     chosen = list(names or known)
     assigned = assign(chosen, values, sources, named=bool(names))
     todo = [name for name in chosen if force or not is_current(name, assigned[name], sources, notebooks)]
-    alone = [name for name in todo if is_alone(name, sources)]
+    alone = [name for name in todo if settings_of(name, sources).alone]
     together = [name for name in todo if name not in alone]
-    for profile, seeds, store in dict.fromkeys(_studies(assigned[name] for name in todo)):
-        study(profile, seeds=seeds, store=ROOT / store)  # once, before several kernels ask for the same runs
+    for kind, profile, seeds, store in _studies({name: assigned[name] for name in todo}, sources):
+        train = ablation.study if kind == "ablation" else bottlenecks.study
+        train(profile, seeds=seeds, store=ROOT / store)  # once, before several kernels ask for the same runs
     workers = min(workers or default_workers(), len(together))
     threads = max(1, default_workers() // max(1, workers))
     failures = []

@@ -15,7 +15,7 @@ from experiments import bottlenecks, paper
 from experiments.ablation import Study
 from experiments.bottleneck_scales import SCALES
 from experiments.profiles import PROFILES
-from experiments.recorded import Recorded, all_recorded
+from experiments.recorded import Recorded, all_recorded, all_recorded_bottlenecks
 from experiments.tables import mean_sd, number
 from experiments.uncertainty import welch
 from lpc.specs import VARIANTS, unknown_name
@@ -207,10 +207,8 @@ def ledger(study: Study, path: Path = LEDGER, *, others: Sequence[Recorded] | No
     beside = all_recorded(beside=study.profile.name) if others is None else others
     selected = {one.profile.name: one.selected for one in (*beside, study)}
     selected[NO_RUN] = pd.DataFrame()
-    trained = bottlenecks.existing(study.profile.name, store=study.store.root)
-    ended = trained.frame[trained.frame["status"] != "training"]
-    if len(ended):
-        selected[study.profile.name] = pd.concat([study.selected, ended])
+    for name, rows in _bottleneck_runs(study).items():
+        selected[name] = pd.concat([selected[name], rows]) if name in selected else rows
     rows = []
     for claim in read(path):
         runs = selected.get(claim.profile)
@@ -234,6 +232,16 @@ def ledger(study: Study, path: Path = LEDGER, *, others: Sequence[Recorded] | No
             }
         )
     return pd.DataFrame(rows)
+
+
+def _bottleneck_runs(study: Study) -> dict[str, pd.DataFrame]:
+    """Return the ended runs of Kirsch et al.'s figures: the study's profile's own, and recorded ones."""
+    here = study.profile.name
+    runs = {one.scale.name: one.frame for one in all_recorded_bottlenecks(beside=here)}
+    if here in SCALES:
+        rows = bottlenecks.existing(here, store=study.store.root).frame
+        runs[here] = rows[rows["status"] != "training"]
+    return {name: rows for name, rows in runs.items() if len(rows)}
 
 
 def _word(claim: Claim, values: list[float], runs: pd.DataFrame | None) -> str:

@@ -5,6 +5,7 @@ Layout::
     results/<profile>/runs.csv         one row a run that finished or failed; which were selected
     results/<profile>/history.csv      one row a selected run and epoch at which metrics were recorded
     results/<profile>/provenance.json  commits, devices, versions, data and hours of these runs
+    results/<profile>/bottlenecks/     the same of the runs of Kirsch et al.'s figures
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.ablation import Study, declared, existing, retrained
+from experiments import bottlenecks
+from experiments.ablation import declared, existing, retrained
+from experiments.bottleneck_scales import SCALES, Scale
 from experiments.profiles import PROFILES, Profile, profile
 from lpc.specs import run_key
+from lpc.store import RunStore
 
 RESULTS = Path(__file__).parent / "results"
 """Where results are recorded; one folder a profile."""
@@ -63,6 +67,28 @@ class Recorded:
     provenance: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class RecordedBottlenecks:
+    """Recorded runs of Kirsch et al.'s figures, with what figures and claims read of a study.
+
+    Attributes
+    ----------
+    scale
+        What was declared.
+    frame
+        One row a run that finished or failed, in declared order, as ``Bottlenecks.frame``.
+    history
+        One row a run and recorded epoch.
+    provenance
+        Commits, devices, versions, data and hours of these runs.
+    """
+
+    scale: Scale
+    frame: pd.DataFrame
+    history: pd.DataFrame
+    provenance: dict[str, Any]
+
+
 def record(
     name: str, *, store: str | Path = "runs", seeds: int | None = None, only: Iterable[str] | None = None
 ) -> Path:
@@ -96,23 +122,48 @@ def record(
     rows = rows.assign(selected=rows["key"].isin(found.selected["key"]))
     history = found.history
     history = history[history["trace_ratio"].notna()].sort_values(["key", "epoch"])
-    provenance = _provenance(found, rows)
+    return _write(RESULTS / name, rows, history, _provenance(name, found.store, rows))
+
+
+def record_bottlenecks(
+    name: str, *, store: str | Path = "runs", seeds: int | None = None, only: Iterable[str] | None = None
+) -> Path:
+    """Write the finished and failed runs of Kirsch et al.'s figures, as :func:`record` does the ablation's.
+
+    Parameters
+    ----------
+    name
+        Of the profile.
+    store, seeds, only
+        As in ``experiments.bottlenecks.declared``.
+    """
+    found = bottlenecks.existing(name, seeds=seeds, only=None if only is None else tuple(only), store=store)
+    rows = found.frame[found.frame["status"].isin(["finished", "failed"])]
+    if rows.empty:
+        raise ValueError(
+            f"no bottleneck run of profile {name} has finished in {store}: train it before it is recorded"
+        )
+    history = found.history[found.history["key"].isin(rows["key"])]
+    provenance = _provenance(name, found.store, rows)
+    return _write(RESULTS / name / "bottlenecks", rows, history, provenance)
+
+
+def _write(target: Path, rows: pd.DataFrame, history: pd.DataFrame, provenance: dict[str, Any]) -> Path:
     RESULTS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=RESULTS, prefix=".recording-") as folder:
         made = Path(folder)
         for table, file in ((rows, "runs.csv"), (history, "history.csv")):
             table.drop(columns="missing", errors="ignore").to_csv(made / file, index=False)
         (made / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
-        target = RESULTS / name
-        target.mkdir(exist_ok=True)
+        target.mkdir(parents=True, exist_ok=True)
         for path in sorted(made.iterdir()):
             path.replace(target / path.name)
     return target
 
 
-def _provenance(found: Study, rows: pd.DataFrame) -> dict[str, Any]:
+def _provenance(name: str, store: RunStore, rows: pd.DataFrame) -> dict[str, Any]:
     """Return what the runs came from: every distinct value with the number of runs that have it."""
-    paths = [found.store.directory(str(key)) / "provenance.json" for key in rows["key"]]
+    paths = [store.directory(str(key)) / "provenance.json" for key in rows["key"]]
     runs = [json.loads(path.read_text()) for path in paths]
     counted: dict[str, list[dict[str, Any]]] = {}
     for title, names in _DISTINCT.items():
@@ -120,7 +171,7 @@ def _provenance(found: Study, rows: pd.DataFrame) -> dict[str, Any]:
         counted[title] = [{**json.loads(one), "runs": values.count(one)} for one in sorted(set(values))]
     last = max(path.stat().st_mtime for path in paths)
     return {
-        "profile": found.profile.name,
+        "profile": name,
         "trained_until": datetime.fromtimestamp(last, timezone.utc).date().isoformat(),
         "runs": len(runs),
         "run_seconds": round(sum(run["cohort_seconds"] / run["cohort_runs"] for run in runs), 1),
@@ -143,13 +194,7 @@ def recorded(name: str) -> Recorded | None:
     runs = declared(name)
     again = map(retrained, runs) if chosen.retrain else ()
     keys = set(map(run_key, runs))
-    strange = sorted(set(rows["key"]) - keys - set(map(run_key, again)))
-    if strange:
-        raise ValueError(
-            f"{len(strange)} of {len(rows)} recorded runs of profile {name} are not among those that it "
-            f"declares today (the first: {strange[0][:12]}; they are of another protocol or spec): train "
-            f"the profile and record it again, or remove {folder}"
-        )
+    _check_declared(rows, keys | set(map(run_key, again)), name, folder)
     selected = rows[rows.pop("selected")].reset_index(drop=True)
     if set(history["key"]) - set(selected["key"]):
         raise ValueError(
@@ -162,6 +207,34 @@ def recorded(name: str) -> Recorded | None:
         history=history,
         provenance=json.loads((folder / "provenance.json").read_text()),
     )
+
+
+def recorded_bottlenecks(name: str) -> RecordedBottlenecks | None:
+    """Return what is recorded of a profile's runs of Kirsch et al.'s figures, or None where nothing is.
+
+    Raises
+    ------
+    ValueError
+        An unknown profile, or recorded runs that the profile does not declare today.
+    """
+    folder = RESULTS / name / "bottlenecks"
+    runs = bottlenecks.declared(name)
+    if not (folder / "runs.csv").exists():
+        return None
+    rows, history = _read(folder / "runs.csv"), _read(folder / "history.csv")
+    _check_declared(rows, set(map(run_key, runs)), name, folder)
+    provenance = json.loads((folder / "provenance.json").read_text())
+    return RecordedBottlenecks(bottlenecks.scale(name), rows, history, provenance)
+
+
+def _check_declared(rows: pd.DataFrame, keys: set[str], name: str, folder: Path) -> None:
+    strange = sorted(set(rows["key"]) - keys)
+    if strange:
+        raise ValueError(
+            f"{len(strange)} of {len(rows)} recorded runs of profile {name} are not among those that it "
+            f"declares today (the first: {strange[0][:12]}; they are of another protocol or spec): train "
+            f"the profile and record it again, or remove {folder}"
+        )
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -192,6 +265,18 @@ def all_recorded(*, beside: str | None = None) -> list[Recorded]:
         A profile to leave out: the one whose runs are at hand.
     """
     found = [recorded(name) for name in PROFILES if name != beside]
+    return [one for one in found if one is not None]
+
+
+def all_recorded_bottlenecks(*, beside: str | None = None) -> list[RecordedBottlenecks]:
+    """Return all that is recorded of Kirsch et al.'s figures, in the order of the profiles.
+
+    Parameters
+    ----------
+    beside
+        A profile to leave out: the one whose runs are at hand.
+    """
+    found = [recorded_bottlenecks(name) for name in SCALES if name != beside]
     return [one for one in found if one is not None]
 
 

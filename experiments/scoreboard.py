@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from experiments.bottleneck_scales import SCALES
 from experiments.claims import NO_RUN, NOT_ATTEMPTED, NOT_MEASURED, OURS, WORDS
 from experiments.profiles import PROFILES
 from experiments.tables import MISSING
@@ -17,7 +18,7 @@ def tally(table: pd.DataFrame) -> pd.DataFrame:
     """Return, a profile a row, how many of its claims hold (✓), hold in part (◐) and do not (✗)."""
     rows = {}
     named = dict(list(table.groupby("profile")))
-    for name in (one for one in (*PROFILES, NO_RUN) if one in named):
+    for name in (one for one in dict.fromkeys((*PROFILES, *SCALES, NO_RUN)) if one in named):
         own = named[name]
         places = own["verdict"].map(_PLACES)
         counts = [f"{int((places == place).sum()) or MISSING}" for place in _MARKS]
