@@ -282,13 +282,17 @@ def all_recorded_bottlenecks(*, beside: str | None = None) -> list[RecordedBottl
 
 def summary() -> pd.DataFrame:
     """Return, a recorded profile a row, how much of it was run, where, when and by which code."""
+    parts = [(one.profile.name, one.profile.summary, one, declared) for one in all_recorded()]
+    for one in all_recorded_bottlenecks():
+        what = f"Kirsch et al.'s figures: {one.scale.summary}"
+        parts.append((f"{one.scale.name}, bottlenecks", what, one, bottlenecks.declared))
     rows = {}
-    for one in all_recorded():
+    for name, what, one, of_profile in parts:
         made = one.provenance
         finished = int((one.frame["status"] == "finished").sum())
-        rows[one.profile.name] = {
-            "what": one.profile.summary,
-            "runs finished": f"{finished} of {len(declared(one.profile.name))}",
+        rows[name] = {
+            "what": what,
+            "runs finished": f"{finished} of {len(of_profile(made['profile']))}",
             "device": ", ".join(sorted({entry["device"] for entry in made["machine"]})),
             "until": made["trained_until"],
             "code": ", ".join(_commit(entry) for entry in made["code"]),
