@@ -282,7 +282,9 @@ def all_recorded_bottlenecks(*, beside: str | None = None) -> list[RecordedBottl
 
 def summary() -> pd.DataFrame:
     """Return, a recorded profile a row, how much of it was run, where, when and by which code."""
-    parts = [(one.profile.name, one.profile.summary, one, declared) for one in all_recorded()]
+    parts: list[tuple[str, str, Any, Any]] = [
+        (one.profile.name, one.profile.summary, one, declared) for one in all_recorded()
+    ]
     for one in all_recorded_bottlenecks():
         what = f"Kirsch et al.'s figures: {one.scale.summary}"
         parts.append((f"{one.scale.name}, bottlenecks", what, one, bottlenecks.declared))
