@@ -1,0 +1,136 @@
+"""What surrogate regularizers do in a batch: how hard they pull, and how far few images put them off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from scipy.special import digamma
+from scipy.stats import hypergeom
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lpc.latents import Latents
+from lpc.losses import batch_conditional_log_variance, log_variance, squared_norm, zero_entropy_noise
+
+Term = Callable[[Tensor, Tensor], Tensor]
+"""Noisy latents of a batch and their labels -> a term of the objective."""
+
+
+def terms(decoder: nn.Module, *, classes: int) -> Mapping[str, Term]:
+    """Return the terms of Observation 8's objectives by name, each for a weight of 1.
+
+    Parameters
+    ----------
+    decoder
+        Latents -> logits.
+    classes
+        Number of classes.
+    """
+    return {
+        "cross-entropy": lambda z, label: cross_entropy(decoder(z), label),
+        "E‖Z‖²": lambda z, label: squared_norm(z, reduction="sum"),
+        "log Var[Z]": lambda z, label: log_variance(z),
+        "log Var[Z|Y]": lambda z, label: batch_conditional_log_variance(z, label, classes=classes),
+    }
+
+
+def pull(term: Term, latents: Latents, *, batch: int, generator: torch.Generator) -> float:
+    """Return the mean length of the gradient of a term with respect to an image's latent, times the batch.
+
+    The batches are the latents in their order, each with zero-entropy noise; what is left at the end is not
+    taken. Divided by the batch's size, it is what moves one latent in a step.
+
+    Parameters
+    ----------
+    term
+        A mean over the batch, in nats.
+    latents
+        Without noise.
+    batch
+        Images in a batch.
+    generator
+        Of the noise.
+
+    Returns
+    -------
+    float
+        In nats a latent unit.
+
+    Raises
+    ------
+    ValueError
+        A batch of fewer than two images, or of more than there are.
+    """
+    total, width = latents.latent.shape
+    if not 2 <= batch <= total:
+        raise ValueError(f"batch is {batch} of {total} images; expected 2 to {total}")
+    lengths = []
+    for start in range(0, total - batch + 1, batch):
+        at = slice(start, start + batch)
+        z = (latents.latent[at] + zero_entropy_noise((batch, width), generator)).requires_grad_()
+        (slope,) = torch.autograd.grad(term(z, latents.label[at]), z)
+        lengths.append(batch * slope.norm(dim=1))
+    return float(torch.cat(lengths).mean())
+
+
+def too_low(images: Float[np.ndarray, " sizes"]) -> Float[np.ndarray, " sizes"]:
+    r"""Return by how much a node's Gaussian bound lies below the truth in the mean, in nats.
+
+    Parameters
+    ----------
+    images
+        From which the unbiased variance is taken; 2 or more.
+
+    Notes
+    -----
+    For Gaussian latents :math:`\mathbb E\ln s^2 = \ln\sigma^2 + \psi(\frac{m-1}2) - \ln\frac{m-1}2`, of
+    which the bound has one half.
+    """
+    freedom = (np.asarray(images, dtype=float) - 1) / 2
+    if not (freedom > 0).all():
+        raise ValueError(f"a variance of {np.min(images)} images; expected 2 or more")
+    return 0.5 * (np.log(freedom) - digamma(freedom))
+
+
+def in_a_batch(label: Int[Tensor, " images"], *, batch: int, width: int) -> pd.Series:
+    """Return what the classes' numbers in a random batch do to the log-variances.
+
+    Parameters
+    ----------
+    label
+        Of the train set.
+    batch
+        Images in the batch, drawn without replacement.
+    width
+        Nodes of the latent.
+
+    Returns
+    -------
+    Series
+        ``alone``: expected number of classes with one image; ``few``: with two or three, the inverse of whose
+        variance has no mean. ``whole``, ``conditional``: by how much log Var[Z] and log Var[Z | Y] are too
+        low for Gaussian latents, in nats; the second weighted by the images of classes with two or more.
+
+    Raises
+    ------
+    ValueError
+        A batch of fewer than two images, or of more than there are.
+    """
+    if not 2 <= batch <= len(label):
+        raise ValueError(f"batch is {batch} of {len(label)} images; expected 2 to {len(label)}")
+    size = np.arange(batch + 1)
+    of_class = [hypergeom(len(label), n, batch).pmf(size) for n in label.bincount().tolist()]
+    expected = np.sum(np.array(of_class), axis=0)
+    share = (size * expected)[2:]
+    return pd.Series(
+        {
+            "alone": expected[1],
+            "few": expected[2:4].sum(),
+            "whole": width * too_low(np.array([batch]))[0],
+            "conditional": width * float(share @ too_low(size[2:]) / share.sum()),
+        }
+    )
