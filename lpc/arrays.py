@@ -51,6 +51,10 @@ def extremes(values: Tensor) -> tuple[float, float]:
     return float(low), float(high)
 
 
+SUM_TOLERANCE = 1e-5
+"""How far from one the sum of probabilities may be: rounding in float32."""
+
+
 def as_float64(value: Array, *, name: str, dims: int | None = None) -> Tensor:
     """Return float32 or float64 values as a float64 tensor on their own device (numpy: cpu).
 
@@ -270,3 +274,38 @@ def binary_scale(points: Tensor) -> float:
     """
     largest = max(abs(end) for end in extremes(points))
     return 2.0 ** (math.frexp(largest)[1] - 1) if largest > 0 else 1.0
+
+
+def as_distributions(value: Array, *, name: str) -> Float64[Tensor, "points categories"]:
+    """Return rows of probabilities in float64, each divided by its sum.
+
+    Parameters
+    ----------
+    value
+        (points, categories).
+    name
+        What errors call it.
+
+    Raises
+    ------
+    ValueError
+        An invalid array, a negative entry, or a row whose sum is off one by more than 1e-5.
+    """
+    probability = as_float64(value, name=name, dims=2)
+    not_negative(probability, name)
+    row = probability.sum(dim=1)
+    off = (row - 1).abs() > SUM_TOLERANCE
+    if bool(off.any()):
+        index = int(torch.nonzero(off)[0])
+        raise ValueError(
+            f"{int(off.sum())} rows of {name} do not sum to one; the first is row {index}, "
+            f"with {float(row[index])}"
+        )
+    return probability / row[:, None]
+
+
+def not_negative(probability: Tensor, name: str) -> None:
+    """Raise a ValueError that names the first negative entry of some probabilities."""
+    if bool((probability < 0).any()):
+        where = tuple(torch.nonzero(probability < 0)[0].tolist())
+        raise ValueError(f"{name} is negative; the first such entry is at index {where}")

@@ -185,7 +185,7 @@ class Trainer(ABC):
 
     @torch.no_grad()
     def _rescale_latents(self, sd: float) -> None:
-        """Bring every node of the latents of the train set to mean 0 and an sd; change the decoder to match.
+        """Bring every node of the train set's latents to mean 0 and an (unbiased) sd; make the decoder match.
 
         Statistics and products are taken in float64; what is stored is rounded to float32.
         """

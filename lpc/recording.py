@@ -209,7 +209,7 @@ def _finish(
         if failed[member] is not None:
             result: dict[str, Any] = {
                 "status": "failed",
-                "reason": f"the loss was not finite in epoch {failed[member]}",
+                "reason": f"the loss or the logits were not finite in epoch {failed[member]}",
                 "epoch": failed[member],
             }
         else:

@@ -155,7 +155,7 @@ def test_a_run_whose_loss_is_not_a_number_is_marked_and_the_others_go_on(tmp_pat
     frame = store.frame().set_index("architecture")
     assert frame["status"].to_dict() == {"IB": "failed", "LinPen": "finished"}
     failed = store.result(wild)
-    assert failed["reason"] == f"the loss was not finite in epoch {failed['epoch']}"
+    assert failed["reason"] == f"the loss or the logits were not finite in epoch {failed['epoch']}"
     assert execute(wild, store) == failed
     assert select(store.frame())["architecture"].tolist() == ["LinPen"]
 

@@ -9,10 +9,8 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from lpc.arrays import Array, as_float64, as_labels, as_points, binary_scale, centre, group
+from lpc.arrays import Array, as_distributions, as_labels, as_points, binary_scale, centre, group
 from lpc.evaluation.neighbours import Norm, check_k, check_norm, count_within, kth_distance
-
-_ROW_SUM_TOLERANCE = 1e-5
 
 
 def _psi(value: int) -> float:
@@ -197,20 +195,8 @@ def decoder_uncertainty(
     ----------
     Kirsch et al. 2020, Section 3 (decoder uncertainty).
     """
-    probability = as_float64(p_z_given_x, name="p_z_given_x", dims=2)
+    probability = as_distributions(p_z_given_x, name="p_z_given_x")
     groups = group(as_labels(label, probability))
-    if bool((probability < 0).any()):
-        where = tuple(torch.nonzero(probability < 0)[0].tolist())
-        raise ValueError(f"p_z_given_x is negative; the first such entry is at index {where}")
-    row = probability.sum(dim=1)
-    off = (row - 1).abs() > _ROW_SUM_TOLERANCE
-    if bool(off.any()):
-        index = int(torch.nonzero(off)[0])
-        raise ValueError(
-            f"{int(off.sum())} rows of p_z_given_x do not sum to one; the first is row {index}, "
-            f"with {float(row[index])}"
-        )
-    probability = probability / row[:, None]
     member = torch.nn.functional.one_hot(groups.index, len(groups.value)).to(torch.float64)
     joint = probability.T @ member / probability.shape[0]
     marginal = joint.sum(dim=1, keepdim=True)

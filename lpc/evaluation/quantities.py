@@ -9,12 +9,20 @@ import torch
 from jaxtyping import Float, Float64, Integer
 from torch import Tensor
 
-from lpc.arrays import Array, as_float64, as_labels, as_points, group
+from lpc.arrays import (
+    SUM_TOLERANCE,
+    Array,
+    as_distributions,
+    as_float64,
+    as_labels,
+    as_points,
+    group,
+    not_negative,
+)
 from lpc.evaluation.posterior import posterior_entropies
 
 ZERO_ENTROPY_VARIANCE = 1.0 / (2.0 * math.pi * math.e)
 """Variance of the Gaussian whose differential entropy is zero in every dimension."""
-_SUM_TOLERANCE = 1e-5
 
 
 class Quantities(NamedTuple):
@@ -70,12 +78,6 @@ class Estimate(NamedTuple):
     standard_error: Quantities
 
 
-def _check_probability(value: Tensor, name: str) -> None:
-    if bool((value < 0).any()):
-        where = tuple(torch.nonzero(value < 0)[0].tolist())
-        raise ValueError(f"{name} is negative; the first such entry is at index {where}")
-
-
 def _entropy(probability: Tensor) -> float:
     return float(torch.special.entr(probability).sum())
 
@@ -105,9 +107,9 @@ def discrete_quantities(joint: Float[Array, "x y z"]) -> Quantities:
     Kirsch et al. 2020, Section 2.
     """
     probability = as_float64(joint, name="joint", dims=3)
-    _check_probability(probability, "joint")
+    not_negative(probability, "joint")
     total = float(probability.sum())
-    if abs(total - 1) > _SUM_TOLERANCE:
+    if abs(total - 1) > SUM_TOLERANCE:
         raise ValueError(f"joint sums to {total}; expected 1")
     probability = probability / total
     x, y, z = (_entropy(probability.sum(dim=summed)) for summed in ((1, 2), (0, 2), (0, 1)))
@@ -178,18 +180,8 @@ def categorical_quantities(
     ----------
     Kirsch et al. 2020, Sections 3.2 and 5.4.
     """
-    probability = as_float64(p_z_given_x, name="p_z_given_x", dims=2)
+    probability = as_distributions(p_z_given_x, name="p_z_given_x")
     groups = group(as_labels(label, probability))
-    _check_probability(probability, "p_z_given_x")
-    row = probability.sum(dim=1)
-    off = (row - 1).abs() > _SUM_TOLERANCE
-    if bool(off.any()):
-        index = int(torch.nonzero(off)[0])
-        raise ValueError(
-            f"{int(off.sum())} rows of p_z_given_x do not sum to one; the first is row {index}, "
-            f"with {float(row[index])}"
-        )
-    probability = probability / row[:, None]
     points = probability.shape[0]
     member = torch.nn.functional.one_hot(groups.index, len(groups.value)).to(torch.float64)
     joint = probability.T @ member / points
