@@ -1,4 +1,4 @@
-"""Entropies with noise that are known: pieces of uniform distributions, mixtures matched to latents."""
+"""Entropies with noise: of pieces of uniform distributions, exactly, and of latents by several measures."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float64, Integer
 from scipy import integrate, optimize, special
 from torch import Tensor
-from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
+from experiments.estimator_bias import Error, bias
 from lpc.evaluation.information import knn_entropy
 from lpc.evaluation.quantities import gaussian_quantities
 
@@ -20,10 +20,6 @@ _REACH, _STEPS = 10.0, 40
 """Sds of noise about an edge, and points a sd there, at which densities are evaluated."""
 _LEAST_SD = 1e-10
 """Least sd of the noise, over the span of the pieces: below, the points about an edge round to one."""
-
-
-KNOWN_FROM = 10_000
-"""Draws from which a mixture's entropy is taken."""
 
 
 class Piece(NamedTuple):
@@ -79,91 +75,6 @@ def noisy_entropy(pieces: Sequence[Piece], *, sd: float) -> float:
     return float(integrate.trapezoid(special.entr(density), z))
 
 
-def matched_mixture(
-    latent: Float64[Tensor, "points width"],
-    label: Integer[Tensor, " points"],
-    *,
-    noise_variance: float = 0.0,
-) -> MixtureSameFamily:
-    """Return the Gaussian mixture with the means, covariances and shares of the classes of latents.
-
-    Parameters
-    ----------
-    latent, label
-        Latents without noise, and the class of each.
-    noise_variance
-        Added to every covariance's diagonal: of independent noise at each node.
-
-    Raises
-    ------
-    ValueError
-        A class with no more points than nodes and no noise: its covariance has no inverse.
-    """
-    width = latent.shape[1]
-    means, roots, counts = [], [], []
-    for value in label.unique().tolist():
-        own = latent[label == value]
-        if len(own) <= width and noise_variance == 0:
-            raise ValueError(
-                f"class {value} has {len(own)} points of width {width}; expected more points than nodes"
-            )
-        covariance = torch.cov(own.T, correction=0).reshape(width, width)
-        means.append(own.mean(dim=0))
-        roots.append(torch.linalg.cholesky(covariance + noise_variance * torch.eye(width).double()))
-        counts.append(len(own))
-    share = Categorical(probs=torch.tensor(counts, dtype=torch.float64))
-    return MixtureSameFamily(share, MultivariateNormal(torch.stack(means), scale_tril=torch.stack(roots)))
-
-
-class Bias(NamedTuple):
-    """What nearest neighbours say of a mixture whose entropy is known, in nats.
-
-    Attributes
-    ----------
-    known, known_error
-        The mixture's entropy by Monte Carlo of its density, and its standard error.
-    estimate, spread
-        Mean and sd over samples of the nearest neighbours' estimate.
-    """
-
-    known: float
-    known_error: float
-    estimate: float
-    spread: float
-
-    @property
-    def bias(self) -> float:
-        """The estimate less the entropy."""
-        return self.estimate - self.known
-
-
-def knn_bias(mixture: MixtureSameFamily, *, points: int, k: int, samples: int = 5, seed: int = 0) -> Bias:
-    """Return how far the nearest neighbours' entropy is off on samples of a mixture.
-
-    Parameters
-    ----------
-    mixture
-        Of known density.
-    points
-        In a sample.
-    k
-        Which nearest neighbour.
-    samples
-        How many, 2 or more.
-    seed
-        Of all draws.
-    """
-    if samples < 2:
-        raise ValueError(f"samples is {samples}; expected 2 or more")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        drawn = [mixture.sample(torch.Size([points])) for _ in range(samples)]
-        surprise = -mixture.log_prob(mixture.sample(torch.Size([KNOWN_FROM])))
-    estimates = [knn_entropy(sample, k=k) for sample in drawn]
-    error = float(surprise.std()) / math.sqrt(KNOWN_FROM)
-    return Bias(float(surprise.mean()), error, float(np.mean(estimates)), float(np.std(estimates, ddof=1)))
-
-
 class Measures(NamedTuple):
     """The entropy of one set of latents by several measures, in nats.
 
@@ -176,13 +87,13 @@ class Measures(NamedTuple):
     knn
         By nearest neighbours, at one draw of the noise.
     matched
-        What nearest neighbours say of the mixture matched to the classes, and its entropy.
+        The entropy of a Gaussian mixture matched to the classes, and how far nearest neighbours are off it.
     """
 
     exact: float
     bound: float
     knn: float
-    matched: Bias
+    matched: Error
 
 
 def measured_entropies(
@@ -218,12 +129,11 @@ def measured_entropies(
         found = gaussian_quantities(latent, label, variance=noise_variance, **at)
         exact = found.quantities.encoding_entropy
     variance = latent.var(dim=0) + noise_variance
-    mixture = matched_mixture(latent, label, noise_variance=noise_variance)
     return Measures(
         exact,
         float(0.5 * (2 * math.pi * math.e * variance).log().sum()),
         knn_entropy(seen, k=k),
-        knn_bias(mixture, points=len(latent), k=k, samples=3, seed=seed),
+        bias(seen, label, k=k, generator=generator).encoding_entropy,
     )
 
 

@@ -13,8 +13,6 @@ from experiments.float_formats import FORMATS, Readout, error_in_format, limits
 from experiments.noisy_entropies import (
     Piece,
     fano_error,
-    knn_bias,
-    matched_mixture,
     measured_entropies,
     noisy_entropy,
 )
@@ -76,53 +74,12 @@ def test_no_noisy_entropy(pieces, sd, message):
         noisy_entropy(pieces, sd=sd)
 
 
-def clouds(classes=3, points=400, width=3, seed=0):
-    rng = np.random.default_rng(seed)
-    label = np.repeat(np.arange(classes), points)
-    shape = rng.normal(size=(classes, width, width))
-    latent = 30 * rng.normal(size=(classes, width))[label]
-    latent += np.einsum("nij,nj->ni", shape[label], rng.normal(size=(len(label), width)))
-    return torch.from_numpy(latent), torch.from_numpy(label)
-
-
-def test_matched_mixture_is_scipys():
-    latent, label = clouds()
-    latent, label = latent[100:], label[100:]
-    mixture = matched_mixture(latent, label, noise_variance=0.25)
-    expected = 0.0
-    for value in range(3):
-        own = latent[label == value].numpy()
-        covariance = np.cov(own.T, bias=True) + 0.25 * np.eye(3)
-        density = stats.multivariate_normal(own.mean(axis=0), covariance).pdf(latent.numpy())
-        expected = expected + len(own) / len(latent) * density
-    np.testing.assert_allclose(mixture.log_prob(latent), np.log(expected), atol=1e-9)
-    with pytest.raises(ValueError, match="class 1 has 3 points of width 3; expected more points than nodes"):
-        matched_mixture(latent[:7], torch.tensor([0, 0, 0, 0, 1, 1, 1]))
-
-
-def test_bias_of_nearest_neighbours():
-    """Far clusters: the known entropy is the components' mean plus log 3; in 3 nodes the bias is small."""
-    latent, label = clouds()
-    mixture = matched_mixture(latent, label)
-    found = knn_bias(mixture, points=1200, k=3)
-    covariances = [np.cov(latent[label == value].T.numpy(), bias=True) for value in range(3)]
-    closed = math.log(3) + np.mean([stats.multivariate_normal(cov=c).entropy() for c in covariances])
-    assert abs(found.known - closed) < 5 * found.known_error
-    assert abs(found.bias) < 0.3
-    assert found.bias == found.estimate - found.known
-    assert knn_bias(mixture, points=1200, k=3) == found
-    wide = matched_mixture(*clouds(width=24))
-    assert knn_bias(wide, points=1200, k=3).bias > 1
-    with pytest.raises(ValueError, match="samples is 1"):
-        knn_bias(mixture, points=10, k=1, samples=1)
-
-
 def test_measures_of_one_gaussian():
     latent = torch.randn(1500, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     label = torch.arange(1500) % 2
     found = measured_entropies(3 * latent, label, noise_variance=0.5, k=3)
     closed = stats.multivariate_normal(cov=9.5 * np.eye(2)).entropy()
-    for value in (found.bound, found.knn, found.exact, found.matched.known):
+    for value in (found.bound, found.knn, found.exact, found.matched.truth):
         assert value == pytest.approx(closed, abs=0.15)
     ceiling = measured_entropies(1e4 * latent, label, noise_variance=0.5, k=3)
     noise = stats.multivariate_normal(cov=0.5 * np.eye(2)).entropy()
