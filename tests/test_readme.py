@@ -15,10 +15,12 @@ def test_python_examples_run_and_say_what_they_should(capsys):
     assert len(examples) == 2
     for example in examples:
         exec(compile(example, "README.md", "exec"), {})
-    first, second = capsys.readouterr().out.splitlines()
+    first, second, third = capsys.readouterr().out.splitlines()
     within, ratio = (float(text) for text in re.findall(r"\d\.\de[-+]\d+", first))
     assert within < 1e-3 and ratio < 0.1
     assert second.endswith("nats")
+    information, error = (float(text) for text in re.findall(r"\d+\.\d+(?:e-\d+)?", third))
+    assert 1.6 < information < 1.75 and error < 0.05, "log 5 of the label, and hardly more"
 
 
 def test_every_module_has_its_line():
