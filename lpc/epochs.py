@@ -19,7 +19,7 @@ from lpc.schedules import gamma, latent_sd, learning_rate, plateau_share
 from lpc.specs import RunSpec
 
 BATCHES_AT_ONCE = 16
-"""Batches that are augmented together: few large operations instead of many small ones."""
+"""Batches that are augmented together (over the samples an image): few operations instead of many small ones."""
 
 
 class EpochLoss(NamedTuple):
@@ -90,7 +90,8 @@ class Draws:
 
     def epoch(self) -> Iterator[Batch]:
         """Yield the batches of one epoch; the last may be smaller."""
-        for some in self.order().split(self.batch_size * BATCHES_AT_ONCE):
+        at_once = max(1, BATCHES_AT_ONCE // self.samples)
+        for some in self.order().split(self.batch_size * at_once):
             images = self.images.augmented(some, self.augment, self.generator)
             drawn = {
                 "keep": self._masks(len(some), self.head_sites),
