@@ -19,7 +19,7 @@ from lpc.schedules import gamma, latent_sd, learning_rate, plateau_share
 from lpc.specs import RunSpec
 
 BATCHES_AT_ONCE = 16
-"""Batches that are augmented together (over the samples an image): few operations instead of many small ones."""
+"""Batches augmented together, over the samples an image: few large operations instead of many small ones."""
 
 
 class EpochLoss(NamedTuple):

@@ -63,7 +63,8 @@ def test_one_run_is_what_a_plain_loop_gives(splits, kind):
     cohort = kind([spec], splits.train)
     orders = torch.Generator().set_state(cohort.draws[0].generator.get_state())
     model = build_classifier(spec.model, channels=1, size=8, classes=10, seed=0)
-    classifier = list(model.head.classifier.parameters())
+    head: Any = model.head
+    classifier = list(head.classifier.parameters())
     rest = [p for name, p in model.named_parameters() if not name.startswith("head.classifier.")]
     optimizer = torch.optim.AdamW([{"params": rest}, {"params": classifier}], lr=5e-3, weight_decay=0.5e-4)
     model.train()
