@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import pandas as pd
 
 from lpc.specs import DataSpec, TrainSpec, unknown_name
 
 GAMMAS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-"""Their weights: from 1e-4 to 10 in log space (Section 7.3)."""
+"""Weights of the regularizers of Figures 1, 5 and 6: from 1e-4 to 10 in log space (Section 7.3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,3 +294,38 @@ def scale(name: str) -> Scale:
     if name not in SCALES:
         raise unknown_name("profile of the bottleneck runs", name, SCALES)
     return SCALES[name]
+
+
+def settings(names: Sequence[str]) -> pd.DataFrame:
+    """Return the settings of each figure's runs, a column a profile.
+
+    Parameters
+    ----------
+    names
+        Of profiles; the paper's is ``paper``.
+    """
+    figures = {
+        "permuted": "Figure 3, permuted pixels",
+        "images": "Figure 3, images",
+        "dropout": "Figure 4",
+        "surrogates": "Figures 1, 5, 6",
+    }
+    columns = {}
+    for name in names:
+        chosen = scale(name)
+        for field, figure in figures.items():
+            part: Part = getattr(chosen, field)
+            data, train = part.data, part.train
+            limit = "" if data.train_limit is None else f", {data.train_limit:,} images"
+            said = {
+                "data": f"{data.name}{limit}",
+                "network": f"{part.backbone}, width {part.backbone_width}",
+                "nodes or categories": str(part.latent_width),
+                "samples an image": str(train.samples),
+                "batch size, epochs": f"{train.batch_size}, {train.epochs}",
+                "first learning rate": f"{train.learning_rate:g}",
+                "trials": str(part.trials),
+            }
+            for what, value in said.items():
+                columns.setdefault(name, {})[figure, what] = value
+    return pd.DataFrame(columns)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from experiments import bottlenecks, recorded
-from experiments.bottleneck_scales import GAMMAS, SCALES, scale
+from experiments.bottleneck_scales import GAMMAS, SCALES, scale, settings
 from experiments.bottleneck_summaries import with_summaries
 from lpc.specs import run_key
 
@@ -180,3 +180,14 @@ def test_summaries_by_hand():
     assert (first["information_rise"], first["information_fall"]) == (2.0, 4.0)
     assert first["last_log10_sd"] == pytest.approx(-2.0) and math.isnan(second["last_log10_sd"])
     assert "last_epoch" not in first and json.dumps(first["decoder_gap"])
+
+
+def test_settings_beside_the_papers_are_those_of_the_runs():
+    table = settings(["paper", "laptop"])
+    assert table.columns.tolist() == ["paper", "laptop"] and table.notna().all(axis=None)
+    paper = table["paper"].to_dict()
+    assert paper["Figure 4", "samples an image"] == "12"
+    assert paper["Figure 3, permuted pixels", "data"] == "mnist"
+    laptop = by_name("laptop")["norm-0.1"]
+    said = table["laptop"].to_dict()["Figures 1, 5, 6", "network"]
+    assert said == f"{laptop.model.backbone}, width {laptop.model.backbone_width}"
