@@ -15,6 +15,7 @@ from typing import Any
 import nbformat
 import yaml
 
+from experiments.bottleneck_scales import SCALES
 from experiments.chapters import NOTEBOOKS, ROOT, SOURCES, TOC, chapter_names
 from experiments.profiles import PROFILES
 
@@ -33,8 +34,9 @@ def banner(stamp: Mapping[str, Any]) -> str:
         return ""
     kind = "warning" if name == "smoke" else "note"
     if "store" in stamp["parameters"]:
-        summary = PROFILES[name].summary if name in PROFILES else ""
-        text = f"The numbers on this page come from the profile *{name}*: {summary}."
+        known = {"ablation": PROFILES, "bottlenecks": SCALES}
+        summaries = [known[study][name].summary for study in stamp["needs"] if name in known[study]]
+        text = f"The numbers on this page come from the profile *{name}*: {'; and '.join(summaries)}."
     else:
         text = f"The sizes on this page are those of the profile *{name}*; no run was used."
     return f":::{{{kind}}}\n{text}\n:::"

@@ -251,6 +251,7 @@ def execute_one(
             "chapter": name,
             "fingerprint": made_from,
             "parameters": dict(values),
+            "needs": list(settings_of(name, sources).needs),
             "started": started,
             "seconds": round(time.monotonic() - began, 1),
             "system": platform.system(),
