@@ -173,17 +173,14 @@ def status(
     from experiments import bottlenecks
     from experiments.ablation import existing, progress_of
     from experiments.epoch_times import hours_left
+    from experiments.progress import counted, sentence
 
     if kind == "bottlenecks":
         _without_dataset(dataset)
         runs = bottlenecks.existing(profile, seeds=seeds, only=_names(only), store=store)
-        table = bottlenecks.progress_of(runs)
-        total = table.sum()
+        table = counted(runs.specs, runs.frame)
         click.echo(f"{profile}: {runs.scale.summary}\n\n{table.to_string()}\n")
-        click.echo(
-            f"{total['finished']} of {total['declared']} runs finished, {total['failed']} failed, "
-            f"{total['training']} under way, {total['missing']} missing"
-        )
+        click.echo(sentence(table))
         return
     for number, chosen in enumerate(resolve(profile, dataset)):
         table = progress_of(chosen.name, seeds=seeds, only=_names(only), store=store)
@@ -193,10 +190,7 @@ def status(
             f", {total['retrained']} of {total['to retrain']} trained again" if "retrained" in total else ""
         )
         click.echo("\n" * (number > 0) + f"{chosen.name}: {chosen.summary}\n\n{table.to_string()}\n")
-        click.echo(
-            f"{total['finished']} of {total['declared']} runs finished, {total['failed']} failed, "
-            f"{total['training']} under way, {total['missing']} missing{again}"
-        )
+        click.echo(sentence(table) + again)
         click.echo(hours_left(found.needed, found.store, profile=chosen.name))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.profiles import Profile, profile, specs
+from experiments.progress import counted
 from lpc.data import Splits, load_images
 from lpc.latents import Latents, collect
 from lpc.machine import default_device, default_workers
@@ -227,21 +228,14 @@ def progress_of(
     and finished.
     """
     found = existing(name, seeds=seeds, only=only, store=store)
-    status = found.frame.set_index("key")["status"]
-    rows = [
-        {"architecture": spec.architecture, "status": status.get(run_key(spec), "missing")}
-        for spec in found.specs
-    ]
-    table = pd.DataFrame(rows)
-    counts = pd.crosstab(table["architecture"], table["status"])
-    order = list(dict.fromkeys(spec.architecture for spec in found.specs))
-    counts = counts.reindex(index=order, columns=["finished", "failed", "training", "missing"], fill_value=0)
-    counts.insert(0, "declared", counts.sum(axis=1))
+    counts = counted(found.specs, found.frame)
     if found.profile.retrain:
         pairs = pd.Series([name for name, _ in {(spec.architecture, spec.seed) for spec in found.specs}])
-        counts["to retrain"] = pairs.value_counts().reindex(order)
-        counts["retrained"] = found.selected["architecture"].value_counts().reindex(order, fill_value=0)
-    return counts.rename_axis(columns=None)
+        counts["to retrain"] = pairs.value_counts().reindex(counts.index)
+        counts["retrained"] = (
+            found.selected["architecture"].value_counts().reindex(counts.index, fill_value=0)
+        )
+    return counts
 
 
 def study(

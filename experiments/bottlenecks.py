@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +121,10 @@ def _trials(name: str, part: Part, model: ModelSpec, **changes: Any) -> Iterator
         yield RunSpec(architecture=name, data=part.data, model=model, train=train, seed=seed)
 
 
-def names(name: str) -> list[str]:
+@cache
+def names(name: str) -> tuple[str, ...]:
     """Return the names of a profile's runs, each once, in declared order."""
-    return list(dict.fromkeys(spec.architecture for spec in _specs(scale(name))))
+    return tuple(dict.fromkeys(spec.architecture for spec in _specs(scale(name))))
 
 
 def declared(name: str, *, seeds: int | None = None, only: Sequence[str] | None = None) -> list[RunSpec]:
@@ -233,18 +234,6 @@ def existing(
 ) -> Bottlenecks:
     """Return the runs of a profile as they are in the store, training nothing."""
     return Bottlenecks(scale(name), declared(name, seeds=seeds, only=only), RunStore(store))
-
-
-def progress_of(found: Bottlenecks) -> pd.DataFrame:
-    """Return, a setting a row, how many trials are declared, finished, failed, under way, missing."""
-    status = found.frame.set_index("key")["status"]
-    rows = [(spec.architecture, status.get(run_key(spec), "missing")) for spec in found.specs]
-    table = pd.DataFrame(rows, columns=["architecture", "status"])
-    counts = pd.crosstab(table["architecture"], table["status"])
-    order = list(dict.fromkeys(table["architecture"]))
-    counts = counts.reindex(index=order, columns=["finished", "failed", "training", "missing"], fill_value=0)
-    counts.insert(0, "declared", counts.sum(axis=1))
-    return counts.rename_axis(columns=None)
 
 
 def study(

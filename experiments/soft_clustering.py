@@ -12,9 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 from torch import Tensor
 
-from lpc.evaluation.quantities import ZERO_ENTROPY_VARIANCE
-
-ZERO_ENTROPY_SD = math.sqrt(ZERO_ENTROPY_VARIANCE)
+from lpc.sampling import ZERO_ENTROPY_SD
 
 
 def class_posterior(

@@ -9,7 +9,12 @@ import pytest
 from experiments import bottlenecks, recorded
 from experiments.bottleneck_scales import GAMMAS, SCALES, scale, settings
 from experiments.bottleneck_summaries import with_summaries
+from experiments.progress import counted
 from lpc.specs import run_key
+
+
+def of(found):
+    return counted(found.specs, found.frame)
 
 
 def by_name(profile):
@@ -106,7 +111,7 @@ def test_a_study_trains_what_is_missing_and_nothing_twice(trained):
     )
     assert set(again.frame["architecture"]) == {"norm-0.01", "norm-1"}
     assert before == {path: path.stat().st_mtime_ns for path in trained.store.root.rglob("result.json")}
-    counts = bottlenecks.progress_of(bottlenecks.existing("smoke", seeds=1, store=trained.store.root))
+    counts = of(bottlenecks.existing("smoke", seeds=1, store=trained.store.root))
     assert int(counts["finished"].sum()) == 5 and int(counts["missing"].sum()) == len(counts) - 5
 
 
@@ -124,7 +129,7 @@ def test_what_a_study_says_is_what_its_networks_do(trained):
 def test_an_empty_store_has_no_runs(tmp_path):
     empty = bottlenecks.existing("smoke", store=tmp_path)
     assert empty.frame.empty and empty.history.empty
-    assert int(bottlenecks.progress_of(empty)["missing"].sum()) == len(empty.specs)
+    assert int(of(empty)["missing"].sum()) == len(empty.specs)
 
 
 def test_what_is_recorded_is_what_was_there(trained, monkeypatch, tmp_path):
