@@ -18,6 +18,8 @@ from lpc.specs import VARIANTS
 if TYPE_CHECKING:
     import pandas as pd
 
+    from experiments.ablation import Study
+
 profile_option = click.option(
     "--profile", "-P", default="laptop", show_default=True, help=f"How much is run: {', '.join(PROFILES)}."
 )
@@ -286,18 +288,15 @@ def book(profile: str, seeds: int | None, store: str, force: bool) -> None:
       python -m experiments book
       python -m experiments book --profile smoke
     """
-    from experiments import ablation, bottlenecks, claims
-    from experiments.book import build
+    from experiments import ablation, bottlenecks
     from experiments.bottleneck_scales import SCALES
-    from experiments.chapters import execute
+    from experiments.chapters import ROOT
+    from experiments.pages import make
 
-    found = ablation.study(profile, seeds=seeds, store=store)
+    ablation.study(profile, seeds=seeds, store=ROOT / store)
     if profile in SCALES:
-        bottlenecks.study(profile, seeds=seeds, store=store)
-    inserted = claims.substitutions(found)
-    execute(values={"profile": profile, "seeds": seeds, "store": store}, force=force)
-    click.echo("building the pages", err=True)
-    click.echo(_relative(build(inserted)))
+        bottlenecks.study(profile, seeds=seeds, store=ROOT / store)
+    click.echo(_relative(make(profile, seeds=seeds, store=store, force=force)))
 
 
 @cli.command()
@@ -312,6 +311,11 @@ def book(profile: str, seeds: int | None, store: str, force: bool) -> None:
 )
 @click.option("--output", type=click.Path(dir_okay=False), required=True, help="File to write.")
 @click.option("--epochs", is_flag=True, help="A row a selected run and epoch instead of a row a run.")
+@click.option(
+    "--selected",
+    is_flag=True,
+    help="A row an architecture and seed: the run with the selected learning rate, measured on test.",
+)
 def export(
     profile: str,
     dataset: str | None,
@@ -322,33 +326,43 @@ def export(
     file_format: str,
     output: str,
     epochs: bool,
+    selected: bool,
 ) -> None:
     """Write the runs of a profile as one tidy table: spec, metrics, test metrics.
 
     Nothing is trained: runs that do not exist have no row, values that are missing are empty. Runs that
-    train a selected rate again on the full train set have no validation images (data.validation is 0).
+    train a selected rate again on the full train set have no validation images (data.validation is 0); the
+    accuracy that their rate was selected by is selected_validation_accuracy.
 
     \b
-    Example:
+    Examples:
       python -m experiments export --profile laptop --format csv --output results.csv
+      python -m experiments export --profile paper --selected --output best_results.csv
     """
     import pandas as pd
 
     from experiments import bottlenecks
     from experiments.ablation import existing
 
+    folder = Path(output).parent
+    if not folder.is_dir():
+        raise ValueError(f"--output is {output!r}, but {folder} is not a folder; make it first")
+    found: list[Study] = []
     if kind == "bottlenecks":
         _without_dataset(dataset)
-        runs = bottlenecks.existing(profile, seeds=seeds, only=_names(only), store=store)
-        tables = [runs.history if epochs else runs.frame]
+        if selected:
+            raise ValueError("--selected is given; the bottleneck runs have no learning rate to select")
+        there = bottlenecks.existing(profile, seeds=seeds, only=_names(only), store=store)
+        tables = [there.history if epochs else there.frame]
     else:
         found = [
             existing(chosen.name, seeds=seeds, only=_names(only), store=store)
             for chosen in resolve(profile, dataset)
         ]
-        tables = [one.history if epochs else one.runs for one in found]
+        rows = _best if selected else _marked
+        tables = [one.history if epochs else rows(one) for one in found]
     if all(table.empty for table in tables):
-        raise ValueError(f"no run of profile {profile} in {store}: train it first")
+        raise ValueError(f"no {'selected ' * selected}run of profile {profile} in {store}: train it first")
     table = pd.concat([table for table in tables if len(table)])
     table = table.drop(columns="missing", errors="ignore")
     if file_format == "csv":
@@ -356,6 +370,30 @@ def export(
     else:
         table.to_parquet(output, index=False)
     click.echo(f"{len(table)} rows, {len(table.columns)} columns: {output}")
+    if selected:
+        pairs = sum(len({(spec.architecture, spec.seed) for spec in one.specs}) for one in found)
+        if absent := pairs - sum(len(one.selected) for one in found):
+            click.echo(f"{absent} of {pairs} architectures and seeds have no selected run yet")
+        runs = sum(len(one.specs) for one in found)
+        if still := runs - sum(int((one.frame["status"] != "training").sum()) for one in found):
+            click.echo(f"{still} of {runs} runs to select from have not ended: what is selected may change")
+
+
+def _marked(found: Study) -> pd.DataFrame:
+    """Return all runs, with whether each was selected and is the one that is measured on test."""
+    rows = found.runs
+    return rows.assign(selected=rows["key"].isin(found.selected["key"]))
+
+
+def _best(found: Study) -> pd.DataFrame:
+    """Return the selected runs; first columns: what they are, their rate and what it was selected by."""
+    rows = found.selected
+    if rows.empty:
+        return rows
+    if not found.profile.retrain:
+        rows = rows.assign(selected_validation_accuracy=rows["validation_accuracy"])
+    first = ["data.name", "architecture", "seed", "train.learning_rate", "selected_validation_accuracy"]
+    return rows[[*first, *rows.columns.drop(first)]]
 
 
 def _relative(path: Path) -> str:
