@@ -11,8 +11,8 @@ Layout::
     cohorts/<id>/members.json          keys of runs that are training together
     cohorts/<id>/state.pt              where they stand
     cohorts/<id>/progress.json         how many epochs that is, readable without the weights
-
-``owner.json`` and ``heartbeat`` in a run's directory are reserved for many workers on one store.
+    runs/<key>/owner-<n>.json          who has tried to train it; removed once it has finished
+    heartbeats/<token>                 who trains what at this moment: see :mod:`lpc.ownership`
 """
 
 from __future__ import annotations
@@ -20,12 +20,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import pickle
 import shutil
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,37 +34,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from lpc import holders
+from lpc.atomic import read_json, read_json_if_there, write_file, write_json
+from lpc.holders import Attempt, Holder
+from lpc.ownership import Claim
 from lpc.specs import PROTOCOL, RunSpec, run_key, spec_from_dict
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Write through a temporary neighbour and rename: readers see the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write_json(path: Path, value: object) -> None:
-    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
-    _write(path, lambda temporary: temporary.write_text(text))
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path} is not whole JSON ({error}); remove {path.parent} to run it again"
-        ) from error
 
 
 class RunStore:
@@ -87,7 +59,10 @@ class RunStore:
 
     def finished(self, spec: RunSpec) -> bool:
         """Whether the run has its result, be it trained or failed."""
-        return (self.directory(run_key(spec)) / "result.json").exists()
+        return self._has_result(run_key(spec))
+
+    def _has_result(self, key: str) -> bool:
+        return (self.directory(key) / "result.json").exists()
 
     def measured(self, spec: RunSpec) -> bool:
         """Whether the run has its test metrics."""
@@ -111,31 +86,51 @@ class RunStore:
             raise ValueError(
                 f"{path} does not exist: run {spec.architecture}, seed {spec.seed}, has no {name}"
             )
-        return _read_json(path)
+        return read_json(path)
 
     @staticmethod
     def cohort(specs: Sequence[RunSpec]) -> str:
         """Return the id of a cohort of these runs, in this order."""
         return hashlib.sha256("".join(run_key(spec) for spec in specs).encode()).hexdigest()
 
+    def claim(self, specs: Sequence[RunSpec]) -> Claim:
+        """Return a claim of this process on those of some runs that have not finished: all or none.
+
+        Raises
+        ------
+        Held
+            Another program has one of them.
+        """
+        return Claim(self.root, [run_key(spec) for spec in specs], self._has_result)
+
+    def holders(self) -> dict[str, Holder]:
+        """Return who has which runs at this moment, by run key."""
+        return holders.live_holders(self.root)
+
+    def attempts(self, spec: RunSpec) -> list[Attempt]:
+        """Return the attempts at a run that has not finished, in their order."""
+        return holders.attempts(self.root, run_key(spec))
+
     def begin(self, specs: Sequence[RunSpec]) -> str:
-        """Write the specs of runs that start together; return the cohort's id."""
+        """Write the specs of runs that start together, once they are claimed; return the cohort's id."""
         keys = [run_key(spec) for spec in specs]
         for key, spec in zip(keys, specs, strict=True):
-            _write_json(self.directory(key) / "spec.json", asdict(spec))
+            write_json(self.directory(key) / "spec.json", asdict(spec))
         cohort = self.cohort(specs)
-        _write_json(self.root / "cohorts" / cohort / "members.json", keys)
+        write_json(self.root / "cohorts" / cohort / "members.json", keys)
         return cohort
 
     def cohorts(self) -> dict[str, list[str]]:
         """Return the keys of every cohort that has begun and not ended, by cohort id."""
-        found = sorted(self.root.glob("cohorts/*/members.json"))
-        return {path.parent.name: _read_json(path) for path in found}
+        found = (
+            (path, read_json_if_there(path)) for path in sorted(self.root.glob("cohorts/*/members.json"))
+        )
+        return {path.parent.name: keys for path, keys in found if keys is not None}
 
     def spec(self, key: str) -> RunSpec:
         """Return the spec of a run that has begun; one that does not have this key is an error."""
         path = self.directory(key) / "spec.json"
-        spec = spec_from_dict(_read_json(path))
+        spec = spec_from_dict(read_json(path))
         if run_key(spec) != key:
             raise ValueError(f"{path} is the spec of run {run_key(spec)}, not of {key}; remove {path.parent}")
         return spec
@@ -145,16 +140,16 @@ class RunStore:
         path = self.root / "cohorts" / cohort / "state.pt"
         content = io.BytesIO()  # torch reports a full disk as a RuntimeError, a plain write as an OSError
         torch.save({"cohort": cohort, **state}, content)
-        _write(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
-        _write_json(path.with_name("progress.json"), {"epoch": epoch})
+        write_file(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
+        write_json(path.with_name("progress.json"), {"epoch": epoch})
 
     def epochs_done(self) -> dict[str, int]:
         """Return the epochs that the runs of every cohort under way have behind them, by run key."""
         found = {}
         for cohort, keys in self.cohorts().items():
-            path = self.root / "cohorts" / cohort / "progress.json"
-            if path.exists():
-                found.update(dict.fromkeys(keys, _read_json(path)["epoch"]))
+            progress = read_json_if_there(self.root / "cohorts" / cohort / "progress.json")
+            if progress is not None:
+                found.update(dict.fromkeys(keys, progress["epoch"]))
         return found
 
     def load_state(self, cohort: str, device: torch.device | str) -> dict[str, Any] | None:
@@ -196,20 +191,22 @@ class RunStore:
         key = run_key(spec)
         directory = self.directory(key)
         lines = "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in history)
-        _write(directory / "history.jsonl", lambda temporary: temporary.write_text(lines))
-        _write_json(directory / "provenance.json", provenance)
+        write_file(directory / "history.jsonl", lambda temporary: temporary.write_text(lines))
+        write_json(directory / "provenance.json", provenance)
         tensors = {name: value.contiguous().cpu() for name, value in weights.items()}
         content = save(tensors, metadata={"key": key})
-        _write(directory / "checkpoint.safetensors", lambda temporary: temporary.write_bytes(content))
-        _write_json(directory / "result.json", result)
+        write_file(directory / "checkpoint.safetensors", lambda temporary: temporary.write_bytes(content))
+        write_json(directory / "result.json", result)
 
     def end(self, cohort: str) -> None:
-        """Remove a cohort's state once all its runs are finished."""
-        shutil.rmtree(self.root / "cohorts" / cohort)
+        """Remove a cohort once all its runs are finished, or belong to others; its list of members first."""
+        directory = self.root / "cohorts" / cohort
+        (directory / "members.json").unlink(missing_ok=True)
+        shutil.rmtree(directory, ignore_errors=True)  # NFS keeps what another program reads at this moment
 
     def save_test(self, spec: RunSpec, test: dict[str, Any]) -> None:
         """Write the test metrics of a finished run."""
-        _write_json(self.directory(run_key(spec)) / "test.json", test)
+        write_json(self.directory(run_key(spec)) / "test.json", test)
 
     def load_weights(self, spec: RunSpec) -> dict[str, Tensor]:
         """Return the final weights of a finished run.
@@ -243,7 +240,7 @@ class RunStore:
         """
         rows = []
         for path in sorted(self.root.glob("runs/*/spec.json")):
-            spec = _read_json(path)
+            spec = read_json(path)
             if spec.get("protocol") != protocol:
                 continue
             row: dict[str, Any] = {"key": path.parent.name}
@@ -254,7 +251,7 @@ class RunStore:
             for name, prefix in (("result.json", ""), ("test.json", "test_")):
                 part = path.parent / name
                 if part.exists():
-                    values = _read_json(part).items()
+                    values = read_json(part).items()
                     row.update({prefix + field: value for field, value in values if field != "missing"})
             rows.append(row)
         return pd.DataFrame(rows)
@@ -263,7 +260,7 @@ class RunStore:
         """Return one row a run and epoch: ``key``, ``epoch``, losses, rates and the recorded metrics."""
         parts = []
         for path in sorted(self.root.glob("runs/*/history.jsonl")):
-            if _read_json(path.parent / "spec.json").get("protocol") == protocol:
+            if read_json(path.parent / "spec.json").get("protocol") == protocol:
                 lines = pd.DataFrame([json.loads(line) for line in path.read_text().splitlines()])
                 parts.append(lines.assign(key=path.parent.name))
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["key", "epoch"])

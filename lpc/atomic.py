@@ -1,0 +1,91 @@
+"""Files that are there whole or not at all, on a shared file system too: written beside, then named."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+GONE = (errno.ENOENT, errno.ESTALE)
+"""Errors of a file that another program has removed; the second is NFS's."""
+
+
+@contextmanager
+def draft(path: Path, write: Callable[[Path], object]) -> Iterator[Path]:
+    """Yield a hidden neighbour of a path, written and on disk; removed at the end where it is still there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def as_json(value: object) -> Callable[[Path], object]:
+    """Return what writes a value as JSON into a path."""
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    return lambda path: path.write_text(text)
+
+
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file: readers see the old one or the whole new one."""
+    with draft(path, write) as temporary:
+        temporary.replace(path)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a value as JSON: readers see the old file or the whole new one."""
+    write_file(path, as_json(value))
+
+
+def name_exclusively(temporary: Path, path: Path) -> bool:
+    """Give a draft a name that nothing has yet; of many programs that try, exactly one is told True.
+
+    A hard link, as that is atomic on NFS, where locks need not exist.
+
+    Raises
+    ------
+    OSError
+        A file system without hard links.
+    """
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return temporary.stat().st_nlink == 2  # NFS repeats a request whose answer was lost
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        reason = "this file system has no hard links, without which runs cannot be claimed; keep the store"
+        raise OSError(error.errno, f"{reason} on another one", str(path)) from error
+    return True
+
+
+def read_json(path: Path) -> Any:
+    """Return the value of a JSON file; one that is not whole is an error."""
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path} is not whole JSON ({error}); remove {path.parent} to run it again"
+        ) from error
+
+
+def read_json_if_there(path: Path) -> Any | None:
+    """Return the value of a JSON file, or None where it is gone: other programs may remove it meanwhile."""
+    try:
+        return read_json(path)
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
+        return None
