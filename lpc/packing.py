@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import queue
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from multiprocessing.synchronize import Event
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from lpc.cohorts import part_of_state, shape_of
 from lpc.data import Splits, load_images
+from lpc.ownership import Held, LostClaim
 from lpc.recording import Plan, train_plan
 from lpc.specs import DataSpec, RunSpec, run_key
 from lpc.stopping import Stopped, leave_signals_to_parent
@@ -29,19 +30,32 @@ COHORTED = ("mlp", "relu_mlp", "small_cnn", "dropout_cnn")
 """Backbones small enough that one run leaves a device idle; any other trains alone, as bfloat16 does."""
 
 
-def plan(specs: Sequence[RunSpec], store: RunStore) -> list[Plan]:
-    """Return what is left to train: cohorts that have begun with their own members, then new ones."""
+def plan(specs: Sequence[RunSpec], store: RunStore, *, held: Container[str] = ()) -> list[Plan]:
+    """Return what is left to train: cohorts that have begun with their own members, then new ones.
+
+    Parameters
+    ----------
+    specs
+        Runs; finished ones are left out.
+    store
+        Where they are kept.
+    held
+        Keys that others train: these are left out, and so are cohorts that they have begun in.
+    """
     waiting = {run_key(spec): spec for spec in specs if not store.finished(spec)}
     planned: list[Plan] = []
     for cohort, keys in store.cohorts().items():
         if any(key in waiting for key in keys):
-            planned.append(Plan(cohort, [store.spec(key) for key in keys]))
+            if not any(key in held for key in keys):
+                planned.append(Plan(cohort, [store.spec(key) for key in keys]))
             for key in keys:
                 waiting.pop(key, None)
     shapes: dict[str, list[RunSpec]] = {}
-    for spec in waiting.values():
+    for key, spec in waiting.items():
+        if key in held:
+            continue
         alone = spec.model.backbone not in COHORTED or spec.train.precision != "float32"
-        shapes.setdefault(run_key(spec) if alone else shape_of(spec), []).append(spec)
+        shapes.setdefault(key if alone else shape_of(spec), []).append(spec)
     for alike in shapes.values():
         pieces = -(-len(alike) // COHORT_SIZE)
         planned += [Plan(store.cohort(part), part) for part in (alike[k::pieces] for k in range(pieces))]
@@ -58,35 +72,47 @@ def _work_of(plan: Plan) -> int:
     return 0 if len(plan.specs) == 1 else len(plan.specs) * (plan.specs[0].model.latent_width or 100)
 
 
-def lowered(left: list[Plan], workers: int, store: RunStore) -> tuple[list[Plan], int]:
-    """Return plans that did not fit in the device's memory as fewer at once, and how many at once."""
-    if not left:
-        return [], workers
+def lowered(left: list[Plan], workers: int, store: RunStore) -> int:
+    """Return how many plans to train at once, where some did not fit in the device's memory.
+
+    Where it was one at a time, cohorts among them are split in the store.
+    """
     if workers > 1:
         warnings.warn(
             f"out of GPU memory with {workers} processes on it: going on with {workers // 2}", stacklevel=3
         )
-        return left, workers // 2
-    smaller: list[Plan] = []
-    for cohort, specs in left:
-        if len(specs) == 1:
+        return workers // 2
+    for plan in left:
+        if len(plan.specs) == 1:
+            spec = plan.specs[0]
             raise MemoryError(
-                f"{specs[0].architecture} on {specs[0].data.name} does not fit in the GPU's memory alone, "
-                f"with batches of {specs[0].train.batch_size} (part of what the run is, so not lowered)"
+                f"{spec.architecture} on {spec.data.name} does not fit in the GPU's memory alone, "
+                f"with batches of {spec.train.batch_size} (part of what the run is, so not lowered)"
             )
-        state = store.load_state(cohort, "cpu")
-        halves = (range(0, len(specs), 2), range(1, len(specs), 2))
-        sizes = " and ".join(str(len(half)) for half in halves)
-        warnings.warn(
-            f"out of GPU memory with {len(specs)} runs in one cohort: going on with {sizes}", stacklevel=3
-        )
-        for half in halves:
-            part = Plan(store.begin([specs[place] for place in half]), [specs[place] for place in half])
-            if state is not None:
-                store.save_state(part.cohort, _part_of_cohort(state, half), epoch=state["training"]["epoch"])
-            smaller.append(part)
-        store.end(cohort)
-    return smaller, 1
+        with suppress(Held), store.claim(plan.specs):
+            _split(plan, store)
+    return 1
+
+
+def _split(plan: Plan, store: RunStore) -> None:
+    """Make two cohorts of one that is claimed, unless another program has meanwhile ended it."""
+    cohort, specs = plan
+    if cohort not in store.cohorts():
+        return
+    halves = (range(0, len(specs), 2), range(1, len(specs), 2))
+    sizes = " and ".join(str(len(half)) for half in halves)
+    warnings.warn(
+        f"out of GPU memory with {len(specs)} runs in one cohort: going on with {sizes}", stacklevel=4
+    )
+    parts = [[specs[place] for place in half] for half in halves]
+    state = store.load_state(cohort, "cpu")
+    if state is not None:
+        for half, part in zip(halves, parts, strict=True):
+            epoch = state["training"]["epoch"]
+            store.save_state(store.cohort(part), _part_of_cohort(state, half), epoch=epoch)
+    store.end(cohort)  # a run is never in two cohorts
+    for part in parts:
+        store.begin(part)
 
 
 def _part_of_cohort(state: dict[str, Any], members: Sequence[int]) -> dict[str, Any]:
@@ -106,7 +132,7 @@ def in_turn(
     stop: Callable[[], bool],
     bar: tqdm,
 ) -> list[Plan]:
-    """Train one plan after the other; return those that did not fit in memory."""
+    """Train one plan after the other, but what others hold; return those that did not fit in memory."""
     del workers
     images: dict[DataSpec, Splits] = {}
     left = []
@@ -120,6 +146,8 @@ def in_turn(
             train_plan(plan, store, images[data], bar.update, stop, workers=1)
         except torch.OutOfMemoryError:
             left.append(plan)
+        except Held as error:
+            _warn_of_loss(error)
     return left
 
 
@@ -131,7 +159,7 @@ def share(
     stop: Callable[[], bool],
     bar: tqdm,
 ) -> list[Plan]:
-    """Train plans in several processes; return those that did not fit in memory.
+    """Train plans in several processes, but what others hold; return those that did not fit in memory.
 
     The first other error is raised once the other workers have stopped.
     """
@@ -162,11 +190,17 @@ def share(
     for job, plan in jobs.items():
         if isinstance(job.exception(), torch.OutOfMemoryError):
             left.append(plan)
+        _warn_of_loss(job.exception())
     return left
 
 
 def _unexpected(error: BaseException | None) -> bool:
-    return error is not None and not isinstance(error, (torch.OutOfMemoryError, Stopped))
+    return error is not None and not isinstance(error, (torch.OutOfMemoryError, Stopped, Held))
+
+
+def _warn_of_loss(error: BaseException | None) -> None:
+    if isinstance(error, LostClaim):
+        warnings.warn(str(error), stacklevel=4)
 
 
 _steps: Any = None

@@ -18,6 +18,7 @@ from lpc.information_measurements import information_metrics
 from lpc.latents import Latents
 from lpc.machine import provenance
 from lpc.measurements import Measured, accuracy, cube_metrics, latent_metrics
+from lpc.ownership import Claim, Held
 from lpc.specs import RunSpec
 from lpc.stopping import Stopped
 from lpc.store import RunStore
@@ -75,7 +76,37 @@ def train_plan(
     ------
     Stopped
         After writing a checkpoint, where ``stop`` said so.
+    Held
+        Another program trains some of these runs, or has begun them in another cohort since this was planned.
+    LostClaim
+        Another program took this one for dead, and goes on from its last checkpoint.
     """
+    with store.claim(plan.specs) as claim:
+        if claim.keys:
+            _check_up_to_date(plan, store, claim)
+            _train_claimed(plan, store, claim, splits, advance, stop, workers)
+
+
+def _check_up_to_date(plan: Plan, store: RunStore, claim: Claim) -> None:
+    """Check that no other program has begun or finished the claimed runs otherwise than they were planned."""
+    begun = store.cohorts()
+    for key in claim.keys:
+        cohort = next((cohort for cohort, keys in begun.items() if key in keys), plan.cohort)
+        if cohort != plan.cohort:
+            raise Held(f"run {key} was begun in cohort {cohort} after this was planned; plan again")
+    if plan.cohort not in begun and len(claim.keys) < len(plan.specs):
+        raise Held(f"some runs of cohort {plan.cohort} have finished since it was planned; plan again")
+
+
+def _train_claimed(
+    plan: Plan,
+    store: RunStore,
+    claim: Claim,
+    splits: Splits,
+    advance: Callable[[int], object],
+    stop: Callable[[], bool],
+    workers: int,
+) -> None:
     specs, train = plan.specs, plan.specs[0].train
     store.begin(specs)
     training = trainer(specs, splits.train)
@@ -94,6 +125,7 @@ def train_plan(
         advance(len(specs))
         stopping = stop() and not training.finished
         if training.epoch % train.record_every == 0 or training.finished or stopping:
+            claim.check()
             store.save_state(
                 plan.cohort,
                 {
@@ -109,7 +141,8 @@ def train_plan(
                 f"stopped after epoch {training.epoch} of {train.epochs}; "
                 "checkpoints are written, call again to go on"
             )
-    _finish(training, plan, store, splits, histories, failed, time.monotonic() - began, workers)
+    _finish(training, plan, store, claim, splits, histories, failed, time.monotonic() - began, workers)
+    claim.check()
     store.end(plan.cohort)
 
 
@@ -183,6 +216,7 @@ def _finish(
     training: Trainer,
     plan: Plan,
     store: RunStore,
+    claim: Claim,
     splits: Splits,
     histories: list[list[dict[str, Any]]],
     failed: list[int | None],
@@ -216,11 +250,12 @@ def _finish(
             latents = Latents(outputs.latent[member], outputs.logits[member], splits.train.label)
             heldout = None if held is None else held.logits[member].double()
             result = {"status": "finished", **_result(spec, history, latents, splits, heldout)}
+        claim.check()
         store.finish(
             spec,
             result=result,
             history=history,
-            provenance={**shared, "seed": spec.seed},
+            provenance={**shared, "seed": spec.seed, "attempts": len(store.attempts(spec))},
             weights=training.member_state(member),
         )
 

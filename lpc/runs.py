@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,12 +12,16 @@ from tqdm import tqdm
 from lpc import packing
 from lpc.data import ImageSet, load_images
 from lpc.heads import Classifier
+from lpc.holders import Holder
 from lpc.machine import default_device
 from lpc.measurements import table2_metrics
-from lpc.specs import RunSpec
-from lpc.stopping import stop_on_signal
+from lpc.specs import RunSpec, run_key
+from lpc.stopping import Stopped, stop_on_signal
 from lpc.store import RunStore
 from lpc.training import load_member
+
+POLL = 5.0
+"""Seconds from one look at the runs that others train to the next."""
 
 
 def execute(spec: RunSpec, store: RunStore, *, device: torch.device | None = None) -> dict[str, Any]:
@@ -47,8 +52,12 @@ def execute_all(
     device: torch.device | None = None,
     workers: int = 1,
     progress: bool = True,
+    wait: bool = True,
 ) -> None:
     """Train and measure every run that is not finished, those of one shape together.
+
+    Several programs may do so at once, on one machine or on many that share the store's folder: what one
+    trains the others leave to it, and take over where it dies (:mod:`lpc.ownership`).
 
     Parameters
     ----------
@@ -63,6 +72,9 @@ def execute_all(
         script that asks for more needs the usual ``if __name__ == "__main__"``.
     progress
         Whether to show a progress bar.
+    wait
+        Whether to wait for runs that other programs train, until all are finished. Without, the call returns
+        once nothing else is left; what is missing then, the store says.
 
     Raises
     ------
@@ -75,20 +87,46 @@ def execute_all(
     Warns
     -----
     UserWarning
-        A gamma that the budget cannot carry (:func:`lpc.equilibrium.budget_warning`).
+        A gamma that the budget cannot carry (:func:`lpc.equilibrium.budget_warning`); runs that another
+        program has taken over, as this one seemed dead.
     """
     device = device or default_device()
-    planned = packing.plan(specs, store)
-    total = packing.run_epochs(planned)
+    total = packing.run_epochs(packing.plan(specs, store))
+    tried = None
     with (
         stop_on_signal() as stop,
-        tqdm(total=total, unit=" run-epochs", mininterval=1, disable=not progress or not planned) as bar,
+        tqdm(total=total, unit=" run-epochs", mininterval=1, disable=not progress or not total) as bar,
     ):
-        while planned:
-            pool = min(workers, len(planned))
-            run = packing.in_turn if pool == 1 else packing.share
-            planned, workers = packing.lowered(run(planned, store, device, pool, stop, bar), pool, store)
-            bar.n = total - packing.run_epochs(planned)  # those that did not fit begin anew
+        while missing := [spec for spec in specs if not store.finished(spec)]:
+            holders = store.holders()
+            planned = packing.plan(missing, store, held=holders)
+            bar.n = max(0, total - packing.run_epochs(packing.plan(missing, store)))
+            if planned and (planned, workers) != tried:
+                tried = planned, workers
+                pool = min(workers, len(planned))
+                run = packing.in_turn if pool == 1 else packing.share
+                left = run(planned, store, device, pool, stop, bar)
+                if left:
+                    workers = packing.lowered(left, pool, store)
+            elif wait:
+                tried = None
+                _pause(
+                    len(missing), [holders[key] for key in map(run_key, missing) if key in holders], stop, bar
+                )
+            else:
+                return
+
+
+def _pause(missing: int, holders: Sequence[Holder], stop: Callable[[], bool], bar: tqdm) -> None:
+    """Wait for what others train, and say so."""
+    by = ", ".join(dict.fromkeys(map(str, holders))) or "others"
+    waiting = f"waiting for {missing} runs held by {by}"
+    bar.set_description(waiting)
+    until = time.monotonic() + POLL
+    while time.monotonic() < until:
+        if stop():
+            raise Stopped(f"stopped while {waiting}; call again to go on")
+        time.sleep(min(0.1, POLL))
 
 
 def load_model(spec: RunSpec, store: RunStore, images: ImageSet) -> Classifier:
