@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import errno
+import itertools
 import re
 import shutil
 import subprocess
@@ -16,8 +18,8 @@ import nbformat
 import yaml
 
 from experiments.bottleneck_scales import SCALES
-from experiments.chapters import NOTEBOOKS, ROOT, SOURCES, TOC, chapter_names
-from experiments.profiles import PROFILES
+from experiments.chapters import NOTEBOOKS, ROOT, SOURCES, TOC, chapter_names, read_stamp
+from experiments.profiles import LIVE, PROFILES
 
 CONFIG = ROOT / "_config.yml"
 BUILD = ROOT / "build"
@@ -37,6 +39,8 @@ def banner(stamp: Mapping[str, Any]) -> str:
         known = {"ablation": PROFILES, "bottlenecks": SCALES}
         summaries = [known[study][name].summary for study in stamp["needs"] if name in known[study]]
         text = f"The numbers on this page come from the profile *{name}*: {'; and '.join(summaries)}."
+        if "beside" in stamp["parameters"] and name not in LIVE:
+            text += f" What says so on the page comes from the profile *{stamp['parameters']['beside']}*."
     else:
         text = f"The sizes on this page are those of the profile *{name}*; no run was used."
     return f":::{{{kind}}}\n{text}\n:::"
@@ -95,12 +99,14 @@ def stage(
     """
     target.mkdir(parents=True)
     for name in chapter_names(toc):
-        source = notebooks / f"{name}.ipynb"
-        if not source.exists():
-            raise BuildError(f"chapter {name} has not been executed: {source.name} does not exist")
+        source, stamp = notebooks / f"{name}.ipynb", read_stamp(name, notebooks)
+        if stamp is None:
+            raise BuildError(
+                f"chapter {name} has not been executed: {notebooks} has no {source.name} with {name}.json of "
+                "the same execution"
+            )
         notebook = nbformat.read(source, as_version=4)
         _fold_parameters(notebook)
-        stamp = json.loads((notebooks / f"{name}.json").read_text())
         head = banner(stamp)
         if head:
             notebook.cells.insert(1, nbformat.v4.new_markdown_cell(head, id="banner"))
@@ -157,7 +163,7 @@ def build(
         made = scratch / "_build" / "html"
         if done.returncode or not (made / "index.html").exists():
             raise BuildError(_explain(done.stdout + done.stderr, [str(staged), str(scratch)]))
-        return _promote(made, output / "html")
+        return _promote(made, output / "html", aside=Path(folder))
 
 
 def _explain(log: str, folders: Sequence[str]) -> str:
@@ -169,11 +175,16 @@ def _explain(log: str, folders: Sequence[str]) -> str:
     return "the pages were not built, the previous ones are kept:\n" + "\n".join(shown)
 
 
-def _promote(made: Path, target: Path) -> Path:
-    old = target.with_name(".html-old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    made.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+def _promote(made: Path, target: Path, *, aside: Path) -> Path:
+    """Put new pages in the place of old ones, which go to a folder of this build's own."""
+    for attempt in itertools.count():
+        with contextlib.suppress(FileNotFoundError):
+            target.rename(aside / f"old-{attempt}")
+        try:
+            made.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            continue  # another build was promoted just now: this one is the later
+        break
     return target / "index.html"

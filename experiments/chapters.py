@@ -9,7 +9,6 @@ import json
 import multiprocessing
 import os
 import platform
-import shutil
 import sys
 import tempfile
 import time
@@ -30,6 +29,7 @@ from tqdm import tqdm
 
 from experiments import ablation, bottlenecks
 from experiments.bottleneck_scales import SCALES
+from experiments.profiles import LIVE
 from lpc.machine import default_workers, provenance
 from lpc.specs import RunSpec, run_key, unknown_name
 
@@ -90,10 +90,13 @@ class Settings(NamedTuple):
         Whether the chapter measures time, and so runs by itself.
     needs
         Which runs it reads, of :data:`STUDIES`.
+    live
+        Whether it trains so much itself that it is for profiles of ``experiments.profiles.LIVE``.
     """
 
     alone: bool = False
     needs: tuple[str, ...] = ("ablation",)
+    live: bool = False
 
 
 def settings_of(name: str, sources: Path = SOURCES) -> Settings:
@@ -102,18 +105,22 @@ def settings_of(name: str, sources: Path = SOURCES) -> Settings:
     Raises
     ------
     ValueError
-        Anything there but ``alone: true`` or ``false`` and ``needs:`` with a list of studies.
+        Anything there but ``alone`` and ``live``, which are true or false, and ``needs``, a list of studies.
     """
     given = jupytext.read(sources / f"{name}.md").metadata.get("lpc", {})
     settings = given if isinstance(given, dict) else {"unknown": given}
-    needs, alone = settings.get("needs", ["ablation"]), settings.get("alone", False)
+    needs, alone, live = (
+        settings.get("needs", ["ablation"]),
+        settings.get("alone", False),
+        settings.get("live", False),
+    )
     known = set(settings) <= set(Settings._fields) and isinstance(needs, list) and set(needs) <= set(STUDIES)
-    if not known or alone not in (True, False):
+    if not known or {alone, live} - {True, False}:
         raise ValueError(
-            f"chapter {name} has lpc: {given} in its header; expected alone: true or false, needs: a "
-            f"list of {', '.join(STUDIES)}"
+            f"chapter {name} has lpc: {given} in its header; expected alone: true or false, live: the same, "
+            f"needs: a list of {', '.join(STUDIES)}"
         )
-    return Settings(alone, tuple(needs))
+    return Settings(alone, tuple(needs), live)
 
 
 def assign(
@@ -170,14 +177,25 @@ def fingerprint(name: str, values: Mapping[str, Any], sources: Path = SOURCES) -
 
 def is_current(name: str, values: Mapping[str, Any], sources: Path, notebooks: Path) -> bool:
     """Whether the promoted notebook was made from exactly this chapter, code, parameters and runs."""
-    stamp = notebooks / f"{name}.json"
-    if not stamp.exists() or not (notebooks / f"{name}.ipynb").exists():
-        return False
+    stamp = read_stamp(name, notebooks)
+    return stamp is not None and stamp["fingerprint"] == fingerprint(name, values, sources)
+
+
+def read_stamp(name: str, notebooks: Path) -> dict[str, Any] | None:
+    """Return what was written of the execution that made a promoted notebook.
+
+    None where there is no whole notebook with its own stamp: two executions may promote at once.
+    """
     try:
-        made_from = json.loads(stamp.read_text())["fingerprint"]
-    except (json.JSONDecodeError, KeyError):
-        return False  # cut short: execute again
-    return made_from == fingerprint(name, values, sources)
+        stamp = json.loads((notebooks / f"{name}.json").read_text())
+        whole = stamp["notebook"] == _digest(notebooks / f"{name}.ipynb")
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        return None  # none yet, or cut short: execute again
+    return stamp if whole else None
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -250,6 +268,7 @@ def execute_one(
         stamp = {
             "chapter": name,
             "fingerprint": made_from,
+            "notebook": _digest(target),
             "parameters": dict(values),
             "needs": list(settings_of(name, sources).needs),
             "started": started,
@@ -259,9 +278,10 @@ def execute_one(
             **provenance(folders=("lpc", "experiments", "book")),
         }
         (Path(folder) / "stamp.json").write_text(json.dumps(stamp, indent=1))
-        (notebooks / f"{name}.json").unlink(missing_ok=True)  # never one notebook with another's stamp
-        shutil.move(target, notebooks / f"{name}.ipynb")
-        shutil.move(Path(folder) / "stamp.json", notebooks / f"{name}.json")
+        target.replace(
+            notebooks / f"{name}.ipynb"
+        )  # until the next line it has another's stamp, and is not current
+        (Path(folder) / "stamp.json").replace(notebooks / f"{name}.json")
 
 
 def _run(source: Path, target: Path, values: Mapping[str, Any], progress: bool) -> None:
@@ -295,13 +315,16 @@ def _studies(
     """Return the runs that chapters will ask for, each once: study, profile, number of seeds, store.
 
     A profile without bottleneck runs has none to train; a chapter about them says so when it asks for them.
+    A chapter with a parameter ``beside`` asks for that profile's runs too, unless its own is trained live.
     """
-    found = [
-        (kind, str(values["profile"]), values["seeds"], str(values["store"]))
-        for name, values in assigned.items()
-        if {"profile", "seeds", "store"} <= set(values)
-        for kind in settings_of(name, sources).needs
-    ]
+    found = []
+    for name, values in assigned.items():
+        if {"profile", "seeds", "store"} <= set(values):
+            asked = [(str(values["profile"]), values["seeds"])]
+            if "beside" in values and values["profile"] not in LIVE:
+                asked.append((str(values["beside"]), None))
+            needs = settings_of(name, sources).needs
+            found += [(kind, *one, str(values["store"])) for kind in needs for one in asked]
     return [one for one in dict.fromkeys(found) if one[0] == "ablation" or one[1] in SCALES]
 
 
@@ -341,19 +364,57 @@ def execute(
     ChapterError
         One line a chapter that failed, once all have been tried.
     """
-    values = dict(values or {})
+    assigned = chosen(names, values, sources=sources, toc=toc)
+    return execute_each(assigned, force=force, sources=sources, notebooks=notebooks, workers=workers)
+
+
+def chosen(
+    names: Sequence[str] | None, values: Mapping[str, Any] | None, *, sources: Path, toc: Path
+) -> dict[str, dict[str, Any]]:
+    """Return the parameters of some chapters, or of all, by their names; see :func:`assign`."""
     known = chapter_names(toc)
     for name in names or ():
         if name not in known:
             raise unknown_name("chapter", name, known)
-    chosen = list(names or known)
-    assigned = assign(chosen, values, sources, named=bool(names))
-    todo = [name for name in chosen if force or not is_current(name, assigned[name], sources, notebooks)]
+    return assign(list(names or known), values or {}, sources, named=bool(names))
+
+
+def train(assigned: Mapping[str, Mapping[str, Any]], sources: Path = SOURCES) -> None:
+    """Train what chapters will ask for and is missing: once, before several kernels ask for the same runs.
+
+    Parameters
+    ----------
+    assigned
+        The parameters of every chapter, by its name.
+    sources
+        Where the chapters lie.
+    """
+    for kind, profile, seeds, store in _studies(assigned, sources):
+        study = ablation.study if kind == "ablation" else bottlenecks.study
+        study(profile, seeds=seeds, store=ROOT / store)
+
+
+def execute_each(
+    assigned: Mapping[str, Mapping[str, Any]],
+    *,
+    force: bool = False,
+    sources: Path = SOURCES,
+    notebooks: Path = NOTEBOOKS,
+    workers: int | None = None,
+) -> list[Path]:
+    """Execute chapters, each with parameters of its own, as :func:`execute` does.
+
+    Parameters
+    ----------
+    assigned
+        All parameters of every chapter, by its name.
+    force, sources, notebooks, workers
+        As in :func:`execute`.
+    """
+    todo = [name for name in assigned if force or not is_current(name, assigned[name], sources, notebooks)]
     alone = [name for name in todo if settings_of(name, sources).alone]
     together = [name for name in todo if name not in alone]
-    for kind, profile, seeds, store in _studies({name: assigned[name] for name in todo}, sources):
-        train = ablation.study if kind == "ablation" else bottlenecks.study
-        train(profile, seeds=seeds, store=ROOT / store)  # once, before several kernels ask for the same runs
+    train({name: assigned[name] for name in todo}, sources)
     workers = min(workers or default_workers(), len(together))
     threads = max(1, default_workers() // max(1, workers))
     failures = []
@@ -370,7 +431,7 @@ def execute(
             failures.append(str(error))
     if failures:
         raise ChapterError("\n".join(failures))
-    return [notebooks / f"{name}.ipynb" for name in chosen]
+    return [notebooks / f"{name}.ipynb" for name in assigned]
 
 
 def _execute_together(

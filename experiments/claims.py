@@ -11,10 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from experiments import bottlenecks, paper
+from experiments import ablation, bottlenecks, paper
 from experiments.ablation import Study
 from experiments.bottleneck_scales import SCALES
-from experiments.profiles import PROFILES
+from experiments.bottlenecks import Bottlenecks
+from experiments.profiles import LIVE, PROFILES
 from experiments.recorded import Recorded, all_recorded, all_recorded_bottlenecks
 from experiments.tables import mean_sd, number
 from experiments.uncertainty import welch
@@ -42,8 +43,6 @@ OURS = ("digits", "Fashion-MNIST")
 """Data sets that are not the papers'."""
 _OWN = {"id", "like", "prose", "why"}
 """Fields that a claim does not take from the one it is like."""
-LIVE = ("smoke", "laptop")
-"""Profiles that are trained with the book; the results of all others are recorded."""
 NO_RUN = "none"
 """The profile of claims about printed numbers."""
 _QUANTITIES = ("value", "ratio", "difference", "lead", "welch", "paper_welch")
@@ -188,7 +187,13 @@ def verdict(claim: Claim, values: list[float]) -> str:
     return fair if _within(mean, claim.partly) else bad
 
 
-def ledger(study: Study, path: Path = LEDGER, *, others: Sequence[Recorded] | None = None) -> pd.DataFrame:
+def ledger(
+    study: Study | Bottlenecks,
+    path: Path = LEDGER,
+    *,
+    others: Sequence[Recorded] | None = None,
+    beside: str | None = None,
+) -> pd.DataFrame:
     """Return one row a claim with what was measured and the verdict.
 
     Every claim is judged by runs of its own profile: the study's, or recorded ones. Where there are none it
@@ -198,16 +203,25 @@ def ledger(study: Study, path: Path = LEDGER, *, others: Sequence[Recorded] | No
     ----------
     study
         Runs of the profile that the book is built with; the bottleneck runs of that profile are read from
-        the same store.
+        the same store. Bottleneck runs themselves where a page has no others.
     path
         The ledger.
     others
         Recorded runs of other profiles; None: all there are.
+    beside
+        A profile of :data:`LIVE` with which other pages of the book are made, whose runs lie in the same
+        store and judge its claims; None, or a study that is itself of such a profile: no other.
     """
-    beside = all_recorded(beside=study.profile.name) if others is None else others
-    selected = {one.profile.name: one.selected for one in (*beside, study)}
+    here = study.scale.name if isinstance(study, Bottlenecks) else study.profile.name
+    shown = [here] if beside is None or here in LIVE else [here, beside]
+    recorded = all_recorded(beside=here) if others is None else others
+    selected = {one.profile.name: one.selected for one in recorded}
+    if shown != [here]:
+        selected[shown[-1]] = ablation.existing(shown[-1], store=study.store.root).selected
+    if not isinstance(study, Bottlenecks):
+        selected[here] = study.selected
     selected[NO_RUN] = pd.DataFrame()
-    for name, rows in _bottleneck_runs(study).items():
+    for name, rows in _bottleneck_runs(shown, study).items():
         selected[name] = pd.concat([selected[name], rows]) if name in selected else rows
     rows = []
     for claim in read(path):
@@ -234,13 +248,13 @@ def ledger(study: Study, path: Path = LEDGER, *, others: Sequence[Recorded] | No
     return pd.DataFrame(rows)
 
 
-def _bottleneck_runs(study: Study) -> dict[str, pd.DataFrame]:
-    """Return the ended runs of Kirsch et al.'s figures: the study's profile's own, and recorded ones."""
-    here = study.profile.name
-    runs = {one.scale.name: one.frame for one in all_recorded_bottlenecks(beside=here)}
-    if here in SCALES:
-        rows = bottlenecks.existing(here, store=study.store.root).frame
-        runs[here] = rows[rows["status"] != "training"]
+def _bottleneck_runs(shown: Sequence[str], study: Study | Bottlenecks) -> dict[str, pd.DataFrame]:
+    """Return the ended runs of Kirsch et al.'s figures: of some profiles in the store, and recorded ones."""
+    runs = {one.scale.name: one.frame for one in all_recorded_bottlenecks(beside=shown[0])}
+    for name in shown:
+        if name in SCALES:
+            rows = bottlenecks.existing(name, store=study.store.root).frame
+            runs[name] = rows[rows["status"] != "training"]
     return {name: rows for name, rows in runs.items() if len(rows)}
 
 
@@ -279,9 +293,15 @@ def check(table: pd.DataFrame) -> None:
         )
 
 
-def substitutions(study: Study) -> dict[str, Any]:
-    """Return what chapters may insert as ``{{ claims.<id>.verdict }}``, after :func:`check`."""
-    table = ledger(study)
+def substitutions(study: Study, *, beside: str | None = None) -> dict[str, Any]:
+    """Return what chapters may insert as ``{{ claims.<id>.verdict }}``, after :func:`check`.
+
+    Parameters
+    ----------
+    study, beside
+        As in :func:`ledger`.
+    """
+    table = ledger(study, beside=beside)
     check(table)
     columns = ["verdict", "measured", "n", "tolerance", "paper"]
     return {

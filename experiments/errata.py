@@ -151,6 +151,9 @@ def _on_test(evidence: Evidence) -> str:
 
 def _selected(selections: pd.DataFrame, column: str) -> str:
     gain = (selections[column] - selections["validation"]).groupby(selections["architecture"]).mean()
+    gain = gain.dropna()
+    if gain.empty:
+        return MISSING  # none of these learning rates was trained
     if bool((gain == 0).all()):
         return "test accuracy: none"
     ends = f"{_points(gain.min())} ({gain.idxmin()}) to {_points(gain.max())} ({gain.idxmax()})"

@@ -226,6 +226,8 @@ PROFILES: Mapping[str, Profile] = {
 
 GROUPS: Mapping[str, tuple[str, ...]] = {"paper": ("paper-svhn", "paper-cifar10", "paper-cifar100")}
 """Profiles that are named together on the command line."""
+LIVE = ("smoke", "laptop")
+"""Profiles that are trained with the book, in minutes; the results of all others are recorded."""
 
 
 def profile(name: str) -> Profile:
