@@ -71,6 +71,12 @@ def name_exclusively(temporary: Path, path: Path) -> bool:
     return True
 
 
+def see_afresh(folder: Path) -> None:
+    """Make this machine see a folder as the file server has it: writing there ends what NFS has cached."""
+    with tempfile.NamedTemporaryFile(prefix=".fresh.", dir=folder):
+        pass
+
+
 def read_json(path: Path) -> Any:
     """Return the value of a JSON file; one that is not whole is an error."""
     try:

@@ -151,13 +151,9 @@ def sign_of(heartbeat: Path) -> Sign | None:
 
 def server_time(folder: Path) -> float:
     """Return the time by the clock that dates the heartbeats: no machine's own."""
-    handle, name = tempfile.mkstemp(prefix=".clock.", dir=folder)
-    os.close(handle)
-    try:
-        os.utime(name)
-        return Path(name).stat().st_mtime
-    finally:
-        Path(name).unlink()
+    with tempfile.NamedTemporaryFile(prefix=".clock.", dir=folder) as probe:
+        os.utime(probe.name)
+        return Path(probe.name).stat().st_mtime
 
 
 def holder_of(content: dict[str, Any]) -> Holder:

@@ -89,7 +89,7 @@ def train_plan(
 
 def _check_up_to_date(plan: Plan, store: RunStore, claim: Claim) -> None:
     """Check that no other program has begun or finished the claimed runs otherwise than they were planned."""
-    begun = store.cohorts()
+    begun = store.cohorts(afresh=True)
     for key in claim.keys:
         cohort = next((cohort for cohort, keys in begun.items() if key in keys), plan.cohort)
         if cohort != plan.cohort:

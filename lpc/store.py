@@ -35,7 +35,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lpc import holders
-from lpc.atomic import read_json, read_json_if_there, write_file, write_json
+from lpc.atomic import read_json, read_json_if_there, see_afresh, write_file, write_json
 from lpc.holders import Attempt, Holder
 from lpc.ownership import Claim
 from lpc.specs import PROTOCOL, RunSpec, run_key, spec_from_dict
@@ -120,8 +120,16 @@ class RunStore:
         write_json(self.root / "cohorts" / cohort / "members.json", keys)
         return cohort
 
-    def cohorts(self) -> dict[str, list[str]]:
-        """Return the keys of every cohort that has begun and not ended, by cohort id."""
+    def cohorts(self, *, afresh: bool = False) -> dict[str, list[str]]:
+        """Return the keys of every cohort that has begun and not ended, by cohort id.
+
+        Parameters
+        ----------
+        afresh
+            Whether to ask a file server across a network: else they may be those of a minute ago.
+        """
+        if afresh and (self.root / "cohorts").exists():
+            see_afresh(self.root / "cohorts")
         found = (
             (path, read_json_if_there(path)) for path in sorted(self.root.glob("cohorts/*/members.json"))
         )

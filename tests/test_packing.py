@@ -56,6 +56,37 @@ def test_many_alike_are_shared_out_evenly(tmp_path):
     assert sorted(len(plan.specs) for plan in planned) == [8, 9]
 
 
+def test_what_others_train_is_not_planned(tmp_path):
+    store, alike = RunStore(tmp_path), [make(seed=seed) for seed in range(5)]
+    begun = store.begin(alike[:2])
+    held = {run_key(alike[1]), run_key(alike[2])}
+    assert members(packing.plan(alike, store, held=held)) == [
+        [("IB", 3), ("IB", 4)]
+    ]  # a cohort is one's whole
+    assert members(packing.plan(alike, store, held={run_key(alike[2])})) == [
+        [("IB", 0), ("IB", 1)],
+        [("IB", 3), ("IB", 4)],
+    ]
+    assert packing.plan(alike, store, held=set(map(run_key, alike))) == []
+    assert len(packing.plan(alike, store)) == 2 and begun in store.cohorts()
+
+
+def test_a_cohort_is_split_by_nobody_but_its_holder(tmp_path):
+    store, alike = RunStore(tmp_path), [make(seed=seed) for seed in range(4)]
+    store.begin(alike)
+    (plan,) = packing.plan(alike, store)
+    with store.claim(alike[3:]):
+        assert packing.lowered([plan], 1, store) == 1
+    assert packing.plan(alike, store) == [plan]
+    with pytest.warns(UserWarning, match="going on with 2 and 2"):
+        assert packing.lowered([plan], 1, store) == 1
+    halves = [[("IB", 0), ("IB", 2)], [("IB", 1), ("IB", 3)]]
+    assert members(packing.plan(alike, store)) == halves and len(store.cohorts()) == 2
+    assert packing.lowered([plan], 1, store) == 1  # split by another meanwhile
+    assert members(packing.plan(alike, store)) == halves
+    assert [store.attempts(spec) for spec in alike] == 4 * [[]]
+
+
 def test_a_run_is_under_way_only_once_it_has_begun(tmp_path, monkeypatch):
     store, alike = RunStore(tmp_path), [make(), make("WideIB")]
     assert len(packing.plan(alike, store)) == 2 and store.frame().empty

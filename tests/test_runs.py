@@ -140,11 +140,14 @@ def test_kill_minus_nine_in_the_middle_of_training(tmp_path):
     victim.wait()
     assert victim.returncode == -signal.SIGKILL
     killed = RunStore(tmp_path / "killed")
-    assert (killed.frame()["status"] == "training").any()
+    began = killed.frame()
+    assert (began["status"] == "training").any()
     subprocess.run(command, cwd=root, env=environment, check=True)
     subprocess.run([*command[:2], str(tmp_path / "whole")], cwd=root, env=environment, check=True)
     assert (killed.frame()["status"] == "finished").all()
     assert results(killed).equals(results(RunStore(tmp_path / "whole")))
+    again = began.loc[began["status"] == "training", "key"]
+    assert {killed.provenance(killed.spec(str(key)))["attempts"] for key in again} == {2}
 
 
 def test_a_run_whose_loss_is_not_a_number_is_marked_and_the_others_go_on(tmp_path):

@@ -1,6 +1,8 @@
 import dataclasses
+import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -143,3 +145,27 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(store, monkeypatc
     assert state is not None and state["epoch"] == 1
     names = sorted(path.name for path in (store.root / "cohorts" / cohort).iterdir())
     assert names == ["members.json", "progress.json", "state.pt"]
+
+
+def test_what_other_programs_remove_meanwhile_is_no_error(store, monkeypatch):
+    first, second = store.begin([make()]), store.begin([make(1)])
+    store.save_state(first, {"epoch": 3}, epoch=3)
+    path = store.root / "cohorts" / second / "members.json"
+    original, errors = Path.read_text, [FileNotFoundError(2, "gone"), OSError(errno.ESTALE, "stale handle")]
+
+    def ended(self):
+        if self == path:
+            raise errors.pop()
+        return original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", ended)
+        assert store.cohorts(afresh=True) == {first: [run_key(make())]}
+        assert store.epochs_done() == {run_key(make()): 3}
+        errors.append(OSError(errno.EIO, "the disk is broken"))
+        with pytest.raises(OSError, match="broken"):
+            store.cohorts()
+    store.end(second)
+    store.end(second)
+    assert set(store.cohorts()) == {first}
+    assert not list(store.root.glob("cohorts/.*"))
