@@ -194,14 +194,23 @@ class Study:
 
     def latents(self, architecture: str, seed: int) -> Latents:
         """Return a selected run's latents of the train set, on the CPU; computed on a GPU if there is one."""
-        images = self._images_at_hand.train
+        images = self.images_at_hand.train
         found = collect(load_model(self.spec(architecture, seed), self.store, images), images)
         return Latents(*(part.cpu() for part in found))
 
     @cached_property
-    def _images_at_hand(self) -> Splits:
+    def images_at_hand(self) -> Splits:
+        """``images``, on the GPU where there is one."""
         device = default_device()
         return self.images if device.type == "cpu" else load_images(self._data, device=device)
+
+    @cached_property
+    def searched_images_at_hand(self) -> Splits:
+        """``searched_images``, on the GPU where there is one."""
+        device = default_device()
+        if device.type == "cpu":
+            return self.searched_images
+        return load_images(self.profile.data, device=device)
 
 
 def existing(

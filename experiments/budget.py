@@ -98,7 +98,7 @@ def penalised(study: Study) -> pd.DataFrame:
         ``reach`` (:func:`lpc.equilibrium.reachable_separation`), the fields of :class:`Readout`,
         ``nearest_mean_accuracy`` and ``readout_lost``.
     """
-    images = study.searched_images.train
+    images = study.searched_images_at_hand.train
     rows = []
     finished = study.frame[study.frame["status"] == "finished"]
     for _, run in finished[finished["train.penalty"] == "squared_norm"].iterrows():

@@ -39,8 +39,9 @@ class Judged(NamedTuple):
 
 def judged(study: Study, architecture: str, seed: int) -> Judged:
     """Return the test predictions of a selected run, with the confidence in each."""
-    model = load_model(study.spec(architecture, seed), study.store, study.images.test)
-    train, test = collect(model, study.images.train), collect(model, study.images.test)
+    images = study.images_at_hand
+    model = load_model(study.spec(architecture, seed), study.store, images.test)
+    train, test = collect(model, images.train), collect(model, images.test)
     confidence = {
         "odin": torch.as_tensor(odin_confidence(test.logits)),
         "softmax": torch.as_tensor(odin_confidence(test.logits, temperature=1.0)),
@@ -48,7 +49,8 @@ def judged(study: Study, architecture: str, seed: int) -> Judged:
     fitted = (train.latent, train.label, train.predicted, test.latent, test.predicted)
     with contextlib.suppress(ValueError):  # a predicted class without a well-classified training point
         confidence["mahalanobis"] = torch.as_tensor(mahalanobis_confidence(*fitted, shrinkage=SHRINKAGE))
-    return Judged(test.predicted == test.label, confidence)
+    on_cpu = {name: values.cpu() for name, values in confidence.items()}
+    return Judged((test.predicted == test.label).cpu(), on_cpu)
 
 
 Judgements = dict[tuple[str, int], Judged]

@@ -14,6 +14,7 @@ from experiments.ablation import Study
 from lpc.data import ImageSet
 from lpc.evaluation.lipschitz import margin_gradient
 from lpc.evaluation.robustness import deepfool
+from lpc.heads import Classifier
 from lpc.measurements import attacked_images
 from lpc.runs import load_model
 
@@ -58,13 +59,18 @@ def sample(images: ImageSet) -> Sample:
 
 def attacked(study: Study, architecture: str, seed: int) -> Attacked:
     """Attack a selected run again, as its test metrics were made (``measurements.table2_metrics``)."""
-    model = load_model(study.spec(architecture, seed), study.store, study.images.test).double()
+    model = load_model(study.spec(architecture, seed), study.store, study.images_at_hand.test).double()
+    logits, image = through(model), sample(study.images.test).image
+    return Attacked(logits, image, deepfool(logits, image).perturbation)
+
+
+def through(model: Classifier) -> Logits:
+    """Return a network's logits as a function of images that may lie on another device than the network."""
 
     def logits(batch: Tensor) -> Tensor:
-        return model(batch).logits
+        return model(batch.to(next(model.parameters()).device)).logits.to(batch.device)
 
-    image = sample(study.images.test).image
-    return Attacked(logits, image, deepfool(logits, image).perturbation)
+    return logits
 
 
 def nearest_stranger(

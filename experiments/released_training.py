@@ -165,7 +165,7 @@ def selections(study: Study) -> pd.DataFrame:
         and ``test_few``.
     """
     frame = study.frame[study.frame["status"] == "finished"].copy()
-    images = study.searched_images.test
+    images = study.searched_images_at_hand.test
     models = (load_model(study.store.spec(str(key)), study.store, images) for key in frame["key"])
     outputs = (collect(model, images) for model in models)
     frame["on_test"] = [accuracy(output.logits, output.label) for output in outputs]
