@@ -291,12 +291,16 @@ def node(
 
 
 @pytest.fixture(scope="module")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Yield the environment of a running SLURM; ``from slurm_node import slurm`` makes it known to a file."""
+def one_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Run a node for the tests of a file, in whose environment its commands find it; skip without SLURM.
+
+    ``from slurm_node import one_node as one_node`` makes it known to a file.
+    """
     reason = reason_absent()
     if reason is not None:
         pytest.skip(reason)
-    with node(tmp_path_factory.mktemp("slurm")) as environment:
+    with node(tmp_path_factory.mktemp("slurm")) as environment, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", environment["SLURM_CONF"])
         yield environment
 
 

@@ -1,0 +1,204 @@
+"""The scheduler behind a few functions: SLURM's own commands, called with a time limit, read as text.
+
+Accounting (``sacct``) is never asked: on many clusters it is absent, and a call to it may hang.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from lpc.specs import unknown_name
+
+COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "sinfo")
+"""What is called, of SLURM's client programs."""
+
+SECONDS = 30.0
+"""How long a command may take; a busy controller answers in a few seconds, an idle one in hundredths."""
+
+_IDS_AT_ONCE = 500
+_OWN_DEFAULTS = ("SQUEUE_", "SINFO_", "SCANCEL_")  # a user's filters would hide jobs from us
+_SILENCE = ("Unable to contact slurm controller", "Socket timed out")
+_GONE = ("Invalid job id specified", "already completing or completed")
+
+
+class SchedulerError(RuntimeError):
+    """SLURM is not there, does not answer, or refuses; the message says which and what it said."""
+
+
+class Job(NamedTuple):
+    """A job, or a task of an array, that is in the queue.
+
+    Attributes
+    ----------
+    id
+        ``"12"``, or ``"12_3"`` for task 3 of array 12.
+    state
+        SLURM's word: ``PENDING``, ``RUNNING``, ``COMPLETING``, ``SUSPENDED`` and others.
+    reason
+        Why it waits: ``Dependency``, ``BeginTime`` (requeued) and others; ``None`` where it runs.
+    node
+        Where it runs; empty where it waits.
+    """
+
+    id: str
+    state: str
+    reason: str
+    node: str
+
+
+def _call(*command: str, seconds: float | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; whether it succeeded is for the caller to see.
+
+    Raises
+    ------
+    SchedulerError
+        Where there is no such program, no answer in time, or nobody to answer.
+    """
+    limit = SECONDS if seconds is None else seconds
+    environment = {name: text for name, text in os.environ.items() if not name.startswith(_OWN_DEFAULTS)}
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise SchedulerError(
+            f"no SLURM on this machine: {command[0]} is not found; --cluster local trains here"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        said = (error.stderr or b"").decode(errors="replace")
+        raise _silent(f"{said}\nnothing more from {command[0]} in {limit:g} s") from error
+    if done.returncode and any(words in done.stderr for words in _SILENCE):
+        raise _silent(done.stderr)
+    return done
+
+
+def _silent(said: str) -> SchedulerError:
+    return SchedulerError(f"SLURM's controller does not answer: {_words(said)}. Try again later.")
+
+
+def _words(said: str) -> str:
+    """Return what a command said on one line, without its name before every sentence."""
+    lines = [re.sub(r"^[\w-]+: ((error|fatal): )?", "", line).strip(" *") for line in said.splitlines()]
+    return "; ".join(line for line in lines if line) or "no message"
+
+
+def _answer(*command: str) -> str:
+    """Return what a command prints; SchedulerError with its words where it fails."""
+    done = _call(*command)
+    if done.returncode:
+        raise SchedulerError(f"{command[0]} failed: {_words(done.stderr)}")
+    return done.stdout
+
+
+def require() -> None:
+    """Check, within 15 seconds, that SLURM's commands are there and its controller answers.
+
+    Raises
+    ------
+    SchedulerError
+        Where a program is missing, or the controller is down or silent.
+    """
+    for name in COMMANDS:
+        _call(name, "--version", seconds=5)
+    done = _call("scontrol", "ping", seconds=10)
+    if not re.search(r"\bUP\b", done.stdout):  # one of several is enough
+        raise _silent(done.stdout.partition("***")[0] + done.stderr)
+
+
+def partitions() -> list[str]:
+    """Return the names of the partitions that the user may see."""
+    return sorted(set(_answer("sinfo", "--noheader", "--format=%R").split()))
+
+
+def max_array() -> int:
+    """Return the greatest number of tasks that an array may have; their numbers end one below it.
+
+    ``MaxArraySize`` of SLURM's configuration, or ``max_array_tasks`` of its ``SchedulerParameters`` where
+    that is less; 0 where arrays are switched off.
+    """
+    config = _answer("scontrol", "show", "config")
+    limits = re.findall(r"^MaxArraySize\s*=\s*(\d+)|\bmax_array_tasks=(\d+)", config, flags=re.MULTILINE)
+    if not limits:
+        raise SchedulerError("`scontrol show config` names no MaxArraySize")
+    return min(int(size or tasks) for size, tasks in limits)
+
+
+def states(jobs: Iterable[str]) -> dict[str, Job]:
+    """Return, by id, those of the jobs that are in the queue: they wait, run, or are about to end.
+
+    Parameters
+    ----------
+    jobs
+        Ids: ``"12"`` is a job, or every task of an array; ``"12_3"`` is one task. Those that have left the
+        queue, or never were in it, are absent from what is returned.
+
+    Raises
+    ------
+    SchedulerError
+        Where SLURM does not answer: nothing is known about any job then.
+    """
+    wanted = set(jobs)
+    found = {}
+    for ids in _chunks({job.partition("_")[0] for job in wanted}):
+        done = _call("squeue", "--noheader", "--array", f"--jobs={','.join(ids)}", "--format=%i|%T|%r|%N")
+        if done.returncode and _GONE[0] not in done.stderr:
+            raise SchedulerError(f"squeue failed: {_words(done.stderr)}")
+        for line in done.stdout.splitlines():
+            job = Job(*line.strip().split("|"))
+            if job.id in wanted or job.id.partition("_")[0] in wanted:
+                found[job.id] = job
+    return found
+
+
+def _chunks(ids: Iterable[str]) -> Iterable[list[str]]:
+    """Cut ids into lists that a command line takes."""
+    rest = iter(sorted(ids))
+    return iter(lambda: list(islice(rest, _IDS_AT_ONCE)), [])
+
+
+def test(script: str) -> None:
+    """Ask SLURM whether it would take a batch script; nothing is queued.
+
+    Raises
+    ------
+    SchedulerError
+        Where it would not: with the words of ``sbatch``, and the known partitions where one is unknown.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "submission.sh"
+        path.write_text(script)
+        done = _call("sbatch", "--test-only", str(path))
+    if not done.returncode:
+        return
+    partition = re.search(r"invalid partition specified: (.*)", done.stderr)
+    if partition is not None:
+        raise SchedulerError(str(unknown_name("partition", partition[1].strip(), partitions())))
+    raise SchedulerError(f"SLURM refuses the submission: {_words(done.stderr)}")
+
+
+def cancel(jobs: Iterable[str]) -> None:
+    """End jobs, or take them out of the queue; those that are gone already are passed over.
+
+    Raises
+    ------
+    SchedulerError
+        Where SLURM does not answer or refuses, as for somebody else's jobs.
+    """
+    for ids in _chunks(jobs):
+        done = _call("scancel", *ids)
+        refused = [line for line in done.stderr.splitlines() if not any(words in line for words in _GONE)]
+        if done.returncode and refused:
+            raise SchedulerError(f"scancel failed: {_words(chr(10).join(refused))}")
