@@ -25,12 +25,19 @@ from lpc.figures import LOOKS, Look
 
 LOSS_OF_LABEL = 0.1
 """Decoder uncertainty in nats up to which a latent counts as keeping the label, as in the ledger."""
+DRAWN_AT = 2048
+"""Latents, at most, at which noise is drawn: the time is that number times the number of latents."""
 _QUANTITIES: Mapping[str, tuple[str, Look]] = {
     "preserved_information": ("I[X;Z]", Look("#0072B2", "-", "o")),
     "redundant_information": ("I[X;Z|Y]", Look("#CC79A7", "--", "s")),
     "decoder_uncertainty": ("H[Y|Z]", Look("#D55E00", "-.", "^")),
 }
 _FREE, _MEAN = Look("#000000", "--", "D"), Look("#E69F00", ":", "s")
+
+
+def drawn_at(total: int) -> int | None:
+    """Return at how many of some latents noise is drawn; None: at all of them."""
+    return None if total <= DRAWN_AT else DRAWN_AT
 
 
 def through_noise(
@@ -45,11 +52,11 @@ def through_noise(
     Parameters
     ----------
     latent, label
-        Points.
+        Points; of more than :data:`DRAWN_AT`, noise is drawn at so many, and all make up the density.
     noises
         Sd of the noise at a node over the latents' spread, the root of their total variance.
     generator
-        Of the noise.
+        Of the noise, and of the points.
 
     Returns
     -------
@@ -66,9 +73,11 @@ def through_noise(
     spread = points.square().sum(dim=1).mean().sqrt()
     if float(spread) == 0.0:
         raise ValueError("all latents coincide: noise has no size relative to their spread")
-    rows = []
+    rows, some = [], drawn_at(len(points))
     for noise in noises:
-        found = gaussian_quantities(points / spread, label, variance=noise**2, generator=generator)
+        found = gaussian_quantities(
+            points / spread, label, variance=noise**2, generator=generator, points=some
+        )
         rows.append({"noise": noise, **found.quantities._asdict()})
     return pd.DataFrame(rows)
 

@@ -304,3 +304,15 @@ def test_training_with_noise_is_drawn_in_four_panels(history):
     assert free.get_ydata()[0] == pytest.approx(0.01) and own.get_ydata()[0] == pytest.approx(0.1)
     assert [ax.get_yscale() for ax in grid.flat] == ["linear", "log", "linear", "log"]
     plt.close(fig)
+
+
+def test_noise_drawn_at_some_of_the_latents_leaves_all_of_them_in_the_density(monkeypatch):
+    points = torch.randn(1200, 4, generator=seeded(), dtype=torch.float64)
+    label = torch.arange(1200) % 3
+    every = through_noise(points, label, noises=[0.05, 0.3], generator=seeded())
+    assert meeting_noise.drawn_at(1200) is None
+    monkeypatch.setattr(meeting_noise, "DRAWN_AT", 300)
+    some = through_noise(points, label, noises=[0.05, 0.3], generator=seeded())
+    for name in ("preserved_information", "redundant_information", "decoder_uncertainty"):
+        np.testing.assert_allclose(some[name], every[name], atol=0.15)  # ln 4 off, were it 300 latents
+    assert meeting_noise.drawn_at(1200) == 300
