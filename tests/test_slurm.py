@@ -126,9 +126,8 @@ class TestOneNode:
 
 @needs_slurm
 def test_a_controller_that_is_down_is_told_from_an_empty_queue(tmp_path, monkeypatch):
-    with node(
-        tmp_path, MaxArraySize=11, SchedulerParameters="batch_sched_delay=0,max_array_tasks=7"
-    ) as environment:
+    limits = {"MaxArraySize": 11, "SchedulerParameters": "batch_sched_delay=0,max_array_tasks=7"}
+    with node(tmp_path, **limits) as environment:
         monkeypatch.setenv("SLURM_CONF", environment["SLURM_CONF"])
         assert slurm.max_array() == 7
         job = submit(script(body="exec sleep 60"))
