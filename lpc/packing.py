@@ -137,6 +137,8 @@ def in_turn(
     images: dict[DataSpec, Splits] = {}
     left = []
     for plan in planned:
+        if stop():
+            raise Stopped("stopped before all was trained; call again to go on")
         names = ", ".join(dict.fromkeys(spec.architecture for spec in plan.specs))
         bar.set_description(f"training {names} ({len(plan.specs)} runs)")
         data = plan.specs[0].data

@@ -3,7 +3,7 @@
 Layout::
 
     runs/<key>/spec.json               what the run is; <key> is its SHA-256
-    runs/<key>/provenance.json         commit, versions, device, packing, data checksum, wall time
+    runs/<key>/provenance.json         commit, versions, device, packing, data checksum, wall time, attempts
     runs/<key>/history.jsonl           one line an epoch
     runs/<key>/checkpoint.safetensors  final weights and buffers
     runs/<key>/result.json             train and validation metrics; written last: it marks the run finished

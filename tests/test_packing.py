@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 from lpc import packing, recording
 from lpc.cohorts import Cohort
@@ -200,6 +201,14 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path):
     expected, found = whole.load_weights(spec), broken.load_weights(spec)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert broken.history()["epoch"].tolist() == [1, 2, 3, 4]
+
+
+def test_a_signal_between_two_plans_begins_no_other(tmp_path):
+    store, spec = RunStore(tmp_path / "store"), make()
+    planned = packing.plan([spec], store)
+    with tqdm(disable=True) as bar, pytest.raises(Stopped, match="before all was trained"):
+        packing.in_turn(planned, store, torch.device("cpu"), 1, lambda: True, bar)
+    assert not store.root.exists()
 
 
 def test_the_second_signal_acts_as_usual():
