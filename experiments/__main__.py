@@ -176,24 +176,137 @@ def status(
     from experiments.ablation import existing, progress_of
     from experiments.epoch_times import hours_left
     from experiments.progress import counted, sentence
+    from experiments.submit import in_queue
 
     if kind == "bottlenecks":
         _without_dataset(dataset)
         runs = bottlenecks.existing(profile, seeds=seeds, only=_names(only), store=store)
-        table = counted(runs.specs, runs.frame)
+        table = counted(runs.specs, runs.frame, runs.store.holders())
         click.echo(f"{profile}: {runs.scale.summary}\n\n{table.to_string()}\n")
         click.echo(sentence(table))
+    else:
+        for number, chosen in enumerate(resolve(profile, dataset)):
+            found = existing(chosen.name, seeds=seeds, only=_names(only), store=store)
+            table = progress_of(found)
+            total = table.sum()
+            again = (
+                f", {total['retrained']} of {total['to retrain']} trained again"
+                if "retrained" in total
+                else ""
+            )
+            click.echo("\n" * (number > 0) + f"{chosen.name}: {chosen.summary}\n\n{table.to_string()}\n")
+            click.echo(sentence(table) + again)
+            click.echo(hours_left(found.needed, found.store, profile=chosen.name))
+    for line in in_queue(str(Path(store).absolute())):
+        click.echo(line)
+
+
+@cli.command()
+@profiles_option
+@dataset_option
+@seeds_option
+@only_option
+@study_option
+@store_option
+@click.option(
+    "--cluster",
+    type=click.Choice(["slurm", "local"]),
+    default="slurm",
+    show_default=True,
+    help="A SLURM cluster, or this machine.",
+)
+@click.option(
+    "--resources",
+    default="cluster.toml",
+    show_default=True,
+    help="Profile file of the cluster; experiments/cluster.example.toml is one to copy.",
+)
+@click.option(
+    "--beside",
+    default="laptop",
+    show_default=True,
+    help="Profile of the pages whose runs are not among those that are submitted.",
+)
+@click.option(
+    "--pages/--no-pages", default=True, show_default=True, help="Whether the last job makes the book."
+)
+@click.option("--workers", type=click.IntRange(min=1), help="With --cluster local: processes a program.")
+@click.option("--dry-run", is_flag=True, help="Show to the letter what would be submitted.")
+def submit(
+    profile: str,
+    dataset: str | None,
+    seeds: int | None,
+    only: str | None,
+    kind: str,
+    store: str,
+    cluster: str,
+    resources: str,
+    beside: str,
+    pages: bool,
+    workers: int | None,
+    dry_run: bool,
+) -> None:
+    """Train the missing runs of a profile on a cluster; then measure, export, build the book.
+
+    One array of jobs a profile trains what is missing and is not in the queue already; another one trains the
+    selected learning rates again where the profile asks for it; a last job makes tables and pages, or submits
+    again what was lost. The command is safe to repeat.
+
+    \b
+    Examples:
+      python -m experiments submit --profile paper --dry-run
+      python -m experiments submit --profile paper --dataset CIFAR10 --only IB,NoPen
+      python -m experiments submit --profile fashion --cluster local
+    """
+    from experiments.submissions import Request
+
+    local = cluster == "local"
+    if kind == "bottlenecks":
+        _without_dataset(dataset)
+    for name, given, needed in (("--workers", workers is not None, local), ("--dry-run", dry_run, not local)):
+        if given and not needed:
+            raise ValueError(f"{name} is given with --cluster {cluster}, where it means nothing")
+    request = Request(
+        profile=profile,
+        dataset=dataset,
+        seeds=seeds,
+        only=_names(only),
+        study=kind,
+        store=str(Path(store).absolute()),
+        resources="" if local else str(Path(resources).absolute()),
+        beside=beside,
+        pages=pages,
+    )
+    if local:
+        import torch
+
+        from experiments import work
+
+        work.local(request, workers=workers, gpus=torch.cuda.device_count())
         return
-    for number, chosen in enumerate(resolve(profile, dataset)):
-        table = progress_of(chosen.name, seeds=seeds, only=_names(only), store=store)
-        found = existing(chosen.name, seeds=seeds, only=_names(only), store=store)
-        total = table.sum()
-        again = (
-            f", {total['retrained']} of {total['to retrain']} trained again" if "retrained" in total else ""
-        )
-        click.echo("\n" * (number > 0) + f"{chosen.name}: {chosen.summary}\n\n{table.to_string()}\n")
-        click.echo(sentence(table) + again)
-        click.echo(hours_left(found.needed, found.store, profile=chosen.name))
+    from experiments.submit import send
+    from experiments.work import run
+
+    sent = send(request, run, click.echo, dry_run=dry_run)
+    if sent is not None:
+        click.echo(f"logs: {_relative(sent.folder)}; watch: python -m experiments status --profile {profile}")
+
+
+@cli.command()
+@store_option
+@click.argument("submissions", nargs=-1)
+def cancel(store: str, submissions: tuple[str, ...]) -> None:
+    """Take the jobs of submissions (default: all of the store) out of the queue; what was trained is kept.
+
+    \b
+    Examples:
+      python -m experiments cancel
+      python -m experiments cancel 20261122-101530-4f2a
+    """
+    from experiments.submit import take_back
+
+    for line in take_back(str(Path(store).absolute()), submissions):
+        click.echo(line)
 
 
 @cli.command()
@@ -339,14 +452,13 @@ def export(
       python -m experiments export --profile laptop --format csv --output results.csv
       python -m experiments export --profile paper --selected --output best_results.csv
     """
-    import pandas as pd
-
     from experiments import bottlenecks
     from experiments.ablation import existing
+    from experiments.exported import best_results, every_run, open_ends, write
 
-    folder = Path(output).parent
-    if not folder.is_dir():
-        raise ValueError(f"--output is {output!r}, but {folder} is not a folder; make it first")
+    path = Path(output)
+    if not path.parent.is_dir():
+        raise ValueError(f"--output is {output!r}, but {path.parent} is not a folder; make it first")
     found: list[Study] = []
     if kind == "bottlenecks":
         _without_dataset(dataset)
@@ -359,41 +471,15 @@ def export(
             existing(chosen.name, seeds=seeds, only=_names(only), store=store)
             for chosen in resolve(profile, dataset)
         ]
-        rows = _best if selected else _marked
+        rows = best_results if selected else every_run
         tables = [one.history if epochs else rows(one) for one in found]
     if all(table.empty for table in tables):
         raise ValueError(f"no {'selected ' * selected}run of profile {profile} in {store}: train it first")
-    table = pd.concat([table for table in tables if len(table)])
-    table = table.drop(columns="missing", errors="ignore")
-    if file_format == "csv":
-        table.to_csv(output, index=False)
-    else:
-        table.to_parquet(output, index=False)
+    table = write(tables, path, file_format=file_format)
     click.echo(f"{len(table)} rows, {len(table.columns)} columns: {output}")
     if selected:
-        pairs = sum(len({(spec.architecture, spec.seed) for spec in one.specs}) for one in found)
-        if absent := pairs - sum(len(one.selected) for one in found):
-            click.echo(f"{absent} of {pairs} architectures and seeds have no selected run yet")
-        runs = sum(len(one.specs) for one in found)
-        if still := runs - sum(int((one.frame["status"] != "training").sum()) for one in found):
-            click.echo(f"{still} of {runs} runs to select from have not ended: what is selected may change")
-
-
-def _marked(found: Study) -> pd.DataFrame:
-    """Return all runs, with whether each was selected and is the one that is measured on test."""
-    rows = found.runs
-    return rows.assign(selected=rows["key"].isin(found.selected["key"]))
-
-
-def _best(found: Study) -> pd.DataFrame:
-    """Return the selected runs; first columns: what they are, their rate and what it was selected by."""
-    rows = found.selected
-    if rows.empty:
-        return rows
-    if not found.profile.retrain:
-        rows = rows.assign(selected_validation_accuracy=rows["validation_accuracy"])
-    first = ["data.name", "architecture", "seed", "train.learning_rate", "selected_validation_accuracy"]
-    return rows[[*first, *rows.columns.drop(first)]]
+        for line in open_ends(found):
+            click.echo(line)
 
 
 def _relative(path: Path) -> str:
@@ -403,8 +489,9 @@ def _relative(path: Path) -> str:
 def _known_errors() -> tuple[type[BaseException], ...]:
     from experiments.book import BuildError
     from experiments.chapters import ChapterError
+    from experiments.slurm import SchedulerError
 
-    return (ValueError, BuildError, ChapterError)
+    return (ValueError, BuildError, ChapterError, SchedulerError)
 
 
 def _stopped(error: Exception) -> bool:

@@ -160,7 +160,7 @@ class Study:
     @cached_property
     def history(self) -> pd.DataFrame:
         """One row a selected run and epoch, with its architecture and seed."""
-        lines = self.store.history()
+        lines = self.store.history(self.selected["key"])
         return lines.merge(self.selected[["key", "architecture", "seed"]], on="key", how="inner")
 
     @cached_property
@@ -224,20 +224,13 @@ def existing(
     return Study(profile(name), declared(name, seeds=seeds, only=only), RunStore(store))
 
 
-def progress_of(
-    name: str,
-    *,
-    seeds: int | None = None,
-    only: Sequence[str] | None = None,
-    store: str | Path = "runs",
-) -> pd.DataFrame:
-    """Return, an architecture a row, how many runs are declared, finished, failed, under way, missing.
+def progress_of(found: Study) -> pd.DataFrame:
+    """Return, an architecture a row, how many runs are in which state (``experiments.progress.counted``).
 
     Where the selected rates are trained again, ``to retrain`` and ``retrained`` count those runs: declared
     and finished.
     """
-    found = existing(name, seeds=seeds, only=only, store=store)
-    counts = counted(found.specs, found.frame)
+    counts = counted(found.specs, found.frame, found.store.holders())
     if found.profile.retrain:
         pairs = pd.Series([name for name, _ in {(spec.architecture, spec.seed) for spec in found.specs}])
         counts["to retrain"] = pairs.value_counts().reindex(counts.index)

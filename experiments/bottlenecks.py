@@ -193,7 +193,7 @@ class Bottlenecks:
     def history(self) -> pd.DataFrame:
         """One row a run and recorded epoch, with its name and seed; runs that failed later are among them."""
         named = self._begun[["key", "architecture", "seed"]]
-        lines = self.store.history().merge(named, on="key", how="inner")
+        lines = self.store.history(named["key"]).merge(named, on="key", how="inner")
         recorded = lines[lines["accuracy"].notna()] if "accuracy" in lines else lines
         return recorded.reset_index(drop=True)
 

@@ -13,6 +13,7 @@ Layout::
     cohorts/<id>/progress.json         how many epochs that is, readable without the weights
     runs/<key>/owner-<n>.json          who has tried to train it; removed once it has finished
     heartbeats/<token>                 who trains what at this moment: see :mod:`lpc.ownership`
+    listing-<protocol>.json            rows kept for listing; may be deleted: see :mod:`lpc.listing`
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from lpc import holders
+from lpc import holders, listing
 from lpc.atomic import read_json, read_json_if_there, see_afresh, write_file, write_json
 from lpc.holders import Attempt, Holder
 from lpc.ownership import Claim
@@ -246,29 +247,26 @@ class RunStore:
         (``training``, ``finished`` or ``failed``), the result's metrics, and the test metrics as
         ``test_*``. A value that is missing is NaN.
         """
-        rows = []
-        for path in sorted(self.root.glob("runs/*/spec.json")):
-            spec = read_json(path)
-            if spec.get("protocol") != protocol:
-                continue
-            row: dict[str, Any] = {"key": path.parent.name}
-            for name, value in spec.items():
-                nested = value.items() if isinstance(value, dict) else ()
-                row.update({f"{name}.{inner}": field for inner, field in nested} or {name: value})
-            row["status"] = "training"
-            for name, prefix in (("result.json", ""), ("test.json", "test_")):
-                part = path.parent / name
-                if part.exists():
-                    values = read_json(part).items()
-                    row.update({prefix + field: value for field, value in values if field != "missing"})
-            rows.append(row)
-        return pd.DataFrame(rows)
+        return pd.DataFrame(listing.rows(self.root, protocol=protocol))
 
-    def history(self, *, protocol: int = PROTOCOL) -> pd.DataFrame:
-        """Return one row a run and epoch: ``key``, ``epoch``, losses, rates and the recorded metrics."""
+    def history(self, keys: Iterable[str] | None = None, *, protocol: int = PROTOCOL) -> pd.DataFrame:
+        """Return one row a run and epoch: ``key``, ``epoch``, losses, rates and the recorded metrics.
+
+        Parameters
+        ----------
+        keys
+            Of runs; None: all of them.
+        protocol
+            Runs of another one are left out.
+        """
+        found = (
+            sorted(self.root.glob("runs/*/history.jsonl"))
+            if keys is None
+            else [self.directory(key) / "history.jsonl" for key in sorted(keys)]
+        )
         parts = []
-        for path in sorted(self.root.glob("runs/*/history.jsonl")):
-            if read_json(path.parent / "spec.json").get("protocol") == protocol:
+        for path in found:
+            if path.exists() and read_json(path.parent / "spec.json").get("protocol") == protocol:
                 lines = pd.DataFrame([json.loads(line) for line in path.read_text().splitlines()])
                 parts.append(lines.assign(key=path.parent.name))
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["key", "epoch"])

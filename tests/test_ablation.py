@@ -112,7 +112,7 @@ def test_selected_rates_are_trained_again_and_those_runs_are_measured(again, tmp
     assert found.images.validation is None and len(found.images.train) == 200
     assert sorted(map(run_key, found.needed)) == sorted([*found.frame["key"], *chosen["key"]])
     assert set(found.history["key"]) == set(chosen["key"])
-    table = progress_of("again", store=tmp_path)
+    table = progress_of(existing("again", store=tmp_path))
     assert table[["declared", "finished", "to retrain", "retrained"]].sum().tolist() == [4, 4, 2, 2]
 
 
@@ -141,14 +141,17 @@ def test_a_failed_rate_has_ended_and_a_failed_retraining_is_not_selected(again, 
     pretend(store, retrained(low), accuracy=None, status="failed")
     found = existing("again", store=tmp_path)
     assert found.retrained["status"].tolist() == ["failed"] and found.selected.empty
-    assert progress_of("again", store=tmp_path).T["IB"][["to retrain", "retrained"]].tolist() == [1, 0]
+    assert progress_of(existing("again", store=tmp_path)).T["IB"][["to retrain", "retrained"]].tolist() == [
+        1,
+        0,
+    ]
 
 
 def test_an_empty_store_has_a_frame_without_rows(tmp_path):
     for name in ("smoke", "paper-cifar10"):
         found = existing(name, store=tmp_path)
         assert found.frame.empty and found.selected.empty and found.history.empty
-        table = progress_of(name, store=tmp_path)
+        table = progress_of(existing(name, store=tmp_path))
         assert table["missing"].sum() == len(found.specs) and table["finished"].sum() == 0
 
 

@@ -14,7 +14,7 @@ from lpc.specs import run_key
 
 
 def of(found):
-    return counted(found.specs, found.frame)
+    return counted(found.specs, found.frame, found.store.holders())
 
 
 def by_name(profile):

@@ -1,0 +1,106 @@
+"""What of a request is still to be trained, and what came of the attempts at it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from experiments import ablation, bottlenecks
+from experiments.profiles import resolve
+from experiments.resources import read as read_resources
+from experiments.submissions import Request
+from lpc.specs import RunSpec, run_key
+from lpc.store import RunStore
+
+
+def declared(request: Request) -> dict[str, list[RunSpec]]:
+    """Return the runs that a request is about, by profile, without those that train a selected rate again."""
+    if request.study == "bottlenecks":
+        found = bottlenecks.declared(request.profile, seeds=request.seeds, only=request.only)
+        return {request.profile: found}
+    return {
+        chosen.name: ablation.declared(chosen.name, seeds=request.seeds, only=request.only)
+        for chosen in resolve(request.profile, request.dataset)
+    }
+
+
+def again(request: Request, profile: str) -> dict[str, RunSpec | None]:
+    """Return the selected runs of a profile that are still to be trained again, by ``architecture/seed``.
+
+    None stands for one whose learning rate is not chosen yet.
+    """
+    if request.study == "bottlenecks":
+        return {}
+    found = ablation.existing(profile, seeds=request.seeds, only=request.only, store=request.store)
+    if not found.profile.retrain:
+        return {}
+    pairs: dict[str, RunSpec | None] = dict.fromkeys(map(_pair, found.specs))
+    pairs.update({_pair(spec): spec for spec in found.retrainings})
+    return {pair: spec for pair, spec in pairs.items() if spec is None or not found.store.finished(spec)}
+
+
+def _pair(spec: RunSpec) -> str:
+    return f"{spec.architecture}/{spec.seed}"
+
+
+class Missing(NamedTuple):
+    """A run that has not ended.
+
+    Attributes
+    ----------
+    profile, name
+        Its profile, and its key or ``architecture/seed``, as in ``Job.tasks``.
+    title
+        For people.
+    failures
+        Attempts of this request at it that did not end well: where and how.
+    given_up
+        Whether that were as many as the profile file allows.
+    """
+
+    profile: str
+    name: str
+    title: str
+    failures: tuple[str, ...] = ()
+    given_up: bool = False
+
+
+def missing(request: Request) -> list[Missing]:
+    """Return the runs of a request that have not ended."""
+    store = RunStore(request.store)
+    found = []
+    for profile, specs in declared(request).items():
+        tries = read_resources(Path(request.resources)).of(profile).tries if request.resources else None
+        for spec in specs:
+            if not store.finished(spec):
+                title = f"{spec.architecture}, seed {spec.seed}, learning rate {spec.train.learning_rate:g}"
+                found.append(_missing(profile, run_key(spec), title, spec, store, request.since, tries))
+        for pair, spec in again(request, profile).items():
+            title = f"{pair.replace('/', ', seed ')}, again on the full train set"
+            found.append(_missing(profile, pair, title, spec, store, request.since, tries))
+    return found
+
+
+def _missing(
+    profile: str, name: str, title: str, spec: RunSpec | None, store: RunStore, since: str, tries: int | None
+) -> Missing:
+    attempts = [] if spec is None else store.attempts(spec)
+    failures = tuple(
+        f"{one.holder.since} on {one.holder}: {one.ended}"
+        for one in attempts
+        if one.ended not in (None, "stopped") and one.holder.since >= since
+    )
+    return Missing(profile, name, title, failures, tries is not None and len(failures) >= tries)
+
+
+def report(request: Request, runs: Sequence[Missing]) -> str:
+    """Return, in words, what of a request is missing, and what came of the attempts at it."""
+    total = sum(map(len, declared(request).values()))
+    if not runs:
+        return f"profile {request.profile}: all {total} runs have ended"
+    lines = [f"profile {request.profile}: {len(runs)} runs are missing"]
+    for one in runs:
+        lines.append(f"  {one.profile}: {one.title} ({one.name[:12]})")
+        lines += [f"    {failure}" for failure in one.failures]
+    return "\n".join([*lines, "submit again trains them, and only them"])

@@ -1,0 +1,346 @@
+"""Submit what is missing to a SLURM cluster: arrays of runs, and a last job that makes the book."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from experiments import slurm
+from experiments.outstanding import again, declared, missing
+from experiments.resources import Resources
+from experiments.resources import read as read_resources
+from experiments.submissions import ROOT, Job, Kind, Request, Submission, begin, difference, every, read
+from lpc.packing import plan
+from lpc.specs import run_key
+from lpc.store import RunStore
+
+os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")  # read when submitit is imported
+if TYPE_CHECKING:
+    from submitit import SlurmExecutor
+
+_T = TypeVar("_T")
+
+AGAIN = """\
+again() {
+  code=$?
+  [ $code -eq 0 ] && exit 0
+  [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ] || exit $code
+  if [ $code -ne 130 ]; then
+    failed="$LPC_SUBMISSION/${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}_${SLURM_ARRAY_TASK_ID:-0}.failed"
+    echo "$(date -Is) $SLURMD_NODENAME status $code" >> "$failed"
+    [ "$(wc -l < "$failed")" -lt "$LPC_TRIES" ] || exit $code
+  fi
+  scontrol requeue "$SLURM_JOB_ID"
+}
+trap again EXIT"""
+"""Shell of every job: what was stopped by a signal (status 130) is queued again, what failed is tried again a
+few times, what was cancelled (no longer RUNNING for the scheduler) is left alone."""
+
+
+class Batch(NamedTuple):
+    """Tasks of one kind that are submitted as one array; the runs of every task as in ``Job.tasks``."""
+
+    kind: Kind
+    profile: str
+    tasks: list[list[str]]
+
+    @property
+    def name(self) -> str:
+        """What the scheduler shows."""
+        return f"lpc-{self.kind}-{self.profile}"
+
+
+def queued(store: str) -> dict[str, tuple[Submission, Job, dict[str, slurm.Job]]]:
+    """Return the jobs of a store's submissions that the scheduler still has, by id, and their tasks there."""
+    known = {job.id: (one, job) for one in every(store) for job in one.jobs}
+    tasks = slurm.states(known) if known else {}
+    found = {}
+    known.pop(os.environ.get("SLURM_JOB_ID", ""), None)  # the last job, as it submits again
+    for name, (one, job) in known.items():
+        alive = {task: state for task, state in tasks.items() if task.split("_")[0] == name}
+        if alive:
+            found[name] = (one, job, alive)
+    return found
+
+
+def batches(request: Request, taken: Iterable[str] = ()) -> list[Batch]:
+    """Return the arrays that train what is missing of a request, without the last job.
+
+    Parameters
+    ----------
+    request
+        What is asked for.
+    taken
+        Keys, and ``architecture/seed``, that other jobs have already.
+    """
+    store, taken = RunStore(request.store), set(taken)
+    resources = read_resources(Path(request.resources))
+    hopeless = {one.name for one in missing(request) if one.given_up} if request.turn > 1 else set()
+    found: list[Batch] = []
+    for profile, specs in declared(request).items():
+        together = resources.of(profile).runs_at_once
+        waiting = [spec for spec in specs if run_key(spec) not in taken | hopeless]
+        plans = [
+            [run_key(spec) for spec in one.specs if not store.finished(spec)] for one in plan(waiting, store)
+        ]
+        alone = [key for keys in plans if len(keys) == 1 for key in keys]
+        tasks = [keys for keys in plans if len(keys) > 1] + _packs(alone, together)
+        if tasks:
+            found.append(Batch("train", profile, tasks))
+        pairs = [pair for pair in again(request, profile) if f"{profile} {pair}" not in taken]
+        if pairs:
+            found.append(Batch("retrain", profile, _packs(pairs, together)))
+    return found
+
+
+def _packs(names: Sequence[_T], size: int) -> list[list[_T]]:
+    return [list(names[start : start + size]) for start in range(0, len(names), size)]
+
+
+def executor(
+    batch: Batch, submission: Submission, resources: Resources, after: Sequence[str]
+) -> SlurmExecutor:
+    """Return submitit's executor for a batch: what a job asks for, and the shell around it."""
+    from submitit import SlurmExecutor
+
+    asked: dict[str, Any] = {
+        "job_name": batch.name,
+        "partition": resources.partition,
+        "account": resources.account,
+        "qos": resources.qos,
+        "constraint": resources.constraint,
+        "gres": resources.gres,
+        "time": resources.time,
+        "mem": None if resources.memory is None else f"{resources.memory}M",
+        "cpus_per_task": resources.cpus,
+        "signal_delay_s": resources.warning,
+        "array_parallelism": resources.tasks_at_once,
+        "dependency": f"afterany:{':'.join(after)}" if after else None,
+        "wckey": None,
+    }
+    made = SlurmExecutor(folder=submission.folder)
+    made.update_parameters(
+        **{name: value for name, value in asked.items() if value is not None or name == "wckey"},
+        stderr_to_stdout=True,
+        additional_parameters={"chdir": str(ROOT), "requeue": True, **resources.options},
+        setup=[
+            f"export SUBMITIT_PREEMPT_SIGNAL=USR1 LPC_TRIES={resources.tries}",
+            f"export LPC_SUBMISSION={shlex.quote(str(submission.folder))}",
+            *resources.setup,
+            *AGAIN.splitlines(),
+        ],
+    )
+    return made
+
+
+def script(made: SlurmExecutor, tasks: int) -> str:
+    """Return the batch script of an array of so many tasks, as submitit will write it."""
+    alike = type(made)(folder=made.folder)
+    alike.parameters = {**made.parameters, **({"map_count": tasks} if tasks > 1 else {})}
+    return alike._make_submission_file_text(alike._submitit_command_str, "")
+
+
+def check(request: Request) -> None:
+    """Refuse, before anything is submitted, what could only fail on a node.
+
+    Raises
+    ------
+    ValueError
+        A profile file with an error, a store that cannot be written, jobs in the queue of other code.
+    SchedulerError
+        No SLURM here, or it does not answer.
+    """
+    read_resources(Path(request.resources))
+    slurm.require()
+    check_writable(request.store)
+    for one, job, _ in queued(request.store).values():
+        differs = difference(one.code, begin(request).code)
+        if differs:
+            raise ValueError(
+                f"job {job.id} of submission {one.id} is in the queue with other code: {differs}. Its tasks "
+                "would refuse to mix the two: let it end, or cancel it, before more is submitted"
+            )
+
+
+def check_writable(store: str) -> None:
+    """Raise an OSError that names the store where nothing can be written to it."""
+    root = Path(store)
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=root):
+        pass
+
+
+def prepare(request: Request) -> tuple[list[Batch], list[str]]:
+    """Return what is to be submitted, and in words what is left out as jobs in the queue have it."""
+    there = queued(request.store)
+    taken = {
+        f"{job.profile} {name}" if job.kind == "retrain" else name
+        for _, job, alive in there.values()
+        for task in alive
+        for name in job.tasks.get(task, [])
+    }
+    found = batches(request, taken)
+    asked = set(declared(request))
+    left_out = [
+        f"job {job.id}, submitted {one.created}, has {sum(len(job.tasks.get(task, [])) for task in alive)} "
+        f"runs of {job.profile} in the queue already ({job.kind})"
+        for one, job, alive in there.values()
+        if job.kind != "finish" and job.profile in asked
+    ]
+    covered = any(job.kind == "finish" and job.profile == request.profile for _, job, _ in there.values())
+    if found or not covered:
+        found.append(Batch("finish", request.profile, [[]]))
+    return found, left_out
+
+
+def send(
+    request: Request, entry: Callable[..., None], told: Callable[[str], object], *, dry_run: bool = False
+) -> Submission | None:
+    """Submit what is missing of a request, and the job that follows.
+
+    Parameters
+    ----------
+    request
+        What is asked for.
+    entry
+        What a task calls: with the submission as a dictionary, the kind, the profile and its runs.
+    told
+        Called with lines about what is submitted.
+    dry_run
+        Whether to show what would be submitted, to the letter, and leave it at that.
+
+    Returns
+    -------
+    Submission or None
+        None where there is nothing to submit, or where it is a dry run.
+
+    Raises
+    ------
+    ValueError, SchedulerError
+        As :func:`check`; also what the scheduler says of a script before any is submitted, or where it
+        stops answering after some were.
+    """
+    from submitit.helpers import clean_env
+
+    check(request)
+    with clean_env():
+        todo, left_out = prepare(request)
+        for line in left_out:
+            told(line)
+        if not todo:
+            told("nothing is left to submit")
+            return None
+        submission, resources = begin(request), read_resources(Path(request.resources))
+        size = slurm.max_array()
+        parts = [
+            (part, resources.of("finish" if part.kind == "finish" else part.profile))
+            for batch in todo
+            for part in (batch._replace(tasks=tasks) for tasks in _packs(batch.tasks, size))
+        ]
+        for part, asked in parts:
+            slurm.test(script(executor(part, submission, asked, ()), len(part.tasks)))
+        if dry_run:
+            named = [(part.kind, part.profile, f"<{part.name}>") for part, _ in parts]
+            for number, (part, asked) in enumerate(parts):
+                made = executor(part, submission, asked, _after(part, named[:number], request))
+                told(f"### {_summary(part)}\n{script(made, len(part.tasks))}")
+            return None
+        return _send(parts, submission, entry, told)
+
+
+def _send(
+    parts: Sequence[tuple[Batch, Resources]],
+    submission: Submission,
+    entry: Callable[..., None],
+    told: Callable[[str], object],
+) -> Submission:
+    from submitit.core.utils import FailedJobError
+
+    begun, request = submission, submission.request
+    for part, asked in parts:
+        sent = [(job.kind, job.profile, job.id) for job in submission.jobs]
+        made = executor(part, submission, asked, _after(part, sent, request))
+        calls = [(asdict(begun), part.kind, part.profile, names) for names in part.tasks]
+        try:
+            jobs = made.map_array(entry, *zip(*calls, strict=True))
+        except (FailedJobError, OSError) as error:
+            raise slurm.SchedulerError(
+                f"{part.name} could not be submitted: {str(error).strip()}. {len(submission.jobs)} of "
+                f"{len(parts)} jobs are in the queue; once the scheduler answers, submit again adds the rest"
+            ) from error
+        tasks = {job.job_id: names for job, names in zip(jobs, part.tasks, strict=True)}
+        submission = submission.with_job(Job(kind=part.kind, profile=part.profile, tasks=tasks))
+        submission.write()
+        told(f"job {submission.jobs[-1].id}: {_summary(part)}")
+    return submission
+
+
+def _after(part: Batch, sent: Sequence[tuple[str, str, str]], request: Request) -> list[str]:
+    """Return the ids of the jobs that have to end before those of a batch begin."""
+    there = [(job.kind, job.profile, job.id) for _, job, _ in queued(request.store).values()]
+    return {
+        "train": [],
+        "retrain": [name for kind, of, name in (*there, *sent) if kind == "train" and of == part.profile],
+        "finish": [name for *_, name in (*there, *sent)],
+    }[part.kind]
+
+
+def _summary(part: Batch) -> str:
+    runs = sum(map(len, part.tasks))
+    tasks = f"{len(part.tasks)} task{'s' if len(part.tasks) > 1 else ''}"
+    return {
+        "train": f"{tasks}, {runs} runs of {part.profile}",
+        "retrain": f"{tasks}, {runs} selected runs of {part.profile} again on the full train set",
+        "finish": f"tables, chapters and book of {part.profile}",
+    }[part.kind]
+
+
+def in_queue(store: str) -> list[str]:
+    """Return, a line a job of a store's submissions, what the scheduler has of it."""
+    if not any(every(store)):
+        return []
+    try:
+        there = queued(store)
+    except slurm.SchedulerError as error:
+        return [f"the queue is not known: {error}"]
+    lines = []
+    for one, job, alive in there.values():
+        counts = Counter(_words(task) for task in alive.values())
+        states = ", ".join(f"{count} {words}" for words, count in counts.most_common())
+        lines.append(f"job {job.id} ({job.kind} {job.profile}, submission {one.id}): {states}")
+    return lines
+
+
+def _words(task: slurm.Job) -> str:
+    waits = task.state == "PENDING" and task.reason != "None"
+    return task.state.lower() + (f" ({task.reason})" if waits else "")
+
+
+def take_back(store: str, names: Sequence[str] = ()) -> list[str]:
+    """Cancel the jobs of submissions; return what was cancelled, in words.
+
+    Parameters
+    ----------
+    store
+        Folder of the run store.
+    names
+        Submissions by id; none: all of the store.
+
+    Raises
+    ------
+    ValueError
+        An unknown submission.
+    """
+    wanted = {read(store, name).id for name in names}
+    slurm.require()
+    there = {name: one for name, (one, *_) in queued(store).items() if not names or one.id in wanted}
+    slurm.cancel(there)
+    return [f"job {name} of submission {one.id} is cancelled" for name, one in there.items()] or [
+        f"no job of {store} is in the queue"
+    ]
