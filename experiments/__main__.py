@@ -176,7 +176,7 @@ def status(
     from experiments.ablation import existing, progress_of
     from experiments.epoch_times import hours_left
     from experiments.progress import counted, sentence
-    from experiments.submit import in_queue
+    from experiments.queue import in_queue
 
     if kind == "bottlenecks":
         _without_dataset(dataset)
@@ -303,7 +303,7 @@ def cancel(store: str, submissions: tuple[str, ...]) -> None:
       python -m experiments cancel
       python -m experiments cancel 20261122-101530-4f2a
     """
-    from experiments.submit import take_back
+    from experiments.queue import take_back
 
     for line in take_back(str(Path(store).absolute()), submissions):
         click.echo(line)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import shlex
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from experiments import slurm
 from experiments.outstanding import again, declared, missing
+from experiments.queue import queued
 from experiments.resources import Resources
 from experiments.resources import read as read_resources
-from experiments.submissions import ROOT, Job, Kind, Request, Submission, begin, difference, every, read
+from experiments.submissions import ROOT, Job, Kind, Request, Submission, begin, difference
+from lpc.datasets import absent_files
 from lpc.packing import plan
 from lpc.specs import run_key
 from lpc.store import RunStore
@@ -54,19 +56,6 @@ class Batch(NamedTuple):
     def name(self) -> str:
         """What the scheduler shows."""
         return f"lpc-{self.kind}-{self.profile}"
-
-
-def queued(store: str) -> dict[str, tuple[Submission, Job, dict[str, slurm.Job]]]:
-    """Return the jobs of a store's submissions that the scheduler still has, by id, and their tasks there."""
-    known = {job.id: (one, job) for one in every(store) for job in one.jobs}
-    tasks = slurm.states(known) if known else {}
-    found = {}
-    known.pop(os.environ.get("SLURM_JOB_ID", ""), None)  # the last job, as it submits again
-    for name, (one, job) in known.items():
-        alive = {task: state for task, state in tasks.items() if task.split("_")[0] == name}
-        if alive:
-            found[name] = (one, job, alive)
-    return found
 
 
 def batches(request: Request, taken: Iterable[str] = ()) -> list[Batch]:
@@ -132,8 +121,8 @@ def executor(
         setup=[
             f"export SUBMITIT_PREEMPT_SIGNAL=USR1 LPC_TRIES={resources.tries}",
             f"export LPC_SUBMISSION={shlex.quote(str(submission.folder))}",
-            *resources.setup,
             *AGAIN.splitlines(),
+            *resources.setup,
         ],
     )
     return made
@@ -152,13 +141,21 @@ def check(request: Request) -> None:
     Raises
     ------
     ValueError
-        A profile file with an error, a store that cannot be written, jobs in the queue of other code.
+        A profile file with an error, a data set that is not there, jobs in the queue of other code.
+    OSError
+        A store that cannot be written.
     SchedulerError
         No SLURM here, or it does not answer.
     """
     read_resources(Path(request.resources))
     slurm.require()
     check_writable(request.store)
+    for name in dict.fromkeys(spec.data.name for specs in declared(request).values() for spec in specs):
+        if absent := absent_files(name):
+            raise ValueError(
+                f"data set {name!r} is not complete: {absent[0].absolute()} is missing. Get it before many "
+                f"tasks ask for it at once: python -m experiments fetch --profile {request.profile}"
+            )
     for one, job, _ in queued(request.store).values():
         differs = difference(one.code, begin(request).code)
         if differs:
@@ -226,10 +223,8 @@ def send(
         As :func:`check`; also what the scheduler says of a script before any is submitted, or where it
         stops answering after some were.
     """
-    from submitit.helpers import clean_env
-
     check(request)
-    with clean_env():
+    with _outside_of_a_job():
         todo, left_out = prepare(request)
         for line in left_out:
             told(line)
@@ -252,6 +247,17 @@ def send(
                 told(f"### {_summary(part)}\n{script(made, len(part.tasks))}")
             return None
         return _send(parts, submission, entry, told)
+
+
+@contextmanager
+def _outside_of_a_job() -> Iterator[None]:
+    """Forget the variables of a job that submits again, which its jobs would inherit; not the cluster's."""
+    from submitit.helpers import clean_env
+
+    cluster = {name: text for name, text in os.environ.items() if name == "SLURM_CONF"}
+    with clean_env():
+        os.environ.update(cluster)
+        yield
 
 
 def _send(
@@ -299,48 +305,3 @@ def _summary(part: Batch) -> str:
         "retrain": f"{tasks}, {runs} selected runs of {part.profile} again on the full train set",
         "finish": f"tables, chapters and book of {part.profile}",
     }[part.kind]
-
-
-def in_queue(store: str) -> list[str]:
-    """Return, a line a job of a store's submissions, what the scheduler has of it."""
-    if not any(every(store)):
-        return []
-    try:
-        there = queued(store)
-    except slurm.SchedulerError as error:
-        return [f"the queue is not known: {error}"]
-    lines = []
-    for one, job, alive in there.values():
-        counts = Counter(_words(task) for task in alive.values())
-        states = ", ".join(f"{count} {words}" for words, count in counts.most_common())
-        lines.append(f"job {job.id} ({job.kind} {job.profile}, submission {one.id}): {states}")
-    return lines
-
-
-def _words(task: slurm.Job) -> str:
-    waits = task.state == "PENDING" and task.reason != "None"
-    return task.state.lower() + (f" ({task.reason})" if waits else "")
-
-
-def take_back(store: str, names: Sequence[str] = ()) -> list[str]:
-    """Cancel the jobs of submissions; return what was cancelled, in words.
-
-    Parameters
-    ----------
-    store
-        Folder of the run store.
-    names
-        Submissions by id; none: all of the store.
-
-    Raises
-    ------
-    ValueError
-        An unknown submission.
-    """
-    wanted = {read(store, name).id for name in names}
-    slurm.require()
-    there = {name: one for name, (one, *_) in queued(store).items() if not names or one.id in wanted}
-    slurm.cancel(there)
-    return [f"job {name} of submission {one.id} is cancelled" for name, one in there.items()] or [
-        f"no job of {store} is in the queue"
-    ]

@@ -191,19 +191,27 @@ def _read_idx_set(paths: Sequence[Path]) -> RawImages:
     return RawImages(parts[0][:, None], parts[1], parts[2][:, None], parts[3])
 
 
+def _mnist_files(kind: type[MNIST]) -> list[_File]:
+    return [_File(f"{kind.__name__}/raw/{file}", md5, kind.mirrors[0] + file) for file, md5 in kind.resources]
+
+
 def _mnist(folder: Path, name: str = "mnist", kind: type[MNIST] = MNIST, otherwise: str = "") -> RawImages:
-    files = [
-        _File(f"{kind.__name__}/raw/{file}", md5, kind.mirrors[0] + file) for file, md5 in kind.resources
-    ]
+    files = _mnist_files(kind)
     _make_ready(name, folder, files, partial(kind, download=True), otherwise=otherwise)
     return _read_idx_set([folder / file.path for file in files])
 
 
-def _fashion_mnist(folder: Path) -> RawImages:
-    """Fashion-MNIST from the data folder or, where that has none of it, from Debian's package."""
+def _from_debian(folder: Path) -> bool:
+    """Whether Fashion-MNIST is taken from Debian's package: all of it is there, none in the data folder."""
     ours = [folder / "FashionMNIST" / "raw" / file for file in DEBIAN_MD5]
     debian = [DEBIAN_FASHION_MNIST / file for file in DEBIAN_MD5]
-    if any(path.exists() for path in ours) or not all(path.exists() for path in debian):
+    return all(path.exists() for path in debian) and not any(path.exists() for path in ours)
+
+
+def _fashion_mnist(folder: Path) -> RawImages:
+    """Fashion-MNIST from the data folder or, where that has none of it, from Debian's package."""
+    debian = [DEBIAN_FASHION_MNIST / file for file in DEBIAN_MD5]
+    if not _from_debian(folder):
         package = "Or install Debian's dataset-fashion-mnist."
         return _mnist(folder, "fashion_mnist", FashionMNIST, package)
     for path in debian:
@@ -211,25 +219,33 @@ def _fashion_mnist(folder: Path) -> RawImages:
     return _read_idx_set(debian)
 
 
+def _svhn_files() -> list[_File]:
+    listed = [SVHN.split_list[split] for split in ("train", "test")]
+    return [_File(file, md5, url) for url, file, md5 in listed]
+
+
 def _svhn(folder: Path) -> RawImages:
     """SVHN without its extra images; torchvision turns its label 10 (the digit 0) into 0."""
-    listed = [SVHN.split_list[split] for split in ("train", "test")]
 
     def fetch(root: str) -> None:
         for split in ("train", "test"):
             SVHN(root, split=split, download=True)
 
-    _make_ready("svhn", folder, [_File(file, md5, url) for url, file, md5 in listed], fetch)
+    _make_ready("svhn", folder, _svhn_files(), fetch)
     train, test = (SVHN(folder, split=split) for split in ("train", "test"))
     return RawImages(
         np.ascontiguousarray(train.data), train.labels, np.ascontiguousarray(test.data), test.labels
     )
 
 
+def _cifar_files(kind: type[CIFAR10]) -> list[_File]:
+    listed = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
+    return [_File(f"{kind.base_folder}/{file}", md5) for file, md5 in listed]
+
+
 def _cifar(folder: Path, name: str, kind: type[CIFAR10]) -> RawImages:
     """CIFAR10, or CIFAR100 with its 100 fine labels; torchvision has the channels last."""
-    listed = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
-    files = [_File(f"{kind.base_folder}/{file}", md5) for file, md5 in listed]
+    files = _cifar_files(kind)
     archive = _File(kind.filename, kind.tgz_md5, kind.url)
     _make_ready(name, folder, files, partial(kind, download=True), archive=archive)
     train, test = (kind(folder, train=train) for train in (True, False))
@@ -250,6 +266,23 @@ LOADERS: Mapping[str, Callable[[Path], RawImages]] = {
     "cifar100": partial(_cifar, name="cifar100", kind=CIFAR100),
 }
 """Data sets: each entry takes the data folder and returns the official train and test images."""
+FILES: Mapping[str, Callable[[], list[_File]]] = {
+    "mnist": partial(_mnist_files, MNIST),
+    "fashion_mnist": partial(_mnist_files, FashionMNIST),
+    "svhn": _svhn_files,
+    "cifar10": partial(_cifar_files, CIFAR10),
+    "cifar100": partial(_cifar_files, CIFAR100),
+}
+"""What the data sets that lie in the data folder are read from."""
+
+
+def absent_files(name: str) -> list[Path]:
+    """Return the files of a data set that are still to be fetched; those that are there are not verified."""
+    folder = data_folder()
+    if name == "fashion_mnist" and _from_debian(folder):
+        return []
+    files = FILES[name]() if name in FILES else []
+    return [folder / file.path for file in files if not (folder / file.path).exists()]
 
 
 def load_raw(name: str) -> RawImages:

@@ -38,7 +38,10 @@ def test_status_of_the_whole_paper_is_quick_on_an_empty_store(call, tmp_path):
     assert time.monotonic() - began < 10
     assert [output.count(f"{name}: ") for name in GROUPS["paper"]] == [1, 1, 1]
     assert (
-        output.count("0 of 200 runs finished, 0 failed, 0 under way, 0 interrupted, 200 missing, 0 of 40 trained again") == 3
+        output.count(
+            "0 of 200 runs finished, 0 failed, 0 under way, 0 interrupted, 200 missing, 0 of 40 trained again"
+        )
+        == 3
     )
     assert not list(tmp_path.iterdir())
 
