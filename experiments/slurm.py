@@ -123,6 +123,32 @@ def partitions() -> list[str]:
     return sorted(set(_answer("sinfo", "--noheader", "--format=%R").split()))
 
 
+def time_limit(partition: str | None) -> int | None:
+    """Return the longest time that a partition's jobs may ask for, in minutes; None: no limit.
+
+    Parameters
+    ----------
+    partition
+        Its name, or several with commas, of which the longest counts; None: the cluster's default.
+    """
+    wanted = None if partition is None else set(partition.split(","))
+    limits = []
+    for line in _answer("sinfo", "--noheader", "--format=%P|%l").splitlines():
+        name, _, limit = line.strip().partition("|")
+        if name.endswith("*") if wanted is None else name.rstrip("*") in wanted:
+            limits.append(_minutes(limit))
+    return None if not limits or None in limits else max(limit for limit in limits if limit is not None)
+
+
+def _minutes(limit: str) -> int | None:
+    """Return a time as ``sinfo`` prints it, ``1-02:00:00`` or ``10:00``, in whole minutes."""
+    if not re.fullmatch(r"(\d+-)?\d+(:\d+){1,2}", limit):
+        return None  # infinite, n/a
+    days, _, clock = limit.rpartition("-")
+    *hours, minutes, _ = map(int, clock.split(":"))
+    return 1440 * int(days or 0) + 60 * sum(hours) + minutes
+
+
 def max_array() -> int:
     """Return the greatest number of tasks that an array may have; their numbers end one below it.
 

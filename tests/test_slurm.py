@@ -45,6 +45,12 @@ class TestOneNode:
         assert slurm.partitions() == ["debug", "short"]
         assert slurm.max_array() == 1001
 
+    def test_a_partition_has_a_longest_time_and_the_default_one_has_none(self):
+        assert [slurm.time_limit(name) for name in ("short", "debug", "short,debug", None)] == [
+            10,
+            *[None] * 3,
+        ]
+
     def test_the_greatest_array_is_one_that_slurm_takes(self):
         last = slurm.max_array() - 1
         slurm.test(script(f"--array=0-{last}"))
@@ -210,3 +216,13 @@ def test_what_is_not_understood_is_passed_on(pretend):
     pretend("sinfo", "echo 'slurm_load_partitions: Protocol authentication error' >&2; exit 1")
     with pytest.raises(slurm.SchedulerError, match=r"^sinfo failed: Protocol authentication error$"):
         slurm.partitions()
+
+
+@pytest.mark.parametrize(
+    ("printed", "minutes"),
+    [("10:00", 10), ("0:30", 0), ("1:30:00", 90), ("2-03:04:05", 3064), ("infinite", None), ("n/a", None)],
+)
+def test_times_of_sinfo_are_read_in_minutes(printed, minutes, monkeypatch):
+    monkeypatch.setattr(slurm, "_answer", lambda *_: f"short|99:00\ngpu*|{printed}\n")
+    assert slurm.time_limit(None) == slurm.time_limit("gpu") == minutes
+    assert slurm.time_limit("short") == 99
