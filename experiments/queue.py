@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from experiments import slurm
 from experiments.submissions import Job, Submission, every, read
 
+Queue = dict[str, tuple[Submission, Job, dict[str, slurm.Job]]]
+"""Jobs by id: of which submission, and what the scheduler says of their tasks."""
 
-def queued(store: str) -> dict[str, tuple[Submission, Job, dict[str, slurm.Job]]]:
+
+def queued(store: str) -> Queue:
     """Return the jobs of a store's submissions that the scheduler still has, by id, and their tasks there."""
     known = {job.id: (one, job) for one in every(store) for job in one.jobs}
     tasks = slurm.states(known) if known else {}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from experiments import slurm
 from experiments.outstanding import again, declared, missing
-from experiments.queue import queued
+from experiments.queue import Queue, queued
 from experiments.resources import Resources
 from experiments.resources import read as read_resources
 from experiments.submissions import ROOT, Job, Kind, Request, Submission, begin, difference
@@ -32,17 +32,19 @@ AGAIN = """\
 again() {
   code=$?
   [ $code -eq 0 ] && exit 0
-  [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ] || exit $code
+  job="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+  [ "$(squeue --noheader --jobs="$job" --format=%T)" = RUNNING ] || exit $code
   if [ $code -ne 130 ]; then
-    failed="$LPC_SUBMISSION/${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}_${SLURM_ARRAY_TASK_ID:-0}.failed"
+    failed="$LPC_SUBMISSION/$job.failed"
     echo "$(date -Is) $SLURMD_NODENAME status $code" >> "$failed"
     [ "$(wc -l < "$failed")" -lt "$LPC_TRIES" ] || exit $code
   fi
-  scontrol requeue "$SLURM_JOB_ID"
+  scontrol requeue "$job"
 }
 trap again EXIT"""
 """Shell of every job: what was stopped by a signal (status 130) is queued again, what failed is tried again a
-few times, what was cancelled (no longer RUNNING for the scheduler) is left alone."""
+few times, what was cancelled (no longer RUNNING for the scheduler) is left alone. A task is named by its
+array: the plain id of an array's last task stands for the whole array."""
 
 
 class Batch(NamedTuple):
@@ -173,9 +175,8 @@ def check_writable(store: str) -> None:
         pass
 
 
-def prepare(request: Request) -> tuple[list[Batch], list[str]]:
+def prepare(request: Request, there: Queue) -> tuple[list[Batch], list[str]]:
     """Return what is to be submitted, and in words what is left out as jobs in the queue have it."""
-    there = queued(request.store)
     taken = {
         f"{job.profile} {name}" if job.kind == "retrain" else name
         for _, job, alive in there.values()
@@ -224,8 +225,9 @@ def send(
         stops answering after some were.
     """
     check(request)
+    there = queued(request.store)  # this job's own variables tell which of them it is
     with _outside_of_a_job():
-        todo, left_out = prepare(request)
+        todo, left_out = prepare(request, there)
         for line in left_out:
             told(line)
         if not todo:
@@ -243,10 +245,10 @@ def send(
         if dry_run:
             named = [(part.kind, part.profile, f"<{part.name}>") for part, _ in parts]
             for number, (part, asked) in enumerate(parts):
-                made = executor(part, submission, asked, _after(part, named[:number], request))
+                made = executor(part, submission, asked, _after(part, there, named[:number]))
                 told(f"### {_summary(part)}\n{script(made, len(part.tasks))}")
             return None
-        return _send(parts, submission, entry, told)
+        return _send(parts, submission, there, entry, told)
 
 
 @contextmanager
@@ -263,15 +265,16 @@ def _outside_of_a_job() -> Iterator[None]:
 def _send(
     parts: Sequence[tuple[Batch, Resources]],
     submission: Submission,
+    there: Queue,
     entry: Callable[..., None],
     told: Callable[[str], object],
 ) -> Submission:
     from submitit.core.utils import FailedJobError
 
-    begun, request = submission, submission.request
+    begun = submission
     for part, asked in parts:
         sent = [(job.kind, job.profile, job.id) for job in submission.jobs]
-        made = executor(part, submission, asked, _after(part, sent, request))
+        made = executor(part, submission, asked, _after(part, there, sent))
         calls = [(asdict(begun), part.kind, part.profile, names) for names in part.tasks]
         try:
             jobs = made.map_array(entry, *zip(*calls, strict=True))
@@ -287,13 +290,13 @@ def _send(
     return submission
 
 
-def _after(part: Batch, sent: Sequence[tuple[str, str, str]], request: Request) -> list[str]:
+def _after(part: Batch, there: Queue, sent: Sequence[tuple[str, str, str]]) -> list[str]:
     """Return the ids of the jobs that have to end before those of a batch begin."""
-    there = [(job.kind, job.profile, job.id) for _, job, _ in queued(request.store).values()]
+    before = [*((job.kind, job.profile, job.id) for _, job, _ in there.values()), *sent]
     return {
         "train": [],
-        "retrain": [name for kind, of, name in (*there, *sent) if kind == "train" and of == part.profile],
-        "finish": [name for *_, name in (*there, *sent)],
+        "retrain": [name for kind, of, name in before if kind == "train" and of == part.profile],
+        "finish": [name for *_, name in before],
     }[part.kind]
 
 
