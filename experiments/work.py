@@ -69,8 +69,10 @@ def _train(submission: Submission, kind: str, profile: str, names: Sequence[str]
     request = submission.request
     store = RunStore(request.store)
     chosen = _again(request, profile, names) if kind == "retrain" else _declared(request, profile, names)
+    done = store.epochs_done()
     for spec in chosen:
-        print(f"{'finished already' if store.finished(spec) else 'training'}: {_title(spec)}", flush=True)
+        begins = f"training from epoch {done.get(run_key(spec), 0)}"
+        print(f"{'finished already' if store.finished(spec) else begins}: {_title(spec)}", flush=True)
     together = read_resources(Path(request.resources)).of(profile).runs_at_once
     execute_all(chosen, store, workers=together, progress=False, wait=False)
     for spec in chosen:
@@ -218,16 +220,25 @@ def _train_on_each(request: Request, workers: int | None, gpus: int) -> None:
     command += [str(part) for name, value in options.items() if value is not None for part in (name, value)]
     with stop_on_signal() as stop:
         programs = [
-            subprocess.Popen(command, cwd=ROOT, env={**os.environ, "CUDA_VISIBLE_DEVICES": str(gpu)})
+            subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": str(gpu)},
+                start_new_session=True,  # Ctrl-C is for this process: a second signal would stop them at once
+            )
             for gpu in range(gpus)
         ]
         told = False
-        while any(one.poll() is None for one in programs):
-            time.sleep(0.5)
-            if stop() and not told:
-                told = True
-                for one in programs:
-                    one.terminate()
+        try:
+            while any(one.poll() is None for one in programs):
+                time.sleep(0.5)
+                if stop() and not told:
+                    told = True
+                    for one in programs:
+                        one.terminate()
+        finally:
+            for one in programs:
+                one.kill()
     failed = [one.returncode for one in programs if one.returncode]
     if stop() or STOPPED in failed:
         raise Stopped("stopped; checkpoints are written, call again to go on")
