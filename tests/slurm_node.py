@@ -173,14 +173,17 @@ def _write_conf(folder: Path, munge: Path, cpus: int, settings: Mapping[str, obj
 
 
 def _hurry(folder: Path) -> Path:
-    """Write the program that slurmctld runs at the end of a job: a requeued one may start now."""
+    """Write the program that slurmctld runs at the end of a job: a requeued one may start now.
+
+    Not within the second in which it ended: slurmd would take its credential for the revoked one.
+    """
     program = (
         folder / "hurry.sh"
     )  # its session is made before it ends: slurmctld ends what it left in its own
     program.write_text(f"""#!/bin/sh
 export SLURM_CONF={folder / "slurm.conf"}
 job=${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}${{SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}}
-setsid sh -c "(for wait in 0.3 0.7 2; do sleep \\$wait; scontrol update JobId=$job StartTime=now; done) &" \\
+setsid sh -c "(for wait in 1.2 0.8 2; do sleep \\$wait; scontrol update JobId=$job StartTime=now; done) &" \\
     </dev/null >/dev/null 2>&1
 """)
     program.chmod(0o755)
