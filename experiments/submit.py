@@ -8,16 +8,17 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from experiments import slurm
 from experiments.outstanding import again, declared, missing
 from experiments.queue import Queue, queued
-from experiments.resources import Resources
+from experiments.resources import FINISH, Resources
 from experiments.resources import read as read_resources
 from experiments.submissions import ROOT, Job, Kind, Request, Submission, begin, difference
-from lpc.datasets import absent_files
+from lpc.datasets import absent_files, data_folder
 from lpc.packing import plan
 from lpc.specs import run_key
 from lpc.store import RunStore
@@ -123,6 +124,8 @@ def executor(
         setup=[
             f"export SUBMITIT_PREEMPT_SIGNAL=USR1 LPC_TRIES={resources.tries}",
             f"export LPC_SUBMISSION={shlex.quote(str(submission.folder))}",
+            f"export LPC_DATA={shlex.quote(str(data_folder().absolute()))}",
+            'export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"',  # srun does not inherit it
             *AGAIN.splitlines(),
             *resources.setup,
         ],
@@ -149,9 +152,19 @@ def check(request: Request) -> None:
     SchedulerError
         No SLURM here, or it does not answer.
     """
-    read_resources(Path(request.resources))
+    if find_spec("submitit") is None:
+        raise ValueError("submitit is not installed, which submits jobs: pip install '.[cluster]'")
+    resources = read_resources(Path(request.resources))
     slurm.require()
     check_writable(request.store)
+    for name in (*declared(request), FINISH):
+        asked = resources.of(name)
+        longest = slurm.time_limit(asked.partition)
+        if longest is not None and asked.time > longest:
+            raise ValueError(
+                f"{request.resources}: the jobs of {name} ask for {asked.time} minutes, and partition "
+                f"{asked.partition or '(the default one)'} gives {longest} at most: they would wait for ever"
+            )
     for name in dict.fromkeys(spec.data.name for specs in declared(request).values() for spec in specs):
         if absent := absent_files(name):
             raise ValueError(

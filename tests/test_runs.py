@@ -17,6 +17,7 @@ from lpc import measurements, recording, runs
 from lpc.epochs import Trainer
 from lpc.evaluation.collapse import within_between_traces
 from lpc.latents import collect
+from lpc.machine import default_workers
 from lpc.measurements import Measured, accuracy
 from lpc.runs import execute, execute_all, measure
 from lpc.specs import DataSpec, TrainSpec, run_key, variant_spec
@@ -269,3 +270,13 @@ def test_what_cannot_be_computed_is_missing_with_its_reason():
         "e": 2,
         "missing": {"a": "no such thing", "b": "no such thing", "d": "the value is nan"},
     }
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, 3), ("", 3), ("2", 2), ("64", 3)])
+def test_workers_are_the_cores_that_a_job_asked_for_and_has(asked, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 5}, raising=False)
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("SLURM_CPUS_PER_TASK", asked)
+    assert default_workers() == expected
