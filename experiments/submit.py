@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from experiments import slurm
 from experiments.outstanding import again, declared, missing
+from experiments.profiles import LIVE
 from experiments.queue import Queue, queued
 from experiments.resources import FINISH, Resources
 from experiments.resources import read as read_resources
 from experiments.submissions import ROOT, Job, Kind, Request, Submission, begin, difference
 from lpc.datasets import absent_files, data_folder
 from lpc.packing import plan
-from lpc.specs import run_key
+from lpc.specs import run_key, unknown_name
 from lpc.store import RunStore
 
-os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")  # read when submitit is imported
+os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "USR1"  # read when submitit is imported
 if TYPE_CHECKING:
     from submitit import SlurmExecutor
 
@@ -146,7 +147,8 @@ def check(request: Request) -> None:
     Raises
     ------
     ValueError
-        A profile file with an error, a data set that is not there, jobs in the queue of other code.
+        A profile file with an error, a data set that is not there, jobs in the queue of other code; as
+        :func:`check_here`.
     OSError
         A store that cannot be written.
     SchedulerError
@@ -180,9 +182,21 @@ def check(request: Request) -> None:
             )
 
 
-def check_writable(store: str) -> None:
-    """Raise an OSError that names the store where nothing can be written to it."""
-    root = Path(store)
+def check_here(request: Request) -> None:
+    """Refuse what could only fail after the training, on a cluster or on one machine.
+
+    Raises
+    ------
+    ValueError
+        Pages beside those of the profile, from one that is not trained with the book.
+    OSError
+        A store to which nothing can be written.
+    """
+    if request.pages and request.beside not in LIVE:
+        raise unknown_name(
+            "profile to make other chapters from, trained with the book:", request.beside, LIVE
+        )
+    root = Path(request.store)
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=root):
         pass

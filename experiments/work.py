@@ -199,7 +199,7 @@ def local(request: Request, *, workers: int | None, gpus: int) -> None:
     ChildProcessError
         A program that failed; what it said is above.
     """
-    submit.check_writable(request.store)
+    submit.check_here(request)
     if gpus > 1:
         _train_on_each(request, workers, gpus)
     else:
