@@ -158,7 +158,7 @@ def check(request: Request) -> None:
         raise ValueError("submitit is not installed, which submits jobs: pip install '.[cluster]'")
     resources = read_resources(Path(request.resources))
     slurm.require()
-    check_writable(request.store)
+    check_here(request)
     for name in (*declared(request), FINISH):
         asked = resources.of(name)
         longest = slurm.time_limit(asked.partition)
