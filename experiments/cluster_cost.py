@@ -10,7 +10,7 @@ from experiments.ablation import retrained
 from experiments.epoch_times import hours_left
 from experiments.profiles import Profile, resolve, specs
 from experiments.tables import number
-from experiments.training_flops import run_flops, stored
+from experiments.training_flops import parameters, run_flops
 from experiments.training_speed import PRODUCT_SHARE
 from lpc.specs import RunSpec
 from lpc.store import RunStore
@@ -51,8 +51,8 @@ def cost(
     Returns
     -------
     DataFrame
-        Runs, EFLOP, gigabytes of finished runs, and hours of one GPU at :data:`PRODUCT_SHARE` of the rate,
-        which the library aims at; as text.
+        Runs, EFLOP, gigabytes of weights that finished runs keep (float32), and hours of one GPU at
+        :data:`PRODUCT_SHARE` of the rate, which the library aims at; as text.
 
     Notes
     -----
@@ -66,7 +66,7 @@ def cost(
             "runs": len(search),
             "trained again": len(again),
             "EFLOP": sum(len(part) * run_flops(part[0]) for part in (search, again) if part) / 1e18,
-            "finished runs (GB)": (len(search) + len(again)) * stored(search[0]).weights / 1e9,
+            "weights (GB)": (len(search) + len(again)) * 4 * parameters(search[0]) / 1e9,
         }
     table = pd.DataFrame.from_dict(rows, orient="index")
     for gpu, rate in rates.items():

@@ -107,7 +107,7 @@ def record(project: Path, environment: dict[str, str]) -> str:
     folder = next(word for word in said.split() if "submissions/" in word).rstrip(";")
     log = project / folder / f"{job}_0_0_log.out"
     shell.until(lambda: shell.queue().count("RUNNING") == 2, "no two tasks run")
-    shell.until(lambda: log.exists() and "training:" in log.read_text(), "nothing trains")
+    shell.until(lambda: log.exists() and "training from" in log.read_text(), "nothing trains")
 
     shell.step("The same again while it trains: nothing is submitted twice")
     shell.call(f"python -m experiments submit {RUNS} --no-pages")
@@ -148,7 +148,7 @@ def main() -> None:
         with node(Path(name) / "slurm", requeue_at_once=False) as environment:
             text = record(project, {**environment, "OMP_NUM_THREADS": "1"})
     day = datetime.now(timezone.utc).date().isoformat()
-    head = f"# Recorded {day} at commit {version} on a SLURM of one node, by tests/cluster_transcript.py.\n\n"
+    head = f"# Recorded {day} at commit {version} by tests/cluster_transcript.py\n\n"
     PATH.parent.mkdir(parents=True, exist_ok=True)
     PATH.write_text(head + text)
 

@@ -19,6 +19,7 @@ from experiments.__main__ import cli
 from experiments.resources import EXAMPLE, Resources
 from lpc import holders
 from lpc.datasets import load_raw
+from lpc.packing import COHORT_SIZE
 
 ROOT = Path(__file__).parents[1]
 CHAPTER = ROOT.joinpath("book", "cluster.md").read_text()
@@ -62,7 +63,7 @@ def test_every_title_that_the_chapter_asks_for_is_in_the_transcript():
 
 
 def test_the_transcript_shows_what_the_chapter_says():
-    assert re.fullmatch(r"Recorded 20\d\d-\d\d-\d\d at commit [0-9a-f]{12} on .*", transcript.recorded())
+    assert re.fullmatch(r"Recorded 20\d\d-\d\d-\d\d at commit [0-9a-f]{12} by .*", transcript.recorded())
     text = transcript.PATH.read_text()
     assert not re.search(r"(?<![\w.])/(tmp|work|home|root|usr)/", text), "paths are the project's"
     stopped = transcript.part("What a time limit or a pre-emption does: a signal")
@@ -118,8 +119,8 @@ def test_cost_is_that_of_known_operations():
     forward = 2 * 0.556e9 * 800 * (200 * 45_000 + 40 * 50_000)
     assert float(table["EFLOP"]["paper-cifar10"]) == pytest.approx(3 * forward / 1e18, rel=0.01)
     assert float(table["toy (h)"]["all"]) == pytest.approx(3 * forward / 0.3e15 / 3600, rel=0.01)
-    # 11.17 million parameters of four bytes, and batch norms' running means and variances
-    assert float(table["finished runs (GB)"]["all"]) == pytest.approx(240 * 4 * 11.18e6 / 1e9, rel=0.01)
+    # 11.17 million parameters of four bytes
+    assert float(table["weights (GB)"]["all"]) == pytest.approx(240 * 4 * 11.17e6 / 1e9, rel=0.01)
 
 
 def test_a_choice_costs_its_share():
@@ -140,7 +141,28 @@ def test_numbers_of_the_text_are_those_of_the_code():
     assert (holders.LEASE, holders.HEARTBEAT) == (180, 15) and "After 180 s and a second look" in CHAPTER
     assert "one every 15 s" in CHAPTER and "about 200 s in all" in CHAPTER
     assert abs(holders.LEASE + 1.5 * holders.HEARTBEAT - 200) < 5
+    assert COHORT_SIZE == 14 and "up to fourteen in one program" in CHAPTER
     assert EXAMPLE.relative_to(ROOT).as_posix() in CHAPTER
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("lpc/stopping.py", ": stopping after this epoch"),
+        ("lpc/holders.py", "died"),
+        ("lpc/runs.py", "waiting for "),
+        ("experiments/submit.py", "in the queue already"),
+        ("experiments/submit.py", ".failed"),
+        ("experiments/work.py", "this node would mix code"),
+        ("experiments/work.py", "report.txt"),
+        ("experiments/slurm.py", "SLURM's controller does not answer"),
+        ("experiments/queue.py", "the queue is not known"),
+        ("experiments/__main__.py", "the disk is full"),
+        ("experiments/__main__.py", "no permission to write there"),
+    ],
+)
+def test_what_a_user_is_said_to_see_is_what_the_code_says(module, words):
+    assert words in CHAPTER and words in ROOT.joinpath(module).read_text()
 
 
 @pytest.fixture(scope="module")
