@@ -61,7 +61,7 @@ len(study(profile, seeds=seeds, store=store).selected)
 ```
 """
 SERVER = """
-import json, os, sys
+import json, os, sys, traceback
 from experiments import book, chapters, submit, work
 from experiments.__main__ import main
 for line in sys.stdin:
@@ -70,7 +70,16 @@ for line in sys.stdin:
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(asked[name], os.O_CREAT | os.O_TRUNC | os.O_WRONLY), number)
         os.environ.update(asked["environment"], OMP_NUM_THREADS="1")
-        main(asked["arguments"])
+        status = 1
+        try:
+            main(asked["arguments"])
+        except SystemExit as ended:
+            status = ended.code
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # to take all of torch down takes a second
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 """Commands of a copy, one after another, in processes in which all is imported already."""
