@@ -9,7 +9,7 @@ from typing import NamedTuple
 from experiments import ablation, bottlenecks
 from experiments.profiles import resolve
 from experiments.resources import read as read_resources
-from experiments.submissions import Request
+from experiments.submissions import Request, every
 from lpc.specs import RunSpec, run_key
 from lpc.store import RunStore
 
@@ -55,6 +55,8 @@ class Missing(NamedTuple):
         For people.
     failures
         Attempts of this request at it that did not end well: where and how.
+    tasks
+        Tasks of this request that failed with it, perhaps before they came to it, and their logs.
     given_up
         Whether that were as many as the profile file allows.
     """
@@ -63,35 +65,55 @@ class Missing(NamedTuple):
     name: str
     title: str
     failures: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
     given_up: bool = False
 
 
 def missing(request: Request) -> list[Missing]:
     """Return the runs of a request that have not ended."""
-    store = RunStore(request.store)
-    found = []
+    store, failed, found = RunStore(request.store), _failed_tasks(request), []
     for profile, specs in declared(request).items():
         tries = read_resources(Path(request.resources)).of(profile).tries if request.resources else None
-        for spec in specs:
-            if not store.finished(spec):
-                title = f"{spec.architecture}, seed {spec.seed}, learning rate {spec.train.learning_rate:g}"
-                found.append(_missing(profile, run_key(spec), title, spec, store, request.since, tries))
-        for pair, spec in again(request, profile).items():
-            title = f"{pair.replace('/', ', seed ')}, again on the full train set"
-            found.append(_missing(profile, pair, title, spec, store, request.since, tries))
+        left: dict[str, tuple[str, RunSpec | None]] = {
+            run_key(spec): (f"{_pair(spec)}, learning rate {spec.train.learning_rate:g}", spec)
+            for spec in specs
+            if not store.finished(spec)
+        }
+        left.update({pair: (f"{pair}, again on all", spec) for pair, spec in again(request, profile).items()})
+        for name, (title, spec) in left.items():
+            failures = tuple(
+                f"{one.holder.since} on {one.holder}: {one.ended}"
+                for one in ([] if spec is None else store.attempts(spec))
+                if one.ended not in (None, "stopped") and one.holder.since >= request.since
+            )
+            found.append(
+                Missing(
+                    profile,
+                    name,
+                    title.replace("/", ", seed ", 1),
+                    failures,
+                    tuple(failed.get((profile, name), ())),
+                    tries is not None and len(failures) >= tries,
+                )
+            )
     return found
 
 
-def _missing(
-    profile: str, name: str, title: str, spec: RunSpec | None, store: RunStore, since: str, tries: int | None
-) -> Missing:
-    attempts = [] if spec is None else store.attempts(spec)
-    failures = tuple(
-        f"{one.holder.since} on {one.holder}: {one.ended}"
-        for one in attempts
-        if one.ended not in (None, "stopped") and one.holder.since >= since
-    )
-    return Missing(profile, name, title, failures, tries is not None and len(failures) >= tries)
+def _failed_tasks(request: Request) -> dict[tuple[str, str], list[str]]:
+    """Return, by profile and run, the tasks of a request that failed, as the shell around them noted it."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in every(request.store):
+        if one.created < request.since:
+            continue
+        for job in one.jobs:
+            for task, names in job.tasks.items():
+                path = one.folder / f"{task}.failed"
+                if path.exists():
+                    noted = "; ".join(path.read_text().splitlines())
+                    line = f"task {task}: {noted}; log: {one.folder / f'{task}_0_log.out'}"
+                    for name in names:
+                        found.setdefault((job.profile, name), []).append(line)
+    return found
 
 
 def report(request: Request, runs: Sequence[Missing]) -> str:
@@ -102,5 +124,5 @@ def report(request: Request, runs: Sequence[Missing]) -> str:
     lines = [f"profile {request.profile}: {len(runs)} runs are missing"]
     for one in runs:
         lines.append(f"  {one.profile}: {one.title} ({one.name[:12]})")
-        lines += [f"    {failure}" for failure in one.failures]
+        lines += [f"    {line}" for line in (*one.failures, *one.tasks)]
     return "\n".join([*lines, "submit again trains them, and only them"])

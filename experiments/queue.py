@@ -27,8 +27,12 @@ def queued(store: str) -> Queue:
 
 
 def in_queue(store: str) -> list[str]:
-    """Return, a line a job of a store's submissions, what the scheduler has of it."""
-    if not any(every(store)):
+    """Return, a line a job of a store's submissions, what the scheduler has of it.
+
+    Where it has nothing more of the last one, what that one's report begins with.
+    """
+    known = [one for one in every(store) if one.request.resources]
+    if not known:
         return []
     try:
         there = queued(store)
@@ -39,6 +43,11 @@ def in_queue(store: str) -> list[str]:
         counts = Counter(_words(task) for task in alive.values())
         states = ", ".join(f"{count} {words}" for words, count in counts.most_common())
         lines.append(f"job {job.id} ({job.kind} {job.profile}, submission {one.id}): {states}")
+    report = known[-1].folder / "report.txt"
+    if not there and report.exists():
+        lines.append(
+            f"{report.read_text().splitlines()[0]} (at the end of submission {known[-1].id}: {report})"
+        )
     return lines
 
 

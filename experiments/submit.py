@@ -36,7 +36,7 @@ again() {
   [ $code -eq 0 ] && exit 0
   job="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
   [ "$(squeue --noheader --jobs="$job" --format=%T)" = RUNNING ] || exit $code
-  if [ $code -ne 130 ]; then
+  if [ $code -ne 130 ] && [ $code -ne 138 ]; then
     failed="$LPC_SUBMISSION/$job.failed"
     echo "$(date -Is) $SLURMD_NODENAME status $code" >> "$failed"
     [ "$(wc -l < "$failed")" -lt "$LPC_TRIES" ] || exit $code
@@ -44,9 +44,9 @@ again() {
   scontrol requeue "$job"
 }
 trap again EXIT"""
-"""Shell of every job: what was stopped by a signal (status 130) is queued again, what failed is tried again a
-few times, what was cancelled (no longer RUNNING for the scheduler) is left alone. A task is named by its
-array: the plain id of an array's last task stands for the whole array."""
+"""Shell of every job: what a signal stopped (status 130; 138 before Python heard it) is queued again, what
+failed is tried again a few times, what was cancelled (no longer RUNNING for the scheduler) is left alone. A
+task is named by its array: the plain id of an array's last task stands for the whole array."""
 
 
 class Batch(NamedTuple):

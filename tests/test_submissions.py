@@ -12,7 +12,7 @@ import pytest
 from experiments import profiles, queue, slurm, submit, work
 from experiments.outstanding import declared, missing, report
 from experiments.profiles import PROFILES
-from experiments.submissions import Job, Request, begin, difference, every, read, rebuild
+from experiments.submissions import Job, Kind, Request, begin, difference, every, read, rebuild
 from lpc import holders
 from lpc.specs import run_key
 from lpc.store import RunStore
@@ -190,11 +190,12 @@ class TestBatches:
 
     def test_batches_wait_for_those_that_they_need(self, request_, scheduler):
         made = begin(request_)
-        for kind, profile, name in (
+        jobs: list[tuple[Kind, str, str]] = [
             ("train", "alone", "3_0"),
             ("train", "smoke", "5"),
             ("finish", "smoke", "6"),
-        ):
+        ]
+        for kind, profile, name in jobs:
             made = made.with_job(Job(kind=kind, profile=profile, tasks={name: ["k"]}))
             scheduler[name] = ("RUNNING", "None", "n")
         made.write()

@@ -134,6 +134,7 @@ class Project:
         """Return what a verb prints; of one that fails, its error. Nothing is imported anew for it."""
         out, err = self.root / "out", self.root / "err"
         asked = {"arguments": [*map(str, arguments)], "environment": {**os.environ, **environment}}
+        assert self.server.stdin is not None and self.server.stdout is not None
         self.server.stdin.write(json.dumps({**asked, "out": str(out), "err": str(err)}) + "\n")
         self.server.stdin.flush()
         assert int(self.server.stdout.readline()) == status, out.read_text() + err.read_text()
@@ -365,6 +366,8 @@ def test_what_cannot_even_start_is_submitted_again_a_few_times_only(store):
     failed = [path.read_text() for path in made.root.glob("submissions/*/*.failed")]
     assert len(failed) == 2 and all(text.endswith(" status 7\n") and text.count("\n") == 1 for text in failed)
     assert made.report().startswith("profile smoke: 2 runs are missing")
+    assert made.report().count(" status 7; log: ") == 4  # a line a run and turn
+    assert "2 runs are missing (at the end" in made.project.call("status", "--store", made.root)
     assert not (made.root / "runs").exists()
 
 
