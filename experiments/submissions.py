@@ -20,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from lpc.atomic import write_json
 from lpc.machine import provenance
 from lpc.specs import unknown_name
 
@@ -108,11 +109,7 @@ class Submission:
 
     def write(self) -> None:
         """Write the record; a reader sees the old one or the whole new one."""
-        path = self.folder.with_suffix(".json")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(asdict(self), indent=1) + "\n")
-        temporary.replace(path)
+        write_json(self.folder.with_suffix(".json"), asdict(self))
 
 
 def begin(request: Request) -> Submission:
