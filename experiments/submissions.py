@@ -133,6 +133,8 @@ def read(store: str | Path, name: str) -> Submission:
     path = Path(store) / "submissions" / f"{name}.json"
     if not path.exists():
         known = sorted(one.stem for one in path.parent.glob("*.json"))
+        if not known:
+            raise ValueError(f"there is no submission {name!r}: {path.parent} has none")
         raise unknown_name(f"submission in {path.parent}:", name, known)
     try:
         return rebuild(json.loads(path.read_text()))
