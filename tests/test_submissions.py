@@ -87,9 +87,11 @@ class TestRecords:
         assert begin(replace(first.request, turn=2, since="2026-01-01")).request.since == "2026-01-01"
         assert first.id != begin(request_).id
 
-    def test_unknown_and_broken_records_are_named(self, request_):
+    def test_unknown_and_broken_records_are_named(self, request_, tmp_path):
         made = begin(request_)
         made.write()
+        with pytest.raises(ValueError, match=r"there is no submission 'x': .*/empty/submissions has none"):
+            read(tmp_path / "empty", "x")
         with pytest.raises(ValueError, match=f"unknown submission in .*'{made.id}x'. Did you mean {made.id}"):
             read(request_.store, f"{made.id}x")
         path = made.folder.with_suffix(".json")
