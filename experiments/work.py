@@ -143,12 +143,15 @@ def output(request: Request, profile: str) -> Path:
 
 
 def _write_tables(request: Request, profile: str) -> None:
-    """Measure the selected runs on the test set, export every table, and record what the ledger judges by."""
+    """Measure the selected runs on the test set, export every table, and record what the ledger judges by.
+
+    All that the store has of a profile is recorded: a narrow request does not replace a wider record.
+    """
     chosen = {"seeds": request.seeds, "only": request.only, "store": request.store}
     if request.study == "bottlenecks":
         done = (bottlenecks.existing(profile, **chosen).frame["status"] == "finished").any()
         if done and profile not in LIVE:
-            print(f"recorded: {record_bottlenecks(profile, **chosen)}", flush=True)
+            print(f"recorded: {record_bottlenecks(profile, store=request.store)}", flush=True)
         return
     found = ablation.existing(profile, **chosen)
     measure_all([found.store.spec(str(key)) for key in found.selected["key"]], found.store, progress=False)
@@ -156,7 +159,7 @@ def _write_tables(request: Request, profile: str) -> None:
     for path in exported.write_all(found, output(request, profile) / "tables"):
         print(f"written: {path}", flush=True)
     if profile not in LIVE and (found.frame["status"] == "finished").any():
-        print(f"recorded: {record(profile, **chosen)}", flush=True)
+        print(f"recorded: {record(profile, store=request.store)}", flush=True)
 
 
 def _make_pages(request: Request, profile: str, folder: Path) -> None:

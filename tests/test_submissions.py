@@ -7,11 +7,13 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from test_recorded import pretend
 
-from experiments import profiles, queue, slurm, submit, work
+from experiments import profiles, queue, recorded, slurm, submit, work
 from experiments.outstanding import declared, missing, report
-from experiments.profiles import PROFILES
+from experiments.profiles import PROFILES, specs
 from experiments.submissions import Job, Kind, Request, begin, difference, every, read, rebuild
 from lpc import holders
 from lpc.specs import run_key
@@ -388,3 +390,17 @@ class TestTasks:
             work.run(asdict(begin(request_)), "train", "smoke", [])
         assert caught.value.code == work.STOPPED == 130
         assert "stopped after epoch 7" in capsys.readouterr().out
+
+
+def test_a_narrow_request_does_not_replace_a_wider_record(monkeypatch, tmp_path, rng):
+    other = replace(PROFILES["smoke"], name="other", architectures=("IB", "NoPen"), seeds=(0,))
+    monkeypatch.setitem(PROFILES, "other", other)
+    monkeypatch.setattr(recorded, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(work, "BUILD", tmp_path / "build")
+    store = RunStore(tmp_path / "runs")
+    for spec in specs(other):
+        pretend(store, spec, rng)
+    asked = Request(profile="other", only=("IB",), store=str(store.root), pages=False)
+    work.finish(begin(asked))
+    assert set(pd.read_csv(tmp_path / "build" / "tables" / "runs.csv")["architecture"]) == {"IB"}
+    assert set(pd.read_csv(tmp_path / "results" / "other" / "runs.csv")["architecture"]) == {"IB", "NoPen"}
