@@ -301,7 +301,7 @@ def cancel(store: str, submissions: tuple[str, ...]) -> None:
     \b
     Examples:
       python -m experiments cancel
-      python -m experiments cancel 20261122-101530-4f2a
+      python -m experiments cancel 20261122-101530-402731
     """
     from experiments.queue import take_back
 
