@@ -6,9 +6,9 @@ import errno
 import hashlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from experiments.ablation import Study
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 profile_option = click.option(
     "--profile", "-P", default="laptop", show_default=True, help=f"How much is run: {', '.join(PROFILES)}."
@@ -45,6 +47,14 @@ only_option = click.option(
     help=f"Architectures, with commas, of: {', '.join(VARIANTS)}; of bottlenecks, what names begin with.",
 )
 store_option = click.option("--store", default="runs", show_default=True, help="Folder of the run store.")
+
+
+def runs_options(command: Command) -> Command:
+    """Give a verb the options that say which runs it is about."""
+    options = (profiles_option, dataset_option, seeds_option, only_option, study_option, store_option)
+    for option in reversed(options):  # as decorators, the last of a stack is applied first
+        command = option(command)
+    return command
 
 
 def _names(only: str | None) -> tuple[str, ...] | None:
@@ -97,12 +107,7 @@ def fetch(profile: str, dataset: str | None, kind: str) -> None:
 
 
 @cli.command()
-@profiles_option
-@dataset_option
-@seeds_option
-@only_option
-@study_option
-@store_option
+@runs_options
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; default: one a core, one on a GPU.")
 def train(
     profile: str,
@@ -156,12 +161,7 @@ def _without_dataset(dataset: str | None) -> None:
 
 
 @cli.command()
-@profiles_option
-@dataset_option
-@seeds_option
-@only_option
-@study_option
-@store_option
+@runs_options
 def status(
     profile: str, dataset: str | None, seeds: int | None, only: str | None, kind: str, store: str
 ) -> None:
@@ -202,12 +202,7 @@ def status(
 
 
 @cli.command()
-@profiles_option
-@dataset_option
-@seeds_option
-@only_option
-@study_option
-@store_option
+@runs_options
 @click.option(
     "--cluster",
     type=click.Choice(["slurm", "local"]),
@@ -334,12 +329,7 @@ def time(profile: str, dataset: str | None, only: str | None) -> None:
 
 
 @cli.command()
-@profiles_option
-@dataset_option
-@seeds_option
-@only_option
-@study_option
-@store_option
+@runs_options
 def record(
     profile: str, dataset: str | None, seeds: int | None, only: str | None, kind: str, store: str
 ) -> None:
@@ -413,12 +403,7 @@ def book(profile: str, seeds: int | None, store: str, force: bool) -> None:
 
 
 @cli.command()
-@profiles_option
-@dataset_option
-@seeds_option
-@only_option
-@study_option
-@store_option
+@runs_options
 @click.option(
     "--format", "file_format", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True
 )

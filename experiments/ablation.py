@@ -61,6 +61,17 @@ def retrained(spec: RunSpec) -> RunSpec:
     return replace(spec, data=replace(spec.data, validation=0))
 
 
+def first_retrained(specs: Sequence[RunSpec]) -> dict[tuple[str, int], RunSpec]:
+    """Return, by architecture and seed, the first of some runs trained again.
+
+    It stands for the one whose learning rate will be chosen: as long, not the same.
+    """
+    again: dict[tuple[str, int], RunSpec] = {}
+    for spec in specs:
+        again.setdefault((spec.architecture, spec.seed), retrained(spec))
+    return again
+
+
 @dataclass(frozen=True)
 class Study:
     """The runs of a profile that a chapter reads.
@@ -153,9 +164,9 @@ class Study:
         """
         if not self.profile.retrain:
             return self.specs
-        again = {(spec.architecture, spec.seed): retrained(spec) for spec in reversed(self.specs)}
+        again = first_retrained(self.specs)
         again.update({(spec.architecture, spec.seed): spec for spec in self.retrainings})
-        return self.specs + list(reversed(again.values()))
+        return [*self.specs, *again.values()]
 
     @cached_property
     def history(self) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from experiments.ablation import retrained
+from experiments.ablation import first_retrained
 from experiments.epoch_times import hours_left
 from experiments.profiles import Profile, resolve, specs
 from experiments.tables import number
@@ -22,13 +22,9 @@ DATA_SHEET: Mapping[str, float] = {"A100": 312e12, "H100": 989e12}
 def runs_of(
     chosen: Profile, *, seeds: int | None = None, only: Sequence[str] | None = None
 ) -> tuple[list[RunSpec], list[RunSpec]]:
-    """Return the runs that choose learning rates, and those that train a chosen one again.
-
-    Which rate is chosen does not change what a run costs: the first stands for it.
-    """
+    """Return the runs that choose learning rates, and those that train a chosen one again."""
     search = specs(chosen, seeds=seeds, only=None if only is None else tuple(only))
-    again = {(spec.architecture, spec.seed): retrained(spec) for spec in reversed(search)}
-    return search, list(reversed(again.values())) if chosen.retrain else []
+    return search, list(first_retrained(search).values()) if chosen.retrain else []
 
 
 def cost(

@@ -44,6 +44,11 @@ def _pair(spec: RunSpec) -> str:
     return f"{spec.architecture}/{spec.seed}"
 
 
+def title(spec: RunSpec) -> str:
+    """Return what people call a run."""
+    return f"{spec.architecture}, seed {spec.seed}, learning rate {spec.train.learning_rate:g}"
+
+
 class Missing(NamedTuple):
     """A run that has not ended.
 
@@ -75,12 +80,11 @@ def missing(request: Request) -> list[Missing]:
     for profile, specs in declared(request).items():
         tries = read_resources(Path(request.resources)).of(profile).tries if request.resources else None
         left: dict[str, tuple[str, RunSpec | None]] = {
-            run_key(spec): (f"{_pair(spec)}, learning rate {spec.train.learning_rate:g}", spec)
-            for spec in specs
-            if not store.finished(spec)
+            run_key(spec): (title(spec), spec) for spec in specs if not store.finished(spec)
         }
-        left.update({pair: (f"{pair}, again on all", spec) for pair, spec in again(request, profile).items()})
-        for name, (title, spec) in left.items():
+        for pair, spec in again(request, profile).items():
+            left[pair] = (f"{pair.replace('/', ', seed ')}, again on all", spec)
+        for name, (words, spec) in left.items():
             failures = tuple(
                 f"{one.holder.since} on {one.holder}: {one.ended}"
                 for one in ([] if spec is None else store.attempts(spec))
@@ -90,7 +94,7 @@ def missing(request: Request) -> list[Missing]:
                 Missing(
                     profile,
                     name,
-                    title.replace("/", ", seed ", 1),
+                    words,
                     failures,
                     tuple(failed.get((profile, name), ())),
                     tries is not None and len(failures) >= tries,

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import torch
 
-from experiments.ablation import Study, retrained
+from experiments.ablation import Study, first_retrained, retrained
 from experiments.image_shapes import shape_of_data
 from experiments.profiles import Profile, resolve, specs
 from experiments.tables import mean_sd, number
@@ -27,7 +27,7 @@ def runs() -> pd.DataFrame:
 
 def _asked(chosen: Profile) -> dict[str, int]:
     search = specs(chosen)
-    again = {(spec.architecture, spec.seed): retrained(spec) for spec in search}
+    again = first_retrained(search)
     images, more = (
         shape_of_data(spec.data).train * spec.train.epochs for spec in (search[0], retrained(search[0]))
     )

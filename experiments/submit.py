@@ -18,7 +18,7 @@ from experiments.profiles import LIVE
 from experiments.queue import Queue, queued
 from experiments.resources import FINISH, Resources
 from experiments.resources import read as read_resources
-from experiments.submissions import ROOT, Job, Kind, Request, Submission, begin, difference
+from experiments.submissions import ROOT, Job, Kind, Request, Submission, begin, code, difference
 from lpc.datasets import absent_files, data_folder
 from lpc.packing import plan
 from lpc.specs import run_key, unknown_name
@@ -147,8 +147,7 @@ def check(request: Request) -> None:
     Raises
     ------
     ValueError
-        A profile file with an error, a data set that is not there, jobs in the queue of other code; as
-        :func:`check_here`.
+        A profile file with an error, a data set that is not there; as :func:`check_here`.
     OSError
         A store that cannot be written.
     SchedulerError
@@ -173,8 +172,12 @@ def check(request: Request) -> None:
                 f"data set {name!r} is not complete: {absent[0].absolute()} is missing. Get it before many "
                 f"tasks ask for it at once: python -m experiments fetch --profile {request.profile}"
             )
-    for one, job, _ in queued(request.store).values():
-        differs = difference(one.code, begin(request).code)
+
+
+def check_code(there: Queue) -> None:
+    """Refuse to mix code: a ValueError that names a job in the queue that was submitted with other code."""
+    for one, job, _ in there.values():
+        differs = difference(one.code, code())
         if differs:
             raise ValueError(
                 f"job {job.id} of submission {one.id} is in the queue with other code: {differs}. Its tasks "
@@ -248,11 +251,12 @@ def send(
     Raises
     ------
     ValueError, SchedulerError
-        As :func:`check`; also what the scheduler says of a script before any is submitted, or where it
-        stops answering after some were.
+        As :func:`check` and :func:`check_code`; also what the scheduler says of a script before any is
+        submitted, or where it stops answering after some were.
     """
     check(request)
     there = queued(request.store)  # this job's own variables tell which of them it is
+    check_code(there)
     with _outside_of_a_job():
         todo, left_out = prepare(request, there)
         for line in left_out:

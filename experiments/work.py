@@ -13,7 +13,7 @@ from typing import Any
 
 from experiments import ablation, bottlenecks, exported, pages, submit
 from experiments.book import BUILD
-from experiments.outstanding import Missing, again, declared
+from experiments.outstanding import Missing, again, declared, title
 from experiments.outstanding import missing as missing_of
 from experiments.outstanding import report as report_of
 from experiments.profiles import LIVE
@@ -81,8 +81,7 @@ def _train(submission: Submission, kind: str, profile: str, names: Sequence[str]
 
 
 def _title(spec: RunSpec) -> str:
-    rate = f"{spec.train.learning_rate:g}"
-    return f"{spec.architecture}, seed {spec.seed}, learning rate {rate} ({run_key(spec)[:12]})"
+    return f"{title(spec)} ({run_key(spec)[:12]})"
 
 
 def _declared(request: Request, profile: str, keys: Sequence[str]) -> list[RunSpec]:

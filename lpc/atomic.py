@@ -79,9 +79,14 @@ def see_afresh(folder: Path) -> None:
 
 def read_json(path: Path) -> Any:
     """Return the value of a JSON file; one that is not whole is an error."""
+    return parsed_json(path, path.read_bytes())
+
+
+def parsed_json(path: Path, content: bytes) -> Any:
+    """Return the value of what a JSON file holds; what is not whole is an error that names the file."""
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        return json.loads(content)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{path} is not whole JSON ({error}); remove {path.parent} to run it again"
         ) from error

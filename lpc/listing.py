@@ -28,7 +28,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lpc.atomic import GONE, write_file
+from lpc.atomic import GONE, parsed_json, write_file
 
 Row = dict[str, Any]
 Stamp = list[list[int] | None]
@@ -123,7 +123,7 @@ def _read(directory: Path, protocol: int) -> _Found:
     parts = [_content(directory / name) for name in FILES]
     stamp = [None if part is None else part[0] for part in parts]
     spec, result, test = (
-        None if part is None else partial(_parsed, directory / name, part[1])
+        None if part is None else partial(parsed_json, directory / name, part[1])
         for name, part in zip(FILES, parts, strict=True)
     )
     values = {} if spec is None else spec()
@@ -148,15 +148,6 @@ def _content(path: Path) -> tuple[list[int], bytes] | None:
             return [status.st_mtime_ns, status.st_size], stream.read()
     except OSError as error:
         return _none_where_gone(error)
-
-
-def _parsed(path: Path, content: bytes) -> Row:
-    try:
-        return json.loads(content)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} is not whole JSON ({error}); remove {path.parent} to run it again"
-        ) from error
 
 
 def _checksum(body: bytes) -> bytes:

@@ -99,8 +99,9 @@ def execute_all(
     ):
         while missing := [spec for spec in specs if not store.finished(spec)]:
             holders = store.holders()
-            planned = packing.plan(missing, store, held=holders)
-            bar.n = max(0, total - packing.run_epochs(packing.plan(missing, store)))
+            everything = packing.plan(missing, store)
+            bar.n = max(0, total - packing.run_epochs(everything))
+            planned = packing.plan(missing, store, held=holders) if holders else everything
             if planned and (planned, workers) != tried:
                 tried = planned, workers
                 pool = min(workers, len(planned))

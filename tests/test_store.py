@@ -151,7 +151,7 @@ def test_what_other_programs_remove_meanwhile_is_no_error(store, monkeypatch):
     first, second = store.begin([make()]), store.begin([make(1)])
     store.save_state(first, {"epoch": 3}, epoch=3)
     path = store.root / "cohorts" / second / "members.json"
-    original, errors = Path.read_text, [FileNotFoundError(2, "gone"), OSError(errno.ESTALE, "stale handle")]
+    original, errors = Path.read_bytes, [FileNotFoundError(2, "gone"), OSError(errno.ESTALE, "stale handle")]
 
     def ended(self):
         if self == path:
@@ -159,7 +159,7 @@ def test_what_other_programs_remove_meanwhile_is_no_error(store, monkeypatch):
         return original(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_text", ended)
+        patch.setattr(Path, "read_bytes", ended)
         assert store.cohorts(afresh=True) == {first: [run_key(make())]}
         assert store.epochs_done() == {run_key(make()): 3}
         errors.append(OSError(errno.EIO, "the disk is broken"))
