@@ -17,7 +17,23 @@ Penultimate = Literal["none", "linear", "nonlinear"]
 Penalty = Literal["none", "squared_norm", "weight_l1", "log_variance", "conditional_log_variance"]
 ON_LATENT: tuple[Penalty, ...] = ("squared_norm", "log_variance", "conditional_log_variance")
 """Penalties of the latent: their weight is gamma."""
-Objective = Literal["decoder_cross_entropy", "prediction_cross_entropy", "decoder_uncertainty"]
+Objective = Literal[
+    "decoder_cross_entropy",
+    "prediction_cross_entropy",
+    "decoder_uncertainty",
+    "supervised_contrastive",
+    "contrastive_cross_entropy",
+    "arcface",
+    "cosface",
+]
+METRIC_LEARNING: tuple[Objective, ...] = (
+    "supervised_contrastive",
+    "contrastive_cross_entropy",
+    "arcface",
+    "cosface",
+)
+"""Objectives of metric learning: their runs train alone."""
+LastLayer = Literal["linear", "cosine"]
 Encoder = Literal["continuous", "categorical"]
 Decoder = Literal["linear", "network", "optimal"]
 LatentNoise = Literal["none", "zero_entropy"]
@@ -26,6 +42,7 @@ Reduction = Literal["sum", "mean"]
 DropoutSite = Literal["latent", "logits"]
 Precision = Literal["float32", "bfloat16"]
 Width = Literal["none", "intermediate", "wide", "narrow"]
+Decay = Literal["halving", "cosine"]
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
@@ -146,6 +163,9 @@ class ModelSpec(_Spec):
         ``optimal`` decoder p(y|z), set after every epoch and not trained.
     rescaled
         Whether the latent passes through a shift and a scale that are not trained (``TrainSpec.latent_sd``).
+    classifier, classifier_scale
+        The last layer: linear, or ``cosine``: ``classifier_scale`` times the cosine of latent and class
+        weight, without bias (Wang et al. 2018, Eq. 3; Deng et al. 2019, Eq. 2; the 2025 release's scale: 32).
     """
 
     backbone: str
@@ -159,9 +179,15 @@ class ModelSpec(_Spec):
     decoder: Decoder = "linear"
     decoder_width: int = 1024
     rescaled: bool = False
+    classifier: LastLayer = "linear"
+    classifier_scale: float = 32.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._require(self.classifier_scale > 0, "classifier_scale", "a positive number")
+        if self.classifier == "cosine":
+            self._require(self.encoder == "continuous", "encoder", "'continuous' for a cosine classifier")
+            self._require(not self.rescaled, "rescaled", "False for a cosine classifier")
         self._require(self.backbone_width > 0, "backbone_width", "a positive number")
         self._require(self.latent_width is None or self.latent_width > 0, "latent_width", "a positive number")
         self._require(0 <= self.dropout < 1, "dropout", "a probability in [0, 1)")
@@ -193,6 +219,10 @@ class TrainSpec(_Spec):
     decay_start, decay_every
         The learning rate of all but the last classifier is halved at the beginning of epoch
         ``decay_start`` (counted from 0) and every ``decay_every`` epochs after it; None: never.
+    decay
+        ``halving``: as above. ``cosine``: half a cosine from epoch ``decay_start`` to 0 at the end of
+        training (Loshchilov and Hutter 2017, Eq. 5, without restarts; the 2025 release: from epoch 200 of
+        1000), again of all but the last classifier; ``decay_every`` has no meaning then.
     plateau_factor, plateau_patience
         The rate of everything is multiplied by ``plateau_factor`` once the loss of an epoch has not been
         lower than the best for more than ``plateau_patience`` epochs (Kirsch et al. 2020, Section 7: 0.8
@@ -209,6 +239,10 @@ class TrainSpec(_Spec):
     objective, samples
         Main term of the loss (:mod:`lpc.objectives`), and how many samples of dropout and noise it takes an
         image.
+    temperature
+        Of the supervised contrastive loss (the 2025 release: 0.05).
+    margin
+        Of ``arcface`` in radians, of ``cosface`` in units of the cosine (the 2025 release: 0.3).
     penalty, penalty_reduction
         ``squared_norm``: gamma times the squared norm of the latent, summed over its nodes (Eq. 3) or
         averaged (the release, which divides gamma by the width). ``log_variance`` and
@@ -217,6 +251,11 @@ class TrainSpec(_Spec):
         the absolute weights of the penultimate layer.
     gamma_initial, gamma_factor, gamma_maximum
         gamma in epoch e is ``min(gamma_initial * gamma_factor**e, gamma_maximum)``.
+    gamma_every
+        Epochs between two changes of gamma (the 2025 release: 5): e is the number of changes so far.
+    gamma_late_factor, gamma_late_from
+        Once gamma has reached ``gamma_late_from``, a change multiplies it by ``gamma_late_factor`` (the 2025
+        release: 2 up to 1e3, then 1.25); None: by ``gamma_factor`` throughout.
     gamma_overshoot
         End at the first ``gamma_initial * gamma_factor**e`` not below the maximum instead (the release).
     l1
@@ -250,11 +289,18 @@ class TrainSpec(_Spec):
     l1: float = 1e-4
     latent_sd: float | None = None
     latent_sd_factor: float = 1.0
+    temperature: float = 0.05
+    margin: float = 0.3
+    decay: Decay = "halving"
+    gamma_every: int = 1
+    gamma_late_factor: float | None = None
+    gamma_late_from: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive = ("epochs", "batch_size", "learning_rate", "decay_every", "record_every", "accuracy_every")
-        for name in (*positive, "samples", "latent_sd_factor", "gamma_initial", "gamma_maximum"):
+        positive += ("samples", "latent_sd_factor", "gamma_initial", "gamma_maximum", "gamma_every")
+        for name in (*positive, "temperature"):
             self._require(getattr(self, name) > 0, name, "a positive number")
         self._require(self.weight_decay >= 0, "weight_decay", "0 or more")
         self._require(self.gamma_factor >= 1, "gamma_factor", "1 or more: gamma does not shrink")
@@ -264,12 +310,37 @@ class TrainSpec(_Spec):
         self._require(self.plateau_patience >= 0, "plateau_patience", "0 or more epochs")
         self._require(sd is None or sd > 0, "latent_sd", "a positive number, or None")
         self._require(self.decay_start is None or self.decay_start >= 0, "decay_start", "an epoch, or None")
+        self._check_late_gamma()
+        if self.decay == "cosine":
+            start = self.decay_start
+            ends = start is not None and start < self.epochs
+            expected = f"an epoch before the end, {self.epochs}, where TrainSpec.decay is 'cosine'"
+            self._require(ends, "decay_start", expected)
+        self._require(0 <= self.margin < math.pi / 2, "margin", "0 or more and below pi / 2")
+        if self.objective in METRIC_LEARNING:
+            self._require(self.samples == 1, "samples", f"1 where the objective is {self.objective!r}")
+        if self.objective == "supervised_contrastive":
+            reason = (
+                "'none' where the objective is 'supervised_contrastive': nothing in it would stand "
+                "against a penalty, as it does not see the latent's length ('contrastive_cross_entropy' may)"
+            )
+            self._require(self.penalty == "none", "penalty", reason)
         bound = self.penalty in ON_LATENT and self.penalty != "squared_norm"
         self._require(
             self.penalty_reduction == "sum" or not bound,
             "penalty_reduction",
             f"'sum' where the penalty is {self.penalty!r}",
         )
+
+    def _check_late_gamma(self) -> None:
+        factor, start = self.gamma_late_factor, self.gamma_late_from
+        if (factor is None) != (start is None):
+            raise ValueError(
+                f"TrainSpec.gamma_late_factor is {factor!r} but TrainSpec.gamma_late_from is {start!r}: "
+                "both or neither"
+            )
+        self._require(factor is None or factor >= 1, "gamma_late_factor", "1 or more, or None")
+        self._require(start is None or start > 0, "gamma_late_from", "a positive number, or None")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,6 +366,7 @@ class RunSpec(_Spec):
                 f"TrainSpec.objective is {self.train.objective!r}, ModelSpec.decoder {self.model.decoder!r}; "
                 "'decoder_uncertainty' needs the decoder 'optimal', and that decoder this objective"
             )
+        self._check_metric_learning()
         if self.model.encoder == "categorical":
             for name, only in {"penalty": "none", "samples": 1, "metrics": "information"}.items():
                 value = getattr(self.train, name)
@@ -308,15 +380,37 @@ class RunSpec(_Spec):
                 f"{self.model.rescaled!r}: both or neither"
             )
 
+    def _check_metric_learning(self) -> None:
+        objective, model = self.train.objective, self.model
+        if objective not in METRIC_LEARNING:
+            return
+        expected = {"encoder": "continuous"}
+        if objective in ("arcface", "cosface"):  # the loss takes the latent itself, not the logits
+            expected |= {"classifier": "cosine", "dropout": 0.0}
+        for name, only in expected.items():
+            value = getattr(model, name)
+            if value != only:
+                raise ValueError(
+                    f"ModelSpec.{name} is {value!r}; expected {only!r} where TrainSpec.objective is "
+                    f"{objective!r}"
+                )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A row of the ablation (LPC Table 3): independent choices, not a class of its own."""
+    """A row of the ablation (LPC Table 3): independent choices, not a class of its own.
+
+    ``width`` is a column of :data:`WIDTHS`, or a number of nodes whatever the data set; ``gamma_maximum``
+    replaces the schedule's, where it is not None.
+    """
 
     penultimate: Penultimate = "none"
-    width: Width = "none"
+    width: Width | int = "none"
     penalty: Penalty = "none"
     dropout: float = 0.0
+    objective: Objective = "decoder_cross_entropy"
+    classifier: LastLayer = "linear"
+    gamma_maximum: float | None = None
 
 
 VARIANTS: Mapping[str, Variant] = {
@@ -333,6 +427,47 @@ VARIANTS: Mapping[str, Variant] = {
 }
 """The eight architectures of the paper's tables, LinPenDropout (its Figure 2), NonLinIB (excluded there)."""
 
+
+def _with_lpc(variants: Mapping[str, Variant]) -> dict[str, Variant]:
+    """Return each variant, and after it the same with the squared norm, under the suffix LPC."""
+    pairs = ((name, replace(one, penalty="squared_norm")) for name, one in variants.items())
+    return {key: one for name, lpc in pairs for key, one in ((name, variants[name]), (f"{name}LPC", lpc))}
+
+
+EMBEDDINGS: Mapping[str, Variant] = {
+    **_with_lpc(
+        {
+            "NoPen": Variant(),
+            **{f"Lin{nodes}": Variant(penultimate="linear", width=nodes) for nodes in (32, 64, 128)},
+            **{f"NonLin{nodes}": Variant(penultimate="nonlinear", width=nodes) for nodes in (32, 64, 128)},
+        }
+    ),
+    "SupCon": Variant(penultimate="linear", width=64, objective="supervised_contrastive"),
+    "SupConCE": Variant(penultimate="linear", width=64, objective="contrastive_cross_entropy"),
+    "SupConLPC": Variant(
+        penultimate="linear", width=64, objective="contrastive_cross_entropy", penalty="squared_norm"
+    ),
+    **_with_lpc(
+        {
+            "ArcFace": Variant(penultimate="linear", width=64, objective="arcface", classifier="cosine"),
+            "CosFace": Variant(penultimate="linear", width=64, objective="cosface", classifier="cosine"),
+        }
+    ),
+}
+"""Embeddings after the 2025 release: widths with and without the squared norm (suffix LPC), and losses of
+metric learning at 64 nodes, alone and with the squared norm."""
+
+GAMMAS: Mapping[str, Variant] = {
+    "gamma0": Variant(penultimate="linear", width="intermediate"),
+    **{
+        f"gamma{text}": Variant(
+            penultimate="linear", width="intermediate", penalty="squared_norm", gamma_maximum=float(text)
+        )
+        for text in ("1e-2", "1e-1", "1", "10", "100", "1000")
+    },
+}
+"""IB's layer with gamma ending at one value after another; ``gamma0`` has no penalty."""
+
 WIDTHS: Mapping[str, Mapping[Width, int | None]] = {
     "svhn": {"none": None, "intermediate": 8, "wide": None, "narrow": 6},
     "cifar10": {"none": None, "intermediate": 8, "wide": None, "narrow": 4},
@@ -345,46 +480,62 @@ WIDTHS: Mapping[str, Mapping[Width, int | None]] = {
 
 
 def variant_spec(
-    architecture: str, *, data: DataSpec, backbone: str, backbone_width: int, train: TrainSpec, seed: int
+    architecture: str,
+    *,
+    data: DataSpec,
+    backbone: str,
+    backbone_width: int,
+    train: TrainSpec,
+    seed: int,
+    variants: Mapping[str, Variant] = VARIANTS,
 ) -> RunSpec:
-    """Return the spec of one architecture of the ablation.
+    """Return the spec of one architecture of the ablation, or of another table of variants.
 
     Parameters
     ----------
     architecture
-        A key of :data:`VARIANTS`.
+        A key of ``variants``.
     data, backbone, backbone_width, seed
         As in :class:`RunSpec` and :class:`ModelSpec`.
     train
-        The schedule shared by all architectures; its ``penalty`` is replaced by the variant's.
+        The schedule shared by all architectures; its ``penalty`` and ``objective`` are replaced by the
+        variant's, and its ``gamma_maximum`` where the variant has one.
+    variants
+        :data:`VARIANTS`, :data:`EMBEDDINGS`, :data:`GAMMAS` or a table of one's own.
 
     Raises
     ------
     ValueError
         Where the architecture or the data set is not known.
     """
-    if architecture not in VARIANTS:
-        raise unknown_name("architecture", architecture, VARIANTS)
+    if architecture not in variants:
+        raise unknown_name("architecture", architecture, variants)
     if data.name not in WIDTHS:
         raise unknown_name("data set", data.name, WIDTHS)
-    variant = VARIANTS[architecture]
+    variant, widths = variants[architecture], WIDTHS[data.name]
     model = ModelSpec(
         backbone=backbone,
         backbone_width=backbone_width,
         penultimate=variant.penultimate,
-        latent_width=WIDTHS[data.name][variant.width],
+        latent_width=variant.width if isinstance(variant.width, int) else widths[variant.width],
         dropout=variant.dropout,
+        classifier=variant.classifier,
     )
-    train = replace(train, penalty=variant.penalty)
+    maximum = train.gamma_maximum if variant.gamma_maximum is None else variant.gamma_maximum
+    train = replace(train, penalty=variant.penalty, objective=variant.objective, gamma_maximum=maximum)
     return RunSpec(architecture=architecture, data=data, model=model, train=train, seed=seed)
 
 
 _LATER = {
     "data": ("permutation_seed",),
-    "model": ("latent_noise", "encoder", "decoder", "decoder_width", "rescaled"),
+    "model": (
+        *("latent_noise", "encoder", "decoder", "decoder_width", "rescaled"),
+        *("classifier", "classifier_scale"),
+    ),
     "train": (
         *("plateau_factor", "plateau_patience", "metrics", "objective", "samples"),
         *("latent_sd", "latent_sd_factor"),
+        *("temperature", "margin", "decay", "gamma_every", "gamma_late_factor", "gamma_late_from"),
     ),
 }
 """Fields that protocol 2 did not have at first: at their defaults they stay out of the key."""

@@ -35,10 +35,12 @@ def test_key_is_the_sha256_of_sorted_compact_json():
     values = dataclasses.asdict(spec)
     later = {
         "data": ["permutation_seed"],
-        "model": ["latent_noise", "encoder", "decoder", "decoder_width", "rescaled"],
+        "model": ["latent_noise", "encoder", "decoder", "decoder_width", "rescaled", "classifier"],
         "train": ["plateau_factor", "plateau_patience", "metrics", "objective", "samples"],
     }
-    later["train"] += ["latent_sd", "latent_sd_factor"]
+    later["model"] += ["classifier_scale"]
+    later["train"] += ["latent_sd", "latent_sd_factor", "temperature", "margin", "decay"]
+    later["train"] += ["gamma_every", "gamma_late_factor", "gamma_late_from"]
     for part, names in later.items():
         for name in names:  # fields that came later are named only where they are chosen
             del values[part][name]
