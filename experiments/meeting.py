@@ -37,7 +37,7 @@ def group_of(architecture: str) -> str | None:
     """
     if architecture not in VARIANTS:
         raise unknown_name("architecture", architecture, VARIANTS)
-    width = {"none": "wide"}.get(VARIANTS[architecture].width, VARIANTS[architecture].width)
+    width = {"none": "wide"}.get(str(VARIANTS[architecture].width), str(VARIANTS[architecture].width))
     return width if width in BASELINES else None
 
 

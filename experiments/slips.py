@@ -13,7 +13,7 @@ from torch import Tensor
 
 from experiments import paper
 from lpc.evaluation.information import decoder_uncertainty
-from lpc.specs import VARIANTS, WIDTHS
+from lpc.specs import VARIANTS, latent_nodes
 
 CLASSES = {"SVHN": 10, "CIFAR10": 10, "CIFAR100": 100}
 FEATURES = {"SVHN": 512, "CIFAR10": 512, "CIFAR100": 2048}
@@ -49,7 +49,7 @@ def dimensions() -> pd.DataFrame:
     rows = []
     for dataset, classes in CLASSES.items():
         for name in ("IB", "WideIB", "NarrowIB"):
-            nodes = WIDTHS[dataset.lower()][VARIANTS[name].width] or FEATURES[dataset]
+            nodes = latent_nodes(VARIANTS[name], dataset.lower()) or FEATURES[dataset]
             rows.append(
                 {
                     "dataset": dataset,

@@ -479,6 +479,11 @@ WIDTHS: Mapping[str, Mapping[Width, int | None]] = {
 """Nodes of the penultimate layer by data set (LPC Appendix C); wide is the backbone's own number."""
 
 
+def latent_nodes(variant: Variant, dataset: str) -> int | None:
+    """Return the nodes of a variant's penultimate layer on a data set; None: the backbone's own number."""
+    return variant.width if isinstance(variant.width, int) else WIDTHS[dataset][variant.width]
+
+
 def variant_spec(
     architecture: str,
     *,
@@ -512,12 +517,12 @@ def variant_spec(
         raise unknown_name("architecture", architecture, variants)
     if data.name not in WIDTHS:
         raise unknown_name("data set", data.name, WIDTHS)
-    variant, widths = variants[architecture], WIDTHS[data.name]
+    variant = variants[architecture]
     model = ModelSpec(
         backbone=backbone,
         backbone_width=backbone_width,
         penultimate=variant.penultimate,
-        latent_width=variant.width if isinstance(variant.width, int) else widths[variant.width],
+        latent_width=latent_nodes(variant, data.name),
         dropout=variant.dropout,
         classifier=variant.classifier,
     )
