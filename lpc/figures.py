@@ -58,6 +58,7 @@ def over_epochs(
     architectures: Sequence[str],
     label: str,
     log: bool = False,
+    looks: Mapping[str, Look] = LOOKS,
 ) -> Axes:
     """Draw a metric over epochs: mean over seeds, with a band of one sd.
 
@@ -75,6 +76,8 @@ def over_epochs(
         Of the y axis, with the unit.
     log
         Whether the y axis is logarithmic; the band is then that of the logarithms.
+    looks
+        Of the architectures; others than the ablation's bring their own.
     """
     for name in architectures:
         rows = history[(history["architecture"] == name) & history[column].notna()]
@@ -86,7 +89,7 @@ def over_epochs(
         lower, upper = middle - band, middle + band
         if log:
             middle, lower, upper = np.exp(middle), np.exp(lower), np.exp(upper)
-        look = LOOKS[name]
+        look = looks[name]
         epochs = grouped.index.to_numpy()
         ax.plot(epochs, middle, look.line, color=look.colour, marker=look.marker, markersize=4, label=name)
         ax.fill_between(epochs, lower, upper, color=look.colour, alpha=0.15, linewidth=0)
@@ -156,7 +159,12 @@ def by_architecture(
 
 
 def cumulative(
-    ax: Axes, values: np.ndarray, *, architecture: str | None = None, label: str | None = None
+    ax: Axes,
+    values: np.ndarray,
+    *,
+    architecture: str | None = None,
+    label: str | None = None,
+    looks: Mapping[str, Look] = LOOKS,
 ) -> Axes:
     """Draw the share of values at or below each value, as steps.
 
@@ -170,10 +178,12 @@ def cumulative(
         Whose look to use; None: a thick grey line.
     label
         Of the legend; None: the architecture.
+    looks
+        As in :func:`over_epochs`.
     """
     ordered = np.sort(values)
     share = np.arange(1, len(ordered) + 1) / len(ordered)
-    look = Look("#AAAAAA", "-", "") if architecture is None else LOOKS[architecture]
+    look = Look("#AAAAAA", "-", "") if architecture is None else looks[architecture]
     ax.plot(
         ordered,
         share,
