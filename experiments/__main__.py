@@ -161,6 +161,45 @@ def _without_dataset(dataset: str | None) -> None:
 
 
 @cli.command()
+@profiles_option
+@dataset_option
+@seeds_option
+@only_option
+@store_option
+@click.option("--probes", help="Probes, with commas; default: all that are about such runs.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes; default: one a core, one on a GPU.")
+def stress(
+    profile: str,
+    dataset: str | None,
+    seeds: int | None,
+    only: str | None,
+    store: str,
+    probes: str | None,
+    workers: int | None,
+) -> None:
+    """Probe the selected runs of a profile on the test images: attacks, certificates, corruptions.
+
+    Nothing is trained. What a run was probed with is kept with it and not repeated; record writes it with
+    the rest. Ctrl-C ends the runs under way, and the same command goes on from there.
+
+    \b
+    Examples:
+      python -m experiments stress --profile laptop
+      python -m experiments stress --profile fashion-cpu --only IB,NoPen --probes attacks
+    """
+    from experiments.ablation import existing
+    from experiments.stress import applicable, measure_all
+
+    for chosen in resolve(profile, dataset):
+        found = existing(chosen.name, seeds=seeds, only=_names(only), store=store)
+        if found.selected.empty:
+            raise ValueError(f"no run of profile {chosen.name} is selected in {store}: train it first")
+        names = applicable(chosen.name, _names(probes))
+        measure_all(found, names=names, workers=workers)
+        click.echo(f"{chosen.name}: {', '.join(names) or 'no probe'} of {len(found.selected)} selected runs")
+
+
+@cli.command()
 @runs_options
 def status(
     profile: str, dataset: str | None, seeds: int | None, only: str | None, kind: str, store: str

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from experiments import stress
 from experiments.profiles import Profile, profile, specs
 from experiments.progress import counted
 from lpc.data import Splits, load_images
@@ -147,14 +148,23 @@ class Study:
 
     @cached_property
     def selected(self) -> pd.DataFrame:
-        """One row an architecture and seed: the run that is measured on the test set.
+        """One row an architecture and seed: the run that is measured on the test set, with its probes.
 
-        It is the one with the chosen learning rate or, in a profile that trains it again, that one.
+        It is the one with the chosen learning rate or, in a profile that trains it again, that one. What
+        probes found of it (``experiments.stress``) are columns ``<probe>_<value>``, missing where none is.
         """
         if not self.profile.retrain:
-            return self.chosen
+            return stress.columns(self.chosen, self.store)
         rows = self.retrained
-        return rows[rows["status"] == "finished"].reset_index(drop=True)
+        done = rows[rows["status"] == "finished"].reset_index(drop=True) if len(rows) else rows
+        return stress.columns(done, self.store)
+
+    def probe_table(self, name: str) -> pd.DataFrame | None:
+        """Return the tables of a probe of the selected runs, with ``key``, ``architecture`` and ``seed``.
+
+        None where no selected run has one.
+        """
+        return stress.table(self, name)
 
     @property
     def needed(self) -> list[RunSpec]:

@@ -18,10 +18,15 @@ class Stopped(RuntimeError):
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
+def stop_on_signal(after: str = "this epoch") -> Iterator[Callable[[], bool]]:
     """Yield a function that tells whether a signal has asked to stop; a second signal acts as usual.
 
     Outside the main thread, where no signal can be caught, the answer is always no.
+
+    Parameters
+    ----------
+    after
+        What is ended first, as the user is told.
     """
     asked: list[str] = []
     usual: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
@@ -33,7 +38,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     def note(number: int, frame: FrameType | None) -> None:
         del frame
         asked.append(signal.Signals(number).name)
-        print(f"\n{asked[0]}: stopping after this epoch; once more stops at once", file=sys.stderr)
+        print(f"\n{asked[0]}: stopping after {after}; once more stops at once", file=sys.stderr)
         restore()
 
     if threading.current_thread() is threading.main_thread():

@@ -8,6 +8,7 @@ Layout::
     runs/<key>/checkpoint.safetensors  final weights and buffers
     runs/<key>/result.json             train and validation metrics; written last: it marks the run finished
     runs/<key>/test.json               test metrics, only of runs that were selected
+    runs/<key>/<name>.probe            what was measured of it afterwards: see :mod:`lpc.probes`
     cohorts/<id>/members.json          keys of runs that are training together
     cohorts/<id>/state.pt              where they stand
     cohorts/<id>/progress.json         how many epochs that is, readable without the weights
@@ -24,7 +25,7 @@ import json
 import pickle
 import shutil
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from lpc import holders, listing
+from lpc import holders, listing, probes
 from lpc.atomic import read_json, read_json_if_there, see_afresh, write_file, write_json
 from lpc.holders import Attempt, Holder
 from lpc.ownership import Claim
+from lpc.probes import Probe
 from lpc.specs import PROTOCOL, RunSpec, run_key, spec_from_dict
 
 
@@ -216,6 +218,24 @@ class RunStore:
     def save_test(self, spec: RunSpec, test: dict[str, Any]) -> None:
         """Write the test metrics of a finished run."""
         write_json(self.directory(run_key(spec)) / "test.json", test)
+
+    def save_probe(
+        self, spec: RunSpec, name: str, probe: Probe, *, version: int, about: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write what a probe found of a finished run; the parameters are those of :func:`lpc.probes.save`."""
+        probes.save(self.directory(run_key(spec)), name, probe, version=version, about=about)
+
+    def probe(self, key: str, name: str, *, version: int) -> dict[str, Any] | None:
+        """Return all that was written of a run's probe, or None where there is none of this version."""
+        return probes.read(self.directory(key), name, version=version)
+
+    def probes(self, keys: Iterable[str], versions: Mapping[str, int]) -> pd.DataFrame:
+        """Return one row a run that has a probe: ``key``, and the values of each as ``<probe>_<value>``."""
+        return probes.rows(self.root, keys, versions)
+
+    def probe_table(self, key: str, name: str, *, version: int) -> pd.DataFrame | None:
+        """Return the table of a run's probe, or None where there is none of this version."""
+        return probes.read_table(self.directory(key), name, version=version)
 
     def load_weights(self, spec: RunSpec) -> dict[str, Tensor]:
         """Return the final weights of a finished run.

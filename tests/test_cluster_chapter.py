@@ -148,7 +148,7 @@ def test_numbers_of_the_text_are_those_of_the_code():
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        ("lpc/stopping.py", ": stopping after this epoch"),
+        ("lpc/stopping.py", ": stopping after "),
         ("lpc/holders.py", "died"),
         ("lpc/runs.py", "waiting for "),
         ("experiments/submit.py", "in the queue already"),
