@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from scipy.optimize import brentq
 
 from experiments import paper
-from experiments.profiles import PAPER_TRAIN
+from experiments.schedules import PAPER_TRAIN
 from lpc.evaluation.quantities import ZERO_ENTROPY_VARIANCE
 from lpc.specs import VARIANTS, WIDTHS, unknown_name
 

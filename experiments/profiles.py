@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from lpc.equilibrium import carried_gamma
-from lpc.specs import VARIANTS, DataSpec, RunSpec, TrainSpec, unknown_name, variant_spec
+from experiments.schedules import (
+    EMBEDDING_EPOCHS,
+    EMBEDDING_TRAIN,
+    PAPER_EPOCHS,
+    PAPER_RATES,
+    PAPER_TRAIN,
+    carried_maximum,
+    carried_schedule,
+    embedding_schedule,
+    scaled_schedule,
+)
+from lpc.specs import (
+    EMBEDDINGS,
+    GAMMAS,
+    VARIANTS,
+    DataSpec,
+    RunSpec,
+    TrainSpec,
+    Variant,
+    unknown_name,
+    variant_spec,
+)
 
-PAPER_EPOCHS = 800
-PAPER_RATES = tuple(1e-4 * 2**step for step in range(5))
-"""Learning rates of LPC Appendix C."""
 PAPER_ARCHITECTURES = tuple(name for name in VARIANTS if name not in ("LinPenDropout", "NonLinIB"))
 """The eight of LPC Table 3."""
 PAPER_DATA = DataSpec(name="cifar10", validation=5_000, flip=True, crop_padding=4, noise=0.01)
 """Augmentation of LPC Appendix C. The paper does not say what its validation set was: 5,000 of CIFAR's 50,000
 training images are what He et al. 2016 (Section 4.2) hold out; one image is then worth 0.02 points, and
 CIFAR100 has 50 a class. SVHN's is as large. It is stratified, and the same for every run."""
-
-_PAPER_TRAIN = TrainSpec(
-    epochs=PAPER_EPOCHS,
-    batch_size=128,  # the release's; the paper gives none
-    learning_rate=PAPER_RATES[0],
-    weight_decay=0.5e-4,
-    decay_start=250,
-    decay_every=50,
-    record_every=50,
-    accuracy_every=5,  # ours, as is the precision
-    precision="bfloat16",
-    gamma_initial=1e-2,
-    gamma_factor=1.05,
-    gamma_maximum=1e6,
-)
-PAPER_TRAIN: Mapping[str, TrainSpec] = {
-    "SVHN": replace(_PAPER_TRAIN, gamma_factor=1.03, gamma_maximum=1e5),
-    "CIFAR10": _PAPER_TRAIN,
-    "CIFAR100": _PAPER_TRAIN,
-}
-"""Schedules of LPC Appendix C by data set; the profiles ``paper-*`` train with them."""
 
 FASHION_RATES = (2e-3, 4e-3, 8e-3)
 FASHION_FROZEN: Mapping[str, float] = {
@@ -52,7 +48,7 @@ validation accuracy over the recorded runs of ``fashion-cpu``, ties to the lower
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """How much of the ablation is run, and on what data.
+    """How much of a table of architectures is run, and on what data.
 
     Attributes
     ----------
@@ -62,8 +58,10 @@ class Profile:
         Shared by all runs; ``train`` carries the schedules, its learning rate is replaced.
     learning_rates, seeds
         Every architecture is trained with each of them.
+    variants
+        The table: ``lpc.specs.VARIANTS``, the ablation, or another one in a sibling profile.
     architectures
-        Keys of ``lpc.specs.VARIANTS``.
+        Keys of the table; none: all of them.
     frozen
         A learning rate for every architecture, found elsewhere and trained alone; None: all of them.
     retrain
@@ -83,62 +81,22 @@ class Profile:
     train: TrainSpec
     learning_rates: tuple[float, ...]
     seeds: tuple[int, ...]
-    architectures: tuple[str, ...] = tuple(VARIANTS)
+    variants: Mapping[str, Variant] = field(default_factory=lambda: VARIANTS)
+    architectures: tuple[str, ...] = ()
     frozen: Mapping[str, float] | None = None
     retrain: bool = False
     seeds_first: bool = False
     minutes: float | None = None
 
+    def __post_init__(self) -> None:
+        for name in self.architectures:
+            if name not in self.variants:
+                raise unknown_name(f"architecture of profile {self.name}", name, self.variants)
+        object.__setattr__(self, "architectures", self.architectures or tuple(self.variants))
+
     def rates(self, architecture: str) -> tuple[float, ...]:
         """Return the learning rates that an architecture is trained with."""
         return self.learning_rates if self.frozen is None else (self.frozen[architecture],)
-
-
-def scaled_schedule(*, epochs: int, gamma_maximum: float, batch_size: int = 128) -> TrainSpec:
-    """Return Appendix C's schedules with their 800 epochs scaled to ``epochs``.
-
-    The learning rate is halved from epoch 250 of 800 and every 50 of 800 after; gamma starts at 1e-2 and
-    reaches ``gamma_maximum`` at epoch 378 of 800, where the paper's reaches 1e6 on CIFAR; metrics are
-    recorded every 50 of 800.
-
-    Parameters
-    ----------
-    epochs, batch_size
-        Length of training.
-    gamma_maximum
-        What the budget can carry (``lpc.equilibrium.carried_gamma``).
-    """
-    scale = epochs / PAPER_EPOCHS
-    every = max(1, round(50 * scale))
-    return TrainSpec(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=1.0,  # replaced by each run's own
-        decay_start=round(250 * scale),
-        decay_every=every,
-        record_every=every,
-        gamma_initial=1e-2,
-        gamma_factor=(gamma_maximum / 1e-2) ** (1 / (378 * scale)),
-        gamma_maximum=gamma_maximum,
-    )
-
-
-def carried_schedule(*, epochs: int, images: int, slowest: float, batch_size: int = 128) -> TrainSpec:
-    """Return Appendix C's schedules scaled, with the gamma at which IB can hold a logit gap of 2.
-
-    Parameters
-    ----------
-    epochs, batch_size
-        Length of training.
-    images
-        Training images; with epochs and batch they give the number of steps.
-    slowest
-        The smallest learning rate: the law (``lpc.equilibrium.carried_gamma``) is asked for 10 classes and
-        8 nodes, and its gamma is rounded to one digit.
-    """
-    steps = epochs * math.ceil(images / batch_size)
-    gamma = carried_gamma(gap=2.0, classes=10, width=8, learning_rate=slowest, steps=steps)
-    return scaled_schedule(epochs=epochs, gamma_maximum=float(f"{gamma:.0e}"), batch_size=batch_size)
 
 
 def _paper(dataset: str, *, backbone: str) -> Profile:
@@ -157,7 +115,7 @@ def _paper(dataset: str, *, backbone: str) -> Profile:
     )
 
 
-PROFILES: Mapping[str, Profile] = {
+_PLAIN: Mapping[str, Profile] = {
     profile.name: profile
     for profile in (
         Profile(
@@ -224,10 +182,117 @@ PROFILES: Mapping[str, Profile] = {
     )
 }
 
-GROUPS: Mapping[str, tuple[str, ...]] = {"paper": ("paper-svhn", "paper-cifar10", "paper-cifar100")}
+SIBLINGS: Mapping[str, Mapping[str, Variant]] = {"embedding": EMBEDDINGS, "gammas": GAMMAS}
+"""Other tables of architectures; a profile's runs of one are those of a sibling, ``<profile>-<table>``."""
+
+
+def _sibling(plain: str, table: str, summary: str, **changes: Any) -> Profile:
+    base = _PLAIN[plain]
+    return replace(
+        base,
+        name=f"{plain}-{table}",
+        summary=f"{summary}; otherwise as profile {plain}",
+        variants=SIBLINGS[table],
+        architectures=(),
+        **{"frozen": None, "minutes": None, **changes},
+    )
+
+
+def _embedding(plain: str, *, epochs: int, images: int, rate: float, **changes: Any) -> Profile:
+    """Return the 2025 release's embeddings scaled to a budget, at one learning rate.
+
+    gamma ends where 32 nodes, the fewest, can hold a logit gap of 2.
+    """
+    base = _PLAIN[plain].train
+    gamma = carried_maximum(epochs=epochs, images=images, slowest=rate, width=32, batch_size=base.batch_size)
+    train = embedding_schedule(epochs=epochs, gamma_maximum=gamma, batch_size=base.batch_size)
+    train = replace(train, precision=base.precision, accuracy_every=base.accuracy_every)
+    summary = (
+        f"embeddings of 32, 64 and 128 nodes and losses of metric learning, by the schedules of the 2025 "
+        f"release scaled to {epochs} epochs, learning rate {rate:g}"
+    )
+    return _sibling(plain, "embedding", summary, train=train, learning_rates=(rate,), **changes)
+
+
+def _gammas(plain: str, *, rate: float, **changes: Any) -> Profile:
+    """Return the sweep of gamma's last value by a profile's own schedule, at one learning rate."""
+    summary = f"a linear layer of 8 nodes with gamma up to 1e-2, 1e-1 ... 1e3, learning rate {rate:g}"
+    return _sibling(plain, "gammas", summary, learning_rates=(rate,), **changes)
+
+
+def _paper_embedding(plain: str) -> Profile:
+    """Return the 2025 release's protocol on a data set.
+
+    Widths, length, gamma, decay and weight decay are the release's. It does not tell its backbone, learning
+    rates, augmentation and validation images: these, and the seeds, are those of LPC Appendix C, and so is
+    training the selected rate again on all images.
+    """
+    summary = (
+        f"embeddings of 32, 64 and 128 nodes and losses of metric learning, {EMBEDDING_EPOCHS} epochs by the "
+        "schedules of the 2025 release"
+    )
+    return _sibling(plain, "embedding", summary, train=EMBEDDING_TRAIN)
+
+
+PROFILES: Mapping[str, Profile] = {
+    **_PLAIN,
+    **{
+        sibling.name: sibling
+        for sibling in (
+            _embedding("smoke", epochs=4, images=200, rate=1e-2),
+            _gammas("smoke", rate=1e-2),
+            _embedding("laptop", epochs=200, images=1_197, rate=1e-2),
+            _gammas("laptop", rate=2e-2),
+            _embedding("fashion", epochs=100, images=55_000, rate=4e-3),
+            _gammas("fashion", rate=8e-3),
+            _paper_embedding("paper-cifar10"),
+            _paper_embedding("paper-cifar100"),
+        )
+    },
+}
+"""All profiles: those of the ablation, then their siblings, which train another table of architectures."""
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "paper": ("paper-svhn", "paper-cifar10", "paper-cifar100"),
+    "paper-embedding": ("paper-cifar10-embedding", "paper-cifar100-embedding"),
+}
 """Profiles that are named together on the command line."""
-LIVE = ("smoke", "laptop")
-"""Profiles that are trained with the book, in minutes; the results of all others are recorded."""
+BOOKS = ("smoke", "laptop")
+"""Profiles that are trained with the book, in minutes."""
+LIVE = (*BOOKS, *(f"{name}-{table}" for name in BOOKS for table in SIBLINGS))
+"""These and their siblings; the results of all others are recorded."""
+
+
+def sibling(name: str, table: str) -> str:
+    """Return the name of the profile that trains another table of architectures beside a profile.
+
+    Parameters
+    ----------
+    name
+        A profile of the ablation.
+    table
+        A key of :data:`SIBLINGS`.
+
+    Raises
+    ------
+    ValueError
+        An unknown table or profile, or a profile that has no such sibling.
+    """
+    if table not in SIBLINGS:
+        raise unknown_name("table of architectures", table, SIBLINGS)
+    found = f"{profile(name).name}-{table}"
+    if found not in PROFILES:
+        having = [one for one in _PLAIN if f"{one}-{table}" in PROFILES]
+        raise ValueError(f"profile {name} has no sibling {found}; those that have one: {', '.join(having)}")
+    return found
+
+
+def plain(name: str) -> str:
+    """Return the profile of the ablation beside which a profile stands; one of the ablation is itself."""
+    for table in SIBLINGS:
+        if name.endswith(f"-{table}") and name.removesuffix(f"-{table}") in PROFILES:
+            return name.removesuffix(f"-{table}")
+    return profile(name).name
 
 
 def profile(name: str) -> Profile:
@@ -279,10 +344,10 @@ def specs(chosen: Profile, *, seeds: int | None = None, only: tuple[str, ...] | 
         Architectures, in the order of the profile; None: all of them.
     """
     for name in only or ():
-        if name not in VARIANTS:
-            raise unknown_name("architecture", name, VARIANTS)
         if name not in chosen.architectures:
-            raise unknown_name(f"architecture of profile {chosen.name}", name, chosen.architectures)
+            known = any(name in table for table in (VARIANTS, *SIBLINGS.values()))
+            kind = f"architecture of profile {chosen.name}" if known else "architecture"
+            raise unknown_name(kind, name, chosen.architectures)
     if seeds is not None and not (type(seeds) is int and 1 <= seeds <= len(chosen.seeds)):
         raise ValueError(f"seeds is {seeds!r}; profile {chosen.name} has 1 to {len(chosen.seeds)}")
     runs = [
@@ -293,6 +358,7 @@ def specs(chosen: Profile, *, seeds: int | None = None, only: tuple[str, ...] | 
             backbone_width=chosen.backbone_width,
             train=replace(chosen.train, learning_rate=rate),
             seed=seed,
+            variants=chosen.variants,
         )
         for architecture in chosen.architectures
         if only is None or architecture in only

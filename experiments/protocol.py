@@ -10,9 +10,10 @@ import pandas as pd
 
 from experiments.ablation import Study
 from experiments.image_shapes import shape_of_data
-from experiments.profiles import PAPER_EPOCHS, PAPER_RATES, PAPER_TRAIN, Profile, profile, specs
+from experiments.profiles import Profile, profile, specs
 from experiments.recorded import Recorded, recorded
 from experiments.released_training import ALL, RELEASED_RATES, SWITCHES
+from experiments.schedules import PAPER_EPOCHS, PAPER_RATES, PAPER_TRAIN
 from experiments.tables import MISSING, mean_sd, number
 from lpc.specs import VARIANTS, WIDTHS, Variant
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from experiments.ablation import Study, select
-from experiments.profiles import PAPER_EPOCHS
+from experiments.schedules import PAPER_EPOCHS
 from lpc.latents import collect
 from lpc.machine import default_workers
 from lpc.measurements import accuracy

@@ -5,7 +5,7 @@ import pytest
 
 from experiments import recorded
 from experiments.paper_plan import judged, margin, margins, runs
-from experiments.profiles import PAPER_TRAIN, profile, specs
+from experiments.profiles import profile, specs
 from experiments.protocol import (
     architectures,
     beside_appendix_c,
@@ -14,6 +14,7 @@ from experiments.protocol import (
     switches,
     widths,
 )
+from experiments.schedules import PAPER_TRAIN
 from experiments.tables import measured
 from lpc.data import load_images
 from lpc.losses import geometric_gamma
