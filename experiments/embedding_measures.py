@@ -42,8 +42,8 @@ def probe(model: Classifier, splits: Splits) -> Probe:
     Probe
         Values: for ``train`` and ``test``, and for both with every latent brought to length one
         (``directions_train``, ``directions_test``), the summary of the distance margins (``_mean``,
-        ``_median``, ``_share_below_one``, ``_on_mean``); :func:`entropies`; :func:`slopes`. Table: one row a test image, with its ``label``, ``margin`` and
-        ``directions_margin``.
+        ``_median``, ``_share_below_one``, ``_on_mean``); :func:`entropies`; :func:`slopes`. Table: one row a
+        test image, with its ``label``, ``margin`` and ``directions_margin``.
     """
     train, test = (collect(model, images) for images in (splits.train, splits.test))
     measured = Measured()

@@ -63,6 +63,7 @@ class ProbeKind(NamedTuple):
 
 PROBES: Mapping[str, ProbeKind] = {
     "attacks": ProbeKind(1, "experiments.attack_strength:probe", extra="attacks"),
+    "margins": ProbeKind(1, "experiments.embedding_measures:probe", studies=("embedding",)),
 }
 """The probes by name, which begins their columns (``<name>_<value>``) and files."""
 
