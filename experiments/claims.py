@@ -15,7 +15,7 @@ from experiments import ablation, bottlenecks, paper
 from experiments.ablation import Study
 from experiments.bottleneck_scales import SCALES
 from experiments.bottlenecks import Bottlenecks
-from experiments.profiles import LIVE, PROFILES
+from experiments.profiles import LIVE, PROFILES, plain, relatives
 from experiments.recorded import Recorded, all_recorded, all_recorded_bottlenecks
 from experiments.tables import mean_sd, number
 from experiments.uncertainty import welch
@@ -31,7 +31,7 @@ LEDGER = Path(__file__).with_name("claims.toml")
 NOT_ATTEMPTED = "not attempted"
 """Nothing has been run that could judge the claim."""
 NOT_JUDGED = "not judged"
-"""The book was built with runs of another profile than the claim's, which is trained with the book."""
+"""The claim's profile is trained with the book, and its runs are not here: it was built with another."""
 NOT_MEASURED = "not measured"
 """The runs are there, but the quantity could not be computed for any seed."""
 WORDS = {
@@ -127,7 +127,8 @@ def _check_names(claim: Claim, where: str) -> None:
         raise unknown_name(f"profile in {where}:", claim.profile, [*PROFILES, *SCALES, NO_RUN])
     if claim.quantity not in _QUANTITIES:
         raise unknown_name(f"quantity in {where}:", claim.quantity, _QUANTITIES)
-    known = [*VARIANTS, *(bottlenecks.names(claim.profile) if claim.profile in SCALES else ())]
+    table = PROFILES[claim.profile].variants if claim.profile in PROFILES else VARIANTS
+    known = [*table, *(bottlenecks.names(claim.profile) if claim.profile in SCALES else ())]
     for name in (*claim.of, *claim.over):
         if name not in known:
             raise unknown_name(f"architecture in {where}:", name, known)
@@ -202,8 +203,9 @@ def ledger(
     Parameters
     ----------
     study
-        Runs of the profile that the book is built with; the bottleneck runs of that profile are read from
-        the same store. Bottleneck runs themselves where a page has no others.
+        Runs of the profile that the book is built with. Its bottleneck runs are read from the same store, and
+        so are those of its siblings (``experiments.profiles.SIBLINGS``), once all of them have ended.
+        Bottleneck runs themselves where a page has no others.
     path
         The ledger.
     others
@@ -214,10 +216,11 @@ def ledger(
     """
     here = study.scale.name if isinstance(study, Bottlenecks) else study.profile.name
     shown = [here] if beside is None or here in LIVE else [here, beside]
-    recorded = all_recorded(beside=here) if others is None else others
-    selected = {one.profile.name: one.selected for one in recorded}
+    recorded = all_recorded() if others is None else others
+    selected = {one.profile.name: one.selected for one in recorded if one.profile.name != here}
     if shown != [here]:
         selected[shown[-1]] = ablation.existing(shown[-1], store=study.store.root).selected
+    selected.update(_runs_of_relatives(shown, study))
     if not isinstance(study, Bottlenecks):
         selected[here] = study.selected
     selected[NO_RUN] = pd.DataFrame()
@@ -248,8 +251,22 @@ def ledger(
     return pd.DataFrame(rows)
 
 
+def _runs_of_relatives(shown: Sequence[str], study: Study | Bottlenecks) -> dict[str, pd.DataFrame]:
+    """Return the selected runs of the profiles beside some, those of which the store has all."""
+    found = {}
+    for place, name in enumerate(shown):
+        seeds = None if place or isinstance(study, Bottlenecks) else len({one.seed for one in study.specs})
+        for other in relatives(name) if name in PROFILES else ():
+            number = None if seeds is None else min(seeds, len(PROFILES[other].seeds))
+            runs = ablation.existing(other, seeds=number, store=study.store.root)
+            if other not in shown and all(map(runs.store.finished, runs.specs)):
+                found[other] = runs.selected
+    return found
+
+
 def _bottleneck_runs(shown: Sequence[str], study: Study | Bottlenecks) -> dict[str, pd.DataFrame]:
     """Return the ended runs of Kirsch et al.'s figures: of some profiles in the store, and recorded ones."""
+    shown = [plain(name) if name in PROFILES else name for name in shown]
     runs = {one.scale.name: one.frame for one in all_recorded_bottlenecks(beside=shown[0])}
     for name in shown:
         if name in SCALES:

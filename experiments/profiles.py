@@ -295,6 +295,12 @@ def plain(name: str) -> str:
     return profile(name).name
 
 
+def relatives(name: str) -> tuple[str, ...]:
+    """Return the profile of the ablation beside which a profile stands, and all its siblings."""
+    base = plain(name)
+    return (base, *(one for table in SIBLINGS if (one := f"{base}-{table}") in PROFILES))
+
+
 def profile(name: str) -> Profile:
     """Return a profile by name; an unknown name is a ValueError with the nearest ones."""
     if name in GROUPS:

@@ -5,6 +5,7 @@ Layout::
     results/<profile>/runs.csv         one row a run that finished or failed; which were selected
     results/<profile>/history.csv      one row a selected run and epoch at which metrics were recorded
     results/<profile>/provenance.json  commits, devices, versions, data and hours of these runs
+    results/<profile>/<probe>.csv      the tables of a probe of selected runs, to six digits
     results/<profile>/bottlenecks/     the same of the runs of Kirsch et al.'s figures
 """
 
@@ -26,6 +27,7 @@ from experiments import bottlenecks
 from experiments.ablation import declared, existing, retrained
 from experiments.bottleneck_scales import SCALES, Scale
 from experiments.profiles import PROFILES, Profile, profile
+from experiments.stress import PROBES, versions
 from lpc.specs import run_key
 from lpc.store import RunStore
 
@@ -65,6 +67,15 @@ class Recorded:
     selected: pd.DataFrame
     history: pd.DataFrame
     provenance: dict[str, Any]
+
+    def probe_table(self, name: str) -> pd.DataFrame | None:
+        """Return the recorded table of a probe, as ``Study.probe_table``; None where there is none."""
+        path, column = RESULTS / self.profile.name / f"{name}.csv", f"{name}_version"
+        if not path.exists() or column not in self.selected:
+            return None
+        rows = pd.read_csv(path)
+        probed = self.selected.loc[self.selected[column].notna(), "key"]
+        return rows[rows["key"].isin(probed)].reset_index(drop=True)
 
 
 @dataclass(frozen=True)
@@ -117,12 +128,14 @@ def record(
     rows = found.frame
     if rows.empty or not (rows["status"] == "finished").any():
         raise ValueError(f"no run of profile {name} has finished in {store}: train it before it is recorded")
-    rows = pd.concat([rows, found.selected]).drop_duplicates("key")  # those that were trained again
+    keys = list(dict.fromkeys([*rows["key"], *found.selected["key"]]))  # those that were trained again last
+    rows = pd.concat([found.selected, rows]).drop_duplicates("key").set_index("key").loc[keys].reset_index()
     rows = rows[rows["status"].isin(["finished", "failed"])]
     rows = rows.assign(selected=rows["key"].isin(found.selected["key"]))
     history = found.history
     history = history[history["trace_ratio"].notna()].sort_values(["key", "epoch"])
-    return _write(RESULTS / name, rows, history, _provenance(name, found.store, rows))
+    tables = {probe: found.probe_table(probe) for probe in PROBES}
+    return _write(RESULTS / name, rows, history, _provenance(name, found.store, rows), tables)
 
 
 def record_bottlenecks(
@@ -148,7 +161,13 @@ def record_bottlenecks(
     return _write(RESULTS / name / "bottlenecks", rows, history, provenance)
 
 
-def _write(target: Path, rows: pd.DataFrame, history: pd.DataFrame, provenance: dict[str, Any]) -> Path:
+def _write(
+    target: Path,
+    rows: pd.DataFrame,
+    history: pd.DataFrame,
+    provenance: dict[str, Any],
+    tables: Mapping[str, pd.DataFrame | None] | None = None,
+) -> Path:
     RESULTS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=RESULTS, prefix=".recording-") as folder:
         made = Path(folder)
@@ -156,6 +175,11 @@ def _write(target: Path, rows: pd.DataFrame, history: pd.DataFrame, provenance: 
             table.drop(columns="missing", errors="ignore").to_csv(made / file, index=False)
         (made / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
         target.mkdir(parents=True, exist_ok=True)
+        for name, table in (tables or {}).items():
+            if table is None:
+                (target / f"{name}.csv").unlink(missing_ok=True)
+            else:
+                table.to_csv(made / f"{name}.csv", index=False, float_format="%.6g")
         for path in sorted(made.iterdir()):
             path.replace(target / path.name)
     return target
@@ -195,6 +219,7 @@ def recorded(name: str) -> Recorded | None:
     again = map(retrained, runs) if chosen.retrain else ()
     keys = set(map(run_key, runs))
     _check_declared(rows, keys | set(map(run_key, again)), name, folder)
+    rows = _without_old_probes(rows)
     selected = rows[rows.pop("selected")].reset_index(drop=True)
     if set(history["key"]) - set(selected["key"]):
         raise ValueError(
@@ -207,6 +232,15 @@ def recorded(name: str) -> Recorded | None:
         history=history,
         provenance=json.loads((folder / "provenance.json").read_text()),
     )
+
+
+def _without_old_probes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Leave out what probes of another version than today's found: it is as if there were none."""
+    for name, version in versions().items():
+        column = f"{name}_version"
+        if column in rows and (rows[column].dropna() != version).any():
+            rows = rows.drop(columns=[one for one in rows if str(one).startswith(f"{name}_")])
+    return rows
 
 
 def recorded_bottlenecks(name: str) -> RecordedBottlenecks | None:
@@ -262,10 +296,15 @@ def all_recorded(*, beside: str | None = None) -> list[Recorded]:
     Parameters
     ----------
     beside
-        A profile to leave out: the one whose runs are at hand.
+        A profile whose runs are at hand: it is left out, and so are profiles of other tables of
+        architectures, which cannot stand beside it. None: nothing is left out.
     """
-    found = [recorded(name) for name in PROFILES if name != beside]
+    found = [recorded(name) for name in PROFILES if beside is None or _comparable(name, beside)]
     return [one for one in found if one is not None]
+
+
+def _comparable(name: str, beside: str) -> bool:
+    return name != beside and PROFILES[name].variants == profile(beside).variants
 
 
 def all_recorded_bottlenecks(*, beside: str | None = None) -> list[RecordedBottlenecks]:

@@ -53,8 +53,8 @@ EMBEDDING_TRAIN = TrainSpec(
     gamma_maximum=1e6,
 )
 """The 2025 release: gamma doubles every 5 epochs from 1e-4 to 1e3 and then grows by a quarter every 5 epochs
-to 1e6; the learning rate falls as a cosine from epoch 200 of 1000. Batches, whose size we do not know of it, are
-the 2024 release's, and the squared norm is summed over the nodes as in Eq. 3."""
+to 1e6; the learning rate falls as a cosine from epoch 200 of 1000. The squared norm is summed over the nodes,
+as in Eq. 3; the 2024 release averages."""
 
 
 def scaled_schedule(*, epochs: int, gamma_maximum: float, batch_size: int = 128) -> TrainSpec:

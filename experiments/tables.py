@@ -11,7 +11,7 @@ from pandas.io.formats.style import Styler
 from experiments import paper
 from experiments.ablation import Study
 from experiments.recorded import Recorded, all_recorded
-from lpc.specs import VARIANTS, unknown_name
+from lpc.specs import unknown_name
 
 NOT_RUN = "not run"
 """What a cell shows where nothing has been run."""
@@ -85,7 +85,7 @@ def measured(
     for name in columns:
         if len(chosen) and name not in chosen:
             raise unknown_name("column", name, chosen.columns)
-    for architecture in VARIANTS:
+    for architecture in study.profile.variants:
         own = chosen[chosen["architecture"] == architecture]
         if own.empty:
             begun = bool((study.frame["architecture"] == architecture).any())
@@ -193,15 +193,23 @@ def ratios(
         The paper's name of the column in its CSV.
     baseline
         The architecture to divide by.
+
+    Raises
+    ------
+    ValueError
+        A baseline that the profile's table of architectures does not have.
     """
+    names = list(study.profile.variants)
+    if baseline not in names:
+        raise unknown_name(f"baseline of profile {study.profile.name}", baseline, names)
     beside = all_recorded(beside=study.profile.name) if others is None else others
     found = {}
     for one in (study, *beside):
         table = one.selected.pivot_table(index="seed", columns="architecture", values=column, dropna=False)
-        ours = table.reindex(columns=list(VARIANTS))
+        ours = table.reindex(columns=names)
         ours = ours.div(ours[baseline], axis=0)
         found[(f"{one.profile.name} (ours)", "mean ± sd of the ratio")] = {
-            name: mean_sd(ours[name]) for name in VARIANTS
+            name: mean_sd(ours[name]) for name in names
         }
     result = pd.DataFrame(found)
     result.index.name = "architecture"
