@@ -46,6 +46,8 @@ def build_classifier(spec: ModelSpec, *, channels: int, size: int, classes: int,
                 dropout_site=spec.dropout_site,
                 latent_noise=spec.latent_noise,
                 rescaled=spec.rescaled,
+                classifier=spec.classifier,
+                classifier_scale=spec.classifier_scale,
             )
         return Classifier(backbone, head)
 

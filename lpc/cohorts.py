@@ -16,7 +16,7 @@ from lpc.data import ImageSet
 from lpc.epochs import Batch, Trainer, same_shapes
 from lpc.heads import HeadOutput
 from lpc.machine import exact_float32
-from lpc.specs import RunSpec
+from lpc.specs import METRIC_LEARNING, RunSpec
 
 
 def shape_of(spec: RunSpec) -> str:
@@ -28,8 +28,9 @@ def shape_of(spec: RunSpec) -> str:
         del values["train"][free]
     if spec.train.penalty not in ("log_variance", "conditional_log_variance"):
         values["train"]["penalty"] = "norm"  # computed for all, with a weight of 0 where there is none
-    for free in ("gamma_initial", "gamma_factor", "gamma_maximum", "gamma_overshoot"):
-        del values["train"][free]
+    gamma = ("initial", "factor", "maximum", "overshoot", "every", "late_factor", "late_from")
+    for free in gamma:
+        del values["train"][f"gamma_{free}"]
     del values["model"]["dropout"]
     return repr(values)
 
@@ -63,6 +64,11 @@ class Cohort(Trainer):
             raise ValueError(
                 f"TrainSpec.precision is {train.precision!r}; a cohort computes in float32 (autocast has no "
                 "effect under vmap, whose batch norm takes no mixed types): train the run alone"
+            )
+        if train.objective in METRIC_LEARNING:
+            raise ValueError(
+                f"TrainSpec.objective is {train.objective!r}; a cohort cannot map it over runs, as its pairs "
+                "depend on each run's labels: train the run alone"
             )
         models = [
             build_classifier(

@@ -7,6 +7,7 @@ import math
 import numpy as np
 from scipy.optimize import brentq
 
+from lpc.schedules import gamma as gamma_in
 from lpc.specs import TrainSpec
 
 LOST_STEPS = 10
@@ -124,10 +125,12 @@ def bias_sd(*, learning_rate: float, classes: int, batch_size: int) -> float:
 
 
 def _last_gamma(train: TrainSpec) -> float:
-    growth = (train.epochs - 1) * math.log(train.gamma_factor)
-    if growth >= math.log(train.gamma_maximum / train.gamma_initial):
-        return train.gamma_maximum
-    return train.gamma_initial * math.exp(growth)
+    return gamma_in(train.epochs - 1, train)
+
+
+def _holds(train: TrainSpec) -> bool:
+    """Whether the law is about such a run: the squared norm against logits that grow with the latent."""
+    return train.penalty == "squared_norm" and train.objective not in ("arcface", "cosface")
 
 
 def _share(train: TrainSpec, width: int) -> float:
@@ -160,6 +163,10 @@ def readout_margin(train: TrainSpec, *, width: int, classes: int, steps: int) ->
     """
     if train.penalty != "squared_norm":
         raise ValueError(f"TrainSpec.penalty is {train.penalty!r}; expected 'squared_norm'")
+    if not _holds(train):
+        raise ValueError(
+            f"TrainSpec.objective is {train.objective!r}, whose logits do not shrink with latents"
+        )
     rate, gamma = train.learning_rate, _last_gamma(train) * _share(train, width)
     separation = reachable_separation(width=width, learning_rate=rate, steps=steps)
     gap = logit_gap(gamma, classes=classes, separation=separation)
@@ -177,11 +184,12 @@ def budget_warning(train: TrainSpec, *, width: int, classes: int, steps: int) ->
     Parameters
     ----------
     train
-        Of the run; None is returned where its penalty is not the squared norm.
+        Of the run; None is returned where its penalty is not the squared norm, and for ``arcface`` and
+        ``cosface``, whose logits do not shrink with the latents.
     width, classes, steps
         As in :func:`readout_margin`.
     """
-    if train.penalty != "squared_norm":
+    if not _holds(train):
         return None
     rate, batch, share = train.learning_rate, train.batch_size, _share(train, width)
     wander = bias_sd(learning_rate=rate, classes=classes, batch_size=batch)

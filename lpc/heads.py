@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import linear, normalize
 
 from lpc.sampling import ZERO_ENTROPY_SD, repeated
-from lpc.specs import Decoder, DropoutSite, LatentNoise, Penultimate, unknown_name
+from lpc.specs import Decoder, DropoutSite, LastLayer, LatentNoise, Penultimate, unknown_name
 
 
 class HeadOutput(NamedTuple):
@@ -27,8 +29,69 @@ class CategoricalOutput(NamedTuple):
     decoder: Float[Tensor, "categories classes"]
 
 
+class CosineClassifier(nn.Module):
+    r"""A last layer that sees directions alone: logits are a scale times cosines.
+
+    Parameters
+    ----------
+    width
+        Nodes of the latent.
+    classes
+        Number of classes.
+    scale
+        s, above 0.
+
+    Attributes
+    ----------
+    weight
+        One row a class, started as in ``torch.nn.Linear``; only its direction has an effect.
+    bias
+        Zeros, not trained: for what reads a classifier's bias.
+
+    Notes
+    -----
+    :math:`s\cos(z, w_k) = s\,z^\top w_k / (\lVert z\rVert\,\lVert w_k\rVert)`. Norms below 1e-12 are taken as
+    1e-12: a latent of zero has logits of zero, and a very large but finite gradient.
+
+    References
+    ----------
+    Wang et al. 2018 (CosFace), Eq. 3; Deng et al. 2019 (ArcFace), Eq. 2 and the text before it.
+    """
+
+    bias: Tensor
+
+    def __init__(self, width: int, classes: int, *, scale: float) -> None:
+        super().__init__()
+        if not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"the scale of a cosine classifier is {scale}; expected a positive number")
+        self.scale = scale
+        self.weight = nn.Parameter(torch.empty(classes, width))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        self.register_buffer("bias", torch.zeros(classes))
+
+    def forward(self, latent: Float[Tensor, "batch width"]) -> Float[Tensor, "batch classes"]:
+        """Return the logits."""
+        return self.scale * linear(normalize(latent), normalize(self.weight))
+
+
+def readout_weight(
+    weight: Float[Tensor, "classes width"], classifier: LastLayer
+) -> Float[Tensor, "classes width"]:
+    """Return the weight of the linear map that decides as a last layer does (with its bias).
+
+    Parameters
+    ----------
+    weight
+        Of the last layer.
+    classifier
+        Its kind. Of ``cosine`` the rows are brought to length 1: then the largest ``z @ w_k`` is the largest
+        cosine.
+    """
+    return normalize(weight) if classifier == "cosine" else weight
+
+
 class BottleneckHead(nn.Module):
-    """The last layers of a classifier: an optional penultimate layer, then a linear classifier.
+    """The last layers of a classifier: an optional penultimate layer, then a linear or cosine classifier.
 
     Parameters
     ----------
@@ -49,6 +112,8 @@ class BottleneckHead(nn.Module):
         latent that is returned, and penalised, is the noisy one. In evaluation there is none.
     rescaled
         Whether the latent is shifted and scaled, z = (z - shift) * scale node by node, by two buffers.
+    classifier, classifier_scale
+        ``"linear"``, or ``"cosine"``: a :class:`CosineClassifier` of that scale.
 
     Notes
     -----
@@ -74,8 +139,12 @@ class BottleneckHead(nn.Module):
         dropout_site: DropoutSite = "latent",
         latent_noise: LatentNoise = "none",
         rescaled: bool = False,
+        classifier: LastLayer = "linear",
+        classifier_scale: float = 32.0,
     ) -> None:
         super().__init__()
+        if classifier not in ("linear", "cosine"):
+            raise unknown_name("classifier", classifier, ("linear", "cosine"))
         if penultimate not in ("none", "linear", "nonlinear"):
             raise unknown_name("penultimate layer", penultimate, ("none", "linear", "nonlinear"))
         if penultimate == "none" and latent_width is not None:
@@ -93,7 +162,12 @@ class BottleneckHead(nn.Module):
             self.register_buffer("scale", torch.ones(width))
         self.penultimate = None if penultimate == "none" else nn.Linear(feature_width, width)
         self.activation = nn.SiLU() if penultimate == "nonlinear" else nn.Identity()
-        self.classifier = nn.Linear(width, classes)
+        self.classifier_kind: LastLayer = classifier
+        self.classifier: nn.Linear | CosineClassifier = (
+            nn.Linear(width, classes)
+            if classifier == "linear"
+            else CosineClassifier(width, classes, scale=classifier_scale)
+        )
 
     def forward(
         self,

@@ -185,7 +185,64 @@ def geometric_gamma(
         return min(initial * factor**epoch, maximum)
     if not overshoot:
         return maximum
-    return initial * factor ** max(0, math.ceil(reached / math.log(factor)))
+    return initial * factor ** int(_changes(initial, factor, maximum))
+
+
+def two_regime_gamma(
+    epoch: int,
+    *,
+    initial: float,
+    factor: float,
+    maximum: float,
+    late_factor: float,
+    late_from: float,
+    overshoot: bool = False,
+) -> float:
+    r"""Return the penalty's weight where it grows by another factor once it has reached a value.
+
+    A closed form, as :func:`geometric_gamma`: gamma is multiplied by ``factor`` after an epoch while it is
+    below ``late_from``, else by ``late_factor``.
+
+    Parameters
+    ----------
+    epoch
+        Counted from 0; where gamma changes every few epochs, the number of changes so far.
+    initial, factor, maximum, overshoot
+        As in :func:`geometric_gamma`.
+    late_factor, late_from
+        The 2025 release: doubling to 1e3, then times 1.25 to 1e6, from 1e-4 on and every 5 epochs.
+
+    Notes
+    -----
+    gamma is not below ``late_from`` :math:`\gamma_1` after
+    :math:`m = \lceil\log(\gamma_1/\gamma_0) / \log f\rceil` changes, and
+    :math:`\gamma_0 f^{\min(e, m)}\, f_1^{\max(0, e - m)}` in epoch e, up to the maximum.
+    """
+    if late_factor < 1 or late_from <= 0:
+        raise ValueError(
+            f"gamma's late schedule is late_factor={late_factor}, late_from={late_from}; "
+            "expected a factor of 1 or more and a value above 0"
+        )
+    limits = {"maximum": maximum, "overshoot": overshoot}
+    early = geometric_gamma(epoch, initial=initial, factor=factor, **limits)
+    changes = _changes(initial, factor, late_from)
+    if epoch <= changes or initial * factor ** int(changes) >= maximum:
+        return early
+    turn = initial * factor ** int(changes)
+    return geometric_gamma(epoch - int(changes), initial=turn, factor=late_factor, **limits)
+
+
+def _changes(initial: float, factor: float, target: float) -> float:
+    """Return the fewest multiplications by a factor that bring a value to a target; infinity where none do.
+
+    A quotient of logarithms that misses an integer by rounding alone is that integer.
+    """
+    if initial >= target:
+        return 0
+    if factor == 1:
+        return math.inf
+    quotient = math.log(target / initial) / math.log(factor)
+    return round(quotient) if math.isclose(quotient, round(quotient), rel_tol=1e-12) else math.ceil(quotient)
 
 
 def zero_entropy_noise(shape: tuple[int, ...], generator: torch.Generator) -> Float[Tensor, ...]:

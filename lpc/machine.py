@@ -39,7 +39,9 @@ def default_workers() -> int:
     return min(cores, int(os.environ.get("SLURM_CPUS_PER_TASK") or cores))
 
 
-def provenance(device: torch.device | None = None, *, folders: Sequence[str] = ("lpc",)) -> dict[str, Any]:
+def provenance(
+    device: torch.device | None = None, *, folders: Sequence[str] = ("lpc",), packages: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return what a result depends on beside its spec: code, versions, device.
 
     Parameters
@@ -48,6 +50,8 @@ def provenance(device: torch.device | None = None, *, folders: Sequence[str] = (
         Where it was computed; None: the default.
     folders
         Folders of the repository that count as its code: ``dirty`` says whether they differ from the commit.
+    packages
+        Of which the versions are named beside those of torch, torchvision, numpy and scikit-learn.
     """
     device = device or default_device()
     here = Path(__file__).parent
@@ -68,7 +72,8 @@ def provenance(device: torch.device | None = None, *, folders: Sequence[str] = (
         "dirty": None if changes is None else bool(changes),
         "python": sys.version.split()[0],
         "versions": {
-            name: metadata.version(name) for name in ("torch", "torchvision", "numpy", "scikit-learn")
+            name: metadata.version(name)
+            for name in ("torch", "torchvision", "numpy", "scikit-learn", *packages)
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),

@@ -24,7 +24,7 @@ from lpc.evaluation import (
     reliability,
     robustness,
 )
-from lpc.heads import Classifier
+from lpc.heads import Classifier, readout_weight
 from lpc.latents import Latents, collect
 
 ATTACKED_IMAGES = 100
@@ -76,7 +76,8 @@ def latent_metrics(
     latents
         Of the train set, without augmentation.
     weight, bias
-        Of the last classifier, for the accuracy without bias and for NC3 and NC4.
+        Of the last classifier (:func:`lpc.heads.readout_weight`), for the accuracy without bias and for NC3
+        and NC4.
     classes
         Number of classes.
     mixtures
@@ -157,7 +158,8 @@ def table2_metrics(model: Classifier, splits: Splits) -> Measured:
     add = measured.add
     add(["accuracy"], lambda: accuracy(test.logits, test.label))
     head: Any = model.head
-    bias_free = test.latent.double() @ head.classifier.weight.detach().double().T
+    readout = readout_weight(head.classifier.weight.detach().double(), head.classifier_kind)
+    bias_free = test.latent.double() @ readout.T
     add(["bias_free_accuracy"], lambda: accuracy(bias_free, test.label))
     add(
         ["nearest_mean_accuracy"],

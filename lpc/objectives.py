@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lpc.heads import CategoricalOutput, HeadOutput
 from lpc.losses import batch_conditional_log_variance, log_variance, squared_norm
-from lpc.specs import ModelSpec, TrainSpec
+from lpc.metric_learning import arcface, cosface, library, supervised_contrastive
+from lpc.specs import METRIC_LEARNING, ModelSpec, TrainSpec
 
 
 def decoder_cross_entropy(
@@ -123,7 +124,7 @@ def _of_label(
 
 
 Loss = Callable[..., tuple[Tensor, Tensor]]
-"""(output, label, gamma=, l1=, weight=) -> (main term, weighted penalties)."""
+"""(output, label, gamma=, l1=, weight=, classifier=) -> (main term, weighted penalties)."""
 
 
 def objective(train: TrainSpec, model: ModelSpec, *, classes: int) -> Loss:
@@ -143,18 +144,44 @@ def objective(train: TrainSpec, model: ModelSpec, *, classes: int) -> Loss:
     callable
         Of the output of a classifier (``samples`` latents and logits a point, all points for the first
         sample first), the labels, ``gamma`` (the weight of the latent's penalty), ``l1`` and ``weight`` (the
-        coefficient and the weights of the L1 penalty, or None).
+        coefficient and the weights of the L1 penalty, or None), and ``classifier`` (the last layer, for
+        objectives of metric learning; any other does without).
+
+    Raises
+    ------
+    ImportError
+        An objective of metric learning without its library.
 
     Notes
     -----
     :math:`\gamma \frac1N\sum_n \lVert z_n\rVert^2 + \lambda \sum_{ij} |w_{ij}|` or, in place of the mean
     squared norm, the Gaussian bound of H[Z] or H[Z | Y].
 
+    ``supervised_contrastive``: the contrastive loss of the latents, and the cross-entropy of a classifier
+    that sees them as constants, so that its gradient does not reach what is before (the second stage of
+    Khosla et al. 2020, Section 3, taken along with the first; without their projection head, and with one
+    view of an image). ``contrastive_cross_entropy``: the sum of the two, nothing constant. ``arcface`` and
+    ``cosface``: these losses, with the last layer's weights and ``ModelSpec.classifier_scale``. They do not
+    see the latent's length: all that stands against a squared norm is that a step across a shorter latent
+    turns it further.
+
     References
     ----------
-    LPC 2024, Eq. 3 and Appendix C; Kirsch et al. 2020, Sections 5 and 6.3.
+    LPC 2024, Eq. 3 and Appendix C; Kirsch et al. 2020, Sections 5 and 6.3; :mod:`lpc.metric_learning`.
     """
     categorical = model.encoder == "categorical"
+    if train.objective in METRIC_LEARNING:
+        library()  # said before training begins
+
+    def metric_learning(output: HeadOutput | CategoricalOutput, label: Tensor, layer: nn.Module) -> Tensor:
+        latent = output.latent
+        if train.objective in ("arcface", "cosface"):
+            loss = arcface if train.objective == "arcface" else cosface
+            weight = layer.get_parameter("weight")
+            return loss(latent, label, weight, margin=train.margin, scale=model.classifier_scale)
+        contrast = supervised_contrastive(latent, label, temperature=train.temperature)
+        probed = train.objective == "supervised_contrastive"
+        return contrast + cross_entropy(layer(latent.detach()) if probed else output.logits, label)
 
     def main(output: HeadOutput | CategoricalOutput, label: Tensor) -> Tensor:
         if train.objective == "decoder_uncertainty":
@@ -186,12 +213,17 @@ def objective(train: TrainSpec, model: ModelSpec, *, classes: int) -> Loss:
         gamma: Float[Tensor, ""] | float,
         l1: Float[Tensor, ""] | float = 0.0,
         weight: Float[Tensor, "nodes feature"] | None = None,
+        classifier: nn.Module | None = None,
     ) -> tuple[Tensor, Tensor]:
         if categorical:
             return main(output, label), output.latent.new_zeros(())
         penalty = gamma * of_latent(output.latent, label)
         if weight is not None:
             penalty = penalty + l1 * weight.abs().sum()
-        return main(output, label), penalty
+        if train.objective not in METRIC_LEARNING:
+            return main(output, label), penalty
+        if classifier is None:
+            raise ValueError(f"classifier is None; the objective {train.objective!r} needs the last layer")
+        return metric_learning(output, label, classifier), penalty
 
     return loss

@@ -20,14 +20,15 @@ from lpc.cohorts import part_of_state, shape_of
 from lpc.data import Splits, load_images
 from lpc.ownership import Held, LostClaim
 from lpc.recording import Plan, train_plan
-from lpc.specs import DataSpec, RunSpec, run_key
+from lpc.specs import METRIC_LEARNING, DataSpec, RunSpec, run_key
 from lpc.stopping import Stopped, leave_signals_to_parent
 from lpc.store import RunStore
 
 COHORT_SIZE = 14
 """Most runs that train together: more gain little, and leave other workers nothing to do."""
 COHORTED = ("mlp", "relu_mlp", "small_cnn", "dropout_cnn")
-"""Backbones small enough that one run leaves a device idle; any other trains alone, as bfloat16 does."""
+"""Backbones small enough that one run leaves a device idle; any other trains alone, as do bfloat16 and
+objectives of metric learning."""
 
 
 def plan(specs: Sequence[RunSpec], store: RunStore, *, held: Container[str] = ()) -> list[Plan]:
@@ -54,7 +55,8 @@ def plan(specs: Sequence[RunSpec], store: RunStore, *, held: Container[str] = ()
     for key, spec in waiting.items():
         if key in held:
             continue
-        alone = spec.model.backbone not in COHORTED or spec.train.precision != "float32"
+        cohorted = spec.model.backbone in COHORTED and spec.train.precision == "float32"
+        alone = not cohorted or spec.train.objective in METRIC_LEARNING
         shapes.setdefault(key if alone else shape_of(spec), []).append(spec)
     for alike in shapes.values():
         pieces = -(-len(alike) // COHORT_SIZE)

@@ -14,12 +14,13 @@ from torch.nn.functional import cross_entropy
 
 from lpc.data import ImageSet, Splits
 from lpc.equilibrium import budget_warning
+from lpc.heads import readout_weight
 from lpc.information_measurements import information_metrics
 from lpc.latents import Latents
 from lpc.machine import provenance
 from lpc.measurements import Measured, accuracy, cube_metrics, latent_metrics
 from lpc.ownership import Claim, Held
-from lpc.specs import RunSpec
+from lpc.specs import METRIC_LEARNING, RunSpec
 from lpc.stopping import Stopped
 from lpc.store import RunStore
 from lpc.training import Trainer, bad_epoch, load_member, trainer
@@ -151,6 +152,8 @@ def _warn_of_budgets(training: Trainer) -> None:
         return  # there a gamma beyond what the readout survives is part of what is studied
     steps_an_epoch = math.ceil(len(training.images) / training.specs[0].train.batch_size)
     for spec in training.specs:
+        if spec.model.classifier == "cosine":  # its logits do not shrink with the latents
+            continue
         text = budget_warning(
             spec.train,
             width=training.latent_width,
@@ -205,7 +208,7 @@ def _metrics(training: Trainer, member: int, latents: Latents, splits: Splits) -
         return information_metrics(load_member(spec, splits.train, weights), splits)
     return latent_metrics(
         latents,
-        weight=weights["head.classifier.weight"],
+        weight=readout_weight(weights["head.classifier.weight"], spec.model.classifier),
         bias=weights["head.classifier.bias"],
         classes=splits.train.classes,
         mixtures=training.finished or spec.model.penultimate == "linear",
@@ -226,8 +229,10 @@ def _finish(
     outputs = training.outputs(splits.train)
     held = training.outputs(splits.validation) if splits.validation is not None else None
     specs, epochs = plan.specs, plan.specs[0].train.epochs
+    metric_learning = specs[0].train.objective in METRIC_LEARNING
+    packages = ("pytorch-metric-learning",) if metric_learning else ()
     shared = {
-        **provenance(splits.train.images.device),
+        **provenance(splits.train.images.device, packages=packages),
         "data_checksum": splits.train.checksum(),
         "cohort": plan.cohort,
         "cohort_runs": len(specs),

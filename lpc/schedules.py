@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from lpc.losses import geometric_gamma
+from lpc.losses import geometric_gamma, two_regime_gamma
 from lpc.specs import ON_LATENT, TrainSpec
 
 
 def learning_rate(epoch: int, train: TrainSpec) -> float:
-    """Return the rate of everything but the last classifier in an epoch (counted from 0).
+    r"""Return the rate of everything but the last classifier in an epoch (counted from 0).
+
+    Notes
+    -----
+    Where ``decay`` is ``cosine``, :math:`\tfrac\eta2\left(1 + \cos\pi\tfrac{e - s}{E - s}\right)` from epoch
+    s of E: the whole rate in epoch s, and 0 after the last.
 
     References
     ----------
-    LPC 2024, Appendix C: halved every 50 epochs from epoch 250.
+    LPC 2024, Appendix C: halved every 50 epochs from epoch 250. Loshchilov and Hutter 2017 (SGDR), Eq. 5; the
+    2025 release: from epoch 200 of 1000.
     """
     if train.decay_start is None or epoch < train.decay_start:
         return train.learning_rate
+    if train.decay == "cosine":
+        share = (epoch - train.decay_start) / (train.epochs - train.decay_start)
+        return train.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
     return train.learning_rate * 0.5 ** (1 + (epoch - train.decay_start) // train.decay_every)
 
 
@@ -65,10 +75,10 @@ def gamma(epoch: int, train: TrainSpec) -> float:
     """Return the weight of the latent's penalty in an epoch (counted from 0); 0 where there is none."""
     if train.penalty not in ON_LATENT:
         return 0.0
-    return geometric_gamma(
-        epoch,
-        initial=train.gamma_initial,
-        factor=train.gamma_factor,
-        maximum=train.gamma_maximum,
-        overshoot=train.gamma_overshoot,
-    )
+    changes = epoch // train.gamma_every
+    early = {"initial": train.gamma_initial, "factor": train.gamma_factor}
+    limits = {"maximum": train.gamma_maximum, "overshoot": train.gamma_overshoot}
+    if train.gamma_late_factor is None or train.gamma_late_from is None:
+        return geometric_gamma(changes, **early, **limits)
+    late = {"late_factor": train.gamma_late_factor, "late_from": train.gamma_late_from}
+    return two_regime_gamma(changes, **early, **late, **limits)

@@ -15,7 +15,7 @@ from lpc.data import ImageSet
 from lpc.epochs import Batch, Trainer, same_shapes
 from lpc.heads import HeadOutput
 from lpc.machine import exact_float32
-from lpc.specs import RunSpec
+from lpc.specs import METRIC_LEARNING, RunSpec
 
 WARM_UP = 3
 """Steps that are taken one by one before the next ones are recorded as a CUDA graph."""
@@ -33,14 +33,15 @@ class Solo(Trainer):
     compiled
         Whether to compile the backbone (``torch.compile``). None: on a GPU that Triton supports.
     graphed
-        Whether to record a step as a CUDA graph and replay it. None: on a GPU.
+        Whether to record a step as a CUDA graph and replay it. None: on a GPU, but for objectives of metric
+        learning, whose library waits for the device to count pairs.
 
     Notes
     -----
     The backbone runs channels-last, under autocast where the spec's precision is bfloat16; head, penalty,
     loss, weights and optimizer stay in float32. gamma and the learning rates are tensors on the device, so
     that a recorded step stays valid when they change. A step of another batch size, the last one of an
-    epoch, is taken as it is. Within an epoch nothing waits for the device.
+    epoch, is taken as it is. Within an epoch nothing waits for the device, but for metric learning.
     """
 
     def __init__(
@@ -55,7 +56,14 @@ class Solo(Trainer):
         self.device = images.images.device
         on_gpu = self.device.type == "cuda"
         self.compiled = on_gpu and find_spec("triton") is not None if compiled is None else compiled
-        self.graphed = on_gpu if graphed is None else graphed
+        objective = spec.train.objective
+        metric_learning = objective in METRIC_LEARNING
+        self.graphed = on_gpu and not metric_learning if graphed is None else graphed
+        if self.graphed and metric_learning:
+            raise ValueError(
+                f"graphed is True, but a CUDA graph cannot hold a step of the objective {objective!r}, which "
+                "waits for the device"
+            )
         if self.graphed and not on_gpu:
             raise ValueError(
                 f"graphed is True, but a CUDA graph needs a GPU and the images are on {self.device}"
@@ -79,6 +87,7 @@ class Solo(Trainer):
         )
         weight = self.model.head.penultimate.weight if self.model.head.penultimate is not None else None
         self.penalised = weight if spec.train.penalty == "weight_l1" else None
+        self.last_layer = self.model.get_submodule("head.classifier") if metric_learning else None
         self.factor, self.l1 = self._weights_of_penalties()
         self.totals = torch.zeros(2, 1, device=self.device)
         self.steps = 0
@@ -112,7 +121,14 @@ class Solo(Trainer):
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half, cache_enabled=False):
             features = self.backbone(batch.images, **masks)
         output = self.model.head(features, **drawn)
-        losses = self.loss(output, label, gamma=self.factor[0], l1=self.l1[0], weight=self.penalised)
+        losses = self.loss(
+            output,
+            label,
+            gamma=self.factor[0],
+            l1=self.l1[0],
+            weight=self.penalised,
+            classifier=self.last_layer,
+        )
         self.optimizer.zero_grad(set_to_none=True)
         (losses[0] + losses[1]).backward()
         self.optimizer.step()

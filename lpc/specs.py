@@ -382,11 +382,18 @@ class RunSpec(_Spec):
 
     def _check_metric_learning(self) -> None:
         objective, model = self.train.objective, self.model
+        if model.classifier == "cosine" and self.train.metrics != "collapse":
+            raise ValueError(
+                f"TrainSpec.metrics is {self.train.metrics!r}; expected 'collapse' where "
+                "ModelSpec.classifier is 'cosine'"
+            )
         if objective not in METRIC_LEARNING:
             return
-        expected = {"encoder": "continuous"}
-        if objective in ("arcface", "cosface"):  # the loss takes the latent itself, not the logits
-            expected |= {"classifier": "cosine", "dropout": 0.0}
+        expected: dict[str, Any] = {"encoder": "continuous"}
+        if objective != "contrastive_cross_entropy":  # the loss takes the latent itself, not the logits
+            expected["dropout"] = 0.0
+        if objective in ("arcface", "cosface"):
+            expected["classifier"] = "cosine"
         for name, only in expected.items():
             value = getattr(model, name)
             if value != only:

@@ -1,0 +1,182 @@
+"""Losses of metric learning on latents: supervised contrastive, ArcFace, CosFace."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.func import functional_call
+
+
+def library() -> tuple[Any, Any, Any]:
+    """Return pytorch-metric-learning's ``losses``, ``distances`` and ``reducers``.
+
+    Raises
+    ------
+    ImportError
+        The library is not installed.
+    """
+    try:
+        from pytorch_metric_learning import distances, losses, reducers
+    except ImportError as error:
+        raise ImportError(
+            "losses of metric learning need pytorch-metric-learning, of the extra 'margins': "
+            "pip install 'latent-point-collapse[margins]'"
+        ) from error
+    return losses, distances, reducers
+
+
+def supervised_contrastive(
+    latent: Float[Tensor, "batch width"], label: Int[Tensor, " batch"], *, temperature: float
+) -> Float[Tensor, ""]:
+    r"""Return the supervised contrastive loss of a batch in nats: the mean over anchors with a positive.
+
+    Parameters
+    ----------
+    latent
+        Of a batch; its scale has no effect. Half precision is computed in float32.
+    label
+        Class of every point.
+    temperature
+        tau, above 0 (Khosla et al. 2020: 0.1, the 2025 release: 0.05).
+
+    Notes
+    -----
+    :math:`\mathcal L_{out} = \frac1{|I|}\sum_{i\in I}\frac{-1}{|P(i)|}\sum_{p\in P(i)}
+    \ln\frac{e^{z_i\cdot z_p/\tau}}{\sum_{a\ne i}e^{z_i\cdot z_a/\tau}}` with z of length 1, :math:`P(i)` the
+    other points of the class of i. There it is a sum over two views of every image, so that no anchor is
+    without a positive; here the batch has one view, and I is the points whose class has another one in it.
+    The library's own mean is over the losses above 0, which drops anchors that are perfect to rounding: it is
+    not used. Without any positive, and in a batch of one class, the value is 0 (the library's).
+
+    References
+    ----------
+    Khosla et al. 2020, Eq. 2.
+    """
+    _check(temperature=temperature)
+    with torch.autocast(latent.device.type, enabled=False):
+        latent = _single(latent)
+        over_all = _contrastive(temperature)(latent, label)
+        positives = (label[:, None] == label).sum(dim=1) - 1
+        return over_all * (label.shape[0] / (positives > 0).sum().clamp(min=1))
+
+
+def arcface(
+    latent: Float[Tensor, "batch width"],
+    label: Int[Tensor, " batch"],
+    weight: Float[Tensor, "classes width"],
+    *,
+    margin: float,
+    scale: float,
+) -> Float[Tensor, ""]:
+    r"""Return the ArcFace loss in nats: mean cross-entropy with a margin added to the angle of the own class.
+
+    Parameters
+    ----------
+    latent, label
+        Of a batch. Half precision is computed in float32.
+    weight
+        Of a cosine classifier; the scale of its rows, and of the latents, has no effect.
+    margin
+        m in radians, from 0 to below pi / 2 (Deng et al. 2019: 0.5, the 2025 release: 0.3).
+    scale
+        s, above 0 (Deng et al. 2019: 64, the 2025 release: 32).
+
+    Notes
+    -----
+    :math:`-\ln\frac{e^{s\cos(\theta_y + m)}}{e^{s\cos(\theta_y + m)} + \sum_{k\ne y}e^{s\cos\theta_k}}` with
+    :math:`\theta_k` the angle of latent and weight k. Where :math:`\theta_y + m > \pi` the library takes
+    :math:`\cos\theta_y - m\sin m`, so that the loss falls everywhere with the angle. Cosines are kept a unit
+    of rounding away from 1 and -1, where the gradient of the angle is infinite.
+
+    References
+    ----------
+    Deng et al. 2019, Eq. 3.
+    """
+    return _margin_softmax("arcface", latent, label, weight, margin=margin, scale=scale)
+
+
+def cosface(
+    latent: Float[Tensor, "batch width"],
+    label: Int[Tensor, " batch"],
+    weight: Float[Tensor, "classes width"],
+    *,
+    margin: float,
+    scale: float,
+) -> Float[Tensor, ""]:
+    r"""Return the CosFace loss in nats: mean cross-entropy with a margin taken off the own class's cosine.
+
+    Parameters
+    ----------
+    latent, label, weight, scale
+        As in :func:`arcface`.
+    margin
+        m in units of the cosine, 0 or more (Wang et al. 2018: 0.35).
+
+    Notes
+    -----
+    :math:`-\ln\frac{e^{s(\cos\theta_y - m)}}{e^{s(\cos\theta_y - m)} + \sum_{k\ne y}e^{s\cos\theta_k}}`.
+
+    References
+    ----------
+    Wang et al. 2018, Eq. 4.
+    """
+    return _margin_softmax("cosface", latent, label, weight, margin=margin, scale=scale)
+
+
+def _margin_softmax(
+    name: str, latent: Tensor, label: Tensor, weight: Tensor, *, margin: float, scale: float
+) -> Tensor:
+    _check(scale=scale)
+    if not 0 <= margin < math.pi / 2:
+        raise ValueError(f"margin is {margin}; expected 0 or more and below pi / 2")
+    with torch.autocast(latent.device.type, enabled=False):
+        latent, weight = _single(latent), _single(weight)
+        if latent.dtype != weight.dtype:  # the library would cast the weight, and lose its gradient
+            raise ValueError(f"the latent is {latent.dtype} but the weight {weight.dtype}; expected the same")
+        classes, width = weight.shape
+        loss = _softmax(name, classes, width, margin, scale)
+        return functional_call(loss, {"W": weight.T}, (latent, label))
+
+
+def _check(**positive: float) -> None:
+    for name, value in positive.items():
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} is {value}; expected a positive number")
+
+
+def _single(value: Tensor) -> Tensor:
+    return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
+
+
+@lru_cache
+def _contrastive(temperature: float) -> torch.nn.Module:
+    losses, _, reducers = library()
+    return losses.SupConLoss(temperature=temperature, reducer=reducers.MeanReducer())
+
+
+@lru_cache
+def _softmax(name: str, classes: int, width: int, margin: float, scale: float) -> torch.nn.Module:
+    """Return the library's loss; its own weights are never used, and not drawn at random."""
+    losses, distances, reducers = library()
+
+    class InsideCosine(distances.CosineSimilarity):
+        def compute_mat(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
+            most = 1 - torch.finfo(query_emb.dtype).eps
+            return super().compute_mat(query_emb, ref_emb).clamp(-most, most)
+
+    kinds = {"arcface": (losses.ArcFaceLoss, math.degrees(margin)), "cosface": (losses.CosFaceLoss, margin)}
+    kind, its_margin = kinds[name]
+    return kind(
+        num_classes=classes,
+        embedding_size=width,
+        margin=its_margin,
+        scale=scale,
+        distance=InsideCosine(),
+        reducer=reducers.MeanReducer(),
+        weight_init_func=torch.nn.init.zeros_,
+    )
