@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from experiments.profiles import GROUPS, PROFILES, resolve
+from experiments.profiles import GROUPS, PROFILES, of_book, plain, resolve
 from lpc.specs import VARIANTS
 
 if TYPE_CHECKING:
@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 profile_option = click.option(
-    "--profile", "-P", default="laptop", show_default=True, help=f"How much is run: {', '.join(PROFILES)}."
+    "--profile",
+    "-P",
+    default="laptop",
+    show_default=True,
+    help=f"How much is run: {', '.join(dict.fromkeys(map(plain, PROFILES)))}.",
 )
 profiles_option = click.option(
     "--profile",
@@ -44,7 +48,8 @@ study_option = click.option(
 )
 only_option = click.option(
     "--only",
-    help=f"Architectures, with commas, of: {', '.join(VARIANTS)}; of bottlenecks, what names begin with.",
+    help=f"Architectures, with commas, of: {', '.join(VARIANTS)} (embeddings and gammas have their own); "
+    "of bottlenecks, what names begin with.",
 )
 store_option = click.option("--store", default="runs", show_default=True, help="Folder of the run store.")
 
@@ -128,6 +133,7 @@ def train(
       python -m experiments train --profile laptop
       python -m experiments train --profile laptop --only IB,LinPen --seeds 1
       python -m experiments train --profile paper --dataset CIFAR10 --only IB
+      python -m experiments train --profile paper-cifar10-embedding
       python -m experiments train --study bottlenecks --profile fashion --only permuted,norm
     """
     from experiments import bottlenecks
@@ -290,6 +296,7 @@ def submit(
     Examples:
       python -m experiments submit --profile paper --dry-run
       python -m experiments submit --profile paper --dataset CIFAR10 --only IB,NoPen
+      python -m experiments submit --profile paper-embedding --dataset CIFAR10
       python -m experiments submit --profile fashion --cluster local
     """
     from experiments.submissions import Request
@@ -425,6 +432,9 @@ def chapters(names: tuple[str, ...], parameters: tuple[tuple[str, str], ...], fo
 def book(profile: str, seeds: int | None, store: str, force: bool) -> None:
     """Train, execute every chapter and build the pages; prints the first page.
 
+    Chapters about embeddings and about gamma read profiles that stand beside this one (laptop-embedding,
+    laptop-gammas): where this one is trained with the book, so are they.
+
     \b
     Examples:
       python -m experiments book
@@ -435,6 +445,8 @@ def book(profile: str, seeds: int | None, store: str, force: bool) -> None:
     from experiments.chapters import ROOT
     from experiments.pages import make
 
+    if profile in PROFILES:
+        of_book(profile)
     ablation.study(profile, seeds=seeds, store=ROOT / store)
     if profile in SCALES:
         bottlenecks.study(profile, seeds=seeds, store=ROOT / store)
@@ -475,6 +487,7 @@ def export(
     Examples:
       python -m experiments export --profile laptop --format csv --output results.csv
       python -m experiments export --profile paper --selected --output best_results.csv
+      python -m experiments export --profile paper-cifar10-embedding --selected --output best_cifar10.csv
     """
     from experiments import bottlenecks
     from experiments.ablation import existing

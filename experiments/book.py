@@ -19,7 +19,8 @@ import yaml
 
 from experiments.bottleneck_scales import SCALES
 from experiments.chapters import NOTEBOOKS, ROOT, SOURCES, TOC, chapter_names, read_stamp
-from experiments.profiles import LIVE, PROFILES
+from experiments.needs import PROBED
+from experiments.profiles import LIVE, PROFILES, SIBLINGS
 
 CONFIG = ROOT / "_config.yml"
 BUILD = ROOT / "build"
@@ -36,14 +37,24 @@ def banner(stamp: Mapping[str, Any]) -> str:
         return ""
     kind = "warning" if name == "smoke" else "note"
     if "store" in stamp["parameters"]:
-        known = {"ablation": PROFILES, "bottlenecks": SCALES}
-        summaries = [known[study][name].summary for study in stamp["needs"] if name in known[study]]
+        summaries = _summaries(name, stamp["needs"])
         text = f"The numbers on this page come from the profile *{name}*: {'; and '.join(summaries)}."
         if "beside" in stamp["parameters"] and name not in LIVE:
             text += f" What says so on the page comes from the profile *{stamp['parameters']['beside']}*."
     else:
         text = f"The sizes on this page are those of the profile *{name}*; no run was used."
     return f":::{{{kind}}}\n{text}\n:::"
+
+
+def _summaries(name: str, needs: Sequence[str]) -> list[str]:
+    """Return what is said of a profile, its siblings and its bottleneck runs, as far as a page reads them."""
+    found = [PROFILES[name].summary] if name in PROFILES and set(needs) & set(PROBED) else []
+    for kind in needs:
+        if kind == "bottlenecks" and name in SCALES:
+            found.append(SCALES[name].summary)
+        if kind in SIBLINGS and f"{name}-{kind}" in PROFILES:
+            found.append(PROFILES[f"{name}-{kind}"].summary)
+    return found
 
 
 def footer(stamp: Mapping[str, Any]) -> str:

@@ -27,18 +27,14 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
-from experiments import ablation, bottlenecks
-from experiments.bottleneck_scales import SCALES
-from experiments.profiles import LIVE
+from experiments import needs
 from lpc.machine import default_workers, provenance
-from lpc.specs import RunSpec, run_key, unknown_name
+from lpc.specs import unknown_name
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "book"
 TOC = ROOT / "_toc.yml"
 NOTEBOOKS = ROOT / "build" / "notebooks"
-STUDIES = ("ablation", "bottlenecks")
-"""Families of runs that chapters read: the LPC paper's, and Kirsch et al.'s."""
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "matplotlib", "pandas")
 
 
@@ -89,7 +85,7 @@ class Settings(NamedTuple):
     alone
         Whether the chapter measures time, and so runs by itself.
     needs
-        Which runs it reads, of :data:`STUDIES`.
+        What it reads, of ``experiments.needs.NEEDS``: runs, and probes of them.
     live
         Whether it trains so much itself that it is for profiles of ``experiments.profiles.LIVE``.
     """
@@ -105,22 +101,23 @@ def settings_of(name: str, sources: Path = SOURCES) -> Settings:
     Raises
     ------
     ValueError
-        Anything there but ``alone`` and ``live``, which are true or false, and ``needs``, a list of studies.
+        Anything there but ``alone`` and ``live``, which are true or false, and ``needs``, a list.
     """
     given = jupytext.read(sources / f"{name}.md").metadata.get("lpc", {})
     settings = given if isinstance(given, dict) else {"unknown": given}
-    needs, alone, live = (
+    read, alone, live = (
         settings.get("needs", ["ablation"]),
         settings.get("alone", False),
         settings.get("live", False),
     )
-    known = set(settings) <= set(Settings._fields) and isinstance(needs, list) and set(needs) <= set(STUDIES)
+    known = set(settings) <= set(Settings._fields) and needs.valid(read)
     if not known or {alone, live} - {True, False}:
         raise ValueError(
             f"chapter {name} has lpc: {given} in its header; expected alone: true or false, live: the same, "
-            f"needs: a list of {', '.join(STUDIES)}"
+            f"needs: a list of {', '.join(needs.NEEDS)} (the last beside runs that are probed: "
+            f"{', '.join(needs.PROBED)})"
         )
-    return Settings(alone, tuple(needs), live)
+    return Settings(alone, tuple(read), live)
 
 
 def assign(
@@ -166,12 +163,9 @@ def fingerprint(name: str, values: Mapping[str, Any], sources: Path = SOURCES) -
     for package in PACKAGES:
         digest.update(f"{package} {metadata.version(package)}".encode())
     digest.update(sys.version.encode())
-    for kind, profile, seeds, store in _studies({name: values}, sources):
-        for spec in _declared(kind, profile, seeds):
-            folder = ROOT / store / "runs" / run_key(spec)
-            for path in sorted(folder.glob("*.json")):
-                state = path.stat()
-                digest.update(f"{folder.name} {path.name} {state.st_size} {state.st_mtime_ns}".encode())
+    for path in needs.files(settings_of(name, sources).needs, values, root=ROOT):
+        state = path.stat()
+        digest.update(f"{path.parent.name} {path.name} {state.st_size} {state.st_mtime_ns}".encode())
     return digest.hexdigest()
 
 
@@ -309,29 +303,6 @@ def _run(source: Path, target: Path, values: Mapping[str, Any], progress: bool) 
                 raise DeadKernelError(f"{error} (three times)") from None
 
 
-def _studies(
-    assigned: Mapping[str, Mapping[str, Any]], sources: Path
-) -> list[tuple[str, str, int | None, str]]:
-    """Return the runs that chapters will ask for, each once: study, profile, number of seeds, store.
-
-    A profile without bottleneck runs has none to train; a chapter about them says so when it asks for them.
-    A chapter with a parameter ``beside`` asks for that profile's runs too, unless its own is trained live.
-    """
-    found = []
-    for name, values in assigned.items():
-        if {"profile", "seeds", "store"} <= set(values):
-            asked = [(str(values["profile"]), values["seeds"])]
-            if "beside" in values and values["profile"] not in LIVE:
-                asked.append((str(values["beside"]), None))
-            needs = settings_of(name, sources).needs
-            found += [(kind, *one, str(values["store"])) for kind in needs for one in asked]
-    return [one for one in dict.fromkeys(found) if one[0] == "ablation" or one[1] in SCALES]
-
-
-def _declared(kind: str, profile: str, seeds: int | None) -> list[RunSpec]:
-    return (ablation if kind == "ablation" else bottlenecks).declared(profile, seeds=seeds)
-
-
 def execute(
     names: Sequence[str] | None = None,
     values: Mapping[str, Any] | None = None,
@@ -380,7 +351,7 @@ def chosen(
 
 
 def train(assigned: Mapping[str, Mapping[str, Any]], sources: Path = SOURCES) -> None:
-    """Train what chapters will ask for and is missing: once, before several kernels ask for the same runs.
+    """Train and probe what chapters will ask for and is missing: once, before several kernels ask for it.
 
     Parameters
     ----------
@@ -389,9 +360,8 @@ def train(assigned: Mapping[str, Mapping[str, Any]], sources: Path = SOURCES) ->
     sources
         Where the chapters lie.
     """
-    for kind, profile, seeds, store in _studies(assigned, sources):
-        study = ablation.study if kind == "ablation" else bottlenecks.study
-        study(profile, seeds=seeds, store=ROOT / store)
+    chapters = [(settings_of(name, sources).needs, values) for name, values in assigned.items()]
+    needs.train(chapters, root=ROOT)
 
 
 def execute_each(

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments import ablation, bottlenecks, claims
+from experiments import ablation, bottlenecks, claims, stress
 from experiments.book import BUILD, build
 from experiments.bottleneck_scales import SCALES
 from experiments.chapters import ROOT, SOURCES, TOC, assign, chapter_names, execute_each, settings_of, train
-from experiments.profiles import GROUPS, LIVE, PROFILES
+from experiments.needs import PROBED
+from experiments.profiles import BOOKS, GROUPS, LIVE, PROFILES, SIBLINGS, of_book
 from experiments.speed_sizes import SIZES
 from lpc.specs import unknown_name
 
@@ -83,6 +84,57 @@ def lacking(
     return ""
 
 
+def unprobed(profile: str, *, seeds: int | None = None, store: str | Path = "runs") -> str:
+    """Return what a chapter about probes of a profile's selected runs would still have to measure.
+
+    Parameters
+    ----------
+    profile, seeds, store
+        As in :func:`lacking`.
+    """
+    missing = len(stress.missing(ablation.existing(profile, seeds=seeds, store=ROOT / store)))
+    return f"{missing} probes of the selected runs of profile {profile} have not been made" if missing else ""
+
+
+def _reasons(profile: str, seeds: int | None, store: str | Path) -> dict[str, str]:
+    """Return, for everything that a chapter may need, why it cannot be had of a profile; empty: it can.
+
+    Siblings and probes of a profile that is trained with the book are made with it.
+    """
+    scale = scale_of(profile)
+    reasons = {"ablation": lacking(profile, seeds=seeds, store=store)}
+    reasons["bottlenecks"] = (
+        f"profile {profile} declares no bottleneck runs"
+        if scale is None
+        else lacking(scale, study="bottlenecks", seeds=seeds, store=store)
+    )
+    for table in SIBLINGS:
+        name = f"{profile}-{table}"
+        if name not in PROFILES:
+            reasons[table] = f"profile {profile} has no sibling {name}"
+        else:
+            reasons[table] = "" if profile in LIVE else lacking(name, seeds=seeds, store=store)
+    names = {kind: profile if kind == "ablation" else f"{profile}-{kind}" for kind in PROBED}
+    for kind, name in names.items():
+        live = profile in LIVE or reasons[kind]
+        reasons[f"stress of {kind}"] = "" if live else unprobed(name, seeds=seeds, store=store)
+    return reasons
+
+
+def _read(needs: Sequence[str], scale: str | None, profile: str, *, ledger: bool) -> list[str]:
+    """Return what of a chapter's needs decides whether it is made from a profile, as keys of the reasons.
+
+    A chapter about both papers' runs shows the profile's bottleneck runs only where they are its own, and
+    one that shows the ``ledger`` beside another profile's shows of siblings and probes what there is.
+    """
+    read = [kind for kind in needs if kind == "ablation" or (kind in SIBLINGS and not ledger)]
+    if "bottlenecks" in needs and ("ablation" not in needs or scale == profile):
+        read.append("bottlenecks")
+    if "stress" in needs and not ledger:
+        read += [f"stress of {kind}" for kind in needs if kind in PROBED]
+    return read
+
+
 def plan(
     profile: str,
     *,
@@ -95,15 +147,16 @@ def plan(
     """Return what every chapter is made from; nothing is trained or executed.
 
     A chapter is made from a profile where all runs that it reads have ended, selected rates are trained
-    again and measured, and it trains nothing large by itself. Chapters about bottleneck runs take those of
-    the profile's name, or of its group's. All others are made from the profile ``beside``.
+    again, measured and probed, and it trains nothing large by itself. Chapters about bottleneck runs take
+    those of the profile's name, or of its group's; chapters about another table of architectures those of
+    the profile's sibling. All others are made from the profile ``beside``.
 
     Parameters
     ----------
     profile
         Of :data:`~experiments.profiles.PROFILES`, or a name of bottleneck runs.
     beside
-        A profile of :data:`~experiments.profiles.LIVE`, with all its seeds.
+        A profile of :data:`~experiments.profiles.BOOKS`, with all its seeds.
     seeds
         Number of the profile's seeds; None: its own.
     store, sources, toc
@@ -112,20 +165,15 @@ def plan(
     Raises
     ------
     ValueError
-        An unknown profile, or one from which no chapter can be made.
+        An unknown profile, a sibling, or one from which no chapter can be made.
     """
     if profile not in PROFILES and profile not in SCALES:
         raise unknown_name("profile", profile, dict.fromkeys((*PROFILES, *SCALES)))
-    if beside not in LIVE:
-        raise unknown_name("profile to make other chapters from, trained with the book:", beside, LIVE)
-    scale = scale_of(profile)
-    reasons = {"ablation": lacking(profile, seeds=seeds, store=store)}
-    reasons["bottlenecks"] = (
-        f"profile {profile} declares no bottleneck runs"
-        if scale is None
-        else lacking(scale, study="bottlenecks", seeds=seeds, store=store)
-    )
-    pages = []
+    if profile in PROFILES:
+        of_book(profile)
+    if beside not in BOOKS:
+        raise unknown_name("profile to make other chapters from, trained with the book:", beside, BOOKS)
+    scale, reasons, pages = scale_of(profile), _reasons(profile, seeds, store), []
     for name, defaults in assign(chapter_names(toc), {}, sources).items():
         needs, live = settings_of(name, sources).needs, settings_of(name, sources).live
         if "profile" not in defaults:
@@ -134,9 +182,7 @@ def plan(
         if "store" not in defaults:
             own, why = profile in SIZES, f"it has no sizes for profile {profile}"
         else:
-            read = [
-                kind for kind in needs if kind == "ablation" or "ablation" not in needs or scale == profile
-            ]
+            read = _read(needs, scale, profile, ledger="beside" in defaults)
             why = next((reasons[kind] for kind in read if reasons[kind]), "")
             if not why and live and profile not in LIVE:
                 why = f"it trains networks itself, too many at profile {profile}"

@@ -295,6 +295,15 @@ def plain(name: str) -> str:
     return profile(name).name
 
 
+def of_book(name: str) -> str:
+    """Return a profile's name, if pages can be made from it; a sibling's is a ValueError."""
+    if plain(name) != name:
+        raise ValueError(
+            f"pages are not made from profile {name} but from {plain(name)}, beside which it stands"
+        )
+    return name
+
+
 def relatives(name: str) -> tuple[str, ...]:
     """Return the profile of the ablation beside which a profile stands, and all its siblings."""
     base = plain(name)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from experiments import slurm
 from experiments.outstanding import again, declared, missing
-from experiments.profiles import LIVE
+from experiments.profiles import BOOKS
 from experiments.queue import Queue, queued
 from experiments.resources import FINISH, Resources
 from experiments.resources import read as read_resources
@@ -195,9 +195,9 @@ def check_here(request: Request) -> None:
     OSError
         A store to which nothing can be written.
     """
-    if request.pages and request.beside not in LIVE:
+    if request.pages and request.beside not in BOOKS:
         raise unknown_name(
-            "profile to make other chapters from, trained with the book:", request.beside, LIVE
+            "profile to make other chapters from, trained with the book:", request.beside, BOOKS
         )
     root = Path(request.store)
     root.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from experiments.book import BUILD
 from experiments.outstanding import Missing, again, declared, title
 from experiments.outstanding import missing as missing_of
 from experiments.outstanding import report as report_of
-from experiments.profiles import LIVE
+from experiments.profiles import LIVE, PROFILES, plain
 from experiments.recorded import record, record_bottlenecks
 from experiments.resources import FINISH
 from experiments.resources import read as read_resources
@@ -165,7 +165,7 @@ def _make_pages(request: Request, profile: str, folder: Path) -> None:
     """Execute the chapters and build the book: from the seeds that are complete, else beside the records."""
     counts = _seed_counts(request, profile)
     seeds = next((count for count in counts if not _lacking(request, profile, count)), None)
-    shown = profile
+    shown = plain(profile) if profile in PROFILES else profile
     if seeds is None:
         shown = request.beside
         print(f"no page is made from profile {profile}: {_lacking(request, profile, None)}", flush=True)

@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from experiments import book, chapters
+from experiments import ablation, book, chapters
 from experiments.__main__ import cli, main
 from experiments.book import BuildError, build, stage
 from experiments.chapters import ChapterError, execute
+from lpc.specs import run_key
 
 HEAD = """---
 jupytext:
@@ -124,7 +125,7 @@ def test_a_stamp_cut_short_is_not_current(project):
 def test_a_page_is_made_from_the_runs_it_declares_and_from_no_others(project, tmp_path):
     project.write("index", "print(number)")
     values = {"profile": "smoke", "seeds": 1, "store": str(tmp_path / "runs")}
-    own = tmp_path / "runs" / "runs" / chapters.run_key(chapters.ablation.declared("smoke", seeds=1)[0])
+    own = tmp_path / "runs" / "runs" / run_key(ablation.declared("smoke", seeds=1)[0])
 
     def after(folder):
         folder.mkdir(parents=True, exist_ok=True)
