@@ -63,6 +63,8 @@ class ProbeKind(NamedTuple):
 
 PROBES: Mapping[str, ProbeKind] = {
     "attacks": ProbeKind(1, "experiments.attack_strength:probe", extra="attacks"),
+    "certified": ProbeKind(1, "experiments.certificates:probe", ("ablation", "gammas"), extra="certified"),
+    "corruptions": ProbeKind(1, "experiments.corrupted:probe"),
     "margins": ProbeKind(1, "experiments.embedding_measures:probe", studies=("embedding",)),
 }
 """The probes by name, which begins their columns (``<name>_<value>``) and files."""

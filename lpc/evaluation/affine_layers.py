@@ -92,8 +92,8 @@ def affine_layers(
                 maps.append(found)
             elif not isinstance(module, (nn.Flatten, nn.Identity, nn.Dropout)):
                 raise ValueError(
-                    f"{names.get(module, type(module).__name__)} is {type(module).__name__}, for which no bound "
-                    "is written; expected dense layers, batch normalisation of vectors, SiLU and ReLU"
+                    f"{names.get(module, 'a layer')} is {type(module).__name__}, for which no bound is "
+                    "written; expected dense layers, batch normalisation of vectors, SiLU and ReLU"
                 )
         if len(maps) != len(activations) + 1:
             raise ValueError(
@@ -155,7 +155,7 @@ def _from_pixels(
     channels, inputs = len(mean), weight.shape[1]
     if len(sd) != channels or inputs % channels or not all(value > 0 for value in sd):
         raise ValueError(
-            f"mean {tuple(mean)} and sd {tuple(sd)} for {inputs} inputs; expected one of each a channel, sd above 0"
+            f"mean {tuple(mean)} and sd {tuple(sd)} for {inputs} inputs; expected one a channel, sd above 0"
         )
     centre, spread = (
         torch.tensor(tuple(value), dtype=torch.float64, device=weight.device).repeat_interleave(

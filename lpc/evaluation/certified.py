@@ -38,7 +38,7 @@ def silu_lipschitz() -> float:
 
 
 def lipschitz_bound(network: AffineLayers) -> float:
-    r"""Return an upper bound of the Lipschitz constant of a network's logits, Euclidean norm to Euclidean norm.
+    r"""Return an upper bound of the Lipschitz constant of a network's logits, in Euclidean norms.
 
     Notes
     -----
@@ -195,7 +195,7 @@ def _hidden_bounds(network: AffineLayers):
 
 
 def _first_order(network: AffineLayers, image: Tensor, spectral: Tensor) -> Float64[Tensor, " batch"]:
-    """Return where to begin the search: half of the distance to the nearest boundary of the linearised logits."""
+    """Return where to begin the search: half of the distance to the boundary of the linearised logits."""
     distance = gradient_radius(network, image) / 2
     there = torch.isfinite(distance) & (distance > 0)
     return torch.where(there, distance, torch.where(torch.isfinite(spectral), spectral, 1.0).clamp(min=1e-12))
@@ -257,9 +257,9 @@ def sampled_radius(
 
     Notes
     -----
-    :math:`\min_{k\ne y} (f_y - f_k) / \max_j \lVert\nabla(f_y - f_k)(x_j)\rVert_2`. With the true maximum over
-    a ball as large as the result this would be a certificate; the maximum of samples lies below it. CLEVER
-    extrapolates it by a fit, which makes it a better estimate and no more of a bound.
+    :math:`\min_{k\ne y} (f_y - f_k) / \max_j \lVert\nabla(f_y - f_k)(x_j)\rVert_2`. With the true maximum
+    over a ball as large as the result this would be a certificate; the maximum of samples lies below it.
+    CLEVER extrapolates it by a fit, which makes it a better estimate and no more of a bound.
 
     References
     ----------

@@ -7,6 +7,7 @@ released, and a relaxation of SiLU, which it knows only as a product and bounds 
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 from jaxtyping import Float64
@@ -16,7 +17,14 @@ from lpc.evaluation.affine_layers import AffineLayers
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # it compiles functions with torch.jit.script
-    from bound_propagation import BoundActivation, BoundModelFactory, IntervalBounds, LinearBounds, LpNormSet
+    from bound_propagation import (
+        BoundActivation,
+        BoundLinear,
+        BoundModelFactory,
+        IntervalBounds,
+        LinearBounds,
+        LpNormSet,
+    )
 
 SILU_INFLECTION = 2.399357280520016
 """Where SiLU's slope is greatest: x tanh(x / 2) = 2. At minus that it is smallest."""
@@ -24,10 +32,10 @@ SILU_MINIMUM = -1.2784645427610738
 """Where SiLU is smallest: x (1 - sigmoid(x)) = -1."""
 _FAR = 40.0
 """From here on SiLU's slope is 1 to float64's precision."""
-_BISECTIONS = 28
-"""They leave 2e-7 of an interval of 40, and of SiLU less a line, which is flat there, 1e-14."""
-_GUARD = 1e-12
-"""Added to every offset for the rounding of float64, relative to the interval's ends and at least that."""
+_BISECTIONS = 24
+"""They leave 3e-6 of an interval of 40, and of SiLU less a line, which is flat there, 1e-12."""
+_GUARD = 1e-11
+"""Added to every offset, for that and for rounding, times 1 plus the sizes of the interval's ends."""
 
 
 def silu_slope(value: Float64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
@@ -56,15 +64,16 @@ class Ball(LpNormSet):
 
     def concretize(self, linear_bounds: LinearBounds) -> tuple[Tensor | None, Tensor | None]:
         """Return the least value of the lower and the greatest of the upper bounds."""
-        found = []
-        for sign, bound in ((-1, linear_bounds.lower), (1, linear_bounds.upper)):
-            if bound is None:
-                found.append(None)
-                continue
-            slope, intercept = bound
-            centre = (slope @ self.mid[..., None])[..., 0] + intercept
-            found.append(centre + sign * self.eps * torch.linalg.vector_norm(slope, dim=-1))
-        return found[0], found[1]
+        low: Any = linear_bounds.lower
+        high: Any = linear_bounds.upper
+        return None if low is None else self.extreme(*low, -1), None if high is None else self.extreme(
+            *high, 1
+        )
+
+    def extreme(self, slope: Tensor, intercept: Tensor, sign: int) -> Tensor:
+        """Return the greatest value (sign 1) or the least (sign -1) of linear forms over each ball."""
+        middle = (slope @ self.mid[..., None])[..., 0] + intercept
+        return middle + sign * self.eps * torch.linalg.vector_norm(slope, dim=-1)
 
 
 class BoundSiLU(BoundActivation):
@@ -73,8 +82,8 @@ class BoundSiLU(BoundActivation):
     Notes
     -----
     On [l, u] with chord slope a, f(x) = SiLU(x) - a x is equal at both ends. SiLU is convex between its
-    inflection points and concave outside, so f's least value is at an end or where SiLU' = a between them, its
-    greatest at an end or where SiLU' = a outside. SiLU' is monotone on each of the three parts, and
+    inflection points and concave outside, so f's least value is at an end or where SiLU' = a between them,
+    its greatest at an end or where SiLU' = a outside. SiLU' is monotone on each of the three parts, and
     SiLU'(-x) = 1 - SiLU'(x) makes the left part the right one's mirror image.
     """
 
@@ -109,13 +118,37 @@ class BoundSiLU(BoundActivation):
 
     def backward_relaxation(self, region: LpNormSet) -> tuple[LinearBounds, BoundActivation]:
         """Return where the backward pass to this layer's input begins: the identity, once for all images."""
+        assert self.size is not None  # set by propagate_size
         identity = torch.eye(self.size, dtype=region.dtype, device=region.device)[None]
         start = identity, identity.new_zeros(1, len(identity[0]))
         return LinearBounds(region, start, start), self
 
+    def crown_backward(self, linear_bounds: LinearBounds, optimize: bool) -> LinearBounds:
+        """Put the lines in place of SiLU; both have one slope, so forms bounded from both sides keep one."""
+        found: Any = super().crown_backward(linear_bounds, optimize)
+        if linear_bounds.upper is not None and linear_bounds.lower[0] is linear_bounds.upper[0]:
+            found.upper = (found.lower[0], found.upper[1])
+        return found
+
     def parameterize_alpha_beta(self, *lines: Tensor) -> tuple[Tensor, ...]:
         """Return the lines as they are: there is nothing to optimise."""
         return lines
+
+
+class BoundSharedLinear(BoundLinear):
+    """A linear layer that multiplies a slope once where it bounds from both sides."""
+
+    def crown_backward(self, linear_bounds: LinearBounds, optimize: bool) -> LinearBounds:
+        """Put the layer's map in place of its output."""
+        if linear_bounds.upper is None or linear_bounds.lower[0] is not linear_bounds.upper[0]:
+            return super().crown_backward(linear_bounds, optimize)
+        slope = linear_bounds.lower[0]
+        shift, slope = slope @ self.module.bias, slope @ self.module.weight
+        return LinearBounds(
+            linear_bounds.region,
+            (slope, linear_bounds.lower[1] + shift),
+            (slope, linear_bounds.upper[1] + shift),
+        )
 
 
 def _root(slope: Tensor, *, rising: bool) -> Tensor:
@@ -141,9 +174,10 @@ class HiddenBounds:
     def __init__(self, network: AffineLayers) -> None:
         factory = BoundModelFactory()
         factory.register(nn.SiLU, BoundSiLU)
+        factory.register(nn.Linear, BoundSharedLinear)
         layers: list[nn.Module] = []
         for weight, bias, activation in zip(network.weight, network.bias, network.activation, strict=False):
-            layer = nn.Linear(*weight.T.shape, dtype=weight.dtype, device=weight.device)
+            layer = nn.Linear(weight.shape[1], weight.shape[0])
             layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
             layers += [layer, nn.SiLU() if activation == "silu" else nn.ReLU()]
         self._first = network.weight[0] if layers else None
@@ -167,9 +201,9 @@ class HiddenBounds:
         region = Ball(centre, radius)
         self._bounds.propagate_size(centre.shape[1])
         self._bounds.crown_relax(region)
-        found = self._bounds.crown_backward(LinearBounds(region, (weight, bias), None), False)
+        found: Any = self._bounds.crown_backward(LinearBounds(region, (weight, bias), None), False)
         self._bounds.clear_relaxation()
-        return region.concretize(found)[0]
+        return region.extreme(*found.lower, -1)
 
     @torch.no_grad()
     def interval(
@@ -179,7 +213,7 @@ class HiddenBounds:
         weight: Float64[Tensor, "batch forms hidden"],
         bias: Float64[Tensor, "batch forms"],
     ) -> Float64[Tensor, "batch forms"]:
-        """Return interval bounds propagation's lower bounds of the same; the first map's are those of the ball.
+        """Return interval bound propagation's lower bounds; the first map's range over the ball is exact.
 
         References
         ----------
@@ -188,7 +222,7 @@ class HiddenBounds:
         """
         region = Ball(centre, radius)
         if self._first is None:
-            return region.concretize(LinearBounds(region, (weight, bias), None))[0]
+            return region.extreme(weight, bias, -1)
         first, *others = self._bounds.bound_sequential
         middle = first(centre)
         reach = radius[:, None] * torch.linalg.vector_norm(self._first, dim=1)
