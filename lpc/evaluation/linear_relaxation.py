@@ -64,14 +64,13 @@ class Ball(LpNormSet):
 
     def concretize(self, linear_bounds: LinearBounds) -> tuple[Tensor | None, Tensor | None]:
         """Return the least value of the lower and the greatest of the upper bounds."""
-        low: Any = linear_bounds.lower
-        high: Any = linear_bounds.upper
-        return None if low is None else self.extreme(*low, -1), None if high is None else self.extreme(
-            *high, 1
-        )
+        bounds: Any = (linear_bounds.lower, -1), (linear_bounds.upper, 1)
+        low, high = (None if forms is None else self.extreme(forms, sign) for forms, sign in bounds)
+        return low, high
 
-    def extreme(self, slope: Tensor, intercept: Tensor, sign: int) -> Tensor:
-        """Return the greatest value (sign 1) or the least (sign -1) of linear forms over each ball."""
+    def extreme(self, forms: tuple[Tensor, Tensor], sign: int) -> Tensor:
+        """Return the greatest value (sign 1) or the least (sign -1) of slope @ input + intercept."""
+        slope, intercept = forms
         middle = (slope @ self.mid[..., None])[..., 0] + intercept
         return middle + sign * self.eps * torch.linalg.vector_norm(slope, dim=-1)
 
@@ -203,7 +202,7 @@ class HiddenBounds:
         self._bounds.crown_relax(region)
         found: Any = self._bounds.crown_backward(LinearBounds(region, (weight, bias), None), False)
         self._bounds.clear_relaxation()
-        return region.extreme(*found.lower, -1)
+        return region.extreme(found.lower, -1)
 
     @torch.no_grad()
     def interval(
@@ -222,7 +221,7 @@ class HiddenBounds:
         """
         region = Ball(centre, radius)
         if self._first is None:
-            return region.extreme(weight, bias, -1)
+            return region.extreme((weight, bias), -1)
         first, *others = self._bounds.bound_sequential
         middle = first(centre)
         reach = radius[:, None] * torch.linalg.vector_norm(self._first, dim=1)
