@@ -65,6 +65,7 @@ PROBES: Mapping[str, ProbeKind] = {
     "attacks": ProbeKind(1, "experiments.attack_strength:probe", extra="attacks"),
     "certified": ProbeKind(1, "experiments.certificates:probe", ("ablation", "gammas"), extra="certified"),
     "corruptions": ProbeKind(1, "experiments.corrupted:probe"),
+    "factor": ProbeKind(1, "experiments.gamma_growth:probe", studies=("gammas",), extra="attacks"),
     "margins": ProbeKind(1, "experiments.embedding_measures:probe", studies=("embedding",)),
 }
 """The probes by name, which begins their columns (``<name>_<value>``) and files."""
