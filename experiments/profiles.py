@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.schedules import (
     EMBEDDING_EPOCHS,
+    EMBEDDING_GROWTH,
     EMBEDDING_TRAIN,
     PAPER_EPOCHS,
     PAPER_RATES,
@@ -201,10 +202,11 @@ def _sibling(plain: str, table: str, summary: str, **changes: Any) -> Profile:
 def _embedding(plain: str, *, epochs: int, images: int, rate: float, **changes: Any) -> Profile:
     """Return the 2025 release's embeddings scaled to a budget, at one learning rate.
 
-    gamma ends where 32 nodes, the fewest, can hold a logit gap of 2.
+    gamma ends where 32 nodes, the fewest, can hold a logit gap of 2 by the time that it gets there: a quarter
+    of the training, as in the release.
     """
-    base = _PLAIN[plain].train
-    gamma = carried_maximum(epochs=epochs, images=images, slowest=rate, width=32, batch_size=base.batch_size)
+    base, growth = _PLAIN[plain].train, max(1, round(epochs * EMBEDDING_GROWTH / EMBEDDING_EPOCHS))
+    gamma = carried_maximum(epochs=growth, images=images, slowest=rate, width=32, batch_size=base.batch_size)
     train = embedding_schedule(epochs=epochs, gamma_maximum=gamma, batch_size=base.batch_size)
     train = replace(train, precision=base.precision, accuracy_every=base.accuracy_every)
     summary = (

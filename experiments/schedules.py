@@ -35,6 +35,8 @@ PAPER_TRAIN: Mapping[str, TrainSpec] = {
 """Schedules of LPC Appendix C by data set; the profiles ``paper-*`` train with them."""
 
 EMBEDDING_EPOCHS = 1000
+EMBEDDING_GROWTH = 265
+"""Epochs of the 2025 release after which gamma is at its maximum."""
 EMBEDDING_TRAIN = TrainSpec(
     epochs=EMBEDDING_EPOCHS,
     batch_size=128,
@@ -122,9 +124,10 @@ def carried_schedule(*, epochs: int, images: int, slowest: float, batch_size: in
 def embedding_schedule(*, epochs: int, gamma_maximum: float, batch_size: int = 128) -> TrainSpec:
     """Return the 2025 release's schedules with their 1000 epochs scaled to ``epochs``.
 
-    gamma and the learning rate are what they are in the release at the same share of training, until gamma
-    comes to ``gamma_maximum``. Where 5 epochs of 1000 are less than one, gamma changes every epoch, by as
-    much more. The weight decay is the release's. Metrics are recorded every 50 of 1000.
+    At the same share of training the learning rate is the same, and gamma has come the same share of its way,
+    in its logarithm, from 1e-4 to its maximum: it grows fast over seven tenths of that way, then slowly, and
+    stops after :data:`EMBEDDING_GROWTH` of 1000 epochs. The weight decay is the release's. Metrics are
+    recorded every 50 of 1000 epochs, those that are quick.
 
     Parameters
     ----------
@@ -134,9 +137,14 @@ def embedding_schedule(*, epochs: int, gamma_maximum: float, batch_size: int = 1
         What the budget can carry (:func:`carried_maximum`).
     """
     full, scale = EMBEDDING_TRAIN, epochs / EMBEDDING_EPOCHS
-    changes = full.gamma_every * scale
-    every = max(1, round(changes))
-    assert full.decay_start is not None and full.gamma_late_factor is not None
+    assert (
+        full.decay_start is not None
+        and full.gamma_late_factor is not None
+        and full.gamma_late_from is not None
+    )
+    way = math.log(gamma_maximum / full.gamma_initial) / math.log(full.gamma_maximum / full.gamma_initial)
+    every = max(1, round(full.gamma_every * scale))
+    power = way * every / (full.gamma_every * scale)
     return replace(
         full,
         epochs=epochs,
@@ -146,8 +154,10 @@ def embedding_schedule(*, epochs: int, gamma_maximum: float, batch_size: int = 1
         record_every=max(1, round(full.record_every * scale)),
         accuracy_every=1,
         precision="float32",
-        gamma_factor=full.gamma_factor ** (every / changes),
+        metrics="geometry",
+        gamma_factor=full.gamma_factor**power,
         gamma_every=every,
-        gamma_late_factor=full.gamma_late_factor ** (every / changes),
+        gamma_late_factor=full.gamma_late_factor**power,
+        gamma_late_from=full.gamma_initial * (full.gamma_late_from / full.gamma_initial) ** way,
         gamma_maximum=gamma_maximum,
     )

@@ -67,7 +67,13 @@ def neighbours(images: int, classes: int) -> int:
 
 
 def latent_metrics(
-    latents: Latents, *, weight: Tensor, bias: Tensor, classes: int, mixtures: bool
+    latents: Latents,
+    *,
+    weight: Tensor,
+    bias: Tensor,
+    classes: int,
+    mixtures: bool,
+    entropies: bool = True,
 ) -> Measured:
     """Measure the columns of LPC Table 1 and Figures 2 and 3 on latents, raw and scale-free.
 
@@ -82,6 +88,8 @@ def latent_metrics(
         Number of classes.
     mixtures
         Whether to fit the mixtures of Figure 2, the slowest part by far.
+    entropies
+        Whether to estimate entropies, the slowest part of the rest where latents are wide.
     """
     z, label = latents.latent.double(), latents.label
     k = neighbours(len(label), classes)
@@ -102,8 +110,9 @@ def latent_metrics(
     )
     add(["coefficient_of_variation"], lambda: collapse.norm_coefficient_of_variation(z))
     add(["rms"], lambda: float(z.square().mean().sqrt()))
-    add(["knn_entropy"], lambda: information.knn_entropy(z, k=k))
-    add(["knn_entropy_unit_rms"], lambda: information.knn_entropy(unit(), k=k))
+    if entropies:
+        add(["knn_entropy"], lambda: information.knn_entropy(z, k=k))
+        add(["knn_entropy_unit_rms"], lambda: information.knn_entropy(unit(), k=k))
     if mixtures:
         add([f"binarity_{name}" for name in binarity.Binarity._fields], lambda: binarity.binarity(z))
     nc = (

@@ -206,12 +206,14 @@ def _metrics(training: Trainer, member: int, latents: Latents, splits: Splits) -
     spec, weights = training.specs[member], training.member_state(member)
     if spec.train.metrics == "information":
         return information_metrics(load_member(spec, splits.train, weights), splits)
+    quick = spec.train.metrics == "geometry"
     return latent_metrics(
         latents,
         weight=readout_weight(weights["head.classifier.weight"], spec.model.classifier),
         bias=weights["head.classifier.bias"],
         classes=splits.train.classes,
-        mixtures=training.finished or spec.model.penultimate == "linear",
+        mixtures=not quick and (training.finished or spec.model.penultimate == "linear"),
+        entropies=not quick,
     )
 
 
@@ -272,7 +274,7 @@ def _result(
     final = dict(history[-1])
     passed = [entry["epoch"] for entry in history if _passed(entry)]
     result = {**final, "terminal_epoch": passed[0] if passed else None}
-    if spec.train.metrics == "collapse":
+    if spec.train.metrics != "information":
         chance = _chance_epoch(history, splits.train)
         cube = Measured()
         cube.add(["cube_spread", "cube_patterns", "cube_dead_nodes"], lambda: cube_metrics(latents))

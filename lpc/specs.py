@@ -37,7 +37,7 @@ LastLayer = Literal["linear", "cosine"]
 Encoder = Literal["continuous", "categorical"]
 Decoder = Literal["linear", "network", "optimal"]
 LatentNoise = Literal["none", "zero_entropy"]
-Metrics = Literal["collapse", "information"]
+Metrics = Literal["collapse", "information", "geometry"]
 Reduction = Literal["sum", "mean"]
 DropoutSite = Literal["latent", "logits"]
 Precision = Literal["float32", "bfloat16"]
@@ -235,7 +235,8 @@ class TrainSpec(_Spec):
     precision
         Of the backbone's arithmetic. Weights, head, penalty, loss and optimizer stay in float32.
     metrics
-        What is recorded: ``collapse`` (LPC Tables 1 and 2) or ``information`` (Kirsch et al. Figures 3 to 6).
+        What is recorded: ``collapse`` (LPC Tables 1 and 2), ``information`` (Kirsch et al. Figures 3 to 6),
+        or ``geometry``: of the first what is quick on wide latents, no entropies and mixtures.
     objective, samples
         Main term of the loss (:mod:`lpc.objectives`), and how many samples of dropout and noise it takes an
         image.
@@ -382,9 +383,9 @@ class RunSpec(_Spec):
 
     def _check_metric_learning(self) -> None:
         objective, model = self.train.objective, self.model
-        if model.classifier == "cosine" and self.train.metrics != "collapse":
+        if model.classifier == "cosine" and self.train.metrics == "information":
             raise ValueError(
-                f"TrainSpec.metrics is {self.train.metrics!r}; expected 'collapse' where "
+                "TrainSpec.metrics is 'information'; expected 'collapse' or 'geometry' where "
                 "ModelSpec.classifier is 'cosine'"
             )
         if objective not in METRIC_LEARNING:

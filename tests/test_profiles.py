@@ -1,21 +1,37 @@
 import dataclasses
+import hashlib
 import math
 
 import pytest
 
 from experiments.image_shapes import shape_of_data
 from experiments.profiles import (
+    BOOKS,
     GROUPS,
+    LIVE,
     PAPER_ARCHITECTURES,
     PROFILES,
+    of_book,
+    plain,
     profile,
+    relatives,
     resolve,
+    sibling,
     specs,
 )
 from experiments.recorded import recorded
-from experiments.schedules import PAPER_TRAIN, carried_schedule, scaled_schedule
-from lpc.equilibrium import budget_warning, carried_gamma, logit_gap, reachable_separation
-from lpc.specs import VARIANTS, run_key
+from experiments.schedules import (
+    EMBEDDING_EPOCHS,
+    EMBEDDING_GROWTH,
+    EMBEDDING_TRAIN,
+    PAPER_RATES,
+    PAPER_TRAIN,
+    carried_schedule,
+    scaled_schedule,
+)
+from lpc.equilibrium import budget_warning, carried_gamma, logit_gap, reachable_separation, readout_margin
+from lpc.schedules import gamma, learning_rate
+from lpc.specs import EMBEDDINGS, GAMMAS, VARIANTS, run_key
 
 
 def test_laptop_scales_appendix_c():
@@ -153,3 +169,125 @@ def test_rates_of_fashion_are_those_that_the_recorded_cpu_subset_selects():
     best = means.sort_values(["validation_accuracy", "validation_cross_entropy"], ascending=[False, True])
     chosen = best.drop_duplicates("architecture").set_index("architecture")["train.learning_rate"]
     assert profile("fashion").frozen == chosen.to_dict()
+
+
+class TestSiblings:
+    @pytest.mark.parametrize("name", [name for name in PROFILES if plain(name) != name])
+    def test_a_sibling_has_the_images_network_and_seeds_of_its_profile_and_a_table_of_its_own(self, name):
+        own, base = profile(name), profile(plain(name))
+        for field in ("data", "backbone", "backbone_width", "seeds", "retrain"):
+            assert getattr(own, field) == getattr(base, field)
+        assert own.train.batch_size == base.train.batch_size and own.train.precision == base.train.precision
+        assert own.architectures == tuple(own.variants) and own.variants in (EMBEDDINGS, GAMMAS)
+        assert own.summary.endswith(f"otherwise as profile {base.name}")
+        runs_of = specs(own)
+        assert len({run_key(spec) for spec in runs_of}) == len(runs_of)
+        assert {spec.architecture for spec in runs_of} == set(own.variants)
+
+    def test_every_sibling_is_found_from_its_profile_and_back(self):
+        assert sibling("laptop", "embedding") == "laptop-embedding"
+        assert relatives("laptop-gammas") == ("laptop", "laptop-embedding", "laptop-gammas")
+        assert relatives("paper-cifar10") == ("paper-cifar10", "paper-cifar10-embedding")
+        assert relatives("fashion-cpu") == ("fashion-cpu",)
+        assert set(LIVE) == {*relatives("smoke"), *relatives("laptop")} and set(BOOKS) == {"smoke", "laptop"}
+        assert {name for name in PROFILES if plain(name) == name} == {
+            *("smoke", "laptop", "fashion-cpu", "fashion", "paper-svhn", "paper-cifar10", "paper-cifar100")
+        }
+
+    def test_the_runs_of_the_ablation_are_what_they_were(self):
+        assert all(set(profile(name).variants) == set(VARIANTS) for name in map(plain, PROFILES))
+        keys = "".join(run_key(spec) for name in ("smoke", "laptop") for spec in specs(profile(name)))
+        digest = hashlib.sha256(keys.encode()).hexdigest()
+        assert digest.startswith("953e39311437abcd")
+
+    def test_the_release_of_2025_has_its_widths_length_gamma_and_decay(self):
+        for name in GROUPS["paper-embedding"]:
+            runs_of = specs(profile(name))
+            assert len(runs_of) == 21 * 5 * 5
+            assert {spec.train.learning_rate for spec in runs_of} == set(PAPER_RATES)
+            widths = {spec.model.latent_width for spec in runs_of if spec.model.penultimate != "none"}
+            assert widths == {32, 64, 128}
+            train = next(spec.train for spec in runs_of if spec.architecture == "Lin64LPC")
+            assert (train.epochs, train.weight_decay, train.penalty_reduction) == (1000, 5e-4, "sum")
+            assert [gamma(epoch, train) for epoch in (0, 4, 5, 10)] == [1e-4, 1e-4, 2e-4, 4e-4]
+            doublings = math.ceil(math.log2(1e3 / 1e-4))  # 24: gamma is then the first not below 1e3
+            assert gamma(5 * doublings, train) == pytest.approx(1e-4 * 2**24)
+            assert gamma(5 * doublings + 5, train) == pytest.approx(1.25 * 1e-4 * 2**24)
+            assert gamma(EMBEDDING_GROWTH - 1, train) < gamma(EMBEDDING_GROWTH, train) == 1e6
+            assert learning_rate(200, train) == train.learning_rate > learning_rate(201, train)
+            assert learning_rate(600, train) == pytest.approx(train.learning_rate / 2)
+            assert learning_rate(999, train) < 1e-5 * train.learning_rate
+
+    @pytest.mark.parametrize("name", ["laptop-embedding", "fashion-embedding"])
+    def test_scaled_embeddings_have_come_as_far_at_the_same_share_of_training(self, name):
+        train = dataclasses.replace(profile(name).train, penalty="squared_norm")
+        full = dataclasses.replace(EMBEDDING_TRAIN, penalty="squared_norm")
+        way = math.log(train.gamma_maximum / 1e-4) / math.log(1e6 / 1e-4)
+        for share in (0, 0.1, 0.2, 0.5):
+            there = math.log(gamma(round(1000 * share), full) / 1e-4) * way
+            assert math.log(gamma(round(train.epochs * share), train) / 1e-4) == pytest.approx(
+                there, abs=1e-6
+            )
+            rates = [
+                learning_rate(round(one.epochs * share), one) / one.learning_rate for one in (train, full)
+            ]
+            assert rates[0] == pytest.approx(rates[1])
+
+    @pytest.mark.parametrize("name", ["laptop-embedding", "fashion-embedding"])
+    def test_gamma_of_embeddings_is_carried_when_it_stops_growing(self, name):
+        chosen = profile(name)
+        epochs = chosen.train.epochs * EMBEDDING_GROWTH / EMBEDDING_EPOCHS
+        steps = epochs * math.ceil(shape_of_data(chosen.data).train / chosen.train.batch_size)
+        (rate,) = chosen.learning_rates
+        separation = reachable_separation(width=32, learning_rate=rate, steps=round(steps))
+        assert logit_gap(chosen.train.gamma_maximum, classes=10, separation=separation) == pytest.approx(
+            2, abs=0.4
+        )
+
+    def test_gammas_end_where_their_names_say_where_the_profile_goes_so_far(self):
+        runs_of = specs(profile("laptop-gammas"), seeds=1)
+        ends = {spec.architecture: gamma(spec.train.epochs - 1, spec.train) for spec in runs_of}
+        assert (
+            ends == {name: float(name.removeprefix("gamma")) for name in ends} and max(ends.values()) == 1e3
+        )
+        for spec in runs_of[1:]:  # none may lose its readout for the lack of steps: see readout_margin
+            margin = readout_margin(spec.train, width=8, classes=10, steps=400 * math.ceil(1_197 / 128))
+            assert margin > 53
+        assert {spec.model.latent_width for spec in runs_of} == {8}
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: sibling("laptop", "embeddings"), "'embeddings'. Did you mean embedding"),
+        (lambda: sibling("labtop", "gammas"), "unknown profile 'labtop'. Did you mean laptop"),
+        (
+            lambda: sibling("paper-svhn", "embedding"),
+            "paper-svhn-embedding; those that have one: smoke, laptop",
+        ),
+        (lambda: sibling("laptop-gammas", "gammas"), "no sibling laptop-gammas-gammas"),
+        (lambda: of_book("laptop-gammas"), "not made from profile laptop-gammas but from laptop,"),
+        (lambda: plain("laptop-gamas"), "unknown profile 'laptop-gamas'. Did you mean laptop-gammas"),
+        (
+            lambda: specs(profile("laptop-embedding"), only=("IB",)),
+            "architecture of profile laptop-embedding 'IB'",
+        ),
+        (lambda: specs(profile("laptop"), only=("Lin64",)), "architecture of profile laptop 'Lin64'"),
+        (
+            lambda: specs(profile("laptop-embedding"), only=("Lin46",)),
+            "unknown architecture 'Lin46'. Did you mean",
+        ),
+        (lambda: resolve("paper-embedding", "svhn"), "Known: cifar10, cifar100"),
+        (
+            lambda: profile("paper-embedding"),
+            "is a group .* paper-cifar10-embedding, paper-cifar100-embedding",
+        ),
+        (
+            lambda: dataclasses.replace(profile("laptop-gammas"), architectures=("IB",)),
+            "architecture of profile laptop-gammas 'IB'",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_sibling_is_named(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
