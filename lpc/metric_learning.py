@@ -61,8 +61,8 @@ def supervised_contrastive(
     with torch.autocast(latent.device.type, enabled=False):
         latent = _single(latent)
         over_all = _contrastive(temperature)(latent, label)
-        positives = (label[:, None] == label).sum(dim=1) - 1
-        return over_all * (label.shape[0] / (positives > 0).sum().clamp(min=1))
+        paired = (label[:, None] == label).sum(dim=1) > 1
+        return over_all / paired.to(latent.dtype).mean().clamp(min=1 / label.shape[0])
 
 
 def arcface(
@@ -91,7 +91,8 @@ def arcface(
     :math:`-\ln\frac{e^{s\cos(\theta_y + m)}}{e^{s\cos(\theta_y + m)} + \sum_{k\ne y}e^{s\cos\theta_k}}` with
     :math:`\theta_k` the angle of latent and weight k. Where :math:`\theta_y + m > \pi` the library takes
     :math:`\cos\theta_y - m\sin m`, so that the loss falls everywhere with the angle. Cosines are kept a unit
-    of rounding away from 1 and -1, where the gradient of the angle is infinite.
+    of rounding away from 1 and -1: there the gradient of the angle is infinite, and what the library's clamp
+    to them makes of it is up to torch.
 
     References
     ----------
