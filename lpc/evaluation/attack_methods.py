@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor, nn
 
 from lpc.arrays import binary_scale
@@ -24,8 +25,14 @@ FIRST = 0.05
 _QUIET = logging.getLogger(f"{__name__}.quiet")
 _QUIET.setLevel(logging.ERROR)  # Auto-PGD warns of each batch with a zero gradient
 
-GROWTH = 1.2
-"""By how much a radius that is not bracketed yet changes first; each further change squares it."""
+GROWTH, KNOWN_GROWTH = 1.5, 1.1
+"""By how much a radius that is not bracketed yet changes first, from a guess and from a known one.
+
+Each further change is the square of the last."""
+QUERIES, EVALUATIONS, JUMPS = 25_000, 100, 50
+"""HopSkipJump: queries an image, of which the first step takes so many for its gradient, and steps."""
+DRAWS = 100
+"""How often uniform noise is drawn for a starting point that is misclassified."""
 
 
 @dataclass
@@ -76,6 +83,14 @@ class Case:
     def bounds(self) -> Box:
         """The box, or one so wide that it stands for none."""
         return (-WIDE * self.unit, WIDE * self.unit) if self.box is None else self.box
+
+    def rows_of(self, index: Tensor) -> Case:
+        """Return the case of some of the images; its rows count here as well."""
+        image, label = self.image[index], self.label[index]
+        start = None if self.start is None else self.start[index]
+        part = replace(self, logits_fn=self.logits, image=image, label=label, start=start, note={}, rows=0)
+        part.unit = self.unit
+        return part
 
     def clip(self, image: Tensor) -> Tensor:
         """Return the images with each pixel in the box."""
@@ -167,7 +182,8 @@ def apgd(case: Case, *, loss: str, restarts: int) -> Tensor:
     """Auto-PGD of pyautoattack at the smallest radius at which one of its random starts succeeds."""
     from pyautoattack.autopgd_base import APGDAttack
 
-    return _least_radius(case, lambda radius: _auto_pgd(case, APGDAttack, radius, restarts, loss=loss))
+    starts = case.label[:, None].expand(-1, restarts)
+    return _least_radius(case, lambda radius: _auto_pgd(case, APGDAttack, radius, starts, loss=loss))
 
 
 def apgd_targeted(case: Case) -> Tensor:
@@ -175,11 +191,7 @@ def apgd_targeted(case: Case) -> Tensor:
     from pyautoattack.autopgd_base import APGDAttack_targeted
 
     targets = likeliest(case)
-
-    def at(radius: Tensor) -> Tensor:
-        return _auto_pgd(case, APGDAttack_targeted, radius, targets.shape[1], target=targets.T.reshape(-1))
-
-    return _least_radius(case, at)
+    return _least_radius(case, lambda radius: _auto_pgd(case, APGDAttack_targeted, radius, targets))
 
 
 def square(case: Case) -> Tensor:
@@ -188,7 +200,7 @@ def square(case: Case) -> Tensor:
 
     def at(radius: Tensor) -> Tensor:
         attack = _square()(cube.logits, norm="L2", n_queries=case.budget, device=cube.image.device)
-        attack.eps = (radius / cube.width).to(cube.image.dtype)[:, None, None, None]
+        attack.eps = _as_pixels(radius / cube.width).to(cube.image.dtype)
         attack.init_hyperparam(cube.image)
         return cube.outside(attack.attack_single_run(cube.image, case.label)[1])
 
@@ -210,36 +222,39 @@ def boundary(case: Case) -> Tensor:
 
 
 def random_directions(case: Case) -> Tensor:
-    """The nearest change of decision along random directions: what an attack must beat."""
-    image, count = case.image, len(case.image)
-    radius = torch.full((count,), _first_radius(case), dtype=torch.float64, device=image.device)
-    farthest = _longest(case)
-    best, nearest_yet = image.clone(), torch.full_like(radius, torch.inf)
-
-    def along(direction: Tensor, length: Tensor) -> Tensor:
-        return case.clip(image + (length[:, None, None, None] * direction).to(image.dtype))
-
+    """Return the nearest changes of decision along random directions, which an attack must beat."""
+    best, shortest = case.image.clone(), case.length(case.image) + torch.inf
+    radius = torch.full_like(shortest, _first_radius(case))
     for _ in range(case.budget):
-        direction = torch.randn(image.shape, dtype=torch.float64, device=image.device)
-        direction /= torch.linalg.vector_norm(direction.flatten(1), dim=1)[:, None, None, None]
-        point = along(direction, radius)
-        hit = case.fooled(point)
-        if bool(hit.any()):
-            low, high = torch.zeros_like(radius), radius.clone()
-            for _ in range(10):
-                middle = (low + high) / 2
-                point = along(direction, middle)
-                inside = case.fooled(point)
-                high, low = torch.where(inside, middle, high), torch.where(inside, low, middle)
-            point = along(direction, high)
-            length = case.length(point)
-            better = hit & (length < nearest_yet)
-            best = torch.where(better[:, None, None, None], point, best)
-            nearest_yet = torch.where(better, length, nearest_yet)
-            radius = torch.where(hit, torch.minimum(radius, high), radius)
-        unknown = torch.isinf(nearest_yet)
-        radius = torch.where(unknown, (2 * radius).clamp(max=farthest), radius)
+        direction = torch.randn(case.image.shape, dtype=torch.float64, device=case.image.device)
+        direction /= _as_pixels(torch.linalg.vector_norm(direction.flatten(1), dim=1))
+        hit = torch.nonzero(case.fooled(_along(case, direction, radius)))[:, 0]
+        part = case.rows_of(hit)
+        high, low = radius[hit], torch.zeros_like(radius[hit])
+        for _ in range(HALVINGS if len(hit) else 0):
+            middle = (low + high) / 2
+            inside = part.fooled(_along(part, direction[hit], middle))
+            high, low = torch.where(inside, middle, high), torch.where(inside, low, middle)
+        point = _along(part, direction[hit], high)
+        length = part.length(point)
+        better = length < shortest[hit]
+        best[hit[better]], shortest[hit[better]] = point[better], length[better]
+        radius[hit] = torch.minimum(radius[hit], high)
+        radius = torch.where(torch.isinf(shortest), (2 * radius).clamp(max=_longest(case)), radius)
     return best
+
+
+HALVINGS = 10
+"""Of the interval between an image and a changed decision, along one direction."""
+
+
+def _along(case: Case, direction: Tensor, length: Tensor) -> Tensor:
+    return case.clip(case.image + (_as_pixels(length) * direction).to(case.image.dtype))
+
+
+def _as_pixels(value: Tensor) -> Tensor:
+    """Return one value an image in a shape that goes with its pixels."""
+    return value[:, None, None, None]
 
 
 def likeliest(case: Case) -> Tensor:
@@ -257,7 +272,7 @@ def nearest(case: Case, tries: Tensor) -> Tensor:
     for point in tries:
         point = case.clip(point)
         length = torch.where(case.fooled(point), case.length(point), torch.inf)
-        best = torch.where((length < shortest)[:, None, None, None], point, best)
+        best = torch.where(_as_pixels(length < shortest), point, best)
         shortest = torch.minimum(length, shortest)
     return best
 
@@ -277,23 +292,24 @@ def _least_radius(case: Case, at: Any) -> Tensor:
     that succeeds and one that fails, and then by halving the interval of its logarithm.
     """
     first = torch.full((len(case.image),), _first_radius(case), dtype=torch.float64, device=case.image.device)
+    growth = torch.full_like(first, GROWTH)
     if case.start is not None:
         length = case.length(case.start)
-        first = torch.where(case.fooled(case.start) & (length > 0), length, first)
-    tried = first.log()
+        known = case.fooled(case.start) & (length > 0)
+        first, growth = torch.where(known, length, first), torch.where(known, KNOWN_GROWTH, growth)
+    tried, step = first.log(), growth.log()
     low, high = torch.full_like(tried, -torch.inf), torch.full_like(tried, torch.inf)
     best, shortest = case.image, torch.full_like(tried, torch.inf)
-    step = torch.full_like(tried, math.log(GROWTH))
     most = math.log(_longest(case))
     for _ in range(case.rounds):
         point = case.clip(at(tried.exp()).detach())
         hit = case.fooled(point)
         length = torch.where(hit, case.length(point), torch.inf)
-        best = torch.where((length < shortest)[:, None, None, None], point, best)
+        best = torch.where(_as_pixels(length < shortest), point, best)
         shortest = torch.minimum(length, shortest)
         high = torch.where(hit, torch.minimum(high, torch.minimum(tried, length.log())), high)
         low = torch.where(hit, low, torch.maximum(low, tried))
-        low = torch.where(low < high, low, high - math.log(GROWTH))  # chance: a smaller radius that succeeded
+        low = torch.where(low < high, low, high - growth.log())  # chance: a smaller radius that succeeded
         between = torch.isfinite(low) & torch.isfinite(high)
         beyond = torch.where(hit, high - step, low + step)
         step = torch.where(between, step, 2 * step)
@@ -302,25 +318,31 @@ def _least_radius(case: Case, at: Any) -> Tensor:
 
 
 def _auto_pgd(
-    case: Case, method: Any, radius: Tensor, times: int, *, target: Tensor | None = None, **options: Any
+    case: Case, method: Any, radius: Tensor, targets: Int64[Tensor, "images times"], **options: Any
 ) -> Tensor:
-    """Return what Auto-PGD finds at one radius an image, in so many rows an image (restarts or targets)."""
-    cube = Cube(case)
-    image, label = cube.image.repeat(times, 1, 1, 1), case.label.repeat(times)
-    eps = (radius / cube.width).to(image.dtype).repeat(times)[:, None, None, None]
-    attack = method(
-        cube.logits,
-        n_iter=case.budget,
-        norm="L2",
-        eps=eps,
-        device=image.device,
-        logger=_QUIET,
-        **options,
-    )
-    attack.y_target = target
-    attack.init_hyperparam(image)
-    found = attack.attack_single_run(image, label)[3]
-    return nearest(case, cube.outside(found).unflatten(0, (times, -1)))
+    """Return what Auto-PGD finds at one radius an image, in one row for each of its targets (or restarts).
+
+    The first target comes alone; the others together, of the images that it leaves.
+    """
+    found, left = case.image.clone(), torch.arange(len(case.image), device=case.image.device)
+    for columns in (targets[:, :1], targets[:, 1:]):
+        times = columns.shape[1]
+        if len(left) == 0 or times == 0:
+            break
+        part = case.rows_of(left)
+        cube = Cube(part)
+        eps = _as_pixels((radius[left] / cube.width).to(cube.image.dtype).repeat(times))
+        attack = method(
+            cube.logits, n_iter=case.budget, norm="L2", eps=eps, device=eps.device, logger=_QUIET, **options
+        )
+        attack.y_target = columns[left].T.reshape(-1)
+        image = cube.image.repeat(times, 1, 1, 1)
+        attack.init_hyperparam(image)
+        point = attack.attack_single_run(image, part.label.repeat(times))[3]
+        point = nearest(part, cube.outside(point).unflatten(0, (times, -1)))
+        found[left] = point
+        left = left[part.length(point) == 0]
+    return found
 
 
 @functools.cache
@@ -354,7 +376,7 @@ def _hop_skip_jump() -> Any:
         def approximate_gradients(self, *args: Any) -> Any:
             together = super().approximate_gradients(*args).raw
             length = torch.linalg.vector_norm(together.flatten(start_dim=1), dim=1)
-            return astensor(together / length.clamp(min=torch.finfo(length.dtype).tiny)[:, None, None, None])
+            return astensor(together / _as_pixels(length.clamp(min=torch.finfo(length.dtype).tiny)))
 
     return PerImageHopSkipJump
 
@@ -363,7 +385,8 @@ def _jump(case: Case, start: Tensor) -> Tensor:
     from foolbox.criteria import Misclassification
 
     cube = Cube(case)
-    attack = _hop_skip_jump()(steps=case.budget, initial_gradient_eval_steps=100)
+    evaluations = max(1, round(EVALUATIONS * case.budget / QUERIES))
+    attack = _hop_skip_jump()(steps=JUMPS, initial_gradient_eval_steps=evaluations)
     begin = ((start - cube.low) / cube.width).clamp(0, 1)
     network = _foolbox_model(cube.logits, (0.0, 1.0), case)
     return cube.outside(attack.run(network, cube.image, Misclassification(case.label), starting_points=begin))
@@ -376,16 +399,8 @@ def _from_start(case: Case, run: Any) -> Tensor:
         case.note[row] = f"no misclassified starting point among {DRAWS} of uniform noise"
     found = case.image.clone()
     if bool(known.any()):
-        part = Case(
-            case.logits, case.image[known], case.label[known], case.box, case.budget, case.rounds, None
-        )
-        part.unit = case.unit
-        found[known] = run(part, start[known])
+        found[known] = run(case.rows_of(torch.nonzero(known)[:, 0]), start[known])
     return found
-
-
-DRAWS = 100
-"""How often uniform noise is drawn for a starting point that is misclassified."""
 
 
 def _starting_points(case: Case) -> tuple[Tensor, Tensor]:
@@ -400,7 +415,7 @@ def _starting_points(case: Case) -> tuple[Tensor, Tensor]:
             break
         noise = low + (high - low) * torch.rand_like(image)
         hit = case.fooled(noise) & ~known
-        point = torch.where(hit[:, None, None, None], noise, point)
+        point = torch.where(_as_pixels(hit), noise, point)
         known |= hit
     return point, known
 

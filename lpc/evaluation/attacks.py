@@ -6,7 +6,7 @@ import functools
 import importlib
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -181,9 +181,9 @@ ATTACKS: Mapping[str, Attack] = {
             "hopskipjump",
             "decision",
             "foolbox.attacks",
-            "foolbox, mended; Chen, Jordan and Wainwright 2020: 50 steps (24 000 queries)",
-            50,
-            "steps",
+            "foolbox, mended; Chen, Jordan and Wainwright 2020: 50 steps, 25 000 queries",
+            methods.QUERIES,
+            "queries",
             methods.hopskipjump,
         ),
         Attack(
@@ -367,11 +367,7 @@ def _in_halves(chosen: Attack, case: Case) -> tuple[Tensor, Tensor, tuple[str | 
         if len(case.image) == 1:
             nothing = torch.zeros(1, dtype=torch.bool, device=case.image.device)
             return case.image, nothing, (f"{type(error).__name__}: {error}",), case.rows
-    middle, parts = len(case.image) // 2, []
-    for half in (slice(None, middle), slice(middle, None)):
-        start = None if case.start is None else case.start[half]
-        part = replace(case, image=case.image[half], label=case.label[half], start=start, note={}, rows=0)
-        part.unit = case.unit
-        parts.append(_in_halves(chosen, part))
-    perturbed, fooled, failed, calls = zip(*parts, strict=True)
-    return torch.cat(perturbed), torch.cat(fooled), failed[0] + failed[1], case.rows + sum(calls)
+    rows = torch.arange(len(case.image), device=case.image.device)
+    parts = [_in_halves(chosen, case.rows_of(half)) for half in rows.tensor_split(2)]
+    perturbed, fooled, failed, _ = zip(*parts, strict=True)
+    return torch.cat(perturbed), torch.cat(fooled), failed[0] + failed[1], case.rows
