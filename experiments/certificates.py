@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from experiments import stress
 from lpc.data import ImageSet, Splits
 from lpc.evaluation.affine_layers import AffineLayers, affine_layers
 from lpc.evaluation.certified import (
@@ -25,6 +26,7 @@ from lpc.evaluation.robustness import deepfool
 from lpc.heads import Classifier
 from lpc.measurements import Measured
 from lpc.probes import Probe
+from lpc.specs import GAMMAS
 
 IMAGES = 200
 """Test images whose radii are taken, the same of every network, or all where there are fewer."""
@@ -169,3 +171,23 @@ def rescaled_change(network: AffineLayers, image: Float[Tensor, "images channel 
         change = (after - before).abs() / torch.where(before > 0, before, 1.0)
         largest = max(largest, float(change.max()))
     return largest
+
+
+def reasons(study: stress.Probed) -> dict[str, str]:
+    """Return why networks of a study have no certified radii, by architecture: one of its seeds' reasons."""
+    version, found = stress.PROBES["certified"].version, {}
+    for row in study.selected.itertuples():
+        probe = study.store.probe(str(row.key), "certified", version=version)
+        missing = {} if probe is None else probe["values"]["missing"]
+        if missing:
+            found.setdefault(str(row.architecture), "; ".join(dict.fromkeys(missing.values())))
+    return found
+
+
+def over_gamma(study: stress.Probed) -> pd.DataFrame:
+    """Return what was measured of a sweep of gamma, mean over seeds: one row a final gamma, by its text."""
+    columns = [name for name in study.selected if name.startswith("certified_")]
+    numbers = study.selected[columns].apply(pd.to_numeric, errors="coerce")
+    means = numbers.groupby(study.selected["architecture"]).mean()
+    order = [name for name in GAMMAS if name in means.index]
+    return means.loc[order].rename(index=lambda name: name.removeprefix("gamma"))
