@@ -199,7 +199,15 @@ def cumulative(
     return ax
 
 
-def quartiles(ax: Axes, x: np.ndarray, values: np.ndarray, *, architecture: str) -> Axes:
+def quartiles(
+    ax: Axes,
+    x: np.ndarray,
+    values: np.ndarray,
+    *,
+    architecture: str,
+    label: str | None = None,
+    looks: Mapping[str, Look] = LOOKS,
+) -> Axes:
     """Draw the median of rows over x, with a band from the lower to the upper quartile.
 
     Parameters
@@ -212,11 +220,16 @@ def quartiles(ax: Axes, x: np.ndarray, values: np.ndarray, *, architecture: str)
         (rows, steps).
     architecture
         Whose look to use.
+    label
+        Of the legend; None: no entry.
+    looks
+        As in :func:`over_epochs`.
     """
     low, middle, high = np.quantile(values, [0.25, 0.5, 0.75], axis=0)
-    look = LOOKS[architecture]
+    look = looks[architecture]
     every = max(1, len(x) // 8)
-    ax.plot(x, middle, look.line, color=look.colour, marker=look.marker, markevery=every, markersize=4)
+    style = {"color": look.colour, "marker": look.marker, "markevery": every, "markersize": 4}
+    ax.plot(x, middle, look.line, label=label, **style)
     ax.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
     return ax
 
