@@ -1,3 +1,4 @@
+import json
 import math
 from collections import Counter
 from dataclasses import replace
@@ -9,11 +10,13 @@ import pandas as pd
 import pytest
 from scipy.stats import t, ttest_ind
 
-from experiments import claims, paper, tables
+from experiments import ablation, claims, paper, tables
 from experiments.bottleneck_scales import SCALES
 from experiments.claims import Claim, ClaimMismatch
 from experiments.profiles import PROFILES, plain
 from experiments.recorded import Recorded
+from lpc.specs import run_key
+from lpc.store import RunStore
 
 
 @pytest.fixture(autouse=True)
@@ -288,3 +291,70 @@ def test_ratios_are_by_seed_and_the_papers_by_printed_means():
     table = tables.ratios(chosen, "robust", "deepfool_relative_norm")
     assert table.T["IB"].tolist() == ["2.50 ± 1.3", "29", "52", "31"]
     assert table.T["NonLinIB"].tolist() == ["–", "–", "–", "–"]
+
+
+class TestSiblings:
+    """Claims about gammas in a store of the profile smoke and its siblings."""
+
+    @pytest.fixture
+    def ledger(self, tmp_path, monkeypatch):
+        two = ("gamma0", "gamma10")
+        small = replace(PROFILES["smoke-gammas"], architectures=two, seeds=(0, 1))
+        monkeypatch.setitem(PROFILES, "smoke-gammas", small)
+        entry = {
+            **{name: "x" for name in ("where", "dataset", "statement", "paper", "chapter")},
+            **{
+                "id": "grows",
+                "profile": "smoke-gammas",
+                "quantity": "ratio",
+                "metric": "validation_accuracy",
+            },
+        }
+        lines = [f'{name} = "{value}"' for name, value in entry.items()]
+        lines += ['of = ["gamma10"]', 'over = ["gamma0"]', "holds = [2, 3]"]
+        path = tmp_path / "claims.toml"
+        path.write_text("\n".join(["[[claim]]", *lines]))
+
+        def judge(name="smoke", **options):
+            found = ablation.existing(name, store=tmp_path / "runs", seeds=options.pop("seeds", None))
+            return claims.ledger(found, path, **options).loc[0]
+
+        return judge
+
+    @pytest.fixture
+    def end(self, tmp_path):
+        store = RunStore(tmp_path / "runs")
+
+        def end(seeds):
+            for spec in ablation.declared("smoke-gammas"):
+                if spec.seed in seeds:
+                    store.begin([spec])
+                    accuracy = 0.25 if spec.architecture == "gamma0" else 0.5 + 0.25 * spec.seed
+                    values = {"status": "finished", "validation_accuracy": accuracy}
+                    path = store.directory(run_key(spec)) / "result.json"
+                    path.write_text(json.dumps({**values, "validation_cross_entropy": 1.0}))
+
+        return end
+
+    def test_a_claim_about_gammas_is_judged_by_the_sibling_once_all_its_runs_have_ended(self, ledger, end):
+        assert ledger()["verdict"] == "not judged"
+        end([0])
+        assert ledger()["verdict"] == "not judged"
+        end([1])
+        row = ledger()
+        assert (row["verdict"], row["measured"], row["n"]) == ("reproduced", "2.50 ± 0.71", 2)
+        assert ledger(seeds=1)["measured"] == "2.00", "as many seeds as the profile is asked for"
+
+    def test_from_the_siblings_own_page_too_and_beside_another_profile(self, ledger, end):
+        end([0, 1])
+        for options in ({"name": "smoke-gammas"}, {"name": "paper-svhn", "beside": "smoke"}):
+            assert ledger(**options)["measured"] == "2.50 ± 0.71"
+        assert ledger("laptop")["verdict"] == "not judged", "another profile's store may hold others' runs"
+
+    def test_the_names_of_a_claim_are_those_of_its_profiles_table(self, tmp_path, ledger):
+        path = tmp_path / "claims.toml"
+        path.write_text(path.read_text().replace('["gamma10"]', '["IB"]'))
+        with pytest.raises(
+            ValueError, match=r"architecture in claims.toml, claim grows: 'IB'.*gamma0, gamma1e-2"
+        ):
+            claims.read(path)

@@ -11,11 +11,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from experiments import ablation, book, bottlenecks, chapters, pages, profiles
+from experiments import ablation, book, bottlenecks, chapters, pages, profiles, stress
 from experiments.ablation import retrained
 from experiments.bottleneck_scales import SCALES
 from experiments.chapters import execute, read_stamp
-from lpc.specs import run_key
+from lpc.probes import Probe
+from lpc.specs import GAMMAS, run_key
 from lpc.store import RunStore
 
 PAPER = "paper-digits"
@@ -205,6 +206,86 @@ def test_names_that_are_not_profiles_are_refused(made):
         made.plan("paper-digts")
     with pytest.raises(ValueError, match=r"unknown profile to make other chapters from.*'fashion'"):
         made.plan(beside="fashion")
+
+
+def with_siblings(monkeypatch):
+    """Give the made profile, and the one beside it, a sibling of two gammas."""
+    two = ("gamma0", "gamma10")
+    for name in (PAPER, "smoke"):
+        own = replace(profiles.PROFILES[name], variants=GAMMAS, architectures=two, learning_rates=(1e-2,))
+        monkeypatch.setitem(profiles.PROFILES, f"{name}-gammas", replace(own, name=f"{name}-gammas"))
+
+
+FACTOR = {
+    **CHAPTERS,
+    "factor": ("lpc: {needs: [gammas]}\n", RUNS),
+    "certified": ("lpc: {needs: [ablation, gammas, stress]}\n", RUNS),
+    "embedding": ("lpc: {needs: [embedding]}\n", RUNS),
+    "index": ("lpc: {needs: [ablation, bottlenecks, embedding, gammas, stress]}\n", BESIDE),
+}
+
+
+class TestSiblings:
+    @pytest.fixture
+    def found(self, made, monkeypatch):
+        with_siblings(monkeypatch)
+        made.write(FACTOR)
+
+        def plan(profile=PAPER):
+            options = {"beside": "smoke", "store": made.store, "sources": made.sources, "toc": made.toc}
+            return {page.chapter: page for page in pages.plan(profile, **options)}
+
+        return plan
+
+    def test_a_chapter_about_gammas_is_made_from_the_sibling_once_that_is_complete(self, made, found):
+        made.end(ablation.declared(f"{PAPER}-gammas"))
+        with pytest.raises(ValueError, match="no chapter can be made"):
+            found()
+        made.end(selected(f"{PAPER}-gammas"), tested=True)
+        told = found()
+        assert (told["factor"].profile, told["factor"].why) == (PAPER, "")
+        assert told["certified"].profile == told["index"].profile == "smoke"
+        assert told["embedding"].why == f"profile {PAPER} has no sibling {PAPER}-embedding"
+        assert told["factor"].values["profile"] == PAPER, "chapters have the plain profile's name"
+
+    def test_the_ledger_is_not_kept_from_a_profile_by_its_siblings_and_probes(self, made, found, monkeypatch):
+        monkeypatch.setattr(stress, "PROBES", {"factor": stress.ProbeKind(1, "nowhere:probe", ("ablation",))})
+        made.end(ablation.declared(PAPER))
+        made.end(selected(), tested=True)
+        told = found()
+        assert told["index"].profile == told["collapse"].profile == PAPER
+        assert told["factor"].why == f"4 of 4 runs of profile {PAPER}-gammas have not ended"
+        made.end(ablation.declared(f"{PAPER}-gammas"))
+        made.end(selected(f"{PAPER}-gammas"), tested=True)
+        told = found()
+        assert told["factor"].profile == PAPER
+        assert told["certified"].why == f"4 probes of the selected runs of profile {PAPER} have not been made"
+        store = RunStore(made.store)
+        for spec in selected():
+            store.save_probe(spec, "factor", Probe({"median": 1.0}), version=1)
+        assert found()["certified"].profile == PAPER
+
+    def test_siblings_of_a_profile_that_is_trained_with_the_book_need_not_be_there(self, made, found):
+        made.end(ablation.declared("smoke"))
+        made.end([one for one in ablation.declared("smoke") if one.train.learning_rate == 1e-2], tested=True)
+        assert {page.profile for page in found("smoke").values()} == {"smoke", None}
+        assert found("smoke")["factor"].why == found("smoke")["certified"].why == ""
+
+    def test_a_sibling_has_no_book_of_its_own(self, made, found):
+        with pytest.raises(ValueError, match=f"not made from profile {PAPER}-gammas but from {PAPER},"):
+            found(f"{PAPER}-gammas")
+        with pytest.raises(
+            ValueError, match=r"to make other chapters from.*'smoke-gammas'.*Known: smoke, lap"
+        ):
+            made.plan(beside="smoke-gammas")
+
+    def test_the_banner_tells_of_the_profile_and_of_the_sibling_that_a_page_reads(self, found):
+        text = book.banner(
+            {"parameters": {"profile": "laptop", "store": "runs"}, "needs": ["gammas", "stress"]}
+        )
+        assert profiles.PROFILES["laptop"].summary in text
+        assert profiles.PROFILES["laptop-gammas"].summary in text
+        assert profiles.PROFILES["laptop-embedding"].summary not in text
 
 
 def test_make_executes_each_chapter_with_its_profile_and_trains_only_beside(made, monkeypatch, capsys):
