@@ -149,3 +149,21 @@ def test_a_gamma_that_is_never_reached_and_other_penalties_are_not_warned_of():
     assert budget_warning(replace(LAPTOP, gamma_maximum=1e12, gamma_factor=1e3), **RUN) is not None
     for penalty in ("none", "weight_l1"):
         assert budget_warning(replace(LAPTOP, gamma_maximum=1e12, penalty=penalty), **RUN) is None
+
+
+def test_the_last_gamma_is_that_of_both_regimes():
+    """Growth by a tenth every 100 epochs never gets there; from 1 on a factor of 1e3 does."""
+    slow = replace(LAPTOP, gamma_maximum=1e12, gamma_factor=1.1, gamma_every=100)
+    assert budget_warning(slow, **RUN) is None
+    late = replace(slow, gamma_late_factor=1e3, gamma_late_from=LAPTOP.gamma_initial, gamma_every=1)
+    assert "gamma ends at 1e+12" in str(budget_warning(late, **RUN))
+
+
+def test_logits_that_do_not_shrink_with_the_latents_are_not_warned_of():
+    for objective in ("arcface", "cosface"):
+        train = replace(LAPTOP, gamma_maximum=1e12, objective=objective)
+        assert budget_warning(train, **RUN) is None
+        with pytest.raises(ValueError, match=f"objective is '{objective}', whose logits do not shrink"):
+            readout_margin(train, **RUN)
+    contrastive = replace(LAPTOP, gamma_maximum=1e12, objective="contrastive_cross_entropy")
+    assert budget_warning(contrastive, **RUN) is not None

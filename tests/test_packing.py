@@ -19,7 +19,16 @@ from lpc.cohorts import Cohort
 from lpc.data import load_images
 from lpc.runs import execute_all
 from lpc.solo import Solo
-from lpc.specs import DataSpec, TrainSpec, run_key, variant_spec
+from lpc.specs import (
+    EMBEDDINGS,
+    GAMMAS,
+    METRIC_LEARNING,
+    VARIANTS,
+    DataSpec,
+    TrainSpec,
+    run_key,
+    variant_spec,
+)
 from lpc.stopping import Stopped, stop_on_signal
 from lpc.store import RunStore
 
@@ -27,7 +36,7 @@ DATA = DataSpec(name="digits", validation=100, train_limit=150, noise=0.01)
 TRAIN = TrainSpec(epochs=3, batch_size=64, learning_rate=1e-2, record_every=1, gamma_maximum=1.0)
 
 
-def make(architecture="IB", *, seed=0, backbone="mlp", width=12, **train):
+def make(architecture="IB", *, seed=0, backbone="mlp", width=12, variants=VARIANTS, **train):
     return variant_spec(
         architecture,
         data=DATA,
@@ -35,6 +44,7 @@ def make(architecture="IB", *, seed=0, backbone="mlp", width=12, **train):
         backbone_width=width,
         train=dataclasses.replace(TRAIN, **train),
         seed=seed,
+        variants=variants,
     )
 
 
@@ -50,6 +60,18 @@ def test_small_networks_share_a_program_and_resnets_train_alone(tmp_path):
     assert members(planned) == sorted(together + [[(spec.architecture, 0)] for spec in resnets])
     alone = [plan.specs[0] for plan in planned if plan.specs[0].model.backbone == "resnet18"]
     assert alone == resnets  # in the order they were declared in
+
+
+def test_metric_learning_trains_alone_and_other_embeddings_together(tmp_path):
+    specs = [make(name, variants=EMBEDDINGS) for name in EMBEDDINGS]
+    planned = packing.plan(specs, RunStore(tmp_path))
+    alone = {plan.specs[0].architecture for plan in planned if len(plan.specs) == 1}
+    assert alone == {spec.architecture for spec in specs if spec.train.objective in METRIC_LEARNING}
+    sizes = [len(plan.specs) for plan in planned if len(plan.specs) > 1]
+    assert sizes == [2] * 7  # each width and kind of layer, with and without the squared norm
+    gammas = [make(name, variants=GAMMAS) for name in GAMMAS]
+    (together,) = packing.plan(gammas, RunStore(tmp_path))
+    assert len(together.specs) == len(GAMMAS)
 
 
 def test_many_alike_are_shared_out_evenly(tmp_path):

@@ -8,6 +8,8 @@ import pytest
 from experiments.ablation import declared
 from experiments.recorded import RESULTS
 from lpc.specs import (
+    EMBEDDINGS,
+    GAMMAS,
     PROTOCOL,
     VARIANTS,
     DataSpec,
@@ -26,8 +28,16 @@ DATA = DataSpec(name="digits", validation=100, noise=0.01)
 TRAIN = TrainSpec(epochs=4, learning_rate=1e-2)
 
 
-def make(architecture="IB", *, data=DATA, train=TRAIN, seed=0):
-    return variant_spec(architecture, data=data, backbone="mlp", backbone_width=8, train=train, seed=seed)
+def make(architecture="IB", *, data=DATA, train=TRAIN, seed=0, variants=VARIANTS):
+    return variant_spec(
+        architecture,
+        data=data,
+        backbone="mlp",
+        backbone_width=8,
+        train=train,
+        seed=seed,
+        variants=variants,
+    )
 
 
 def test_key_is_the_sha256_of_sorted_compact_json():
@@ -61,9 +71,15 @@ def test_later_fields_change_the_key_where_they_are_chosen():
         dataclasses.replace(spec, model=dataclasses.replace(spec.model, latent_noise="zero_entropy")),
         dataclasses.replace(spec, train=dataclasses.replace(spec.train, samples=12)),
         dataclasses.replace(spec, train=dataclasses.replace(spec.train, penalty="log_variance")),
+        dataclasses.replace(spec, model=dataclasses.replace(spec.model, classifier="cosine")),
+        dataclasses.replace(spec, train=dataclasses.replace(spec.train, gamma_every=5)),
+        dataclasses.replace(spec, train=dataclasses.replace(spec.train, decay="cosine", decay_start=1)),
+        dataclasses.replace(
+            spec, train=dataclasses.replace(spec.train, gamma_late_factor=1.25, gamma_late_from=1e3)
+        ),
     ]
     keys = {run_key(one) for one in (spec, *chosen)}
-    assert len(keys) == 5
+    assert len(keys) == 9
     assert all(spec_from_dict(json.loads(canonical_json(one))) == one for one in chosen)
 
 
@@ -82,6 +98,41 @@ def test_later_fields_change_the_key_where_they_are_chosen():
         ({}, {"samples": 0}, "samples"),
         ({}, {"plateau_factor": 1.0}, "plateau_factor"),
         ({}, {"penalty": "log_variance", "gamma_initial": -1.0}, "gamma_initial"),
+        ({}, {"objective": "arcface"}, "classifier is 'linear'; expected 'cosine' where .* 'arcface'"),
+        (
+            {"classifier": "cosine", "dropout": 0.5},
+            {"objective": "cosface"},
+            r"dropout is 0\.5; expected 0\.0",
+        ),
+        ({"dropout": 0.5}, {"objective": "supervised_contrastive"}, r"dropout is 0\.5; expected 0\.0"),
+        ({}, {"objective": "supervised_contrastive", "penalty": "squared_norm"}, "expected 'none' where"),
+        ({}, {"objective": "supervised_contrastive", "penalty": "weight_l1"}, "expected 'none' where"),
+        (
+            {"latent_noise": "zero_entropy"},
+            {"objective": "contrastive_cross_entropy", "samples": 2},
+            "samples",
+        ),
+        ({"classifier": "cosine"}, {"metrics": "information"}, "metrics is 'information'; expected .* where .* 'cosine'"),
+        ({"classifier": "cosine", "rescaled": True}, {"latent_sd": 1.0}, "rescaled is True; expected False"),
+        ({"classifier": "cosine", "encoder": "categorical"}, {}, "encoder is 'categorical'"),
+        ({"classifier_scale": 0.0}, {}, "classifier_scale"),
+        ({}, {"temperature": 0.0}, "temperature"),
+        ({}, {"margin": 17.2}, "margin is 17.2; expected 0 or more and below pi / 2"),
+        ({}, {"gamma_every": 0}, "gamma_every"),
+        ({}, {"gamma_late_factor": 1.25}, "gamma_late_from is None: both or neither"),
+        ({}, {"gamma_late_from": 1e3}, "gamma_late_factor is None but .* both or neither"),
+        (
+            {},
+            {"gamma_late_factor": 0.9, "gamma_late_from": 1e3},
+            r"gamma_late_factor is 0\.9; expected 1 or more",
+        ),
+        (
+            {},
+            {"gamma_late_factor": 1.2, "gamma_late_from": -1.0},
+            r"gamma_late_from is -1\.0; expected a positive",
+        ),
+        ({}, {"decay": "cosine"}, "decay_start is None; expected an epoch before the end, 4, where"),
+        ({}, {"decay": "cosine", "decay_start": 4}, "decay_start is 4; expected an epoch before the end"),
     ],
 )
 def test_choices_that_do_not_go_together_are_refused(model, train, words):
@@ -126,6 +177,47 @@ def test_variants_are_table_3():
     assert {name for name, v in VARIANTS.items() if v.dropout} == {"NoPenDropout", "LinPenDropout"}
     widths = {name: make(name, data=DataSpec(name="svhn")).model.latent_width for name in VARIANTS}
     assert widths["IB"] == 8 and widths["NarrowIB"] == 6 and widths["WideIB"] is None
+
+
+def test_keys_from_before_embeddings_stay():
+    """Of specs of commit e7903f8, one of each study: of its key there."""
+    known = {
+        "laptop": "8a01146991abb58d3314bba9497bd001e5d929edaa8225f7b978543728f23bbc",
+        "paper-cifar10": "94f80cec7aa6459c9f031ffa749c21de4eb95f66f682173042da88755b50d43c",
+    }
+    for profile, key in known.items():
+        assert run_key(declared(profile)[0]) == key
+
+
+def test_embeddings_are_the_widths_and_losses_of_the_2025_release():
+    penalised = {name for name, variant in EMBEDDINGS.items() if variant.penalty == "squared_norm"}
+    assert len(EMBEDDINGS) == 21 and penalised == {name for name in EMBEDDINGS if name.endswith("LPC")}
+    made = {name: make(name, variants=EMBEDDINGS) for name in EMBEDDINGS}
+    assert len({run_key(spec) for spec in made.values()}) == 21
+    for name, spec in made.items():
+        pair = EMBEDDINGS[name.removesuffix("LPC")]
+        if name != "SupConLPC":  # under the penalty the cross-entropy must reach the latent
+            assert dataclasses.replace(EMBEDDINGS[name], penalty="none") == pair
+        digits = name.removeprefix("Non").removeprefix("Lin").removesuffix("LPC")
+        expected = None if name.startswith("NoPen") else int(digits) if digits.isdigit() else 64
+        assert spec.model.latent_width == expected
+        assert (spec.model.classifier == "cosine") == ("Face" in name)
+        assert spec_from_dict(json.loads(canonical_json(spec))) == spec
+    assert EMBEDDINGS["SupConLPC"] == dataclasses.replace(EMBEDDINGS["SupConCE"], penalty="squared_norm")
+    assert made["SupCon"].train.objective == "supervised_contrastive"
+    assert made["Lin64"].model.penultimate == "linear" and made["NonLin64"].model.penultimate == "nonlinear"
+
+
+def test_gammas_are_ibs_layer_with_another_last_gamma():
+    layer = make("IB").model
+    for name in GAMMAS:
+        spec = make(name, variants=GAMMAS)
+        assert spec.model == layer
+        gamma = float(name.removeprefix("gamma"))
+        assert spec.train.penalty == ("squared_norm" if gamma else "none")
+        assert spec.train.gamma_maximum == (gamma or TRAIN.gamma_maximum)
+    with pytest.raises(ValueError, match=r"'IB'.*gamma0"):
+        make("IB", variants=GAMMAS)
 
 
 @pytest.mark.parametrize(
