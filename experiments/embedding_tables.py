@@ -176,7 +176,7 @@ def _change(selected: pd.DataFrame, key: str, name: str, gain: Gain) -> pd.Serie
     pair = by_seed.reindex(columns=[name, WITHOUT[name]])
     ours, base = pair[name], pair[WITHOUT[name]]
     if gain.times is not None:
-        return gain.times * (ours - base)
+        return (gain.times * (ours - base)).round(9)  # equal values differ by no more
     return base / ours if gain.inverse else ours / base
 
 
