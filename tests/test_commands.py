@@ -52,6 +52,15 @@ def test_a_data_set_picks_one_profile_of_a_group(call, tmp_path):
     assert "0 of 25 runs finished" in output and "0 of 5 trained again" in output
 
 
+def test_status_of_siblings_lists_their_own_architectures(call, tmp_path):
+    output = call("status", "-P", "paper-embedding", "--dataset", "CIFAR100", "--store", str(tmp_path))
+    assert "SupConLPC" in output and "IB" not in output.split() and "0 of 525 runs finished" in output
+    output = call("status", "-P", "laptop-gammas", "--seeds", "1", "--store", str(tmp_path))
+    assert "gamma1e-2" in output and "0 of 7 runs finished" in output
+    for verb in ("train", "status", "submit", "export"):
+        assert "paper-embedding" in CliRunner().invoke(cli, [verb, "--help"]).output
+
+
 def test_retrained_runs_are_trained_shown_exported_and_recorded(call, monkeypatch, tmp_path):
     chosen = dataclasses.replace(
         PROFILES["smoke"], name="again", architectures=("IB", "NoPen"), retrain=True, seeds=(0,)
@@ -102,6 +111,25 @@ def test_training_that_was_stopped_says_where_it_stands_and_exits_with_130(call,
         (["chapters", "collapse", "-p", "profile", "paper"], "paper-svhn, paper-cifar10, paper-cifar100"),
         (["train", "--profile", "paper", "--only", "NonLinIB"], "profile paper-svhn 'NonLinIB'"),
         (["record", "--profile", "smoke", "--store", "nowhere"], "train it before it is recorded"),
+        (["train", "--profile", "laptop-embeding"], "'laptop-embeding'. Did you mean laptop-embedding"),
+        (["train", "--profile", "laptop-embedding", "--only", "IB"], "of profile laptop-embedding 'IB'"),
+        (["status", "--profile", "laptop", "--only", "SupCon"], "architecture of profile laptop 'SupCon'"),
+        (["book", "--profile", "laptop-gammas"], "not made from profile laptop-gammas but from laptop"),
+        (["chapters", "collapse", "-p", "profile", "laptop-gammas"], "but from laptop, beside which"),
+        (["book", "--profile", "paper-embedding"], "paper-cifar10-embedding, paper-cifar100-embedding"),
+        (
+            [
+                "export",
+                "-P",
+                "paper-cifar10-embedding",
+                "--store",
+                "nowhere",
+                "--selected",
+                "--output",
+                "x.csv",
+            ],
+            "no selected run of profile paper-cifar10-embedding in nowhere: train it first",
+        ),
     ],
 )
 def test_what_a_user_gets_wrong_is_one_message(arguments, words, call):

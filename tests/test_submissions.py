@@ -404,3 +404,56 @@ def test_a_narrow_request_does_not_replace_a_wider_record(monkeypatch, tmp_path,
     work.finish(begin(asked))
     assert set(pd.read_csv(tmp_path / "build" / "tables" / "runs.csv")["architecture"]) == {"IB"}
     assert set(pd.read_csv(tmp_path / "results" / "other" / "runs.csv")["architecture"]) == {"IB", "NoPen"}
+
+
+class TestSiblings:
+    @pytest.fixture
+    def told(self, tmp_path, scheduler, monkeypatch):
+        """What a dry run would submit, on a cluster without limits that has all data."""
+        (tmp_path / "cluster.toml").write_text('[all]\ntime = "1 h"\n[paper-embedding]\nruns_at_once = 5\n')
+        monkeypatch.setattr(slurm, "time_limit", lambda partition: None)
+        monkeypatch.setattr(slurm, "max_array", lambda: 1_001)
+        monkeypatch.setattr(slurm, "test", lambda text: None)
+        monkeypatch.setattr(submit, "absent_files", lambda name: [])
+        places = {"store": str(tmp_path / "store"), "resources": str(tmp_path / "cluster.toml")}
+
+        def dry_run(**asked):
+            lines = []
+            assert submit.send(Request(**places, **asked), work.run, lines.append, dry_run=True) is None
+            return [line.splitlines()[0] for line in lines]
+
+        return dry_run
+
+    def test_the_release_of_2025_is_submitted_as_the_paper_is(self, told):
+        assert told(profile="paper-embedding", dataset="CIFAR10") == [
+            "### 105 tasks, 525 runs of paper-cifar10-embedding",
+            "### 21 tasks, 105 selected runs of paper-cifar10-embedding again on the full train set",
+            "### tables, chapters and book of paper-embedding",
+        ]
+        assert len(told(profile="paper-embedding")) == 5
+        assert told(profile="laptop-gammas", seeds=1, only=("gamma0", "gamma1"))[0].endswith(
+            "2 runs of laptop-gammas"
+        )
+
+    @pytest.mark.parametrize(
+        ("asked", "words"),
+        [
+            ({"profile": "paper-embeding"}, "'paper-embeding'. Did you mean paper-embedding"),
+            ({"profile": "paper-embedding", "dataset": "svhn"}, "Known: cifar10, cifar100"),
+            ({"profile": "laptop-gammas", "only": ("IB",)}, "architecture of profile laptop-gammas 'IB'"),
+            ({"profile": "laptop", "beside": "laptop-gammas"}, "'laptop-gammas'.*Known: smoke, laptop"),
+        ],
+    )
+    def test_what_is_wrong_is_named_before_anything_is_submitted(self, told, asked, words):
+        with pytest.raises(ValueError, match=words):
+            told(**asked)
+
+    def test_the_pages_of_a_sibling_are_those_of_the_profile_beside_which_it_stands(
+        self, tmp_path, monkeypatch
+    ):
+        made = []
+        monkeypatch.setattr(work.pages, "lacking", lambda name, *, seeds, **_: "seeds" * (seeds != 2))
+        monkeypatch.setattr(work.pages, "make", lambda name, **given: made.append((name, given["seeds"])))
+        asked = Request(profile="fashion-embedding", store=str(tmp_path / "store"))
+        work._make_pages(asked, "fashion-embedding", tmp_path)
+        assert made == [("fashion", 2)]

@@ -458,6 +458,7 @@ def test_other_code_is_refused_where_it_is_submitted_and_on_nodes(store, project
         ("", ("--cluster", "local", "--dry-run"), "--dry-run is given with --cluster local"),
         ("", ("--profile", "paper", "--dataset", "CIFAR10"), "data set 'cifar10' is not complete: "),
         ("", ("--beside", "fashion"), "trained with the book: 'fashion'"),
+        ("", ("--profile", "smoke-gammas", "--only", "IB"), "architecture of profile smoke-gammas 'IB'"),
         ("", ("--cluster", "local", "--beside", "fashion"), "trained with the book: 'fashion'"),
         ("", ("PATH",), "no SLURM on this machine: sbatch is not found; --cluster local trains here"),
     ],
