@@ -47,12 +47,26 @@ class ProbeKind(NamedTuple):
         Families of runs that it is about: ``ablation``, ``embedding``, ``gammas``.
     extra
         What it needs of :data:`EXTRAS`; None: nothing.
+    architectures
+        Those it is made for; None: all.
+    seeds
+        Of how many seeds, from the first; None: all.
     """
 
     version: int
     run: str
     studies: tuple[str, ...] = ("ablation",)
     extra: str | None = None
+    architectures: tuple[str, ...] | None = None
+    seeds: int | None = None
+
+    def about(self, selected: pd.DataFrame) -> list[str]:
+        """Return the keys of those of some runs that it is made for."""
+        seeds = sorted(selected["seed"].unique())[: self.seeds]
+        wanted = selected["seed"].isin(seeds)
+        if self.architectures is not None:
+            wanted &= selected["architecture"].isin(self.architectures)
+        return [str(key) for key in selected.loc[wanted, "key"]]
 
     @property
     def function(self) -> Callable[[Any, Splits], Probe]:
@@ -63,6 +77,19 @@ class ProbeKind(NamedTuple):
 
 PROBES: Mapping[str, ProbeKind] = {
     "attacks": ProbeKind(1, "experiments.attack_strength:probe", extra="attacks"),
+    "attack_checks": ProbeKind(
+        1,
+        "experiments.attack_strength:check_probe",
+        extra="attacks",
+        architectures=("IB", "NoPen"),
+    ),
+    "attack_steps": ProbeKind(
+        1,
+        "experiments.attack_strength:step_probe",
+        extra="attacks",
+        architectures=("IB", "NoPen"),
+        seeds=1,
+    ),
     "certified": ProbeKind(1, "experiments.certificates:probe", ("ablation", "gammas"), extra="certified"),
     "corruptions": ProbeKind(1, "experiments.corrupted:probe"),
     "factor": ProbeKind(1, "experiments.gamma_growth:probe", studies=("gammas",), extra="attacks"),
@@ -163,10 +190,10 @@ def missing(study: Probed, names: Sequence[str] | None = None) -> list[tuple[str
         As in :func:`applicable`.
     """
     return [
-        (str(key), name)
+        (key, name)
         for name in applicable(study.profile.name, names)
-        for key in study.selected["key"]
-        if study.store.probe(str(key), name, version=PROBES[name].version) is None
+        for key in PROBES[name].about(study.selected)
+        if study.store.probe(key, name, version=PROBES[name].version) is None
     ]
 
 
