@@ -1,4 +1,4 @@
-"""Attack strength: what attacks of several kinds find on a run's test images, and checks of their gradients."""
+"""Attack strength: what attacks of several kinds find on a run's test images, and whether it is real."""
 
 from __future__ import annotations
 
