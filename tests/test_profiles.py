@@ -157,7 +157,8 @@ def test_no_run_of_a_profile_is_warned_of(name):
     for spec in penalised:
         width = spec.model.latent_width or features[chosen.backbone]
         assert budget_warning(spec.train, width=width, classes=shape.classes, steps=steps) is None
-    assert budget_warning(penalised[-1].train, width=8, classes=10, steps=1) is not None
+    linear = [spec for spec in penalised if spec.model.classifier == "linear"]  # the law is about these
+    assert budget_warning(linear[-1].train, width=8, classes=10, steps=1) is not None
 
 
 def test_rates_of_fashion_are_those_that_the_recorded_cpu_subset_selects():

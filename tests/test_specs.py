@@ -112,7 +112,11 @@ def test_later_fields_change_the_key_where_they_are_chosen():
             {"objective": "contrastive_cross_entropy", "samples": 2},
             "samples",
         ),
-        ({"classifier": "cosine"}, {"metrics": "information"}, "metrics is 'information'; expected .* where .* 'cosine'"),
+        (
+            {},
+            {"gamma_late_factor": 1.2, "gamma_late_from": -1.0},
+            r"gamma_late_from is -1\.0; expected a pos",
+        ),
         ({"classifier": "cosine", "rescaled": True}, {"latent_sd": 1.0}, "rescaled is True; expected False"),
         ({"classifier": "cosine", "encoder": "categorical"}, {}, "encoder is 'categorical'"),
         ({"classifier_scale": 0.0}, {}, "classifier_scale"),
