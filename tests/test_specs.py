@@ -113,9 +113,9 @@ def test_later_fields_change_the_key_where_they_are_chosen():
             "samples",
         ),
         (
-            {},
-            {"gamma_late_factor": 1.2, "gamma_late_from": -1.0},
-            r"gamma_late_from is -1\.0; expected a pos",
+            {"classifier": "cosine"},
+            {"metrics": "information"},
+            "metrics is 'information'; expected .* 'cosine'",
         ),
         ({"classifier": "cosine", "rescaled": True}, {"latent_sd": 1.0}, "rescaled is True; expected False"),
         ({"classifier": "cosine", "encoder": "categorical"}, {}, "encoder is 'categorical'"),
