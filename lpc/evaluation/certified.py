@@ -21,6 +21,8 @@ METHODS: tuple[Method, ...] = ("spectral", "interval", "crown")
 """Loosest first, as a rule; only CROWN's radius is never below the spectral one by construction."""
 _ROUNDING = 1e-9
 """Share of the margin that a bound must exceed to be taken for positive: far above float64's rounding."""
+_AIM = 1e-7
+"""Share of the margin that the search aims at: at zero, rounding would decide whether a radius is proved."""
 
 
 @cache
@@ -215,7 +217,7 @@ def _largest(certainty: Callable[[Tensor], Tensor], first: Tensor, evaluations: 
         proved, at_proved = torch.where(holds, radius, proved), torch.where(holds, value, at_proved)
         open_, at_open = torch.where(holds, open_, radius), torch.where(holds, at_open, value)
         last = torch.where(holds, 1.0, -1.0).to(last)
-        share = (at_proved / (at_proved - at_open)).clamp(0.02, 0.98)
+        share = ((at_proved - _AIM) / (at_proved - at_open)).clamp(0.02, 0.98)
         radius = torch.where(torch.isinf(open_), 2 * proved, proved + share * (open_ - proved))
     return proved
 

@@ -26,7 +26,7 @@ with warnings.catch_warnings():
         LpNormSet,
     )
 
-SILU_INFLECTION = 2.399357280520016
+SILU_INFLECTION = 2.3993572805154677
 """Where SiLU's slope is greatest: x tanh(x / 2) = 2. At minus that it is smallest."""
 SILU_MINIMUM = -1.2784645427610738
 """Where SiLU is smallest: x (1 - sigmoid(x)) = -1."""
@@ -35,7 +35,7 @@ _FAR = 40.0
 _BISECTIONS = 24
 """They leave 3e-6 of an interval of 40, and of SiLU less a line, which is flat there, 1e-12."""
 _GUARD = 1e-11
-"""Added to every offset, for that and for rounding, times 1 plus the sizes of the interval's ends."""
+"""Added to offsets and ranges, for that and for rounding, times 1 plus the sizes of the interval's ends."""
 
 
 def silu_slope(value: Float64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
@@ -101,7 +101,7 @@ class BoundSiLU(BoundActivation):
         least = torch.minimum(torch.minimum(*ends), above(_root(slope, rising=True)))
         outer = torch.maximum(above(_root(slope, rising=False)), above(-_root(1 - slope, rising=False)))
         greatest = torch.maximum(torch.maximum(*ends), outer)
-        guard = _GUARD * (1 + low.abs() + high.abs())
+        guard = _guard(low, high)
         self.alpha_lower, self.beta_lower = slope, least - guard
         self.alpha_upper, self.beta_upper = slope, greatest + guard
 
@@ -111,9 +111,9 @@ class BoundSiLU(BoundActivation):
         """Return SiLU's range, which falls to its minimum and rises from there."""
         super().ibp_forward(bounds, save_relaxation, save_input_bounds)
         least = self.module(torch.full_like(bounds.lower, SILU_MINIMUM).clamp(bounds.lower, bounds.upper))
-        return IntervalBounds(
-            bounds.region, least, torch.maximum(self.module(bounds.lower), self.module(bounds.upper))
-        )
+        greatest = torch.maximum(self.module(bounds.lower), self.module(bounds.upper))
+        guard = _guard(bounds.lower, bounds.upper)
+        return IntervalBounds(bounds.region, least - guard, greatest + guard)
 
     def backward_relaxation(self, region: LpNormSet) -> tuple[LinearBounds, BoundActivation]:
         """Return where the backward pass to this layer's input begins: the identity, once for all images."""
@@ -148,6 +148,10 @@ class BoundSharedLinear(BoundLinear):
             (slope, linear_bounds.lower[1] + shift),
             (slope, linear_bounds.upper[1] + shift),
         )
+
+
+def _guard(low: Tensor, high: Tensor) -> Tensor:
+    return _GUARD * (1 + low.abs() + high.abs())
 
 
 def _root(slope: Tensor, *, rising: bool) -> Tensor:
