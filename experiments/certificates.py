@@ -30,7 +30,7 @@ from lpc.specs import GAMMAS
 
 IMAGES = 200
 """Test images whose radii are taken, the same of every network, or all where there are fewer."""
-SAMPLES = 64
+SAMPLES = 32
 """Points at which the gradient is sampled around an image."""
 RESCALING = 1e-3
 """What the logits are multiplied by where the radii are taken again."""
@@ -191,3 +191,46 @@ def over_gamma(study: stress.Probed) -> pd.DataFrame:
     means = numbers.groupby(study.selected["architecture"]).mean()
     order = [name for name in GAMMAS if name in means.index]
     return means.loc[order].rename(index=lambda name: name.removeprefix("gamma"))
+
+
+def beside_attacks(study: stress.Probed) -> pd.DataFrame:
+    """Return the rows of :func:`radii` of all runs with the smallest perturbation that anything found.
+
+    Returns
+    -------
+    DataFrame
+        ``key``, ``architecture``, ``seed``, the columns of the probe's table; ``smallest``, of ``shortened``
+        and the perturbations of the probe ``attacks`` in the pixel box and without it; ``attacked``, whether
+        that probe is there. No rows where no network has certified radii.
+    """
+    rows = stress.table(study, "certified")
+    if rows is None:
+        return pd.DataFrame(columns=["architecture", "seed", *METHODS, *ESTIMATES, "smallest", "attacked"])
+    attacks = stress.table(study, "attacks")
+    found = ["box_smallest", "unbounded_smallest"]
+    if attacks is None:
+        return rows.assign(smallest=rows["shortened"], attacked=False)
+    there = attacks[["key", "image", *(name for name in found if name in attacks)]].assign(attacked=True)
+    rows = rows.merge(there, on=["key", "image"], how="left")
+    columns = [name for name in ("shortened", *found) if name in rows]
+    return rows.assign(smallest=rows[columns].min(axis=1), attacked=rows["attacked"].notna())
+
+
+def by_run(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return, a run a row, medians of the radii, and shares of the images where they exceed ``smallest``.
+
+    Parameters
+    ----------
+    rows
+        From :func:`beside_attacks`.
+
+    Returns
+    -------
+    DataFrame
+        ``architecture``, ``seed``, the names of the radii, ``smallest``, and ``<radius>_exceeds``.
+    """
+    names = [*METHODS, *ESTIMATES]
+    over = {f"{name}_exceeds": rows[name] > rows["smallest"] for name in names}
+    grouped = rows.assign(**over).groupby(["architecture", "seed"])
+    medians = grouped[[*names, "smallest"]].median()
+    return medians.join(grouped[list(over)].mean()).reset_index()

@@ -90,7 +90,7 @@ PROBES: Mapping[str, ProbeKind] = {
         architectures=("IB", "NoPen"),
         seeds=1,
     ),
-    "certified": ProbeKind(1, "experiments.certificates:probe", ("ablation", "gammas"), extra="certified"),
+    "certified": ProbeKind(2, "experiments.certificates:probe", ("ablation", "gammas"), extra="certified"),
     "corruptions": ProbeKind(1, "experiments.corrupted:probe"),
     "factor": ProbeKind(1, "experiments.gamma_growth:probe", studies=("gammas",), extra="attacks"),
     "margins": ProbeKind(1, "experiments.embedding_measures:probe", studies=("embedding",)),

@@ -35,7 +35,7 @@ def test_probe_of_radii():
     pixels = data.test.images.double() / 255
     logits = model.double()((pixels - 0.4) / 0.25).logits.detach()
     top = logits.topk(2, dim=1).values
-    margin = (top[:, 0] - top[:, 1])[table["image"].to_numpy()]
+    margin = (top[:, 0] - top[:, 1])[list(table["image"])]
     torch.testing.assert_close(
         torch.tensor(list(table["margin"]), dtype=torch.float64), margin, rtol=1e-5, atol=1e-9
     )
