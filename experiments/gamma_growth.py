@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -81,7 +81,9 @@ def gradient_on_way(
     return torch.stack(norms, dim=1)
 
 
-def measured(model: Classifier, images: ImageSet, *, count: int = IMAGES) -> pd.DataFrame:
+def measured(
+    model: Classifier, images: ImageSet, *, count: int = IMAGES, names: Sequence[str] = ATTACKS
+) -> pd.DataFrame:
     """Attack a network's test images with DeepFool as the paper does and with what finds shorter ways.
 
     Parameters
@@ -92,6 +94,8 @@ def measured(model: Classifier, images: ImageSet, *, count: int = IMAGES) -> pd.
         The test set.
     count
         How many of them.
+    names
+        Attacks beside DeepFool, of :data:`lpc.evaluation.attacks.ATTACKS`.
 
     Returns
     -------
@@ -103,7 +107,7 @@ def measured(model: Classifier, images: ImageSet, *, count: int = IMAGES) -> pd.
         0.02, nothing clipped), whether it fooled, its steps, the length of the first.
         ``deepfool_float32``, ``deepfool_released``: in float32, without and with the release's step floor.
         ``own_line``: the shortest along DeepFool's own direction; missing where it did not fool.
-        One column an attack of :data:`ATTACKS` (float32, no box); missing where it did not fool.
+        One column an attack (float32, no box); missing where it did not fool.
         ``smallest``: the least of ``own_line`` and the attacks'; missing where none fooled.
         ``margin``, ``gradient``, ``gradient_float32``: the logit margin at the image, and the norm of its
         gradient there, in logits a pixel unit.
@@ -122,7 +126,7 @@ def measured(model: Classifier, images: ImageSet, *, count: int = IMAGES) -> pd.
     chosen = attacked_images(images, count=count)
     exact, pixel = attacks.in_float64(model), in_pixels(images, chosen)
     single, double = pixel_logits(model, images), pixel_logits(exact, images)
-    found = {name: attacks.attack(name, single, pixel.float(), box=None) for name in ATTACKS}
+    found = {name: attacks.attack(name, single, pixel.float(), box=None) for name in names}
     sd = torch.tensor(images.sd).to(pixel)[:, None, None]
     rough = images.normalised(chosen)
     fine = (pixel - torch.tensor(images.mean).to(pixel)[:, None, None]) / sd
@@ -159,7 +163,7 @@ def measured(model: Classifier, images: ImageSet, *, count: int = IMAGES) -> pd.
     }
     table = pd.DataFrame({name: value.detach().cpu().numpy() for name, value in columns.items()})
     table.loc[~best.fooled.cpu().numpy(), "steepest"] = float("nan")
-    lengths = ["own_line", *ATTACKS, "smallest"]
+    lengths = ["own_line", *names, "smallest"]
     table[lengths] = table[lengths].replace(float("inf"), float("nan"))
     return table
 
@@ -188,11 +192,12 @@ def summary(table: pd.DataFrame) -> dict[str, Any]:
     own = table[table["fooled"]]
     first_order = table["margin"] / table["gradient"]
     tiny = torch.finfo(torch.float32).tiny
+    names = [name for name in attacks.ATTACKS if name in table and name != "deepfool"]
     values = {
         **{name: table[name].mean() for name in ("deepfool", "deepfool_float32", "deepfool_released")},
         "deepfool_fooled": own["deepfool"].mean(),
         "deepfool_median": own["deepfool"].median(),
-        **{name: own[name].mean() for name in ("own_line", *ATTACKS, "smallest", "iterations")},
+        **{name: own[name].mean() for name in ("own_line", *names, "smallest", "iterations")},
         "smallest_median": own["smallest"].median(),
         "one_step": (own["iterations"] == 1).mean(),
         "first_step": (own["first_step"] / own["deepfool"]).median(),
@@ -211,7 +216,7 @@ def summary(table: pd.DataFrame) -> dict[str, Any]:
         **numbers,
         "images": len(table),
         "unfooled": int((~table["fooled"]).sum()),
-        **{f"{name}_unfooled": int(table[name].isna().sum()) for name in ATTACKS},
+        **{f"{name}_unfooled": int(table[name].isna().sum()) for name in names},
         "zero_gradients": int((table["gradient_float32"] == 0).sum()),
         "subnormal_gradients": int(table["gradient_float32"].between(0, tiny, inclusive="neither").sum()),
     }
