@@ -72,6 +72,15 @@ def test_recorded_metrics_are_those_of_the_stored_weights(tmp_path):
     assert history["trace_ratio"].iloc[-1] == result["trace_ratio"]
 
 
+def test_geometry_is_collapse_without_entropies_and_mixtures(tmp_path):
+    whole, part = (execute(one, RunStore(tmp_path)) for one in (make(), make(metrics="geometry")))
+    left_out = {name for name in whole if name.startswith(("knn_entropy", "binarity"))}
+    assert len(left_out) > 4 and set(part) == set(whole) - left_out
+    assert {name: whole[name] for name in part if name != "missing"} == {
+        name: value for name, value in part.items() if name != "missing"
+    }
+
+
 @pytest.mark.parametrize("after", [1, 2])
 def test_an_interrupted_cohort_goes_on_to_the_same_bits(tmp_path, monkeypatch, after):
     alike = [make("IB"), make("LinPenDropout", seed=1)]
