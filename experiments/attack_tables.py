@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -103,6 +103,14 @@ def refused(study: Study) -> dict[str, str]:
     return reasons
 
 
+def failures(one: Study | Recorded) -> pd.Series:
+    """Return on how many images attacks raised an error, by column ``attacks_<setting>_<attack>_failed``."""
+    names = [f"attacks_{kind}_{name}_failed" for kind, how in MAIN.items() for name in how.attacks]
+    rows = one.selected
+    counts = {name: int(pd.to_numeric(rows[name]).sum()) for name in names if name in rows}
+    return pd.Series(counts, dtype="int64")
+
+
 def draws(
     seeds: int, images: int
 ) -> tuple[Int64[np.ndarray, "draws seeds"], Int64[np.ndarray, "draws images"]]:
@@ -137,14 +145,14 @@ def resampled(
 
     def medians(values: np.ndarray) -> np.ndarray:
         both = np.concatenate([np.arange(values.shape[1])[None], by_image])
-        return np.median(values[:, both], axis=2)  # (seeds, 1 + draws), first the images as they are
+        found = np.median(values[:, both], axis=2)  # (seeds, 1 + draws), first the images as they are
+        return np.where(np.isfinite(found), found, np.nan)
 
-    with np.errstate(invalid="ignore"):
-        found = medians(own) if base is None else medians(own) / medians(base)
-        value = found[:, 0].mean()
-        means = np.take_along_axis(found[:, 1:].T, by_seed, axis=1).mean(axis=1)
-    if not (np.isfinite(value) and np.isfinite(means).all()):
-        return Interval(float(value) if np.isfinite(value) else float("nan"), float("nan"), float("nan"))
+    found = medians(own) if base is None else medians(own) / medians(base)
+    value = found[:, 0].mean()
+    means = np.take_along_axis(found[:, 1:].T, by_seed, axis=1).mean(axis=1)
+    if not np.isfinite(means).all():
+        return Interval(float(value), float("nan"), float("nan"))
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(float(value), float(low), float(high))
 
@@ -319,8 +327,3 @@ def steps(one: Study | Recorded) -> pd.DataFrame:
     found = pd.DataFrame.from_dict(rows, orient="index")
     found.index = pd.MultiIndex.from_tuples(found.index, names=["attack", "budget"])
     return found[[*(name for name in found if name != "passes"), "passes"]]
-
-
-def compared(ratios: Mapping[str, Interval]) -> str:
-    """Return ratios in words, by name."""
-    return "; ".join(f"{name} {value}" for name, value in ratios.items())

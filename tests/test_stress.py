@@ -84,7 +84,11 @@ def test_what_a_probe_finds_stands_beside_the_selected_runs(study):
     assert found.selected["weigh_none"].isna().all() and "weigh_missing" not in found.selected
     assert len(found.frame.columns) == len(study.frame.columns), "runs that were not selected have no probes"
     table = found.probe_table("weigh")
-    assert table.columns.tolist() == ["key", "architecture", "seed", "image", "third"] and len(table) == 8
+    assert (
+        table is not None
+        and table.columns.tolist() == ["key", "architecture", "seed", "image", "third"]
+        and len(table) == 8
+    )
     assert table["third"].tolist() == pytest.approx([1 / 3, float("inf")] * 4, rel=1e-15)
     assert table["key"].drop_duplicates().tolist() == found.selected["key"].tolist()
 
@@ -110,7 +114,8 @@ def test_some_runs_can_be_probed_alone_and_the_others_are_missing(study, store):
     assert selected.notna().to_dict() == {
         ("IB", 0): True, ("IB", 1): False, ("NoPen", 0): False, ("NoPen", 1): False,
     }  # fmt: skip
-    assert set(again(store).probe_table("weigh")["architecture"]) == {"IB"}
+    table = again(store).probe_table("weigh")
+    assert table is not None and set(table["architecture"]) == {"IB"}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
