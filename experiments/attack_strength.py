@@ -24,6 +24,8 @@ CHECKED = 100
 """Images on which rescaled logits and float64 are looked at: the first of those."""
 STEPPED = 50
 """Images on which other budgets are looked at: the first of those."""
+TINY = 200
+"""Training images up to which a network is one for tests: a tenth of the images, a twentieth of budgets."""
 STRANGERS = 10_000
 """Most training images among which a decision-based attack finds its start."""
 VALUES = 100_000
@@ -200,6 +202,7 @@ def under(
     ValueError
         A network or images that :func:`lpc.evaluation.attacks.check_target` refuses.
     """
+    setting = _lessened(setting) if len(splits.train) <= TINY else setting
     aim = target(model, splits, count=setting.images, double=setting.double)
     logits = rescaled(aim.logits, setting.factor)
     check_target(logits, aim.image, box=setting.box, model=model)
@@ -213,6 +216,16 @@ def under(
             name, logits, aim.image, box=setting.box, budget=budget, rounds=rounds, seed=seed, start=start
         )
     return aim, found
+
+
+def _lessened(setting: Setting) -> Setting:
+    """Return a setting that takes no time; every attack still runs."""
+    attacks = {}
+    for name, (budget, rounds) in setting.attacks.items():
+        kind = ATTACKS[name]
+        rounds = kind.rounds if rounds is None else rounds
+        attacks[name] = (-(-(kind.budget if budget is None else budget) // 20), min(rounds, 2))
+    return setting._replace(attacks=attacks, images=-(-setting.images // 10))
 
 
 def in_parts(

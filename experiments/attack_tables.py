@@ -63,7 +63,7 @@ class Norms:
         rows = self.table[self.table["architecture"] == architecture]
         if rows.empty or column not in rows:
             return pd.DataFrame()
-        return rows.pivot_table(index="seed", columns="image", values=column).dropna(how="all")
+        return rows.pivot_table(index="seed", columns="image", values=column).dropna(axis="columns")
 
     def median(self, architecture: str, column: str) -> Interval:
         """Return the mean over seeds of the median over images, with its interval (:func:`resampled`)."""
