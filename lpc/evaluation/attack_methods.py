@@ -131,12 +131,16 @@ class Cube:
 
 def deepfool(case: Case) -> Tensor:
     """DeepFool; in a box, of the network behind a clamp, so that pixels beyond a limit move no further."""
+    return _deepfool(case, max_iter=case.budget)
+
+
+def _deepfool(case: Case, *, max_iter: int) -> Tensor:
 
     def clamped(image: Tensor) -> Tensor:
         held = case.clip(image.detach())  # torch.clamp has no gradient at a limit, where most pixels start
         return case.logits(torch.where(held == image, image, held))
 
-    found = our_deepfool(clamped, case.image, max_iter=case.budget)
+    found = our_deepfool(clamped, case.image, max_iter=max_iter)
     return case.clip(case.image + found.perturbation)
 
 
@@ -183,7 +187,8 @@ def apgd(case: Case, *, loss: str, restarts: int) -> Tensor:
     from pyautoattack.autopgd_base import APGDAttack
 
     starts = case.label[:, None].expand(-1, restarts)
-    return _least_radius(case, lambda radius: _auto_pgd(case, APGDAttack, radius, starts, loss=loss))
+    known = _known(case)
+    return _least_radius(case, lambda radius: _auto_pgd(case, APGDAttack, radius, starts, loss=loss), known)
 
 
 def apgd_targeted(case: Case) -> Tensor:
@@ -191,7 +196,13 @@ def apgd_targeted(case: Case) -> Tensor:
     from pyautoattack.autopgd_base import APGDAttack_targeted
 
     targets = likeliest(case)
-    return _least_radius(case, lambda radius: _auto_pgd(case, APGDAttack_targeted, radius, targets))
+    known = _known(case)
+    return _least_radius(case, lambda radius: _auto_pgd(case, APGDAttack_targeted, radius, targets), known)
+
+
+def _known(case: Case) -> Tensor:
+    """Return images whose distance a white-box search of radii begins with: ``start``, else DeepFool's."""
+    return _deepfool(case, max_iter=50) if case.start is None else case.start
 
 
 def square(case: Case) -> Tensor:
@@ -204,7 +215,7 @@ def square(case: Case) -> Tensor:
         attack.init_hyperparam(cube.image)
         return cube.outside(attack.attack_single_run(cube.image, case.label)[1])
 
-    return _least_radius(case, at)
+    return _least_radius(case, at, case.start)
 
 
 def hopskipjump(case: Case) -> Tensor:
@@ -285,18 +296,18 @@ def _longest(case: Case) -> float:
     return (case.bounds[1] - case.bounds[0]) * math.sqrt(case.image[0].numel())
 
 
-def _least_radius(case: Case, at: Any) -> Tensor:
+def _least_radius(case: Case, at: Any, known: Tensor | None) -> Tensor:
     """Return the nearest fooling images of an attack of fixed radius, by bisection on each image's radius.
 
-    From the known radius or a guess, the radius changes by growing factors until it is bracketed between one
-    that succeeds and one that fails, and then by halving the interval of its logarithm.
+    From the distance of a known image, or a guess, the radius changes by growing factors until it lies
+    between one that succeeds and one that fails, and then by halving the interval of its logarithm.
     """
     first = torch.full((len(case.image),), _first_radius(case), dtype=torch.float64, device=case.image.device)
     growth = torch.full_like(first, GROWTH)
-    if case.start is not None:
-        length = case.length(case.start)
-        known = case.fooled(case.start) & (length > 0)
-        first, growth = torch.where(known, length, first), torch.where(known, KNOWN_GROWTH, growth)
+    if known is not None:
+        length = case.length(known)
+        usable = case.fooled(known) & (length > 0)
+        first, growth = torch.where(usable, length, first), torch.where(usable, KNOWN_GROWTH, growth)
     tried, step = first.log(), growth.log()
     low, high = torch.full_like(tried, -torch.inf), torch.full_like(tried, torch.inf)
     best, shortest = case.image, torch.full_like(tried, torch.inf)

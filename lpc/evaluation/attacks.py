@@ -229,7 +229,8 @@ def attack(
     seed
         Of what the attack draws; the generators of torch are left as they were.
     start
-        A misclassified image for each image. An attack of fixed radius starts its search from the distance;
+        A misclassified image for each image. An attack of fixed radius starts its search from the distance
+        (without: Auto-PGD from DeepFool's, Square from a guess);
         a decision-based attack walks from there, and sees no more than labels as long as the image comes
         from something that does not either, such as a training image of another class. Rows that are not
         misclassified are left aside. The other attacks take no notice of it.
