@@ -205,7 +205,7 @@ def test_sharpness_leaves_decisions_and_lengthens_deepfool_alone():
     assert (table["changed"] == 0).all() and list(table.index) == [0.0, 0.01, 2.0]
     assert table["deepfool"].iloc[1] == pytest.approx(table["deepfool"].iloc[0], rel=1e-3)
     assert table["deepfool"].iloc[2] > 1.5 * table["deepfool"].iloc[0]
-    assert table["superdeepfool"].iloc[2] == pytest.approx(table["superdeepfool"].iloc[0], rel=0.05)
+    assert table["superdeepfool"].iloc[1] == pytest.approx(table["superdeepfool"].iloc[0], rel=0.02)
 
 
 def test_a_tilt_makes_the_decision_constant_and_moves_the_boundary_by_its_amount():
