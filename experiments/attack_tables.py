@@ -301,10 +301,11 @@ def _moved(plain: Norms, checked: Norms, architecture: str, form: str, attack: s
     if after.empty or before.empty:
         return MISSING
     before = before.loc[after.index, after.columns]
+    own, plainly = after.to_numpy(), before.to_numpy()
     with np.errstate(invalid="ignore"):
-        ratio = float(np.median(after.to_numpy() / before.to_numpy()))
+        ratio = float(np.median(np.where(np.isinf(own) & np.isinf(plainly), 1.0, own / plainly)))
     share = checked.fooled(architecture, f"{form}_{attack}")
-    text = number(ratio, 4) if np.isfinite(ratio) else MISSING
+    text = f"{ratio:.3f}" if np.isfinite(ratio) else MISSING
     return text if share == 1 else f"{text} [{100 * share:.0f} % fooled]"
 
 
@@ -323,7 +324,7 @@ def steps(one: Study | Recorded) -> pd.DataFrame:
         head = (str(row["attack"]), f"{int(row['budget']):,} {counted}{radii}")
         share = "" if row["fooled"] == 1 else f" [{100 * row['fooled']:.0f} %]"
         cell = rows.setdefault(head, {"passes": f"{row['calls']:,.0f}"})
-        cell[str(row["architecture"])] = number(float(row["ratio"]), 4) + share
+        cell[str(row["architecture"])] = f"{row['ratio']:.3f}{share}"
     found = pd.DataFrame.from_dict(rows, orient="index")
     found.index = pd.MultiIndex.from_tuples(found.index, names=["attack", "budget"])
     return found[[*(name for name in found if name != "passes"), "passes"]]
