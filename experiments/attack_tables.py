@@ -13,6 +13,7 @@ from jaxtyping import Float64, Int64
 from experiments.ablation import Study
 from experiments.attack_strength import BEATS, CHECKS, MAIN, RECOMMENDED
 from experiments.recorded import Recorded
+from experiments.stress import PROBES
 from experiments.tables import MISSING, NOT_RUN, number
 from lpc.evaluation.attacks import ATTACKS
 
@@ -96,7 +97,7 @@ def refused(study: Study) -> dict[str, str]:
     """Return why networks could not be attacked, by run."""
     reasons = {}
     for row in study.selected.itertuples():
-        found = study.store.probe(str(row.key), "attacks", version=1)
+        found = study.store.probe(str(row.key), "attacks", version=PROBES["attacks"].version)
         for setting, reason in ({} if found is None else found["values"]["missing"]).items():
             if setting in MAIN:
                 reasons[f"{row.architecture}, seed {row.seed}, {setting}"] = reason

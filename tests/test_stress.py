@@ -9,7 +9,7 @@ import time
 import pandas as pd
 import pytest
 
-from experiments import ablation, stress
+from experiments import ablation, recorded, stress
 from experiments.stress import PROBES, ProbeError, ProbeKind, measure_all
 from lpc import measurements
 from lpc.probes import Probe
@@ -184,3 +184,24 @@ def test_a_probe_cut_short_is_named(study, store):
     path.write_text('{"version": 1, "val')
     with pytest.raises(ValueError, match=r"weigh\.probe is not whole JSON"):
         _ = again(store).selected
+
+
+def test_probes_are_recorded_with_the_runs_and_old_versions_are_left_out(study, store, monkeypatch, tmp_path):
+    monkeypatch.setattr(recorded, "RESULTS", tmp_path)
+    monkeypatch.setattr(recorded, "PROBES", stress.PROBES)
+    one = ablation.existing("smoke", seeds=1, only=("IB",), store=store)
+    found = measure_all(one, workers=1, progress=False).selected.set_index("key")["weigh_sum"]
+    recorded.record("smoke", store=store, only=("IB", "NoPen"))
+    back = recorded.recorded("smoke")
+    assert back is not None and len(back.selected) == 4
+    kept = back.selected.set_index("key")["weigh_sum"].dropna()
+    assert kept.to_dict() == found.to_dict(), "to the bit, and missing where nothing was probed"
+    table = back.probe_table("weigh")
+    assert table is not None and table["architecture"].tolist() == ["IB", "IB"]
+    assert table["third"].tolist() == pytest.approx([1 / 3, float("inf")], rel=1e-5)
+    assert back.probe_table("other") is None
+    use(monkeypatch, weigh=ProbeKind(2, f"{HERE}:weigh"))
+    later = recorded.recorded("smoke")
+    assert later is not None and "weigh_sum" not in later.selected and later.probe_table("weigh") is None
+    recorded.record("smoke", store=store, only=("IB", "NoPen"))
+    assert not (tmp_path / "smoke" / "weigh.csv").exists()
