@@ -16,6 +16,7 @@ from torch import Tensor
 from lpc.data import ImageSet, Splits
 from lpc.evaluation.attacks import ATTACKS, Attacked, attack, check_target, in_float64, rescaled, smallest
 from lpc.heads import Classifier
+from lpc.measurements import attacked_images
 from lpc.probes import Probe
 
 IMAGES = 200
@@ -135,12 +136,6 @@ class Target(NamedTuple):
     image: Float[Tensor, "images channel row column"]
     chosen: Int64[Tensor, " images"]
     stranger: Float[Tensor, "images channel row column"]
-
-
-def attacked_images(images: ImageSet, *, count: int = IMAGES) -> Int64[Tensor, " images"]:
-    """Return the indices of the images that are attacked, drawn with seed 0; all where there are fewer."""
-    drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    return drawn[:count].to(images.images.device)
 
 
 def pixel_logits(model: Classifier, images: ImageSet) -> Logits:

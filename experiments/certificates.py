@@ -24,7 +24,7 @@ from lpc.evaluation.certified import (
 from lpc.evaluation.lipschitz import margin_gradient
 from lpc.evaluation.robustness import deepfool
 from lpc.heads import Classifier
-from lpc.measurements import Measured
+from lpc.measurements import Measured, attacked_images
 from lpc.probes import Probe
 from lpc.specs import GAMMAS
 
@@ -93,7 +93,7 @@ def probe(model: Classifier, splits: Splits) -> Probe:
 
 def sample(images: ImageSet) -> tuple[Tensor, Float64[Tensor, "images channel row column"]]:
     """Return indices and pixels in [0, 1] of the images whose radii are taken, on the CPU."""
-    index = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:IMAGES]
+    index = attacked_images(images, count=IMAGES).cpu()
     return index, images.images.cpu()[index].double() / 255
 
 

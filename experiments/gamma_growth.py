@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,28 +12,19 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from experiments import perturbations
+from experiments.attack_strength import IMAGES, Logits, pixel_logits
 from lpc.data import ImageSet, Splits
 from lpc.evaluation import attacks
 from lpc.evaluation.lipschitz import margin_gradient
 from lpc.evaluation.robustness import deepfool
 from lpc.heads import Classifier
-from lpc.measurements import RELEASED_STEP_FLOOR
+from lpc.measurements import RELEASED_STEP_FLOOR, attacked_images
 from lpc.probes import Probe
 
-IMAGES = 200
-"""Test images that are attacked, the first of which every run of the book is attacked on."""
 ATTACKS = ("superdeepfool", "fab_targeted", "ddn")
 """Attacks, with their authors' settings, that look for something shorter than DeepFool's perturbation."""
 WAY = 40
 """Steps from an image to the boundary at which the margin's gradient is looked up."""
-
-Logits = Callable[[Tensor], Tensor]
-
-
-def attacked_images(images: ImageSet, *, count: int = IMAGES) -> Int64[Tensor, " images"]:
-    """Return the indices of the images that are attacked, drawn with seed 0; all where there are fewer."""
-    drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    return drawn[:count].to(images.images.device)
 
 
 def in_pixels(
@@ -41,16 +32,6 @@ def in_pixels(
 ) -> Float64[Tensor, "images channel row column"]:
     """Return images in [0, 1]."""
     return images.images[chosen].double() / 255
-
-
-def pixel_logits(model: Classifier, images: ImageSet) -> Logits:
-    """Return the logits of images in [0, 1]: the network behind the normalisation of its train set."""
-
-    def logits(image: Tensor) -> Tensor:
-        mean, sd = (torch.tensor(v).to(image)[:, None, None] for v in (images.mean, images.sd))
-        return model((image - mean) / sd).logits
-
-    return logits
 
 
 def gradient_on_way(

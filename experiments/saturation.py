@@ -9,12 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from experiments.gamma_growth import IMAGES, Logits, attacked_images, in_pixels, pixel_logits
+from experiments.attack_strength import IMAGES, Logits, pixel_logits
+from experiments.gamma_growth import in_pixels
 from lpc.data import ImageSet
 from lpc.evaluation import attacks
 from lpc.evaluation.lipschitz import margin_gradient
 from lpc.evaluation.robustness import deepfool
 from lpc.heads import Classifier
+from lpc.measurements import attacked_images
 
 
 def saturated(logits: Logits, sharpness: float) -> Logits:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -202,10 +202,10 @@ def _detection(confidence: Tensor, correct: Tensor) -> tuple[float, float, float
     )
 
 
-def attacked_images(images: ImageSet) -> Tensor:
-    """Return the indices of the images that every run is attacked on, drawn with seed 0."""
+def attacked_images(images: ImageSet, *, count: int = ATTACKED_IMAGES) -> Int64[Tensor, " attacked"]:
+    """Return the indices of the images that every run is attacked on, drawn with seed 0; all if fewer."""
     drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    return drawn[:ATTACKED_IMAGES].to(images.images.device)
+    return drawn[:count].to(images.images.device)
 
 
 def in_pixels(

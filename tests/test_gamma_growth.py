@@ -15,6 +15,7 @@ from lpc.data import ImageSet
 from lpc.evaluation.robustness import deepfool
 from lpc.figures import Look
 from lpc.heads import HeadOutput
+from lpc.measurements import attacked_images
 
 
 class Affine(nn.Module):
@@ -49,7 +50,7 @@ WEIGHT = torch.linspace(-1.0, 2.0, 16)
 def affine():
     model, test = affine_network(WEIGHT, 0.3), images()
     table = gamma_growth.measured(model, test, names=("superdeepfool",))
-    pixel = gamma_growth.in_pixels(test, gamma_growth.attacked_images(test))
+    pixel = gamma_growth.in_pixels(test, attacked_images(test, count=gamma_growth.IMAGES))
     margin = (((pixel - 0.4) / 0.25).flatten(1) @ WEIGHT.double() + 0.3).abs().numpy()
     return table, margin / (float(WEIGHT.norm()) / 0.25), margin
 
@@ -114,11 +115,10 @@ def test_gradients_that_are_zero_or_subnormal_are_counted(affine):
 
 
 def test_attacked_images_begin_with_those_of_every_run():
-    from lpc.measurements import attacked_images
-
     test = images(count=300)
-    assert torch.equal(gamma_growth.attacked_images(test)[:100], attacked_images(test))
-    assert len(gamma_growth.attacked_images(test)) == 200
+    more = attacked_images(test, count=gamma_growth.IMAGES)
+    assert torch.equal(more[:100], attacked_images(test))
+    assert len(more) == 200
 
 
 def selected(seeds=2):
@@ -217,7 +217,7 @@ def test_a_tilt_makes_the_decision_constant_and_moves_the_boundary_by_its_amount
     model, test = affine_network(WEIGHT, 0.3), images()
     table = saturation.by_tilt(model, test, (100.0,), favoured=1)
     assert table["largest_class"].iloc[1] == 1.0 and 0.5 <= table["largest_class"].iloc[0] < 1.0
-    pixel = gamma_growth.in_pixels(test, gamma_growth.attacked_images(test))
+    pixel = gamma_growth.in_pixels(test, attacked_images(test, count=gamma_growth.IMAGES))
     value = ((pixel - 0.4) / 0.25).flatten(1) @ WEIGHT.double() + 0.3
     expected = (100 * value.abs().median() - value) / (float(WEIGHT.norm()) / 0.25)
     assert table["deepfool"].iloc[1] == pytest.approx(1.02 * float(expected.mean()), rel=1e-4)

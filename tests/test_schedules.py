@@ -92,8 +92,9 @@ def test_gamma_that_meets_its_maximum_exactly_does_not_overshoot():
         assert math.log(maximum / 1e-4) / math.log(5.0) > changes
         found = geometric_gamma(99, initial=1e-4, factor=5.0, maximum=maximum, overshoot=True)
         assert found == pytest.approx(maximum, rel=1e-12)
-        late = {"late_factor": 1.5, "late_from": maximum, "maximum": 1e9}
-        found = two_regime_gamma(changes + 1, initial=1e-4, factor=5.0, **late)
+        found = two_regime_gamma(
+            changes + 1, initial=1e-4, factor=5.0, late_factor=1.5, late_from=maximum, maximum=1e9
+        )
         assert found == pytest.approx(1.5 * maximum, rel=1e-12)
     assert geometric_gamma(9, initial=2.0, factor=1.0, maximum=1.0, overshoot=True) == 2.0
 
