@@ -15,7 +15,7 @@ import contextlib
 import csv
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -189,10 +189,16 @@ def _provenance(name: str, store: RunStore, rows: pd.DataFrame) -> dict[str, Any
     """Return what the runs came from: every distinct value with the number of runs that have it."""
     paths = [store.directory(str(key)) / "provenance.json" for key in rows["key"]]
     runs = [json.loads(path.read_text()) for path in paths]
-    counted: dict[str, list[dict[str, Any]]] = {}
-    for title, names in _DISTINCT.items():
-        values = [json.dumps({name: run[name] for name in names}, sort_keys=True) for run in runs]
-        counted[title] = [{**json.loads(one), "runs": values.count(one)} for one in sorted(set(values))]
+    counted = {title: _distinct(runs, names) for title, names in _DISTINCT.items()}
+    made = {
+        probe: [store.probe(str(key), probe, version=kind.version) for key in rows["key"]]
+        for probe, kind in PROBES.items()
+    }
+    probes = {
+        probe: _distinct([one for one in found if one is not None], ("commit", "dirty", "device", "versions"))
+        for probe, found in made.items()
+        if any(one is not None for one in found)
+    }
     last = max(path.stat().st_mtime for path in paths)
     return {
         "profile": name,
@@ -200,7 +206,14 @@ def _provenance(name: str, store: RunStore, rows: pd.DataFrame) -> dict[str, Any
         "runs": len(runs),
         "run_seconds": round(sum(run["cohort_seconds"] / run["cohort_runs"] for run in runs), 1),
         **counted,
+        **({"probes": probes} if probes else {}),
     }
+
+
+def _distinct(made: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return every distinct value of some fields together, with the number of runs that have it."""
+    values = [json.dumps({name: one.get(name) for name in names}, sort_keys=True) for one in made]
+    return [{**json.loads(one), "runs": values.count(one)} for one in sorted(set(values))]
 
 
 def recorded(name: str) -> Recorded | None:

@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from lpc.data import Splits, load_images
-from lpc.machine import default_device, default_workers
+from lpc.machine import default_device, default_workers, provenance
 from lpc.probes import Probe
 from lpc.specs import DataSpec, unknown_name
 from lpc.stopping import Stopped, leave_signals_to_parent, stop_on_signal
@@ -330,6 +330,8 @@ def do(job: Job, device: str) -> None:
     about = {
         "seconds": round(time.monotonic() - wall, 2),
         "processor_seconds": round(time.process_time() - processor, 2),
-        "device": torch.cuda.get_device_name() if torch.device(device).type == "cuda" else "cpu",
+        **provenance(
+            torch.device(device), folders=("lpc", "experiments"), packages=EXTRAS.get(kind.extra or "", ())
+        ),
     }
     store.save_probe(spec, job.name, found, version=kind.version, about=about)

@@ -192,6 +192,9 @@ def test_probes_are_recorded_with_the_runs_and_old_versions_are_left_out(study, 
     one = ablation.existing("smoke", seeds=1, only=("IB",), store=store)
     found = measure_all(one, workers=1, progress=False).selected.set_index("key")["weigh_sum"]
     recorded.record("smoke", store=store, only=("IB", "NoPen"))
+    (made,) = json.loads((recorded.RESULTS / "smoke" / "provenance.json").read_text())["probes"]["weigh"]
+    assert made["runs"] == 1 and made["device"] == "cpu" and made["versions"]["torch"]
+    assert made["commit"] is None or len(made["commit"]) == 40
     back = recorded.recorded("smoke")
     assert back is not None and len(back.selected) == 4
     kept = back.selected.set_index("key")["weigh_sum"].dropna()
