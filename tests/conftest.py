@@ -1,6 +1,7 @@
 """Checks the shapes in every signature of `lpc` over the whole test suite."""
 
 import inspect
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,8 @@ import jaxtyping
 import numpy as np
 import pytest
 
+# Before torch is loaded: on tensors as small as the tests' threads only get in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 jaxtyping.install_import_hook("lpc", "typecheck.checked")
 
 
