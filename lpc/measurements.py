@@ -202,10 +202,18 @@ def _detection(confidence: Tensor, correct: Tensor) -> tuple[float, float, float
     )
 
 
-def attacked_images(images: ImageSet, *, count: int = ATTACKED_IMAGES) -> Int64[Tensor, " attacked"]:
-    """Return the indices of the images that every run is attacked on, drawn with seed 0; all if fewer."""
+def attacked_images(images: ImageSet, *, count: int | None = None) -> Int64[Tensor, " attacked"]:
+    """Return the indices of the images that every run is attacked on, drawn with seed 0; all if fewer.
+
+    Parameters
+    ----------
+    images
+        Of the test set.
+    count
+        How many, of which the first are always the same; None: :data:`ATTACKED_IMAGES`.
+    """
     drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    return drawn[:count].to(images.images.device)
+    return drawn[: ATTACKED_IMAGES if count is None else count].to(images.images.device)
 
 
 def in_pixels(
