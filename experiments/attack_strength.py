@@ -168,8 +168,8 @@ def target(model: Classifier, splits: Splits, *, count: int = IMAGES, double: bo
     dtype = torch.float64 if double else torch.float32
     logits = pixel_logits(in_float64(model) if double else model, splits.test)
     chosen = attacked_images(splits.test, count=count)
-    image = splits.test.images[chosen].to(dtype) / 255
-    train = splits.train.images[:STRANGERS].to(dtype) / 255
+    image = splits.test.pixels(chosen, dtype=dtype)
+    train = splits.train.pixels(slice(STRANGERS), dtype=dtype)
     with torch.no_grad():
         decision = logits(image).argmax(dim=1)
         theirs = torch.cat([logits(part).argmax(dim=1) for part in train.split(1000)])
@@ -334,12 +334,13 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
 def _images(model: Classifier, images: ImageSet, chosen: Tensor) -> pd.DataFrame:
     with torch.no_grad():
         predicted = model(images.normalised(chosen)).logits.argmax(dim=1)
+    pixels = images.pixels(chosen, dtype=torch.float64)
     parts = {
         "image": chosen,
         "label": images.label[chosen],
         "predicted": predicted,
-        "pixel_norm": _norm(images.images[chosen].double() / 255),
-        "normalised_norm": _norm(_normalised(images, images.images[chosen].double() / 255)),
+        "pixel_norm": _norm(pixels),
+        "normalised_norm": _norm(_normalised(images, pixels)),
     }
     return pd.DataFrame({name: part.cpu().numpy() for name, part in parts.items()})
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from experiments.ablation import Study
 from experiments.attack_strength import Logits, in_parts, target
+from experiments.perturbations import margin
 from lpc.runs import load_model
 
 
@@ -35,12 +36,6 @@ class Surface(NamedTuple):
     across: Float64[np.ndarray, " across"]
     margin: Float64[np.ndarray, "across along"]
     norm: float
-
-
-def margin(logits: Float[Tensor, "images classes"], decision: Tensor) -> Float[Tensor, " images"]:
-    """Return the decision's logit minus the largest other logit."""
-    own = logits.gather(1, decision[:, None])[:, 0]
-    return own - logits.scatter(1, decision[:, None], -torch.inf).amax(dim=1)
 
 
 def surface(

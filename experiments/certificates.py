@@ -94,7 +94,7 @@ def probe(model: Classifier, splits: Splits) -> Probe:
 def sample(images: ImageSet) -> tuple[Tensor, Float64[Tensor, "images channel row column"]]:
     """Return indices and pixels in [0, 1] of the images whose radii are taken, on the CPU."""
     index = attacked_images(images, count=IMAGES).cpu()
-    return index, images.images.cpu()[index].double() / 255
+    return index, images.pixels(index.to(images.images.device), dtype=torch.float64).cpu()
 
 
 def radii(network: AffineLayers, image: Float[Tensor, "images channel row column"]) -> pd.DataFrame:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import torch
 
-from lpc.data import ImageSet, Splits
+from experiments.attack_strength import pixel_logits
+from lpc.data import Splits
 from lpc.evaluation.corruptions import STRENGTHS, corrupted_accuracy
 from lpc.heads import Classifier
 from lpc.probes import Probe
@@ -29,12 +30,7 @@ def probe(model: Classifier, splits: Splits) -> Probe:
         row a kind and strength.
     """
     images = splits.test
-    pixels = in_pixels(images)
-    sd, mean = (torch.tensor(part, device=pixels.device)[:, None, None] for part in (images.sd, images.mean))
-
-    def logits(batch: torch.Tensor) -> torch.Tensor:
-        return model((batch - mean) / sd).logits
-
+    pixels, logits = images.pixels(), pixel_logits(model, images)
     with torch.no_grad():
         decided = torch.cat([logits(some).argmax(dim=1) for some in pixels.split(1000)])
     clean = float((decided == images.label).double().mean())
@@ -43,11 +39,6 @@ def probe(model: Classifier, splits: Splits) -> Probe:
     mean_all = float(table["accuracy"].mean())
     kept = mean_all / clean if clean > 0 else None
     return Probe({"clean": clean, **means, "mean": mean_all, "kept": kept}, table)
-
-
-def in_pixels(images: ImageSet) -> torch.Tensor:
-    """Return all images as float32 pixels in [0, 1]."""
-    return images.images.float() / 255
 
 
 def curves(table: pd.DataFrame, selected: pd.DataFrame) -> pd.DataFrame:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import torch
 
 from experiments.ablation import Study
+from experiments.attack_strength import pixel_logits
 from lpc.evaluation.attacks import attack, smallest
 from lpc.measurements import attacked_images
 from lpc.runs import load_model
@@ -37,16 +37,12 @@ def medians(study: Study, names: Sequence[str]) -> pd.DataFrame:
         that none fools.
     """
     images = study.images.test
-    pixels = images.images[attacked_images(images)].float() / 255
-    mean, sd = (torch.tensor(part)[:, None, None] for part in (images.mean, images.sd))
+    pixels = images.pixels(attacked_images(images))
     rows = []
     for name in study.among(names):
         for seed in study.selected.loc[study.selected["architecture"] == name, "seed"]:
-            model = load_model(study.spec(name, int(seed)), study.store, images)
-            found = {
-                kind: attack(kind, lambda x, model=model: model((x - mean) / sd).logits, pixels)
-                for kind in ATTACKS
-            }
+            logits = pixel_logits(load_model(study.spec(name, int(seed)), study.store, images), images)
+            found = {kind: attack(kind, logits, pixels) for kind in ATTACKS}
             found["smallest"] = smallest(found)
             row = {kind: float(np.median(one.norm.numpy())) for kind, one in found.items()}
             unfooled = int((~found["smallest"].fooled).sum())

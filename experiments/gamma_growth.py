@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from experiments import perturbations
@@ -25,13 +25,6 @@ ATTACKS = ("superdeepfool", "fab_targeted", "ddn")
 """Attacks, with their authors' settings, that look for something shorter than DeepFool's perturbation."""
 WAY = 40
 """Steps from an image to the boundary at which the margin's gradient is looked up."""
-
-
-def in_pixels(
-    images: ImageSet, chosen: Int64[Tensor, " images"]
-) -> Float64[Tensor, "images channel row column"]:
-    """Return images in [0, 1]."""
-    return images.images[chosen].double() / 255
 
 
 def gradient_on_way(
@@ -105,7 +98,7 @@ def measured(
     pixels.
     """
     chosen = attacked_images(images, count=count)
-    exact, pixel = attacks.in_float64(model), in_pixels(images, chosen)
+    exact, pixel = attacks.in_float64(model), images.pixels(chosen, dtype=torch.float64)
     single, double = pixel_logits(model, images), pixel_logits(exact, images)
     found = {name: attacks.attack(name, single, pixel.float(), box=None) for name in names}
     sd = torch.tensor(images.sd).to(pixel)[:, None, None]

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from experiments.attack_strength import IMAGES, Logits, pixel_logits
-from experiments.gamma_growth import in_pixels
 from lpc.data import ImageSet
 from lpc.evaluation import attacks
 from lpc.evaluation.lipschitz import margin_gradient
@@ -112,7 +111,7 @@ def by_tilt(
 
 def _target(model: Classifier, images: ImageSet, count: int) -> tuple[Logits, Tensor, float]:
     """Return a network in float64 on pixels, the attacked images, and its median margin."""
-    pixel = in_pixels(images, attacked_images(images, count=count))
+    pixel = images.pixels(attacked_images(images, count=count), dtype=torch.float64)
     logits = pixel_logits(attacks.in_float64(model), images)
     return logits, pixel, float(margin_gradient(logits, pixel).margin.median())
 

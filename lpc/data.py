@@ -115,6 +115,12 @@ class ImageSet:
         """Pixels along one side of an image."""
         return self.images.shape[-1]
 
+    def pixels(
+        self, index: Int[Tensor, " batch"] | slice = slice(None), *, dtype: torch.dtype = torch.float32
+    ) -> Float[Tensor, "batch channel row column"]:
+        """Return the chosen images with values from 0 to 1."""
+        return self.images[index].to(dtype) / 255
+
     def normalised(
         self, index: Int[Tensor, "*batch"] | slice = slice(None)
     ) -> Float[Tensor, "*batch channel row column"]:

@@ -92,6 +92,17 @@ def test_normalised_takes_any_index_and_changes_no_image(load):
     assert torch.equal(images.images, before)
 
 
+def test_pixels_are_from_zero_to_one_as_torchvision_has_them():
+    images = load_images(DataSpec(name="digits")).test
+    chosen = torch.tensor([5, 0, 5])
+    expected = oracle.convert_image_dtype(images.images[chosen], torch.float32)
+    assert torch.equal(images.pixels(chosen), expected)
+    double = images.pixels(dtype=torch.float64)
+    assert double.dtype == torch.float64 and double.min() == 0 and double.max() == 1
+    sd, mean = (torch.tensor(part, dtype=torch.float64)[:, None, None] for part in (images.sd, images.mean))
+    torch.testing.assert_close((double - mean) / sd, images.normalised().double(), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(("size", "before", "after"), [(5, 0, 0), (6, 0, 1), (8, 1, 2), (9, 2, 2)])
 def test_images_are_padded_evenly_and_an_odd_rest_goes_below_and_right(size, before, after, load, raw):
     splits = load(validation=8, size=size)

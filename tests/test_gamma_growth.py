@@ -50,7 +50,7 @@ WEIGHT = torch.linspace(-1.0, 2.0, 16)
 def affine():
     model, test = affine_network(WEIGHT, 0.3), images()
     table = gamma_growth.measured(model, test, names=("superdeepfool",))
-    pixel = gamma_growth.in_pixels(test, attacked_images(test, count=gamma_growth.IMAGES))
+    pixel = test.pixels(attacked_images(test, count=gamma_growth.IMAGES), dtype=torch.float64)
     margin = (((pixel - 0.4) / 0.25).flatten(1) @ WEIGHT.double() + 0.3).abs().numpy()
     return table, margin / (float(WEIGHT.norm()) / 0.25), margin
 
@@ -217,7 +217,7 @@ def test_a_tilt_makes_the_decision_constant_and_moves_the_boundary_by_its_amount
     model, test = affine_network(WEIGHT, 0.3), images()
     table = saturation.by_tilt(model, test, (100.0,), favoured=1)
     assert table["largest_class"].iloc[1] == 1.0 and 0.5 <= table["largest_class"].iloc[0] < 1.0
-    pixel = gamma_growth.in_pixels(test, attacked_images(test, count=gamma_growth.IMAGES))
+    pixel = test.pixels(attacked_images(test, count=gamma_growth.IMAGES), dtype=torch.float64)
     value = ((pixel - 0.4) / 0.25).flatten(1) @ WEIGHT.double() + 0.3
     expected = (100 * value.abs().median() - value) / (float(WEIGHT.norm()) / 0.25)
     assert table["deepfool"].iloc[1] == pytest.approx(1.02 * float(expected.mean()), rel=1e-4)
