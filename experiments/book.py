@@ -18,7 +18,7 @@ import nbformat
 import yaml
 
 from experiments.bottleneck_scales import SCALES
-from experiments.chapters import NOTEBOOKS, ROOT, SOURCES, TOC, chapter_names, read_stamp
+from experiments.chapters import NOTEBOOKS, ROOT, SOURCES, TOC, is_text, page_names, read_stamp
 from experiments.needs import PROBED
 from experiments.profiles import LIVE, PROFILES, SIBLINGS
 
@@ -109,7 +109,10 @@ def stage(
         A chapter of the table of contents that was not executed.
     """
     target.mkdir(parents=True)
-    for name in chapter_names(toc):
+    for name in page_names(toc):
+        if is_text(name, sources):
+            shutil.copy(sources / f"{name}.md", target)
+            continue
         source, stamp = notebooks / f"{name}.ipynb", read_stamp(name, notebooks)
         if stamp is None:
             raise BuildError(

@@ -42,12 +42,23 @@ class ChapterError(RuntimeError):
     """A chapter that could not be executed; the message names it and the cell."""
 
 
-def chapter_names(toc: Path = TOC) -> list[str]:
-    """Return the chapters in the order of the table of contents."""
+def page_names(toc: Path = TOC) -> list[str]:
+    """Return the pages, chapters and pages of text alike, in the order of the table of contents."""
     content = yaml.safe_load(toc.read_text())
     groups = [content, *content.get("parts", [])]
     entries = [entry["file"] for group in groups for entry in group.get("chapters", [])]
     return [content["root"], *entries]
+
+
+def is_text(name: str, sources: Path = SOURCES) -> bool:
+    """Whether a page is text alone: its header names no kernel, and nothing of it is executed."""
+    source = sources / f"{name}.md"
+    return source.exists() and "kernelspec" not in jupytext.read(source).metadata
+
+
+def chapter_names(toc: Path = TOC, sources: Path = SOURCES) -> list[str]:
+    """Return the pages that are executed, in the order of the table of contents."""
+    return [name for name in page_names(toc) if not is_text(name, sources)]
 
 
 def parse(text: str) -> Any:
@@ -343,7 +354,7 @@ def chosen(
     names: Sequence[str] | None, values: Mapping[str, Any] | None, *, sources: Path, toc: Path
 ) -> dict[str, dict[str, Any]]:
     """Return the parameters of some chapters, or of all, by their names; see :func:`assign`."""
-    known = chapter_names(toc)
+    known = chapter_names(toc, sources)
     for name in names or ():
         if name not in known:
             raise unknown_name("chapter", name, known)

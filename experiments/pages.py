@@ -174,7 +174,7 @@ def plan(
     if beside not in BOOKS:
         raise unknown_name("profile to make other chapters from, trained with the book:", beside, BOOKS)
     scale, reasons, pages = scale_of(profile), _reasons(profile, seeds, store), []
-    for name, defaults in assign(chapter_names(toc), {}, sources).items():
+    for name, defaults in assign(chapter_names(toc, sources), {}, sources).items():
         needs, live = settings_of(name, sources).needs, settings_of(name, sources).live
         if "profile" not in defaults:
             pages.append(Page(name, None, defaults, ""))

@@ -378,6 +378,6 @@ def test_train_status_and_export_on_a_small_store(tmp_path, capsys):
 
 def test_every_chapter_of_the_book_is_well_formed():
     assert book.TOC == chapters.TOC
-    names = chapters.chapter_names()
+    names = chapters.page_names()
     assert names[0] == "index"
     assert sorted(names) == sorted(path.stem for path in chapters.SOURCES.glob("*.md"))
