@@ -33,6 +33,17 @@ LOOKS: Mapping[str, Look] = {
 """Okabe and Ito's colours and three more; lines and markers tell apart what colour alone may not."""
 
 
+_CLASS_COLOURS = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7",
+    "#56B4E9", "#888888", "#F0E442", "#882255", "#000000",
+)  # fmt: skip
+
+
+def class_colours(classes: int) -> list[str]:
+    """Return a colour for every class; beyond ten they repeat."""
+    return [_CLASS_COLOURS[place % len(_CLASS_COLOURS)] for place in range(classes)]
+
+
 def name_rows(grid: np.ndarray, names: Sequence[str]) -> None:
     """Write above the first panel of every row whose numbers the row shows; a row alone needs no name.
 
@@ -251,13 +262,9 @@ def node_histograms(
         Of each histogram, over that node's own range.
     """
     classes = np.unique(label)
-    shades = [
-        "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7",
-        "#56B4E9", "#888888", "#F0E442", "#882255", "#000000",
-    ]  # fmt: skip
+    colours = class_colours(len(classes))
     for ax, node in zip(axes, nodes, strict=True):
         values = [latent[label == value, node] for value in classes]
-        colours = [shades[place % len(shades)] for place in range(len(classes))]
         ax.hist(
             values,
             bins=bins,
