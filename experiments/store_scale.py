@@ -15,6 +15,9 @@ from typing import NamedTuple
 import pandas as pd
 
 from experiments.profiles import profile, specs
+from experiments.tables import number
+from experiments.training_flops import parameters
+from lpc.holders import HEARTBEAT
 from lpc.listing import FILES, TOGETHER, rows
 from lpc.specs import PROTOCOL, run_key
 
@@ -26,6 +29,10 @@ MEASURED_OF = 6
 """Of so many runs one has test metrics: five learning rates, and the run that trains the chosen one again."""
 METRICS = 40
 """Numbers in a result."""
+KEPT_FILES = 5
+"""Files that a finished run keeps: spec, provenance, history, result, weights; test metrics come to one in six."""
+SAVED_EVERY = 500.0
+"""Seconds that are taken to lie between two checkpoints of a run: fifty epochs of ten seconds."""
 
 
 class Listing(NamedTuple):
@@ -133,3 +140,36 @@ def listing_table(sizes: Sequence[int] = (720, 10_000), folder: Path | None = No
             "network, again (s)": f"{found.again + found.waiting_again / found.together:.2f}",
         }
     return pd.DataFrame.from_dict(table, orient="index").rename_axis("runs")
+
+
+def checkpoint_bytes(name: str = "paper-cifar10") -> int:
+    """Return the size of a profile's checkpoint: float32 weights, and AdamW's two moments of each."""
+    return 3 * 4 * parameters(specs(profile(name))[0])
+
+
+def growth(sizes: Sequence[int] = (720, 10_000, 100_000), *, name: str = "paper-cifar10") -> pd.DataFrame:
+    """Return what finished runs of a profile take, a column a number of runs; computed, as text."""
+    weights = 4 * parameters(specs(profile(name))[0])
+    columns = {
+        f"{runs:,} runs": {
+            "files and folders": f"{runs * (KEPT_FILES + 1) - -runs // MEASURED_OF:,}",
+            "weights (GB)": number(runs * weights / 1e9),
+            "asked one by one on a network (s)": number(runs * LOOK),
+        }
+        for runs in sizes
+    }
+    return pd.DataFrame(columns)
+
+
+def traffic(processes: Sequence[int] = (64, 300, 3_000), *, name: str = "paper-cifar10") -> pd.DataFrame:
+    """Return what processes that train at once ask of the disk, a column a number; computed, as text."""
+    size = checkpoint_bytes(name)
+    columns = {
+        f"{count:,} processes": {
+            "checkpoints on disk (GB)": number(count * size / 1e9),
+            f"written, one every {SAVED_EVERY:g} s (MB/s)": number(count * size / SAVED_EVERY / 1e6),
+            f"signs of life, one every {HEARTBEAT:g} s (1/s)": number(count / HEARTBEAT),
+        }
+        for count in processes
+    }
+    return pd.DataFrame(columns)

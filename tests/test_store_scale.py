@@ -4,9 +4,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments import store_scale
+from experiments import ablation, store_scale
 from experiments.store_scale import Listing, listing_table, time_listing, write_runs
 from lpc.listing import FILES
+from lpc.runs import execute
+from lpc.specs import run_key
 from lpc.store import RunStore
 
 
@@ -88,3 +90,24 @@ def test_a_table_is_timed_live(tmp_path):
 def test_no_runs_are_an_error():
     with pytest.raises(ValueError, match="runs is 0; expected 1 or more"):
         time_listing(0)
+
+
+def test_what_runs_and_processes_take_is_computed_from_the_network():
+    table = store_scale.growth((720, 10_000))
+    assert (
+        table["10,000 runs"]["files and folders"] == "61,667"
+    )  # five files and a folder, and a sixth of one
+    assert float(table["720 runs"]["weights (GB)"]) == pytest.approx(720 * 4 * 11.17e6 / 1e9, rel=0.01)
+    assert float(table["10,000 runs"]["asked one by one on a network (s)"]) == 10_000 * store_scale.LOOK
+    busy = store_scale.traffic((300,))["300 processes"]
+    size = store_scale.checkpoint_bytes()
+    assert float(busy["checkpoints on disk (GB)"]) == pytest.approx(300 * size / 1e9, rel=0.01)
+    assert float(busy["written, one every 500 s (MB/s)"]) == pytest.approx(300 * size / 500 / 1e6, rel=0.01)
+    assert float(busy["signs of life, one every 15 s (1/s)"]) == 20
+
+
+def test_a_finished_run_keeps_as_many_files_as_are_counted(tmp_path):
+    spec = ablation.declared("smoke", seeds=1)[0]
+    execute(spec, RunStore(tmp_path))
+    kept = list(RunStore(tmp_path).directory(run_key(spec)).iterdir())
+    assert len([path for path in kept if path.is_file()]) == store_scale.KEPT_FILES, kept
