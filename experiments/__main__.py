@@ -526,9 +526,10 @@ def _relative(path: Path) -> str:
 def _known_errors() -> tuple[type[BaseException], ...]:
     from experiments.book import BuildError
     from experiments.chapters import ChapterError
+    from experiments.checks import CheckError
     from experiments.slurm import SchedulerError
 
-    return (ValueError, BuildError, ChapterError, SchedulerError)
+    return (ValueError, BuildError, ChapterError, CheckError, SchedulerError)
 
 
 def _stopped(error: Exception) -> bool:

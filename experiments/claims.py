@@ -320,7 +320,7 @@ def substitutions(study: Study, *, beside: str | None = None) -> dict[str, Any]:
     """
     table = ledger(study, beside=beside)
     check(table)
-    columns = ["verdict", "measured", "n", "tolerance", "paper"]
+    columns = ["verdict", "measured", "n", "tolerance", "paper", "like", "chapter", "statement", "profile"]
     return {
         "profile": study.profile.name,
         "claims": {

@@ -30,7 +30,7 @@ MEASURED_OF = 6
 METRICS = 40
 """Numbers in a result."""
 KEPT_FILES = 5
-"""Files that a finished run keeps: spec, provenance, history, result, weights; test metrics come to one in six."""
+"""Files that a finished run keeps: spec, provenance, history, result, weights. One in six has test metrics too."""
 SAVED_EVERY = 500.0
 """Seconds that are taken to lie between two checkpoints of a run: fifty epochs of ten seconds."""
 
@@ -81,11 +81,11 @@ def write_runs(root: Path, runs: int) -> int:
     source = random.Random(0)
     hour_ago = time.time() - 3600
     files = 0
-    for number in range(runs):
-        spec = replace(declared[number % len(declared)], seed=number)
-        metrics = {f"metric_{place}": source.random() for place in range(METRICS)}
+    for place in range(runs):
+        spec = replace(declared[place % len(declared)], seed=place)
+        metrics = {f"metric_{one}": source.random() for one in range(METRICS)}
         contents = [asdict(spec), {"status": "finished", **metrics, "missing": {}}]
-        if number % MEASURED_OF == 0:
+        if place % MEASURED_OF == 0:
             contents.append({**metrics, "missing": {}})
         directory = root / "runs" / run_key(spec)
         directory.mkdir(parents=True)
