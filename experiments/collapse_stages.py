@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.ablation import study
@@ -39,46 +38,30 @@ def draw(frames: Frames) -> Figure:
         Of two networks.
     """
     (name, control), stages = frames.names, len(frames.epochs)
-    table, label = frames.table(), frames.label
+    label, shape = frames.label, frames.gamma.shape
+    ratio = frames.table()["trace_ratio"].to_numpy().reshape(shape)
     flat = [own[-1] for own in frames.latent]
     directions = [plane(last, label) for last in flat]
     panels = [(0, step) for step in range(stages)] + [(1, stages - 1)]
     points = [frames.latent[place, step] @ directions[place] for place, step in panels]
     sizes = [rms(frames.latent[place, step]) for place, step in panels]
-    fig = Figure(figsize=(2.0 * len(panels), 5.0), dpi=110, layout="constrained")
+    fig = Figure(figsize=(1.5 * len(panels), 4.2), dpi=100, layout="constrained")
     grid = fig.subplots(2, len(panels))
     true = [1.05 * max(np.abs(one).max() for one in points[:-1]), 1.05 * np.abs(points[-1]).max()]
     unit = 1.05 * max(np.abs(one / size).max() for one, size in zip(points, sizes, strict=True))
-    for (place, step), column, flat_points, size in zip(panels, grid.T, points, sizes, strict=True):
-        row = table.loc[(frames.names[place], frames.epochs[step])]
-        _scatter(column[0], flat_points, label, reach=true[place])
-        _scatter(column[1], flat_points / size, label, reach=unit, named=True)
-        weight = "no penalty" if row["gamma"] == 0 else f"γ = {number(row['gamma'], 2)}"
-        title = f"{frames.names[place]}, epoch {frames.epochs[step]}\n{weight}\nrms {number(size, 2)}"
-        column[0].set_title(title, fontsize=10)
-        column[1].set_title(f"tr Σ_W / tr Σ_B\n{number(row['trace_ratio'], 2)}", fontsize=10)
-    for axes, words in zip(grid, ("true scale", "divided by its rms"), strict=True):
-        axes[0].set_ylabel(words, fontsize=11)
-    for axes in grid:
-        axes[-1].set_facecolor("#f3f3f3")
-    fig.suptitle(f"{name} while γ grows; right, {control}, the same layer without the penalty", fontsize=11)
+    for (place, step), column, own, size in zip(panels, grid.T, points, sizes, strict=True):
+        figures.class_plane(column[0], own, label, reach=true[place])
+        figures.class_plane(column[1], own / size, label, reach=unit, named=True)
+        gamma = float(frames.gamma[place, step])
+        weight = f"γ = {number(gamma, 2)}" if gamma else "no penalty"
+        epoch = f"epoch {frames.epochs[step]}"
+        first = epoch if place == 0 else f"{control}, {epoch}"
+        column[0].set_title(f"{first}\n{weight}\nrms {number(size, 2)}", fontsize=9)
+        column[1].set_xlabel(f"tr Σ_W / tr Σ_B\n{number(ratio[place, step], 2)}", fontsize=9)
+    for axes, words in zip(grid, (f"{name}, true scale", f"{name}, over its rms"), strict=True):
+        axes[0].set_ylabel(words, fontsize=10)
+        axes[-1].set_facecolor("#f0f0f0")
     return fig
-
-
-def _scatter(ax: Axes, points: np.ndarray, label: np.ndarray, *, reach: float, named: bool = False) -> None:
-    """Draw points of a plane about the origin, coloured by class, each class's name at its mean."""
-    classes = np.unique(label)
-    for one, colour in zip(classes, figures.class_colours(len(classes)), strict=True):
-        own = points[label == one]
-        ax.plot(*own.T, ".", color=colour, markersize=2, markeredgewidth=0, rasterized=True)
-        if named:
-            middle = own.mean(axis=0)
-            ax.annotate(
-                str(one), middle, xytext=(4, 4), textcoords="offset points", fontsize=8, color="black"
-            )
-    ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", yticks=[])
-    ax.set_xticks([-reach / 1.3, 0, reach / 1.3], [number(-reach / 1.3, 1), "0", number(reach / 1.3, 1)])
-    ax.tick_params(labelsize=8)
 
 
 def write_picture(path: Path = PICTURE, *, profile: str = "laptop", store: str | Path = "runs") -> Path:
@@ -93,5 +76,5 @@ def write_picture(path: Path = PICTURE, *, profile: str = "laptop", store: str |
     """
     torch.set_num_threads(1)
     runs = study(profile, store=store, progress=False)
-    draw(trained_again(runs, ("IB", "LinPen"), **STAGES)).savefig(path, dpi=100)
+    draw(trained_again(runs, ("IB", "LinPen"), **STAGES)).savefig(path, dpi=130)
     return path

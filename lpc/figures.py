@@ -277,6 +277,36 @@ def node_histograms(
         ax.set_xlabel(f"node {node}")
 
 
+def class_plane(
+    ax: Axes, points: np.ndarray, label: np.ndarray, *, reach: float, named: bool = False
+) -> None:
+    """Draw points of a plane about the origin, coloured by class.
+
+    Parameters
+    ----------
+    ax
+        Where to draw; the points are rasterised.
+    points, label
+        (points, 2) and (points,).
+    reach
+        The axes go from minus this to this.
+    named
+        Whether each class's name stands at its mean.
+    """
+    classes = np.unique(label)
+    for one, colour in zip(classes, class_colours(len(classes)), strict=True):
+        own = points[label == one]
+        ax.plot(own[:, 0], own[:, 1], ".", color=colour, markersize=2.5, markeredgewidth=0, rasterized=True)
+        if named:
+            where = (float(own[:, 0].mean()), float(own[:, 1].mean()))
+            paper = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.4}
+            ax.annotate(str(one), where, (3, 3), textcoords="offset points", fontsize=8, bbox=paper)
+    ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", yticks=[])
+    end = float(f"{0.7 * reach:.0e}")
+    ax.set_xticks([-end, 0, end], [f"{-end:g}", "0", f"{end:g}"])
+    ax.tick_params(labelsize=8)
+
+
 def class_means_map(ax: Axes, latent: np.ndarray, label: np.ndarray) -> None:
     """Draw class means, node by node, in units of the node's mean absolute coordinate: a cube is all ±1.
 
