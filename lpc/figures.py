@@ -299,8 +299,7 @@ def class_plane(
         ax.plot(own[:, 0], own[:, 1], ".", color=colour, markersize=2.5, markeredgewidth=0, rasterized=True)
         if named:
             where = (float(own[:, 0].mean()), float(own[:, 1].mean()))
-            paper = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.4}
-            ax.annotate(str(one), where, (3, 3), textcoords="offset points", fontsize=8, bbox=paper)
+            ax.annotate(str(one), where, (3, 3), textcoords="offset points", fontsize=8)
     ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", yticks=[])
     end = float(f"{0.7 * reach:.0e}")
     ax.set_xticks([-end, 0, end], [f"{-end:g}", "0", f"{end:g}"])
