@@ -170,14 +170,33 @@ def build(
     with tempfile.TemporaryDirectory(dir=output, prefix=".building-") as folder:
         staged, scratch = Path(folder) / "stage", Path(folder) / "scratch"
         stage(staged, substitutions, sources=sources, notebooks=notebooks, toc=toc, config=config)
-        start = "from jupyter_book.cli.main import main; main()"
-        command = [sys.executable, "-c", start, "build", str(staged), "--path-output", str(scratch)]
-        options = ["-W", "-n", "--keep-going", "--all"]
-        done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
-        made = scratch / "_build" / "html"
-        if done.returncode or not (made / "index.html").exists():
-            raise BuildError(_explain(done.stdout + done.stderr, [str(staged), str(scratch)]))
+        made = run_sphinx(staged, scratch)
         return _promote(made, output / "html", aside=Path(folder))
+
+
+def run_sphinx(staged: Path, scratch: Path, *, builder: str = "html") -> Path:
+    """Run Jupyter Book strictly on a staged folder and return the folder of what it built.
+
+    Parameters
+    ----------
+    staged, scratch
+        What :func:`stage` wrote, and a folder for everything that is built.
+    builder
+        ``html``: a file a page; ``singlehtml``: all pages in one.
+
+    Raises
+    ------
+    BuildError
+        Sphinx warned or failed.
+    """
+    start = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", start, "build", str(staged), "--path-output", str(scratch)]
+    options = ["-W", "-n", "--keep-going", "--all", "--builder", builder]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    made = scratch / "_build" / builder
+    if done.returncode or not (made / "index.html").exists():
+        raise BuildError(_explain(done.stdout + done.stderr, [str(staged), str(scratch)]))
+    return made
 
 
 def _explain(log: str, folders: Sequence[str]) -> str:

@@ -214,6 +214,17 @@ def told(pages: Sequence[Page]) -> str:
     )
 
 
+def substitutions(
+    profile: str, *, beside: str = "laptop", seeds: int | None = None, store: str | Path = "runs"
+) -> dict[str, Any]:
+    """Return what chapters insert of the ledger: judged by the profile, or by ``beside`` while runs lack."""
+    whole = not lacking(profile, seeds=seeds, store=store)
+    found = ablation.existing(
+        profile if whole else beside, seeds=seeds if whole else None, store=ROOT / store
+    )
+    return dict(claims.substitutions(found, beside=beside))
+
+
 def make(
     profile: str,
     *,
@@ -256,11 +267,7 @@ def make(
     print(told(pages), file=sys.stderr)
     assigned = {page.chapter: page.values for page in pages}
     train(assigned, sources)
-    whole = not lacking(profile, seeds=seeds, store=store)
-    found = ablation.existing(
-        profile if whole else beside, seeds=seeds if whole else None, store=ROOT / store
-    )
-    inserted = claims.substitutions(found, beside=beside)
+    inserted = substitutions(profile, beside=beside, seeds=seeds, store=store)
     notebooks = output / "notebooks"
     execute_each(assigned, force=force, sources=sources, notebooks=notebooks)
     print("building the pages", file=sys.stderr)
