@@ -19,10 +19,8 @@ from experiments.chapters import ROOT
 
 NOT_PROSE = "\ufffc"
 """Stands in a block's ``masked`` text for every character of code, maths, roles, substitutions and links."""
-_CODE = frozenset(
-    ["bibliography", "code", "code-block", "code-cell", "csv-table", "eval-rst", "literalinclude", "math"]
-    + ["mermaid", "raw", "sourcecode", "tableofcontents", "toctree"]
-)
+_CODE = frozenset(["bibliography", "code", "code-block", "code-cell", "csv-table", "eval-rst", "math"])
+_CODE |= {"literalinclude", "mermaid", "raw", "sourcecode", "tableofcontents", "toctree"}
 _PICTURES = frozenset(["figure", "image"])
 _OPTION = re.compile(r":[\w-]+:(?:\s|$)")
 
@@ -164,8 +162,12 @@ def _options(content: str) -> tuple[dict, str, int]:
 
 
 def _described(text: str | None, content: str, line: int, page: Page) -> None:
-    """Add a caption or alt text, at the line of the cell's header on which it begins."""
-    if not text:
+    """Add a caption or alt text, with the line breaks that it has in the cell's header."""
+    words = (text or "").split()
+    if not words:
         return
-    start = content.find(" ".join(text.split()[:2]))
-    _collect(" ".join(text.split()), line + 1 + content.count("\n", 0, max(start, 0)), page)
+    written = re.search(r"\s+".join(map(re.escape, words)), content)
+    if written is None:  # quoted in a way that changes it
+        return _collect(" ".join(words), line, page)
+    lines = "\n".join(one.strip() for one in written[0].split("\n"))
+    _collect(lines, line + 1 + content.count("\n", 0, written.start()), page)

@@ -18,9 +18,10 @@ what points somewhere (Section 2.1, Eqs. 25 to 27, Table 2, Appendix A.5, line 1
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,7 +57,7 @@ _UNITS = (
     r"%|‰|per\s?cent|times|×|-?fold|nats?|bits?|[mµn]?s|seconds?|minutes?|hours?|GPU-hours?|days?|weeks?"
     r"|[kKMGT]i?B|bytes|[kKMGTPE]?FLOPs?|degrees?|epochs?"
 )
-_ROW = r"(?:\s*(?:to|or|and|–|±|,|against)\s+{0})*"
+_ROW = r"(?:\s*(?:to|or|and|–|±|against)\s+{0})*"
 _PATTERNS = (
     re.compile(rf"{_DIGITS}(?<=\d)"),  # kept where it has a point, an exponent or a comma
     re.compile(rf"{_DIGITS}{_ROW.format(_DIGITS)}\s*(?:{_UNITS}|points?)(?!\w)"),
@@ -83,6 +84,7 @@ class Entry(NamedTuple):
         Where it comes from: a table of the paper, a name in the code, the reasoning.
     value
         An expression that gives the number, or the numbers in order, ``module: expression``; empty: none.
+        ``default(function, parameter)`` is what a parameter is where it is not given.
     """
 
     page: str
@@ -174,7 +176,7 @@ def check(pages: Sequence[Page], register: Register) -> Iterator[Offence]:
             yield from _unregistered(page.name, block, entries, used)
         for entry in entries:
             if entry not in used:
-                why = "this text with a number in it on the page: mend or remove the entry"
+                why = "words of the page as they are read: mend or remove the entry"
                 yield Offence(REGISTER, page.name, f"{entry.text!r} does not stand there", why)
     for entry in register.entries:
         if entry.value:
@@ -188,10 +190,9 @@ def _unregistered(page: str, block: Block, entries: Sequence[Entry], used: set[E
         for entry in entries
         for place in re.finditer(re.escape(entry.text), flat)
     ]
+    used.update(entry for _, _, entry in covered)
     for begin, end in spans(block.masked):
-        holders = [entry for first, last, entry in covered if first <= begin and end <= last]
-        used.update(holders)
-        if not holders:
+        if not any(first <= begin and end <= last for first, last, _ in covered):
             around = flat[max(0, begin - 40) : end + 25].strip()
             yield Offence(
                 f"{page}.md",
@@ -206,7 +207,7 @@ def _wrong_value(entry: Entry) -> Iterator[Offence]:
     where = (REGISTER, f"{entry.page}, {entry.text!r}")
     module, _, expression = entry.value.partition(":")
     try:
-        given: Any = eval(expression.strip(), {**vars(importlib.import_module(module))})
+        given: Any = eval(expression.strip(), {**vars(importlib.import_module(module)), "default": _default})
         values = [float(one) for one in (given if isinstance(given, tuple | list) else [given])]
     except Exception as error:
         yield Offence(
@@ -214,15 +215,19 @@ def _wrong_value(entry: Entry) -> Iterator[Offence]:
         )
         return
     printed = [one.replace(",", "") for one in _VALUE.findall(entry.text)]
-    close = [
-        abs(value - float(one)) <= _half_a_digit(one) for one, value in zip(printed, values, strict=False)
-    ]
-    if len(printed) != len(values) or not all(close):
+    same = len(printed) == len(values)
+    if not same or not all(map(_agree, printed, values)):
         told = ", ".join(f"{value:.6g}" for value in values)
         yield Offence(*where, f"{entry.value!r} gives {told}", f"{', '.join(printed)}, as is typed")
 
 
-def _half_a_digit(text: str) -> float:
+def _default(function: Callable[..., Any], parameter: str) -> Any:
+    """Return a parameter's default, which expressions of the register may ask for."""
+    return inspect.signature(function).parameters[parameter].default
+
+
+def _agree(text: str, value: float) -> bool:
+    """Whether a value rounds to a printed number."""
     mantissa, _, exponent = text.partition("e")
-    decimals = len(mantissa.partition(".")[2])
-    return 0.5000001 * 10 ** (int(exponent or 0) - decimals)
+    last = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
+    return abs(value - float(text)) <= 0.5000001 * last
