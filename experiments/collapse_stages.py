@@ -21,11 +21,13 @@ from lpc import figures
 
 STAGES: Mapping[str, int] = {"growing": 4, "after": 1}
 """Stages of the picture: while gamma grows, and after."""
+SIZE = (9.0, 4.2)
+"""Of the picture, in inches."""
 PICTURE = Path(__file__).parents[1] / "book" / "_static" / "latents.png"
 """The picture in the README."""
 
 
-def draw(frames: Frames) -> Figure:
+def draw(fig: Figure, frames: Frames) -> None:
     """Draw the first network stage by stage, and the last stage of the second beside it as the control.
 
     Each in the plane of its own last class means (:func:`~experiments.collapse_frames.plane`). Above at true
@@ -34,6 +36,8 @@ def draw(frames: Frames) -> Figure:
 
     Parameters
     ----------
+    fig
+        Where to draw, of about :data:`SIZE`.
     frames
         Of two networks.
     """
@@ -45,7 +49,6 @@ def draw(frames: Frames) -> Figure:
     panels = [(0, step) for step in range(stages)] + [(1, stages - 1)]
     points = [frames.latent[place, step] @ directions[place] for place, step in panels]
     sizes = [rms(frames.latent[place, step]) for place, step in panels]
-    fig = Figure(figsize=(1.5 * len(panels), 4.2), dpi=100, layout="constrained")
     grid = fig.subplots(2, len(panels))
     true = [1.05 * max(np.abs(one).max() for one in points[:-1]), 1.05 * np.abs(points[-1]).max()]
     unit = 1.05 * max(np.abs(one / size).max() for one, size in zip(points, sizes, strict=True))
@@ -61,7 +64,6 @@ def draw(frames: Frames) -> Figure:
     for axes, words in zip(grid, (f"{name}, true scale", f"{name}, over its rms"), strict=True):
         axes[0].set_ylabel(words, fontsize=10)
         axes[-1].set_facecolor("#f0f0f0")
-    return fig
 
 
 def write_picture(path: Path = PICTURE, *, profile: str = "laptop", store: str | Path = "runs") -> Path:
@@ -76,5 +78,7 @@ def write_picture(path: Path = PICTURE, *, profile: str = "laptop", store: str |
     """
     torch.set_num_threads(1)
     runs = study(profile, store=store, progress=False)
-    draw(trained_again(runs, ("IB", "LinPen"), **STAGES)).savefig(path, dpi=130)
+    fig = Figure(figsize=SIZE, layout="constrained")
+    draw(fig, trained_again(runs, ("IB", "LinPen"), **STAGES))
+    fig.savefig(path, dpi=130)
     return path

@@ -153,12 +153,11 @@ def page(frames: Frames) -> Page:
     return Page(
         f'<div id="{ROOT}">\n'
         "<noscript><p>The controls need JavaScript. The figure below shows the same without.</p></noscript>\n"
-        f'<script type="application/json" id="{ROOT}-data">{data}</script>\n'
-        '<script src="_static/explore.js" defer></script>\n</div>'
+        f'<script type="application/json" id="{ROOT}-data">{data}</script>\n</div>'
     )
 
 
-def still(frames: Frames, *, columns: int = 5) -> Figure:
+def still(fig: Figure, frames: Frames, *, columns: int = 5) -> None:
     """Draw what the page shows without a script: gammas from top to bottom, epochs from left to right.
 
     Every panel is a network's train set in the plane of its own last class means, divided by its rms; each
@@ -166,14 +165,14 @@ def still(frames: Frames, *, columns: int = 5) -> Figure:
 
     Parameters
     ----------
+    fig
+        Where to draw: about 1.7 inches an epoch wide, and as high a network.
     frames
         Of networks of :data:`lpc.specs.GAMMAS`.
     columns
         Epochs, spread evenly over those there are, first and last included.
     """
     steps = np.unique(np.linspace(0, len(frames.epochs) - 1, columns).round().astype(int))
-    size = (1.75 * len(steps), 1.6 * len(frames.names))
-    fig = Figure(figsize=size, dpi=90, layout="constrained")
     grid = fig.subplots(len(frames.names), len(steps), squeeze=False)
     for place, (name, axes) in enumerate(zip(frames.names, grid, strict=True)):
         directions = plane(frames.latent[place, -1], frames.label)
@@ -186,4 +185,3 @@ def still(frames: Frames, *, columns: int = 5) -> Figure:
         axes[0].set_ylabel(f"γ to {last_gamma(name):g}", fontsize=9)
     for step, ax in zip(steps, grid[0], strict=True):
         ax.set_title(f"epoch {frames.epochs[step]}", fontsize=9)
-    return fig

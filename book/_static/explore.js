@@ -1,8 +1,10 @@
 // The page on which the reader moves gamma and the epoch: decodes what experiments/explorer.py wrote into the
 // page, makes the controls, and draws. No library and no network; without this script the still figure remains.
+// Jupyter Book loads every script of _static with every page: on all others this one does nothing.
 "use strict";
-(() => {
+document.addEventListener("DOMContentLoaded", () => {
   const root = document.getElementById("lpc-explore");
+  if (!root) return;
   const data = JSON.parse(document.getElementById("lpc-explore-data").textContent);
 
   // ---- numbers: base64 of little-endian arrays, last axis fastest
@@ -187,4 +189,4 @@
     });
   }
   show();
-})();
+});
