@@ -3,10 +3,11 @@ PYTHON ?= python3
 PROFILE ?= laptop
 BIN := .venv/bin
 
-.PHONY: help env book test check clean
+.PHONY: help env book pdf test check clean
 
 help:
 	@echo "make book   train the $(PROFILE) profile, run every chapter, build build/html/index.html"
+	@echo "make pdf    make book, then print it with Chromium as build/latent-point-collapse.pdf"
 	@echo "make test   lint, types, imports and tests"
 	@echo "make env    make .venv from pyproject.toml and constraints.txt"
 	@echo "make clean  remove build/ (runs/ and .venv/ stay)"
@@ -23,6 +24,9 @@ env: .venv/installed
 
 book: env
 	$(BIN)/python -m experiments book --profile $(PROFILE)
+
+pdf: book
+	$(BIN)/python -m experiments pdf --profile $(PROFILE)
 
 test: check
 	$(BIN)/python -m pytest

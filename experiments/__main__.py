@@ -454,6 +454,26 @@ def book(profile: str, seeds: int | None, store: str, force: bool) -> None:
 
 
 @cli.command()
+@profile_option
+@seeds_option
+@store_option
+def pdf(profile: str, seeds: int | None, store: str) -> None:
+    """Print the executed chapters as one PDF, build/latent-point-collapse.pdf; needs a Chromium or Chrome.
+
+    Nothing is trained or executed: `book` does that. The reference of the library's functions and folded
+    code are left out. The environment variable LPC_CHROMIUM names the program where it is not found.
+
+    \b
+    Examples:
+      python -m experiments pdf
+    """
+    from experiments.pages import substitutions
+    from experiments.pdf import write
+
+    click.echo(_relative(write(substitutions(profile, seeds=seeds, store=store))))
+
+
+@cli.command()
 @runs_options
 @click.option(
     "--format", "file_format", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True
