@@ -246,7 +246,7 @@ def attack(
     Raises
     ------
     ValueError
-        An unknown attack, a bad option, or what :func:`check_target` names.
+        An unknown attack, a bad option, or what :func:`.check_target` names.
     ImportError
         The attack's library is not installed.
 
