@@ -19,6 +19,7 @@ import yaml
 
 from experiments.bottleneck_scales import SCALES
 from experiments.chapters import NOTEBOOKS, ROOT, SOURCES, TOC, is_text, page_names, read_stamp
+from experiments.checks import check
 from experiments.needs import PROBED
 from experiments.profiles import LIVE, PROFILES, SIBLINGS
 
@@ -91,6 +92,7 @@ def stage(
     notebooks: Path = NOTEBOOKS,
     toc: Path = TOC,
     config: Path = CONFIG,
+    whole: bool = False,
 ) -> None:
     """Lay out everything that Jupyter Book reads, flat, in a new folder.
 
@@ -102,11 +104,15 @@ def stage(
         Put under ``myst_substitutions``: what chapters may insert between double braces.
     sources, notebooks, toc, config
         Chapters' folder, executed notebooks, table of contents and configuration.
+    whole
+        Whether these are all pages, so that each claim of the ledger has to be on one.
 
     Raises
     ------
     BuildError
         A chapter of the table of contents that was not executed.
+    CheckError
+        Pages without what :func:`experiments.checks.check` asks of them.
     """
     target.mkdir(parents=True)
     for name in page_names(toc):
@@ -136,6 +142,7 @@ def stage(
     sphinx = settings.setdefault("sphinx", {}).setdefault("config", {})
     sphinx["myst_substitutions"] = dict(substitutions)
     (target / "_config.yml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    check(target, substitutions, sources=sources, toc=toc, whole=whole)
 
 
 def build(
@@ -146,12 +153,13 @@ def build(
     notebooks: Path = NOTEBOOKS,
     toc: Path = TOC,
     config: Path = CONFIG,
+    whole: bool = False,
 ) -> Path:
     """Build the pages strictly and promote them; where that fails the previous pages stay.
 
     Parameters
     ----------
-    substitutions, sources, notebooks, toc, config
+    substitutions, sources, notebooks, toc, config, whole
         As in :func:`stage`.
     output
         The pages end in ``output / "html"``.
@@ -163,13 +171,15 @@ def build(
 
     Raises
     ------
-    BuildError
-        Sphinx warned or failed: a dead link, an unknown reference, a figure that is not there.
+    BuildError, CheckError
+        What :func:`stage` raises; or Sphinx warned or failed: a dead link, an unknown reference, a figure
+        that is not there.
     """
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".building-") as folder:
         staged, scratch = Path(folder) / "stage", Path(folder) / "scratch"
-        stage(staged, substitutions, sources=sources, notebooks=notebooks, toc=toc, config=config)
+        places = {"sources": sources, "notebooks": notebooks, "toc": toc, "config": config}
+        stage(staged, substitutions, **places, whole=whole)
         made = run_sphinx(staged, scratch)
         return _promote(made, output / "html", aside=Path(folder))
 
@@ -203,6 +213,8 @@ def _explain(log: str, folders: Sequence[str]) -> str:
     for folder in folders:
         log = log.replace(f"{folder}/", "")
     log = re.sub(r"\x1b\[[0-9;]*m", "", log)  # colours of a terminal
+    # MyST-NB counts a cell as ten thousand lines
+    log = re.sub(r"(\.ipynb):(\d+)\d{4}:", lambda at: f"{at[1]}, cell {int(at[2]) - 1}:", log)
     told = [line for line in log.splitlines() if "WARNING" in line or "ERROR" in line or "rror:" in line]
     shown = told or log.splitlines()[-30:]
     return "the pages were not built, the previous ones are kept:\n" + "\n".join(shown)

@@ -34,7 +34,9 @@ class CheckError(RuntimeError):
     """Pages that are not fit to be built; the message has a line for each offence."""
 
 
-def check(staged: Path, substitutions: Mapping[str, Any], *, sources: Path, toc: Path) -> None:
+def check(
+    staged: Path, substitutions: Mapping[str, Any], *, sources: Path, toc: Path, whole: bool = True
+) -> None:
     """Check the pages that a book is about to be built from.
 
     Parameters
@@ -45,6 +47,9 @@ def check(staged: Path, substitutions: Mapping[str, Any], *, sources: Path, toc:
         As for :func:`experiments.book.stage`; what is under ``claims`` is the ledger.
     sources, toc
         The pages' folder and the table of contents.
+    whole
+        Whether it is the whole book, so that every claim of the ledger is discussed on one of its pages, and
+        every entry of the register stands on one.
 
     Raises
     ------
@@ -59,10 +64,10 @@ def check(staged: Path, substitutions: Mapping[str, Any], *, sources: Path, toc:
     }
     ledger = substitutions.get("claims", {})
     found = [
-        *source_offences(pages, substitutions, sources=sources),
+        *source_offences(pages, substitutions, sources=sources, whole=whole),
         *_figures(notebooks, pages),
         *_tables(notebooks),
-        *_verdicts(ledger, pages, notebooks, first=page_names(toc)[0]),
+        *(_verdicts(ledger, pages, notebooks, first=page_names(toc)[0]) if whole else ()),
     ]
     if found:
         lines = "\n".join(f"  {one}" for one in found)
@@ -75,10 +80,10 @@ def read_pages(sources: Path, toc: Path) -> list[Page]:
 
 
 def source_offences(
-    pages: Sequence[Page], substitutions: Mapping[str, Any], *, sources: Path
+    pages: Sequence[Page], substitutions: Mapping[str, Any], *, sources: Path, whole: bool = True
 ) -> Iterator[Offence]:
     """Yield what can be said before anything is executed: typed numbers, pictures, substitutions."""
-    yield from typed_numbers.check(pages, typed_numbers.read(sources / REGISTER))
+    yield from typed_numbers.check(pages, typed_numbers.read(sources / REGISTER), whole=whole)
     for page in pages:
         for picture in page.pictures:
             if wrong := _wrong_alt(picture.alt, ""):
@@ -162,19 +167,24 @@ def _cell(number: int, cell: Any) -> str:
 
 
 # ------------------------------------------------------------------ tables
-class Table(HTMLParser):
-    """Reads the tables of a cell's output: their captions, and the texts of their rows."""
+class Html(HTMLParser):
+    """Reads a cell's output: its tables' captions and the texts of their rows, and images without a text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.captions: list[str] = []
         self.rows: list[list[list[str]]] = []
+        self.unnamed: list[str] = []
         self._text: list[str] | None = None
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Begin a table, a row, a cell or a caption."""
-        if tag == "table":
+        """Begin a table, a row, a cell or a caption; look at an image."""
+        if tag in ("img", "svg", "canvas"):
+            told = dict(attrs)
+            if not any(told.get(name) for name in ("alt", "aria-label", "aria-labelledby", "aria-hidden")):
+                self.unnamed.append(tag)
+        elif tag == "table":
             self.captions.append("")
             self.rows.append([])
         elif tag == "tr" and self.rows:
@@ -199,19 +209,22 @@ class Table(HTMLParser):
             self._text.append(data)
 
 
-def _tables_of(notebook: Any) -> Iterator[tuple[str, Table]]:
+def _html_of(notebook: Any) -> Iterator[tuple[str, Html]]:
     for number, cell in enumerate(notebook.cells):
         for out in cell.get("outputs", []):
-            html = out.get("data", {}).get("text/html", "")
-            if "<table" in html:
-                yield _cell(number, cell), Table(html)
+            if html := out.get("data", {}).get("text/html"):
+                yield _cell(number, cell), Html(html)
 
 
 def _tables(notebooks: Mapping[str, Any]) -> Iterator[Offence]:
     for page, notebook in notebooks.items():
-        for place, table in _tables_of(notebook):
-            if not all(table.captions):
+        for place, html in _html_of(notebook):
+            if not all(html.captions):
                 yield Offence(f"{page}.ipynb", place, "a table without caption", "show(table, caption)")
+            for tag in html.unnamed:
+                yield Offence(
+                    f"{page}.ipynb", place, f"<{tag}> has no alt text", "alt, aria-label or aria-hidden"
+                )
 
 
 # ------------------------------------------------------------------ verdicts
@@ -225,7 +238,7 @@ def _verdicts(
     claim on another data set are, in its tables.
     """
     inserted = {page.name: {text for _, text in _inserted(page)} for page in pages}
-    tables = {page: [table for _, table in _tables_of(notebook)] for page, notebook in notebooks.items()}
+    tables = {page: [html for _, html in _html_of(notebook)] for page, notebook in notebooks.items()}
     families: dict[str, list[str]] = {}
     for name in ledger:
         families.setdefault(_root(name, ledger), []).append(name)
@@ -258,7 +271,7 @@ def _root(name: str, ledger: Mapping[str, Any]) -> str:
     return name if above == name or above not in ledger else _root(above, ledger)
 
 
-def _holds(table: Table, claim: Mapping[str, Any], statements: set[str]) -> bool:
+def _holds(table: Html, claim: Mapping[str, Any], statements: set[str]) -> bool:
     """Whether a table has a row about a claim: one of its family's statements, and the claim's profile.
 
     Where profiles are columns, the claim's has something in it. "The same" stands for the cell above.

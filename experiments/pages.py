@@ -260,8 +260,8 @@ def make(
     ------
     ValueError
         As :func:`plan`, or a verdict that is not the one that the chapters' text takes for granted.
-    ChapterError, BuildError
-        A chapter that failed, or pages that could not be built.
+    ChapterError, CheckError, BuildError
+        A chapter that failed, pages that lack something, or that could not be built.
     """
     pages = plan(profile, beside=beside, seeds=seeds, store=store, sources=sources, toc=toc)
     print(told(pages), file=sys.stderr)
@@ -271,4 +271,4 @@ def make(
     notebooks = output / "notebooks"
     execute_each(assigned, force=force, sources=sources, notebooks=notebooks)
     print("building the pages", file=sys.stderr)
-    return build(inserted, output=output, sources=sources, notebooks=notebooks, toc=toc)
+    return build(inserted, output=output, sources=sources, notebooks=notebooks, toc=toc, whole=True)

@@ -22,6 +22,7 @@ NOT_PROSE = "\ufffc"
 _CODE = frozenset(["bibliography", "code", "code-block", "code-cell", "csv-table", "eval-rst", "math"])
 _CODE |= {"literalinclude", "mermaid", "raw", "sourcecode", "tableofcontents", "toctree"}
 _PICTURES = frozenset(["figure", "image"])
+_TAG = re.compile(r"<!--.*?-->|<(?:script|style)\b.*?</(?:script|style)>|<[^>]*>", re.DOTALL)
 _OPTION = re.compile(r":[\w-]+:(?:\s|$)")
 
 
@@ -86,14 +87,22 @@ def _collect(text: str, first: int, page: Page) -> None:
         if token.type == "inline":
             page.blocks.append(_block(token.children or [], line))
             page.pictures.extend(_pictures(token.children or [], line))
+        elif token.type == "html_block":
+            masked = _TAG.sub(lambda tag: _mask(tag[0]), token.content)
+            page.blocks.append(Block(line, token.content, masked))
+            page.pictures.extend(_html_pictures(token.content, line))
         elif token.type in ("fence", "colon_fence") and token.info.startswith("{"):
             _directive(token, line, page)
 
 
 def _block(children: list[Token], line: int) -> Block:
     parts = list(_parts(children))
-    masked = "".join(part if prose else re.sub(r"[^\n]", NOT_PROSE, part) for part, prose in parts)
+    masked = "".join(part if prose else _mask(part) for part, prose in parts)
     return Block(line, "".join(part for part, _ in parts), masked)
+
+
+def _mask(text: str) -> str:
+    return re.sub(r"[^\n]", NOT_PROSE, text)
 
 
 def _parts(children: list[Token]) -> Iterator[tuple[str, bool]]:
@@ -110,6 +119,8 @@ def _parts(children: list[Token]) -> Iterator[tuple[str, bool]]:
                 yield f"${child.content}$", False
             case "substitution_inline":
                 yield f"{{{{ {child.content.strip()} }}}}", False
+            case "myst_role" if child.meta["name"] == "term":
+                yield re.sub(r"\s*<.*>$", "", child.content), False
             case "myst_role":
                 yield f"{{{child.meta['name']}}}`{child.content}`", False
             case "image":
@@ -122,8 +133,16 @@ def _pictures(children: list[Token], line: int) -> Iterator[Picture]:
     for child in children:
         if child.type == "image":
             yield Picture(line, str(child.attrs["src"]), child.content)
+        elif child.type == "html_inline":
+            yield from _html_pictures(child.content, line)
         elif child.type == "softbreak":
             line += 1
+
+
+def _html_pictures(html: str, line: int) -> Iterator[Picture]:
+    for tag in re.finditer(r"<img\b[^>]*>", html):
+        told = dict(re.findall(r"""(src|alt)=["'](.*?)["']""", tag[0], re.DOTALL))
+        yield Picture(line + html.count("\n", 0, tag.start()), told.get("src", ""), told.get("alt", ""))
 
 
 def _directive(token: Token, line: int, page: Page) -> None:

@@ -153,7 +153,7 @@ def spans(masked: str) -> list[tuple[int, int]]:
     return joined
 
 
-def check(pages: Sequence[Page], register: Register) -> Iterator[Offence]:
+def check(pages: Sequence[Page], register: Register, *, whole: bool = True) -> Iterator[Offence]:
     """Yield the typed numbers that the register does not hold, and its entries that no page holds.
 
     Parameters
@@ -162,10 +162,12 @@ def check(pages: Sequence[Page], register: Register) -> Iterator[Offence]:
         The book's pages.
     register
         As :func:`read` returns it.
+    whole
+        Whether these are all pages that the register is about.
     """
     names = [page.name for page in pages]
     listed = {*register.historical, *(entry.page for entry in register.entries)}
-    for name in sorted(listed - {*names}):
+    for name in sorted(listed - {*names}) if whole else ():
         yield Offence(REGISTER, name, "not a page of the book", f"one of {', '.join(names)}")
     for page in pages:
         if page.name in register.historical:

@@ -16,6 +16,7 @@ from experiments import ablation, book, chapters
 from experiments.__main__ import cli, main
 from experiments.book import BuildError, build, stage
 from experiments.chapters import ChapterError, execute
+from experiments.checks import CheckError
 from lpc.specs import run_key
 
 HEAD = """---
@@ -298,9 +299,17 @@ def test_the_build_is_strict_and_keeps_the_previous_pages(project, tmp_path):
     assert all((first.parent / script).exists() for script in scripts)
     project.write("index", "print(number)", text="{doc}`nowhere` and {{ claims.y.verdict }}")
     project.execute()
-    with pytest.raises(BuildError, match="unknown document: 'nowhere'") as caught:
+    with pytest.raises(
+        CheckError, match=r"index\.md, line 14: .*claims\.y\.verdict .*: no claim has this id"
+    ):
         build({"claims": {"x": {"verdict": "holds here"}}}, output=tmp_path / "build", **places)
-    assert "no attribute 'y'" in str(caught.value), "an unknown substitution fails the build too"
+    assert first.read_text() == page
+    project.write("index", "print(number)", text="{doc}`nowhere`, {ref}`fig-nowhere` and [there](gone.md)")
+    project.execute()
+    with pytest.raises(BuildError, match=r"index\.ipynb, cell 0: .*unknown document: 'nowhere'") as caught:
+        build({}, output=tmp_path / "build", **places)
+    for link in ("gone.md", "fig-nowhere"):
+        assert re.search(rf"index\.ipynb, cell 0: WARNING: .*{link}", str(caught.value)), "of every dead link"
     assert "\x1b" not in str(caught.value)
     assert first.read_text() == page
     assert [path.name for path in (tmp_path / "build").iterdir()] == ["html"]

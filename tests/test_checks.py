@@ -64,12 +64,11 @@ class Book:
     def register(self, text):
         self.sources.joinpath("numbers.toml").write_text(text)
 
-    def offences(self):
+    def offences(self, *, whole=True):
         """Return the lines of the error; none where there is none."""
+        given = {"profile": "laptop", "claims": self.claims}
         try:
-            checks.check(
-                self.staged, {"profile": "laptop", "claims": self.claims}, sources=self.sources, toc=self.toc
-            )
+            checks.check(self.staged, given, sources=self.sources, toc=self.toc, whole=whole)
         except CheckError as error:
             lines = str(error).splitlines()
             assert f"({len(lines) - 1} offences)" in lines[0]
@@ -145,6 +144,24 @@ def test_images_of_the_text_need_an_alt_text_too(book):
     assert book.offences() == []
 
 
+def test_images_in_html_need_a_text_too(book):
+    book.page(
+        SHOWN + '\n\n<div>\n<p>It is 6.5.</p>\n<img src="a.svg">\n</div>\n\nText <img src="b.svg" alt="B.">.'
+    )
+    found = [line.partition(";")[0].partition(" in '")[0] for line in book.offences()]
+    assert found == [
+        "index.md, line 11: the number '6.5'",
+        "index.md, line 12: image a.svg has no alt text",
+        "index.md, line 15: image b.svg has the alt text 'B.'",
+    ]
+    html = '<svg viewBox="0 0 1 1"></svg><canvas></canvas><img alt="Words"><svg aria-hidden="true"></svg>'
+    book.page(SHOWN, cell(nbformat.v4.new_output("display_data", {"text/html": html})))
+    assert [line.split(": ")[1] for line in book.offences()] == [
+        "<svg> has no alt text; expected alt, aria-label or aria-hidden",
+        "<canvas> has no alt text; expected alt, aria-label or aria-hidden",
+    ]
+
+
 def test_a_table_needs_a_caption(book):
     book.page(SHOWN, cell(table(["a"]), table(["b"], caption=""), code="show()"))
     (line,) = book.offences()
@@ -197,6 +214,15 @@ def test_a_claim_that_is_like_another_is_shown_on_its_page_or_the_first(book):
     rows = ["claim", "runs"], [CLAIM["statement"], "digits (laptop)"], ["the same", "Fashion-MNIST (fashion)"]
     book.page("First page.", cell(table(*rows)))
     assert book.offences() == []
+
+
+def test_a_part_of_the_book_need_not_show_every_claim_and_entry(book):
+    book.page("Text.")
+    book.register(ENTRY.replace("index", "other"))
+    assert len(book.offences()) == 2
+    assert book.offences(whole=False) == []
+    book.page("Text, 6.5.")
+    assert len(book.offences(whole=False)) == 1
 
 
 def test_a_measured_value_stands_beside_its_verdict(book):
