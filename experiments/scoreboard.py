@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from html import escape
+from typing import Any, NamedTuple
+
 import pandas as pd
 from pandas.io.formats.style import Styler
 
@@ -12,6 +15,29 @@ from experiments.tables import MISSING
 
 _MARKS = {0: "✓", 1: "◐", 2: "✗"}
 _PLACES = {word: place for words in WORDS.values() for place, word in enumerate(words)}
+
+
+class Html(NamedTuple):
+    """A table as a page shows it, and as numbers to take away.
+
+    Attributes
+    ----------
+    html
+        What is shown.
+    table
+        What it holds.
+    """
+
+    html: str
+    table: pd.DataFrame
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        return {"text/html": self.html, "text/csv": self.table.to_csv(index=False)}
+
+
+def is_judged(table: pd.DataFrame) -> pd.Series:
+    """Whether a claim has one of the six verdicts."""
+    return table["verdict"].isin(_PLACES)
 
 
 def tally(table: pd.DataFrame) -> pd.DataFrame:
@@ -61,6 +87,34 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
             "why": table["why"],
         }
     )
+
+
+def chapter_title(name: str) -> str:
+    """Return a chapter's name as words."""
+    return name.replace("-", " ").capitalize()
+
+
+def folded(table: pd.DataFrame) -> Html:
+    """Return :func:`verdicts` folded by chapter, each with its counts; it opens without scripts.
+
+    Parameters
+    ----------
+    table
+        The ledger.
+    """
+    parts, shown = [], verdicts(table)
+    for name, own in table[~is_waiting(table)].groupby("chapter", sort=False):
+        places = own["verdict"].map(_PLACES)
+        counts = [f"{int((places == place).sum())} {mark}" for place, mark in _MARKS.items()]
+        counts.append(f"{int(places.isna().sum())} open")
+        rows = shown.loc[shown.index.intersection(own.index, sort=False)]
+        html = rows.to_html(index=False, border=0, classes="wrap").replace(' style="text-align: right;"', "")
+        title = chapter_title(str(name))
+        parts.append(
+            f'<details class="claims"><summary>{escape(title)}: {", ".join(counts)}</summary>'
+            f'<p><a href="{name}.html">The chapter</a></p>{html}</details>'
+        )
+    return Html("".join(parts), table)
 
 
 def waiting(table: pd.DataFrame) -> pd.DataFrame:
