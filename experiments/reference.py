@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import copy
+import re
 import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -159,9 +160,9 @@ def _said(node: ast.stmt | None) -> str:
 
 
 def _summary(docstring: str | None) -> str:
-    """Return the first paragraph of a docstring up to its first full stop before a blank."""
+    """Return the first sentence of a docstring, which ends before a capital letter or with its paragraph."""
     paragraph = " ".join((docstring or "").split("\n\n")[0].split())
-    return paragraph.partition(". ")[0].rstrip(".")
+    return re.split(r"(?<=\.) (?=[A-Z])", paragraph)[0]
 
 
 def _names(tree: ast.Module, module: str) -> dict[str, str]:
@@ -277,7 +278,7 @@ def _described(module: str, package: Path) -> str:
 def _headline(module: str, package: Path) -> str:
     said = ast.get_docstring(ast.parse(_path(module, package).read_text()))
     full = f"{package.name}.{module}"
-    return f".. py:currentmodule:: {full}\n\n:py:mod:`{full}`: {_summary(said)}.\n"
+    return f".. py:currentmodule:: {full}\n\n:py:mod:`{full}`: {_summary(said)}\n"
 
 
 def _table(module: str, package: Path) -> str:
@@ -287,7 +288,7 @@ def _table(module: str, package: Path) -> str:
         for member in members(module, package)
         if member.summary
     ]
-    return "\n".join([".. list-table::\n   :widths: 38 62\n   :class: finder\n", *rows, ""])
+    return "\n".join([".. list-table::\n   :width: 100%\n   :widths: 36 64\n   :class: finder\n", *rows, ""])
 
 
 def finder(package: Path = ROOT / "lpc") -> str:
