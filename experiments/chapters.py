@@ -53,7 +53,7 @@ def page_names(toc: Path = TOC) -> list[str]:
 def is_text(name: str, sources: Path = SOURCES) -> bool:
     """Whether a page is text alone: its header names no kernel, and nothing of it is executed."""
     source = sources / f"{name}.md"
-    return source.exists() and "kernelspec" not in jupytext.read(source).metadata
+    return source.exists() and "kernelspec" not in jupytext.read(source, fmt="md:myst").metadata
 
 
 def chapter_names(toc: Path = TOC, sources: Path = SOURCES) -> list[str]:

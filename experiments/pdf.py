@@ -70,6 +70,7 @@ def printable(page: str) -> str:
         A link within the book whose target is not there, or stands there twice.
     """
     soup = BeautifulSoup(page, "html.parser")
+    everything = {str(tag["id"]) for tag in soup.find_all(id=True)}
     for mark in soup.find_all(id=re.compile(f"^{LEFT_OUT}")):
         section = mark.find_next_sibling("section")
         mark.decompose()
@@ -79,12 +80,16 @@ def printable(page: str) -> str:
         script.decompose()  # the figure beside it shows the same
     for link in soup.select("a[role='doc-backlink']"):
         link.unwrap()  # to the first citation of a page, by an id that other pages have too
+    article = soup.find("article")
+    if isinstance(article, Tag):
+        article.insert(
+            0, soup.new_tag("span", id="document-index")
+        )  # Sphinx gives every page but the first one
     ids = Counter(str(tag["id"]) for tag in soup.find_all(id=True))
-    left_out = {name for name in _ids(page) if name not in ids}
     wrong = []
     for link in soup.select("article a[href^='#'], #jb-print-docs-body a[href^='#']"):
         target = str(link["href"])[1:]
-        if target in left_out:
+        if target in everything and target not in ids:
             entry = link.find_parent("li", class_="toctree-l1")  # of the table of contents: goes as a whole
             entry.decompose() if entry else link.unwrap()
         elif target and ids[target] != 1 and "headerlink" not in link.get_attribute_list("class"):
@@ -100,10 +105,6 @@ def printable(page: str) -> str:
     )
     soup.body.append(ready) if soup.body else None
     return str(soup)
-
-
-def _ids(page: str) -> set[str]:
-    return set(re.findall(r'\sid="([^"]+)"', page))
 
 
 def print_page(page: Path, target: Path, *, chromium: str) -> None:
