@@ -5,7 +5,7 @@ a page all the same stands in ``numbers.toml`` beside the pages, with its source
 (:mod:`experiments.prose`: no code, no maths) these count:
 
 - decimals, numbers with an exponent, and whole numbers with a comma between thousands;
-- numbers, and number words from ten up, before a percent sign, ``times``, ``-fold`` or a unit (seconds,
+- numbers, and number words from two up, before a percent sign, ``times``, ``-fold`` or a unit (seconds,
   bytes, nats, points, epochs, ...), alone or in a row: "29 to 52 times";
 - numbers after ``×``, ``times``, ``factor of`` and ``epoch``;
 - "4 of 50", "4 in 50".
@@ -42,8 +42,8 @@ KINDS = ("paper", "setting", "definition", "mathematics")
 
 _DIGITS = r"(?<![\w.])(?<![A-Za-z]-)[+-]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?(?![.,]?\w)"
 _WORDS = (
-    r"\b(?:ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|twenty|thirty|forty|fifty|sixty"
-    r"|seventy|eighty|ninety|hundred|thousand|million|billion|dozen)\b"
+    r"\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen"
+    r"|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|billion|dozen)\b"
 )
 _PLACES = (
     r"Sections?|Eqs?\.|Equations?|Tables?|Figures?|Appendi(?:x|ces)|Observations?|Theorems?|[Ff]ootnotes?"
