@@ -274,10 +274,10 @@ def _root(name: str, ledger: Mapping[str, Any]) -> str:
 def _holds(table: Html, claim: Mapping[str, Any], statements: set[str]) -> bool:
     """Whether a table has a row about a claim: one of its family's statements, and the claim's profile.
 
-    Where profiles are columns, the claim's has something in it. "The same" stands for the cell above.
+    The profile stands in brackets or in a row of its like. Where profiles are columns, the claim's has
+    something in it. "The same" stands for the cell above.
     """
     wanted = "as printed" if claim.get("profile") == NO_RUN else str(claim.get("profile"))
-    profile = re.compile(rf"(?<![\w-]){re.escape(wanted)}(?![\w-])")
     told = {" ".join(one.split()) for one in statements}
     for rows in table.rows:
         head, above = rows[0] if rows else [], [""]
@@ -290,6 +290,6 @@ def _holds(table: Html, claim: Mapping[str, Any], statements: set[str]) -> bool:
                 continue
             if column is not None and column < len(row) and row[column] not in ("", MISSING):
                 return True
-            if any(profile.search(cell) for cell in row):
+            if any(f"({wanted})" in cell or wanted in cell.split("; ") for cell in row):
                 return True
     return False

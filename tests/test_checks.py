@@ -6,9 +6,9 @@ from typing import Any
 import nbformat
 import pytest
 
-from experiments import checks, prose, typed_numbers
+from experiments import ablation, checks, claims, prose, scoreboard, typed_numbers
 from experiments.chapters import SOURCES, TOC
-from experiments.checks import CheckError
+from experiments.checks import CheckError, Html
 from experiments.claims import read
 from experiments.typed_numbers import Register, spans
 
@@ -420,3 +420,19 @@ def test_every_family_of_claims_has_its_verdict_on_the_page_of_its_chapter():
 def test_figures_of_the_real_pages_have_names_of_their_own():
     names = [name for path in sorted(SOURCES.glob("*.md")) for name, _ in prose.read(path).figures]
     assert len(names) > 40 and len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("profile", ["smoke", "laptop"])
+def test_the_first_page_s_tables_show_every_claim(profile, tmp_path):
+    table = claims.ledger(ablation.existing(profile, store=tmp_path))
+    shown = [
+        scoreboard.styled(one, "A caption.")
+        for one in (scoreboard.verdicts(table), scoreboard.waiting(table))
+    ]
+    found = [Html(one.to_html()) for one in shown if one is not None]
+    columns = ["id", "like", "statement", "profile"]
+    rows = {str(row[0]): dict(zip(columns, map(str, row), strict=True)) for row in table[columns].to_numpy()}
+    for name, row in rows.items():
+        family = {one["statement"] for one in rows.values() if one["like"] == row["like"]}
+        assert any(checks._holds(one, row, family) for one in found), name
+        assert not any(checks._holds(one, {"profile": "elsewhere"}, family) for one in found), name

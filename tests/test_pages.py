@@ -309,6 +309,7 @@ def test_make_executes_each_chapter_with_its_profile_and_trains_only_beside(made
     assert printed == {**own, "errata": "smoke\n", "quantities": "None\n"}
     assert built["profile"] == PAPER and built["output"] == output
     assert built["notebooks"] == output / "notebooks"
+    assert built["whole"], "every claim of the ledger has to be shown"
     new = {path.parent.name for path in made.store.glob("runs/*/result.json") if path not in before}
     assert new == {run_key(one) for one in ablation.declared("smoke")}, "no run of the profile was trained"
     assert {path: path.stat().st_mtime_ns for path in before} == before
