@@ -15,7 +15,7 @@ from lpc.specs import unknown_name
 
 _KINDS = ("holds", "partly", "fails")
 _CLASSES = {word: kind for words in WORDS.values() for kind, word in zip(_KINDS, words, strict=True)}
-_MARKS = {"holds": "✓", "partly": "◐", "fails": "✗", "open": "…"}
+_MARKS = {"holds": "✓", "partly": "◐", "fails": "✗", "open": "○"}
 COLUMNS = ("claim", "the paper's value", "ours", "on the papers' own data")
 
 
@@ -178,17 +178,15 @@ def _row(table: pd.DataFrame, name: str) -> pd.Series:
 
 
 def _ours(table: pd.DataFrame, name: str, words: str) -> Iterable[str]:
-    """Yield, for every data set of ours on which a claim was judged, what was measured and the verdict."""
+    """Yield what a claim measures; then, for every data set of ours where it was judged, value and verdict."""
     own = _row(table, name)
     same = (table["like"] == own["like"]) & (table["statement"] == own["statement"])
     alike = table[same & table["dataset"].isin(OURS)]
     judged = alike[is_judged(alike) | (alike["verdict"] == NOT_MEASURED)]
-    if judged.empty:
-        yield f"{escape(words)}: {badge(str(own['verdict']), str(own['dataset']))}"
-    for first, (_, one) in enumerate(judged.iterrows()):
-        said = escape(words) + ": " if first == 0 else ""
+    yield f'<span class="measure">{escape(words)}</span>'
+    for _, one in judged.iterrows() if len(judged) else [(name, own)]:
         number = escape(f"{one['dataset']} {one['measured']}".strip())
-        yield f"{said}{number} {badge(str(one['verdict']), str(one['dataset']))}"
+        yield f"{number} {badge(str(one['verdict']), str(one['dataset']))}"
 
 
 def _again(rows: Sequence[pd.Series]) -> str:

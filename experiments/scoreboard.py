@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 from pandas.io.formats.style import Styler
@@ -31,8 +31,8 @@ class Html(NamedTuple):
     html: str
     table: pd.DataFrame
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        return {"text/html": self.html, "text/csv": self.table.to_csv(index=False)}
+    def _repr_html_(self) -> str:
+        return self.html
 
 
 def is_judged(table: pd.DataFrame) -> pd.Series:
@@ -108,8 +108,12 @@ def folded(table: pd.DataFrame) -> Html:
         counts = [f"{int((places == place).sum())} {mark}" for place, mark in _MARKS.items()]
         counts.append(f"{int(places.isna().sum())} open")
         rows = shown.loc[shown.index.intersection(own.index, sort=False)]
-        html = rows.to_html(index=False, border=0, classes="wrap").replace(' style="text-align: right;"', "")
         title = chapter_title(str(name))
+        caption = (
+            f"<caption>{escape(title)}: each claim's verdict, what was measured, when it holds.</caption>"
+        )
+        html = rows.to_html(index=False, border=0, classes="wrap").replace("<thead>", f"{caption}<thead>")
+        html = html.replace(' style="text-align: right;"', "").replace("<th>", '<th scope="col">')
         parts.append(
             f'<details class="claims"><summary>{escape(title)}: {", ".join(counts)}</summary>'
             f'<p><a href="{name}.html">The chapter</a></p>{html}</details>'
