@@ -178,7 +178,7 @@ def _row(table: pd.DataFrame, name: str) -> pd.Series:
 
 
 def _ours(table: pd.DataFrame, name: str, words: str) -> Iterable[str]:
-    """Yield what a claim measures; then, for every data set of ours where it was judged, value and verdict."""
+    """Yield what a claim measures; then value and verdict on every data set of ours where it was judged."""
     own = _row(table, name)
     same = (table["like"] == own["like"]) & (table["statement"] == own["statement"])
     alike = table[same & table["dataset"].isin(OURS)]
