@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import jupytext
 import nbformat
 
 from experiments import prose, typed_numbers
 from experiments.chapters import page_names
 from experiments.claims import NO_RUN, NOT_ATTEMPTED, NOT_JUDGED, NOT_MEASURED, WORDS
+from experiments.outputs import Html, cell_name, html_of
 from experiments.prose import Page
 from experiments.tables import MISSING
 from experiments.typed_numbers import REGISTER, Offence
@@ -48,8 +49,8 @@ def check(
     sources, toc
         The pages' folder and the table of contents.
     whole
-        Whether it is the whole book, so that every claim of the ledger is discussed on one of its pages, and
-        every entry of the register stands on one.
+        Whether it is the whole book: every claim of the ledger is discussed on one of its pages, every entry
+        of the register stands on one, and the notebooks were executed from the sources as they are.
 
     Raises
     ------
@@ -67,8 +68,10 @@ def check(
         *source_offences(pages, substitutions, sources=sources, whole=whole),
         *_figures(notebooks, pages),
         *_tables(notebooks),
-        *(_verdicts(ledger, pages, notebooks, first=page_names(toc)[0]) if whole else ()),
     ]
+    if whole:
+        found += _other_texts(notebooks, sources)
+        found += _verdicts(ledger, pages, notebooks, first=page_names(toc)[0])
     if found:
         lines = "\n".join(f"  {one}" for one in found)
         raise CheckError(f"the pages are not fit to be built ({len(found)} offences):\n{lines}")
@@ -119,6 +122,19 @@ def _inserted(page: Page) -> Iterator[tuple[int, str]]:
             yield block.line_of(match.start()), " ".join(match[1].split())
 
 
+def _other_texts(notebooks: Mapping[str, Any], sources: Path) -> Iterator[Offence]:
+    """Yield pages whose source was edited after they were executed: what was checked is not what is shown."""
+    for name, notebook in notebooks.items():
+        there = {cell.source.strip() for cell in notebook.cells}
+        for cell in jupytext.read(sources / f"{name}.md", fmt="md:myst").cells:
+            if cell.source.strip() not in there and "parameters" not in cell.metadata.get("tags", []):
+                first = cell.source.strip().splitlines()[0][:60]
+                yield Offence(
+                    f"{name}.md", f"at {first!r}", "executed from another text", "to be executed again"
+                )
+                break
+
+
 # ------------------------------------------------------------------ figures
 _ALT = f"an alt text of {LEAST_WORDS} words or more that says what is seen, not the caption again"
 
@@ -149,7 +165,7 @@ def _figures(notebooks: Mapping[str, Any], pages: Sequence[Page]) -> Iterator[Of
                 continue
             described = cell.metadata.get("mystnb", {})
             figure, alt = described.get("figure", {}), described.get("image", {}).get("alt") or ""
-            place = (f"{page}.ipynb", _cell(number, cell))
+            place = (f"{page}.ipynb", cell_name(number, cell))
             for key in ("name", "caption"):
                 if not str(figure.get(key) or "").strip():
                     yield Offence(
@@ -161,64 +177,10 @@ def _figures(notebooks: Mapping[str, Any], pages: Sequence[Page]) -> Iterator[Of
                 yield Offence(*place, f"{len(pictures)} images", "one: they would share caption and alt text")
 
 
-def _cell(number: int, cell: Any) -> str:
-    first = next((line for line in cell.source.splitlines() if line and not line.startswith("#")), "")
-    return f"cell {number}, beginning {first[:60]!r}"
-
-
 # ------------------------------------------------------------------ tables
-class Html(HTMLParser):
-    """Reads a cell's output: its tables' captions and the texts of their rows, and images without a text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.captions: list[str] = []
-        self.rows: list[list[list[str]]] = []
-        self.unnamed: list[str] = []
-        self._text: list[str] | None = None
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Begin a table, a row, a cell or a caption; look at an image."""
-        if tag in ("img", "svg", "canvas"):
-            told = dict(attrs)
-            if not any(told.get(name) for name in ("alt", "aria-label", "aria-labelledby", "aria-hidden")):
-                self.unnamed.append(tag)
-        elif tag == "table":
-            self.captions.append("")
-            self.rows.append([])
-        elif tag == "tr" and self.rows:
-            self.rows[-1].append([])
-        elif tag in ("td", "th", "caption"):
-            self._text = []
-
-    def handle_endtag(self, tag: str) -> None:
-        """End a cell or a caption."""
-        if self._text is None or tag not in ("td", "th", "caption") or not self.rows:
-            return
-        text = " ".join("".join(self._text).split())
-        self._text = None
-        if tag == "caption":
-            self.captions[-1] = text
-        elif self.rows[-1]:
-            self.rows[-1][-1].append(text)
-
-    def handle_data(self, data: str) -> None:
-        """Add to a cell's or a caption's text."""
-        if self._text is not None:
-            self._text.append(data)
-
-
-def _html_of(notebook: Any) -> Iterator[tuple[str, Html]]:
-    for number, cell in enumerate(notebook.cells):
-        for out in cell.get("outputs", []):
-            if html := out.get("data", {}).get("text/html"):
-                yield _cell(number, cell), Html(html)
-
-
 def _tables(notebooks: Mapping[str, Any]) -> Iterator[Offence]:
     for page, notebook in notebooks.items():
-        for place, html in _html_of(notebook):
+        for place, html in html_of(notebook):
             if not all(html.captions):
                 yield Offence(f"{page}.ipynb", place, "a table without caption", "show(table, caption)")
             for tag in html.unnamed:
@@ -238,7 +200,7 @@ def _verdicts(
     claim on another data set are, in its tables.
     """
     inserted = {page.name: {text for _, text in _inserted(page)} for page in pages}
-    tables = {page: [html for _, html in _html_of(notebook)] for page, notebook in notebooks.items()}
+    tables = {page: [html for _, html in html_of(notebook)] for page, notebook in notebooks.items()}
     families: dict[str, list[str]] = {}
     for name in ledger:
         families.setdefault(_root(name, ledger), []).append(name)

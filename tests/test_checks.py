@@ -3,13 +3,15 @@
 import re
 from typing import Any
 
+import jupytext
 import nbformat
 import pytest
 
 from experiments import ablation, checks, claims, prose, scoreboard, typed_numbers
 from experiments.chapters import SOURCES, TOC
-from experiments.checks import CheckError, Html
+from experiments.checks import CheckError
 from experiments.claims import read
+from experiments.outputs import Html
 from experiments.typed_numbers import Register, spans
 
 CLAIM = {
@@ -26,7 +28,7 @@ FIGURE: dict[str, Any] = {
 }
 ALT: dict[str, Any] = {"image": {"alt": "Two lines that fall over epochs, one of them steeply."}}
 SHOWN = "Here {{ claims.tight.measured }} (**{{ claims.tight.verdict }}**)."
-HEAD = "---\nkernelspec:\n  name: python3\n---\n\n# Title\n\n"
+HEAD = "---\nkernelspec:\n  {name: python3, display_name: Python 3}\n---\n\n# Title\n\n"
 
 
 def image(*kinds):
@@ -55,8 +57,10 @@ class Book:
         self.claims = {"tight": dict(CLAIM)}
 
     def page(self, text, *cells, name="index"):
-        self.sources.joinpath(f"{name}.md").write_text(HEAD + text + "\n")
-        nbformat.write(nbformat.v4.new_notebook(cells=list(cells)), self.staged / f"{name}.ipynb")
+        source = self.sources / f"{name}.md"
+        source.write_text(HEAD + text + "\n")
+        written = [*jupytext.read(source, fmt="md:myst").cells, *cells]
+        nbformat.write(nbformat.v4.new_notebook(cells=written), self.staged / f"{name}.ipynb")
         others = sorted(path.stem for path in self.sources.glob("*.md") if path.stem != "index")
         files = "".join(f"  - file: {one}\n" for one in others)
         self.toc.write_text("format: jb-book\nroot: index\n" + (f"chapters:\n{files}" if others else ""))
@@ -107,7 +111,7 @@ def test_a_page_that_has_all_it_needs_passes(book):
 def test_a_figure_needs_a_name_a_caption_and_an_alt_text_of_its_own(book, mystnb, words, kind):
     book.page(SHOWN, cell(code="x = 1"), cell(image(kind), code="# first\ndraw(x)", **mystnb))
     (line,) = book.offences()
-    assert line.startswith("index.ipynb, cell 1, beginning 'draw(x)': ") and words in line
+    assert line.startswith("index.ipynb, cell 2, beginning 'draw(x)': ") and words in line
     assert "expected mystnb: " in line
 
 
@@ -167,7 +171,7 @@ def test_a_table_needs_a_caption(book):
     (line,) = book.offences()
     assert (
         line
-        == "index.ipynb, cell 0, beginning 'show()': a table without caption; expected show(table, caption)"
+        == "index.ipynb, cell 1, beginning 'show()': a table without caption; expected show(table, caption)"
     )
 
 
@@ -246,6 +250,33 @@ def test_a_substitution_of_nothing_is_named_with_its_line(book, text, words):
     book.page(f"{SHOWN}\n\nProfile {{{{ profile }}}}.\nAnd {text}.")
     (line,) = book.offences()
     assert line.startswith(f"index.md, line 11: {text}") and words in line
+
+
+CODE = """
+```{code-cell} ipython3
+:tags: [parameters]
+seed = 0
+```
+
+```{code-cell} ipython3
+print(1)
+```
+"""
+
+
+def test_a_page_that_was_edited_after_it_was_executed_is_told(book):
+    book.page(SHOWN + CODE)
+    source = book.sources / "index.md"
+    text = source.read_text()
+    source.write_text(text.replace("seed = 0", "seed = 1"))
+    assert book.offences() == [], "parameters are given when it is executed"
+    source.write_text(text.replace("Here ", "There "))
+    (line,) = book.offences()
+    assert line == "index.md, at '# Title': executed from another text; expected to be executed again"
+    assert book.offences(whole=False) == []
+    source.write_text(text.replace("print(1)", "print(2)"))
+    (line,) = book.offences()
+    assert line.startswith("index.md, at 'print(2)': executed from another text")
 
 
 # ------------------------------------------------------------------ numbers in prose
