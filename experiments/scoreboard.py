@@ -10,6 +10,7 @@ from pandas.io.formats.style import Styler
 
 from experiments.bottleneck_scales import SCALES
 from experiments.claims import NO_RUN, NOT_ATTEMPTED, NOT_MEASURED, OURS, WORDS
+from experiments.csv_tables import CsvStyler, bundle
 from experiments.profiles import PROFILES
 from experiments.tables import MISSING
 
@@ -33,6 +34,10 @@ class Html(NamedTuple):
 
     def _repr_html_(self) -> str:
         return self.html
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> tuple[dict, dict]:
+        del include, exclude
+        return bundle(self.table, "")
 
 
 def is_judged(table: pd.DataFrame) -> pd.Series:
@@ -168,5 +173,5 @@ def styled(table: pd.DataFrame, caption: str = "") -> Styler | None:
     """Return a table of claims as pages show it; None, which shows nothing, where it has no rows."""
     if table.empty:
         return None
-    shown = table.style.hide(axis="index").set_table_attributes('class="dataframe wrap"')
+    shown = CsvStyler(table).hide(axis="index").set_table_attributes('class="dataframe wrap"')
     return shown.set_caption(caption).format(escape="html") if caption else shown.format(escape="html")

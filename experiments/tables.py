@@ -10,6 +10,7 @@ from pandas.io.formats.style import Styler
 
 from experiments import paper
 from experiments.ablation import Study
+from experiments.csv_tables import CsvStyler
 from experiments.recorded import Recorded, all_recorded
 from lpc.specs import unknown_name
 
@@ -241,5 +242,5 @@ def show(table: pd.DataFrame, caption: str, *, wrap: bool = False) -> Styler:
         Whether cells may break into lines: for tables of text.
     """
     classes = "dataframe wrap" if wrap else "dataframe"
-    styled = table.style.set_caption(caption).set_table_attributes(f'class="{classes}"')
+    styled = CsvStyler(table).set_caption(caption).set_table_attributes(f'class="{classes}"')
     return styled.format_index(escape="html", axis=0).format(escape="html")

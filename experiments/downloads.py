@@ -1,0 +1,1 @@
+"""What readers take from a page: its notebook, its source, its tables, figures and runs as files."""
