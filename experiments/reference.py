@@ -272,7 +272,7 @@ def _quoted(lines: Iterable[str]) -> str:
 def _described(module: str, package: Path) -> str:
     full = f"{package.name}.{module}"
     parts = [f".. automodule:: {full}\n", *(member.directive for member in members(module, package))]
-    return f"Source: `{full.replace('.', '/')}.py`\n\n" + _quoted(parts)
+    return f"`{full}`, in `{full.replace('.', '/')}.py`\n\n{_quoted(parts)}"
 
 
 def _headline(module: str, package: Path) -> str:
@@ -340,9 +340,9 @@ def write(target: Path, package: Path = ROOT / "lpc") -> list[str]:
     pages = {}
     for modules in TASKS.values():
         for module in modules:
-            pages[page_of(module)] = f"# {package.name}.{module}\n\n{_described(module, package)}"
+            pages[page_of(module)] = f"# {module.rpartition('.')[2]}\n\n{_described(module, package)}"
     for title, modules in INNER.items():
-        parts = [f"## {package.name}.{module}\n\n{_described(module, package)}" for module in modules]
+        parts = [f"## {module.rpartition('.')[2]}\n\n{_described(module, package)}" for module in modules]
         pages[page_of(modules[0])] = "\n".join([f"# {title}\n", *parts])
     for name, content in pages.items():
         (target / f"{name}.md").write_text(content)

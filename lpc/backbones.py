@@ -232,7 +232,7 @@ def build_backbone(name: str, *, channels: int, size: int, width: int) -> nn.Mod
     channels, size
         Of the square images.
     width
-        As :class:`lpc.specs.ModelSpec` says.
+        As :class:`~lpc.specs.ModelSpec` says.
     """
     if name not in BACKBONES:
         raise unknown_name("backbone", name, BACKBONES)

@@ -71,7 +71,7 @@ def bottleneck_classifier(
     classes
         Number of classes.
     latent_width, penultimate, dropout
-        As in :class:`lpc.heads.BottleneckHead`.
+        As in :class:`~lpc.heads.BottleneckHead`.
     feature_width
         Width of the backbone's features. None: it is read off the features of ``images``, or, without
         any, off the backbone's attribute ``feature_width`` (ours) or ``num_features`` (timm's).

@@ -238,7 +238,7 @@ def load_images(spec: DataSpec, *, device: torch.device | str = "cpu") -> Splits
     Raises
     ------
     ValueError
-        An unknown data set, one that is damaged or cannot be fetched (:func:`lpc.datasets.load_raw`), or a
+        An unknown data set, one that is damaged or cannot be fetched (:func:`~lpc.datasets.load_raw`), or a
         validation set, limit or size that does not fit it; a channel that never varies.
     """
     raw = load_raw(spec.name)

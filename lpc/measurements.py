@@ -82,7 +82,7 @@ def latent_metrics(
     latents
         Of the train set, without augmentation.
     weight, bias
-        Of the last classifier (:func:`lpc.heads.readout_weight`), for the accuracy without bias and for NC3
+        Of the last classifier (:func:`~lpc.heads.readout_weight`), for the accuracy without bias and for NC3
         and NC4.
     classes
         Number of classes.

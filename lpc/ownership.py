@@ -2,7 +2,7 @@
 
 Nothing is locked: file systems that are shared often cannot. The last owner of a run (:mod:`lpc.holders`) has
 it for as long as it lives: until it removes its heartbeat, is seen to be dead by a program that can know, or
-has given no sign of life for :data:`lpc.holders.LEASE`. To be the next owner is to create the next owner
+has given no sign of life for :data:`~lpc.holders.LEASE`. To be the next owner is to create the next owner
 file, by a hard link, which exactly one of many can. A successor first removes the dead one's heartbeat: an
 owner that was only asleep notices before it writes anything. Owner files stay until the run has finished:
 attempts only grow in number, so that nobody takes a new one for an old.
@@ -38,7 +38,7 @@ class LostClaim(Held):
 class Claim:
     """What this process may train, all or nothing of what it asked for; a context that ends with the claim.
 
-    A daemon thread gives a sign of life every :data:`lpc.holders.HEARTBEAT`.
+    A daemon thread gives a sign of life every :data:`~lpc.holders.HEARTBEAT`.
 
     Parameters
     ----------

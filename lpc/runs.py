@@ -87,7 +87,7 @@ def execute_all(
     Warns
     -----
     UserWarning
-        A gamma that the budget cannot carry (:func:`lpc.equilibrium.budget_warning`); runs that another
+        A gamma that the budget cannot carry (:func:`~lpc.equilibrium.budget_warning`); runs that another
         program has taken over, as this one seemed dead.
     """
     device = device or default_device()

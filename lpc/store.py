@@ -222,7 +222,7 @@ class RunStore:
     def save_probe(
         self, spec: RunSpec, name: str, probe: Probe, *, version: int, about: Mapping[str, Any] | None = None
     ) -> None:
-        """Write what a probe found of a finished run; the parameters are those of :func:`lpc.probes.save`."""
+        """Write what a probe found of a finished run; parameters as of :func:`~lpc.probes.save`."""
         probes.save(self.directory(run_key(spec)), name, probe, version=version, about=about)
 
     def probe(self, key: str, name: str, *, version: int) -> dict[str, Any] | None:

@@ -23,16 +23,16 @@ def trainer(
     compiled: bool | None = None,
     graphed: bool | None = None,
 ) -> Trainer:
-    """Return what trains some runs together: one run :class:`lpc.solo.Solo`, several a cohort.
+    """Return what trains some runs together: one run :class:`~lpc.solo.Solo`, several a cohort.
 
     Parameters
     ----------
     specs
-        Runs with equal :func:`lpc.cohorts.shape_of`.
+        Runs with equal :func:`~lpc.cohorts.shape_of`.
     images
         The train set, on the device to train on.
     compiled, graphed
-        As in :class:`lpc.solo.Solo`; cohorts know neither.
+        As in :class:`~lpc.solo.Solo`; cohorts know neither.
     """
     if len(specs) == 1:
         return Solo(specs, images, compiled=compiled, graphed=graphed)
@@ -49,7 +49,7 @@ def load_member(spec: RunSpec, images: ImageSet, state: dict[str, Tensor]) -> Cl
     images
         Any split of its data, for channels, size and classes.
     state
-        From :meth:`lpc.epochs.Trainer.member_state`.
+        From :meth:`~lpc.epochs.Trainer.member_state`.
 
     Raises
     ------

@@ -62,7 +62,7 @@ def affine_layers(
     Parameters
     ----------
     model
-        A :class:`lpc.heads.Classifier` with a dense backbone, or a Sequential; in evaluation mode.
+        A :class:`~lpc.heads.Classifier` with a dense backbone, or a Sequential; in evaluation mode.
     mean, sd
         Of the normalisation, a number a channel: the result then takes pixels x, which the model sees as
         (x - mean) / sd. Both or neither; None: the result takes what the model takes.

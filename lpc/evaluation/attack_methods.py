@@ -42,7 +42,7 @@ class Case:
     Attributes
     ----------
     logits_fn, image, label, box
-        As :func:`lpc.evaluation.attacks.attack` takes them; ``label`` is the decision to change.
+        As :func:`~lpc.evaluation.attacks.attack` takes them; ``label`` is the decision to change.
     budget, rounds
         Steps or queries, and radii tried by an attack of fixed radius.
     start

@@ -76,7 +76,7 @@ def certified_radius(
     Parameters
     ----------
     network
-        From :func:`lpc.evaluation.affine_layers.affine_layers`; the unit of the radius is that of its input.
+        From :func:`~lpc.evaluation.affine_layers.affine_layers`; the unit of the radius is that of its input.
     image
         Where the balls are centred.
     method
@@ -87,7 +87,7 @@ def certified_radius(
     evaluations
         How many radii the last two try; the result is the largest at which the bound is positive.
     chunk
-        Most images at once. None: as many as their bounds make up :data:`lpc.arrays.CHUNK_BYTES`.
+        Most images at once. None: as many as their bounds make up :data:`~lpc.arrays.CHUNK_BYTES`.
 
     Returns
     -------

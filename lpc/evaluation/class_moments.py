@@ -41,7 +41,7 @@ class ClassMoments:
         How many there are; labels go from 0 to ``classes - 1``. Classes that no point has are left out of
         every measure.
     convention
-        How the within-class covariance is averaged, as in :func:`.collapse.within_class_covariance`.
+        How the within-class covariance is averaged, as in :func:`~.collapse.within_class_covariance`.
         ``"paper"`` keeps one scatter matrix. ``"released"`` weights a class by 1 / (its points - 1), known
         only at the end, so it keeps one a class.
     width, device
@@ -149,7 +149,7 @@ class ClassMoments:
             self.sums = merged(self._fitting(other.sums.origin.to(self.sums.origin.device)), other.sums)
 
     def within_class_covariance(self) -> Float64[Tensor, "width width"]:
-        """Return :func:`.collapse.within_class_covariance` of the points so far, with the same errors."""
+        """Return :func:`~.collapse.within_class_covariance` of the points so far, with the same errors."""
         value, sums = self._seen(), self.sums
         if self.convention == "paper":
             covariance = sums.scatter[0] / self.points
@@ -161,7 +161,7 @@ class ClassMoments:
         return 0.5 * (covariance + covariance.T)
 
     def within_between_traces(self) -> Traces:
-        """Return :func:`.collapse.within_between_traces` of the points so far, with the same errors."""
+        """Return :func:`~.collapse.within_between_traces` of the points so far, with the same errors."""
         value = self._seen()
         check_several(value)
         within = float(self.sums.scatter.diagonal(dim1=1, dim2=2).sum()) / self.points

@@ -57,7 +57,7 @@ def margin_gradient(
         correctly classified images.
     chunk
         Most images in one call of ``logits_fn``, which bounds the memory. None: as many as make up
-        :data:`lpc.arrays.CHUNK_BYTES`, at least 1.
+        :data:`~lpc.arrays.CHUNK_BYTES`, at least 1.
 
     Returns
     -------

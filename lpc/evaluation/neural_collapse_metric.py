@@ -30,7 +30,7 @@ class NeuralCollapseMetric(Metric):
     Parameters
     ----------
     classes, width, convention, max_bytes
-        As of :class:`.class_moments.ClassMoments`; the width has to be given, for every process to hold
+        As of :class:`~.class_moments.ClassMoments`; the width has to be given, for every process to hold
         states of one shape.
     classifier_weight
         Returns the weights of the last layer, shape (outputs, width), when a value is computed, such as
@@ -42,8 +42,8 @@ class NeuralCollapseMetric(Metric):
     Notes
     -----
     ``compute()`` and ``forward()`` return a dict of float64 tensors without dimensions, named as in
-    :class:`.neural_collapse.NeuralCollapse`. NC4 is not among them: one pass cannot know it, see
-    :class:`.class_moments.ClassMoments`, which :meth:`moments` gives for the second pass.
+    :class:`~.neural_collapse.NeuralCollapse`. NC4 is not among them: one pass cannot know it, see
+    :class:`~.class_moments.ClassMoments`, which :meth:`moments` gives for the second pass.
 
     States are float64 and stay so under ``half()``, ``to(dtype)`` and ``set_dtype``. Batches must be on the
     metric's device, float32 or float64 (under autocast: ``latent.float()``). A batch that is refused with a

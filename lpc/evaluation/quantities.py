@@ -233,12 +233,12 @@ def gaussian_quantities(
     variance
         Of the noise at each node, in squared latent units; by default its entropy is zero.
     generator, draws, points, chunk
-        As in :func:`lpc.evaluation.posterior.posterior_entropies`: ``draws`` of z at each of ``points``.
+        As in :func:`~lpc.evaluation.posterior.posterior_entropies`: ``draws`` of z at each of ``points``.
 
     Raises
     ------
     ValueError
-        As :func:`lpc.evaluation.posterior.posterior_entropies`.
+        As :func:`~lpc.evaluation.posterior.posterior_entropies`.
 
     Notes
     -----

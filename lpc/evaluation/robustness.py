@@ -76,7 +76,7 @@ def deepfool(
         Added to the length of each step (the release: 1e-4); 0 is the paper's algorithm.
     chunk
         Most images in one call of ``logits_fn``, which bounds the memory; the place of an image that is
-        done goes to the next. None: as many as make up :data:`lpc.arrays.CHUNK_BYTES`, at least 1.
+        done goes to the next. None: as many as make up :data:`~lpc.arrays.CHUNK_BYTES`, at least 1.
 
     Returns
     -------
