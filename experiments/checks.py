@@ -27,7 +27,6 @@ VERDICTS = (*WORDS[True], *WORDS[False], NOT_ATTEMPTED, NOT_JUDGED, NOT_MEASURED
 LEAST_WORDS = 5
 """An alt text of fewer words says nothing."""
 _IMAGES = ("image/svg+xml", "image/png", "image/jpeg", "image/gif")
-_INSERTED = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 _THE_SAME = "the same"
 
 
@@ -98,8 +97,8 @@ def source_offences(
 
 def _insertions(page: Page, substitutions: Mapping[str, Any]) -> Iterator[Offence]:
     """Yield substitutions of nothing, and measured values whose verdict the page does not have."""
-    there = {text for _, text in _inserted(page)}
-    for line, text in _inserted(page):
+    there = {text for _, text in page.inserted}
+    for line, text in page.inserted:
         head, _, rest = text.partition(".")
         name, _, column = rest.partition(".")
         place = (f"{page.name}.md", f"line {line}")
@@ -114,12 +113,6 @@ def _insertions(page: Page, substitutions: Mapping[str, Any]) -> Iterator[Offenc
             yield Offence(
                 *place, f"{{{{ {text} }}}} without its verdict", f"claims.{name}.verdict on this page"
             )
-
-
-def _inserted(page: Page) -> Iterator[tuple[int, str]]:
-    for block in page.blocks:
-        for match in _INSERTED.finditer(block.text):
-            yield block.line_of(match.start()), " ".join(match[1].split())
 
 
 def _other_texts(notebooks: Mapping[str, Any], sources: Path) -> Iterator[Offence]:
@@ -152,7 +145,7 @@ def _wrong_alt(alt: str, caption: str) -> str:
 def _figures(notebooks: Mapping[str, Any], pages: Sequence[Page]) -> Iterator[Offence]:
     names: dict[str, str] = {}
     for page in pages:
-        for name, line in page.figures:
+        for line, name in page.figures:
             if name in names:
                 yield Offence(
                     f"{page.name}.md", f"line {line}", f"figure {name}", f"a name not taken by {names[name]}"
@@ -199,7 +192,7 @@ def _verdicts(
     substitution or in a table. The claim itself is shown there or on the first page: most repetitions of a
     claim on another data set are, in its tables.
     """
-    inserted = {page.name: {text for _, text in _inserted(page)} for page in pages}
+    inserted = {page.name: {text for _, text in page.inserted} for page in pages}
     tables = {page: [html for _, html in html_of(notebook)] for page, notebook in notebooks.items()}
     families: dict[str, list[str]] = {}
     for name in ledger:

@@ -57,12 +57,25 @@ class Picture(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A page's prose, the images that its Markdown shows, and the names of its figures with their lines."""
+    """A page's prose, the images that its Markdown shows, and with their lines its figures and substitutions.
+
+    Attributes
+    ----------
+    name
+        The page's.
+    blocks, pictures
+        In the order of the source.
+    figures
+        Line and name of each figure.
+    inserted
+        Line of each substitution, and what stands between its braces.
+    """
 
     name: str
     blocks: list[Block]
     pictures: list[Picture]
-    figures: list[tuple[str, int]]
+    figures: list[tuple[int, str]]
+    inserted: list[tuple[int, str]]
 
 
 @cache
@@ -73,7 +86,7 @@ def _parser() -> MarkdownIt:
 
 def read(path: Path) -> Page:
     """Return the prose and the pictures of a page."""
-    page = Page(path.stem, [], [], [])
+    page = Page(path.stem, [], [], [], [])
     _collect(path.read_text(), 1, page)
     return page
 
@@ -87,6 +100,9 @@ def _collect(text: str, first: int, page: Page) -> None:
         if token.type == "inline":
             page.blocks.append(_block(token.children or [], line))
             page.pictures.extend(_pictures(token.children or [], line))
+            page.inserted.extend(_substitutions(token.children or [], line))
+        elif token.type == "substitution_block":
+            page.inserted.append((line, " ".join(token.content.split())))
         elif token.type == "html_block":
             masked = _TAG.sub(lambda tag: _mask(tag[0]), token.content)
             page.blocks.append(Block(line, token.content, masked))
@@ -135,8 +151,14 @@ def _pictures(children: list[Token], line: int) -> Iterator[Picture]:
             yield Picture(line, str(child.attrs["src"]), child.content)
         elif child.type == "html_inline":
             yield from _html_pictures(child.content, line)
-        elif child.type == "softbreak":
-            line += 1
+        line += child.type in ("softbreak", "hardbreak")
+
+
+def _substitutions(children: list[Token], line: int) -> Iterator[tuple[int, str]]:
+    for child in children:
+        if child.type == "substitution_inline":
+            yield line, " ".join(child.content.split())
+        line += 1 if child.type in ("softbreak", "hardbreak") else child.content.count("\n")
 
 
 def _html_pictures(html: str, line: int) -> Iterator[Picture]:
@@ -152,7 +174,7 @@ def _directive(token: Token, line: int, page: Page) -> None:
     if name == "code-cell":
         mystnb = options.get("mystnb") or {}
         if name := mystnb.get("figure", {}).get("name"):
-            page.figures.append((name, line))
+            page.figures.append((line, name))
         _described(mystnb.get("figure", {}).get("caption"), token.content, line, page)
         _described(mystnb.get("image", {}).get("alt"), token.content, line, page)
         return
@@ -162,7 +184,7 @@ def _directive(token: Token, line: int, page: Page) -> None:
         alt = str(options.get("alt") or "")
         page.pictures.append(Picture(line, argument.strip(), alt))
         if "name" in options:
-            page.figures.append((options["name"], line))
+            page.figures.append((line, options["name"]))
         _described(alt, token.content, line, page)
     elif argument.strip():
         _collect(argument.strip(), line, page)

@@ -247,9 +247,10 @@ def test_a_measured_value_stands_beside_its_verdict(book):
     ],
 )
 def test_a_substitution_of_nothing_is_named_with_its_line(book, text, words):
-    book.page(f"{SHOWN}\n\nProfile {{{{ profile }}}}.\nAnd {text}.")
-    (line,) = book.offences()
-    assert line.startswith(f"index.md, line 11: {text}") and words in line
+    book.page(f"{SHOWN} `{{{{ nothing }}}}`\n\nProfile {{{{ profile }}}}.\nAnd $x\n+y$, {text}.\n\n{text}")
+    found = book.offences()
+    assert [line.partition(":")[0] for line in found] == ["index.md, line 12", "index.md, line 14"]
+    assert all(f": {text}" in line and words in line for line in found)
 
 
 CODE = """
@@ -435,9 +436,7 @@ def test_the_register_is_needed():
 
 
 def test_every_family_of_claims_has_its_verdict_on_the_page_of_its_chapter():
-    inserted = {
-        one.name: {text for _, text in checks._inserted(one)} for one in checks.read_pages(SOURCES, TOC)
-    }
+    inserted = {one.name: {text for _, text in one.inserted} for one in checks.read_pages(SOURCES, TOC)}
     ledger = {one.id: {"like": one.like or one.id, "chapter": one.chapter} for one in read()}
     shown = {
         checks._root(name, ledger)
@@ -449,7 +448,7 @@ def test_every_family_of_claims_has_its_verdict_on_the_page_of_its_chapter():
 
 
 def test_figures_of_the_real_pages_have_names_of_their_own():
-    names = [name for path in sorted(SOURCES.glob("*.md")) for name, _ in prose.read(path).figures]
+    names = [name for path in sorted(SOURCES.glob("*.md")) for _, name in prose.read(path).figures]
     assert len(names) > 40 and len(names) == len(set(names))
 
 
