@@ -1,7 +1,7 @@
 """What a page must have before it is built: alt texts, captions, verdicts, and no typed results.
 
-A chapter that was not executed stops :func:`experiments.book.stage`; dead links and unknown references stop
-Sphinx, which runs strictly. Here is what neither of them sees. All offences of all pages are told at once.
+A chapter that was not executed stops :func:`experiments.book.stage`; dead links and unknown references in
+text stop Sphinx, which runs strictly. Here is what neither sees. All offences of all pages are told at once.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ def check(
     ]
     if whole:
         found += _other_texts(notebooks, sources)
+        found += _dead_links(notebooks, staged)
         found += _verdicts(ledger, pages, notebooks, first=page_names(toc)[0])
     if found:
         lines = "\n".join(f"  {one}" for one in found)
@@ -180,6 +181,17 @@ def _tables(notebooks: Mapping[str, Any]) -> Iterator[Offence]:
                 yield Offence(
                     f"{page}.ipynb", place, f"<{tag}> has no alt text", "alt, aria-label or aria-hidden"
                 )
+
+
+def _dead_links(notebooks: Mapping[str, Any], staged: Path) -> Iterator[Offence]:
+    """Yield links to pages that are not there, in HTML that a cell shows: Sphinx does not read it."""
+    there = {path.stem for path in staged.iterdir() if path.suffix in (".md", ".ipynb")}
+    for page, notebook in notebooks.items():
+        for place, html in html_of(notebook):
+            for link in html.links:
+                linked = re.fullmatch(r"(?:\./)?([\w-]+)\.html(?:#.*)?", link)
+                if linked and linked[1] not in there | {"genindex", "search", "py-modindex"}:
+                    yield Offence(f"{page}.ipynb", place, f"a dead link to {link}", "a page of the book")
 
 
 # ------------------------------------------------------------------ verdicts

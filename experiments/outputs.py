@@ -14,20 +14,23 @@ def cell_name(number: int, cell: Any) -> str:
 
 
 class Html(HTMLParser):
-    """Reads a cell's output: its tables' captions and the texts of their rows, and images without a text."""
+    """Reads a cell's HTML: tables' captions and the texts of their rows, links, images without a text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.captions: list[str] = []
         self.rows: list[list[list[str]]] = []
         self.unnamed: list[str] = []
+        self.links: list[str] = []
         self._text: list[str] | None = None
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Begin a table, a row, a cell or a caption; look at an image."""
+        """Begin a table, a row, a cell or a caption; look at an image or a link."""
+        told = dict(attrs)
+        if tag == "a":
+            self.links.append(told.get("href") or "")
         if tag in ("img", "svg", "canvas"):
-            told = dict(attrs)
             if not any(told.get(name) for name in ("alt", "aria-label", "aria-labelledby", "aria-hidden")):
                 self.unnamed.append(tag)
         elif tag == "table":

@@ -166,6 +166,16 @@ def test_images_in_html_need_a_text_too(book):
     ]
 
 
+def test_a_dead_link_in_what_a_cell_shows_is_told(book):
+    links = [
+        f'<a href="{link}">x</a>' for link in ("index.html#top", "gone.html#top", "https://x.org/a.html")
+    ]
+    book.page(SHOWN, cell(nbformat.v4.new_output("display_data", {"text/html": " ".join(links)}), code="f()"))
+    (line,) = book.offences()
+    told = "a dead link to gone.html#top; expected a page of the book"
+    assert line == f"index.ipynb, cell 1, beginning 'f()': {told}"
+
+
 def test_a_table_needs_a_caption(book):
     book.page(SHOWN, cell(table(["a"]), table(["b"], caption=""), code="show()"))
     (line,) = book.offences()
