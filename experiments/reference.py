@@ -269,7 +269,8 @@ def _quoted(lines: Iterable[str]) -> str:
     return "\n".join(["````{eval-rst}", *lines, "````", ""])
 
 
-def _described(module: str, package: Path) -> str:
+def described(module: str, package: Path = ROOT / "lpc") -> str:
+    """Return the page of a module below its title: its docstring, and what documents each public name."""
     full = f"{package.name}.{module}"
     parts = [f".. automodule:: {full}\n", *(member.directive for member in members(module, package))]
     return f"`{full}`, in `{full.replace('.', '/')}.py`\n\n{_quoted(parts)}"
@@ -340,9 +341,9 @@ def write(target: Path, package: Path = ROOT / "lpc") -> list[str]:
     pages = {}
     for modules in TASKS.values():
         for module in modules:
-            pages[page_of(module)] = f"# {module.rpartition('.')[2]}\n\n{_described(module, package)}"
+            pages[page_of(module)] = f"# {module.rpartition('.')[2]}\n\n{described(module, package)}"
     for title, modules in INNER.items():
-        parts = [f"## {module.rpartition('.')[2]}\n\n{_described(module, package)}" for module in modules]
+        parts = [f"## {module.rpartition('.')[2]}\n\n{described(module, package)}" for module in modules]
         pages[page_of(modules[0])] = "\n".join([f"# {title}\n", *parts])
     for name, content in pages.items():
         (target / f"{name}.md").write_text(content)

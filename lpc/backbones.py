@@ -43,7 +43,15 @@ class MLP(nn.Module):
 
 
 class SmallCNN(nn.Module):
-    """Three 3 x 3 convolutions (width, 2 width, 4 width channels; strides 1, 2, 2), then the mean."""
+    """Three 3 x 3 convolutions (width, 2 width, 4 width channels; strides 1, 2, 2), then the mean.
+
+    Parameters
+    ----------
+    channels, size
+        Of the square images; any size from 4 pixels up.
+    width
+        Channels of the first convolution; ``feature_width`` is 4 times as large.
+    """
 
     def __init__(self, *, channels: int, size: int, width: int) -> None:
         super().__init__()
@@ -67,7 +75,15 @@ class SmallCNN(nn.Module):
 
 
 class ReluMLP(nn.Module):
-    """Two hidden layers with ReLU: 784-1024-1024 of Kirsch et al. 2020, Section 7.1, at a width of 1024."""
+    """Two hidden layers with ReLU: 784-1024-1024 of Kirsch et al. 2020, Section 7.1, at a width of 1024.
+
+    Parameters
+    ----------
+    channels, size
+        Of the square images.
+    width
+        Units of each hidden layer; also ``feature_width``.
+    """
 
     def __init__(self, *, channels: int, size: int, width: int) -> None:
         super().__init__()
@@ -90,6 +106,13 @@ class DropoutCNN(nn.Module):
 
     Two 3 x 3 convolutions without padding (width and 2 width channels) with ReLU, maximum over 2 x 2 pixels,
     dropout of 0.25, a hidden layer of 4 width ReLU units, dropout of 0.5.
+
+    Parameters
+    ----------
+    channels, size
+        Of the square images, of 6 pixels or more a side.
+    width
+        Channels of the first convolution; ``feature_width`` is 4 times as large.
 
     Attributes
     ----------

@@ -158,7 +158,15 @@ class ImageSet:
 
 
 class Splits(NamedTuple):
-    """Train, validation (None where none is held out) and test images."""
+    """Train, validation (None where none is held out) and test images.
+
+    Attributes
+    ----------
+    train, test
+        Images to train on, and the data set's own test images.
+    validation
+        Images held out of the train set; None where none are.
+    """
 
     train: ImageSet
     validation: ImageSet | None

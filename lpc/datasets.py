@@ -37,7 +37,15 @@ SILENCE = 20.0
 
 
 class RawImages(NamedTuple):
-    """What a loader returns: train and test images as uint8 (images, channel, row, column) and labels."""
+    """What a loader returns: train and test images as uint8 (images, channel, row, column) and labels.
+
+    Attributes
+    ----------
+    train_images, test_images
+        uint8, shape (images, channel, row, column).
+    train_label, test_label
+        Integer class of each image.
+    """
 
     train_images: np.ndarray
     train_label: np.ndarray
@@ -277,7 +285,13 @@ FILES: Mapping[str, Callable[[], list[_File]]] = {
 
 
 def absent_files(name: str) -> list[Path]:
-    """Return the files of a data set that are still to be fetched; those that are there are not verified."""
+    """Return the files of a data set that are still to be fetched; those that are there are not verified.
+
+    Parameters
+    ----------
+    name
+        A key of :data:`FILES`.
+    """
     folder = data_folder()
     if name == "fashion_mnist" and _from_debian(folder):
         return []

@@ -57,6 +57,15 @@ def logit_gap(gamma: float, *, classes: int, separation: float) -> float:
 def radius(gamma: float, *, classes: int, separation: float) -> float:
     r"""Return the norm of a free latent at equilibrium (LPC Eq. 16).
 
+    Parameters
+    ----------
+    gamma
+        The penalty's weight in the convention of Eq. 3: summed over the nodes.
+    classes
+        Number of classes, K.
+    separation
+        Distance D of two of the classifier's weight vectors.
+
     Notes
     -----
     :math:`\Delta = \alpha\,\lVert w_y - \bar w\rVert` with :math:`\alpha = 2g/D^2` and, for a simplex,
@@ -68,6 +77,15 @@ def radius(gamma: float, *, classes: int, separation: float) -> float:
 
 def reachable_separation(*, width: int, learning_rate: float, steps: int) -> float:
     r"""Return the farthest apart that AdamW can move two weight vectors from zero.
+
+    Parameters
+    ----------
+    width
+        Nodes of the latent, P.
+    learning_rate
+        Of the classifier.
+    steps
+        Updates of the weights, T.
 
     Notes
     -----

@@ -11,7 +11,13 @@ from matplotlib.axes import Axes
 
 
 class Look(NamedTuple):
-    """Colour, line style and marker of an architecture."""
+    """Colour, line style and marker of an architecture.
+
+    Attributes
+    ----------
+    colour, line, marker
+        As matplotlib names them.
+    """
 
     colour: str
     line: str
@@ -40,7 +46,13 @@ _CLASS_COLOURS = (
 
 
 def class_colours(classes: int) -> list[str]:
-    """Return a colour for every class; beyond ten they repeat."""
+    """Return a colour for every class; beyond ten they repeat.
+
+    Parameters
+    ----------
+    classes
+        Number of classes.
+    """
     return [_CLASS_COLOURS[place % len(_CLASS_COLOURS)] for place in range(classes)]
 
 

@@ -15,14 +15,32 @@ from lpc.specs import Decoder, DropoutSite, LastLayer, LatentNoise, Penultimate,
 
 
 class HeadOutput(NamedTuple):
-    """What a head returns: the penultimate representation and the class scores."""
+    """What a head returns: the penultimate representation and the class scores.
+
+    Attributes
+    ----------
+    latent
+        Penultimate representation; the backbone's features where there is no such layer.
+    logits
+        Class scores.
+    """
 
     latent: Float[Tensor, "batch width"]
     logits: Float[Tensor, "batch classes"]
 
 
 class CategoricalOutput(NamedTuple):
-    """What a categorical head returns: p(z | x), and the logarithms of p(y | x) and of p(y | z)."""
+    """What a categorical head returns: p(z | x), and the logarithms of p(y | x) and of p(y | z).
+
+    Attributes
+    ----------
+    latent
+        p(z | x), a row an image.
+    logits
+        ln p(y | x).
+    decoder
+        ln p(y | z), a row a category.
+    """
 
     latent: Float[Tensor, "batch categories"]
     logits: Float[Tensor, "batch classes"]

@@ -13,7 +13,17 @@ from lpc.heads import Classifier
 
 
 class Latents(NamedTuple):
-    """Penultimate representations, class scores and labels of a set, in its order."""
+    """Penultimate representations, class scores and labels of a set, in its order.
+
+    Attributes
+    ----------
+    latent
+        Penultimate representations.
+    logits
+        Class scores.
+    label
+        Class of each point.
+    """
 
     latent: Float[Tensor, "points width"]
     logits: Float[Tensor, "points classes"]

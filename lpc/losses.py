@@ -102,6 +102,13 @@ def conditional_log_variance(
 ) -> Float[Tensor, ""]:
     r"""Return the Gaussian upper bound of H[Z | Y] in nats, weighted by the classes' shares of the batch.
 
+    Parameters
+    ----------
+    latent
+        Penultimate representations.
+    label
+        Class of each.
+
     Notes
     -----
     :math:`\mathbb E_{\hat p(y)} \sum_i \frac12 \ln(2\pi e\,\widehat{\mathrm{Var}}[Z_i \mid y])` with the
@@ -154,7 +161,7 @@ def batch_conditional_log_variance(
 def geometric_gamma(
     epoch: int, *, initial: float, factor: float, maximum: float, overshoot: bool = False
 ) -> float:
-    r"""Return the penalty's weight in an epoch: :math:`\min(\gamma_0 f^{e}, \gamma_{\max})`.
+    r"""Return gamma in an epoch, by the geometric schedule: :math:`\min(\gamma_0 f^{e}, \gamma_{\max})`.
 
     A closed form: a resumed run needs no state for it.
 
@@ -198,7 +205,7 @@ def two_regime_gamma(
     late_from: float,
     overshoot: bool = False,
 ) -> float:
-    r"""Return the penalty's weight where it grows by another factor once it has reached a value.
+    r"""Return gamma in an epoch, where the schedule has another factor once gamma has reached a value.
 
     A closed form, as :func:`geometric_gamma`: gamma is multiplied by ``factor`` after an epoch while it is
     below ``late_from``, else by ``late_factor``.

@@ -37,7 +37,15 @@ SHRINKAGE = 0.1
 
 @dataclass
 class Measured:
-    """Metrics by name; one that could not be computed is None, with its reason under ``missing``."""
+    """Metrics by name; one that could not be computed is None, with its reason under ``missing``.
+
+    Attributes
+    ----------
+    values
+        By name; None where a metric could not be computed.
+    missing
+        Why not, by the same names.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
@@ -62,7 +70,15 @@ class Measured:
 
 
 def neighbours(images: int, classes: int) -> int:
-    """Return k of the entropy: 2 % of the mean class size (100 of CIFAR10's 5,000), at least 1."""
+    """Return k of the entropy: 2 % of the mean class size (100 of CIFAR10's 5,000), at least 1.
+
+    Parameters
+    ----------
+    images
+        Number of images.
+    classes
+        Number of classes.
+    """
     return max(1, round(0.02 * images / classes))
 
 
@@ -135,13 +151,27 @@ def _neural_collapse(z: Tensor, label: Tensor, weight: Tensor, bias: Tensor) -> 
 
 
 def cube_metrics(latents: Latents) -> tuple[float, int, int]:
-    """Return how far the class means are from a hypercube: spread, sign patterns, dead nodes."""
+    """Return how far the class means are from a hypercube: spread, sign patterns, dead nodes.
+
+    Parameters
+    ----------
+    latents
+        With the labels whose class means are taken.
+    """
     cube = binarity.hypercube(latents.latent.double(), latents.label)
     return cube.mean_variation, cube.patterns, cube.dead
 
 
 def accuracy(scores: Tensor, label: Tensor) -> float:
-    """Return the share of points whose largest score is their label's."""
+    """Return the share of points whose largest score is their label's.
+
+    Parameters
+    ----------
+    scores
+        One row a point, one column a class.
+    label
+        Class of each point.
+    """
     return float((scores.argmax(dim=1) == label).double().mean())
 
 
@@ -221,7 +251,17 @@ def in_pixels(
     inputs: Float[Tensor, "batch channel row column"],
     images: ImageSet,
 ) -> Float64[Tensor, " batch"]:
-    """Return relative perturbations of normalised inputs in units of pixels, where black is zero."""
+    """Return relative perturbations of normalised inputs in units of pixels, where black is zero.
+
+    Parameters
+    ----------
+    perturbation
+        Of normalised images.
+    inputs
+        The normalised images.
+    images
+        Knows the mean and the sd by which they were normalised.
+    """
     sd, mean = (torch.tensor(part, device=inputs.device)[:, None, None] for part in (images.sd, images.mean))
     return torch.as_tensor(robustness.relative_perturbation(perturbation * sd, inputs * sd + mean))
 

@@ -70,13 +70,29 @@ def save(
 
 
 def read(directory: Path, name: str, *, version: int) -> dict[str, Any] | None:
-    """Return everything that was written of a run's probe, or None where there is none of this version."""
+    """Return everything that was written of a run's probe, or None where there is none of this version.
+
+    Parameters
+    ----------
+    directory
+        The run's folder.
+    name, version
+        Of the probe, as in :func:`save`.
+    """
     found = read_json_if_there(directory / f"{name}.probe")
     return found if found is not None and found["version"] == version else None
 
 
 def read_table(directory: Path, name: str, *, version: int) -> pd.DataFrame | None:
-    """Return the table of a run's probe, or None where there is none of this version."""
+    """Return the table of a run's probe, or None where there is none of this version.
+
+    Parameters
+    ----------
+    directory
+        The run's folder.
+    name, version
+        Of the probe, as in :func:`save`.
+    """
     found = read(directory, name, version=version)
     if found is None or not found["table"]:
         return None

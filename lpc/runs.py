@@ -131,7 +131,17 @@ def _pause(missing: int, holders: Sequence[Holder], stop: Callable[[], bool], ba
 
 
 def load_model(spec: RunSpec, store: RunStore, images: ImageSet) -> Classifier:
-    """Return a finished run's classifier, in evaluation mode, on the device of the images."""
+    """Return a finished run's classifier, in evaluation mode, on the device of the images.
+
+    Parameters
+    ----------
+    spec
+        A finished run.
+    store
+        Where its weights are.
+    images
+        Any images of its data set, for their shape, classes and device.
+    """
     return load_member(spec, images, store.load_weights(spec))
 
 
@@ -158,7 +168,15 @@ def measure(spec: RunSpec, store: RunStore, *, device: torch.device | None = Non
 def measure_all(
     specs: Sequence[RunSpec], store: RunStore, *, device: torch.device | None = None, progress: bool = True
 ) -> None:
-    """Measure every selected run that has no test metrics yet."""
+    """Measure every selected run that has no test metrics yet.
+
+    Parameters
+    ----------
+    specs, store, device
+        As in :func:`measure`.
+    progress
+        Whether to show a progress bar.
+    """
     todo = [spec for spec in specs if not store.measured(spec)]
     for spec in tqdm(todo, desc="measuring on test", unit=" runs", disable=not progress or not todo):
         measure(spec, store, device=device)

@@ -12,6 +12,13 @@ from lpc.specs import ON_LATENT, TrainSpec
 def learning_rate(epoch: int, train: TrainSpec) -> float:
     r"""Return the rate of everything but the last classifier in an epoch (counted from 0).
 
+    Parameters
+    ----------
+    epoch
+        Counted from 0.
+    train
+        Says the first rate and how it falls.
+
     Notes
     -----
     Where ``decay`` is ``cosine``, :math:`\tfrac\eta2\left(1 + \cos\pi\tfrac{e - s}{E - s}\right)` from epoch
@@ -61,6 +68,13 @@ def plateau_share(losses: Sequence[float], train: TrainSpec) -> float:
 def latent_sd(epoch: int, train: TrainSpec) -> float:
     """Return the sd that every node of the latent is brought to after an epoch (counted from 0).
 
+    Parameters
+    ----------
+    epoch
+        Counted from 0.
+    train
+        Says the first sd and the factor from epoch to epoch.
+
     Raises
     ------
     ValueError
@@ -72,7 +86,15 @@ def latent_sd(epoch: int, train: TrainSpec) -> float:
 
 
 def gamma(epoch: int, train: TrainSpec) -> float:
-    """Return the weight of the latent's penalty in an epoch (counted from 0); 0 where there is none."""
+    """Return gamma, the weight of the latent's penalty, in an epoch, by the spec's schedule; 0: no penalty.
+
+    Parameters
+    ----------
+    epoch
+        Counted from 0.
+    train
+        Says the penalty and how its weight grows.
+    """
     if train.penalty not in ON_LATENT:
         return 0.0
     changes = epoch // train.gamma_every

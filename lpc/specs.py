@@ -46,7 +46,17 @@ Decay = Literal["halving", "cosine"]
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
-    """Return a ValueError that names ``name``, the nearest valid names and all of them."""
+    """Return a ValueError that names ``name``, the nearest valid names and all of them.
+
+    Parameters
+    ----------
+    kind
+        What is named, as the message calls it.
+    name
+        The name that is not known.
+    known
+        All valid names.
+    """
     known = list(known)
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
@@ -346,7 +356,19 @@ class TrainSpec(_Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec(_Spec):
-    """One training run; :func:`run_key` names it. Where it executes is not part of it."""
+    """One training run; :func:`run_key` names it. Where it executes is not part of it.
+
+    Attributes
+    ----------
+    architecture
+        Its name in tables: a row of the variants.
+    data, model, train
+        What it sees, what it is, and how it is trained.
+    seed
+        Of the weights, the order of images, augmentation, dropout and noise; 0 or more.
+    protocol
+        :data:`PROTOCOL` of the code that makes it.
+    """
 
     architecture: str
     data: DataSpec
@@ -408,8 +430,20 @@ class RunSpec(_Spec):
 class Variant:
     """A row of the ablation (LPC Table 3): independent choices, not a class of its own.
 
-    ``width`` is a column of :data:`WIDTHS`, or a number of nodes whatever the data set; ``gamma_maximum``
-    replaces the schedule's, where it is not None.
+    Attributes
+    ----------
+    penultimate
+        The layer before the classifier.
+    width
+        A column of :data:`WIDTHS`, or a number of nodes whatever the data set.
+    penalty, objective
+        Of training.
+    dropout
+        Probability of zeroing an element in training.
+    classifier
+        The last layer.
+    gamma_maximum
+        Takes the place of the schedule's, where it is not None.
     """
 
     penultimate: Penultimate = "none"
@@ -488,7 +522,15 @@ WIDTHS: Mapping[str, Mapping[Width, int | None]] = {
 
 
 def latent_nodes(variant: Variant, dataset: str) -> int | None:
-    """Return the nodes of a variant's penultimate layer on a data set; None: the backbone's own number."""
+    """Return the nodes of a variant's penultimate layer on a data set; None: the backbone's own number.
+
+    Parameters
+    ----------
+    variant
+        Says which width.
+    dataset
+        A key of :data:`WIDTHS`.
+    """
     return variant.width if isinstance(variant.width, int) else WIDTHS[dataset][variant.width]
 
 
@@ -559,6 +601,11 @@ def canonical_json(spec: RunSpec) -> str:
 
     Fields that came later stand in it only where they are not at their defaults, so that a new choice does
     not rename the runs that were made before there was one.
+
+    Parameters
+    ----------
+    spec
+        Of a run.
     """
     values = asdict(spec)
     for part, names in _LATER.items():
@@ -570,12 +617,24 @@ def canonical_json(spec: RunSpec) -> str:
 
 
 def run_key(spec: RunSpec) -> str:
-    """Return the SHA-256 (64 hexadecimal digits) of the spec's canonical JSON."""
+    """Return the SHA-256 (64 hexadecimal digits) of the spec's canonical JSON.
+
+    Parameters
+    ----------
+    spec
+        Of a run.
+    """
     return hashlib.sha256(canonical_json(spec).encode()).hexdigest()
 
 
 def spec_from_dict(values: Mapping[str, Any]) -> RunSpec:
-    """Rebuild a spec from ``asdict`` or from its JSON; an unknown or missing field is a ValueError."""
+    """Rebuild a spec from ``asdict`` or from its JSON; an unknown or missing field is a ValueError.
+
+    Parameters
+    ----------
+    values
+        The fields by name, nested specs as dictionaries.
+    """
     nested = {"data": DataSpec, "model": ModelSpec, "train": TrainSpec}
     try:
         parts = {name: part(**values[name]) for name, part in nested.items()}

@@ -173,6 +173,13 @@ class Hypercube(NamedTuple):
 def hypercube(latent: Float[ArrayT, "points width"], label: Integer[Array, " points"]) -> Hypercube:
     r"""Compare the class means with the vertices of a hypercube centred on the origin.
 
+    Parameters
+    ----------
+    latent
+        Penultimate representations, float32 or float64.
+    label
+        Class of each point.
+
     Notes
     -----
     With :math:`m_{ci}` coordinate i of the mean of class c: the variation of node i is

@@ -21,7 +21,7 @@ def expected_calibration_error(
     bins: int = 15,
     norm: Literal["l1", "max"] = "l1",
 ) -> float:
-    r"""Return how far top-label confidence is from accuracy, over bins of confidence.
+    r"""Return the ECE: how far top-label confidence is from accuracy, over bins of confidence.
 
     Parameters
     ----------

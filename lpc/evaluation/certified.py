@@ -42,6 +42,11 @@ def silu_lipschitz() -> float:
 def lipschitz_bound(network: AffineLayers) -> float:
     r"""Return an upper bound of the Lipschitz constant of a network's logits, in Euclidean norms.
 
+    Parameters
+    ----------
+    network
+        From :func:`~lpc.evaluation.affine_layers.affine_layers`.
+
     Notes
     -----
     :math:`\prod_i \lVert W_i\rVert_2 \prod_i \mathrm{Lip}(\phi_i)`, in logits per unit of input. It is
@@ -162,6 +167,13 @@ def differences(
 ]:
     """Return, for each image, the last map's rows of its decision less those of every other class.
 
+    Parameters
+    ----------
+    network
+        From :func:`~lpc.evaluation.affine_layers.affine_layers`.
+    image
+        In the network's input units.
+
     Returns
     -------
     weight, bias, margin
@@ -226,6 +238,13 @@ def gradient_radius(
     network: AffineLayers, image: Float[Tensor, " batch *shape"]
 ) -> Float64[Tensor, " batch"]:
     r"""Return an estimate: the distance to the nearest boundary of the logits linearised at the image.
+
+    Parameters
+    ----------
+    network
+        From :func:`~lpc.evaluation.affine_layers.affine_layers`.
+    image
+        In the network's input units.
 
     Notes
     -----

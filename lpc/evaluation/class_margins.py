@@ -155,6 +155,11 @@ class MarginSummary(NamedTuple):
 def summary(margin: Float[Array, " points"]) -> MarginSummary:
     """Return mean, median and share below one of some distance margins, and how many are infinite.
 
+    Parameters
+    ----------
+    margin
+        Of :func:`distance_margin`, a point each.
+
     Raises
     ------
     ValueError

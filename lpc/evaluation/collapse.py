@@ -80,6 +80,11 @@ def within_class_covariance(
 def mean_entry(covariance: Float[Array, "width width"]) -> float:
     r"""Return the mean of all entries of a covariance matrix, the scalar that the release printed.
 
+    Parameters
+    ----------
+    covariance
+        Square matrix, in squared latent units.
+
     Notes
     -----
     :math:`\frac1{P^2}\sum_{ij}\Sigma_{ij}`: the variance of the mean over nodes. It is zero for deviations
@@ -117,6 +122,13 @@ class Traces(NamedTuple):
 def within_between_traces(latent: Float[Array, "points width"], label: Integer[Array, " points"]) -> Traces:
     r"""Return tr Sw, tr Sb and their ratio, under the paper's convention.
 
+    Parameters
+    ----------
+    latent
+        Penultimate representations, float32 or float64.
+    label
+        Class of each point.
+
     Notes
     -----
     :math:`\mathrm{tr}\,\Sigma_W = \frac1N\sum_i \lVert z_i - \mu_{y_i}\rVert^2` and
@@ -150,6 +162,11 @@ def within_between_traces(latent: Float[Array, "points width"], label: Integer[A
 def norm_coefficient_of_variation(latent: Float[Array, "points width"]) -> float:
     r"""Return the sd over the mean of the latents' Euclidean norms (population sd: divided by N).
 
+    Parameters
+    ----------
+    latent
+        Penultimate representations, float32 or float64.
+
     Raises
     ------
     ValueError
@@ -169,6 +186,11 @@ def norm_coefficient_of_variation(latent: Float[Array, "points width"]) -> float
 
 def rescale_to_unit_rms(latent: Float[ArrayT, "points width"]) -> Float64[ArrayT, "points width"]:
     r"""Return the latents divided by the root mean square of all their entries, about zero.
+
+    Parameters
+    ----------
+    latent
+        Penultimate representations, float32 or float64.
 
     Notes
     -----

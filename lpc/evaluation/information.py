@@ -42,7 +42,7 @@ def _knn_entropy(points: Tensor, k: int, norm: Norm, floor: float, who: str) -> 
 def knn_entropy(
     latent: Float[Array, "points width"], *, k: int = 100, norm: Norm = "l2", floor: float = 0.0
 ) -> float:
-    r"""Return the Kozachenko-Leonenko estimate of the differential entropy of the latents, in nats.
+    r"""Return the k-NN entropy of the latents in nats: Kozachenko and Leonenko's estimate of H(Z).
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def conditional_knn_entropy(
     norm: Norm = "l2",
     floor: float = 0.0,
 ) -> float:
-    r"""Return the estimate of H(Z | Y) in nats: the classes' entropies weighted by their shares.
+    r"""Return the k-NN estimate of H(Z | Y) in nats: the classes' entropies weighted by their shares.
 
     Parameters
     ----------

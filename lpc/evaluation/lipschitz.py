@@ -133,7 +133,13 @@ def margin_gradient_norm(
     label: Int[Tensor, " batch"] | None = None,
     chunk: int | None = None,
 ) -> Float64[Tensor, " batch"]:
-    """Return the norm alone of :func:`margin_gradient`, which has the parameters."""
+    """Return the norm alone of :func:`margin_gradient`.
+
+    Parameters
+    ----------
+    logits_fn, image, label, chunk
+        As in :func:`margin_gradient`.
+    """
     return margin_gradient(logits_fn, image, label=label, chunk=chunk).norm
 
 
@@ -169,7 +175,12 @@ def lipschitz_estimate(
 ) -> LipschitzEstimate:
     r"""Estimate from below how steep a classifier's margin is, from a set of images.
 
-    The parameters, and what is refused, are those of :func:`margin_gradient`.
+    What is refused is what :func:`margin_gradient` refuses.
+
+    Parameters
+    ----------
+    logits_fn, image, label, chunk
+        As in :func:`margin_gradient`.
 
     Notes
     -----

@@ -138,7 +138,13 @@ def neural_collapse(
 
 
 def check_several(value: Int64[Tensor, " classes"]) -> None:
-    """Raise ValueError unless there are two classes or more."""
+    """Raise ValueError unless there are two classes or more.
+
+    Parameters
+    ----------
+    value
+        The labels that occur.
+    """
     if len(value) < 2:
         raise ValueError(f"label holds one class, {value.tolist()}; expected 2 or more")
 
@@ -146,7 +152,15 @@ def check_several(value: Int64[Tensor, " classes"]) -> None:
 def about_global_mean(
     mean: Float64[Tensor, "classes width"], count: Int64[Tensor, " classes"]
 ) -> Float64[Tensor, "classes width"]:
-    """Return the class means minus the mean of all points, taken twice as rounding leaves some."""
+    """Return the class means minus the mean of all points, taken twice as rounding leaves some.
+
+    Parameters
+    ----------
+    mean
+        Class means.
+    count
+        Points of each class.
+    """
     share = count.to(torch.float64) / count.sum()
     mean = mean - share @ mean
     return mean - share @ mean
@@ -155,7 +169,12 @@ def about_global_mean(
 def whitening(mean: Float64[Tensor, "classes width"]) -> Float64[Tensor, "width rank"]:
     r"""Return A with A A^T = Sb^+, so that tr(S Sb^+) = tr(A^T S A) without forming either matrix.
 
-    ``mean`` is centred. The rank is what stands above the cut-off.
+    The rank is what stands above the cut-off.
+
+    Parameters
+    ----------
+    mean
+        Centred class means.
     """
     classes, width = mean.shape
     _, singular, right = torch.linalg.svd(mean / classes**0.5, full_matrices=False)
@@ -205,7 +224,15 @@ def collapse_of_means(
 
 
 class LastLayer(NamedTuple):
-    """Weights and bias of the last layer, in float64; row k belongs to label k."""
+    """Weights and bias of the last layer, in float64; row k belongs to label k.
+
+    Attributes
+    ----------
+    weight
+        One row a class.
+    bias
+        One entry a class.
+    """
 
     weight: Float64[Tensor, "outputs width"]
     bias: Float64[Tensor, " outputs"]
@@ -218,7 +245,17 @@ class LastLayer(NamedTuple):
 def as_classifier(
     weight: Array | None, bias: Array | None, value: Int64[Tensor, " classes"], points: Tensor
 ) -> LastLayer | None:
-    """Return the classifier on the points' device, checked against their width and labels; None for none."""
+    """Return the classifier on the points' device, checked against their width and labels; None for none.
+
+    Parameters
+    ----------
+    weight, bias
+        Of the last layer; no bias means zero.
+    value
+        The labels that occur.
+    points
+        The latents.
+    """
     if weight is None:
         if bias is not None:
             raise ValueError("classifier_bias is given without classifier_weight")
@@ -239,7 +276,15 @@ def as_classifier(
 
 
 def duality(matrix: Float64[Tensor, "classes width"], mean: Float64[Tensor, "classes width"]) -> float:
-    """Return NC3 of the classifier's rows and the centred class means."""
+    """Return NC3 of the classifier's rows and the centred class means.
+
+    Parameters
+    ----------
+    matrix
+        The classifier's weights, a row a class.
+    mean
+        Centred class means.
+    """
     size = torch.linalg.matrix_norm(matrix)
     if float(size) == 0.0:
         raise ValueError("classifier_weight is zero for every class: its direction is undefined")
@@ -249,5 +294,13 @@ def duality(matrix: Float64[Tensor, "classes width"], mean: Float64[Tensor, "cla
 def nearest_row(
     points: Float64[Tensor, "points width"], mean: Float64[Tensor, "classes width"]
 ) -> Int64[Tensor, " points"]:
-    """Return which row of ``mean`` is nearest to each point, by direct differences; ties go to the first."""
+    """Return which row of ``mean`` is nearest to each point, by direct differences; ties go to the first.
+
+    Parameters
+    ----------
+    points
+        Latents.
+    mean
+        Class means.
+    """
     return torch.cdist(points, mean, compute_mode="donot_use_mm_for_euclid_dist").argmin(dim=1)

@@ -72,7 +72,15 @@ class Quantities(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """Information quantities and the standard error of each, 0 where it is exact."""
+    """Information quantities and the standard error of each, 0 where it is exact.
+
+    Attributes
+    ----------
+    quantities
+        In nats.
+    standard_error
+        Of each, in nats.
+    """
 
     quantities: Quantities
     standard_error: Quantities

@@ -212,6 +212,13 @@ def relative_perturbation(
 ) -> Float64[ArrayT, " batch"]:
     r"""Return for each image the Euclidean norm of its perturbation over the image's own.
 
+    Parameters
+    ----------
+    perturbation
+        What was added to each image, float32 or float64.
+    image
+        The images before.
+
     Raises
     ------
     ValueError
