@@ -17,71 +17,21 @@ from typing import Any
 import nbformat
 import yaml
 
-from experiments.bottleneck_scales import SCALES
+from experiments import external_links, reference
 from experiments.chapters import NOTEBOOKS, ROOT, SOURCES, TOC, is_text, page_names, read_stamp
 from experiments.checks import check
-from experiments.needs import PROBED
-from experiments.profiles import LIVE, PROFILES, SIBLINGS
+from experiments.downloads import Downloads, paragraph, repository
+from experiments.furniture import banner, fold_parameters, footer, run_box
+from experiments.page_weight import lighten
 
 CONFIG = ROOT / "_config.yml"
 BUILD = ROOT / "build"
+API = "api"
+"""The page below which the library's reference pages stand."""
 
 
 class BuildError(RuntimeError):
     """The pages could not be built; the message holds what Sphinx said."""
-
-
-def banner(stamp: Mapping[str, Any]) -> str:
-    """Return what stands above a page: whose numbers it shows. Empty where it shows none."""
-    name = stamp["parameters"].get("profile")
-    if name is None:
-        return ""
-    kind = "warning" if name == "smoke" else "note"
-    if "store" in stamp["parameters"]:
-        summaries = _summaries(name, stamp["needs"])
-        text = f"The numbers on this page come from the profile *{name}*: {'; and '.join(summaries)}."
-        if "beside" in stamp["parameters"] and name not in LIVE:
-            text += f" What says so on the page comes from the profile *{stamp['parameters']['beside']}*."
-    else:
-        text = f"The sizes on this page are those of the profile *{name}*; no run was used."
-    return f":::{{{kind}}}\n{text}\n:::"
-
-
-def _summaries(name: str, needs: Sequence[str]) -> list[str]:
-    """Return what is said of a profile, its siblings and its bottleneck runs, as far as a page reads them."""
-    found = [PROFILES[name].summary] if name in PROFILES and set(needs) & set(PROBED) else []
-    for kind in needs:
-        if kind == "bottlenecks" and name in SCALES:
-            found.append(SCALES[name].summary)
-        if kind in SIBLINGS and f"{name}-{kind}" in PROFILES:
-            found.append(PROFILES[f"{name}-{kind}"].summary)
-    return found
-
-
-def footer(stamp: Mapping[str, Any]) -> str:
-    """Return what stands below a page: from what it was made, and the line that makes it again."""
-    options = " ".join(f"-p {key} {value}" for key, value in stamp["parameters"].items())
-    commit = (stamp["commit"] or "unknown")[:12] + (" with local changes" if stamp["dirty"] else "")
-    versions = ", ".join(f"{name} {version}" for name, version in stamp["versions"].items())
-    return (
-        ":::{admonition} Where this page came from\n:class: dropdown provenance\n"
-        f"Executed {stamp['started']} in {stamp['seconds']} s at commit {commit}, on {stamp['system']} "
-        f"{stamp['machine']} ({stamp['device']}), Python {stamp['python']}, {versions}.\n\n"
-        f"Run it again: `python -m experiments chapters {stamp['chapter']} {options}`\n:::"
-    )
-
-
-def _fold_parameters(notebook: nbformat.NotebookNode) -> None:
-    """Keep one parameters cell, folded: papermill's where it injected one, which holds the final values."""
-    tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
-    injected = any("injected-parameters" in own for own in tags)
-    kept = [
-        cell for cell, own in zip(notebook.cells, tags, strict=True) if not (injected and "parameters" in own)
-    ]
-    for cell in kept:
-        if {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", [])):
-            cell.metadata["tags"] = [*cell.metadata["tags"], "hide-input"]
-    notebook.cells = kept
 
 
 def stage(
@@ -115,34 +65,53 @@ def stage(
         Pages without what :func:`experiments.checks.check` asks of them.
     """
     target.mkdir(parents=True)
+    settings = yaml.safe_load(config.read_text())
+    files = Downloads(target, sources, substitutions, repository(settings))
     for name in page_names(toc):
         if is_text(name, sources):
-            shutil.copy(sources / f"{name}.md", target)
+            text = (sources / f"{name}.md").read_text()
+            (target / f"{name}.md").write_text(f"{text.rstrip()}\n\n{paragraph([files.source(name)])}\n")
             continue
-        source, stamp = notebooks / f"{name}.ipynb", read_stamp(name, notebooks)
-        if stamp is None:
-            raise BuildError(
-                f"chapter {name} has not been executed: {notebooks} has no {source.name} with {name}.json of "
-                "the same execution"
-            )
-        notebook = nbformat.read(source, as_version=4)
-        _fold_parameters(notebook)
-        head = banner(stamp)
-        if head:
-            notebook.cells.insert(1, nbformat.v4.new_markdown_cell(head, id="banner"))
-        notebook.cells.append(nbformat.v4.new_markdown_cell(footer(stamp), id="provenance"))
-        nbformat.write(notebook, target / source.name)
+        notebook, stamp = _executed(name, sources, notebooks)
+        links = [*files.page(name, notebook, stamp), f"{{ref}}`Run this chapter <run-{name}>`"]
+        files.outputs(name, notebook)
+        fold_parameters(notebook)
+        above = f"{banner(stamp)}\n\n{paragraph(links)}".strip()
+        below = f"{run_box(stamp)}\n\n{footer(stamp)}"
+        notebook.cells.insert(1, nbformat.v4.new_markdown_cell(above, id="banner"))
+        notebook.cells.append(nbformat.v4.new_markdown_cell(below, id="provenance"))
+        nbformat.write(notebook, target / f"{name}.ipynb")
     for path in sources.iterdir():
         if path.suffix == ".bib":
             shutil.copy(path, target)
         elif path.is_dir() and not path.name.startswith("."):
             shutil.copytree(path, target / path.name)
-    shutil.copy(toc, target / "_toc.yml")
-    settings = yaml.safe_load(config.read_text())
+    contents = yaml.safe_load(toc.read_text())
+    groups = [contents, *contents.get("parts", [])]
+    for entry in (one for group in groups for one in group.get("chapters", [])):
+        if entry["file"] == API:
+            entry["sections"] = [{"file": name} for name in reference.write(target)]
+    (target / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False, allow_unicode=True))
     sphinx = settings.setdefault("sphinx", {}).setdefault("config", {})
     sphinx["myst_substitutions"] = dict(substitutions)
     (target / "_config.yml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     check(target, substitutions, sources=sources, toc=toc, whole=whole)
+
+
+def _executed(name: str, sources: Path, notebooks: Path) -> tuple[nbformat.NotebookNode, dict[str, Any]]:
+    """Return a chapter's notebook and the stamp of its execution; of papermill's notes nothing is kept."""
+    stamp = read_stamp(name, notebooks)
+    if not (sources / f"{name}.md").exists():
+        raise BuildError(f"page {name} is in the table of contents, but {sources} has no {name}.md")
+    if stamp is None:
+        raise BuildError(
+            f"chapter {name} has not been executed: {notebooks} has no {name}.ipynb with {name}.json of "
+            f"the same execution; make them with: python -m experiments chapters {name}"
+        )
+    notebook = nbformat.read(notebooks / f"{name}.ipynb", as_version=4)
+    for part in (notebook, *notebook.cells):
+        part.metadata.pop("papermill", None)  # folders of the machine, and times
+    return notebook, stamp
 
 
 def build(
@@ -181,7 +150,12 @@ def build(
         places = {"sources": sources, "notebooks": notebooks, "toc": toc, "config": config}
         stage(staged, substitutions, **places, whole=whole)
         made = run_sphinx(staged, scratch)
-        return _promote(made, output / "html", aside=Path(folder))
+        lighten(made)
+        links = Path(folder) / external_links.FILE
+        links.write_text(external_links.listed(made))
+        first = _promote(made, output / "html", aside=Path(folder))
+        links.replace(output / links.name)
+        return first
 
 
 def run_sphinx(staged: Path, scratch: Path, *, builder: str = "html") -> Path:

@@ -1,0 +1,109 @@
+"""What a page loads: scripts that nothing on it uses are left out, figures keep two decimals of a point."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from fontTools import subset
+from fontTools.ttLib import TTFont
+
+LIMIT = 2_000_000  # bytes of a page with its scripts, styles, fonts and figures
+UNUSED = ("scripts/fontawesome.js", "sphinx-thebe.js", "sphinx-thebe.css")  # icons come from the web font
+SEARCHING = ("searchtools.js", "language_data.js", "searchindex.js")
+WHOLE_MATHJAX = "_static/mathjax/tex-chtml.js"
+PARTS_OF_MATHJAX = "_static/mathjax/startup.js"  # loads what _config.yml names: no menu, no spoken formulas
+
+
+def light_page(html: str, *, search: bool) -> str:
+    """Return a page that loads what it uses.
+
+    Parameters
+    ----------
+    html
+        The page as Sphinx wrote it.
+    search
+        Whether it is the page of search, which alone reads the index.
+
+    Returns
+    -------
+    str
+        The page without scripts for icons, live code and, but for the page of search, the index; with
+        MathJax in parts.
+    """
+    unused = UNUSED if search else UNUSED + SEARCHING
+    names = "|".join(re.escape(name) for name in unused)
+    html = re.sub(rf'<script\b[^>]*\bsrc="[^"]*(?:{names})(?:\?[^"]*)?"[^>]*></script>\n?', "", html)
+    html = re.sub(rf'<link\b[^>]*\bhref="[^"]*(?:{names})(?:\?[^"]*)?"[^>]*>\n?', "", html)
+    html = re.sub(r"<script>const THEBE_JS_URL.*?</script>\n?", "", html)
+    if 'class="sd-' not in html:
+        html = re.sub(r'<link\b[^>]*\bhref="[^"]*sphinx-design[^"]*"[^>]*>\n?', "", html)
+    return html.replace(WHOLE_MATHJAX, PARTS_OF_MATHJAX)
+
+
+def light_figure(svg: str) -> str:
+    """Return a figure whose paths, and places where marks are drawn, have two decimals of a point.
+
+    Styles that repeat are written once; scales and everything else stay as they are.
+    """
+
+    def short(number: re.Match[str]) -> str:
+        return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
+
+    def rounded(found: re.Match[str]) -> str:
+        numbers = re.sub(r"-?\d+\.\d+", short, found[0])
+        return re.sub(r"\s*\n\s*|(?<=[A-Zz]) | (?=[A-Zz])", "", numbers) if found[1] == "d" else numbers
+
+    svg = re.sub(r'\s(d|x|y)="[^"]*"', lambda found: " " + rounded(found).lstrip(), svg)
+    counts = Counter(re.findall(r'(?<= )style="([^"]*)"(?= ?/?>)', svg))
+    names = {style: f"s{at}" for at, (style, count) in enumerate(counts.items()) if count > 2}
+    for style, name in names.items():
+        svg = svg.replace(f' style="{style}"', f' class="{name}"')
+    rules = "".join(f".{name}{{{style}}}" for style, name in names.items())
+    return re.sub(r"\n\s*", "\n", re.sub(r"(<svg\b[^>]*>)", rf"\1<style>{rules}</style>", svg, count=1))
+
+
+def light_icons(pages: Path) -> None:
+    """Keep of the font of icons, and of the rules that name its icons, what pages and scripts show."""
+    static = pages / "_static"
+    scripts = [path for path in static.glob("**/*.js") if path.name != "fontawesome.js"]
+    texts = [path.read_text() for path in [*pages.glob("*.html"), *scripts]]
+    used = {name for text in texts for name in re.findall(r"\bfa-[a-z0-9-]+", text)}
+    style = static / "styles" / "pydata-sphinx-theme.css"
+    css = style.read_text()
+    shown: set[int] = set()
+
+    def kept(found: re.Match[str]) -> str:
+        if not used & set(re.findall(r"fa-[a-z0-9-]+", found[1])):
+            return ""
+        shown.add(int(found[2], 16))
+        return found[0]
+
+    css = re.sub(r'((?:\.fa-[a-z0-9-]+:{1,2}before,?)+)\{content:"\\([0-9a-f]+)"\}', kept, css)
+    others = [css, *(path.read_text() for path in static.glob("**/*.css") if path != style)]
+    shown |= {int(code, 16) for text in others for code in re.findall(r'"\\(f[0-9a-f]{3})"', text)}
+    css = re.sub(r'url\([^)]*\.woff2\) ?format\("woff2"\),(?=url\([^)]*\.ttf\))', "", css)
+    style.write_text(css)
+    for path in static.glob("vendor/fontawesome/webfonts/*.ttf"):
+        font = TTFont(path)
+        cutter = subset.Subsetter()
+        cutter.populate(unicodes=shown)
+        cutter.subset(font)
+        font.save(path)
+
+
+def lighten(pages: Path) -> None:
+    """Rewrite built pages, their figures and icons in place; see :func:`light_page`,
+    :func:`light_figure` and :func:`light_icons`.
+
+    Parameters
+    ----------
+    pages
+        The folder of HTML that Sphinx wrote.
+    """
+    for page in pages.glob("*.html"):
+        page.write_text(light_page(page.read_text(), search=page.stem == "search"))
+    light_icons(pages)
+    for figure in (pages / "_images").glob("*.svg"):
+        figure.write_text(light_figure(figure.read_text()))
