@@ -1,0 +1,46 @@
+"""The addresses outside the book that its pages name: listed, never fetched."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+FILE = "links.txt"
+"""The list's name, beside the folder of the pages."""
+
+
+class _Addresses(HTMLParser):
+    """Collects what a page links to or loads from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, None] = {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Keep an address with a host; what a page loads has its tag beside it."""
+        for name, value in attrs:
+            if name in ("href", "src") and value and value.startswith(("http://", "https://", "//")):
+                self.found[value if tag == "a" else f"{value} ({tag})"] = None
+
+
+def listed(pages: Path) -> str:
+    """Return every external address of a folder of pages, a line each, with the pages that name it.
+
+    Parameters
+    ----------
+    pages
+        Folder with the built pages, ``*.html``.
+
+    Returns
+    -------
+    str
+        Address, a tab, and the pages' names with commas; sorted. An address that a page does not link but
+        loads (an image, a script, a style) has its tag in brackets.
+    """
+    where: dict[str, list[str]] = {}
+    for page in sorted(pages.glob("*.html")):
+        reader = _Addresses()
+        reader.feed(page.read_text())
+        for address in reader.found:
+            where.setdefault(address, []).append(page.stem)
+    return "".join(f"{address}\t{', '.join(names)}\n" for address, names in sorted(where.items()))
