@@ -234,6 +234,7 @@ def draw_plane(ax: Axes, clouds: Mapping[str, pd.DataFrame]) -> Axes:
             markersize=2,
             color=colour,
             label=name,
+            rasterized=True,
         )
     ax.set(xlabel="preserved information I[X;Z] (nats)", ylabel="residual information I[X;Y|Z] (nats)")
     ax.grid(alpha=0.3)
