@@ -1,13 +1,16 @@
 # Two commands: `make book` and `make test`. Both build .venv first where it is missing.
 PYTHON ?= python3
 PROFILE ?= laptop
+PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: help env book pdf test check clean
+.PHONY: help env book serve pdf test check clean
 
 help:
 	@echo "make book   train the $(PROFILE) profile, run every chapter, build build/html/index.html"
+	@echo "make serve  show the book at http://localhost:$(PORT)/; PORT=8001 where that is taken"
 	@echo "make pdf    make book, then print it with Chromium as build/latent-point-collapse.pdf"
+	@echo "make browse read the built book with Chromium: every page, two widths, light and dark, keyboard"
 	@echo "make test   lint, types, imports and tests"
 	@echo "make env    make .venv from pyproject.toml and constraints.txt"
 	@echo "make clean  remove build/ (runs/ and .venv/ stay)"
@@ -25,8 +28,16 @@ env: .venv/installed
 book: env
 	$(BIN)/python -m experiments book --profile $(PROFILE)
 
+serve:
+	@test -f build/html/index.html || { echo "there is no build/html/index.html yet; build it with: make book" >&2; exit 1; }
+	@echo "the book is at http://localhost:$(PORT)/ until Ctrl-C"
+	@$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory build/html
+
 pdf: book
 	$(BIN)/python -m experiments pdf --profile $(PROFILE)
+
+browse: env
+	$(BIN)/python -m pytest -p no:cacheprovider tests/browser
 
 test: check
 	$(BIN)/python -m pytest

@@ -64,7 +64,10 @@ def _written(value: Any) -> str:
 
 
 def _papermill(values: Mapping[str, Any]) -> str:
-    plain = {key: value for key, value in values.items() if parse(str(value)) == value}
+    """Return papermill's options: ``-p`` reads numbers and words, ``-y`` everything else."""
+    scalar = (str, int, float, type(None))
+    plain = {key: value for key, value in values.items() if isinstance(value, scalar)}
+    plain = {key: value for key, value in plain.items() if parse(str(value)) == value}
     options = [f"-p {key} {shlex.quote(str(value))}" for key, value in plain.items()]
     other = {key: value for key, value in values.items() if key not in plain}
     return " ".join([*options, *([f"-y {shlex.quote(json.dumps(other))}"] if other else [])])

@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from experiments import ablation, book, bottlenecks, chapters, pages, profiles, stress
+from experiments import ablation, book, bottlenecks, chapters, furniture, pages, profiles, stress
 from experiments.ablation import retrained
 from experiments.bottleneck_scales import SCALES
 from experiments.chapters import execute, read_stamp
@@ -280,7 +280,7 @@ class TestSiblings:
             made.plan(beside="smoke-gammas")
 
     def test_the_banner_tells_of_the_profile_and_of_the_sibling_that_a_page_reads(self, found):
-        text = book.banner(
+        text = furniture.banner(
             {"parameters": {"profile": "laptop", "store": "runs"}, "needs": ["gammas", "stress"]}
         )
         assert profiles.PROFILES["laptop"].summary in text
@@ -321,10 +321,10 @@ def test_make_executes_each_chapter_with_its_profile_and_trains_only_beside(made
 def test_a_page_made_beside_says_so_above(made):
     values = {"profile": "paper-cifar10", "store": "runs", "beside": "laptop"}
     stamp = {"parameters": values, "needs": ["ablation"]}
-    assert "from the profile *laptop*" in book.banner(stamp)
+    assert "from the profile *laptop*" in furniture.banner(stamp)
     for changed in ({"profile": "smoke"}, {"beside": None}):
         kept = {key: value for key, value in {**values, **changed}.items() if value is not None}
-        assert "*laptop*" not in book.banner({**stamp, "parameters": kept})
+        assert "*laptop*" not in furniture.banner({**stamp, "parameters": kept})
 
 
 def test_one_notebook_with_the_stamp_of_another_is_not_current_and_not_staged(made, tmp_path):

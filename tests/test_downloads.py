@@ -1,0 +1,124 @@
+"""What pages offer to take away, and how they say to run them again: on small pages, staged and built."""
+
+import re
+import shlex
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+import yaml
+from IPython.core.formatters import DisplayFormatter
+from papermill.cli import _resolve_type
+
+from experiments import ablation, chapters, downloads, external_links, scoreboard
+from experiments.book import BuildError, build, stage
+from experiments.chapters import execute, parse
+from experiments.csv_tables import MIME, to_csv
+from experiments.furniture import run_box
+from experiments.tables import show
+from lpc.runs import execute_all
+
+TWO_LEVELS = pd.DataFrame(
+    {
+        ("laptop", "a, b"): ["1 ± 2", "<b> & 'c'"],
+        ("laptop", "n"): ["007", "–"],
+        ("paper", ""): ["", "two\nlines"],
+    },
+    index=pd.Index(["IB", "NoPen"], name="architecture"),
+)
+PAGE = """---
+kernelspec: {display_name: Python 3, language: python, name: python3}
+---
+
+
+
+def test_the_built_pages_hold_every_file_and_links_are_listed_and_a_dead_one_fails(made):
+    pages = made.build()
+    for page in ("index", "words"):
+        linked = re.findall(r'href="(_downloads/[^"]+)"', (pages / f"{page}.html").read_text())
+        assert linked and all((pages / link).exists() for link in linked)
+    listed = (made.root / "build" / external_links.FILE).read_text().splitlines()
+    assert "https://example.org/a?b=1\twords" in listed and "https://example.org/c\twords" in listed
+    before = (pages / "words.html").read_text()
+    for words, told in (
+        ("{download}`all <nothing.csv>`", "words.md:3: WARNING: download file not readable: .*nothing.csv"),
+        ("[there](nowhere.md)", r"words.md:3: WARNING: .*nowhere\.md"),
+    ):
+        made.text(words)
+        with pytest.raises(BuildError, match=told):
+            made.build()
+    assert (pages / "words.html").read_text() == before
+
+
+def test_a_repository_makes_the_source_a_link(made, tmp_path):
+    config = tmp_path / "_config.yml"
+    config.write_text("repository: {url: https://example.org/us/book/, branch: trunk}\n")
+    staged = made.stage("linked", config=config)
+    assert "(https://example.org/us/book/blob/trunk/book/index.md)" in (staged / "index.ipynb").read_text()
+    assert downloads.repository({}) == downloads.repository({"repository": None}) == ""
+
+
+def test_pages_that_are_not_there_are_named_with_what_makes_them(made, tmp_path):
+    toc = tmp_path / "_toc.yml"
+    toc.write_text("format: jb-book\nroot: index\nchapters:\n  - file: wrods\n")
+    with pytest.raises(
+        BuildError, match=r"page wrods is in the table of contents, but .*book has no wrods\.md"
+    ):
+        made.stage("missing", toc=toc)
+    told = r"index has not been executed: .*elsewhere has no index\.ipynb .*-m experiments chapters index$"
+    with pytest.raises(BuildError, match=told):
+        made.stage("unexecuted", notebooks=tmp_path / "elsewhere")
+
+
+def test_reference_pages_stand_below_the_api_in_the_staged_contents(made, tmp_path, monkeypatch):
+    (made.root / "book" / "api.md").write_text("# API\n")
+    toc = tmp_path / "_toc.yml"
+    toc.write_text("format: jb-book\nroot: index\nparts:\n- caption: x\n  chapters:\n  - file: api\n")
+    monkeypatch.setattr("experiments.reference.write", lambda target: ["api-a", "api-b"])
+    staged = made.stage("referenced", toc=toc)
+    (entry,) = yaml.safe_load((staged / "_toc.yml").read_text())["parts"][0]["chapters"]
+    assert entry == {"file": "api", "sections": [{"file": "api-a"}, {"file": "api-b"}]}
+
+
+def test_the_runs_behind_a_page_are_one_tidy_file_a_profile(made, tmp_path):
+    specs = ablation.declared("smoke", seeds=1, only=("IB",))
+    execute_all(specs, ablation.existing("smoke", store=tmp_path / "runs").store, workers=1, progress=False)
+    values = {"profile": "smoke", "seeds": 1, "store": str(tmp_path / "runs")}
+    files = downloads.Downloads(tmp_path, made.root / "book", {})
+    notebook = nbformat.v4.new_notebook()
+    links = files.page("index", notebook, {"parameters": values, "needs": ["ablation", "gammas"]})
+    told = links[-1]
+    assert "{download}`smoke 1 seeds <downloads/runs-smoke-1-seeds.csv>`" in told
+    assert "smoke-gammas 1 seeds (none in the store)" in told, "what is missing is said"
+    table = pd.read_csv(tmp_path / downloads.FOLDER / "runs-smoke-1-seeds.csv")
+    assert table["architecture"].tolist() == ["IB"] and table["status"].tolist() == ["finished"]
+    assert files.page("words", notebook, {"parameters": {"seed": 0}, "needs": []})[:1] != links[:1]
+
+
+def test_the_lines_of_the_box_work_when_they_are_pasted(tmp_path):
+    name = "own-latents"
+    box = run_box({"chapter": name, "parameters": {"seed": 0}})
+    ours, papermill = re.findall(r"```sh\n(.*?)```", box, flags=re.DOTALL)
+    assert ours == f".venv/bin/python -m experiments chapters {name} -p seed 0\n"
+    scripts = Path(sys.executable).parent
+    lines = papermill.replace(".venv/bin/", f"{scripts}/").replace("build", str(tmp_path / "build"))
+    done = subprocess.run(lines, shell=True, cwd=chapters.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    made = nbformat.read(tmp_path / "build" / f"{name}-executed.ipynb", as_version=4)
+    assert made.metadata["papermill"]["parameters"] == {"seed": 0}
+
+
+def test_odd_values_are_written_so_that_both_lines_read_them_back():
+    values = {"word": "1", "many": [1, 2], "text": "it's b", "none": None, "rate": 1e-5, "yes": True}
+    ours, papermill = re.findall(r"```sh\n(.*?)```", run_box({"chapter": "x", "parameters": values}), flags=re.DOTALL)
+    words = shlex.split(ours)[5:]
+    assert {key: parse(value) for key, value in zip(words[1::3], words[2::3], strict=True)} == values
+    words = shlex.split(papermill.splitlines()[-1])[3:]
+    found = {}
+    while words and words[0] == "-p":
+        found[words[1]], words = _resolve_type(words[2]), words[3:]
+    assert words[0] == "-y" and {**found, **yaml.safe_load(words[1])} == values
