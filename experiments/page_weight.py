@@ -30,13 +30,14 @@ def light_page(html: str, *, search: bool) -> str:
     -------
     str
         The page without scripts for icons, live code and, but for the page of search, the index; with
-        MathJax in parts.
+        MathJax in parts. Its bibliography is no list to a screen reader, which finds no items in it.
     """
     unused = UNUSED if search else UNUSED + SEARCHING
     names = "|".join(re.escape(name) for name in unused)
     html = re.sub(rf'<script\b[^>]*\bsrc="[^"]*(?:{names})(?:\?[^"]*)?"[^>]*></script>\n?', "", html)
     html = re.sub(rf'<link\b[^>]*\bhref="[^"]*(?:{names})(?:\?[^"]*)?"[^>]*>\n?', "", html)
     html = re.sub(r"<script>const THEBE_JS_URL.*?</script>\n?", "", html)
+    html = html.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
     if 'class="sd-' not in html:
         html = re.sub(r'<link\b[^>]*\bhref="[^"]*sphinx-design[^"]*"[^>]*>\n?', "", html)
     return html.replace(WHOLE_MATHJAX, PARTS_OF_MATHJAX)
