@@ -49,7 +49,7 @@ def run_box(stamp: Mapping[str, Any]) -> str:
     trains = " Runs that it needs and that are not there are trained first." if "store" in values else ""
     return (
         f"(run-{name})=\n:::{{admonition}} Run this chapter\n:class: dropdown run-this\n"
-        f"From the project's folder, once `make env` has made `.venv`:{trains}\n\n"
+        f"From the project's folder, once `make env` has made `.venv`.{trains}\n\n"
         f"```sh\n.venv/bin/python -m experiments chapters {name} {options}\n```\n\n"
         f"The notebook is then `build/notebooks/{name}.ipynb`. With jupytext and papermill alone:\n\n"
         f"```sh\nmkdir -p build\n"
