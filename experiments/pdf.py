@@ -62,7 +62,8 @@ def find_chromium() -> str:
 def printable(page: str) -> str:
     """Return the book's one page as it is printed.
 
-    Reference pages go, with links into them; the page tells on its console once formulas are typeset.
+    Reference pages go, with links into them and to files beside the pages. The page tells on its console
+    once formulas are typeset.
 
     Raises
     ------
@@ -85,9 +86,17 @@ def printable(page: str) -> str:
         article.insert(
             0, soup.new_tag("span", id="document-index")
         )  # Sphinx gives every page but the first one
+    for link in soup.select("a[href]"):
+        page_of = re.fullmatch(r"([\w-]+)\.html(?:#(.+))?", str(link["href"]))
+        if page_of:  # of a table made by a cell: Sphinx does not know it
+            link["href"] = f"#{page_of[2] or f'document-{page_of[1]}'}"
+        elif not re.match(r"#|https?:|mailto:", str(link["href"])):
+            link.unwrap()  # a file beside the pages
     ids = Counter(str(tag["id"]) for tag in soup.find_all(id=True))
     wrong = []
     for link in soup.select("article a[href^='#'], #jb-print-docs-body a[href^='#']"):
+        if link.decomposed:
+            continue  # within an entry that went
         target = str(link["href"])[1:]
         if target in everything and target not in ids:
             entry = link.find_parent("li", class_="toctree-l1")  # of the table of contents: goes as a whole

@@ -1,6 +1,7 @@
 """The book on paper: what is in the PDF, what is not, and what is said where it cannot be made."""
 
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -125,13 +126,23 @@ def test_links_that_lead_nowhere_or_to_two_places(body, times):
 def test_reference_pages_go_with_the_links_into_them():
     page = (
         "<div id='jb-print-docs-body'><ul><li class='toctree-l1'>"
-        "<a href='#document-api-x'>x</a></li></ul></div>"
+        "<a href='#document-api-x'>x</a><ul><li><a href='#f'>f</a></li></ul></li></ul></div>"
         "<article><p><a href='#f'>f</a></p><span id='document-api-x'></span><section id='x'>"
         "<p id='f'>long</p></section><section id='y'>stays</section></article>"
     )
     printable = pdf.printable(page)
     assert "long" not in printable and "toctree-l1" not in printable and "href" not in printable
     assert "<p>f</p>" in printable and "stays" in printable
+
+
+def test_links_to_pages_lead_to_chapters_and_links_to_files_go():
+    page = (
+        "<article><a href='second.html'>a</a><a href='second.html#end'>b</a><a href='table.csv'>c</a>"
+        "<a href='https://example.org/x.html'>d</a><span id='document-second'></span><p id='end'></p>"
+        "</article>"
+    )
+    links = re.findall('href="([^"]*)"', pdf.printable(page))
+    assert links == ["#document-second", "#end", "https://example.org/x.html"]
 
 
 def test_outline_is_mended_in_place():
