@@ -198,13 +198,18 @@ def test_the_script_reads_the_arrays_that_python_wrote(shown, frames, data):
     assert np.array(there["points"]) == pytest.approx(points, rel=1e-9, abs=1e-12)
 
 
-def test_a_node_and_a_scale_can_be_chosen_and_are_drawn(shown, frames):
+def test_a_node_and_a_scale_can_be_chosen_and_are_drawn(shown, frames, data):
     assert shown.locator("#lpc-explore svg").count() == 2
     assert (
         shown.locator("#lpc-explore svg").nth(1).get_attribute("aria-label")
         == "Histogram of node 0, stacked by class"
     )
     unit = shown.locator("#lpc-explore svg").nth(0).text_content()
+    bars = [path.get_attribute("d") or "" for path in shown.locator("svg").nth(1).locator("path[fill]").all()]
+    counts = decoded(data, "counts")[-1, -1, 0]
+    assert [one.count("M") for one in bars] == (counts > 0).sum(axis=1).tolist(), (
+        "a bar for every bin with points"
+    )
     shown.get_by_label("true scale").check()
     assert shown.locator("#lpc-explore svg").nth(0).text_content() != unit
     shown.get_by_label("Node", exact=True).select_option("all")

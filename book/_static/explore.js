@@ -118,24 +118,26 @@ document.addEventListener("DOMContentLoaded", () => {
     const top = 12 * LEVELS + 16, bottom = height - 30;
     const svg = panel(panels, width, height, `Histogram of node ${i}, stacked by class`);
     const [low, high] = [at.end(f, i, 0), at.end(f, i, 1)];
-    const edge = (bin) => place(low + ((high - low) * bin) / bins).toFixed(2);
+    const edge = (bin) => place(low + ((high - low) * bin) / bins);
     const stack = [new Array(bins).fill(0)];
     for (let one = 0; one < classes; one++) stack.push(stack[one].map((sum, bin) => sum + at.count(f, i, one, bin)));
     const most = Math.max(...stack[classes]);
     const level = (count) => (bottom - (count / most) * (bottom - top)).toFixed(2);
-    const steps = (sums) => sums.map((sum, bin) => `${edge(bin)} ${level(sum)} ${edge(bin + 1)} ${level(sum)}`);
-    const back = (sums) => sums.map((sum, bin) => `${edge(bin + 1)} ${level(sum)} ${edge(bin)} ${level(sum)}`).reverse();
+    const bar = (one, bin) => { // wide enough to be seen where all bins together are a hair
+      const right = Math.max(edge(bin + 1), edge(bin) + 0.6).toFixed(2);
+      return `M${edge(bin).toFixed(2)} ${level(stack[one][bin])}H${right}V${level(stack[one + 1][bin])}H${edge(bin).toFixed(2)}Z`;
+    };
+    const filled = (one) => [...Array(bins).keys()].filter((bin) => at.count(f, i, one, bin));
     for (let one = 0; one < classes; one++) draw(svg, "path", {
-      d: `M${steps(stack[one + 1]).join(" ")} ${back(stack[one]).join(" ")}Z`,
-      fill: data.colours[one], stroke: data.colours[one], "stroke-width": 0.5,
+      d: filled(one).map((bin) => bar(one, bin)).join(""), fill: data.colours[one],
     });
-    const ends_ = new Array(LEVELS).fill(-Infinity);
+    const taken = new Array(LEVELS).fill(-Infinity);
     let left = 0;
     const order = data.classes.map((_, one) => one).sort((a, b) => at.mean(f, a, i) - at.mean(f, b, i));
     for (const one of order) {
-      const x = place(at.mean(f, one, i)), free = ends_.findIndex((end) => end < x - 9);
+      const x = place(at.mean(f, one, i)), free = taken.findIndex((end) => end < x - 9);
       if (free < 0) { left += 1; continue; }
-      ends_[free] = x;
+      taken[free] = x;
       write(svg, x, top - 4 - 12 * free, data.classes[one], { "font-weight": "bold" });
     }
     if (left) write(svg, width - 6, 14, `and ${left} more here`, { "text-anchor": "end" });
