@@ -9,7 +9,7 @@ import sys
 import pytest
 import yaml
 
-from experiments import reference
+from experiments import members, reference
 from experiments.chapters import ROOT, SOURCES
 
 LPC = ROOT / "lpc"
@@ -45,7 +45,7 @@ def test_every_public_name_is_on_one_page(staged):
     defined = [
         f"lpc.{module}.{name}"
         for module in MODULES
-        for node in ast.parse(LPC.joinpath(*module.split(".")).with_suffix(".py").read_text()).body
+        for node in members.parsed(module).body
         for name in named_by(node)
         if not name.startswith("_")
     ]
@@ -113,7 +113,7 @@ class Pair(NamedTuple):
         '''Return it.'''
 """,
     )
-    kind, limit, take, pair = reference.members("shapes", folder)
+    kind, limit, take, pair = members.members("shapes", folder)
     assert ":canonical: Literal['a', 'b']" in kind.directive and not kind.summary
     assert ":value: 3" in limit.directive and limit.summary == "The most."
     assert take.directive == (
