@@ -10,7 +10,6 @@ import pandas as pd
 
 from experiments.claims import NOT_MEASURED, OURS, WORDS
 from experiments.scoreboard import Html, chapter_title, is_judged
-from experiments.tables import MISSING
 from lpc.specs import unknown_name
 
 _KINDS = ("holds", "partly", "fails")
@@ -192,7 +191,7 @@ def _ours(table: pd.DataFrame, name: str, words: str) -> Iterable[str]:
 def _again(rows: Sequence[pd.Series]) -> str:
     """Return the verdicts on the papers' own data: a badge a verdict, and the data sets it is of."""
     if not rows:
-        return MISSING
+        return "no claim declared"
     sets: dict[str, list[str]] = {}
     for row in rows:
         sets.setdefault(str(row["verdict"]), []).append(str(row["dataset"]))
