@@ -160,7 +160,8 @@ class Downloads:
         if runs.table.empty:
             return f"{runs.name} (none in the store)"
         name = f"runs{_slug(runs.name)}.csv"
-        write([runs.table], self._folder / name)
+        if not (self._folder / name).exists():  # another page's
+            write([runs.table], self._folder / name)
         return _link(runs.name, name)
 
 
