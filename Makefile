@@ -4,7 +4,7 @@ PROFILE ?= laptop
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: help env book serve pdf test check clean
+.PHONY: help env book serve pdf browse test check clean
 
 help:
 	@echo "make book   train the $(PROFILE) profile, run every chapter, build build/html/index.html"

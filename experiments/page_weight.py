@@ -38,9 +38,20 @@ def light_page(html: str, *, search: bool) -> str:
     html = re.sub(rf'<link\b[^>]*\bhref="[^"]*(?:{names})(?:\?[^"]*)?"[^>]*>\n?', "", html)
     html = re.sub(r"<script>const THEBE_JS_URL.*?</script>\n?", "", html)
     html = html.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+    html = html.replace(
+        '<summary><span class="toctree-toggle"',
+        '<summary aria-label="Pages below"><span class="toctree-toggle"',
+    )
+    html = html.replace('alt="-"', 'alt="fold or unfold"')
+    html = re.sub(r"<dl>\s*((?:<dd>.*?</dd>\s*)+)</dl>", _parameters, html, flags=re.DOTALL)
     if 'class="sd-' not in html:
         html = re.sub(r'<link\b[^>]*\bhref="[^"]*sphinx-design[^"]*"[^>]*>\n?', "", html)
     return html.replace(WHOLE_MATHJAX, PARTS_OF_MATHJAX)
+
+
+def _parameters(found: re.Match[str]) -> str:
+    """Return a signature's parameters as spans: a list of definitions without terms is none."""
+    return found[1].replace("<dd>", '<span class="sig-parameter">').replace("</dd>", "</span>")
 
 
 def light_figure(svg: str) -> str:

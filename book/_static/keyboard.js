@@ -9,7 +9,9 @@ window.addEventListener("load", async () => {
     }
   };
   if (window.MathJax?.startup?.promise) await window.MathJax.startup.promise;
+  await document.fonts.ready;
   reach();
+  new ResizeObserver(reach).observe(document.querySelector("main") ?? document.body);
   window.addEventListener("resize", reach);
   document.addEventListener("toggle", reach, true);
 });

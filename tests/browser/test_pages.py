@@ -163,7 +163,8 @@ def test_on_paper_stands_the_text_alone(browser: Browser, book: Path, name: str)
         for box in (".bd-sidebar-primary", ".bd-sidebar-secondary", ".bd-header-article", ".downloads"):
             boxes = found.page.locator(box)
             assert not any(boxes.nth(at).is_visible() for at in range(boxes.count())), box
-        assert found.page.locator("main article h1").first.is_visible()
+        headings = found.page.locator("main h1")
+        assert any(headings.nth(at).is_visible() for at in range(headings.count()))
 
 
 class _Quiet(SimpleHTTPRequestHandler):
