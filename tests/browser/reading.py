@@ -12,7 +12,12 @@ from playwright.sync_api import Browser, Page
 
 WIDE, NARROW = 1280, 390
 
-_TYPESET = "window.MathJax && MathJax.startup ? MathJax.startup.promise.then(() => true) : true"
+_TYPESET = """async () => {
+  if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
+  await document.fonts.ready;
+  const frame = () => new Promise(drawn => requestAnimationFrame(drawn));
+  for (let at = 0; at < 4; at++) await frame();  // the page's own scripts see the formulas' final width
+}"""
 
 _MATHS = r"""() => {
   const wrong = [];
