@@ -14,9 +14,12 @@ WIDE, NARROW = 1280, 390
 
 _TYPESET = """async () => {
   if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
-  await document.fonts.ready;
   const frame = () => new Promise(drawn => requestAnimationFrame(drawn));
-  for (let at = 0; at < 4; at++) await frame();  // the page's own scripts see the formulas' final width
+  // Fonts are asked for once drawn; then the page sees the final width of its formulas.
+  for (let at = 0; at < 8; at++) {
+    await frame();
+    await document.fonts.ready;
+  }
 }"""
 
 _MATHS = r"""() => {
