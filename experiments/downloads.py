@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -95,7 +96,7 @@ class Downloads:
         stamp
             What was written of the execution.
         """
-        plain = nbformat.from_dict(notebook)
+        plain = copy.deepcopy(notebook)
         for cell in plain.cells:
             if cell.cell_type == "markdown":
                 cell.source = _inserted(cell.source, self.substitutions)

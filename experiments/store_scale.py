@@ -30,7 +30,7 @@ MEASURED_OF = 6
 METRICS = 40
 """Numbers in a result."""
 KEPT_FILES = 5
-"""Files that a finished run keeps: spec, provenance, history, result, weights. One in six has a test's too."""
+"""Files that a finished run keeps: spec, provenance, history, result, weights. One in six: a test's too."""
 SAVED_EVERY = 500.0
 """Seconds that are taken to lie between two checkpoints of a run: fifty epochs of ten seconds."""
 
