@@ -237,6 +237,6 @@ def draw_trajectories(ax: Axes, history: pd.DataFrame, *, x: str, y: str, colour
         shade = _shade(colours, float(str(gamma)))
         ax.plot(middle[x], middle[y], "-", color=shade, linewidth=1, label=f"γ = {gamma:g}")
         size = 4 + 30 * middle["epoch"] / middle["epoch"].max()
-        ax.scatter(middle[x], middle[y], s=size, color=shade, linewidth=0)
+        ax.scatter(middle[x], middle[y], s=size, color=shade, linewidth=0, rasterized=True)  # many
     ax.grid(alpha=0.3)
     return ax

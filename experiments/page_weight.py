@@ -54,20 +54,60 @@ def _parameters(found: re.Match[str]) -> str:
     return found[1].replace("<dd>", '<span class="sig-parameter">').replace("</dd>", "</span>")
 
 
+def _short(hundredths: int) -> str:
+    number = f"{hundredths / 100:.2f}".rstrip("0").rstrip(".")
+    return re.sub(r"^(-?)0\.", r"\1.", number)
+
+
+def _rounded(found: re.Match[str]) -> str:
+    return _short(round(100 * float(found[0])))
+
+
+def light_path(path: str) -> str:
+    """Return a path with two decimals of a point; one of straight lines says how far each goes, and no more.
+
+    Parameters
+    ----------
+    path
+        What matplotlib writes: absolute places after M, L, C, Q and z.
+
+    Returns
+    -------
+    str
+        The same places, rounded. Lines are relative and begin at the rounded place before, so that errors
+        do not add up; those that run along an axis have one number, those without length none but for dots.
+    """
+    steps = re.findall(r"([A-Za-z])([^A-Za-z]*)", path)
+    if any(letter not in "MLz" for letter, _ in steps):
+        return re.sub(r"\s*\n\s*|(?<=[A-Zz]) | (?=[A-Zz])", "", re.sub(r"-?\d+\.\d+", _rounded, path)).strip()
+    written, at, begun = [], (0, 0), (0, 0)
+    for letter, numbers in steps:
+        if letter == "z":
+            written.append("z")
+            at = begun
+            continue
+        x, y = (round(100 * float(one)) for one in numbers.split())
+        across, down = x - at[0], y - at[1]
+        if letter == "M":
+            written.append(f"M{_short(x)} {_short(y)}")
+            begun = x, y
+        elif across and down:
+            written.append(f"l{_short(across)} {_short(down)}")
+        elif across or down:
+            written.append(f"h{_short(across)}" if across else f"v{_short(down)}")
+        elif written[-1][0] == "M":
+            written.append("h0")  # a dot
+        at = x, y
+    return "".join(written).replace(" -", "-")
+
+
 def light_figure(svg: str) -> str:
     """Return a figure whose paths, and places where marks are drawn, have two decimals of a point.
 
     Styles that repeat are written once; scales and everything else stay as they are.
     """
-
-    def short(number: re.Match[str]) -> str:
-        return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
-
-    def rounded(found: re.Match[str]) -> str:
-        numbers = re.sub(r"-?\d+\.\d+", short, found[0])
-        return re.sub(r"\s*\n\s*|(?<=[A-Zz]) | (?=[A-Zz])", "", numbers) if found[1] == "d" else numbers
-
-    svg = re.sub(r'\s(d|x|y)="[^"]*"', lambda found: " " + rounded(found).lstrip(), svg)
+    svg = re.sub(r'\sd="([^"]*)"', lambda found: f' d="{light_path(found[1])}"', svg)
+    svg = re.sub(r'\s[xy]="[^"]*"', lambda found: re.sub(r"-?\d+\.\d+", _rounded, found[0]), svg)
     counts = Counter(re.findall(r'(?<= )style="([^"]*)"(?= ?/?>)', svg))
     names = {style: f"s{at}" for at, (style, count) in enumerate(counts.items()) if count > 2}
     for style, name in names.items():
