@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 from fontTools import subset
@@ -145,9 +146,38 @@ def light_icons(pages: Path) -> None:
         font.save(path)
 
 
+def light_style(css: str, used: Collection[str]) -> str:
+    """Return a style sheet without selectors of classes that nothing can have.
+
+    Parameters
+    ----------
+    css
+        A minified style sheet.
+    used
+        Every word of the pages and scripts: a class is one, whoever gives it to an element.
+
+    Returns
+    -------
+    str
+        The sheet; rules that are left without a selector are left out. What a selector excludes by
+        ``:not``, or names in brackets, counts for nothing.
+    """
+
+    def possible(selector: str) -> bool:
+        named = re.sub(r":[a-z-]+\([^)]*\)|\[[^]]*\]", "", selector)
+        return all(name in used for name in re.findall(r"\.([A-Za-z_-][\w-]*)", named))
+
+    def kept(found: re.Match[str]) -> str:
+        selectors = re.split(r",(?![^(]*\))", found[1])
+        left = [one for one in selectors if possible(one)]
+        return f"{','.join(left)}{{{found[2]}}}" if left else ""
+
+    return re.sub(r"([^{}@;]+)\{([^{}]*)\}", kept, css)
+
+
 def lighten(pages: Path) -> None:
-    """Rewrite built pages, their figures and icons in place; see :func:`light_page`,
-    :func:`light_figure` and :func:`light_icons`.
+    """Rewrite built pages, their figures, icons and styles in place; see :func:`light_page`,
+    :func:`light_figure`, :func:`light_icons` and :func:`light_style`.
 
     Parameters
     ----------
@@ -157,5 +187,14 @@ def lighten(pages: Path) -> None:
     for page in pages.glob("*.html"):
         page.write_text(light_page(page.read_text(), search=page.stem == "search"))
     light_icons(pages)
+    static = pages / "_static"
+    used = {
+        word
+        for path in [*pages.glob("*.html"), *static.glob("**/*.js")]
+        for word in re.findall(r"[A-Za-z_-][\w-]*", path.read_text())
+        if "mathjax" not in path.parts
+    }
+    for style in [static / "styles" / "pydata-sphinx-theme.css", *static.glob("mystnb.*.css")]:
+        style.write_text(light_style(style.read_text(), used))
     for figure in (pages / "_images").glob("*.svg"):
         figure.write_text(light_figure(figure.read_text()))

@@ -9,7 +9,7 @@ from fontTools.pens.recordingPen import RecordingPen
 from fontTools.svgLib.path.parser import parse_path
 from matplotlib.figure import Figure
 
-from experiments.page_weight import light_figure, light_page, light_path
+from experiments.page_weight import light_figure, light_page, light_path, light_style
 
 
 def places(path: str) -> list[tuple[str, np.ndarray]]:
@@ -70,3 +70,15 @@ def test_a_page_reads_the_index_only_where_it_searches():
     page = '<script src="searchindex.js"></script>\n<script src="_static/book.js"></script>'
     assert light_page(page, search=False) == '<script src="_static/book.js"></script>'
     assert light_page(page, search=True) == page
+
+
+def test_styles_of_what_a_page_may_have_are_kept():
+    css = (
+        ".a{x:1}.b,.a .c{x:2}.b .a{x:3}p{x:4}.a:not(.b){x:5}.a:is(.c,.b) q{x:6}"
+        '@media print{.b{x:7}.a{x:8}}@font-face{src:url(f.ttf)}[href$=".b"]{x:9}@keyframes k{12.5%{x:10}}'
+    )
+    assert light_style(css, {"a", "c"}) == (
+        ".a{x:1}.a .c{x:2}p{x:4}.a:not(.b){x:5}.a:is(.c,.b) q{x:6}"
+        '@media print{.a{x:8}}@font-face{src:url(f.ttf)}[href$=".b"]{x:9}@keyframes k{12.5%{x:10}}'
+    )
+    assert light_style(css, {"a", "b", "c"}) == css
