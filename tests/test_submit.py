@@ -59,7 +59,24 @@ store = "runs"
 from experiments.ablation import study
 len(study(profile, seeds=seeds, store=store).selected)
 ```
+
+IB is accurate: {{ claims.accurate.verdict }}.
 """
+LEDGER = """
+[[claim]]
+id = "accurate"
+where = "Table 2"
+dataset = "CIFAR10"
+statement = "IB is accurate"
+paper = "yes"
+profile = "paper-cifar10"
+chapter = "index"
+quantity = "value"
+metric = "test_accuracy"
+of = ["IB"]
+holds = [0.5, 1.0]
+"""
+"""The claims that the book of one chapter answers."""
 SERVER = """
 import json, os, sys, traceback
 from experiments import book, chapters, submit, work
@@ -113,6 +130,7 @@ class Project:
         shutil.copy(ROOT / "book" / "references.bib", root / "book")
         shutil.copy(ROOT / "_config.yml", root)
         (root / "_toc.yml").write_text("format: jb-book\nroot: index\n")
+        (root / "experiments" / "claims.toml").write_text(LEDGER)
         (root / "book" / "index.md").write_text(CHAPTER)
         with (root / "experiments" / "profiles.py").open("a") as stream:
             stream.write(PROFILES)
