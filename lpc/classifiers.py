@@ -74,7 +74,8 @@ def bottleneck_classifier(
         As in :class:`~lpc.heads.BottleneckHead`.
     feature_width
         Width of the backbone's features. None: it is read off the features of ``images``, or, without
-        any, off the backbone's attribute ``feature_width`` (ours) or ``num_features`` (timm's).
+        any, off the backbone's attribute ``feature_width`` (ours), ``head_hidden_size`` or ``num_features``
+        (timm's; they differ where layers stand between the pool and the classifier).
     images
         A few images of the right shape, on the backbone's device.
 
@@ -97,7 +98,7 @@ def bottleneck_classifier(
         if feature_width not in (None, features.shape[1]):
             raise ValueError(f"feature_width is {feature_width}, but the features have {features.shape[1]}")
         feature_width = features.shape[1]
-    for name in ("feature_width", "num_features"):
+    for name in ("feature_width", "head_hidden_size", "num_features"):
         if feature_width is None and isinstance(getattr(backbone, name, None), int):
             feature_width = getattr(backbone, name)
     if feature_width is None:

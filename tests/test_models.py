@@ -92,6 +92,14 @@ def test_any_network_becomes_a_classifier_in_one_call():
     assert bottleneck_classifier(ours, 3, penultimate="none")(images).latent.shape == (5, 8)
 
 
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet10t"])
+def test_the_width_that_a_timm_model_tells_is_that_of_its_features(name):
+    timm = pytest.importorskip("timm")
+    backbone = timm.create_model(name, num_classes=0).eval()
+    model = bottleneck_classifier(backbone, 10, latent_width=4).eval()
+    assert model(torch.zeros(2, 3, 64, 64)).logits.shape == (2, 10)
+
+
 def test_a_timm_model_becomes_a_classifier_and_trains():
     timm = pytest.importorskip("timm")
     model = bottleneck_classifier(
