@@ -1,6 +1,5 @@
 """A browser without a window and the built book: `make browse`. Not collected by a plain `pytest`."""
 
-import shutil
 from collections.abc import Iterator
 from os import environ
 from pathlib import Path
@@ -8,9 +7,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from experiments.book import BuildError
+from experiments.pdf import find_chromium
+
 ROOT = Path(__file__).parents[2]
 BOOK = Path(environ.get("LPC_BOOK", ROOT / "build" / "html"))
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -26,9 +27,10 @@ def pytest_sessionstart() -> None:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    given = environ.get("LPC_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if given is None:
-        pytest.skip(f"no browser: none of {', '.join(NAMES)} is on the path, and LPC_CHROMIUM names none")
+    try:
+        given = find_chromium()
+    except BuildError as error:
+        pytest.skip(str(error))
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=given, args=["--no-sandbox"])
         yield started
