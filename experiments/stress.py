@@ -322,6 +322,7 @@ def do(job: Job, device: str) -> None:
     spec = store.spec(job.key)
     splits = _images(spec.data, device)
     model = load_member(spec, splits.test, store.load_weights(spec))
+    model = model.to(memory_format=torch.channels_last)  # convolutions are faster so, as in training
     wall, processor = time.monotonic(), time.process_time()
     try:
         found = kind.function(model, splits)

@@ -11,6 +11,7 @@ from experiments.profiles import (
     LIVE,
     PAPER_ARCHITECTURES,
     PROFILES,
+    SIBLINGS,
     of_book,
     plain,
     profile,
@@ -31,7 +32,7 @@ from experiments.schedules import (
 )
 from lpc.equilibrium import budget_warning, carried_gamma, logit_gap, reachable_separation, readout_margin
 from lpc.schedules import gamma, learning_rate
-from lpc.specs import EMBEDDINGS, GAMMAS, VARIANTS, run_key
+from lpc.specs import VARIANTS, run_key
 
 
 def test_laptop_scales_appendix_c():
@@ -176,10 +177,11 @@ class TestSiblings:
     @pytest.mark.parametrize("name", [name for name in PROFILES if plain(name) != name])
     def test_a_sibling_has_the_images_network_and_seeds_of_its_profile_and_a_table_of_its_own(self, name):
         own, base = profile(name), profile(plain(name))
-        for field in ("data", "backbone", "backbone_width", "seeds", "retrain"):
+        for field in ("data", "backbone", "backbone_width", "retrain"):
             assert getattr(own, field) == getattr(base, field)
+        assert own.seeds[: len(base.seeds)] == base.seeds and len(own.seeds) >= 2
         assert own.train.batch_size == base.train.batch_size and own.train.precision == base.train.precision
-        assert own.architectures == tuple(own.variants) and own.variants in (EMBEDDINGS, GAMMAS)
+        assert own.architectures == tuple(own.variants) and own.variants in SIBLINGS.values()
         assert own.summary.endswith(f"otherwise as profile {base.name}")
         runs_of = specs(own)
         assert len({run_key(spec) for spec in runs_of}) == len(runs_of)
@@ -189,11 +191,20 @@ class TestSiblings:
         assert sibling("laptop", "embedding") == "laptop-embedding"
         assert relatives("laptop-gammas") == ("laptop", "laptop-embedding", "laptop-gammas")
         assert relatives("paper-cifar10") == ("paper-cifar10", "paper-cifar10-embedding")
-        assert relatives("fashion-cpu") == ("fashion-cpu",)
+        assert relatives("paper-svhn") == ("paper-svhn",)
+        assert relatives("fashion-cpu")[1:] == tuple(f"fashion-cpu-{table}" for table in SIBLINGS)
         assert set(LIVE) == {*relatives("smoke"), *relatives("laptop")} and set(BOOKS) == {"smoke", "laptop"}
         assert {name for name in PROFILES if plain(name) == name} == {
             *("smoke", "laptop", "fashion-cpu", "fashion", "paper-svhn", "paper-cifar10", "paper-cifar100")
         }
+
+    def test_networks_that_are_attacked_are_those_of_the_ablation_at_frozen_rates(self):
+        own, base = profile("fashion-cpu-attacked"), profile("fashion-cpu")
+        assert set(own.variants) < set(VARIANTS)
+        assert all(own.variants[name] == VARIANTS[name] for name in own.variants)
+        assert own.frozen == {name: profile("fashion").frozen[name] for name in own.variants}
+        both = {run_key(spec) for spec in specs(own)} & {run_key(spec) for spec in specs(base)}
+        assert len(both) == len(own.variants) * len(base.seeds)
 
     def test_the_runs_of_the_ablation_are_what_they_were(self):
         assert all(set(profile(name).variants) == set(VARIANTS) for name in map(plain, PROFILES))
