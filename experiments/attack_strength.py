@@ -77,7 +77,6 @@ _BOX: Mapping[str, Budget] = MappingProxyType(
         "random_directions": (200, None),
     }
 )
-_SUBSET = {name: _BOX[name] for name in ("deepfool", "superdeepfool", "fab", "ddn", "apgd_dlr", "apgd_ce")}
 
 MAIN: Mapping[str, Setting] = MappingProxyType(
     {
@@ -88,13 +87,9 @@ MAIN: Mapping[str, Setting] = MappingProxyType(
 """What every network is attacked with: all attacks in the pixel box, some without one."""
 CHECKS: Mapping[str, Setting] = MappingProxyType(
     {
-        "double": Setting(
-            {name: how for name, how in _SUBSET.items() if not name.startswith("apgd")},
-            double=True,
-            images=CHECKED,
-        ),
-        "large": Setting(_SUBSET, factor=100.0, images=CHECKED),
-        "small": Setting(_SUBSET, factor=1e-3, images=CHECKED),
+        "double": Setting(_BOX, double=True, images=CHECKED),
+        "large": Setting(_BOX, factor=100.0, images=CHECKED),
+        "small": Setting(_BOX, factor=1e-3, images=CHECKED),
     }
 )
 """Forms of a network that make the same decisions: in float64, logits times 100 and times 1e-3."""

@@ -312,12 +312,31 @@ def all_recorded(*, beside: str | None = None) -> list[Recorded]:
         A profile whose runs are at hand: it is left out, and so are profiles of other tables of
         architectures, which cannot stand beside it. None: nothing is left out.
     """
-    found = [recorded(name) for name in PROFILES if beside is None or _comparable(name, beside)]
+    own = None if beside is None else profile(beside)
+    found = [
+        recorded(name)
+        for name, one in PROFILES.items()
+        if own is None or (name != own.name and one.variants == own.variants)
+    ]
     return [one for one in found if one is not None]
 
 
-def _comparable(name: str, beside: str) -> bool:
-    return name != beside and PROFILES[name].variants == profile(beside).variants
+def all_probed(probe: str, *, beside: str) -> list[Recorded]:
+    """Return everything recorded of which a probe looked at a selected run, in the order of the profiles.
+
+    Parameters
+    ----------
+    probe
+        Its name.
+    beside
+        A profile whose runs are at hand: it is left out, and so are profiles with architectures that it does
+        not have. Those with a part of them stay, such as the networks that are attacked.
+    """
+    table = profile(beside).variants.items()
+    found = [
+        recorded(name) for name, one in PROFILES.items() if name != beside and one.variants.items() <= table
+    ]
+    return [one for one in found if one is not None and f"{probe}_version" in one.selected]
 
 
 def all_recorded_bottlenecks(*, beside: str | None = None) -> list[RecordedBottlenecks]:

@@ -78,7 +78,7 @@ class ProbeKind(NamedTuple):
 PROBES: Mapping[str, ProbeKind] = {
     "attacks": ProbeKind(1, "experiments.attack_strength:probe", extra="attacks"),
     "attack_checks": ProbeKind(
-        1,
+        2,
         "experiments.attack_strength:check_probe",
         extra="attacks",
         architectures=("IB", "NoPen"),

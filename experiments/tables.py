@@ -130,7 +130,7 @@ def beside_recorded(
     parts = {f"{study.profile.name} (ours)": table}
     for one in beside:
         shown = measured(one, kept, digits=digits, percent=percent, others=())
-        parts[f"{one.profile.name} (ours)"] = shown.loc[table.index]
+        parts[f"{one.profile.name} (ours)"] = shown.reindex(table.index, fill_value=NOT_RUN)
     return pd.concat(parts, axis="columns")
 
 

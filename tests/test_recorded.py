@@ -9,7 +9,9 @@ from experiments import claims, paper, recorded, scoreboard, tables
 from experiments.ablation import declared, existing
 from experiments.bottleneck_scales import SCALES
 from experiments.profiles import PROFILES
-from lpc.specs import run_key
+from experiments.stress import PROBES
+from lpc.probes import Probe
+from lpc.specs import VARIANTS, run_key
 from lpc.store import RunStore
 
 TWO = ("IB", "NoPen")
@@ -124,6 +126,27 @@ def test_what_is_not_recorded_is_none_and_unknown_names_are_errors(live):
     record(live)
     assert [one.profile.name for one in recorded.all_recorded()] == ["smoke"]
     assert recorded.all_recorded(beside="smoke") == []
+
+
+def test_a_part_of_the_architectures_stands_beside_a_profile_once_it_is_probed(live, monkeypatch):
+    table = {name: PROFILES["smoke"].variants[name] for name in TWO}
+    part = dataclasses.replace(PROFILES["smoke"], name="smoke-part", variants=table, architectures=())
+    monkeypatch.setitem(PROFILES, "smoke-part", part)
+    record(live)
+    recorded.record("smoke-part", store=live.store.root)
+    assert [one.profile.name for one in recorded.all_recorded(beside="laptop")] == ["smoke"]
+    assert recorded.all_probed("corruptions", beside="laptop") == []
+    key = str(live.selected["key"].iloc[0])
+    version = PROBES["corruptions"].version
+    live.store.save_probe(live.store.spec(key), "corruptions", Probe({"mean": 0.5}), version=version)
+    recorded.record("smoke-part", store=live.store.root)
+    (found,) = recorded.all_probed("corruptions", beside="laptop")
+    assert found.profile.name == "smoke-part" and (found.selected["corruptions_mean"] == 0.5).sum() == 1
+    assert recorded.all_probed("attacks", beside="laptop") == []
+    assert recorded.all_probed("corruptions", beside="smoke-part") == []
+    beside = tables.measured(live, {"accuracy": "accuracy"}, others=[found])
+    assert list(beside.index) == list(VARIANTS)
+    assert set(beside.loc["WideIB"]) == {tables.NOT_RUN} and tables.NOT_RUN not in set(beside.loc["IB"])
 
 
 def test_runs_that_the_profile_no_longer_declares_are_an_error(live, monkeypatch):
