@@ -5,7 +5,7 @@ Layout::
     results/<profile>/runs.csv         one row a run that finished or failed; which were selected
     results/<profile>/history.csv      one row a selected run and epoch at which metrics were recorded
     results/<profile>/provenance.json  commits, devices, versions, data and hours of these runs
-    results/<profile>/<probe>.csv      the tables of a probe of selected runs, to six digits
+    results/<profile>/<probe>.csv      the tables of a probe of selected runs that pages show, to six digits
     results/<profile>/bottlenecks/     the same of the runs of Kirsch et al.'s figures
 """
 
@@ -134,7 +134,7 @@ def record(
     rows = rows.assign(selected=rows["key"].isin(found.selected["key"]))
     history = found.history
     history = history[history["trace_ratio"].notna()].sort_values(["key", "epoch"])
-    tables = {probe: found.probe_table(probe) for probe in PROBES}
+    tables = {probe: found.probe_table(probe) if kind.tabled else None for probe, kind in PROBES.items()}
     return _write(RESULTS / name, rows, history, _provenance(name, found.store, rows), tables)
 
 

@@ -51,6 +51,8 @@ class ProbeKind(NamedTuple):
         Those it is made for; None: all.
     seeds
         Of how many seeds, from the first; None: all.
+    tabled
+        Whether its table is recorded with the runs, for pages that show it; else its values alone are.
     """
 
     version: int
@@ -59,6 +61,7 @@ class ProbeKind(NamedTuple):
     extra: str | None = None
     architectures: tuple[str, ...] | None = None
     seeds: int | None = None
+    tabled: bool = True
 
     def about(self, selected: pd.DataFrame) -> list[str]:
         """Return the keys of those of some runs that it is made for."""
@@ -90,10 +93,14 @@ PROBES: Mapping[str, ProbeKind] = {
         architectures=("IB", "NoPen"),
         seeds=1,
     ),
-    "certified": ProbeKind(2, "experiments.certificates:probe", ("ablation", "gammas"), extra="certified"),
+    "certified": ProbeKind(
+        2, "experiments.certificates:probe", ("ablation", "gammas"), extra="certified", tabled=False
+    ),
     "corruptions": ProbeKind(1, "experiments.corrupted:probe"),
-    "factor": ProbeKind(1, "experiments.gamma_growth:probe", studies=("gammas",), extra="attacks"),
-    "margins": ProbeKind(1, "experiments.embedding_measures:probe", studies=("embedding",)),
+    "factor": ProbeKind(
+        1, "experiments.gamma_growth:probe", studies=("gammas",), extra="attacks", tabled=False
+    ),
+    "margins": ProbeKind(1, "experiments.embedding_measures:probe", studies=("embedding",), tabled=False),
 }
 """The probes by name, which begins their columns (``<name>_<value>``) and files."""
 
