@@ -203,6 +203,15 @@ def test_probes_are_recorded_with_the_runs_and_old_versions_are_left_out(study, 
     assert table is not None and table["architecture"].tolist() == ["IB", "IB"]
     assert table["third"].tolist() == pytest.approx([1 / 3, float("inf")], rel=1e-5)
     assert back.probe_table("other") is None
+    use(monkeypatch, weigh=ProbeKind(1, f"{HERE}:weigh", tabled=False))
+    monkeypatch.setattr(recorded, "PROBES", stress.PROBES)
+    recorded.record("smoke", store=store, only=("IB", "NoPen"))
+    again_ = recorded.recorded("smoke")
+    assert (
+        again_ is not None
+        and again_.selected.set_index("key")["weigh_sum"].dropna().to_dict() == found.to_dict()
+    )
+    assert again_.probe_table("weigh") is None and not (tmp_path / "smoke" / "weigh.csv").exists()
     use(monkeypatch, weigh=ProbeKind(2, f"{HERE}:weigh"))
     later = recorded.recorded("smoke")
     assert later is not None and "weigh_sum" not in later.selected and later.probe_table("weigh") is None
