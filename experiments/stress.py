@@ -87,7 +87,7 @@ PROBES: Mapping[str, ProbeKind] = {
         architectures=("IB", "NoPen"),
     ),
     "attack_steps": ProbeKind(
-        1,
+        2,
         "experiments.attack_strength:step_probe",
         extra="attacks",
         architectures=("IB", "NoPen"),
