@@ -7,6 +7,7 @@ import pytest
 from experiments.image_shapes import shape_of_data
 from experiments.profiles import (
     BOOKS,
+    FASHION_FROZEN,
     GROUPS,
     LIVE,
     PAPER_ARCHITECTURES,
@@ -202,7 +203,7 @@ class TestSiblings:
         own, base = profile("fashion-cpu-attacked"), profile("fashion-cpu")
         assert set(own.variants) < set(VARIANTS)
         assert all(own.variants[name] == VARIANTS[name] for name in own.variants)
-        assert own.frozen == {name: profile("fashion").frozen[name] for name in own.variants}
+        assert own.frozen == {name: FASHION_FROZEN[name] for name in own.variants}
         both = {run_key(spec) for spec in specs(own)} & {run_key(spec) for spec in specs(base)}
         assert len(both) == len(own.variants) * len(base.seeds)
 
