@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -227,13 +227,15 @@ def ledger(
     for name, rows in _bottleneck_runs(shown, study).items():
         selected[name] = pd.concat([selected[name], rows]) if name in selected else rows
     rows = []
-    for claim in read(path):
+    declared = {claim.id: claim for claim in read(path)}
+    for claim in declared.values():
         runs = selected.get(claim.profile)
         values = [] if runs is None else quantities(claim, runs)
         rows.append(
             {
                 "id": claim.id,
                 "like": claim.like or claim.id,
+                "same": _same(claim, declared),
                 "where": claim.where,
                 "dataset": claim.dataset,
                 "profile": claim.profile,
@@ -249,6 +251,17 @@ def ledger(
             }
         )
     return pd.DataFrame(rows)
+
+
+def _same(claim: Claim, declared: Mapping[str, Claim]) -> str:
+    """Return the id under which a claim is judged by the runs of several profiles.
+
+    A claim that is like one of another profile is that claim on other runs; one that is like another of its
+    own profile is a claim of its own, such as WideIB's beside IB's.
+    """
+    while claim.like is not None and declared[claim.like].profile != claim.profile:
+        claim = declared[claim.like]
+    return claim.id
 
 
 def _runs_of_relatives(shown: Sequence[str], study: Study | Bottlenecks) -> dict[str, pd.DataFrame]:

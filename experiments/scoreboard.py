@@ -153,7 +153,7 @@ def side_by_side(table: pd.DataFrame, chapter: str) -> pd.DataFrame:
     if len(names) < 2:
         return pd.DataFrame()
     rows = []
-    for _, alike in own.groupby("like", sort=False):
+    for _, alike in own.groupby("same", sort=False):
         said = dict(zip(alike["profile"], map(_marked, alike["verdict"], alike["measured"]), strict=True))
         rows.append(
             {

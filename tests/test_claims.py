@@ -16,6 +16,7 @@ from experiments.claims import Claim, ClaimMismatch
 from experiments.factor_links import gamma_of
 from experiments.profiles import PROFILES, plain
 from experiments.recorded import Recorded
+from experiments.scoreboard import side_by_side
 from lpc.specs import GAMMAS, run_key
 from lpc.store import RunStore
 
@@ -139,6 +140,25 @@ def test_fashion_rows_keep_the_quantities_of_the_digits_rows_but_not_their_verdi
             same = claim.holds == digits.holds
             assert same or [end * claim_epochs(digits) for end in claim.holds] == list(digits.holds)
             assert claim.words[0] == "holds here"
+
+
+def test_a_claim_is_one_over_profiles_and_another_beside_one_of_its_own():
+    table = claims.ledger(study())
+    same = table.set_index("id")["same"]
+    assert not table.duplicated(["same", "profile"]).any()
+    assert same["attacks_smallest_fashion_cpu"] == same["attacks_smallest_svhn"] == "attacks_smallest"
+    assert (
+        same["attacks_smallest_wide"] == same["attacks_smallest_wide_fashion_cpu"] == "attacks_smallest_wide"
+    )
+    judged = table[table["id"].str.startswith("corrupted")].assign(verdict="holds here")
+    judged["measured"] = judged["id"]
+    shown = side_by_side(judged, "certified")
+    assert shown["laptop"].tolist() == ["✓ corrupted", "✓ corrupted_wide"]
+    assert shown["fashion-cpu-attacked"].tolist() == [
+        "✓ corrupted_fashion_cpu",
+        "✓ corrupted_wide_fashion_cpu",
+    ]
+    assert shown["fashion"].tolist() == ["✓ corrupted_fashion", "–"]
 
 
 def claim_epochs(claim):
