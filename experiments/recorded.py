@@ -312,13 +312,10 @@ def all_recorded(*, beside: str | None = None) -> list[Recorded]:
         A profile whose runs are at hand: it is left out, and so are profiles of other tables of
         architectures, which cannot stand beside it. None: nothing is left out.
     """
-    own = None if beside is None else profile(beside)
-    found = [
-        recorded(name)
-        for name, one in PROFILES.items()
-        if own is None or (name != own.name and one.variants == own.variants)
-    ]
-    return [one for one in found if one is not None]
+    if beside is None:
+        return _recorded(PROFILES)
+    table = profile(beside).variants
+    return _recorded(name for name, one in PROFILES.items() if name != beside and one.variants == table)
 
 
 def all_probed(probe: str, *, beside: str) -> list[Recorded]:
@@ -333,10 +330,15 @@ def all_probed(probe: str, *, beside: str) -> list[Recorded]:
         not have. Those with a part of them stay, such as the networks that are attacked.
     """
     table = profile(beside).variants.items()
-    found = [
-        recorded(name) for name, one in PROFILES.items() if name != beside and one.variants.items() <= table
-    ]
-    return [one for one in found if one is not None and f"{probe}_version" in one.selected]
+    found = _recorded(
+        name for name, one in PROFILES.items() if name != beside and one.variants.items() <= table
+    )
+    return [one for one in found if f"{probe}_version" in one.selected]
+
+
+def _recorded(names: Iterable[str]) -> list[Recorded]:
+    """Return what is recorded of some profiles, in their order."""
+    return [one for one in map(recorded, names) if one is not None]
 
 
 def all_recorded_bottlenecks(*, beside: str | None = None) -> list[RecordedBottlenecks]:

@@ -180,7 +180,7 @@ class TestSiblings:
         own, base = profile(name), profile(plain(name))
         for field in ("data", "backbone", "backbone_width", "retrain"):
             assert getattr(own, field) == getattr(base, field)
-        assert own.seeds[: len(base.seeds)] == base.seeds and len(own.seeds) >= 2
+        assert own.seeds == ((0, 1, 2) if base.name == "fashion-cpu" else base.seeds)
         assert own.train.batch_size == base.train.batch_size and own.train.precision == base.train.precision
         assert own.architectures == tuple(own.variants) and own.variants in SIBLINGS.values()
         assert own.summary.endswith(f"otherwise as profile {base.name}")
