@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from experiments.profiles import GROUPS, PROFILES, of_book, plain, resolve
+from experiments.studies.profiles import GROUPS, PROFILES, of_book, plain, resolve
 from lpc.specs import VARIANTS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from experiments.ablation import Study
+    from experiments.studies.ablation import Study
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -92,7 +92,7 @@ def fetch(profile: str, dataset: str | None, kind: str) -> None:
       python -m experiments fetch --profile paper
       python -m experiments fetch --profile fashion
     """
-    from experiments import bottlenecks
+    from experiments.studies import bottlenecks
     from lpc.datasets import load_raw
 
     if kind == "bottlenecks":
@@ -136,8 +136,8 @@ def train(
       python -m experiments train --profile paper-cifar10-embedding
       python -m experiments train --study bottlenecks --profile fashion --only permuted,norm
     """
-    from experiments import bottlenecks
-    from experiments.ablation import study
+    from experiments.studies import bottlenecks
+    from experiments.studies.ablation import study
 
     if kind == "bottlenecks":
         _without_dataset(dataset)
@@ -193,8 +193,8 @@ def stress(
       python -m experiments stress --profile laptop
       python -m experiments stress --profile fashion-cpu --only IB,NoPen --probes attacks
     """
-    from experiments.ablation import existing
-    from experiments.stress import applicable, measure_all
+    from experiments.studies.ablation import existing
+    from experiments.studies.probing import applicable, measure_all
 
     for chosen in resolve(profile, dataset):
         found = existing(chosen.name, seeds=seeds, only=_names(only), store=store)
@@ -217,11 +217,11 @@ def status(
       python -m experiments status --profile laptop
       python -m experiments status --profile paper --dataset SVHN
     """
-    from experiments import bottlenecks
-    from experiments.ablation import existing, progress_of
-    from experiments.epoch_times import hours_left
-    from experiments.progress import counted, sentence
-    from experiments.queue import in_queue
+    from experiments.benchmarks.epoch_times import hours_left
+    from experiments.cluster.jobs import in_queue
+    from experiments.studies import bottlenecks
+    from experiments.studies.ablation import existing, progress_of
+    from experiments.studies.progress import counted, sentence
 
     if kind == "bottlenecks":
         _without_dataset(dataset)
@@ -299,7 +299,7 @@ def submit(
       python -m experiments submit --profile paper-embedding --dataset CIFAR10
       python -m experiments submit --profile fashion --cluster local
     """
-    from experiments.submissions import Request
+    from experiments.cluster.submissions import Request
 
     local = cluster == "local"
     if kind == "bottlenecks":
@@ -321,12 +321,12 @@ def submit(
     if local:
         import torch
 
-        from experiments import work
+        from experiments.cluster import worker
 
-        work.local(request, workers=workers, gpus=torch.cuda.device_count())
+        worker.local(request, workers=workers, gpus=torch.cuda.device_count())
         return
-    from experiments.submit import send
-    from experiments.work import run
+    from experiments.cluster.submit import send
+    from experiments.cluster.worker import run
 
     sent = send(request, run, click.echo, dry_run=dry_run)
     if sent is not None:
@@ -344,7 +344,7 @@ def cancel(store: str, submissions: tuple[str, ...]) -> None:
       python -m experiments cancel
       python -m experiments cancel 20261122-101530-402731
     """
-    from experiments.queue import take_back
+    from experiments.cluster.jobs import take_back
 
     for line in take_back(str(Path(store).absolute()), submissions):
         click.echo(line)
@@ -363,8 +363,8 @@ def time(profile: str, dataset: str | None, only: str | None) -> None:
     Example:
       python -m experiments time --profile paper --dataset CIFAR100
     """
-    from experiments.ablation import declared
-    from experiments.epoch_times import measure
+    from experiments.benchmarks.epoch_times import measure
+    from experiments.studies.ablation import declared
 
     for chosen in resolve(profile, dataset):
         rows = measure(declared(chosen.name, only=_names(only)))
@@ -385,8 +385,8 @@ def record(
     Example:
       python -m experiments record --profile fashion
     """
-    from experiments.recorded import record as write
-    from experiments.recorded import record_bottlenecks
+    from experiments.studies.recorded import record as write
+    from experiments.studies.recorded import record_bottlenecks
 
     if kind == "bottlenecks":
         _without_dataset(dataset)
@@ -418,7 +418,7 @@ def chapters(names: tuple[str, ...], parameters: tuple[tuple[str, str], ...], fo
       python -m experiments chapters
       python -m experiments chapters collapse -p profile smoke -p seeds 2
     """
-    from experiments.chapters import execute, parse
+    from experiments.publishing.execution import execute, parse
 
     for path in execute(names or None, {key: parse(value) for key, value in parameters}, force=force):
         click.echo(_relative(path))
@@ -440,10 +440,10 @@ def book(profile: str, seeds: int | None, store: str, force: bool) -> None:
       python -m experiments book
       python -m experiments book --profile smoke
     """
-    from experiments import ablation, bottlenecks
-    from experiments.bottleneck_scales import SCALES
-    from experiments.chapters import ROOT
-    from experiments.pages import make
+    from experiments.publishing.execution import ROOT
+    from experiments.publishing.plan import make
+    from experiments.studies import ablation, bottlenecks
+    from experiments.studies.bottleneck_profiles import SCALES
 
     if profile in PROFILES:
         of_book(profile)
@@ -467,8 +467,8 @@ def pdf(profile: str, seeds: int | None, store: str) -> None:
     Examples:
       python -m experiments pdf
     """
-    from experiments.pages import substitutions
-    from experiments.pdf import write
+    from experiments.publishing.pdf import write
+    from experiments.publishing.plan import substitutions
 
     click.echo(_relative(write(substitutions(profile, seeds=seeds, store=store))))
 
@@ -509,9 +509,9 @@ def export(
       python -m experiments export --profile paper --selected --output best_results.csv
       python -m experiments export --profile paper-cifar10-embedding --selected --output best_cifar10.csv
     """
-    from experiments import bottlenecks
-    from experiments.ablation import existing
-    from experiments.exported import best_results, every_run, open_ends, write
+    from experiments.studies import bottlenecks
+    from experiments.studies.ablation import existing
+    from experiments.studies.export import best_results, every_run, open_ends, write
 
     path = Path(output)
     if not path.parent.is_dir():
@@ -544,10 +544,10 @@ def _relative(path: Path) -> str:
 
 
 def _known_errors() -> tuple[type[BaseException], ...]:
-    from experiments.book import BuildError
-    from experiments.chapters import ChapterError
-    from experiments.checks import CheckError
-    from experiments.slurm import SchedulerError
+    from experiments.cluster.slurm import SchedulerError
+    from experiments.publishing.build import BuildError
+    from experiments.publishing.checks import CheckError
+    from experiments.publishing.execution import ChapterError
 
     return (ValueError, BuildError, ChapterError, CheckError, SchedulerError)
 

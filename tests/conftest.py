@@ -8,10 +8,11 @@ from typing import Any
 import jaxtyping
 import numpy as np
 import pytest
+import support.typecheck
 
 # Before torch is loaded: on tensors as small as the tests' threads only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-jaxtyping.install_import_hook("lpc", "typecheck.checked")
+jaxtyping.install_import_hook("lpc", f"{support.typecheck.__name__}.checked")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-// The page on which the reader moves gamma and the epoch: decodes what experiments/explorer.py wrote into the
+// The page on which the reader moves gamma and the epoch: decodes what experiments/chapters/explore/page.py wrote into the
 // page, makes the controls, and draws. No library and no network; without this script the still figure remains.
 // Jupyter Book loads every script of _static with every page: on all others this one does nothing.
 "use strict";

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from lpc.evaluation import attack_methods as methods
-from lpc.evaluation.attack_checks import Box, Logits, check_images, check_target, in_float64, rescaled
-from lpc.evaluation.attack_methods import Case
+from lpc.evaluation import _attack_methods
+from lpc.evaluation._attack_checks import Box, Logits, check_images, check_target, in_float64, rescaled
+from lpc.evaluation._attack_methods import Case
 
 __all__ = ["ATTACKS", "Attack", "Attacked", "attack", "check_target", "in_float64", "rescaled", "smallest"]
 
@@ -97,7 +97,7 @@ ATTACKS: Mapping[str, Attack] = {
             "lpc; Moosavi-Dezfooli, Fawzi and Frossard 2016: overshoot 0.02, 50 steps, 10 classes",
             50,
             "steps",
-            methods.deepfool,
+            _attack_methods.deepfool,
         ),
         Attack(
             "superdeepfool",
@@ -106,7 +106,7 @@ ATTACKS: Mapping[str, Attack] = {
             "adv-lib; Abdolahpourrostam et al. 2024: 100 steps, a search along the line at the end",
             100,
             "steps",
-            methods.superdeepfool,
+            _attack_methods.superdeepfool,
         ),
         Attack(
             "fab",
@@ -115,7 +115,7 @@ ATTACKS: Mapping[str, Attack] = {
             "adv-lib; Croce and Hein 2020 (FAB): 100 steps",
             100,
             "steps",
-            methods.fab,
+            _attack_methods.fab,
         ),
         Attack(
             "fab_targeted",
@@ -124,7 +124,7 @@ ATTACKS: Mapping[str, Attack] = {
             "adv-lib; Croce and Hein 2020 (FAB, in AutoAttack): 100 steps for each of 9 classes",
             100,
             "steps",
-            methods.fab_targeted,
+            _attack_methods.fab_targeted,
         ),
         Attack(
             "ddn",
@@ -133,7 +133,7 @@ ATTACKS: Mapping[str, Attack] = {
             "foolbox; Rony et al. 2019: 1000 steps of the cross-entropy, gamma 0.05",
             1000,
             "steps",
-            methods.ddn,
+            _attack_methods.ddn,
         ),
         Attack(
             "apgd_dlr",
@@ -142,7 +142,7 @@ ATTACKS: Mapping[str, Attack] = {
             f"{_DLR}: 100 steps, 5 random starts, difference of logits ratio",
             100,
             "steps",
-            functools.partial(methods.apgd, loss="dlr", restarts=5),
+            functools.partial(_attack_methods.apgd, loss="dlr", restarts=5),
             rounds=8,
             classes=3,
         ),
@@ -153,7 +153,7 @@ ATTACKS: Mapping[str, Attack] = {
             f"{_DLR}: 100 steps for each of 9 classes, targeted difference of logits ratio",
             100,
             "steps",
-            methods.apgd_targeted,
+            _attack_methods.apgd_targeted,
             rounds=8,
             classes=4,
         ),
@@ -164,7 +164,7 @@ ATTACKS: Mapping[str, Attack] = {
             f"{_DLR}: 100 steps, 5 random starts, cross-entropy",
             100,
             "steps",
-            functools.partial(methods.apgd, loss="ce", restarts=5),
+            functools.partial(_attack_methods.apgd, loss="ce", restarts=5),
             rounds=8,
         ),
         Attack(
@@ -174,7 +174,7 @@ ATTACKS: Mapping[str, Attack] = {
             "pyautoattack; Andriushchenko et al. 2020: 5000 queries, margin loss",
             5000,
             "queries",
-            methods.square,
+            _attack_methods.square,
             rounds=8,
         ),
         Attack(
@@ -182,9 +182,9 @@ ATTACKS: Mapping[str, Attack] = {
             "decision",
             "foolbox.attacks",
             "foolbox, mended; Chen, Jordan and Wainwright 2020: 50 steps, 25 000 queries",
-            methods.QUERIES,
+            _attack_methods.QUERIES,
             "queries",
-            methods.hopskipjump,
+            _attack_methods.hopskipjump,
         ),
         Attack(
             "boundary",
@@ -193,9 +193,11 @@ ATTACKS: Mapping[str, Attack] = {
             "foolbox; Brendel, Rauber and Bethge 2018: 25 000 steps",
             25_000,
             "steps",
-            methods.boundary,
+            _attack_methods.boundary,
         ),
-        Attack("random_directions", "floor", None, "lpc", 1000, "directions", methods.random_directions),
+        Attack(
+            "random_directions", "floor", None, "lpc", 1000, "directions", _attack_methods.random_directions
+        ),
     )
 }
 """The attacks by name, with their authors' settings."""

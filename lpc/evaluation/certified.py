@@ -200,7 +200,7 @@ def _others(decision: Int64[Tensor, " batch"], classes: int) -> Int64[Tensor, "b
 
 def _hidden_bounds(network: AffineLayers):
     try:
-        from lpc.evaluation.linear_relaxation import HiddenBounds
+        from lpc.evaluation._linear_relaxation import HiddenBounds
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "interval and CROWN bounds need bound-propagation: pip install 'latent-point-collapse[certified]'"

@@ -16,7 +16,7 @@ from lpc.arrays import (
     check_convention,
     within_weights,
 )
-from lpc.evaluation.class_sums import ClassSums, merged, no_points, with_points
+from lpc.evaluation._class_sums import ClassSums, merged, no_points, with_points
 from lpc.evaluation.collapse import Traces
 from lpc.evaluation.neural_collapse import (
     NeuralCollapse,

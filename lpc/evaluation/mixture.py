@@ -11,7 +11,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from lpc.arrays import EPSILON, Array, ArrayT, as_points, centre, like
-from lpc.evaluation.mixture_climb import Rows, at_floor, climb, settle
+from lpc.evaluation._mixture_climb import Rows, at_floor, climb, settle
 
 _BLOCK_ENTRIES = 1 << 21  # values climbed together: 16 MiB, and a few times that in all
 _CHUNK_ENTRIES = 1 << 14  # values prepared together, so that the temporaries stay in cache

@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from lpc.arrays import binary_scale
-from lpc.evaluation.clusters import Clusters, clusters
+from lpc.evaluation._clusters import Clusters, clusters
 
 Norm = Literal["l2", "linf"]
 Method = Literal["tree", "products", "pairs"]

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from lpc.arrays import Convention
+from lpc.evaluation._class_sums import ClassSums, merged
 from lpc.evaluation.class_moments import ClassMoments
-from lpc.evaluation.class_sums import ClassSums, merged
 
 try:
     from torchmetrics import Metric

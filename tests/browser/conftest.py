@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from experiments.book import BuildError
-from experiments.pdf import find_chromium
+from experiments.publishing.build import BuildError
+from experiments.publishing.pdf import find_chromium
 
 ROOT = Path(__file__).parents[2]
 BOOK = Path(environ.get("LPC_BOOK", ROOT / "build" / "html"))

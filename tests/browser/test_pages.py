@@ -23,7 +23,7 @@ from reading import (
     weight,
 )
 
-from experiments.page_weight import LIMIT
+from experiments.publishing.minify import LIMIT
 
 KINDS = ["index", "theory", "robustness", "errata", "cluster", "search"]
 

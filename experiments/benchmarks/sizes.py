@@ -1,0 +1,162 @@
+"""How much the chapter on cost times, and the points that it is timed on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.studies.profiles import PROFILES
+from lpc.specs import unknown_name
+
+CLASSES = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How much is timed: numbers of points, widths, and how long a case may take.
+
+    Attributes
+    ----------
+    repeats, limit
+        Pairs of calls a case, and the seconds after which no further pair begins.
+    aims
+        Whether the targets are meant for these sizes.
+    points, width, k
+        Of the entropy and the mixtures; ``width`` also of Mahalanobis distances and neural collapse.
+    narrow_points, chebyshev_points, joint_points, collapse_points, gpu_points
+        Points of the other tasks.
+    widths
+        Of the Chebyshev norm.
+    sampled
+        How many of the ``width`` dimensions the loop over mixtures does.
+    train, judged
+        Training points a class, and points judged, for the Mahalanobis distance.
+    images
+        For DeepFool.
+    classes
+        For neural collapse.
+    growth_total
+        Points where the figure has something else on its axis.
+    growth_points, growth_widths, growth_nodes, growth_classes
+        Along the axes of the figure.
+    training_repeats, training_limit
+        As ``repeats`` and ``limit``, where whole epochs of training are timed.
+    training_images, gpu_training_images, digits
+        Images of such an epoch: on the CPU, on a GPU, and of the cohort of networks for digits.
+    cohort, looped
+        Runs of that cohort, and how many of them the plain loop does.
+    training_batch
+        Points a step; None: the profile's own.
+    product
+        Rows of the square matrices whose product is timed; None: as the device can take.
+    """
+
+    repeats: int
+    limit: float
+    aims: bool = True
+    points: int = 5000
+    width: int = 512
+    k: int = 100
+    narrow_points: int = 5000
+    chebyshev_points: int = 1000
+    joint_points: int = 1000
+    collapse_points: int = 20_000
+    gpu_points: int = 50_000
+    widths: tuple[int, ...] = (8, 64, 512, 2048)
+    sampled: int = 32
+    train: int = 700
+    judged: int = 2000
+    images: int = 200
+    classes: tuple[int, ...] = (10, 100)
+    growth_total: int = 2000
+    growth_points: tuple[int, ...] = (500, 1000, 2000, 4000, 8000)
+    growth_widths: tuple[int, ...] = (8, 32, 128, 512, 2048)
+    growth_nodes: tuple[int, ...] = (8, 32, 128, 512)
+    growth_classes: tuple[int, ...] = (10, 30, 100, 300)
+    training_repeats: int = 5
+    training_limit: float = 120.0
+    training_images: int = 1024
+    gpu_training_images: int = 25_600
+    digits: int = 1197
+    cohort: int = 14
+    looped: int = 2
+    training_batch: int | None = None
+    product: int | None = None
+
+
+SIZES: Mapping[str, Size] = {
+    "smoke": Size(
+        repeats=1,
+        limit=1.0,
+        aims=False,
+        points=240,
+        width=24,
+        k=8,
+        narrow_points=300,
+        chebyshev_points=120,
+        joint_points=120,
+        collapse_points=400,
+        gpu_points=500,
+        widths=(8, 64),
+        sampled=2,
+        train=40,
+        judged=60,
+        images=6,
+        classes=(4, 8),
+        growth_total=120,
+        growth_points=(60, 120),
+        growth_widths=(4, 16),
+        growth_nodes=(2, 4),
+        growth_classes=(4, 8),
+        training_repeats=1,
+        training_limit=1.0,
+        training_images=24,
+        gpu_training_images=24,
+        digits=48,
+        cohort=3,
+        looped=1,
+        training_batch=8,
+        product=128,
+    ),
+    "laptop": Size(
+        repeats=5,
+        limit=4.0,
+        training_repeats=5,
+        training_limit=25.0,
+        training_images=1024,
+        gpu_training_images=12_800,
+    ),
+    "full": Size(
+        repeats=9,
+        limit=300.0,
+        narrow_points=50_000,
+        chebyshev_points=5000,
+        joint_points=5000,
+        sampled=512,
+    ),
+}
+
+
+def size(profile: str) -> Size:
+    """Return the sizes for a profile: its own where there are some, else ``full``; ValueError if unknown."""
+    if profile not in SIZES and profile not in PROFILES:
+        raise unknown_name("profile", profile, [*SIZES, *PROFILES])
+    return SIZES.get(profile, SIZES["full"])
+
+
+def points_of(total: int, width: int, spread: float | None = None) -> np.ndarray:
+    """Return Gaussian points (points, width), or ten classes of sd ``spread`` about means of order one."""
+    rng = np.random.default_rng(0)
+    if spread is None:
+        return rng.normal(size=(total, width))
+    mean = rng.normal(size=(CLASSES, width))
+    return mean[np.arange(total) % CLASSES] + spread * rng.normal(size=(total, width))
+
+
+def humps_of(total: int, width: int) -> np.ndarray:
+    """Return points (points, width) whose every dimension has two humps, 4 to 8 sds apart."""
+    rng = np.random.default_rng(0)
+    second = rng.random((total, width)) < rng.uniform(0.3, 0.7, width)
+    return np.where(second, rng.uniform(4, 8, width), 0.0) + rng.normal(size=(total, width))

@@ -1,0 +1,175 @@
+"""The store at scale: how long many runs take to list, here and on a file system across a network."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from experiments.benchmarks.training_flops import parameters
+from experiments.reporting.tables import number
+from experiments.studies.profiles import profile, specs
+from lpc.specs import PROTOCOL, run_key
+from lpc.store.holders import HEARTBEAT
+from lpc.store.listing import FILES, TOGETHER, rows
+
+LOOK = 0.5e-3
+"""Seconds that a file server is taken to need to look up or open a file."""
+READ = 1e-3
+"""Seconds that it is taken to need to read a small one."""
+MEASURED_OF = 6
+"""Of so many runs one has test metrics: five learning rates, and the run that trains the chosen one again."""
+METRICS = 40
+"""Numbers in a result."""
+KEPT_FILES = 5
+"""Files that a finished run keeps: spec, provenance, history, result, weights. One in six: a test's too."""
+SAVED_EVERY = 500.0
+"""Seconds that are taken to lie between two checkpoints of a run: fifty epochs of ten seconds."""
+
+
+class Listing(NamedTuple):
+    """How long it took to list a store, and what it asked of the file system.
+
+    Attributes
+    ----------
+    runs
+        How many were listed.
+    first, again
+        Seconds until there is a table: with no rows kept from before, and with them.
+    looks, reads
+        Files looked up or opened, and read, of all runs the first time; the second time it is one look a
+        file of :data:`lpc.store.listing.FILES`.
+    """
+
+    runs: int
+    first: float
+    again: float
+    looks: int
+    reads: int
+
+    @property
+    def together(self) -> int:
+        """How many requests are under way at once."""
+        return min(TOGETHER, -(-self.runs // TOGETHER))
+
+    @property
+    def waiting(self) -> float:
+        """Seconds that the first listing's requests take, one after another, across a network."""
+        return self.looks * LOOK + self.reads * READ
+
+    @property
+    def waiting_again(self) -> float:
+        """Seconds that the next listing's requests take, one after another, across a network."""
+        return self.runs * len(FILES) * LOOK
+
+
+def write_runs(root: Path, runs: int) -> int:
+    """Write a store of so many finished runs, as files of an hour ago; return how many files it has.
+
+    They are the runs of ``paper-cifar10`` with more seeds. Their metrics are random numbers, and there are
+    no weights, histories and provenances: what is listed does not read them.
+    """
+    declared = specs(profile("paper-cifar10"))
+    source = random.Random(0)
+    hour_ago = time.time() - 3600
+    files = 0
+    for place in range(runs):
+        spec = replace(declared[place % len(declared)], seed=place)
+        metrics = {f"metric_{one}": source.random() for one in range(METRICS)}
+        contents = [asdict(spec), {"status": "finished", **metrics, "missing": {}}]
+        if place % MEASURED_OF == 0:
+            contents.append({**metrics, "missing": {}})
+        directory = root / "runs" / run_key(spec)
+        directory.mkdir(parents=True)
+        for name, content in zip(FILES, contents, strict=False):
+            path = directory / name
+            path.write_text(json.dumps(content, indent=1) + "\n")
+            os.utime(path, (hour_ago, hour_ago))
+        files += len(contents)
+    return files
+
+
+def time_listing(runs: int, folder: Path | None = None) -> Listing:
+    """Write a store of so many runs, list it twice, and remove it.
+
+    Parameters
+    ----------
+    runs
+        How many; 1 or more.
+    folder
+        On the file system to be timed; None: where temporary files lie.
+    """
+    if runs < 1:
+        raise ValueError(f"runs is {runs}; expected 1 or more")
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        root = Path(name)
+        files = write_runs(root, runs)
+        seconds = []
+        for _ in range(2):
+            start = time.perf_counter()
+            table = pd.DataFrame(rows(root, protocol=PROTOCOL))
+            seconds.append(time.perf_counter() - start)
+            assert len(table) == runs
+    return Listing(runs, *seconds, looks=runs * len(FILES), reads=files)
+
+
+def listing_table(sizes: Sequence[int] = (720, 10_000), folder: Path | None = None) -> pd.DataFrame:
+    """Return, a number of runs a row, the seconds that listing them takes, measured and across a network.
+
+    Columns ``here`` are measured. ``network`` adds to that what a file server takes that answers each
+    request after :data:`LOOK` or :data:`READ`, with as many under way at once as the library has;
+    ``one by one`` is what it would take with one, and no rows kept.
+    """
+    table = {}
+    for found in (time_listing(runs, folder) for runs in sizes):
+        table[f"{found.runs:,}"] = {
+            "here, first (s)": f"{found.first:.2f}",
+            "here, again (s)": f"{found.again:.2f}",
+            "requests a run, first": f"{(found.looks + found.reads) / found.runs:.1f}",
+            "requests a run, again": f"{len(FILES)}",
+            "network, one by one (s)": f"{found.first + found.waiting:.1f}",
+            "network, first (s)": f"{found.first + found.waiting / found.together:.2f}",
+            "network, again (s)": f"{found.again + found.waiting_again / found.together:.2f}",
+        }
+    return pd.DataFrame.from_dict(table, orient="index").rename_axis("runs")
+
+
+def checkpoint_bytes(name: str = "paper-cifar10") -> int:
+    """Return the size of a profile's checkpoint: float32 weights, and AdamW's two moments of each."""
+    return 3 * 4 * parameters(specs(profile(name))[0])
+
+
+def growth(sizes: Sequence[int] = (720, 10_000, 100_000), *, name: str = "paper-cifar10") -> pd.DataFrame:
+    """Return what finished runs of a profile take, a column a number of runs; computed, as text."""
+    weights = 4 * parameters(specs(profile(name))[0])
+    columns = {
+        f"{runs:,} runs": {
+            "files and folders": f"{runs * (KEPT_FILES + 1) - -runs // MEASURED_OF:,}",
+            "weights (GB)": number(runs * weights / 1e9),
+            "asked one by one on a network (s)": number(runs * LOOK),
+        }
+        for runs in sizes
+    }
+    return pd.DataFrame(columns)
+
+
+def traffic(processes: Sequence[int] = (64, 300, 3_000), *, name: str = "paper-cifar10") -> pd.DataFrame:
+    """Return what processes that train at once ask of the disk, a column a number; computed, as text."""
+    size = checkpoint_bytes(name)
+    columns = {
+        f"{count:,} processes": {
+            "checkpoints on disk (GB)": number(count * size / 1e9),
+            f"written, one every {SAVED_EVERY:g} s (MB/s)": number(count * size / SAVED_EVERY / 1e6),
+            f"signs of life, one every {HEARTBEAT:g} s (1/s)": number(count / HEARTBEAT),
+        }
+        for count in processes
+    }
+    return pd.DataFrame(columns)

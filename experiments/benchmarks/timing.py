@@ -1,0 +1,260 @@
+"""Two programs that must give the same result, timed against each other in one process."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from experiments.reporting.tables import MISSING, number
+
+NOT_INSTALLED = "not installed"
+"""What a cell shows where the program to compare with is not there."""
+NOT_SLOWER = 0.95
+"""The ratio aimed at where the aim is to be no slower: one program timed against itself is off by as much."""
+
+
+class ResultsDiffer(RuntimeError):
+    """Two programs that should agree do not: their times cannot be compared."""
+
+
+class Comparison(NamedTuple):
+    """What :func:`compare` found.
+
+    Attributes
+    ----------
+    ours, theirs
+        Median seconds of a call; theirs already over ``share``.
+    ratio
+        Median over pairs of theirs over ours: above 1 where ours is faster.
+    low, high
+        Lower and upper quartile of the ratio over pairs.
+    pairs
+        How many pairs that rests on.
+    cold
+        Whether the one pair that could be afforded is also each program's first call.
+    difference
+        Largest absolute difference of the results over the largest absolute entry of theirs, over all calls.
+    """
+
+    ours: float
+    theirs: float
+    ratio: float
+    low: float
+    high: float
+    pairs: int
+    cold: bool
+    difference: float
+
+
+def interleave(
+    calls: Sequence[Callable[[], Any]],
+    *,
+    repeats: int,
+    limit: float = math.inf,
+    device: str = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
+) -> Iterator[tuple[list[float], list[Any]]]:
+    """Yield, turn by turn, the seconds and results of every call, the order reversed every other turn.
+
+    Parameters
+    ----------
+    calls
+        What to time.
+    repeats
+        There is one turn more, the first, in which everything is warmed up.
+    limit
+        No further turn begins once so many seconds have been spent.
+    device
+        On ``"cuda"`` a call has ended when the GPU has.
+    clock
+        Seconds.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats is {repeats}; expected 1 or more")
+    spent = 0.0
+    for turn in range(repeats + 1):
+        seconds, results = [0.0] * len(calls), [None] * len(calls)
+        for place in range(len(calls)) if turn % 2 == 0 else reversed(range(len(calls))):
+            began = clock()
+            results[place] = calls[place]()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            seconds[place] = clock() - began
+        yield seconds, results
+        spent += sum(seconds)
+        if spent >= limit:
+            return
+
+
+def largest_difference(ours: Any, theirs: Any) -> float:
+    """Return the largest absolute difference over the largest absolute entry of theirs.
+
+    Numbers, arrays and tensors of one shape; infinity for different shapes, NaN where there is a NaN.
+    """
+    left, right = (
+        np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value, dtype=np.float64)
+        for value in (ours, theirs)
+    )
+    if left.shape != right.shape:
+        return math.inf
+    apart, size = float(np.abs(left - right).max()), float(np.abs(right).max())
+    return apart / size if size > 0 else (math.inf if apart > 0 else apart)
+
+
+def compare(
+    ours: Callable[[], Any],
+    theirs: Callable[[], Any],
+    *,
+    repeats: int,
+    tolerance: float,
+    share: float = 1.0,
+    limit: float = math.inf,
+    device: str = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
+) -> Comparison:
+    """Time two programs in turn and check, in every turn, that they give the same.
+
+    Parameters
+    ----------
+    ours, theirs
+        Called without arguments; numbers, arrays or tensors come back.
+    repeats
+        Pairs to take after the first, which warms up and counts only if ``limit`` allows no other.
+    tolerance
+        The largest relative difference allowed (:func:`largest_difference`).
+    share
+        The part of our work that theirs does, where all of it would take too long.
+    limit, device, clock
+        As in :func:`interleave`.
+
+    Raises
+    ------
+    ResultsDiffer
+        After the first turn in which the results differ by more.
+    """
+    pairs, difference = [], 0.0
+    turns = interleave((ours, theirs), repeats=repeats, limit=limit, device=device, clock=clock)
+    for (own, other), results in turns:
+        apart = largest_difference(*results)
+        if not apart <= tolerance:
+            raise ResultsDiffer(f"the results differ by {apart:.1e} of the largest; expected {tolerance:.1e}")
+        pairs.append((own, other / share))
+        difference = max(difference, apart)
+    cold = len(pairs) == 1
+    kept = pairs if cold else pairs[1:]
+    ratios = [other / own for own, other in kept]
+    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75]).tolist()
+    own, other = (statistics.median(column) for column in zip(*kept, strict=True))
+    return Comparison(own, other, middle, low, high, len(kept), cold, difference)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One row of a table of times.
+
+    Attributes
+    ----------
+    what, against
+        The task, and what a user would take instead.
+    ours, theirs
+        The two programs; theirs is None where it is not installed.
+    tolerance, share
+        As in :func:`compare`.
+    target
+        The least ratio aimed at; None: none.
+    patience
+        How many times the usual limit this case may take.
+    """
+
+    what: str
+    against: str
+    ours: Callable[[], Any]
+    theirs: Callable[[], Any] | None
+    tolerance: float
+    share: float = 1.0
+    target: float | None = None
+    patience: float = 1.0
+
+
+def verdict(found: Comparison, target: float | None) -> str:
+    """Return whether a target is reached: yes, no, or, between the quartiles, close."""
+    if target is None:
+        return MISSING
+    if found.low < target <= found.high:
+        return "close"
+    return "yes" if found.ratio >= target else "no"
+
+
+def table(cases: Iterable[Case], *, repeats: int, limit: float, device: str = "cpu") -> pd.DataFrame:
+    """Return one row of text a case: times, ratio, target, whether it is reached, difference of the results.
+
+    Parameters
+    ----------
+    cases
+        Measured one after the other.
+    repeats, limit, device
+        As in :func:`interleave`.
+
+    Raises
+    ------
+    ResultsDiffer
+        Naming the case.
+    """
+    rows = {}
+    for case in cases:
+        aim = MISSING if case.target is None else f"≥ {case.target:g}"
+        if case.theirs is None:
+            rows[case.what, case.against] = (NOT_INSTALLED, *[MISSING] * 4, aim, MISSING, MISSING)
+            continue
+        options = {"tolerance": case.tolerance, "share": case.share, "repeats": repeats}
+        try:
+            found = compare(case.ours, case.theirs, **options, limit=case.patience * limit, device=device)
+        except ResultsDiffer as error:
+            raise ResultsDiffer(f"{case.what}, {case.against}: {error}") from None
+        rows[case.what, case.against] = (
+            number(1e3 * found.theirs),
+            number(1e3 * found.ours),
+            number(found.ratio),
+            f"{number(found.low)} to {number(found.high)}" if found.pairs > 1 else MISSING,
+            f"{found.pairs}{' (cold)' if found.cold else ''}",
+            aim,
+            verdict(found, case.target),
+            f"{number(found.difference, 1)} (≤ {number(case.tolerance, 1)})",
+        )
+    headings = ["theirs (ms)", "ours (ms)", "ratio", "quartiles", "pairs", "target", "reached", "difference"]
+    result = pd.DataFrame.from_dict(rows, orient="index", columns=headings)
+    result.index = pd.MultiIndex.from_tuples(list(rows), names=["case", "against"])
+    return result
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine() -> Mapping[str, str]:
+    """Return what the times were taken on: processor, cores, threads, load, GPU."""
+    processor, listed = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if listed.exists():
+        lines = [
+            line.split(":", 1)[1].strip() for line in listed.read_text().splitlines() if "model name" in line
+        ]
+        processor = lines[0] if lines else processor
+    return {
+        "processor": processor,
+        "cores": f"{os.cpu_count()}, of which this process may use {usable_cores()}",
+        "threads of torch": str(torch.get_num_threads()),
+        "load before": f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else MISSING,
+        "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+    }

@@ -1,0 +1,71 @@
+"""Whether the plain loop and the library train the same: their losses where nothing is left to chance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from experiments.benchmarks.plain_training import PlainTraining
+from lpc.classifiers import build_classifier
+from lpc.data import ImageSet
+from lpc.specs import RunSpec
+from lpc.training import trainer
+from lpc.training.epochs import Draws
+
+
+class SameOrder:
+    """The order in which the library takes the images of a run that draws nothing else, epoch by epoch.
+
+    Parameters
+    ----------
+    spec
+        Of the run.
+    images
+        The train set.
+    """
+
+    def __init__(self, spec: RunSpec, images: ImageSet) -> None:
+        model = build_classifier(
+            spec.model, channels=images.channels, size=images.size, classes=images.classes, seed=spec.seed
+        )
+        self.draws = Draws(spec, images, model=model)
+
+    def __len__(self) -> int:
+        return len(self.draws.images)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.draws.order().tolist())
+
+
+def without_chance(spec: RunSpec) -> RunSpec:
+    """Return a run without augmentation and dropout, in float32: it draws its weights and its order alone."""
+    return replace(
+        spec,
+        data=replace(spec.data, flip=False, crop_padding=0, noise=0.0),
+        model=replace(spec.model, dropout=0.0),
+        train=replace(spec.train, precision="float32"),
+    )
+
+
+def loss_difference(spec: RunSpec, images: ImageSet, *, epochs: int = 1) -> float:
+    """Return the largest relative difference between the mean losses of the plain loop's epochs and ours.
+
+    Same weights at first, same order of images, no augmentation or dropout, float32.
+
+    Parameters
+    ----------
+    spec
+        Of the run.
+    images
+        On the device to train on.
+    epochs
+        That are compared.
+    """
+    certain = without_chance(spec)
+    plain = PlainTraining(certain, images, device=images.images.device, order=SameOrder(certain, images))
+    ours = trainer([certain], images, compiled=False)
+    found = []
+    for _ in range(epochs):
+        theirs, loss = plain.train_epoch(), ours.train_epoch()
+        found.append(abs(float(loss.cross_entropy + loss.penalty) / theirs - 1))
+    return max(found)

@@ -1,0 +1,233 @@
+"""Epochs of training timed in turn: a plain loop, the library, and the choices that lie between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from experiments.benchmarks.plain_training import PlainTraining, best_workers
+from experiments.benchmarks.sizes import Size
+from experiments.benchmarks.timing import Comparison, interleave, usable_cores
+from experiments.benchmarks.training_agreement import loss_difference
+from experiments.studies.image_shapes import random_images, shape_of_data
+from experiments.studies.profiles import profile, specs
+from lpc.data import ImageSet
+from lpc.specs import Precision, RunSpec
+from lpc.training import trainer
+from lpc.training.cohorts import shape_of
+from lpc.training.epochs import Draws
+
+PLAIN = "plain loop"
+PATIENCE = {"cpu": 1, "cuda": 4}
+"""How many times the usual limit may be spent: networks are larger on a GPU."""
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Epochs of runs of one shape, timed in turn with different programs.
+
+    Attributes
+    ----------
+    specs
+        What was trained.
+    images
+        Of an epoch.
+    workers
+        Of the plain loop's DataLoader.
+    seconds
+        Program -> seconds of an epoch of all runs, a turn each.
+    difference
+        Of the losses (:func:`loss_difference`).
+    target
+        The least ratio aimed at; None: none.
+    cold
+        Whether the one turn there was time for is also the first call.
+    """
+
+    specs: Sequence[RunSpec]
+    images: int
+    workers: int
+    seconds: Mapping[str, np.ndarray]
+    difference: float
+    target: float | None
+    cold: bool
+
+    @property
+    def name(self) -> str:
+        """What the tables call it."""
+        spec, together = self.specs[0], len(self.specs)
+        runs = f", {together} runs together" if together > 1 else ""
+        return f"{network(spec)}, {spec.train.precision}{runs}"
+
+    @property
+    def ours(self) -> str:
+        """The program that is the library, as the specs say."""
+        return _ours(self.specs[0])
+
+    def rate(self, program: str) -> float:
+        """Return images a second, over all runs, of the median epoch."""
+        return self.images * len(self.specs) / float(np.median(self.seconds[program]))
+
+    def runs_an_hour(self, program: str) -> float:
+        """Return how many whole runs of these specs an hour holds, training alone."""
+        spec = self.specs[0]
+        return 3600 * self.rate(program) / (spec.train.epochs * shape_of_data(spec.data).train)
+
+    def against(self, program: str, other: str = PLAIN) -> Comparison:
+        """Return the comparison of a program with another, theirs over ours, by turns."""
+        ours, theirs = self.seconds[program], self.seconds[other]
+        low, middle, high = np.quantile(theirs / ours, [0.25, 0.5, 0.75]).tolist()
+        own, their = float(np.median(ours)), float(np.median(theirs))
+        return Comparison(own, their, middle, low, high, len(ours), self.cold, self.difference)
+
+
+def network(spec: RunSpec) -> str:
+    """Return a run's backbone and its width, as the tables call them."""
+    return f"{spec.model.backbone} ({spec.model.backbone_width})"
+
+
+def first_run(name: str, of: Size, *, precision: Precision | None = None) -> RunSpec:
+    """Return the first IB run of a profile, in the batches that are timed.
+
+    Parameters
+    ----------
+    name
+        Of the profile; ``fashion-cpu`` is the one for a small ResNet.
+    of
+        How much is timed.
+    precision
+        None: the profile's own.
+    """
+    spec = _timed_spec(specs(profile(name), only=("IB",))[0], of)
+    return spec if precision is None else in_precision(spec, precision)
+
+
+def in_precision(spec: RunSpec, precision: Precision) -> RunSpec:
+    """Return a run in another precision of the backbone."""
+    return replace(spec, train=replace(spec.train, precision=precision))
+
+
+def digits_cohort(of: Size) -> list[RunSpec]:
+    """Return runs of profile ``laptop`` that train together."""
+    declared = specs(profile("laptop"))
+    alike = [spec for spec in declared if shape_of(spec) == shape_of(declared[0])][: of.cohort]
+    return [_timed_spec(spec, of) for spec in alike]
+
+
+def _timed_spec(spec: RunSpec, of: Size) -> RunSpec:
+    return replace(spec, train=replace(spec.train, batch_size=of.training_batch or spec.train.batch_size))
+
+
+def fed(plain: PlainTraining, images: ImageSet) -> Callable[[], Any]:
+    """Return an epoch of the plain loop's steps without its DataLoader: images as the library makes them."""
+    draws = Draws(plain.spec, images, model=plain.model)
+
+    def epoch() -> None:
+        plain.begin_epoch()
+        for batch in draws.epoch():
+            plain.step(batch.images, batch.label)
+
+    return epoch
+
+
+def time_run(
+    spec: RunSpec,
+    of: Size,
+    *,
+    device: str = "cpu",
+    target: float | None = None,
+    choices: bool = True,
+) -> Timed:
+    """Time epochs of one run: the plain loop, the library, and the choices between.
+
+    Parameters
+    ----------
+    spec
+        Of the run. The plain loop trains it in float32.
+    of
+        How much is timed.
+    device
+        ``"cpu"`` or ``"cuda"``.
+    target
+        The least ratio aimed at; None: none.
+    choices
+        Whether to time what each choice gives too.
+    """
+    if device == "cuda":
+        torch.compiler.reset()  # compiled networks of one class share a limit
+    total = of.training_images if device == "cpu" else of.gpu_training_images
+    images = random_images(spec.data, total, device=device)
+    workers = best_workers(spec, images, cores=usable_cores(), device=device)
+    plain = PlainTraining(spec, images, device=device, workers=workers)
+    if choices:
+        programs = {PLAIN: plain.train_epoch, **_choices(spec, images)}
+    else:
+        programs = {PLAIN: plain.train_epoch, _ours(spec): trainer([spec], images).train_epoch}
+    seconds, cold = _turns(programs, of, device)
+    few = random_images(spec.data, 2 * spec.train.batch_size, device=device)
+    return Timed([spec], len(images), workers, seconds, loss_difference(spec, few), target, cold)
+
+
+def _ours(spec: RunSpec) -> str:
+    return f"lpc, {spec.train.precision}"
+
+
+def _choices(spec: RunSpec, images: ImageSet) -> dict[str, Callable[[], Any]]:
+    """Return what lies between the plain loop and the library, and the library in both precisions."""
+    device = images.images.device
+    single, half = (in_precision(spec, name) for name in PRECISIONS)
+    programs: dict[str, Callable[[], Any]] = {
+        "plain loop, no DataLoader": fed(PlainTraining(spec, images, device=device), images),
+        "and channels last": fed(PlainTraining(spec, images, device=device, channels_last=True), images),
+        _ours(single): trainer([single], images).train_epoch,
+        _ours(half): trainer([half], images).train_epoch,
+    }
+    if device.type == "cuda":
+        for compiled, graphed in ((False, False), (True, False), (False, True)):
+            without = [name for name, on in (("compile", compiled), ("graph", graphed)) if not on]
+            made = trainer([half], images, compiled=compiled, graphed=graphed)
+            programs[f"{_ours(half)}, without {' and '.join(without)}"] = made.train_epoch
+    return programs
+
+
+def time_cohort(together: Sequence[RunSpec], of: Size, *, device: str = "cpu") -> Timed:
+    """Time epochs of runs that train together, against plain loops one after the other for some of them.
+
+    Parameters
+    ----------
+    together
+        The runs.
+    of, device
+        As in :func:`time_run`.
+    """
+    images = random_images(together[0].data, of.digits, device=device)
+    workers = best_workers(together[0], images, cores=usable_cores(), device=device)
+    looped = [PlainTraining(spec, images, device=device, workers=workers) for spec in together[: of.looped]]
+    cohort = trainer(together, images)
+    programs = {
+        PLAIN: lambda: [plain.train_epoch() for plain in looped],
+        _ours(together[0]): cohort.train_epoch,
+    }
+    seconds, cold = _turns(programs, of, device)
+    seconds[PLAIN] = seconds[PLAIN] * len(together) / len(looped)
+    difference = loss_difference(together[0], images)
+    return Timed(together, len(images), workers, seconds, difference, None, cold)
+
+
+def _turns(
+    programs: Mapping[str, Callable[[], Any]], of: Size, device: str
+) -> tuple[dict[str, np.ndarray], bool]:
+    """Return every program's seconds in all turns but the first, or in that one if there is no other."""
+    if device == "cuda":
+        for program in programs.values():
+            program()  # compiles, which no limit should count
+    limit = PATIENCE[device] * of.training_limit
+    turns = interleave(list(programs.values()), repeats=of.training_repeats, limit=limit, device=device)
+    taken = np.array([seconds for seconds, _ in turns])
+    kept = taken[1:] if len(taken) > 1 else taken
+    return dict(zip(programs, kept.T, strict=True)), len(taken) == 1

@@ -1,0 +1,47 @@
+"""A recorded submission: what was typed and what was printed, on a SLURM of one node."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from lpc.specs import unknown_name
+
+PATH = Path(__file__).parents[2] / "results" / "cluster" / "transcript.txt"
+"""Written by ``tests/support/cluster_transcript.py``: when and how, then parts (``##`` and a title)."""
+
+
+def parts(path: Path = PATH) -> dict[str, str]:
+    """Return the text of the parts of the transcript by their titles, in order.
+
+    Raises
+    ------
+    ValueError
+        No transcript, or one without parts.
+    """
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; python tests/support/cluster_transcript.py records it")
+    pieces = re.split(r"^## (.*)\n", path.read_text(), flags=re.MULTILINE)
+    titles, texts = pieces[1::2], pieces[2::2]
+    if not titles:
+        raise ValueError(f"{path} has no part; expected lines that begin with '## '")
+    return dict(zip(titles, (text.strip() for text in texts), strict=True))
+
+
+def recorded(path: Path = PATH) -> str:
+    """Return the line that says when, from what and how the transcript was recorded."""
+    parts(path)
+    return path.read_text().partition("\n")[0].removeprefix("# ")
+
+
+def part(title: str, path: Path = PATH) -> str:
+    """Return the text of a part; an unknown title is a ValueError with the known ones."""
+    known = parts(path)
+    if title not in known:
+        raise unknown_name(f"part of {path.name}:", title, known)
+    return known[title]
+
+
+def commands(path: Path = PATH) -> list[str]:
+    """Return the command lines that were typed."""
+    return re.findall(r"^\$ (.*)$", path.read_text(), flags=re.MULTILINE)

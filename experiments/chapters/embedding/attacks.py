@@ -1,0 +1,50 @@
+"""Whether embeddings that DeepFool finds robust are: the same images under attacks that look for less."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from experiments.probes.attacks import pixel_logits
+from experiments.studies.ablation import Study
+from lpc.evaluation.attacks import attack, smallest
+from lpc.runs import load_model
+from lpc.runs.measurements import attacked_images
+
+ATTACKS = ("deepfool", "superdeepfool")
+"""Of ``lpc.evaluation.attacks``, with the budgets that their authors recommend; the second goes on along
+DeepFool's way to where the boundary is nearest, and is quick."""
+
+
+def medians(study: Study, names: Sequence[str]) -> pd.DataFrame:
+    """Return the median length of perturbations that change decisions, network by network.
+
+    Parameters
+    ----------
+    study
+        Runs of a profile.
+    names
+        Architectures; those without a selected run are left out.
+
+    Returns
+    -------
+    DataFrame
+        ``architecture``, ``seed``, a column an attack, and ``smallest`` over them image by image: Euclidean
+        norms in units of pixels from 0 to 1, within the box of valid pixels, medians over
+        ``lpc.runs.measurements.attacked_images``, infinite where half of them are not fooled; ``unfooled``:
+        images that none fools.
+    """
+    images = study.images.test
+    pixels = images.pixels(attacked_images(images))
+    rows = []
+    for name in study.among(names):
+        for seed in study.selected.loc[study.selected["architecture"] == name, "seed"]:
+            logits = pixel_logits(load_model(study.spec(name, int(seed)), study.store, images), images)
+            found = {kind: attack(kind, logits, pixels) for kind in ATTACKS}
+            found["smallest"] = smallest(found)
+            row = {kind: float(np.median(one.norm.numpy())) for kind, one in found.items()}
+            unfooled = int((~found["smallest"].fooled).sum())
+            rows.append({"architecture": name, "seed": int(seed), **row, "unfooled": unfooled})
+    return pd.DataFrame(rows)

@@ -1,0 +1,268 @@
+"""Tables and looks of the chapter on low-dimensional embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from experiments.reporting.tables import MISSING, NOT_RUN, mean_sd, number
+from experiments.studies.ablation import Study
+from experiments.studies.recorded import Recorded
+from lpc.figures import Look
+from lpc.schedules import gamma, learning_rate
+from lpc.specs import EMBEDDINGS, TrainSpec
+
+LPC = "LPC"
+"""Suffix of the embeddings with the squared-norm penalty."""
+METRIC_LEARNING = tuple(name for name, one in EMBEDDINGS.items() if one.objective != "decoder_cross_entropy")
+"""The embeddings with a loss of metric learning."""
+GRID = tuple(name for name in EMBEDDINGS if name not in METRIC_LEARNING)
+"""Those with cross-entropy: no layer, a linear or a nonlinear one of three widths; each with and without."""
+WITHOUT: Mapping[str, str] = {
+    name: "SupConCE" if name == "SupConLPC" else name.removesuffix(LPC)
+    for name in EMBEDDINGS
+    if name.endswith(LPC)
+}
+"""Each penalised embedding's counterpart without the penalty."""
+
+_MARKERS = {"none": "D", 32: "^", 64: "o", 128: "s"}
+_LAYERS = {
+    ("none", False): "#000000",
+    ("none", True): "#56B4E9",
+    ("linear", False): "#D55E00",
+    ("linear", True): "#0072B2",
+    ("nonlinear", False): "#009E73",
+    ("nonlinear", True): "#882255",
+}
+_LOSSES = {
+    "SupCon": "#E69F00",
+    "SupConCE": "#999933",
+    "SupConLPC": "#661100",
+    "ArcFace": "#CC79A7",
+    "ArcFaceLPC": "#6A3D6A",
+    "CosFace": "#44AA99",
+    "CosFaceLPC": "#117733",
+}
+
+
+def _look(name: str) -> Look:
+    variant, penalised = EMBEDDINGS[name], name in WITHOUT
+    colour = _LOSSES.get(name) or _LAYERS[variant.penultimate, penalised]
+    return Look(colour, "-" if penalised else "--", _MARKERS[variant.width])  # type: ignore[index]
+
+
+LOOKS: Mapping[str, Look] = {name: _look(name) for name in EMBEDDINGS}
+"""Colours by layer, loss and penalty, of Okabe and Ito and of Tol; markers by width; solid: with the penalty.
+
+Layers with cross-entropy have the colours of their like in the ablation (``lpc.figures.LOOKS``)."""
+
+
+class Column(NamedTuple):
+    """A column of the chapter's tables: its heading, and whether it is a share shown in percent."""
+
+    heading: str
+    percent: bool = False
+
+
+QUALITY: Mapping[str, Column] = {
+    "test_accuracy": Column("accuracy (%)", percent=True),
+    "test_deepfool_relative_norm": Column("DeepFool / image"),
+    "trace_ratio": Column("tr Σ_W / tr Σ_B"),
+    "margins_train_median": Column("distance margin, train"),
+    "margins_test_median": Column("distance margin, test"),
+    "margins_entropy_unit_rms_node": Column("entropy a node at unit rms"),
+    "margins_distance_median": Column("logit margin / gradient"),
+}
+"""What does not change when latents or logits are rescaled."""
+SIZES: Mapping[str, Column] = {
+    "rms": Column("rms of the latents"),
+    "trace_within": Column("tr Σ_W"),
+    "margins_entropy_node": Column("entropy a node"),
+    "margins_gradient_max": Column("largest gradient"),
+    "margins_gradient_mean": Column("mean gradient"),
+}
+"""What mere shrinking of latents, or squeezing of logits, changes."""
+DIRECTIONS: Mapping[str, Column] = {
+    "rms": Column("rms of the latents"),
+    "coefficient_of_variation": Column("variation of their norms"),
+    "margins_test_median": Column("margin, test"),
+    "margins_directions_test_median": Column("margin of directions, test"),
+    "margins_directions_train_median": Column("margin of directions, train"),
+    "test_nearest_mean_accuracy": Column("nearest mean (%)", percent=True),
+}
+"""What a loss sees that looks at the direction of a latent alone, beside what it does not."""
+
+
+def table(
+    study: Study | Recorded, names: Sequence[str], columns: Mapping[str, Column], *, digits: int = 3
+) -> pd.DataFrame:
+    """Return one row an embedding with mean ± sd over seeds, as text.
+
+    Parameters
+    ----------
+    study
+        Runs of an embedding profile, live or recorded.
+    names
+        Embeddings, from top to bottom.
+    columns
+        Column of ``study.selected`` -> heading; one that no run has is shown as missing, as probes need not
+        have been run where results were recorded.
+    digits
+        Significant digits of the means.
+    """
+    rows = {}
+    for name in names:
+        own = study.selected[study.selected["architecture"] == name]
+        rows[name] = {
+            column.heading: NOT_RUN
+            if own.empty
+            else mean_sd(pd.to_numeric(own[key]) * (100 if column.percent else 1), digits=digits)
+            if key in own
+            else MISSING
+            for key, column in columns.items()
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("embedding")
+
+
+class Gain(NamedTuple):
+    """What the penalty does to a column: a ratio, or a difference times a factor, of with and without."""
+
+    heading: str
+    inverse: bool = False
+    times: float | None = None
+
+
+GAINS: Mapping[str, Gain] = {
+    "test_accuracy": Gain("accuracy (points)", times=100),
+    "test_deepfool_relative_norm": Gain("DeepFool"),
+    "trace_ratio": Gain("1 / trace ratio", inverse=True),
+    "margins_train_median": Gain("margin, train"),
+    "margins_test_median": Gain("margin, test"),
+    "margins_distance_median": Gain("logit margin / gradient"),
+    "margins_entropy_unit_rms_node": Gain("entropy a node at unit rms (nats)", times=1),
+}
+"""With the penalty over without, seed by seed: above 1, or above 0 where it is a difference, is more."""
+
+
+def gains(study: Study | Recorded, names: Sequence[str] = tuple(WITHOUT)) -> pd.DataFrame:
+    """Return what the penalty does to each embedding: seed by seed, mean ± sd, as text.
+
+    Parameters
+    ----------
+    study
+        Runs of an embedding profile.
+    names
+        Penalised embeddings, keys of :data:`WITHOUT`.
+    """
+    rows: dict[str, dict[str, str]] = {}
+    for name in names:
+        rows[f"{name} / {WITHOUT[name]}"] = {
+            gain.heading: MISSING if change is None else mean_sd(change)
+            for key, gain in GAINS.items()
+            for change in (_change(study.selected, key, name, gain),)
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("with / without")
+
+
+def _change(selected: pd.DataFrame, key: str, name: str, gain: Gain) -> pd.Series | None:
+    if key not in selected:
+        return None
+    values = selected.assign(value=pd.to_numeric(selected[key], errors="coerce"))
+    by_seed = values.pivot_table(index="seed", columns="architecture", values="value", dropna=False)
+    pair = by_seed.reindex(columns=[name, WITHOUT[name]])
+    ours, base = pair[name], pair[WITHOUT[name]]
+    if gain.times is not None:
+        return (gain.times * (ours - base)).round(9)  # equal values differ by no more
+    return base / ours if gain.inverse else ours / base
+
+
+def entropy_table(study: Study | Recorded, names: Sequence[str]) -> pd.DataFrame:
+    """Return the entropy a node as it is, at unit rms, and in the 2025 release's convention beside its cure.
+
+    Parameters
+    ----------
+    study, names
+        As in :func:`table`.
+    """
+    columns = {
+        "margins_entropy_node": Column("all points"),
+        "margins_entropy_unit_rms_node": Column("all points, at unit rms"),
+        "margins_entropy_released_node": Column("a fifth, ψ of all (2025 release)"),
+        "margins_entropy_part_node": Column("a fifth, ψ of a fifth"),
+    }
+    found = table(study, names, columns)
+    chosen = study.selected
+    gap = "release's convention is too large by"
+    found[gap] = MISSING
+    if {"margins_entropy_released_node", "margins_entropy_part_node"} <= set(chosen):
+        excess = chosen["margins_entropy_released_node"] - chosen["margins_entropy_part_node"]
+        mean = pd.to_numeric(excess).groupby(chosen["architecture"]).mean()
+        found[gap] = [number(float(mean.get(name, float("nan")))) for name in found.index]
+    return found
+
+
+def draw_schedules(axes: Sequence[Axes], schedules: Mapping[str, TrainSpec]) -> None:
+    """Draw gamma and the learning rate, over that of the first epoch, against the share of training done.
+
+    Parameters
+    ----------
+    axes
+        One for gamma and one for the learning rate.
+    schedules
+        Name -> schedule; the penalty need not be one of the latent, gamma is drawn as if it were.
+    """
+    looks = [("#0072B2", "-"), ("#D55E00", "--"), ("#000000", ":"), ("#009E73", "-.")]
+    for (name, train), (colour, line) in zip(schedules.items(), looks, strict=False):
+        penalised = TrainSpec(**{**vars(train), "penalty": "squared_norm"})
+        epochs = np.arange(train.epochs)
+        weights = [gamma(int(epoch), penalised) for epoch in epochs]
+        rates = [learning_rate(int(epoch), train) / train.learning_rate for epoch in epochs]
+        for ax, values in zip(axes, (weights, rates), strict=True):
+            ax.plot(epochs / train.epochs, values, line, color=colour, label=name, drawstyle="steps-post")
+    axes[0].set(yscale="log", xlabel="share of training", ylabel="γ")
+    axes[1].set(xlabel="share of training", ylabel="learning rate / first")
+    for ax in axes:
+        ax.grid(alpha=0.3)
+
+
+def scatter(ax: Axes, study: Study | Recorded, x: str, y: str, names: Sequence[str]) -> Axes:
+    """Draw a point an embedding, means over seeds with bars of one sd; filled: with the penalty.
+
+    Parameters
+    ----------
+    ax
+        Where to draw.
+    study
+        Runs of an embedding profile.
+    x, y
+        Columns of ``study.selected``; an embedding without both is left out.
+    names
+        Embeddings, in the order of the legend.
+    """
+    for name in names:
+        own = study.selected[study.selected["architecture"] == name]
+        if own.empty or x not in own or y not in own:
+            continue
+        across, up = (pd.to_numeric(own[key], errors="coerce").to_numpy(dtype=float) for key in (x, y))
+        if not (np.isfinite(across).any() and np.isfinite(up).any()):
+            continue
+        look = LOOKS[name]
+        ax.errorbar(
+            np.nanmean(across),
+            np.nanmean(up),
+            xerr=np.nanstd(across),
+            yerr=np.nanstd(up),
+            fmt=look.marker,
+            color=look.colour,
+            markersize=8,
+            markerfacecolor=look.colour if name in WITHOUT else "none",
+            markeredgewidth=1.5,
+            elinewidth=0.9,
+            label=name,
+        )
+    ax.grid(alpha=0.3)
+    return ax

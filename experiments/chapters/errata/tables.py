@@ -1,0 +1,139 @@
+"""Tables of the errata chapter: numbers in two conventions, and runs trained in two ways."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from IPython.display import Markdown
+
+from experiments.chapters.errata.paired_values import difference
+from experiments.chapters.errata.released_training import SWITCHES
+from experiments.reporting.tables import MISSING, mean_sd, number
+
+_SAME = 1e-9
+"""Relative change, or difference, that is rounding."""
+
+
+def effect(values: pd.Series, quantity: str) -> str:
+    """Return an effect as text, mean ± sd: a signed difference, a change in percent, or a factor.
+
+    Parameters
+    ----------
+    values
+        Of ``effect`` in :func:`experiments.chapters.errata.paired_values.evaluate`, one a seed.
+    quantity
+        Which of the two they are of.
+    """
+    there = values.dropna()
+    if there.empty:
+        return MISSING
+    change = there if difference(quantity) else there - 1
+    if bool((change.abs() <= _SAME).all()):
+        return "none"
+    if not difference(quantity) and not 0.5 < there.mean() < 2:
+        return f"× {mean_sd(values)}"
+    text = mean_sd(values if difference(quantity) else 100 * (values - 1), digits=2)
+    return f"{'' if text.startswith('-') else '+'}{text}{'' if difference(quantity) else ' %'}"
+
+
+def readings_table(readings: pd.DataFrame, numbers: Sequence[int]) -> pd.DataFrame:
+    """Return the readings of some lines as text, one column an architecture.
+
+    For every quantity a row with its mean ± sd over seeds as measured here, then a row a switch with the
+    switched mean and, below it in brackets, the :func:`effect`.
+
+    Parameters
+    ----------
+    readings
+        From :func:`experiments.chapters.errata.conventions.readings`.
+    numbers
+        Lines to show.
+    """
+    rows: dict[tuple[str, str, str], dict[str, str]] = {}
+    for quantity, same in readings[readings["line"].isin(numbers)].groupby("quantity", sort=False):
+        first = same.drop_duplicates(["architecture", "seed"]).groupby("architecture", sort=False)
+        rows[str(quantity), MISSING, "here"] = {str(name): mean_sd(values) for name, values in first["here"]}
+        for (line, switch), alike in same.groupby(["line", "switch"], sort=False):
+            rows[str(quantity), str(line), str(switch)] = {
+                str(name): _switched(group, str(quantity))
+                for name, group in alike.groupby("architecture", sort=False)
+            }
+    index = pd.MultiIndex.from_tuples(list(rows), names=["quantity", "line", "switch"])
+    return pd.DataFrame(list(rows.values()), index=index).fillna(MISSING)
+
+
+def _switched(group: pd.DataFrame, quantity: str) -> str:
+    if group["switched"].isna().all():
+        return MISSING
+    return f"{number(group['switched'].mean())}\n({effect(group['effect'], quantity)})"
+
+
+def reasons(readings: pd.DataFrame, numbers: Sequence[int]) -> list[str]:
+    """Return one sentence for every reason why numbers of some lines are missing, and where."""
+    chosen = readings[readings["line"].isin(numbers) & (readings["missing"] != "")]
+    first = chosen.assign(why=chosen["missing"].str.split(";").str[0])
+    return [
+        f"{quantity}, {', '.join(dict.fromkeys(same['architecture']))}: {why}"
+        for (quantity, why), same in first.groupby(["quantity", "why"], sort=False)
+    ]
+
+
+def listed(reasons: Sequence[str], *more: str) -> Markdown:
+    """Return sentences as a list on the page; nothing where there are none."""
+    return Markdown("\n".join(f"- {reason}" for reason in (*reasons, *more)))
+
+
+def ratios(readings: pd.DataFrame) -> pd.DataFrame:
+    """Return every effect that is a ratio, mean over seeds: a row a switch, a column an architecture."""
+    chosen = readings[~readings["quantity"].map(difference)]
+    label = chosen["quantity"] + ": " + chosen["switch"]
+    table = chosen.assign(label=label).pivot_table(
+        index="label", columns="architecture", values="effect", sort=False
+    )
+    return table.dropna(how="all")
+
+
+def training_table(trained: pd.DataFrame) -> pd.DataFrame:
+    """Return how runs end that are trained as here and with each of the release's switches, as text.
+
+    Parameters
+    ----------
+    trained
+        From :func:`experiments.chapters.errata.released_training.trained`.
+    """
+    columns = {
+        "trace_ratio": ("tr Σ_W / tr Σ_B", 1),
+        "trace_within": ("tr Σ_W", 1),
+        "accuracy": ("train (%)", 100),
+        "test_accuracy": ("test (%)", 100),
+        "test_deepfool_relative_norm": ("DeepFool norm", 1),
+        "test_auroc_odin": ("AUROC, ODIN", 1),
+    }
+    rows = {
+        (name, switch): {"line": _line(str(switch)), "last γ": number(group["gamma"].mean(), 4)}
+        | {heading: mean_sd(group[column] * scale) for column, (heading, scale) in columns.items()}
+        for name, same in trained.groupby("architecture", sort=False)
+        for switch, group in same.groupby("switch", sort=False)
+    }
+    index = pd.MultiIndex.from_tuples(list(rows), names=["architecture", "switch"])
+    return pd.DataFrame(list(rows.values()), index=index)
+
+
+def _line(switch: str) -> str:
+    return str(SWITCHES[switch].line or MISSING) if switch in SWITCHES else MISSING
+
+
+def selections_table(selections: pd.DataFrame) -> pd.DataFrame:
+    """Return the test accuracy in percent that each way of selecting would report, mean ± sd over seeds."""
+    headings = {
+        "validation": "validation, every rate (here)",
+        "test": "test, every rate",
+        "validation_few": "validation, first two",
+        "test_few": "test, first two (release)",
+    }
+    rows = {
+        name: {heading: mean_sd(100 * group[column], digits=4) for column, heading in headings.items()}
+        for name, group in selections.groupby("architecture", sort=False)
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("architecture")

@@ -1,0 +1,207 @@
+"""A run while it collapses: trained again, its latents kept at a ladder of epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from experiments.studies.ablation import Study
+from lpc.data import load_images
+from lpc.evaluation.collapse import nearest_mean_accuracy, within_between_traces
+from lpc.latents import collect
+from lpc.machine import default_device
+from lpc.runs import load_model
+from lpc.runs.measurements import accuracy
+from lpc.schedules import gamma
+from lpc.specs import TrainSpec
+from lpc.training import trainer
+
+TOLERANCE = 1e-2
+"""How far a run that is trained again may end from the stored one: rms of the difference over rms."""
+
+
+class Frames(NamedTuple):
+    """What the latents of some networks were at some epochs.
+
+    Attributes
+    ----------
+    names
+        The networks.
+    epochs
+        Epochs trained.
+    gamma
+        (networks, epochs): the weight of the squared norm in the last of these epochs.
+    latent
+        (networks, epochs, points, width): the train set's latents in evaluation mode, float32.
+    accuracy
+        (networks, epochs): the classifier's, on the train set.
+    label
+        (points,).
+    deviation
+        (networks,): how far each ended from the stored run, rms of the difference over rms.
+    """
+
+    names: tuple[str, ...]
+    epochs: tuple[int, ...]
+    gamma: np.ndarray
+    latent: np.ndarray
+    accuracy: np.ndarray
+    label: np.ndarray
+    deviation: np.ndarray
+
+    def table(self) -> pd.DataFrame:
+        """Return what can be read off each frame, one row a network and epoch.
+
+        ``gamma``, ``rms`` of the latents' entries, ``trace_within`` and ``trace_between`` (squared latent
+        units), ``trace_ratio`` of the two, ``accuracy`` of the classifier and ``nearest_mean_accuracy``, both
+        on the train set.
+        """
+        rows = []
+        for place, name in enumerate(self.names):
+            for step, epoch in enumerate(self.epochs):
+                latent = self.latent[place, step]
+                traces = within_between_traces(latent, self.label)
+                rows.append(
+                    {
+                        "network": name,
+                        "epoch": epoch,
+                        "gamma": float(self.gamma[place, step]),
+                        "rms": rms(latent),
+                        "trace_within": traces.within,
+                        "trace_between": traces.between,
+                        "trace_ratio": traces.ratio,
+                        "accuracy": float(self.accuracy[place, step]),
+                        "nearest_mean_accuracy": nearest_mean_accuracy(
+                            latent, self.label, latent, self.label
+                        ),
+                    }
+                )
+        return pd.DataFrame(rows).set_index(["network", "epoch"])
+
+
+def rms(latent: np.ndarray) -> float:
+    """Return the square root of the mean squared entry."""
+    return float(np.sqrt(np.square(latent, dtype=np.float64).mean()))
+
+
+def ladder(train: TrainSpec, *, growing: int, after: int) -> tuple[int, ...]:
+    """Return the epochs at which to look: geometric in gamma while it grows, then evenly to the end.
+
+    Parameters
+    ----------
+    train
+        The schedule of the largest gamma.
+    growing
+        Number of stages from gamma's first value to its last.
+    after
+        Number of stages from there to the last epoch.
+
+    Returns
+    -------
+    tuple of int
+        Numbers of epochs trained, rising; fewer where several fall on one epoch.
+
+    Raises
+    ------
+    ValueError
+        A schedule without a penalty on the latents, or fewer than two stages while gamma grows or none after.
+    """
+    values = [gamma(epoch, train) for epoch in range(train.epochs)]
+    if values[-1] <= 0 or growing < 2 or after < 1:
+        raise ValueError(
+            f"ladder: gamma ends at {values[-1]:g}, growing={growing}, after={after}; expected a penalty on "
+            "the latents, 2 or more stages while gamma grows and 1 or more after"
+        )
+    aims = np.geomspace(values[0], values[-1], growing)
+    up = [1 + next(e for e, value in enumerate(values) if value >= aim * (1 - 1e-9)) for aim in aims]
+    rest = np.linspace(up[-1], train.epochs, after + 1)[1:].round().astype(int).tolist()
+    return tuple(sorted({*up, *rest}))
+
+
+def trained_again(
+    runs: Study, names: Sequence[str], *, growing: int, after: int, seed: int | None = None
+) -> Frames:
+    """Train some selected runs again, together, and keep their latents at a ladder of epochs.
+
+    Parameters
+    ----------
+    runs
+        A study of which these runs are finished.
+    names
+        Architectures whose runs can train in one cohort; the ladder is that of the largest gamma.
+    growing, after
+        As in :func:`ladder`.
+    seed
+        None: the profile's first.
+
+    Raises
+    ------
+    ValueError
+        A run that is not there, runs that cannot train together, or one that ends further than
+        :data:`TOLERANCE` from the stored one: what is shown would not be the run of the book's tables.
+    """
+    first = runs.profile.seeds[0] if seed is None else seed
+    specs = [runs.spec(name, first) for name in names]
+    longest = max(specs, key=lambda spec: gamma(spec.train.epochs - 1, spec.train))
+    epochs = ladder(longest.train, growing=growing, after=after)
+    images = load_images(specs[0].data, device=default_device()).train
+    training, weight, latent, right = trainer(specs, images), [], [], []
+    for epoch in epochs:
+        while training.epoch < epoch:
+            last = training.gamma()
+            training.train_epoch()
+        outputs = training.outputs(images)
+        weight.append(last)
+        latent.append(outputs.latent.cpu().numpy())
+        right.append([accuracy(logits, images.label) for logits in outputs.logits])
+    deviation = []
+    for spec, ended in zip(specs, latent[-1], strict=True):
+        stored = collect(load_model(spec, runs.store, images), images).latent.cpu().numpy()
+        deviation.append(rms(ended - stored) / rms(stored))
+        if not deviation[-1] <= TOLERANCE:
+            raise ValueError(
+                f"{spec.architecture}, seed {spec.seed}, of profile {runs.profile.name}, trained again, ends "
+                f"{deviation[-1]:.1g} of its rms from the stored run; expected at most {TOLERANCE:g}. Was it "
+                "trained on another device, or by other code?"
+            )
+    return Frames(
+        names=tuple(names),
+        epochs=epochs,
+        gamma=np.array(weight).T,
+        latent=np.stack(latent, axis=1),
+        accuracy=np.array(right).T,
+        label=images.label.cpu().numpy(),
+        deviation=np.array(deviation),
+    )
+
+
+def plane(latent: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Return the two directions in which the class means are spread the most.
+
+    Parameters
+    ----------
+    latent, label
+        (points, width) and (points,), of 2 nodes and 2 classes or more.
+
+    Returns
+    -------
+    array
+        (width, 2), orthonormal: the first right singular vectors of the class means less their mean. The
+        largest component of each is positive.
+    """
+    if latent.shape[1] < 2 or len(np.unique(label)) < 2:
+        raise ValueError(
+            f"plane: {latent.shape[1]} nodes and {len(np.unique(label))} classes; expected 2 or more of both"
+        )
+    means = class_means(latent, label)
+    directions = np.linalg.svd(means - means.mean(axis=0))[2][:2]
+    largest = np.abs(directions).argmax(axis=1)
+    return (directions * np.sign(directions[[0, 1], largest])[:, None]).T
+
+
+def class_means(latent: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Return the mean of every class (classes, width), in float64, in the order of the labels."""
+    return np.stack([latent[label == one].mean(axis=0, dtype=np.float64) for one in np.unique(label)])

@@ -1,0 +1,135 @@
+"""Networks changed by hand, so that it is known what an attack should find: flattened, or tilted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from experiments.probes.attacks import IMAGES, Logits, pixel_logits
+from lpc.data import ImageSet
+from lpc.evaluation import attacks
+from lpc.evaluation.lipschitz import margin_gradient
+from lpc.evaluation.robustness import deepfool
+from lpc.heads import Classifier
+from lpc.runs.measurements import attacked_images
+
+
+def saturated(logits: Logits, sharpness: float) -> Logits:
+    r"""Return a network of the same decisions that is flatter the further an image is from the boundary.
+
+    Parameters
+    ----------
+    logits
+        A network.
+    sharpness
+        s below, positive; small: nearly the network itself.
+
+    Notes
+    -----
+    :math:`f'(x) = \mathrm{softmax}(s f(x))`. The order of the classes stays, hence every decision and the
+    smallest perturbation. For two classes of margin m, the new margin is :math:`\tanh(sm/2)` and the
+    first-order distance grows by :math:`\sinh(sm)/(sm)`.
+    """
+    if not sharpness > 0:
+        raise ValueError(f"sharpness is {sharpness}; expected a positive number")
+    return lambda image: (sharpness * logits(image)).softmax(dim=1)
+
+
+def tilted(logits: Logits, amount: float, *, favoured: int = 0) -> Logits:
+    """Return a network with a constant added to one class's logit, as a bias that outgrows the gap does."""
+
+    def moved(image: Tensor) -> Tensor:
+        value = logits(image)
+        return value + amount * (torch.arange(value.shape[1], device=value.device) == favoured)
+
+    return moved
+
+
+def by_sharpness(
+    model: Classifier, images: ImageSet, levels: Sequence[float], *, count: int = IMAGES
+) -> pd.DataFrame:
+    """Attack a network and its saturated versions.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode.
+    images
+        The test set.
+    levels
+        Sharpness times the median margin; the network as it is comes first.
+    count
+        How many images.
+
+    Returns
+    -------
+    DataFrame
+        By level (0: as it is): ``deepfool`` and ``superdeepfool``, means over images in pixel units, the
+        latter over those it fools; ``deepfool_median``; ``unfooled`` and ``superdeepfool_unfooled``, counts;
+        ``first_order``, the median first-order distance; ``changed``, decisions that are not the network's.
+    """
+    logits, pixel, margin = _target(model, images, count)
+    rows = {0.0: _attacked(logits, pixel, logits)}
+    for level in levels:
+        rows[level] = _attacked(saturated(logits, level / margin), pixel, logits)
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def by_tilt(
+    model: Classifier, images: ImageSet, levels: Sequence[float], *, favoured: int = 0, count: int = IMAGES
+) -> pd.DataFrame:
+    """Attack a network and its tilted versions: as :func:`by_sharpness`, with ``largest_class``.
+
+    Parameters
+    ----------
+    model, images, count
+        As in :func:`by_sharpness`.
+    levels
+        What is added to a logit, in median margins.
+    favoured
+        The class that it is added to.
+
+    Returns
+    -------
+    DataFrame
+        Also ``largest_class``, the share of images that are given the most frequent decision.
+    """
+    logits, pixel, margin = _target(model, images, count)
+    rows = {}
+    for level in (0.0, *levels):
+        network = tilted(logits, level * margin, favoured=favoured)
+        with torch.no_grad():
+            decision = network(pixel).argmax(dim=1)
+        share = float(decision.bincount().max()) / len(decision)
+        rows[level] = {**_attacked(network, pixel, logits), "largest_class": share}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _target(model: Classifier, images: ImageSet, count: int) -> tuple[Logits, Tensor, float]:
+    """Return a network in float64 on pixels, the attacked images, and its median margin."""
+    pixel = images.pixels(attacked_images(images, count=count), dtype=torch.float64)
+    logits = pixel_logits(attacks.in_float64(model), images)
+    return logits, pixel, float(margin_gradient(logits, pixel).margin.median())
+
+
+def _attacked(
+    network: Logits, pixel: Float[Tensor, "images channel row column"], original: Logits
+) -> dict[str, float]:
+    with torch.no_grad():
+        changed = network(pixel).argmax(dim=1) != original(pixel).argmax(dim=1)
+    result = deepfool(network, pixel)
+    shorter = attacks.attack("superdeepfool", network, pixel, box=None)
+    length = torch.linalg.vector_norm(result.perturbation.flatten(start_dim=1), dim=1)
+    return {
+        "deepfool": float(length.mean()),
+        "deepfool_median": float(length.median()),
+        "unfooled": float((~result.fooled).sum()),
+        "superdeepfool": float(shorter.norm[shorter.fooled].mean()),
+        "superdeepfool_unfooled": float((~shorter.fooled).sum()),
+        "first_order": float(margin_gradient(network, pixel).distance.median()),
+        "changed": float(changed.sum()),
+    }

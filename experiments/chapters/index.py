@@ -1,0 +1,84 @@
+"""The picture of the first page and of the README: a run's latents stage by stage while gamma grows.
+
+The README's is made by::
+
+    .venv/bin/python -c "from experiments.chapters.index import write_picture; write_picture()"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from experiments.chapters.explore.frames import Frames, plane, rms, trained_again
+from experiments.reporting.tables import number
+from experiments.studies.ablation import study
+from lpc import figures
+
+STAGES: Mapping[str, int] = {"growing": 4, "after": 1}
+"""Stages of the picture: while gamma grows, and after."""
+SIZE = (9.0, 4.2)
+"""Of the picture, in inches."""
+PICTURE = Path(__file__).parents[2] / "book" / "_static" / "latents.png"
+"""The picture in the README."""
+
+
+def draw(fig: Figure, frames: Frames) -> None:
+    """Draw the first network stage by stage, and the last stage of the second beside it as the control.
+
+    Each in the plane of its own last class means (:func:`~experiments.chapters.explore.frames.plane`). Above
+    at true scale: one scale for all stages of the first, another for the control. Below each panel divided by
+    its own rms. Points are rasterised.
+
+    Parameters
+    ----------
+    fig
+        Where to draw, of about :data:`SIZE`.
+    frames
+        Of two networks.
+    """
+    (name, control), stages = frames.names, len(frames.epochs)
+    label, shape = frames.label, frames.gamma.shape
+    ratio = frames.table()["trace_ratio"].to_numpy().reshape(shape)
+    flat = [own[-1] for own in frames.latent]
+    directions = [plane(last, label) for last in flat]
+    panels = [(0, step) for step in range(stages)] + [(1, stages - 1)]
+    points = [frames.latent[place, step] @ directions[place] for place, step in panels]
+    sizes = [rms(frames.latent[place, step]) for place, step in panels]
+    grid = fig.subplots(2, len(panels))
+    true = [1.05 * max(np.abs(one).max() for one in points[:-1]), 1.05 * np.abs(points[-1]).max()]
+    unit = 1.05 * max(np.abs(one / size).max() for one, size in zip(points, sizes, strict=True))
+    for (place, step), column, own, size in zip(panels, grid.T, points, sizes, strict=True):
+        figures.class_plane(column[0], own, label, reach=true[place])
+        figures.class_plane(column[1], own / size, label, reach=unit, named=True)
+        gamma = float(frames.gamma[place, step])
+        weight = f"γ = {number(gamma, 2)}" if gamma else "no penalty"
+        epoch = f"epoch {frames.epochs[step]}"
+        first = epoch if place == 0 else f"{control}, {epoch}"
+        column[0].set_title(f"{first}\n{weight}\nrms {number(size, 2)}", fontsize=9)
+        column[1].set_xlabel(f"tr Σ_W / tr Σ_B\n{number(ratio[place, step], 2)}", fontsize=9)
+    for axes, words in zip(grid, (f"{name}, true scale", f"{name}, over its rms"), strict=True):
+        axes[0].set_ylabel(words, fontsize=10)
+        axes[-1].set_facecolor("#f0f0f0")
+
+
+def write_picture(path: Path = PICTURE, *, profile: str = "laptop", store: str | Path = "runs") -> Path:
+    """Draw IB stage by stage, and LinPen's end beside it, and write the picture as PNG.
+
+    Parameters
+    ----------
+    path
+        Where to.
+    profile, store
+        Whose runs; what is missing is trained.
+    """
+    torch.set_num_threads(1)
+    runs = study(profile, store=store, progress=False)
+    fig = Figure(figsize=SIZE, layout="constrained")
+    draw(fig, trained_again(runs, ("IB", "LinPen"), **STAGES))
+    fig.savefig(path, dpi=130)
+    return path

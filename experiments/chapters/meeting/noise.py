@@ -1,0 +1,275 @@
+"""What noise on the latent leaves of collapse, and of latent point collapse that is trained with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Integer
+from matplotlib.axes import Axes
+from scipy.optimize import brentq
+
+from experiments.studies.ablation import Study
+from experiments.studies.bottleneck_profiles import SCALES
+from experiments.studies.bottleneck_summaries import KEPT
+from experiments.studies.bottlenecks import MEETING, Bottlenecks
+from experiments.studies.bottlenecks import study as bottleneck_study
+from lpc.arrays import Array, as_points, centre
+from lpc.evaluation.quantities import gaussian_quantities
+from lpc.figures import LOOKS, Look
+
+LOSS_OF_LABEL = 0.1
+"""Decoder uncertainty in nats up to which a latent counts as keeping the label, as in the ledger."""
+DRAWN_AT = 2048
+"""Latents, at most, at which noise is drawn: the time is that number times the number of latents."""
+_QUANTITIES: Mapping[str, tuple[str, Look]] = {
+    "preserved_information": ("I[X;Z]", Look("#0072B2", "-", "o")),
+    "redundant_information": ("I[X;Z|Y]", Look("#CC79A7", "--", "s")),
+    "decoder_uncertainty": ("H[Y|Z]", Look("#D55E00", "-.", "^")),
+}
+_FREE, _MEAN = Look("#000000", "--", "D"), Look("#E69F00", ":", "s")
+
+
+def drawn_at(total: int) -> int | None:
+    """Return at how many of some latents noise is drawn; None: at all of them."""
+    return None if total <= DRAWN_AT else DRAWN_AT
+
+
+def through_noise(
+    latent: Float[Array, "points width"],
+    label: Integer[Array, " points"],
+    *,
+    noises: Sequence[float],
+    generator: torch.Generator,
+) -> pd.DataFrame:
+    r"""Return the quantities of latents with Gaussian noise, against the noise's relative size.
+
+    Parameters
+    ----------
+    latent, label
+        Points; of more than :data:`DRAWN_AT`, noise is drawn at so many, and all make up the density.
+    noises
+        Sd of the noise at a node over the latents' spread, the root of their total variance.
+    generator
+        Of the noise, and of the points.
+
+    Returns
+    -------
+    DataFrame
+        A row a noise: ``noise``, and the fields of :class:`lpc.evaluation.quantities.Quantities`, in nats.
+
+    Notes
+    -----
+    A shift, a factor, a rotation or nodes that are always zero change none of the informations, so that
+    latents of any width can be compared. For all of them
+    :math:`I[X;Z] \le \min(\ln N, 1/2s^2)` at noise s.
+    """
+    points = centre(as_points(latent))
+    spread = points.square().sum(dim=1).mean().sqrt()
+    if float(spread) == 0.0:
+        raise ValueError("all latents coincide: noise has no size relative to their spread")
+    rows, some = [], drawn_at(len(points))
+    for noise in noises:
+        found = gaussian_quantities(
+            points / spread, label, variance=noise**2, generator=generator, points=some
+        )
+        rows.append({"noise": noise, **found.quantities._asdict()})
+    return pd.DataFrame(rows)
+
+
+def noise_curves(
+    runs: Study, architectures: Sequence[str], *, noises: Sequence[float], seed: int = 0
+) -> pd.DataFrame:
+    """Return :func:`through_noise` of all seeds' latents, with ``architecture`` and ``seed``."""
+    parts = []
+    for row in runs.selected[runs.selected["architecture"].isin(architectures)].itertuples():
+        latents = runs.latents(str(row.architecture), int(row.seed))  # type: ignore[arg-type]
+        generator = torch.Generator().manual_seed(seed)
+        curve = through_noise(latents.latent, latents.label, noises=noises, generator=generator)
+        parts.append(curve.assign(architecture=row.architecture, seed=row.seed))
+    return pd.concat(parts, ignore_index=True)
+
+
+class LossOfLabel(NamedTuple):
+    """Latents with the noise at which the uncertainty about the label reaches a given level.
+
+    Attributes
+    ----------
+    noise
+        Sd at a node over the latents' spread; NaN where even a thousandth of the spread is too much.
+    redundant_information
+        I[X;Z|Y] there, in nats: what is carried beyond the label.
+    """
+
+    noise: float
+    redundant_information: float
+
+
+def loss_of_label(
+    latent: Float[Array, "points width"],
+    label: Integer[Array, " points"],
+    *,
+    allowed: float = LOSS_OF_LABEL,
+    seed: int = 0,
+) -> LossOfLabel:
+    """Return the relative noise at which H[Y|Z] reaches a level, to 1 %, and what is carried there.
+
+    Parameters
+    ----------
+    latent, label
+        Points.
+    allowed
+        Decoder uncertainty in nats, above 0 and below half the label's entropy: it is passed before the
+        noise is ten times the spread, where I[X;Z] is at most 1/200.
+    seed
+        Of the noise: every size of it has the same draws, so that the uncertainty is smooth.
+
+    Raises
+    ------
+    ValueError
+        Another level, or what :func:`through_noise` does not take.
+    """
+
+    def at(log_noise: float) -> pd.Series:
+        generator = torch.Generator().manual_seed(seed)
+        return through_noise(latent, label, noises=[math.exp(log_noise)], generator=generator).iloc[0]
+
+    smallest, bounds = at(math.log(1e-3)), (math.log(1e-3), math.log(10))
+    if not 0 < allowed < 0.5 * smallest["label_entropy"]:
+        raise ValueError(
+            f"allowed is {allowed}; expected above 0 and below half of H[Y] = {smallest['label_entropy']}"
+        )
+    if smallest["decoder_uncertainty"] > allowed:
+        return LossOfLabel(math.nan, math.nan)
+    found = brentq(lambda x: float(at(x)["decoder_uncertainty"]) - allowed, *bounds, xtol=1e-2)
+    return LossOfLabel(math.exp(found), float(at(found)["redundant_information"]))
+
+
+def with_noise(name: str, *, seeds: int | None = None, store: str | Path = "runs") -> Bottlenecks | None:
+    """Return a profile's runs of latent point collapse with noise; None where it declares none."""
+    if name not in SCALES or not SCALES[name].meeting:
+        return None
+    only = [f"{architecture}-noise" for architecture in MEETING]
+    return bottleneck_study(name, seeds=seeds, store=store, only=only)
+
+
+def along_gamma(history: pd.DataFrame, *, width: int) -> pd.DataFrame:
+    """Return the recorded epochs of runs, the last of each gamma, with ``norm``: the rms norm of a latent."""
+    rows = history[history["rms"].notna()].sort_values(["architecture", "seed", "epoch"])
+    rows = rows.drop_duplicates(["architecture", "seed", "gamma"], keep="last")
+    return rows.assign(norm=pd.to_numeric(rows["rms"]) * math.sqrt(width)).reset_index(drop=True)
+
+
+def gamma_below(rows: pd.DataFrame, column: str, level: float) -> float:
+    """Return the gamma at which one run's values fall below a level, interpolating logarithms.
+
+    NaN where they are below it from the beginning, or never.
+    """
+    rows = rows.sort_values("gamma")
+    value, gamma = np.log(rows[column].to_numpy(dtype=float)), np.log(rows["gamma"].to_numpy(dtype=float))
+    below = value < math.log(level)
+    if not below.any() or below[0]:
+        return math.nan
+    last = int(below.argmax())
+    share = (value[last - 1] - math.log(level)) / (value[last - 1] - value[last])
+    return float(np.exp(gamma[last - 1] + share * (gamma[last] - gamma[last - 1])))
+
+
+def milestones(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return three recorded epochs of every run with noise: the label is kept, the accuracy is, the end.
+
+    Parameters
+    ----------
+    rows
+        Of :func:`along_gamma`, with ``decoder_uncertainty`` and ``noisy_test_accuracy``.
+
+    Returns
+    -------
+    DataFrame
+        The rows with ``milestone``: ``label kept`` (the last epoch with a decoder uncertainty up to
+        :data:`LOSS_OF_LABEL`), ``accuracy kept`` (the last with 90 % of the best test accuracy), ``end``.
+    """
+    found = []
+    for _, run in rows.groupby(["architecture", "seed"], sort=False):
+        accuracy = run["noisy_test_accuracy"]
+        for name, chosen in {
+            "label kept": run[run["decoder_uncertainty"] <= LOSS_OF_LABEL],
+            "accuracy kept": run[accuracy >= KEPT * accuracy.max()],
+            "end": run,
+        }.items():
+            found.append(chosen.sort_values("epoch").tail(1).assign(milestone=name))
+    return pd.concat(found, ignore_index=True)
+
+
+def draw_noise_curves(ax: Axes, curves: pd.DataFrame, quantity: str, *, against: str = "noise") -> Axes:
+    """Draw one quantity against the noise, or against another quantity: a line a run.
+
+    Parameters
+    ----------
+    ax
+        Where to draw.
+    curves
+        Of :func:`noise_curves`.
+    quantity, against
+        Columns; the axes' labels and scales are the caller's.
+    """
+    for architecture in dict.fromkeys(curves["architecture"]):
+        own, look = curves[curves["architecture"] == architecture], LOOKS[str(architecture)]
+        for place, (_, run) in enumerate(own.groupby("seed")):
+            run = run.sort_values("noise")
+            name = None if place else str(architecture)
+            ax.plot(run[against], run[quantity], look.line, color=look.colour, linewidth=1.2, label=name)
+    ax.grid(alpha=0.3)
+    return ax
+
+
+def draw_along_gamma(ax: Axes, rows: pd.DataFrame, column: str, *, look: Look, label: str) -> Axes:
+    """Draw one column of :func:`along_gamma` against gamma: mean over seeds with a band of one sd."""
+    there = rows[rows[column].notna()]
+    grouped = there.groupby("gamma")[column].agg(["mean", "std"]).fillna(0.0)
+    gamma, mean, sd = grouped.index.to_numpy(), grouped["mean"].to_numpy(), grouped["std"].to_numpy()
+    ax.plot(gamma, mean, look.line, color=look.colour, marker=look.marker, markersize=4, label=label)
+    ax.fill_between(gamma, mean - sd, mean + sd, color=look.colour, alpha=0.15, linewidth=0)
+    ax.set_xscale("log")
+    ax.grid(alpha=0.3)
+    return ax
+
+
+def draw_training(
+    grid: np.ndarray, noisy: pd.DataFrame, free: pd.DataFrame, simplex: pd.DataFrame, *, sd: float
+) -> None:
+    """Draw runs with noise against gamma, beside noise-free ones and the best simplex, in four panels.
+
+    Parameters
+    ----------
+    grid
+        (2, 2) of Axes: informations in nats, norm of a latent, accuracies, ratio of traces.
+    noisy, free
+        Of :func:`along_gamma`.
+    simplex
+        Of :func:`experiments.chapters.meeting.scale_and_shape.noisy_simplex`, in grey.
+    sd
+        Of the noise, in latent units: a dotted line.
+    """
+    (information, size), (accuracy, ratio) = grid
+    curve = simplex[simplex["gamma"] >= noisy["gamma"].min()]
+    information.plot(curve["gamma"], curve["decoder_uncertainty"], color="grey", alpha=0.5, linewidth=3)
+    size.plot(curve["gamma"], curve["norm"], color="grey", alpha=0.5, linewidth=3, label="best simplex")
+    size.axhline(sd, color="black", linestyle=":", linewidth=0.9)
+    for column, (label, look) in _QUANTITIES.items():
+        draw_along_gamma(information, noisy, column, look=look, label=label)
+    for ax, column in ((size, "norm"), (ratio, "trace_ratio")):
+        draw_along_gamma(ax, free, column, look=_FREE, label="IB, noise-free")
+        draw_along_gamma(ax, noisy, column, look=LOOKS["IB"], label="IB with noise")
+        ax.set_yscale("log")
+    draw_along_gamma(accuracy, noisy, "noisy_test_accuracy", look=LOOKS["IB"], label="test, with noise")
+    draw_along_gamma(accuracy, noisy, "nearest_mean_accuracy", look=_MEAN, label="train, nearest mean")
+    labels = ("nats", "rms norm of a latent", "accuracy", "tr Σ_W / tr Σ_B")
+    for ax, label in zip(grid.flat, labels, strict=True):
+        ax.set(xlabel="γ", ylabel=label)
+        ax.legend(fontsize="small")

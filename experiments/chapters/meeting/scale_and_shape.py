@@ -1,0 +1,273 @@
+"""Where the two papers meet: how much of an entropy is scale, and how large gamma lets latents be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from scipy.optimize import brentq
+
+from experiments.reporting import paper
+from experiments.studies.schedules import PAPER_TRAIN
+from lpc.evaluation.quantities import ZERO_ENTROPY_VARIANCE
+from lpc.specs import VARIANTS, WIDTHS, unknown_name
+
+EXTINCTION = 1 / (2 * ZERO_ENTROPY_VARIANCE)
+r"""gamma in Eq. 3's convention, :math:`\pi e`, from which on a noisy latent is best at zero.
+
+With Gaussian noise of variance :math:`s^2` at every node :math:`I[Y;Z] \le E\lVert\mu\rVert^2/2s^2`, so
+cross-entropy plus penalty is at least :math:`H[Y] + (\gamma - 1/2s^2)\,E\lVert\mu\rVert^2`.
+"""
+CLASSES: Mapping[str, int] = {"SVHN": 10, "CIFAR10": 10, "CIFAR100": 100}
+BASELINES: Mapping[str, str] = {"intermediate": "LinPen", "wide": "NoPen"}
+"""What entropies are compared with: latents without penalty and of the same width."""
+_PARTS = {"scale": ("#E69F00", "////"), "shape": ("#0072B2", "")}
+"""Colour and hatching."""
+
+
+def group_of(architecture: str) -> str | None:
+    """Return the key of :data:`BASELINES` that an architecture is compared in; None: no other has its width.
+
+    Without a penultimate layer the latent is as wide as the wide one: it is the backbone's features.
+    """
+    if architecture not in VARIANTS:
+        raise unknown_name("architecture", architecture, VARIANTS)
+    width = {"none": "wide"}.get(str(VARIANTS[architecture].width), str(VARIANTS[architecture].width))
+    return width if width in BASELINES else None
+
+
+def entropy_parts(selected: pd.DataFrame) -> pd.DataFrame:
+    """Split the differences between k-NN entropies of latents of one width into scale and shape.
+
+    Parameters
+    ----------
+    selected
+        One row an architecture and seed, with ``knn_entropy`` and ``knn_entropy_unit_rms``.
+
+    Returns
+    -------
+    DataFrame
+        ``architecture``, ``seed``, ``group`` (a key of :data:`BASELINES`), and less the baseline's of the
+        same seed, in nats: ``scale`` (width times the logarithm of the rms), ``shape`` (the entropy at unit
+        rms), ``total``. Without a row where an architecture has no baseline, or the baseline no such seed.
+
+    Raises
+    ------
+    ValueError
+        A column that is not there.
+    """
+    for name in ("architecture", "seed", "knn_entropy", "knn_entropy_unit_rms"):
+        if name not in selected:
+            raise unknown_name("column", name, selected.columns)
+    shape = pd.to_numeric(selected["knn_entropy_unit_rms"])
+    parts = selected[["architecture", "seed"]].assign(
+        group=[group_of(str(name)) for name in selected["architecture"]],
+        scale=pd.to_numeric(selected["knn_entropy"]) - shape,
+        shape=shape,
+    )
+    base = parts[
+        [BASELINES.get(str(g)) == a for g, a in zip(parts["group"], parts["architecture"], strict=True)]
+    ]
+    joined = parts.merge(base, on=["group", "seed"], suffixes=("", "_base"))
+    joined = joined[joined["architecture"] != joined["architecture_base"]]
+    for name in ("scale", "shape"):
+        joined[name] -= joined[f"{name}_base"]
+    joined["total"] = joined["scale"] + joined["shape"]
+    return joined[["architecture", "seed", "group", "scale", "shape", "total"]].reset_index(drop=True)
+
+
+class Drop(NamedTuple):
+    """What an entropy of IB less that of LinPen says about scale when no rms is given, in nats.
+
+    Attributes
+    ----------
+    total
+        The difference.
+    scale_at_most
+        A bound on its scale part from above; where both are negative, at least so much of the drop is scale.
+    """
+
+    total: float
+    scale_at_most: float
+
+    @property
+    def share(self) -> float:
+        """Least share of the drop that is scale: 0 where nothing follows, NaN where there is no drop."""
+        return max(0.0, self.scale_at_most / self.total) if self.total < 0 else math.nan
+
+
+def drop_bound(penalised: float, baseline: float, *, gamma: float, width: int, classes: int) -> Drop:
+    r"""Bound the scale part of the difference between two entropies from the entropies alone.
+
+    Parameters
+    ----------
+    penalised, baseline
+        Entropies in nats of latents with and without the penalty.
+    gamma
+        At the end of training, in Eq. 3's convention.
+    width, classes
+        P and K.
+
+    Notes
+    -----
+    A latent of rms :math:`\rho` has :math:`H \le \frac P2\ln 2\pi e\rho^2`: a bound of the baseline's
+    :math:`\rho` from below. A network of which Eq. 3 is no larger than :math:`\ln K`, what latents at zero
+    have, has :math:`\gamma P\rho^2 \le \ln K`: one of the penalised from above.
+    """
+    largest = math.sqrt(math.log(classes) / (gamma * width))
+    return Drop(
+        penalised - baseline,
+        width * math.log(largest) - baseline + width / 2 * math.log(1 / ZERO_ENTROPY_VARIANCE),
+    )
+
+
+def printed_drop(dataset: str, *, released: bool = False) -> Drop:
+    """Return :func:`drop_bound` of IB and LinPen in the LPC paper's Table 1.
+
+    Parameters
+    ----------
+    dataset
+        A key of :data:`CLASSES`.
+    released
+        Whether gamma was divided by the width, as the released code has it.
+    """
+    if dataset not in CLASSES:
+        raise unknown_name("data set of Table 1", dataset, CLASSES)
+    width = WIDTHS[dataset.lower()]["intermediate"]
+    assert width is not None
+    gamma = PAPER_TRAIN[dataset].gamma_maximum / (width if released else 1)
+    of = {name: paper.value(dataset, name, "knn_entropy")[0] for name in ("IB", "LinPen")}
+    return drop_bound(of["IB"], of["LinPen"], gamma=gamma, width=width, classes=CLASSES[dataset])
+
+
+def largest_radius(gamma: float, *, classes: int) -> float:
+    r"""Return the largest norm at which free latents can be at equilibrium, whatever the classifier's D.
+
+    Notes
+    -----
+    By :func:`lpc.equilibrium.radius` :math:`\gamma\Delta^2 = \frac{K-1}2\,\frac g{e^g + K - 1}`, which is
+    largest where :math:`e^g(g - 1) = K - 1`.
+    """
+    if gamma <= 0 or classes < 2:
+        raise ValueError(f"gamma={gamma}, classes={classes}; expected gamma above 0 and 2 or more classes")
+    gap = brentq(lambda g: math.exp(g) * (g - 1) - (classes - 1), 1, 2 + math.log(classes))
+    return math.sqrt((classes - 1) / 2 * gap / (math.exp(gap) + classes - 1) / gamma)
+
+
+def noisy_simplex(
+    radii: Sequence[float], *, classes: int, draws: int = 20_000, generator: torch.Generator
+) -> pd.DataFrame:
+    r"""Return what zero-entropy noise leaves of the label where the classes are points of a simplex.
+
+    Parameters
+    ----------
+    radii
+        Distances of the points from the origin, in latent units.
+    classes
+        K, equally frequent.
+    draws
+        Of z about one point: the others are like it.
+    generator
+        On the CPU; all radii have the same draws.
+
+    Returns
+    -------
+    DataFrame
+        ``norm``, ``decoder_uncertainty`` (nats), and ``gamma``, for which this radius minimises
+        :math:`H[Y|Z] + \gamma\lVert\mu\rVert^2`.
+
+    Notes
+    -----
+    :math:`I` is concave in the signal-to-noise ratio, with half the mean squared error of
+    :math:`E[\mu|z]` as its slope (Guo, Shamai and Verdu 2005). So
+    :math:`\gamma = \pi e\,(1 - E[u\cdot E[u|z]])` for points :math:`\mu = \lVert\mu\rVert u`, which falls
+    from :math:`\pi e` as the radius grows from zero.
+    """
+    points = torch.eye(classes, dtype=torch.float64) - 1 / classes
+    points = points / points[0].norm()
+    noise = torch.randn(draws, classes, generator=generator, dtype=torch.float64)
+    rows = []
+    for radius in radii:
+        if radius <= 0:
+            raise ValueError(f"radius {radius}; expected positive radii")
+        ratio = radius / math.sqrt(ZERO_ENTROPY_VARIANCE)
+        posterior = (ratio * (ratio * points[0] + noise) @ points.T).softmax(dim=1)
+        overlap = float((posterior @ points @ points[0]).mean())
+        rows.append((radius, float(torch.special.entr(posterior).sum(1).mean()), EXTINCTION * (1 - overlap)))
+    return pd.DataFrame(rows, columns=["norm", "decoder_uncertainty", "gamma"])
+
+
+def size_by_gamma(gammas: Sequence[float], simplex: pd.DataFrame, *, classes: int) -> pd.DataFrame:
+    r"""Return how large latents can be at some gammas, in standard deviations of zero-entropy noise.
+
+    Parameters
+    ----------
+    gammas
+        In Eq. 3's convention; the index of the result.
+    simplex
+        Of :func:`noisy_simplex`, with the same number of classes.
+    classes
+        K.
+
+    Returns
+    -------
+    DataFrame
+        ``price``: gamma over :data:`EXTINCTION`, in nats a nat. Without noise, ``any_network``: the norm
+        :math:`\sqrt{\ln K/\gamma}`, and ``symmetric``: :func:`largest_radius`. With it, ``noisy`` and
+        ``decoder_uncertainty``: of the simplex at its best radius; missing outside its radii.
+    """
+    sd, table = math.sqrt(ZERO_ENTROPY_VARIANCE), simplex.sort_values("gamma")
+    rows = {}
+    for gamma in gammas:
+        row = {
+            "price": gamma / EXTINCTION,
+            "any_network": math.sqrt(math.log(classes) / gamma) / sd,
+            "symmetric": largest_radius(gamma, classes=classes) / sd,
+        }
+        for name, unit, zero in (("norm", sd, 0.0), ("decoder_uncertainty", 1.0, math.log(classes))):
+            value = float(np.interp(gamma, table["gamma"], table[name], left=math.nan, right=math.nan))
+            row["noisy" if name == "norm" else name] = zero if gamma >= EXTINCTION else value / unit
+        rows[gamma] = row
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("gamma")
+
+
+def draw_parts(ax: Axes, parts: pd.DataFrame, *, group: str) -> Axes:
+    """Draw the scale and the shape part of every architecture as stacked bars, the total as a point.
+
+    Parameters
+    ----------
+    ax
+        Where to draw.
+    parts
+        Of :func:`entropy_parts`: means over seeds are drawn, with the sd of the total.
+    group
+        A key of :data:`BASELINES`.
+    """
+    if group not in BASELINES:
+        raise unknown_name("group of equal width", group, BASELINES)
+    own = parts[parts["group"] == group]
+    names = [name for name in VARIANTS if (own["architecture"] == name).any()]
+    grouped = own.groupby("architecture")[["scale", "shape", "total"]]
+    mean, sd = grouped.mean().reindex(names), grouped.std().reindex(names).fillna(0.0)
+    place = np.arange(len(names))
+    ends = {True: np.zeros(len(names)), False: np.zeros(len(names))}
+    for part, (colour, hatch) in _PARTS.items():
+        value = mean[part].to_numpy()
+        start = np.where(value < 0, ends[True], ends[False])
+        ax.barh(
+            place, value, left=start, height=0.6, color=colour, hatch=hatch, edgecolor="white", label=part
+        )
+        for negative, end in ends.items():
+            end += np.where((value < 0) == negative, value, 0.0)
+    ax.errorbar(mean["total"], place, xerr=sd["total"], fmt="kD", markersize=4, capsize=3, label="both")
+    ax.axvline(0, color="black", linewidth=0.8)
+    ax.set_yticks(place, names)
+    ax.invert_yaxis()
+    ax.set_xlabel(f"entropy less {BASELINES[group]}'s (nats)")
+    ax.grid(axis="x", alpha=0.3)
+    return ax

@@ -1,0 +1,241 @@
+"""Figure 4 of Kirsch et al.: error against the latent's entropy, what noise does, what shrinking does."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float64, Int
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from experiments.chapters.noise.float_formats import Readout
+from experiments.studies.bottlenecks import Bottlenecks
+from lpc.backbones import DropoutCNN
+from lpc.data import ImageSet
+from lpc.evaluation.quantities import gaussian_quantities
+from lpc.heads import BottleneckHead, CategoricalHead, Classifier
+from lpc.latents import collect
+from lpc.runs.information_measurements import NOISE_SAMPLES
+from lpc.sampling import ZERO_ENTROPY_SD, dropout_masks
+from lpc.schedules import latent_sd
+
+NOISE_FREE, NOISY = "#000000", "#0072B2"
+"""Colours, dashed and solid: without noise, and with zero-entropy noise."""
+
+
+def per_node(sd: float) -> float:
+    """Return the entropy in nats of a Gaussian of some sd: the bound of a node's entropy."""
+    return 0.5 * math.log(2 * math.pi * math.e) + math.log(sd)
+
+
+def with_errors(runs: Bottlenecks, names: Sequence[str]) -> pd.DataFrame:
+    """Return the history of runs whose latents are rescaled, with what Figure 4 draws.
+
+    Parameters
+    ----------
+    runs
+        Of a profile.
+    names
+        Of runs.
+
+    Returns
+    -------
+    DataFrame
+        A row a run and recorded epoch: ``test_error``, with noise where the run has it; ``sd`` of every node,
+        as scheduled, before noise; in nats a node ``bound`` (of the latent, noise included), ``knn`` and
+        ``exact`` (NaN without noise); and all of the history.
+    """
+    history = runs.history[runs.history["architecture"].isin(list(names))].copy()
+    specs = [
+        runs.spec(name, seed) for name, seed in zip(history["architecture"], history["seed"], strict=True)
+    ]
+    accuracy = history["test_accuracy"]
+    if "noisy_test_accuracy" in history:
+        accuracy = history["noisy_test_accuracy"].fillna(accuracy)
+    history["test_error"] = 1 - accuracy
+    epochs = zip(history["epoch"], specs, strict=True)
+    history["sd"] = [latent_sd(int(epoch) - 1, spec.train) for epoch, spec in epochs]
+    width = np.array([spec.model.latent_width for spec in specs], dtype=float)
+    columns = {"bound": "entropy_bound", "knn": "knn_entropy", "exact": "encoding_entropy"}
+    for short, column in columns.items():
+        history[short] = history[column] / width if column in history else math.nan
+    return history
+
+
+def draw_trials(
+    ax: Axes, history: pd.DataFrame, x: str, y: str, *, label: str, colour: str, line: str = "-"
+) -> Axes:
+    """Draw one thin line a trial over its epochs, and the median over trials of each epoch.
+
+    Parameters
+    ----------
+    ax
+        Where to draw.
+    history
+        Of the trials of one setting, with ``seed`` and ``epoch``.
+    x, y
+        Columns.
+    label, colour, line
+        Of the median.
+    """
+    rows = history[[x, y, "seed", "epoch"]].dropna().sort_values(["seed", "epoch"])
+    for _, trial in rows.groupby("seed"):
+        ax.plot(trial[x], trial[y], line, color=colour, linewidth=0.7, alpha=0.4)
+    median = rows.groupby("epoch")[[x, y]].median()
+    ax.plot(median[x], median[y], line, color=colour, linewidth=1.8, label=label)
+    return ax
+
+
+def noise_at_test(readout: Readout, *, sds: Sequence[float], points: int = 1024) -> pd.DataFrame:
+    """Return what noise does to a network that was trained without: latents rescaled, then noise added.
+
+    Returns
+    -------
+    DataFrame
+        A row an sd: ``sd``, ``test_error`` with predictions averaged over 12 draws as in training,
+        ``one_draw`` with one, and ``preserved_information`` I[X; Z] of the train set in nats, estimated at so
+        many ``points`` at most.
+    """
+    rows = []
+    shape = (NOISE_SAMPLES, *readout.latent.shape)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for sd in sds:
+        logits = (sd * readout.latent + ZERO_ENTROPY_SD * noise) @ (readout.weight / sd).T + readout.bias
+        mean = logits.softmax(dim=2).mean(dim=0)
+        found = gaussian_quantities(
+            sd * readout.train_latent,
+            readout.train_label,
+            generator=torch.Generator().manual_seed(0),
+            points=min(points, len(readout.train_label)),
+        )
+        wrong = (one.argmax(dim=1) != readout.label for one in (mean, logits[0]))
+        error, one_draw = (float(one.double().mean()) for one in wrong)
+        row = {"sd": sd, "test_error": error, "one_draw": one_draw}
+        rows.append({**row, "preserved_information": found.quantities.preserved_information})
+    return pd.DataFrame(rows)
+
+
+def adam_steps(
+    classifier: Classifier, images: ImageSet, *, sds: Sequence[float], learning_rate: float
+) -> pd.DataFrame:
+    """Return what the first step of Adam changes at different sds of the same latents, in float32.
+
+    Parameters
+    ----------
+    classifier
+        Whose latent is shifted and scaled; not changed.
+    images
+        Of which one batch of up to 1,024 is taken, without dropout or noise.
+    sds
+        To which every node of the latent is brought before the step; the decoder is changed to match.
+    learning_rate
+        Of Adam.
+
+    Raises
+    ------
+    ValueError
+        A classifier without the shift and scale.
+
+    Returns
+    -------
+    DataFrame
+        A row an sd: rms ``*_gradient`` and relative rms change ``*_change`` of the weights of
+        ``encoder`` (all before the decoder) and ``decoder``.
+    """
+    batch = slice(0, min(1024, len(images)))
+    sd = collect(classifier, images).latent.double().std(dim=0)
+    rows = []
+    for wanted in sds:
+        model = copy.deepcopy(classifier).eval()
+        head = _rescaled_head(model)
+        decoder = head.classifier
+        with torch.no_grad():
+            head.scale.copy_(head.scale * (wanted / sd))
+            decoder.weight.copy_(decoder.weight * (sd / wanted))
+        loss = torch.nn.functional.cross_entropy(model(images.normalised(batch)).logits, images.label[batch])
+        loss.backward()
+        parts = {
+            "encoder": [p for name, p in model.named_parameters() if not name.startswith("head.classifier")],
+            "decoder": [decoder.weight],
+        }
+        before = {name: _flat(p.detach() for p in part) for name, part in parts.items()}
+        row = {"sd": wanted}
+        for name, part in parts.items():
+            row[f"{name}_gradient"] = _rms(_flat(p.grad for p in part if p.grad is not None))
+        torch.optim.Adam(model.parameters(), lr=learning_rate).step()
+        for name, part in parts.items():
+            moved = _flat(p.detach() for p in part) - before[name]
+            row[f"{name}_change"] = _rms(moved) / _rms(before[name])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _rescaled_head(model: Classifier) -> BottleneckHead:
+    if isinstance(model.head, CategoricalHead) or not model.head.rescaled:
+        raise ValueError("the latent of the classifier is not rescaled; expected ModelSpec.rescaled")
+    return model.head
+
+
+def _flat(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.cat([tensor.double().flatten() for tensor in tensors])
+
+
+def _rms(value: Tensor) -> float:
+    return float(value.square().mean().sqrt())
+
+
+class Sampled(NamedTuple):
+    """Latents under several samples of dropout: all images for the first sample, then for the second.
+
+    Attributes
+    ----------
+    latent
+        Before noise is added.
+    image, label
+        Which image, and its class.
+    """
+
+    latent: Float64[Tensor, "rows width"]
+    image: Int[Tensor, " rows"]
+    label: Int[Tensor, " rows"]
+
+
+@torch.no_grad()
+def dropout_latents(
+    classifier: Classifier, images: ImageSet, *, samples: int, generator: torch.Generator, sd: float
+) -> Sampled:
+    """Return latents with dropout active in the encoder, brought to an sd at every node.
+
+    Parameters
+    ----------
+    classifier
+        Of a backbone with dropout.
+    images
+        All are taken.
+    samples
+        Of dropout an image.
+    generator
+        Of the masks.
+    sd
+        Of every node, over images and samples.
+
+    Raises
+    ------
+    ValueError
+        A backbone without dropout.
+    """
+    backbone = classifier.backbone
+    if not isinstance(backbone, DropoutCNN):
+        raise ValueError(f"the backbone is a {type(backbone).__name__}; expected a DropoutCNN")
+    mask = dropout_masks(samples * len(images), backbone.sites, generator)
+    features = backbone(images.normalised(), mask=mask)
+    latent = classifier.eval().head(features).latent.double()
+    unit = (latent - latent.mean(dim=0)) / latent.std(dim=0)
+    image = torch.arange(len(images)).repeat(samples)
+    return Sampled(sd * unit, image, images.label.repeat(samples))

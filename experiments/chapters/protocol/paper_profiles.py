@@ -1,0 +1,108 @@
+"""The profiles of the paper's data sets: what they ask for, and which readouts should hold."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import torch
+
+from experiments.reporting.tables import mean_sd, number
+from experiments.studies.ablation import Study, first_retrained, retrained
+from experiments.studies.image_shapes import shape_of_data
+from experiments.studies.profiles import Profile, resolve, specs
+from lpc.backbones import build_backbone
+from lpc.equilibrium import readout_margin
+from lpc.specs import RunSpec, run_key
+
+
+def runs() -> pd.DataFrame:
+    """Return, a profile a row, how many runs it asks for, and on how many images each is trained."""
+    table = pd.DataFrame({chosen.name: _asked(chosen) for chosen in resolve("paper")}).T
+    table.loc["all"] = table.sum()
+    shown = table.map("{:,}".format)
+    shown.loc["all", ["epochs", "images a run", "images a run, again"]] = ""
+    return shown.rename_axis("profile")
+
+
+def _asked(chosen: Profile) -> dict[str, int]:
+    search = specs(chosen)
+    again = first_retrained(search)
+    images, more = (
+        shape_of_data(spec.data).train * spec.train.epochs for spec in (search[0], retrained(search[0]))
+    )
+    return {
+        "runs": len(search),
+        "trained again": len(again),
+        "epochs": chosen.train.epochs,
+        "images a run": images,
+        "images a run, again": more,
+        "images in all": len(search) * images + len(again) * more,
+    }
+
+
+def margins() -> pd.DataFrame:
+    """Return the readout's margin (``lpc.equilibrium.readout_margin``) of every penalised run, as text.
+
+    Returns
+    -------
+    DataFrame
+        A row a data set and architecture, a column a learning rate.
+    """
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for chosen in resolve("paper"):
+        for spec in specs(chosen, seeds=1):
+            if spec.train.penalty == "squared_norm":
+                row = rows.setdefault((chosen.data.name, spec.architecture), {})
+                row[number(spec.train.learning_rate, 2)] = number(margin(spec), 2)
+    table = pd.DataFrame(list(rows.values()))
+    table.index = pd.MultiIndex.from_tuples(list(rows), names=["data set", "architecture"])
+    return table
+
+
+def margin(spec: RunSpec) -> float:
+    """Return the readout's margin of a run; no image is loaded and no weight is made."""
+    shape, width = shape_of_data(spec.data), spec.model.latent_width
+    if width is None:
+        with torch.device("meta"):  # shapes without numbers
+            backbone = build_backbone(
+                spec.model.backbone, channels=shape.channels, size=shape.size, width=spec.model.backbone_width
+            )
+        width = int(backbone.feature_width)  # type: ignore[arg-type]
+    steps = spec.train.epochs * math.ceil(shape.train / spec.train.batch_size)
+    return readout_margin(spec.train, width=width, classes=shape.classes, steps=steps)
+
+
+def judged(study: Study) -> pd.DataFrame:
+    """Return the readout's margin of a study's runs with a linear penalised latent, and how many lost it.
+
+    Parameters
+    ----------
+    study
+        Runs of a profile.
+
+    Returns
+    -------
+    DataFrame
+        A row an architecture and learning rate, by rising margin; as text.
+    """
+    ended = study.frame[study.frame["status"] == "finished"].set_index("key")
+    found: dict[tuple[str, float], list[RunSpec]] = {}
+    for spec in study.specs:
+        penalised = spec.train.penalty == "squared_norm" and spec.model.penultimate == "linear"
+        if penalised and run_key(spec) in ended.index:
+            found.setdefault((spec.architecture, spec.train.learning_rate), []).append(spec)
+    rows = []
+    for name, rate in sorted(found, key=lambda pair: margin(found[pair][0])):
+        own = ended.loc[[run_key(spec) for spec in found[name, rate]]]
+        bad = own["readout_lost"].astype(bool) | own["at_chance"].astype(bool)
+        rows.append(
+            {
+                "architecture": name,
+                "learning rate": f"{rate:g}",
+                "margin": number(margin(found[name, rate][0]), 2),
+                "readout lost or at chance": f"{int(bad.sum())} of {len(own)}",
+                "train accuracy (%)": mean_sd(100 * own["accuracy"]),
+            }
+        )
+    return pd.DataFrame(rows).set_index(["architecture", "learning rate"])

@@ -1,0 +1,87 @@
+"""The conditional log-variance trained in batches of nearly one size, without a small one at the end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pandas as pd
+
+from experiments.studies.bottlenecks import Bottlenecks, name_of
+from lpc.machine import default_workers
+from lpc.runs import execute_all
+from lpc.specs import RunSpec, run_key
+
+HERE, EVEN = "as here", "even"
+REGULARIZER = "conditional"
+WEIGHTS = (0.1, 1.0)
+"""Those of its gammas, as far as a profile has them, that are trained again."""
+
+
+def even_batch(points: int, batch: int) -> int:
+    """Return the batch size of as many steps an epoch, all of nearly one size.
+
+    Parameters
+    ----------
+    points
+        Images of the train set.
+    batch
+        Images in a batch, the last of which may be smaller.
+    """
+    if points < 1 or batch < 1:
+        raise ValueError(f"{points} points in batches of {batch}; expected 1 or more of both")
+    return math.ceil(points / math.ceil(points / batch))
+
+
+def evened(runs: Bottlenecks) -> dict[tuple[float, int], RunSpec]:
+    """Return the specs to train, by gamma and trial, which are measured after the last epoch alone.
+
+    Parameters
+    ----------
+    runs
+        Of a profile, with the conditional log-variance among them.
+    """
+    found = {}
+    for gamma in runs.scale.gammas:
+        name = name_of(REGULARIZER, gamma)
+        for seed in sorted({spec.seed for spec in runs.specs if spec.architecture == name}):
+            if gamma not in WEIGHTS:
+                continue
+            spec = runs.spec(name, seed)
+            size = even_batch(len(runs.images(name).train), spec.train.batch_size)
+            train = replace(spec.train, batch_size=size, record_every=spec.train.epochs)
+            found[gamma, seed] = replace(spec, train=train)
+    return found
+
+
+def trained(runs: Bottlenecks, *, workers: int | None = None, progress: bool = True) -> pd.DataFrame:
+    """Train what is missing, and return one row a run with its metrics, those in uneven batches first.
+
+    The extra runs go into the store of the others and are not among them: their tables do not change. A
+    second call trains nothing.
+
+    Parameters
+    ----------
+    runs
+        Of a profile.
+    workers
+        Processes; None: one a core.
+    progress
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    DataFrame
+        The store's columns, ``weight`` (gamma) and ``batches`` (:data:`HERE` or :data:`EVEN`); the metrics
+        of a run that failed are missing.
+    """
+    specs = evened(runs)
+    execute_all(list(specs.values()), runs.store, workers=workers or default_workers(), progress=progress)
+    rows = [
+        {"key": run_key(spec), "weight": gamma, "batches": kind}
+        for kind in (HERE, EVEN)
+        for (gamma, seed), even in specs.items()
+        for spec in [even if kind == EVEN else runs.spec(name_of(REGULARIZER, gamma), seed)]
+    ]
+    index = pd.DataFrame(rows, columns=["key", "weight", "batches"])
+    return index.merge(runs.store.frame(), on="key", how="left")

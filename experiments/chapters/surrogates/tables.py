@@ -1,0 +1,132 @@
+"""Tables of the runs with surrogate regularizers: which they are, where they end, how they get there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from experiments.studies.bottlenecks import SURROGATES, name_of
+
+PRESERVED, RESIDUAL = "preserved_information", "residual_information"
+LATE = 0.8
+"""Share of the epochs after which training is called late."""
+
+
+def of_surrogates(rows: pd.DataFrame, gammas: Sequence[float]) -> pd.DataFrame:
+    """Return the rows of Observation 8's runs, with two more columns: ``regularizer`` and ``weight``.
+
+    Parameters
+    ----------
+    rows
+        With a column ``architecture``, the runs' names; those of other runs are left out.
+    gammas
+        The regularizers' weights.
+
+    Raises
+    ------
+    ValueError
+        No such run among the rows.
+    """
+    known = {name_of(name, gamma): (name, gamma) for name in SURROGATES for gamma in gammas}
+    own = rows[rows["architecture"].isin(list(known))].copy()
+    if own.empty:
+        raise ValueError(f"no run of a surrogate with a gamma in {list(gammas)} among {len(rows)} rows")
+    own["regularizer"] = [known[str(name)][0] for name in own["architecture"]]
+    own["weight"] = [known[str(name)][1] for name in own["architecture"]]
+    return own
+
+
+def medians(table: pd.DataFrame, regularizer: str) -> pd.DataFrame:
+    """Return the median over trials of every numeric column of a regularizer's runs, a row a gamma.
+
+    Parameters
+    ----------
+    table
+        As :func:`of_surrogates` returns it.
+    regularizer
+        A name in :data:`experiments.studies.bottlenecks.SURROGATES`.
+    """
+    own = table[table["regularizer"] == regularizer]
+    return own.select_dtypes("number").groupby(own["weight"]).median()
+
+
+def side_by_side(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Return medians over trials, a row a gamma, with columns (regularizer, column).
+
+    Parameters
+    ----------
+    table
+        As :func:`of_surrogates` returns it.
+    columns
+        Of the table.
+    """
+    return pd.concat({name: medians(table, name)[list(columns)] for name in SURROGATES}, axis="columns")
+
+
+def rate_drops(rows: pd.DataFrame) -> pd.Series:
+    """Return what drops of the learning rate have to do with one run's falls of residual information.
+
+    Parameters
+    ----------
+    rows
+        One run's history, any order.
+
+    Returns
+    -------
+    Series
+        ``drops``: between how many pairs of records that follow each other the rate fell; ``at_first``: the
+        residual information in nats at the record before the first, NaN without one; ``with``, ``without``:
+        how much the residual information fell in all over pairs with and without a drop, in nats.
+    """
+    ordered = rows.sort_values("epoch")
+    fallen = -ordered[RESIDUAL].diff()
+    dropped = ordered["learning_rate"].diff() < 0
+    before = ordered[RESIDUAL].shift()[dropped]
+    return pd.Series(
+        {
+            "drops": float(dropped.sum()),
+            "at_first": float(before.iloc[0]) if len(before) else math.nan,
+            "with": float(fallen[dropped].sum()),
+            "without": float(fallen[~dropped].sum()),
+        }
+    )
+
+
+def course(history: pd.DataFrame) -> pd.DataFrame:
+    """Return the way of one regularizer's runs, a row a gamma: medians over trials.
+
+    Parameters
+    ----------
+    history
+        A row a run and recorded epoch, as :func:`of_surrogates` returns it.
+
+    Returns
+    -------
+    DataFrame
+        ``first``, ``largest``, ``in_epoch``, ``last``: I[X; Z] in nats, and the epoch in which it is largest;
+        ``late_fall``: from the first record of the last fifth of the epochs to the last; and the columns of
+        :func:`rate_drops`.
+
+    Raises
+    ------
+    ValueError
+        Another number of regularizers than one.
+    """
+    if (found := history["regularizer"].nunique()) != 1:
+        raise ValueError(f"history has {found} regularizers; expected one")
+    rows = {}
+    for weight, own in history.groupby("weight"):
+        kept = own.groupby("epoch")[PRESERVED].median()
+        late = kept[kept.index >= LATE * kept.index.max()]
+        trials = pd.DataFrame([rate_drops(trial) for _, trial in own.groupby("seed")])
+        rows[weight] = {
+            "first": kept.iloc[0],
+            "largest": kept.max(),
+            "in_epoch": kept.idxmax(),
+            "last": kept.iloc[-1],
+            "late_fall": late.iloc[0] - kept.iloc[-1],
+            **trials.median(),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")

@@ -1,0 +1,132 @@
+"""What of a request is still to be trained, and what came of the attempts at it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from experiments.cluster.resources import read as read_resources
+from experiments.cluster.submissions import Request, every
+from experiments.studies import ablation, bottlenecks
+from experiments.studies.profiles import resolve
+from lpc.specs import RunSpec, run_key
+from lpc.store import RunStore
+
+
+def declared(request: Request) -> dict[str, list[RunSpec]]:
+    """Return the runs that a request is about, by profile, without those that train a selected rate again."""
+    if request.study == "bottlenecks":
+        found = bottlenecks.declared(request.profile, seeds=request.seeds, only=request.only)
+        return {request.profile: found}
+    return {
+        chosen.name: ablation.declared(chosen.name, seeds=request.seeds, only=request.only)
+        for chosen in resolve(request.profile, request.dataset)
+    }
+
+
+def again(request: Request, profile: str) -> dict[str, RunSpec | None]:
+    """Return the selected runs of a profile that are still to be trained again, by ``architecture/seed``.
+
+    None stands for one whose learning rate is not chosen yet.
+    """
+    if request.study == "bottlenecks":
+        return {}
+    found = ablation.existing(profile, seeds=request.seeds, only=request.only, store=request.store)
+    if not found.profile.retrain:
+        return {}
+    pairs: dict[str, RunSpec | None] = dict.fromkeys(map(_pair, found.specs))
+    pairs.update({_pair(spec): spec for spec in found.retrainings})
+    return {pair: spec for pair, spec in pairs.items() if spec is None or not found.store.finished(spec)}
+
+
+def _pair(spec: RunSpec) -> str:
+    return f"{spec.architecture}/{spec.seed}"
+
+
+def title(spec: RunSpec) -> str:
+    """Return what people call a run."""
+    return f"{spec.architecture}, seed {spec.seed}, learning rate {spec.train.learning_rate:g}"
+
+
+class Missing(NamedTuple):
+    """A run that has not ended.
+
+    Attributes
+    ----------
+    profile, name
+        Its profile, and its key or ``architecture/seed``, as in ``Job.tasks``.
+    title
+        For people.
+    failures
+        Attempts of this request at it that did not end well: where and how.
+    tasks
+        Tasks of this request that failed with it, perhaps before they came to it, and their logs.
+    given_up
+        Whether that were as many as the profile file allows.
+    """
+
+    profile: str
+    name: str
+    title: str
+    failures: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    given_up: bool = False
+
+
+def missing(request: Request) -> list[Missing]:
+    """Return the runs of a request that have not ended."""
+    store, failed, found = RunStore(request.store), _failed_tasks(request), []
+    for profile, specs in declared(request).items():
+        tries = read_resources(Path(request.resources)).of(profile).tries if request.resources else None
+        left: dict[str, tuple[str, RunSpec | None]] = {
+            run_key(spec): (title(spec), spec) for spec in specs if not store.finished(spec)
+        }
+        for pair, spec in again(request, profile).items():
+            left[pair] = (f"{pair.replace('/', ', seed ')}, again on all", spec)
+        for name, (words, spec) in left.items():
+            failures = tuple(
+                f"{one.holder.since} on {one.holder}: {one.ended}"
+                for one in ([] if spec is None else store.attempts(spec))
+                if one.ended not in (None, "stopped") and one.holder.since >= request.since
+            )
+            found.append(
+                Missing(
+                    profile,
+                    name,
+                    words,
+                    failures,
+                    tuple(failed.get((profile, name), ())),
+                    tries is not None and len(failures) >= tries,
+                )
+            )
+    return found
+
+
+def _failed_tasks(request: Request) -> dict[tuple[str, str], list[str]]:
+    """Return, by profile and run, the tasks of a request that failed, as the shell around them noted it."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in every(request.store):
+        if one.created < request.since:
+            continue
+        for job in one.jobs:
+            for task, names in job.tasks.items():
+                path = one.folder / f"{task}.failed"
+                if path.exists():
+                    noted = "; ".join(path.read_text().splitlines())
+                    line = f"task {task}: {noted}; log: {one.folder / f'{task}_0_log.out'}"
+                    for name in names:
+                        found.setdefault((job.profile, name), []).append(line)
+    return found
+
+
+def report(request: Request, runs: Sequence[Missing]) -> str:
+    """Return, in words, what of a request is missing, and what came of the attempts at it."""
+    total = sum(map(len, declared(request).values()))
+    if not runs:
+        return f"profile {request.profile}: all {total} runs have ended"
+    lines = [f"profile {request.profile}: {len(runs)} runs are missing"]
+    for one in runs:
+        lines.append(f"  {one.profile}: {one.title} ({one.name[:12]})")
+        lines += [f"    {line}" for line in (*one.failures, *one.tasks)]
+    return "\n".join([*lines, "submit again trains them, and only them"])

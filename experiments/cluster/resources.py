@@ -1,0 +1,294 @@
+"""The cluster's profile file: what jobs ask of a scheduler, by profile of the experiments."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from experiments.studies.bottleneck_profiles import SCALES
+from experiments.studies.profiles import GROUPS, PROFILES
+from lpc.specs import unknown_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
+
+EXAMPLE = Path(__file__).parents[1] / "cluster.example.toml"
+"""A file to copy and fill in."""
+
+ALL = "all"
+"""The table that holds for every job."""
+FINISH = "finish"
+"""The table of the last job: test metrics, chapters, book."""
+
+_TIME = re.compile(r"(?P<amount>\d+(?:\.\d+)?)\s*(?P<unit>s|min|h|d)", re.ASCII)
+_CLOCK = re.compile(
+    r"(?:(?P<days>\d+)-(?P<hour>[01]?\d|2[0-3])(?::(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?)?"
+    r"|(?P<hours>\d+):(?P<minutes>[0-5]\d):(?P<seconds>[0-5]\d))",
+    re.ASCII,
+)
+_MEMORY = re.compile(r"(?P<amount>\d+(?:\.\d+)?)\s*(?P<unit>MB?|GB?)", re.ASCII)
+_OPTION = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_SECONDS = {"s": 1, "min": 60, "h": 3_600, "d": 86_400}
+_LONGEST_WARNING = 65_535  # seconds: sbatch's most
+
+_OWN_KEYS: Mapping[str, str] = {
+    **{name: name for name in ("partition", "account", "qos", "constraint", "gres", "time")},
+    **dict.fromkeys(("mem", "mem-per-cpu", "mem-per-gpu"), "memory"),
+    **dict.fromkeys(("cpus-per-task", "cpus-per-gpu"), "cpus"),
+}
+"""Options of sbatch that are asked for with a key of the table."""
+_SET_HERE = (
+    *("array", "chdir", "dependency", "error", "job-name", "no-requeue", "nodes", "ntasks"),
+    *("ntasks-per-node", "open-mode", "output", "parsable", "requeue", "signal", "test-only", "wait", "wrap"),
+)
+"""Options of sbatch that a submission sets itself, or that would change what sbatch does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What one task of a job asks of the scheduler, and how its job array is run.
+
+    Attributes
+    ----------
+    time
+        Time limit in whole minutes.
+    partition, account, qos, constraint, gres
+        As SLURM's options of these names; None: the cluster's defaults.
+    memory
+        Of the node, in MB of SLURM's (1 GB is 1,024 MB); None: the cluster's default.
+    cpus
+        Cores; None: the cluster's default, which is mostly one.
+    runs_at_once
+        Runs that are trained side by side in one task, on its GPU.
+    tasks_at_once
+        Tasks of a job array that run at the same time, at most.
+    warning
+        Seconds before the end of the time at which SIGUSR1 asks the training to write a checkpoint. SLURM may
+        be a minute early.
+    tries
+        Failures after which a task is given up.
+    setup
+        Lines of shell that run on the node before Python starts.
+    options
+        Any other options of sbatch, by their long names; True for one that takes no value.
+    """
+
+    time: int
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    gres: str | None = None
+    memory: int | None = None
+    cpus: int | None = None
+    runs_at_once: int = 1
+    tasks_at_once: int = 64
+    warning: int = 300
+    tries: int = 3
+    setup: tuple[str, ...] = ()
+    options: Mapping[str, str | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ClusterFile:
+    """A profile file that was read and checked.
+
+    Attributes
+    ----------
+    path
+        Where it is.
+    tables
+        What its tables say, in the units of :class:`Resources` but for ``time``, which is in seconds.
+    """
+
+    path: Path
+    tables: Mapping[str, Mapping[str, Any]]
+
+    def of(self, name: str) -> Resources:
+        """Return what the jobs of a profile ask for.
+
+        Key by key, the table of the profile goes before that of its group (``paper`` for ``paper-svhn``), and
+        both before ``all``.
+
+        Parameters
+        ----------
+        name
+            A profile of either study, or ``finish`` for the last job.
+
+        Raises
+        ------
+        ValueError
+            An unknown name, a profile without a time limit, or a warning that is not shorter than it.
+        """
+        if name not in _jobs():
+            raise unknown_name("profile", name, _jobs())
+        asked: dict[str, Any] = {}
+        source: dict[str, str] = {}
+        for table in _chain(name):
+            found = self.tables.get(table, {})
+            options = {**asked.get("options", {}), **found.get("options", {})}
+            asked |= {**found, "options": options}
+            source |= dict.fromkeys(found, table)
+        if "time" not in asked:
+            raise ValueError(
+                f"{self.path} has no time for the jobs of {name!r}; write it below [{ALL}] or [{name}], "
+                'as time = "12 h"'
+            )
+        seconds = asked["time"]
+        resources = Resources(**{**asked, "time": math.ceil(seconds / 60)})
+        if resources.warning >= seconds:
+            place = f"[{source['warning']}]: " if "warning" in source else "where it is not given, "
+            raise ValueError(
+                f"{self.path}, {place}warning is {resources.warning:,} s; expected less than "
+                f"the time of [{source['time']}], {float(seconds):,.10g} s"
+            )
+        return resources
+
+
+def read(path: str | Path) -> ClusterFile:
+    """Return a profile file; ``cluster.example.toml`` explains its keys.
+
+    Raises
+    ------
+    ValueError
+        A file that is missing or not TOML, an unknown table, key or unit, a value of the wrong type, a time
+        or a memory without a unit, or an option of sbatch that is set elsewhere.
+    """
+    path = Path(path)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist; copy {EXAMPLE} to it and edit it") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not TOML: {error}") from error
+    tables = {}
+    for name, values in content.items():
+        if not isinstance(values, dict):
+            raise ValueError(
+                f"{path}: {name} is {values!r}, outside of a table; expected [{ALL}], [{FINISH}] or a "
+                "profile's name in brackets above it"
+            )
+        if name not in (ALL, *GROUPS, *_jobs()):
+            raise unknown_name(f"table in {path}:", name, [ALL, *GROUPS, *_jobs()])
+        tables[name] = {key: _value(key, value, path, name) for key, value in values.items()}
+    found = ClusterFile(path, tables)
+    for job in _jobs():
+        if any("time" in tables.get(table, {}) for table in _chain(job)):
+            found.of(job)
+    return found
+
+
+def _jobs() -> list[str]:
+    return list(dict.fromkeys([*PROFILES, *SCALES, FINISH]))
+
+
+def _chain(name: str) -> list[str]:
+    """Return the tables that hold for the jobs of a name, the most general first."""
+    return [ALL, *(group for group, members in GROUPS.items() if name in members), name]
+
+
+def _value(key: str, value: object, path: Path, table: str) -> Any:
+    """Return a key's value in the units of the tables, or raise a ValueError that names it."""
+    if key not in _KEYS:
+        raise unknown_name(f"key in {path}, [{table}]:", key, _KEYS)
+    parse, expected = _KEYS[key]
+    result = parse(value)
+    if result is None:
+        raise ValueError(f"{path}, [{table}]: {key} is {value!r}; expected {expected}")
+    if table == FINISH and key in ("runs_at_once", "tasks_at_once"):
+        raise ValueError(f"{path}, [{table}]: {key} has no meaning: the last job is one, and trains nothing")
+    if key == "options":
+        return {name: _option(name, given, path, table) for name, given in result.items()}
+    return result
+
+
+def _option(name: str, value: object, path: Path, table: str) -> str | bool:
+    place = f"{path}, [{table}.options]: {name} is {value!r}"
+    if not _OPTION.fullmatch(name):
+        raise ValueError(f'{place}; expected the long name of an option of sbatch, as "mail-type"')
+    if name in _OWN_KEYS:
+        raise ValueError(f"{place}; expected the key {_OWN_KEYS[name]} of [{table}] instead")
+    if name in _SET_HERE:
+        raise ValueError(f"{place}; expected no such option: the submission sets it itself")
+    text = True if value is True else _text(str(value) if type(value) is int else value)
+    if text is None:
+        raise ValueError(f"{place}; expected a text, a whole number, or true where it takes no value")
+    return text
+
+
+def _text(value: object) -> str | None:
+    if not isinstance(value, str) or not value.isprintable() or value.strip() != value:
+        return None
+    return value or None
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int and value > 0 else None
+
+
+def _seconds(value: object) -> Fraction | None:
+    if not isinstance(value, str):
+        return None
+    if match := _TIME.fullmatch(value):
+        seconds = Fraction(match["amount"]) * _SECONDS[match["unit"]]
+    elif match := _CLOCK.fullmatch(value):
+        given = {name: int(number or 0) for name, number in match.groupdict().items()}
+        hours = 24 * given["days"] + given["hour"] + given["hours"]
+        minutes = 60 * hours + given["minute"] + given["minutes"]
+        seconds = Fraction(60 * minutes + given["second"] + given["seconds"])
+    else:
+        return None
+    return seconds if seconds > 0 else None
+
+
+def _warning(value: object) -> int | None:
+    seconds = _seconds(value)
+    return None if seconds is None or seconds > _LONGEST_WARNING else math.ceil(seconds)
+
+
+def _megabytes(value: object) -> int | None:
+    match = _MEMORY.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return None
+    return math.ceil(Fraction(match["amount"]) * (1_024 if match["unit"][0] == "G" else 1)) or None
+
+
+def _lines(value: object) -> tuple[str, ...] | None:
+    if not isinstance(value, list):
+        return None
+    good = all(isinstance(line, str) and line.strip() and "\n" not in line for line in value)
+    return tuple(value) if good else None
+
+
+def _table(value: object) -> dict[str, Any] | None:
+    return value if isinstance(value, dict) else None
+
+
+_NUMBER = "a whole number above 0"
+_LIMIT = 'a time in quotes with its unit, as "12 h", "90 min", "2 d", "12:00:00" or "1-12:00:00"'
+_KEYS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
+    "partition": (_text, 'a name in quotes, as "gpu"'),
+    "account": (_text, 'a name in quotes, as "project42"'),
+    "qos": (_text, 'a name in quotes, as "long"'),
+    "constraint": (_text, 'features of nodes in quotes, as "a100|h100"'),
+    "gres": (_text, 'generic resources in quotes, as "gpu:1"'),
+    "time": (_seconds, _LIMIT),
+    "memory": (_megabytes, 'memory in quotes with its unit, MB or GB, as "32 GB" or "500 MB"'),
+    "cpus": (_count, _NUMBER),
+    "runs_at_once": (_count, _NUMBER),
+    "tasks_at_once": (_count, _NUMBER),
+    "warning": (_warning, f'{_LIMIT}, and {_LONGEST_WARNING:,} s at most, as "5 min"'),
+    "tries": (_count, _NUMBER),
+    "setup": (_lines, 'a list of lines of shell, none of them empty, as ["module load cuda"]'),
+    "options": (_table, 'a table of its own, as exclude = "node7" below [all.options]'),
+}

@@ -1,0 +1,193 @@
+"""Records of what was submitted to a cluster: one small JSON file a submission, in the run store.
+
+Layout::
+
+    submissions/<id>.json    what was asked for, by which code, and which task of which job has which runs
+    submissions/<id>/        logs of the jobs, what submitit hands over to them, the last job's report
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from lpc.machine import provenance
+from lpc.specs import unknown_name
+from lpc.store.atomic import write_json
+
+ROOT = Path(__file__).parents[2]
+Kind = Literal["train", "retrain", "finish"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user asked for.
+
+    Attributes
+    ----------
+    profile, dataset, seeds, only, study
+        Which runs, as for the verb ``train``.
+    store
+        Folder of the run store, absolute.
+    resources
+        The profile file, absolute; empty where nothing is asked of a cluster.
+    beside
+        Profile of the pages whose runs were not part of it.
+    pages
+        Whether the last job executes the chapters and builds the book.
+    turn
+        Counts from 1; the last job submits again what is missing, as the next turn.
+    since
+        When the first turn was submitted: UTC, ISO 8601. Earlier failures do not count.
+    """
+
+    profile: str
+    dataset: str | None = None
+    seeds: int | None = None
+    only: tuple[str, ...] | None = None
+    study: str = "ablation"
+    store: str = "runs"
+    resources: str = ""
+    beside: str = "laptop"
+    pages: bool = True
+    turn: int = 1
+    since: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job, or an array of them, as it was submitted.
+
+    Attributes
+    ----------
+    kind
+        ``train``; ``retrain``: the selected learning rates again; ``finish``: tables, chapters, book.
+    profile
+        Of its runs; of the last job, of the request.
+    tasks
+        Id of every task at the scheduler, and its runs: keys, or ``architecture/seed`` of those that are
+        trained again.
+    """
+
+    kind: Kind
+    profile: str
+    tasks: dict[str, list[str]]
+
+    @property
+    def id(self) -> str:
+        """Id of the whole array."""
+        return next(iter(self.tasks)).split("_")[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """A submission: what was asked for, by which code, and its jobs."""
+
+    id: str
+    created: str
+    request: Request
+    code: dict[str, Any]
+    jobs: tuple[Job, ...] = field(default=())
+
+    @property
+    def folder(self) -> Path:
+        """Logs and reports."""
+        return Path(self.request.store) / "submissions" / self.id
+
+    def with_job(self, job: Job) -> Submission:
+        """Return the submission with one more job."""
+        return replace(self, jobs=(*self.jobs, job))
+
+    def write(self) -> None:
+        """Write the record; a reader sees the old one or the whole new one."""
+        write_json(self.folder.with_suffix(".json"), asdict(self))
+
+
+def begin(request: Request) -> Submission:
+    """Return a new submission without jobs; nothing is written yet."""
+    now = datetime.now(timezone.utc)
+    name = f"{now:%Y%m%d-%H%M%S-%f}"  # to the microsecond: in their order, as names too
+    created = now.isoformat(timespec="seconds")
+    return Submission(
+        id=name, created=created, request=replace(request, since=request.since or created), code=code()
+    )
+
+
+def read(store: str | Path, name: str) -> Submission:
+    """Return a submission by id.
+
+    Raises
+    ------
+    ValueError
+        An unknown id, or a record that is not whole.
+    """
+    path = Path(store) / "submissions" / f"{name}.json"
+    if not path.exists():
+        known = sorted(one.stem for one in path.parent.glob("*.json"))
+        if not known:
+            raise ValueError(f"there is no submission {name!r}: {path.parent} has none")
+        raise unknown_name(f"submission in {path.parent}:", name, known)
+    try:
+        return rebuild(json.loads(path.read_text()))
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not the record of a submission of this version ({error})") from error
+
+
+def rebuild(values: Mapping[str, Any]) -> Submission:
+    """Return a submission from ``asdict`` or from its JSON."""
+    request = dict(values["request"])
+    only = request.pop("only")
+    return Submission(
+        **{
+            **values,
+            "request": Request(**request, only=None if only is None else tuple(only)),
+            "jobs": tuple(Job(**job) for job in values["jobs"]),
+        }
+    )
+
+
+def every(store: str | Path) -> Iterator[Submission]:
+    """Yield the submissions of a store, the oldest first."""
+    for path in sorted((Path(store) / "submissions").glob("*.json")):
+        yield read(store, path.stem)
+
+
+@cache
+def code() -> dict[str, Any]:
+    """Return what says that two machines run the same code: its text, and versions of what it stands on."""
+    digest = hashlib.sha256()
+    for folder in ("lpc", "experiments"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    return {
+        "digest": digest.hexdigest(),
+        "commit": provenance(folders=("lpc", "experiments"))["commit"],
+        "python": sys.version.split()[0],
+        "versions": {name: metadata.version(name) for name in ("torch", "torchvision", "numpy", "pandas")},
+    }
+
+
+def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
+    """Return, in words, how the code here differs from that of a submission; None where it does not."""
+    here, there = ({**one["versions"], "Python": one["python"]} for one in (ours, theirs))
+    differing = [
+        f"{name} {here.get(name)} here, {version} there"
+        for name, version in there.items()
+        if here.get(name) != version
+    ]
+    if ours["digest"] != theirs["digest"]:
+        short = [(one["commit"] or "unknown")[:8] for one in (ours, theirs)]
+        differing.insert(
+            0,
+            f"lpc and experiments are of commit {short[0]} here, of {short[1]} there"
+            + (", with other local changes" if short[0] == short[1] else ""),
+        )
+    return "; ".join(differing) or None

@@ -1,0 +1,250 @@
+"""What a job does on a node: train its runs, train selected ones again, or finish: tables, chapters, book."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from experiments.cluster import submit
+from experiments.cluster.missing_runs import Missing, again, declared, title
+from experiments.cluster.missing_runs import missing as missing_of
+from experiments.cluster.missing_runs import report as report_of
+from experiments.cluster.resources import FINISH
+from experiments.cluster.resources import read as read_resources
+from experiments.cluster.slurm import SchedulerError
+from experiments.cluster.submissions import ROOT, Request, Submission, begin, code, difference, rebuild
+from experiments.publishing import plan
+from experiments.publishing.build import BUILD
+from experiments.studies import ablation, bottlenecks, export
+from experiments.studies.profiles import LIVE, PROFILES, plain
+from experiments.studies.recorded import record, record_bottlenecks
+from lpc.runs import execute_all, measure_all
+from lpc.specs import RunSpec, run_key
+from lpc.stopping import Stopped, stop_on_signal
+from lpc.store import RunStore
+
+STOPPED = 130
+"""Exit status of a task that a signal stopped and that has written its checkpoints."""
+
+
+def run(values: Mapping[str, Any], kind: str, profile: str, names: Sequence[str]) -> None:
+    """Do one task of a submission: what the scheduler calls on a node.
+
+    Parameters
+    ----------
+    values
+        The submission, as a dictionary.
+    kind, profile, names
+        As in :class:`experiments.cluster.submissions.Job`.
+
+    Raises
+    ------
+    ValueError
+        The code or the versions here are not those of the submission.
+    SystemExit
+        With status 130, where a signal stopped the training.
+    """
+    differs = difference(code(), values["code"])
+    if differs:
+        raise ValueError(
+            f"this node would mix code: {differs} (where it was submitted). Nothing was trained: cancel the "
+            "submission, make both alike, submit again"
+        )
+    submission = rebuild(values)
+    try:
+        if kind == "finish":
+            finish(submission)
+        else:
+            _train(submission, kind, profile, names)
+    except Stopped as stopped:
+        print(stopped, flush=True)
+        sys.exit(STOPPED)
+
+
+def _train(submission: Submission, kind: str, profile: str, names: Sequence[str]) -> None:
+    request = submission.request
+    store = RunStore(request.store)
+    chosen = _again(request, profile, names) if kind == "retrain" else _declared(request, profile, names)
+    done = store.epochs_done()
+    for spec in chosen:
+        begins = f"training from epoch {done.get(run_key(spec), 0)}"
+        print(f"{'finished already' if store.finished(spec) else begins}: {_title(spec)}", flush=True)
+    together = read_resources(Path(request.resources)).of(profile).runs_at_once
+    execute_all(chosen, store, workers=together, progress=False, wait=False)
+    for spec in chosen:
+        if not store.finished(spec):
+            print(f"left to who has it: {_title(spec)}", flush=True)
+
+
+def _title(spec: RunSpec) -> str:
+    return f"{title(spec)} ({run_key(spec)[:12]})"
+
+
+def _declared(request: Request, profile: str, keys: Sequence[str]) -> list[RunSpec]:
+    known = {run_key(spec): spec for spec in declared(request)[profile]}
+    return [known[key] for key in keys]
+
+
+def _again(request: Request, profile: str, pairs: Sequence[str]) -> list[RunSpec]:
+    """Return the runs that train the chosen rates again; a rate that cannot be chosen yet is told."""
+    left = again(request, profile)
+    for pair in pairs:
+        if pair in left and left[pair] is None:
+            print(
+                f"not every learning rate of {pair} has ended, so that none is chosen: left out", flush=True
+            )
+    return [spec for pair in pairs if (spec := left.get(pair)) is not None]
+
+
+def finish(submission: Submission) -> None:
+    """Submit again what is missing, or measure, export, record, execute the chapters and build the book.
+
+    What is still missing after as many turns as the profile file has tries is reported, and the rest is made
+    from the seeds that are complete.
+    """
+    request = submission.request
+    missing = missing_of(request)
+    if missing and request.resources and _submitted_again(request, missing):
+        return
+    report = report_of(request, missing)
+    print(report, flush=True)
+    submission.folder.mkdir(parents=True, exist_ok=True)
+    (submission.folder / "report.txt").write_text(report + "\n")
+    profiles = [*declared(request)]
+    for profile in profiles:
+        _write_tables(request, profile)
+    if request.pages:
+        for profile in profiles:
+            _make_pages(request, profile, output(request, profile))
+
+
+def _submitted_again(request: Request, missing: Sequence[Missing]) -> bool:
+    """Whether what is missing could be submitted again: there are tries, and somewhere to submit to."""
+    tries = read_resources(Path(request.resources)).of(FINISH).tries
+    if request.turn >= tries or all(one.given_up for one in missing):
+        return False
+    print(f"{len(missing)} runs are missing: turn {request.turn + 1} of {tries}", flush=True)
+    try:
+        return submit.send(replace(request, turn=request.turn + 1), run, print) is not None
+    except SchedulerError as error:
+        print(f"they could not be submitted from this node: {error}", flush=True)
+        return False
+
+
+def output(request: Request, profile: str) -> Path:
+    """Return the folder of a profile's tables, notebooks and pages; its own where there are several."""
+    several = len(declared(request)) > 1
+    return BUILD / profile if several else BUILD
+
+
+def _write_tables(request: Request, profile: str) -> None:
+    """Measure the selected runs on the test set, export every table, and record what the ledger judges by.
+
+    All that the store has of a profile is recorded: a narrow request does not replace a wider record.
+    """
+    chosen = {"seeds": request.seeds, "only": request.only, "store": request.store}
+    if request.study == "bottlenecks":
+        done = (bottlenecks.existing(profile, **chosen).frame["status"] == "finished").any()
+        if done and profile not in LIVE:
+            print(f"recorded: {record_bottlenecks(profile, store=request.store)}", flush=True)
+        return
+    found = ablation.existing(profile, **chosen)
+    measure_all([found.store.spec(str(key)) for key in found.selected["key"]], found.store, progress=False)
+    found = ablation.existing(profile, **chosen)
+    for path in export.write_all(found, output(request, profile) / "tables"):
+        print(f"written: {path}", flush=True)
+    if profile not in LIVE and (found.frame["status"] == "finished").any():
+        print(f"recorded: {record(profile, store=request.store)}", flush=True)
+
+
+def _make_pages(request: Request, profile: str, folder: Path) -> None:
+    """Execute the chapters and build the book: from the seeds that are complete, else beside the records."""
+    counts = _seed_counts(request, profile)
+    seeds = next((count for count in counts if not _lacking(request, profile, count)), None)
+    shown = plain(profile) if profile in PROFILES else profile
+    if seeds is None:
+        shown = request.beside
+        print(f"no page is made from profile {profile}: {_lacking(request, profile, None)}", flush=True)
+    first = plan.make(shown, beside=request.beside, seeds=seeds, store=request.store, output=folder)
+    print(f"pages of profile {shown}: {first}", flush=True)
+
+
+def _lacking(request: Request, profile: str, seeds: int | None) -> str:
+    return plan.lacking(profile, study=request.study, seeds=seeds, store=request.store)
+
+
+def _seed_counts(request: Request, profile: str) -> list[int]:
+    """Return numbers of seeds, the largest first."""
+    return sorted({spec.seed + 1 for spec in declared(request)[profile]}, reverse=True)
+
+
+def local(request: Request, *, workers: int | None, gpus: int) -> None:
+    """Do what a submission does on this machine: train, with a program a GPU, then finish.
+
+    Parameters
+    ----------
+    request
+        What is asked for.
+    workers
+        Processes a program; None: one a core, or one where there is a GPU.
+    gpus
+        GPUs of this machine; where there are several, each gets a program of its own on the one store.
+
+    Raises
+    ------
+    Stopped
+        A signal asked to stop.
+    ChildProcessError
+        A program that failed; what it said is above.
+    """
+    submit.check_here(request)
+    if gpus > 1:
+        _train_on_each(request, workers, gpus)
+    else:
+        chosen = {"seeds": request.seeds, "only": request.only, "store": request.store, "workers": workers}
+        for profile in declared(request):
+            (bottlenecks if request.study == "bottlenecks" else ablation).study(profile, **chosen)
+    submission = begin(request)
+    submission.write()
+    finish(submission)
+
+
+def _train_on_each(request: Request, workers: int | None, gpus: int) -> None:
+    """Run the verb ``train`` once a GPU: the programs share the runs by claiming them."""
+    command = [sys.executable, "-m", "experiments", "train", "--profile", request.profile]
+    command += ["--study", request.study, "--store", request.store]
+    options = {"--dataset": request.dataset, "--seeds": request.seeds, "--workers": workers}
+    options["--only"] = None if request.only is None else ",".join(request.only)
+    command += [str(part) for name, value in options.items() if value is not None for part in (name, value)]
+    with stop_on_signal() as stop:
+        programs = [
+            subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": str(gpu)},
+                start_new_session=True,  # Ctrl-C is for this process: a second signal would stop them at once
+            )
+            for gpu in range(gpus)
+        ]
+        told = False
+        try:
+            while any(one.poll() is None for one in programs):
+                time.sleep(0.5)
+                if stop() and not told:
+                    told = True
+                    for one in programs:
+                        one.terminate()
+        finally:
+            for one in programs:
+                one.kill()
+    failed = [one.returncode for one in programs if one.returncode]
+    if stop() or STOPPED in failed:
+        raise Stopped("stopped; checkpoints are written, call again to go on")
+    if failed:
+        raise ChildProcessError(f"{len(failed)} of {gpus} programs failed, with status {failed[0]}")

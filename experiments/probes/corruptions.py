@@ -1,0 +1,64 @@
+"""The probe ``corruptions``: accuracy of one trained network on corrupted test images; curves of all."""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+
+from experiments.probes.attacks import pixel_logits
+from lpc.data import Splits
+from lpc.evaluation.corruptions import STRENGTHS, corrupted_accuracy
+from lpc.heads import Classifier
+from lpc.store.probes import Probe
+
+
+def probe(model: Classifier, splits: Splits) -> Probe:
+    """Measure accuracy on all test images under every corruption.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode, on the device of the images.
+    splits
+        Of which the test images are taken.
+
+    Returns
+    -------
+    Probe
+        Values: ``clean``, the accuracy on the images as they are; one a kind of corruption, the mean over its
+        strengths; ``mean``, that over all kinds and strengths; ``kept``, the mean over ``clean``. Table: one
+        row a kind and strength.
+    """
+    images = splits.test
+    pixels, logits = images.pixels(), pixel_logits(model, images)
+    with torch.no_grad():
+        decided = torch.cat([logits(some).argmax(dim=1) for some in pixels.split(1000)])
+    clean = float((decided == images.label).double().mean())
+    table = pd.DataFrame(corrupted_accuracy(logits, pixels, images.label))
+    means = {str(kind): float(rows["accuracy"].mean()) for kind, rows in table.groupby("kind", sort=False)}
+    mean_all = float(table["accuracy"].mean())
+    kept = mean_all / clean if clean > 0 else None
+    return Probe({"clean": clean, **means, "mean": mean_all, "kept": kept}, table)
+
+
+def curves(table: pd.DataFrame, selected: pd.DataFrame) -> pd.DataFrame:
+    """Return accuracy by strength, the images as they are included as level 0.
+
+    Parameters
+    ----------
+    table
+        Of :func:`experiments.studies.probing.table`: a row a run, kind and strength.
+    selected
+        The runs, with ``corruptions_clean``.
+
+    Returns
+    -------
+    DataFrame
+        ``architecture``, ``kind``, ``level``, and ``mean`` and ``sd`` of the accuracy over seeds; of one seed
+        there is no sd.
+    """
+    clean = selected[["key", "architecture", "seed", "corruptions_clean"]].dropna()
+    clean = clean.rename(columns={"corruptions_clean": "accuracy"}).assign(level=0)
+    rows = pd.concat([table, *(clean.assign(kind=kind) for kind in STRENGTHS)])
+    grouped = rows.groupby(["architecture", "kind", "level"])["accuracy"]
+    return grouped.agg(mean="mean", sd="std").reset_index()

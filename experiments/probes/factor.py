@@ -1,0 +1,202 @@
+"""Where the factor between perturbations comes from as gamma grows: DeepFool's length, link by link."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from experiments.probes import perturbations
+from experiments.probes.attacks import IMAGES, Logits, pixel_logits
+from lpc.data import ImageSet, Splits
+from lpc.evaluation import attacks
+from lpc.evaluation.lipschitz import margin_gradient
+from lpc.evaluation.robustness import deepfool
+from lpc.heads import Classifier
+from lpc.runs.measurements import RELEASED_STEP_FLOOR, attacked_images
+from lpc.store.probes import Probe
+
+ATTACKS = ("superdeepfool", "fab_targeted", "ddn")
+"""Attacks, with their authors' settings, that look for something shorter than DeepFool's perturbation."""
+WAY = 40
+"""Steps from an image to the boundary at which the margin's gradient is looked up."""
+
+
+def gradient_on_way(
+    logits: Logits, image: Float[Tensor, "images channel row column"], step: Tensor, *, steps: int = WAY
+) -> Float64[Tensor, "images places"]:
+    """Return how steep the initial decision's margin is from each image to image + step, both included.
+
+    Parameters
+    ----------
+    logits
+        A network.
+    image
+        Where to begin.
+    step
+        Where to go, of the images' shape: a perturbation.
+    steps
+        The way is divided into so many equal parts.
+
+    Returns
+    -------
+    Tensor
+        Euclidean norms of the margin's gradient (``lipschitz.margin_gradient``), in logits a unit of input.
+    """
+    with torch.no_grad():
+        decision = logits(image).argmax(dim=1)
+    places = torch.linspace(0, 1, steps + 1, dtype=torch.float64).tolist()
+    norms = [margin_gradient(logits, image + t * step, label=decision).norm for t in places]
+    return torch.stack(norms, dim=1)
+
+
+def measured(
+    model: Classifier, images: ImageSet, *, count: int = IMAGES, names: Sequence[str] = ATTACKS
+) -> pd.DataFrame:
+    """Attack a network's test images with DeepFool as the paper does and with what finds shorter ways.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode, in float32, on the device of the images.
+    images
+        The test set.
+    count
+        How many of them.
+    names
+        Attacks beside DeepFool, of :data:`lpc.evaluation.attacks.ATTACKS`.
+
+    Returns
+    -------
+    DataFrame
+        One row an image; lengths are Euclidean, in pixel units, for the attacked image is in [0, 1]:
+
+        ``image``, ``label``, ``decision``: index in the test set, class, the network's class.
+        ``deepfool``, ``fooled``, ``iterations``, ``first_step``: DeepFool in float64 (50 steps, overshoot
+        0.02, nothing clipped), whether it fooled, its steps, the length of the first.
+        ``deepfool_float32``, ``deepfool_released``: in float32, without and with the release's step floor.
+        ``own_line``: the shortest along DeepFool's own direction; missing where it did not fool.
+        One column an attack (float32, no box); missing where it did not fool.
+        ``smallest``: the least of ``own_line`` and the attacks'; missing where none fooled.
+        ``margin``, ``gradient``, ``gradient_float32``: the logit margin at the image, and the norm of its
+        gradient there, in logits a pixel unit.
+        ``steepest``: the largest norm on the way that the best attack found.
+
+    Raises
+    ------
+    ValueError
+        A network that cannot be attacked (:func:`lpc.evaluation.attacks.check_target`).
+
+    Notes
+    -----
+    DeepFool runs on normalised images, as in the paper; its perturbations are converted. The others run in
+    pixels.
+    """
+    chosen = attacked_images(images, count=count)
+    exact, pixel = attacks.in_float64(model), images.pixels(chosen, dtype=torch.float64)
+    single, double = pixel_logits(model, images), pixel_logits(exact, images)
+    found = {name: attacks.attack(name, single, pixel.float(), box=None) for name in names}
+    sd = torch.tensor(images.sd).to(pixel)[:, None, None]
+    rough = images.normalised(chosen)
+    fine = (pixel - torch.tensor(images.mean).to(pixel)[:, None, None]) / sd
+
+    def norm(change: Tensor) -> Tensor:
+        return torch.linalg.vector_norm((change.double() * sd).flatten(start_dim=1), dim=1)
+
+    def through(network: Classifier) -> Logits:
+        return lambda image: network(image).logits
+
+    paper = deepfool(through(exact), fine)
+    first = deepfool(through(exact), fine, max_iter=1)
+    floored = deepfool(through(model), rough, step_floor=RELEASED_STEP_FLOOR)
+    own = _own_line(double, pixel, paper.perturbation * sd, paper.fooled)
+    best = attacks.smallest(found)
+    there = margin_gradient(double, pixel)
+    columns = {
+        "image": chosen,
+        "label": images.label[chosen],
+        "decision": double(pixel).argmax(dim=1),
+        "deepfool": norm(paper.perturbation),
+        "fooled": paper.fooled,
+        "iterations": paper.iterations,
+        "first_step": norm(first.perturbation),
+        "deepfool_float32": norm(deepfool(through(model), rough).perturbation),
+        "deepfool_released": norm(floored.perturbation),
+        "own_line": own,
+        **{name: one.norm for name, one in found.items()},
+        "smallest": torch.minimum(own, best.norm),
+        "margin": there.margin,
+        "gradient": there.norm,
+        "gradient_float32": margin_gradient(single, pixel.float()).norm,
+        "steepest": gradient_on_way(double, pixel, best.perturbation.double()).amax(dim=1),
+    }
+    table = pd.DataFrame({name: value.detach().cpu().numpy() for name, value in columns.items()})
+    table.loc[~best.fooled.cpu().numpy(), "steepest"] = float("nan")
+    lengths = ["own_line", *names, "smallest"]
+    table[lengths] = table[lengths].replace(float("inf"), float("nan"))
+    return table
+
+
+def _own_line(logits: Logits, image: Tensor, step: Tensor, fooled: Tensor) -> Float64[Tensor, " images"]:
+    """Return where the decision first changes on the way to image + step; infinite where it does not."""
+    length = torch.linalg.vector_norm(image.flatten(start_dim=1), dim=1)
+    line = perturbations.shortest(perturbations.Attacked(logits, image, step), [step])
+    return torch.where(fooled, line * length, torch.inf)
+
+
+def summary(table: pd.DataFrame) -> dict[str, Any]:
+    """Return a run's values from the rows of :func:`measured`.
+
+    Means and medians are over the images that DeepFool fools in float64, but for ``deepfool``,
+    ``deepfool_float32`` and ``deepfool_released``, means over all, as the release takes them. Where it fools
+    none, or nothing is shorter, a value is None.
+
+    Notes
+    -----
+    ``flatness`` is the median of the gradient's norm at the image over the largest on the way to the
+    boundary; ``step_ratio`` the median of the first-order distance over the length of the smallest
+    perturbation. The latter is exactly the margin's mean slope on that way over the gradient's norm at the
+    image, as the margin falls to zero on it.
+    """
+    own = table[table["fooled"]]
+    first_order = table["margin"] / table["gradient"]
+    tiny = torch.finfo(torch.float32).tiny
+    names = [name for name in attacks.ATTACKS if name in table and name != "deepfool"]
+    values = {
+        **{name: table[name].mean() for name in ("deepfool", "deepfool_float32", "deepfool_released")},
+        "deepfool_fooled": own["deepfool"].mean(),
+        "deepfool_median": own["deepfool"].median(),
+        **{name: own[name].mean() for name in ("own_line", *names, "smallest", "iterations")},
+        "smallest_median": own["smallest"].median(),
+        "one_step": (own["iterations"] == 1).mean(),
+        "first_step": (own["first_step"] / own["deepfool"]).median(),
+        "excess": (own["deepfool"] / own["smallest"]).median(),
+        "first_order": first_order.median(),
+        "step_ratio": (first_order / table["smallest"]).median(),
+        "flatness": (table["gradient"] / table["steepest"]).median(),
+        "margin": table["margin"].median(),
+        "gradient": table["gradient"].median(),
+        "accuracy": (table["decision"] == table["label"]).mean(),
+        "largest_class": table["decision"].value_counts(normalize=True).max(),
+    }
+    there = {name: math.isfinite(value) for name, value in values.items()}
+    numbers = {name: float(value) if there[name] else None for name, value in values.items()}
+    return {
+        **numbers,
+        "images": len(table),
+        "unfooled": int((~table["fooled"]).sum()),
+        **{f"{name}_unfooled": int(table[name].isna().sum()) for name in names},
+        "zero_gradients": int((table["gradient_float32"] == 0).sum()),
+        "subnormal_gradients": int(table["gradient_float32"].between(0, tiny, inclusive="neither").sum()),
+    }
+
+
+def probe(model: Classifier, splits: Splits) -> Probe:
+    """Return what :func:`measured` finds on a run's test images, with its :func:`summary`."""
+    table = measured(model, splits.test)
+    return Probe(summary(table), table)

@@ -1,0 +1,183 @@
+"""The probe ``margins``: distance margins, entropy per node and slopes of one trained embedding."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lpc.data import ImageSet, Splits
+from lpc.evaluation.class_margins import distance_margin, summary
+from lpc.evaluation.information import knn_entropy
+from lpc.evaluation.lipschitz import margin_gradient
+from lpc.heads import Classifier
+from lpc.latents import Latents, collect
+from lpc.runs.measurements import Measured, neighbours
+from lpc.store.probes import Probe
+
+STEEP_IMAGES = 1_000
+"""Most test images at which the slope of the logit margin is taken, the same for every run."""
+RELEASED_SHARE = 5
+"""The 2025 release takes the entropy of 10,000 of 50,000 points: one in so many."""
+
+
+def probe(model: Classifier, splits: Splits) -> Probe:
+    """Measure an embedding.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode, on the device of the images.
+    splits
+        Train images for the class means and the entropy, test images for everything else.
+
+    Returns
+    -------
+    Probe
+        Values: for ``train`` and ``test``, and for both with every latent brought to length one
+        (``directions_train``, ``directions_test``), the summary of the distance margins (``_mean``,
+        ``_median``, ``_share_below_one``, ``_on_mean``); :func:`entropies`; :func:`slopes`. Table: one row a
+        test image, with its ``label``, ``margin`` and ``directions_margin``.
+    """
+    train, test = (collect(model, images) for images in (splits.train, splits.test))
+    measured = Measured()
+    columns = {"label": test.label.cpu().numpy()}
+    for prefix, change in (("", Tensor.double), ("directions_", directions)):
+        for part, points in (("train", train), ("test", test)):
+            names = [f"{prefix}{part}_{name}" for name in ("mean", "median", "share_below_one", "on_mean")]
+            try:
+                margin = distance_margin(
+                    change(train.latent), train.label, change(points.latent), points.label
+                )
+            except ValueError as error:
+                measured.values.update(dict.fromkeys(names))
+                measured.missing.update(dict.fromkeys(names, str(error)))
+                continue
+            measured.add(names, lambda margin=margin: tuple(summary(margin))[1:])
+            if part == "test":
+                columns[f"{prefix}margin"] = margin.cpu().numpy()
+    names = ["entropy_node", "entropy_unit_rms_node", "entropy_released_node", "entropy_part_node"]
+    measured.add(names, lambda: tuple(entropies(train, splits.train.classes)))
+    names = ["gradient_mean", "gradient_median", "gradient_max", "distance_median", "zero_gradients"]
+    measured.add(names, lambda: tuple(slopes(model, splits.test)))
+    return Probe(measured.as_dict(), pd.DataFrame(columns))
+
+
+def directions(latent: Float[Tensor, "points width"]) -> Float[Tensor, "points width"]:
+    """Return the latents in float64, each divided by its length; ValueError where that is zero."""
+    value = latent.double()
+    largest = value.abs().amax(dim=1, keepdim=True)
+    if bool((largest == 0).any()):
+        raise ValueError(f"latent {int((largest[:, 0] == 0).nonzero()[0])} is zero: it has no direction")
+    value = value / largest
+    return value / torch.linalg.vector_norm(value, dim=1, keepdim=True)
+
+
+class Entropies(NamedTuple):
+    r"""k-NN entropy of an embedding over its width, in nats a node.
+
+    Attributes
+    ----------
+    node
+        Of all points, as they are.
+    unit_rms
+        The same less :math:`\log` of the rms of all entries: the latents at unit rms.
+    released
+        In the 2025 release's convention: one point in :data:`RELEASED_SHARE`, with the digamma of the number
+        of all.
+    part
+        Of the same few points, with the digamma of their own number: what ``released`` is meant to be. It is
+        :math:`(\psi(N) - \psi(n))/P` lower.
+    """
+
+    node: float
+    unit_rms: float
+    released: float
+    part: float
+
+
+def entropies(latents: Latents, classes: int) -> Entropies:
+    """Return the entropy of latents in nats a node, in four ways.
+
+    k is 2 % of the class size of the points that are used, at least 1 (``lpc.runs.measurements.neighbours``):
+    20 of 10,000 points in ten classes, as in the 2025 release. Its squared distances at widths over 512 are
+    not followed. Entropies of different widths are not to be ranked, also not by node.
+
+    Parameters
+    ----------
+    latents
+        Of the train set.
+    classes
+        Number of classes.
+
+    Raises
+    ------
+    ValueError
+        As ``lpc.evaluation.information.knn_entropy``; latents that are all zero.
+    """
+    z = latents.latent.double()
+    points, width = z.shape
+    rms = float((z / z.abs().max()).square().mean().sqrt() * z.abs().max())
+    whole = knn_entropy(z, k=neighbours(points, classes)) / width
+    few = max(2, points // RELEASED_SHARE)
+    chosen = torch.randperm(points, generator=torch.Generator().manual_seed(0))[:few].to(z.device)
+    part = knn_entropy(z[chosen], k=neighbours(few, classes)) / width
+    return Entropies(whole, whole - math.log(rms), part + digamma_gap(points, few) / width, part)
+
+
+def digamma_gap(points: int, few: int) -> float:
+    r"""Return :math:`\psi(N) - \psi(n)` in nats, by which N in n's place lifts a k-NN entropy."""
+    psi = torch.special.digamma(torch.tensor([points, few], dtype=torch.float64))
+    return float(psi[0] - psi[1])
+
+
+class Slopes(NamedTuple):
+    """How steep the logit margin is at some test images.
+
+    Attributes
+    ----------
+    mean, median, maximum
+        Of the norm of the margin's input gradient, in logits a normalised unit of input; the maximum
+        estimates the margin's Lipschitz constant from below.
+    distance
+        Median of margin / gradient norm over the norm of the image: free of the scale of the logits. Not a
+        bound: it is where the boundary would be if the margin were affine.
+    zero
+        Images at which the gradient is exactly zero; their distance is infinite.
+    """
+
+    mean: float
+    median: float
+    maximum: float
+    distance: float
+    zero: int
+
+
+def slopes(model: Classifier, images: ImageSet) -> Slopes:
+    """Return how steep a network's logit margin is at :data:`STEEP_IMAGES` images, in float64.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode; it is copied, not changed.
+    images
+        Of the test set; the same ones for every network, drawn with seed 0.
+    """
+    drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:STEEP_IMAGES]
+    inputs = images.normalised(drawn.to(images.images.device)).double()
+    network = copy.deepcopy(model).double()
+    found = margin_gradient(lambda batch: network(batch).logits, inputs)
+    relative = found.distance / torch.linalg.vector_norm(inputs.flatten(start_dim=1), dim=1)
+    return Slopes(
+        mean=float(found.norm.mean()),
+        median=float(np.median(found.norm.cpu().numpy())),
+        maximum=float(found.norm.max()),
+        distance=float(np.median(relative.cpu().numpy())),
+        zero=int((found.norm == 0).sum()),
+    )

@@ -1,0 +1,185 @@
+"""DeepFool's perturbations of a study's test images, and how short they could be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from experiments.studies.ablation import Study
+from lpc.data import ImageSet
+from lpc.evaluation.lipschitz import margin_gradient
+from lpc.evaluation.robustness import deepfool
+from lpc.heads import Classifier
+from lpc.runs import load_model
+from lpc.runs.measurements import attacked_images
+
+Logits = Callable[[Tensor], Tensor]
+
+
+class Attacked(NamedTuple):
+    """A network under attack.
+
+    Attributes
+    ----------
+    logits
+        The network, images -> logits, in float64.
+    image
+        (images, channel, row, column), normalised.
+    perturbation
+        DeepFool's, of the same shape.
+    """
+
+    logits: Logits
+    image: Tensor
+    perturbation: Tensor
+
+    @property
+    def length(self) -> Float64[Tensor, " images"]:
+        """Norm of each perturbation over the norm of its image."""
+        return _norm(self.perturbation) / _norm(self.image)
+
+
+class Sample(NamedTuple):
+    """Normalised images, in float64, and their labels."""
+
+    image: Tensor
+    label: Tensor
+
+
+def sample(images: ImageSet) -> Sample:
+    """Return the test images that every run of the book is attacked on."""
+    chosen = attacked_images(images)
+    return Sample(images.normalised(chosen).double(), images.label[chosen])
+
+
+def attacked(study: Study, architecture: str, seed: int) -> Attacked:
+    """Attack a selected run again, as its test metrics were made (``measurements.table2_metrics``)."""
+    model = load_model(study.spec(architecture, seed), study.store, study.images_at_hand.test).double()
+    logits, image = through(model), sample(study.images.test).image
+    return Attacked(logits, image, deepfool(logits, image).perturbation)
+
+
+def through(model: Classifier) -> Logits:
+    """Return a network's logits as a function of images that may lie on another device than the network."""
+
+    def logits(batch: Tensor) -> Tensor:
+        return model(batch.to(next(model.parameters()).device)).logits.to(batch.device)
+
+    return logits
+
+
+def nearest_stranger(
+    image: Float[Tensor, "images channel row column"], label: Tensor, train: ImageSet
+) -> Float[Tensor, "images channel row column"]:
+    """Return, for every image, the step to the nearest training image of another class."""
+    others = train.normalised().to(image)
+    distance = torch.cdist(image.flatten(1), others.flatten(1))
+    distance = distance.masked_fill(train.label == label[:, None], torch.inf)
+    return others[distance.argmin(dim=1)] - image
+
+
+def shortest(
+    network: Attacked, directions: Iterable[Tensor], *, steps: int = 25, halvings: int = 7
+) -> Float64[Tensor, " images"]:
+    """Return each image's shortest found perturbation that changes the decision, over the image's norm.
+
+    An upper bound of the least perturbation, at most DeepFool's: along every direction the decision is
+    looked up at ``steps`` equal fractions of DeepFool's own length, and the first change is then bisected.
+
+    Parameters
+    ----------
+    network
+        With DeepFool's perturbation, where it fooled.
+    directions
+        Perturbations to look along, of any length; one that is zero finds nothing.
+    steps, halvings
+        Fractions to look at, and bisections after them.
+    """
+    limit = _norm(network.perturbation)
+    best = limit.clone()
+    fraction = torch.arange(1, steps + 1, dtype=limit.dtype) / steps
+    with torch.no_grad():
+        decision = network.logits(network.image).argmax(dim=1)
+        for direction in directions:
+            size = _norm(direction)
+            unit = direction / torch.where(size > 0, size, 1.0)[:, None, None, None]
+            scale = limit[:, None] * fraction
+            moved = network.image[:, None] + scale[..., None, None, None] * unit[:, None]
+            after = network.logits(moved.flatten(0, 1)).argmax(dim=1).reshape(scale.shape)
+            high = torch.where(after != decision[:, None], scale, torch.inf).amin(dim=1)
+            low = high - limit / steps
+            for _ in range(halvings):
+                middle = torch.where(torch.isfinite(high), (low + high) / 2, 0.0)
+                there = network.logits(network.image + middle[:, None, None, None] * unit).argmax(dim=1)
+                high = torch.where(there != decision, middle, high)
+                low = torch.where(there != decision, low, middle)
+            best = torch.minimum(best, high)
+    return best / _norm(network.image)
+
+
+def margin_along(network: Attacked, fraction: Float64[Tensor, " steps"]) -> Float64[Tensor, "images steps"]:
+    """Return the logit margin of the initial decision along DeepFool's perturbation, over its initial value.
+
+    The margin is the decision's logit minus the largest other: 1 at fraction 0, negative once fooled.
+    """
+    with torch.no_grad():
+        decision = network.logits(network.image).argmax(dim=1)
+        margins = [
+            margin(network.logits(network.image + f * network.perturbation), decision) for f in fraction
+        ]
+        return torch.stack(margins, dim=1) / margin(network.logits(network.image), decision)[:, None]
+
+
+def margin(logits: Float[Tensor, "images classes"], decision: Tensor) -> Float[Tensor, " images"]:
+    """Return the decision's logit minus the largest other logit."""
+    own = logits.gather(1, decision[:, None])[:, 0]
+    return own - logits.scatter(1, decision[:, None], -torch.inf).amax(dim=1)
+
+
+def _norm(value: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(value.flatten(start_dim=1), dim=1)
+
+
+def bounds(study: Study, architectures: Sequence[str]) -> pd.DataFrame:
+    """Return how far each network's decisions are from changing, by four estimates.
+
+    Parameters
+    ----------
+    study
+        Runs of a profile; every seed it has.
+    architectures
+        Whose DeepFool perturbations are also tried on each other.
+
+    Returns
+    -------
+    DataFrame
+        ``architecture``, ``seed``, and means over the sampled test images, each over the image's norm:
+        ``first_order`` (margin over the norm of its gradient), ``deepfool``, ``own_line`` (the shortest
+        along DeepFool's own direction), ``shortest`` (also along the other networks' directions of the same
+        seed and towards the nearest training image of another class).
+    """
+    stranger = nearest_stranger(*sample(study.images.test), study.images.train)
+    rows = []
+    for seed in study.selected["seed"].drop_duplicates().sort_values():
+        networks = {name: attacked(study, name, int(seed)) for name in architectures}
+        for name, network in networks.items():
+            others = [other.perturbation for key, other in networks.items() if key != name]
+            first_order = margin_gradient(network.logits, network.image).distance
+            own = shortest(network, [network.perturbation])
+            aside = shortest(network, [*others, stranger])
+            rows.append(
+                {
+                    "architecture": name,
+                    "seed": int(seed),
+                    "first_order": float((first_order / _norm(network.image)).mean()),
+                    "deepfool": float(network.length.mean()),
+                    "own_line": float(own.mean()),
+                    "shortest": float(torch.minimum(own, aside).mean()),
+                }
+            )
+    return pd.DataFrame(rows)

@@ -1,0 +1,209 @@
+"""Build the book: executed chapters -> a staged folder -> strict Jupyter Book -> build/html."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+
+from experiments.publishing import api_pages, external_links
+from experiments.publishing.checks import check
+from experiments.publishing.downloads import Downloads, paragraph, repository
+from experiments.publishing.execution import NOTEBOOKS, ROOT, SOURCES, TOC, is_text, page_names, read_stamp
+from experiments.publishing.header_footer import banner, fold_parameters, footer, run_box
+from experiments.publishing.minify import lighten
+
+CONFIG = ROOT / "_config.yml"
+BUILD = ROOT / "build"
+API = "api"
+"""The page below which the library's reference pages stand."""
+
+
+class BuildError(RuntimeError):
+    """The pages could not be built; the message holds what Sphinx said."""
+
+
+def stage(
+    target: Path,
+    substitutions: Mapping[str, Any],
+    *,
+    sources: Path = SOURCES,
+    notebooks: Path = NOTEBOOKS,
+    toc: Path = TOC,
+    config: Path = CONFIG,
+    whole: bool = False,
+) -> None:
+    """Lay out everything that Jupyter Book reads, flat, in a new folder.
+
+    Parameters
+    ----------
+    target
+        The folder; must not exist.
+    substitutions
+        Put under ``myst_substitutions``: what chapters may insert between double braces.
+    sources, notebooks, toc, config
+        Chapters' folder, executed notebooks, table of contents and configuration.
+    whole
+        Whether these are all pages, so that each claim of the ledger has to be on one.
+
+    Raises
+    ------
+    BuildError
+        A chapter of the table of contents that was not executed.
+    CheckError
+        Pages without what :func:`experiments.publishing.checks.check` asks of them.
+    """
+    target.mkdir(parents=True)
+    settings = yaml.safe_load(config.read_text())
+    files = Downloads(target, sources, substitutions, repository(settings))
+    for name in page_names(toc):
+        if is_text(name, sources):
+            text = (sources / f"{name}.md").read_text()
+            (target / f"{name}.md").write_text(f"{text.rstrip()}\n\n{paragraph([files.source(name)])}\n")
+            continue
+        notebook, stamp = _executed(name, sources, notebooks)
+        links = [*files.page(name, notebook, stamp), f"{{ref}}`Run this chapter <run-{name}>`"]
+        files.outputs(name, notebook)
+        fold_parameters(notebook)
+        above = f"{banner(stamp)}\n\n{paragraph(links)}".strip()
+        below = f"{run_box(stamp)}\n\n{footer(stamp)}"
+        notebook.cells.insert(1, nbformat.v4.new_markdown_cell(above, id="banner"))
+        notebook.cells.append(nbformat.v4.new_markdown_cell(below, id="provenance"))
+        nbformat.write(notebook, target / f"{name}.ipynb")
+    for path in sources.iterdir():
+        if path.suffix == ".bib":
+            shutil.copy(path, target)
+        elif path.is_dir() and not path.name.startswith("."):
+            shutil.copytree(path, target / path.name)
+    contents = yaml.safe_load(toc.read_text())
+    groups = [contents, *contents.get("parts", [])]
+    for entry in (one for group in groups for one in group.get("chapters", [])):
+        if entry["file"] == API:
+            entry["sections"] = [{"file": name} for name in api_pages.write(target)]
+    (target / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False, allow_unicode=True))
+    sphinx = settings.setdefault("sphinx", {}).setdefault("config", {})
+    sphinx["myst_substitutions"] = dict(substitutions)
+    (target / "_config.yml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    check(target, substitutions, sources=sources, toc=toc, whole=whole)
+
+
+def _executed(name: str, sources: Path, notebooks: Path) -> tuple[nbformat.NotebookNode, dict[str, Any]]:
+    """Return a chapter's notebook and the stamp of its execution; of papermill's notes nothing is kept."""
+    stamp = read_stamp(name, notebooks)
+    if not (sources / f"{name}.md").exists():
+        raise BuildError(f"page {name} is in the table of contents, but {sources} has no {name}.md")
+    if stamp is None:
+        raise BuildError(
+            f"chapter {name} has not been executed: {notebooks} has no {name}.ipynb with {name}.json of "
+            f"the same execution; make them with: python -m experiments chapters {name}"
+        )
+    notebook = nbformat.read(notebooks / f"{name}.ipynb", as_version=4)
+    for part in (notebook, *notebook.cells):
+        part.metadata.pop("papermill", None)  # folders of the machine, and times
+    return notebook, stamp
+
+
+def build(
+    substitutions: Mapping[str, Any],
+    *,
+    output: Path = BUILD,
+    sources: Path = SOURCES,
+    notebooks: Path = NOTEBOOKS,
+    toc: Path = TOC,
+    config: Path = CONFIG,
+    whole: bool = False,
+) -> Path:
+    """Build the pages strictly and promote them; where that fails the previous pages stay.
+
+    Parameters
+    ----------
+    substitutions, sources, notebooks, toc, config, whole
+        As in :func:`stage`.
+    output
+        The pages end in ``output / "html"``.
+
+    Returns
+    -------
+    Path
+        The book's first page.
+
+    Raises
+    ------
+    BuildError, CheckError
+        What :func:`stage` raises; or Sphinx warned or failed: a dead link, an unknown reference, a figure
+        that is not there.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output, prefix=".building-") as folder:
+        staged, scratch = Path(folder) / "stage", Path(folder) / "scratch"
+        places = {"sources": sources, "notebooks": notebooks, "toc": toc, "config": config}
+        stage(staged, substitutions, **places, whole=whole)
+        made = run_sphinx(staged, scratch)
+        lighten(made)
+        links = Path(folder) / external_links.FILE
+        links.write_text(external_links.listed(made))
+        first = _promote(made, output / "html", aside=Path(folder))
+        links.replace(output / links.name)
+        return first
+
+
+def run_sphinx(staged: Path, scratch: Path, *, builder: str = "html") -> Path:
+    """Run Jupyter Book strictly on a staged folder and return the folder of what it built.
+
+    Parameters
+    ----------
+    staged, scratch
+        What :func:`stage` wrote, and a folder for everything that is built.
+    builder
+        ``html``: a file a page; ``singlehtml``: all pages in one.
+
+    Raises
+    ------
+    BuildError
+        Sphinx warned or failed.
+    """
+    start = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", start, "build", str(staged), "--path-output", str(scratch)]
+    options = ["-W", "-n", "--keep-going", "--all", "--builder", builder]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    made = scratch / "_build" / builder
+    if done.returncode or not (made / "index.html").exists():
+        raise BuildError(_explain(done.stdout + done.stderr, [str(staged), str(scratch)]))
+    return made
+
+
+def _explain(log: str, folders: Sequence[str]) -> str:
+    for folder in folders:
+        log = log.replace(f"{folder}/", "")
+    log = re.sub(r"\x1b\[[0-9;]*m", "", log)  # colours of a terminal
+    # MyST-NB counts a cell as ten thousand lines
+    log = re.sub(r"(\.ipynb):(\d+)\d{4}:", lambda at: f"{at[1]}, cell {int(at[2]) - 1}:", log)
+    told = [line for line in log.splitlines() if "WARNING" in line or "ERROR" in line or "rror:" in line]
+    shown = told or log.splitlines()[-30:]
+    return "the pages were not built, the previous ones are kept:\n" + "\n".join(shown)
+
+
+def _promote(made: Path, target: Path, *, aside: Path) -> Path:
+    """Put new pages in the place of old ones, which go to a folder of this build's own."""
+    for attempt in itertools.count():
+        with contextlib.suppress(FileNotFoundError):
+            target.rename(aside / f"old-{attempt}")
+        try:
+            made.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            continue  # another build was promoted just now: this one is the later
+        break
+    return target / "index.html"

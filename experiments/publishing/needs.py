@@ -1,0 +1,126 @@
+"""What chapters need before they are executed: runs of studies, of sibling profiles, and probes of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.studies import ablation, bottlenecks, probing
+from experiments.studies.bottleneck_profiles import SCALES
+from experiments.studies.profiles import LIVE, PROFILES, SIBLINGS, of_book
+from lpc.specs import RunSpec, run_key
+from lpc.store import RunStore
+
+PROBED = ("ablation", *SIBLINGS)
+"""Runs of which probes are made: those of the LPC paper's tables, and of sibling profiles."""
+NEEDS = (*PROBED, "bottlenecks", "stress")
+"""What a chapter's header may say that it reads: these runs, Kirsch et al.'s, the probes of the former."""
+_MODULES = {"ablation": ablation, "bottlenecks": bottlenecks}
+
+
+class Asked(NamedTuple):
+    """Runs that a chapter asks for.
+
+    Attributes
+    ----------
+    study
+        ``"ablation"`` or ``"bottlenecks"``; a sibling profile's are of the first.
+    profile, seeds
+        As the study's functions take them: the sibling's own name, where it is one.
+    probed
+        Whether it reads probes of the selected runs.
+    made
+        Whether what is missing is trained and probed for it. Else it shows what there is.
+    """
+
+    study: str
+    profile: str
+    seeds: int | None
+    probed: bool = False
+    made: bool = True
+
+    @property
+    def specs(self) -> list[RunSpec]:
+        """The runs, without those that train a selected rate again."""
+        return _MODULES[self.study].declared(self.profile, seeds=self.seeds)
+
+
+def valid(needs: object) -> bool:
+    """Whether a header's ``needs`` is a list of :data:`NEEDS`, and has runs to probe beside ``stress``."""
+    if not isinstance(needs, list) or any(one not in NEEDS for one in needs):
+        return False
+    return "stress" not in needs or any(one in PROBED for one in needs)
+
+
+def asked(needs: Sequence[str], values: Mapping[str, Any]) -> list[Asked]:
+    """Return the runs that a chapter will ask for.
+
+    A profile that has no bottleneck runs, or no such sibling, has none to train; a chapter about them says so
+    when it asks for them. A chapter with a parameter ``beside`` asks for that profile's runs too, unless its
+    own is trained live; siblings and probes of a profile that is not live are then shown where they are
+    there.
+
+    Parameters
+    ----------
+    needs
+        Of its header, of :data:`NEEDS`.
+    values
+        Its parameters; one without profile, seeds or store asks for nothing.
+
+    Raises
+    ------
+    ValueError
+        A profile that is a sibling: chapters take the one beside which it stands.
+    """
+    if not {"profile", "seeds", "store"} <= set(values):
+        return []
+    own = str(values["profile"])
+    wanted = [(of_book(own) if own in PROFILES else own, values["seeds"])]
+    if "beside" in values and own not in LIVE:
+        wanted.append((str(values["beside"]), None))
+    found = []
+    for kind in needs:
+        for profile, seeds in wanted:
+            free = profile in LIVE or "beside" not in values
+            if kind == "bottlenecks" and profile in SCALES:
+                found.append(Asked(kind, profile, seeds))
+            elif kind == "ablation":
+                found.append(Asked(kind, profile, seeds, "stress" in needs and free))
+            elif kind in SIBLINGS and f"{profile}-{kind}" in PROFILES:
+                found.append(Asked("ablation", f"{profile}-{kind}", seeds, "stress" in needs, free))
+    return found
+
+
+def train(chapters: Iterable[tuple[Sequence[str], Mapping[str, Any]]], *, root: Path) -> None:
+    """Train, then probe, what chapters will ask for and is missing: once, before their kernels do.
+
+    Parameters
+    ----------
+    chapters
+        Needs and parameters of each.
+    root
+        What a relative folder of the run store lies in.
+    """
+    found = [(root / str(values["store"]), one) for needs, values in chapters for one in asked(needs, values)]
+    made = [(store, one) for store, one in found if one.made]
+    for store, one in dict.fromkeys((store, one._replace(probed=False)) for store, one in made):
+        missing = sum(not RunStore(store).finished(spec) for spec in one.specs)
+        if missing:
+            print(f"profile {one.profile}: {missing} runs of the {one.study} to train", file=sys.stderr)
+        _MODULES[one.study].study(one.profile, seeds=one.seeds, store=store)
+    for store, one in dict.fromkeys((store, one) for store, one in made if one.probed):
+        study = ablation.existing(one.profile, seeds=one.seeds, store=store)
+        if missing := len(probing.missing(study)):
+            print(f"profile {one.profile}: {missing} probes to make", file=sys.stderr)
+        probing.measure_all(study)
+
+
+def files(needs: Sequence[str], values: Mapping[str, Any], *, root: Path) -> Iterator[Path]:
+    """Return the files of the runs that a chapter reads: results, and probes where it reads them."""
+    for one in asked(needs, values):
+        for spec in one.specs:
+            folder = root / str(values["store"]) / "runs" / run_key(spec)
+            for suffix in ("json", "probe") if "stress" in needs else ("json",):
+                yield from sorted(folder.glob(f"*.{suffix}"))

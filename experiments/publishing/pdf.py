@@ -1,0 +1,237 @@
+"""Print the book: executed chapters -> one strict page -> a Chromium without a window -> one PDF."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bs4 import BeautifulSoup, Tag
+
+from experiments.publishing.build import BUILD, CONFIG, BuildError, run_sphinx, stage
+from experiments.publishing.execution import NOTEBOOKS, SOURCES, TOC
+
+NAME = "latent-point-collapse.pdf"
+VARIABLE = "LPC_CHROMIUM"
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+APPLICATIONS = (
+    Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"),
+    Path("/Applications/Chromium.app/Contents/MacOS/Chromium"),
+)
+LEFT_OUT = "document-api-"
+"""Pages whose names begin like this are a reference to look things up in: they stay out of the PDF."""
+PATIENCE = 600
+"""Seconds: of the page's own clock, which stands still while it loads and computes, and of ours."""
+TYPESET = "formulas typeset:"
+
+
+def find_chromium() -> str:
+    """Return the program that prints: the one that ``LPC_CHROMIUM`` names, else the first that is found.
+
+    Raises
+    ------
+    BuildError
+        There is none; the message says where it was looked for, and how to get one.
+    """
+    named = os.environ.get(VARIABLE)
+    if named:
+        found = shutil.which(named)
+        if found is None:
+            raise BuildError(f"{VARIABLE} is {named!r}, which is no program; expected a Chromium or Chrome")
+        return found
+    for name in PROGRAMS:
+        found = shutil.which(name)
+        if found is not None:
+            return found
+    for path in APPLICATIONS:
+        if path.exists():
+            return str(path)
+    raise BuildError(
+        f"no Chromium to print with: looked for {', '.join(PROGRAMS)} on the PATH, and for "
+        f"{' and '.join(str(path) for path in APPLICATIONS)}. Install one (Debian: apt install chromium; "
+        f"with this environment: playwright install chromium), or name its program in {VARIABLE}"
+    )
+
+
+def printable(page: str) -> str:
+    """Return the book's one page as it is printed.
+
+    Reference pages go, with links into them and to files beside the pages. The page tells on its console
+    once formulas are typeset.
+
+    Raises
+    ------
+    BuildError
+        A link within the book whose target is not there, or stands there twice.
+    """
+    soup = BeautifulSoup(page, "html.parser")
+    everything = {str(tag["id"]) for tag in soup.find_all(id=True)}
+    for mark in soup.find_all(id=re.compile(f"^{LEFT_OUT}")):
+        section = mark.find_next_sibling("section")
+        mark.decompose()
+        if isinstance(section, Tag):
+            section.decompose()
+    for script in soup.select("script[src*='explore']"):
+        script.decompose()  # the figure beside it shows the same
+    for link in soup.select("a[role='doc-backlink']"):
+        link.unwrap()  # to the first citation of a page, by an id that other pages have too
+    article = soup.find("article")
+    if isinstance(article, Tag):
+        article.insert(
+            0, soup.new_tag("span", id="document-index")
+        )  # Sphinx gives every page but the first one
+    for link in soup.select("a[href]"):
+        page_of = re.fullmatch(r"([\w-]+)\.html(?:#(.+))?", str(link["href"]))
+        if page_of:  # of a table made by a cell: Sphinx does not know it
+            link["href"] = f"#{page_of[2] or f'document-{page_of[1]}'}"
+        elif not re.match(r"#|https?:|mailto:", str(link["href"])):
+            link.unwrap()  # a file beside the pages
+    ids = Counter(str(tag["id"]) for tag in soup.find_all(id=True))
+    wrong = []
+    for link in soup.select("article a[href^='#'], #jb-print-docs-body a[href^='#']"):
+        if link.decomposed:
+            continue  # within an entry that went
+        target = str(link["href"])[1:]
+        if target in everything and target not in ids:
+            entry = link.find_parent("li", class_="toctree-l1")  # of the table of contents: goes as a whole
+            entry.decompose() if entry else link.unwrap()
+        elif target and ids[target] != 1 and "headerlink" not in link.get_attribute_list("class"):
+            wrong.append(f"#{target} (in {link.get_text()!r}) stands there {ids[target]} times")
+    if wrong:
+        raise BuildError("links of the PDF lead nowhere, or to two places:\n" + "\n".join(wrong))
+    for details in soup.find_all("details"):
+        details["open"] = ""
+    ready = soup.new_tag("script")
+    ready.string = (
+        "window.addEventListener('load', () => (window.MathJax?.startup?.promise ?? Promise.resolve()).then("
+        f"() => console.log('{TYPESET}', document.querySelectorAll('mjx-container').length)));"
+    )
+    soup.body.append(ready) if soup.body else None
+    return str(soup)
+
+
+def print_page(page: Path, target: Path, *, chromium: str) -> None:
+    """Print a page on disk with a Chromium without a window, once its formulas are typeset.
+
+    Parameters
+    ----------
+    page
+        What :func:`printable` returned, beside its styles, scripts and images.
+    target
+        The PDF.
+    chromium
+        The program.
+
+    Raises
+    ------
+    BuildError
+        It failed, took too long, wrote nothing, or printed before the formulas were typeset.
+    """
+    with tempfile.TemporaryDirectory() as profile:
+        command = [
+            chromium,
+            "--headless",
+            "--no-sandbox",  # containers have none; the page is our own
+            "--disable-gpu",
+            "--disable-background-networking",
+            f"--user-data-dir={profile}",
+            f"--virtual-time-budget={PATIENCE * 1000}",
+            "--enable-logging=stderr",
+            "--generate-pdf-document-outline",
+            "--no-pdf-header-footer",
+            f"--print-to-pdf={target}",
+            page.resolve().as_uri(),
+        ]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise BuildError(f"{chromium} did not print {page} within {PATIENCE} s") from None
+    if done.returncode or not target.exists():
+        said = "\n".join((done.stdout + done.stderr).splitlines()[-10:])
+        raise BuildError(f"{chromium} ended with {done.returncode} and printed no PDF:\n{said}")
+    wanted = page.read_text().count('class="math notranslate')
+    told = re.search(rf"{TYPESET} (\d+)", done.stderr)
+    if told is None or int(told[1]) < wanted:
+        raise BuildError(
+            f"{chromium} printed with {told[1] if told else 'no'} formulas typeset; expected {wanted} or more"
+        )
+
+
+def mend_outline(pdf: bytes, page: str) -> bytes:
+    """Return a PDF whose outline has each heading once.
+
+    Chromium appends a heading's text again where it lays the heading out twice, before and after moving it to
+    the next page. Strings are replaced in place, with as many bytes, so that the file's table of offsets
+    stays right.
+
+    Parameters
+    ----------
+    pdf
+        As Chromium wrote it.
+    page
+        What was printed: whose headings they are.
+    """
+    soup = BeautifulSoup(page, "html.parser")
+    headings = {re.sub(r"\W", "", tag.get_text()) for tag in soup.find_all(re.compile("^h[1-6]$"))}
+
+    def once(found: re.Match[bytes]) -> bytes:
+        opening, text, closing = found.groups()
+        for length in range(1, len(text) // 2 + 1):
+            kept = text[:-length]
+            if text[-length:] == kept[-length:] and re.sub(r"\W", "", _decoded(kept, opening)) in headings:
+                return b"/Title " + opening + kept + closing + b" " * length
+        return found[0]
+
+    return re.sub(rb"/Title (\(|<FEFF)((?:\\.|[^\\)>])*)(\)|>)", once, pdf)
+
+
+def _decoded(text: bytes, opening: bytes) -> str:
+    if opening == b"(":
+        return re.sub(rb"\\(.)", rb"\1", text).decode("latin-1")
+    return bytes.fromhex(text.decode()[: len(text) // 4 * 4]).decode("utf-16-be", errors="replace")
+
+
+def write(
+    substitutions: Mapping[str, Any],
+    *,
+    output: Path = BUILD,
+    sources: Path = SOURCES,
+    notebooks: Path = NOTEBOOKS,
+    toc: Path = TOC,
+    config: Path = CONFIG,
+) -> Path:
+    """Print all pages but the reference as one PDF; where that fails the previous one stays.
+
+    Parameters
+    ----------
+    substitutions, sources, notebooks, toc, config
+        As in :func:`experiments.publishing.build.stage`.
+    output
+        The PDF ends in this folder.
+
+    Returns
+    -------
+    Path
+        The PDF.
+
+    Raises
+    ------
+    BuildError
+        A chapter that was not executed, what Sphinx said, a wrong link, no Chromium, or one that failed.
+    """
+    chromium = find_chromium()
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output, prefix=".printing-") as folder:
+        staged, printed = Path(folder) / "stage", Path(folder) / NAME
+        stage(staged, substitutions, sources=sources, notebooks=notebooks, toc=toc, config=config)
+        page = run_sphinx(staged, Path(folder) / "scratch", builder="singlehtml") / "index.html"
+        page.write_text(printable(page.read_text()))
+        print_page(page, printed, chromium=chromium)
+        printed.write_bytes(mend_outline(printed.read_bytes(), page.read_text()))
+        return printed.replace(output / NAME)

@@ -1,0 +1,284 @@
+"""The book from runs that exist: which chapter is made from which profile; then executed and built."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.benchmarks.sizes import SIZES
+from experiments.publishing.build import BUILD, build
+from experiments.publishing.execution import (
+    ROOT,
+    SOURCES,
+    TOC,
+    assign,
+    chapter_names,
+    execute_each,
+    settings_of,
+    train,
+)
+from experiments.publishing.needs import PROBED
+from experiments.reporting import claims
+from experiments.studies import ablation, bottlenecks, probing
+from experiments.studies.bottleneck_profiles import SCALES
+from experiments.studies.profiles import BOOKS, GROUPS, LIVE, PROFILES, SIBLINGS, of_book
+from lpc.specs import unknown_name
+
+
+class Page(NamedTuple):
+    """What a chapter is made from.
+
+    Attributes
+    ----------
+    chapter
+        Its name.
+    profile
+        Whose runs or sizes it shows; None: it shows none.
+    values
+        All its parameters.
+    why
+        The reason, as part of a sentence; empty where nothing is to be said.
+    """
+
+    chapter: str
+    profile: str | None
+    values: dict[str, Any]
+    why: str
+
+
+def scale_of(profile: str) -> str | None:
+    """Return the name under which a profile's bottleneck runs are declared: its own, or its group's."""
+    names = [profile, *(group for group, members in GROUPS.items() if profile in members)]
+    return next((name for name in names if name in SCALES), None)
+
+
+def lacking(
+    profile: str, *, study: str = "ablation", seeds: int | None = None, store: str | Path = "runs"
+) -> str:
+    """Return what a chapter about a profile's runs would still have to train or measure; empty: nothing.
+
+    Parameters
+    ----------
+    profile
+        A profile, or for the bottleneck runs the name of a scale.
+    study
+        ``"ablation"`` or ``"bottlenecks"``.
+    seeds
+        Number of seeds; None: the profile's own.
+    store
+        Folder of the run store; one that is relative lies in the project's.
+    """
+    if profile not in (PROFILES if study == "ablation" else SCALES):
+        return f"profile {profile} declares no runs of the {study}"
+    module = ablation if study == "ablation" else bottlenecks
+    found = module.existing(profile, seeds=seeds, store=ROOT / store)
+    missing = sum(not found.store.finished(spec) for spec in found.specs)
+    if missing:
+        return f"{missing} of {len(found.specs)} runs of profile {profile} have not ended"
+    if all(found.store.result(spec)["status"] == "failed" for spec in found.specs):
+        return f"all {len(found.specs)} runs of profile {profile} failed"
+    if isinstance(found, bottlenecks.Bottlenecks):
+        return ""
+    missing = sum(not found.store.finished(spec) for spec in found.retrainings)
+    if missing:
+        return (
+            f"{missing} of {len(found.retrainings)} selected runs of profile {profile} have not been trained "
+            "again on the full train set"
+        )
+    selected = [found.store.spec(str(key)) for key in found.selected["key"]]
+    missing = sum(not found.store.measured(spec) for spec in selected)
+    if missing or not selected:
+        return f"{missing} of {len(selected)} selected runs of profile {profile} have no test metrics"
+    return ""
+
+
+def unprobed(profile: str, *, seeds: int | None = None, store: str | Path = "runs") -> str:
+    """Return what a chapter about probes of a profile's selected runs would still have to measure.
+
+    Parameters
+    ----------
+    profile, seeds, store
+        As in :func:`lacking`.
+    """
+    missing = len(probing.missing(ablation.existing(profile, seeds=seeds, store=ROOT / store)))
+    return f"{missing} probes of the selected runs of profile {profile} have not been made" if missing else ""
+
+
+def _reasons(profile: str, seeds: int | None, store: str | Path) -> dict[str, str]:
+    """Return, for everything that a chapter may need, why it cannot be had of a profile; empty: it can.
+
+    Siblings and probes of a profile that is trained with the book are made with it.
+    """
+    scale = scale_of(profile)
+    reasons = {"ablation": lacking(profile, seeds=seeds, store=store)}
+    reasons["bottlenecks"] = (
+        f"profile {profile} declares no bottleneck runs"
+        if scale is None
+        else lacking(scale, study="bottlenecks", seeds=seeds, store=store)
+    )
+    for table in SIBLINGS:
+        name = f"{profile}-{table}"
+        if name not in PROFILES:
+            reasons[table] = f"profile {profile} has no sibling {name}"
+        else:
+            reasons[table] = "" if profile in LIVE else lacking(name, seeds=seeds, store=store)
+    names = {kind: profile if kind == "ablation" else f"{profile}-{kind}" for kind in PROBED}
+    for kind, name in names.items():
+        live = profile in LIVE or reasons[kind]
+        reasons[f"stress of {kind}"] = "" if live else unprobed(name, seeds=seeds, store=store)
+    return reasons
+
+
+def _read(needs: Sequence[str], scale: str | None, profile: str, *, ledger: bool) -> list[str]:
+    """Return what of a chapter's needs decides whether it is made from a profile, as keys of the reasons.
+
+    A chapter about both papers' runs shows the profile's bottleneck runs only where they are its own, and
+    one that shows the ``ledger`` beside another profile's shows of siblings and probes what there is.
+    """
+    read = [kind for kind in needs if kind == "ablation" or (kind in SIBLINGS and not ledger)]
+    if "bottlenecks" in needs and ("ablation" not in needs or scale == profile):
+        read.append("bottlenecks")
+    if "stress" in needs and not ledger:
+        read += [f"stress of {kind}" for kind in needs if kind in PROBED]
+    return read
+
+
+def plan(
+    profile: str,
+    *,
+    beside: str = "laptop",
+    seeds: int | None = None,
+    store: str | Path = "runs",
+    sources: Path = SOURCES,
+    toc: Path = TOC,
+) -> list[Page]:
+    """Return what every chapter is made from; nothing is trained or executed.
+
+    A chapter is made from a profile where all runs that it reads have ended, selected rates are trained
+    again, measured and probed, and it trains nothing large by itself. Chapters about bottleneck runs take
+    those of the profile's name, or of its group's; chapters about another table of architectures those of
+    the profile's sibling. All others are made from the profile ``beside``.
+
+    Parameters
+    ----------
+    profile
+        Of :data:`~experiments.studies.profiles.PROFILES`, or a name of bottleneck runs.
+    beside
+        A profile of :data:`~experiments.studies.profiles.BOOKS`, with all its seeds.
+    seeds
+        Number of the profile's seeds; None: its own.
+    store, sources, toc
+        Folder of the run store, of the chapters, and the table of contents.
+
+    Raises
+    ------
+    ValueError
+        An unknown profile, a sibling, or one from which no chapter can be made.
+    """
+    if profile not in PROFILES and profile not in SCALES:
+        raise unknown_name("profile", profile, dict.fromkeys((*PROFILES, *SCALES)))
+    if profile in PROFILES:
+        of_book(profile)
+    if beside not in BOOKS:
+        raise unknown_name("profile to make other chapters from, trained with the book:", beside, BOOKS)
+    scale, reasons, pages = scale_of(profile), _reasons(profile, seeds, store), []
+    for name, defaults in assign(chapter_names(toc, sources), {}, sources).items():
+        needs, live = settings_of(name, sources).needs, settings_of(name, sources).live
+        if "profile" not in defaults:
+            pages.append(Page(name, None, defaults, ""))
+            continue
+        if "store" not in defaults:
+            own, why = profile in SIZES, f"it has no sizes for profile {profile}"
+        else:
+            read = _read(needs, scale, profile, ledger="beside" in defaults)
+            why = next((reasons[kind] for kind in read if reasons[kind]), "")
+            if not why and live and profile not in LIVE:
+                why = f"it trains networks itself, too many at profile {profile}"
+            own = not why
+        taken = (scale if needs == ("bottlenecks",) else profile) if own else beside
+        given = {"profile": taken, "store": str(store), "beside": beside}
+        given["seeds"] = seeds if own or profile == beside else None
+        values = {**defaults, **{key: value for key, value in given.items() if key in defaults}}
+        pages.append(Page(name, taken, values, "" if own else why))
+    if profile != beside and not any(page.profile == profile and "store" in page.values for page in pages):
+        kind = "ablation" if profile in PROFILES else "bottlenecks"
+        raise ValueError(
+            f"no chapter can be made from profile {profile} in {store}: {reasons[kind]}; train and measure "
+            f"them first (python -m experiments train --study {kind} --profile {profile}), or record what is "
+            f"finished and build the book of {beside}, which shows it"
+        )
+    return pages
+
+
+def told(pages: Sequence[Page]) -> str:
+    """Return, a line a profile and reason, which chapters are made from it."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for page in pages:
+        if page.profile is not None:
+            groups.setdefault((page.profile, page.why), []).append(page.chapter)
+    return "\n".join(
+        f"from profile {profile}: {', '.join(names)}" + (f" ({why})" if why else "")
+        for (profile, why), names in groups.items()
+    )
+
+
+def substitutions(
+    profile: str, *, beside: str = "laptop", seeds: int | None = None, store: str | Path = "runs"
+) -> dict[str, Any]:
+    """Return what chapters insert of the ledger: judged by the profile, or by ``beside`` while runs lack."""
+    whole = not lacking(profile, seeds=seeds, store=store)
+    found = ablation.existing(
+        profile if whole else beside, seeds=seeds if whole else None, store=ROOT / store
+    )
+    return dict(claims.substitutions(found, beside=beside))
+
+
+def make(
+    profile: str,
+    *,
+    beside: str = "laptop",
+    seeds: int | None = None,
+    store: str | Path = "runs",
+    output: Path = BUILD,
+    force: bool = False,
+    sources: Path = SOURCES,
+    toc: Path = TOC,
+) -> Path:
+    """Execute every chapter with the profile whose runs are there, and build the pages.
+
+    Runs of the profile are never trained; those of ``beside``, a matter of minutes, are where a chapter
+    needs them. Which chapter is made from which profile is said on standard error and above each page.
+
+    Parameters
+    ----------
+    profile, beside, seeds, store, sources, toc
+        As in :func:`plan`.
+    output
+        Notebooks end in ``output / "notebooks"``, pages in ``output / "html"``: books of several profiles
+        stand side by side.
+    force
+        Execute even what is current.
+
+    Returns
+    -------
+    Path
+        The book's first page.
+
+    Raises
+    ------
+    ValueError
+        As :func:`plan`, or a verdict that is not the one that the chapters' text takes for granted.
+    ChapterError, CheckError, BuildError
+        A chapter that failed, pages that lack something, or that could not be built.
+    """
+    pages = plan(profile, beside=beside, seeds=seeds, store=store, sources=sources, toc=toc)
+    print(told(pages), file=sys.stderr)
+    assigned = {page.chapter: page.values for page in pages}
+    train(assigned, sources)
+    inserted = substitutions(profile, beside=beside, seeds=seeds, store=store)
+    notebooks = output / "notebooks"
+    execute_each(assigned, force=force, sources=sources, notebooks=notebooks)
+    print("building the pages", file=sys.stderr)
+    return build(inserted, output=output, sources=sources, notebooks=notebooks, toc=toc, whole=True)

@@ -1,0 +1,214 @@
+"""What of a page's source is prose, and on which line: text, captions and alt texts; not code, not maths."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+from myst_parser.config.main import MdParserConfig
+from myst_parser.parsers.mdit import create_md_parser
+
+from experiments.publishing.execution import ROOT
+
+NOT_PROSE = "\ufffc"
+"""Stands in a block's ``masked`` text for every character of code, maths, roles, substitutions and links."""
+_CODE = frozenset(["bibliography", "code", "code-block", "code-cell", "csv-table", "eval-rst", "math"])
+_CODE |= {"literalinclude", "mermaid", "raw", "sourcecode", "tableofcontents", "toctree"}
+_PICTURES = frozenset(["figure", "image"])
+_TAG = re.compile(r"<!--.*?-->|<(?:script|style)\b.*?</(?:script|style)>|<[^>]*>", re.DOTALL)
+_OPTION = re.compile(r":[\w-]+:(?:\s|$)")
+
+
+class Block(NamedTuple):
+    """A paragraph, heading, cell of a table, caption or alt text.
+
+    Attributes
+    ----------
+    line
+        The line of the page's source on which it begins, from 1.
+    text
+        As it is read, without emphasis; code, maths, roles and substitutions as they are written.
+    masked
+        Of the same length, with :data:`NOT_PROSE` for all that is not prose.
+    """
+
+    line: int
+    text: str
+    masked: str
+
+    def line_of(self, place: int) -> int:
+        """Return the line of the source on which a character of the text stands."""
+        return self.line + self.text.count("\n", 0, place)
+
+
+class Picture(NamedTuple):
+    """An image that a page's Markdown shows: its line, the file, and its alt text (empty: none)."""
+
+    line: int
+    file: str
+    alt: str
+
+
+class Page(NamedTuple):
+    """A page's prose, the images that its Markdown shows, and with their lines its figures and substitutions.
+
+    Attributes
+    ----------
+    name
+        The page's.
+    blocks, pictures
+        In the order of the source.
+    figures
+        Line and name of each figure.
+    inserted
+        Line of each substitution, and what stands between its braces.
+    """
+
+    name: str
+    blocks: list[Block]
+    pictures: list[Picture]
+    figures: list[tuple[int, str]]
+    inserted: list[tuple[int, str]]
+
+
+@cache
+def _parser() -> MarkdownIt:
+    extensions = yaml.safe_load((ROOT / "_config.yml").read_text())["parse"]["myst_enable_extensions"]
+    return create_md_parser(MdParserConfig(enable_extensions=set(extensions)), RendererHTML)
+
+
+def read(path: Path) -> Page:
+    """Return the prose and the pictures of a page."""
+    page = Page(path.stem, [], [], [], [])
+    _collect(path.read_text(), 1, page)
+    return page
+
+
+def _collect(text: str, first: int, page: Page) -> None:
+    """Add what a text holds whose first line is the page's line ``first``."""
+    for token in _parser().parse(text):
+        if token.map is None:
+            continue
+        line = first + token.map[0]
+        if token.type == "inline":
+            page.blocks.append(_block(token.children or [], line))
+            page.pictures.extend(_pictures(token.children or [], line))
+            page.inserted.extend(_substitutions(token.children or [], line))
+        elif token.type == "substitution_block":
+            page.inserted.append((line, " ".join(token.content.split())))
+        elif token.type == "html_block":
+            masked = _TAG.sub(lambda tag: _mask(tag[0]), token.content)
+            page.blocks.append(Block(line, token.content, masked))
+            page.pictures.extend(_html_pictures(token.content, line))
+        elif token.type in ("fence", "colon_fence") and token.info.startswith("{"):
+            _directive(token, line, page)
+
+
+def _block(children: list[Token], line: int) -> Block:
+    parts = list(_parts(children))
+    masked = "".join(part if prose else _mask(part) for part, prose in parts)
+    return Block(line, "".join(part for part, _ in parts), masked)
+
+
+def _mask(text: str) -> str:
+    return re.sub(r"[^\n]", NOT_PROSE, text)
+
+
+def _parts(children: list[Token]) -> Iterator[tuple[str, bool]]:
+    """Yield the pieces of a paragraph and whether each is prose."""
+    for child in children:
+        match child.type:
+            case "text":
+                yield child.content, True
+            case "softbreak" | "hardbreak":
+                yield "\n", True
+            case "code_inline":
+                yield f"`{child.content}`", False
+            case "math_inline" | "math_inline_double":
+                yield f"${child.content}$", False
+            case "substitution_inline":
+                yield f"{{{{ {child.content.strip()} }}}}", False
+            case "myst_role" if child.meta["name"] == "term":
+                yield re.sub(r"\s*<.*>$", "", child.content), False
+            case "myst_role":
+                yield f"{{{child.meta['name']}}}`{child.content}`", False
+            case "image":
+                yield child.content, True
+            case _:
+                yield child.content, False
+
+
+def _pictures(children: list[Token], line: int) -> Iterator[Picture]:
+    for child in children:
+        if child.type == "image":
+            yield Picture(line, str(child.attrs["src"]), child.content)
+        elif child.type == "html_inline":
+            yield from _html_pictures(child.content, line)
+        line += child.type in ("softbreak", "hardbreak")
+
+
+def _substitutions(children: list[Token], line: int) -> Iterator[tuple[int, str]]:
+    for child in children:
+        if child.type == "substitution_inline":
+            yield line, " ".join(child.content.split())
+        line += 1 if child.type in ("softbreak", "hardbreak") else child.content.count("\n")
+
+
+def _html_pictures(html: str, line: int) -> Iterator[Picture]:
+    for tag in re.finditer(r"<img\b[^>]*>", html):
+        told = dict(re.findall(r"""(src|alt)=["'](.*?)["']""", tag[0], re.DOTALL))
+        yield Picture(line + html.count("\n", 0, tag.start()), told.get("src", ""), told.get("alt", ""))
+
+
+def _directive(token: Token, line: int, page: Page) -> None:
+    name, _, argument = token.info.partition("}")
+    name = name[1:]
+    options, body, skipped = _options(token.content)
+    if name == "code-cell":
+        mystnb = options.get("mystnb") or {}
+        if name := mystnb.get("figure", {}).get("name"):
+            page.figures.append((line, name))
+        _described(mystnb.get("figure", {}).get("caption"), token.content, line, page)
+        _described(mystnb.get("image", {}).get("alt"), token.content, line, page)
+        return
+    if name in _CODE:
+        return
+    if name in _PICTURES:
+        alt = str(options.get("alt") or "")
+        page.pictures.append(Picture(line, argument.strip(), alt))
+        if "name" in options:
+            page.figures.append((line, options["name"]))
+        _described(alt, token.content, line, page)
+    elif argument.strip():
+        _collect(argument.strip(), line, page)
+    _collect(body, line + 1 + skipped, page)
+
+
+def _options(content: str) -> tuple[dict, str, int]:
+    """Return a directive's options, its body, and the number of lines before the body."""
+    lines = content.split("\n")
+    if lines[0].strip() == "---" and "---" in lines[1:]:
+        end = lines.index("---", 1)
+        return yaml.safe_load("\n".join(lines[1:end])) or {}, "\n".join(lines[end + 1 :]), end + 1
+    end = next((place for place, one in enumerate(lines) if not _OPTION.match(one)), len(lines))
+    options = {key: value.strip() for _, key, value in (one.split(":", 2) for one in lines[:end])}
+    return options, "\n".join(lines[end:]), end
+
+
+def _described(text: str | None, content: str, line: int, page: Page) -> None:
+    """Add a caption or alt text, with the line breaks that it has in the cell's header."""
+    words = (text or "").split()
+    if not words:
+        return
+    written = re.search(r"\s+".join(map(re.escape, words)), content)
+    if written is None:  # quoted in a way that changes it
+        return _collect(" ".join(words), line, page)
+    lines = "\n".join(one.strip() for one in written[0].split("\n"))
+    _collect(lines, line + 1 + content.count("\n", 0, written.start()), page)

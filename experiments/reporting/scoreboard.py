@@ -1,0 +1,177 @@
+"""The front page's view of the ledger: verdicts by profile, claim by claim, and what waits for runs."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import NamedTuple
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from experiments.reporting.claims import NO_RUN, NOT_ATTEMPTED, NOT_MEASURED, OURS, WORDS
+from experiments.reporting.csv_tables import CsvStyler, bundle
+from experiments.reporting.tables import MISSING
+from experiments.studies.bottleneck_profiles import SCALES
+from experiments.studies.profiles import PROFILES
+
+_MARKS = {0: "✓", 1: "◐", 2: "✗"}
+_PLACES = {word: place for words in WORDS.values() for place, word in enumerate(words)}
+
+
+class Html(NamedTuple):
+    """A table as a page shows it, and as numbers to take away.
+
+    Attributes
+    ----------
+    html
+        What is shown.
+    table
+        What it holds.
+    """
+
+    html: str
+    table: pd.DataFrame
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> tuple[dict, dict]:
+        del include, exclude
+        return bundle(self.table, "")
+
+
+def is_judged(table: pd.DataFrame) -> pd.Series:
+    """Whether a claim has one of the six verdicts."""
+    return table["verdict"].isin(_PLACES)
+
+
+def tally(table: pd.DataFrame) -> pd.DataFrame:
+    """Return, a profile a row, how many of its claims hold (✓), hold in part (◐) and do not (✗)."""
+    rows = {}
+    named = dict(list(table.groupby("profile")))
+    for name in (one for one in dict.fromkeys((*PROFILES, *SCALES, NO_RUN)) if one in named):
+        own = named[name]
+        places = own["verdict"].map(_PLACES)
+        counts = [f"{int((places == place).sum()) or MISSING}" for place in _MARKS]
+        open_ = own["verdict"][places.isna()].value_counts()
+        rows["printed numbers" if name == NO_RUN else name] = [
+            ", ".join(dict.fromkeys(own["dataset"])),
+            *(counts if places.notna().any() else [MISSING] * len(_MARKS)),
+            ", ".join(f"{count} {word}" for word, count in open_.items()) or MISSING,
+        ]
+    columns = ["on", *_MARKS.values(), "open"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("profile")
+
+
+def is_waiting(table: pd.DataFrame) -> pd.Series:
+    """Whether a claim repeats, on a data set of ours that has not been run, what stands above it."""
+    return table["dataset"].isin(OURS) & (table["verdict"] == NOT_ATTEMPTED)
+
+
+def verdicts(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the ledger as the front page shows it, each verdict with a mark as well as a word.
+
+    Claims that are alike stand together, whatever runs judge them; those :func:`is_waiting` are not here.
+    """
+    place = {name: first for first, name in enumerate(dict.fromkeys(table["like"]))}
+    table = table[~is_waiting(table)]
+    table = table.assign(place=table["like"].map(place)).sort_values("place", kind="stable")
+    above = table.shift().where(table["like"] == table["like"].shift())
+    runs = table["dataset"] + " (" + table["profile"].replace(NO_RUN, "as printed") + ")"
+    seeds = "(n = " + table["n"].astype(str) + ")"
+    return pd.DataFrame(
+        {
+            "verdict": [_marked(word, word) for word in table["verdict"]],
+            "claim": table["statement"].mask(table["statement"] == above["statement"], "the same"),
+            "runs": runs,
+            "measured": (table["measured"] + " " + seeds).where(table["measured"] != "", ""),
+            "holds at": table["tolerance"],
+            "in the paper": (table["where"] + ": " + table["paper"]).mask(
+                table["paper"] == above["paper"], table["where"].str.partition("; ")[2]
+            ),
+            "why": table["why"],
+        }
+    )
+
+
+def chapter_title(name: str) -> str:
+    """Return a chapter's name as words."""
+    return name.replace("-", " ").capitalize()
+
+
+def folded(table: pd.DataFrame) -> Html:
+    """Return :func:`verdicts` folded by chapter, each with its counts; it opens without scripts.
+
+    Parameters
+    ----------
+    table
+        The ledger.
+    """
+    parts, shown = [], verdicts(table)
+    for name, own in table[~is_waiting(table)].groupby("chapter", sort=False):
+        places = own["verdict"].map(_PLACES)
+        counts = [f"{int((places == place).sum())} {mark}" for place, mark in _MARKS.items()]
+        counts.append(f"{int(places.isna().sum())} open")
+        rows = shown.loc[shown.index.intersection(own.index, sort=False)]
+        title = chapter_title(str(name))
+        caption = (
+            f"<caption>{escape(title)}: each claim's verdict, what was measured, when it holds.</caption>"
+        )
+        html = rows.to_html(index=False, border=0, classes="wrap").replace("<thead>", f"{caption}<thead>")
+        html = html.replace(' style="text-align: right;"', "").replace("<th>", '<th scope="col">')
+        parts.append(
+            f'<details class="claims"><summary>{escape(title)}: {", ".join(counts)}</summary>'
+            f'<p><a href="{name}.html">The chapter</a></p>{html}</details>'
+        )
+    return Html("".join(parts), table)
+
+
+def waiting(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the claims that wait for runs on our own data sets, those that are alike in one row."""
+    own = table[is_waiting(table)]
+    parts = {"profiles": "profile", "claim": "statement", "holds at": "tolerance", "paper": "paper"}
+    rows = [
+        {heading: "; ".join(dict.fromkeys(alike[column])) for heading, column in parts.items()}
+        for _, alike in own.groupby("like", sort=False)
+    ]
+    return pd.DataFrame(rows, columns=list(parts))
+
+
+def side_by_side(table: pd.DataFrame, chapter: str) -> pd.DataFrame:
+    """Return a chapter's claims, a row each, with what every profile's runs say; none where it is but one.
+
+    Parameters
+    ----------
+    table
+        The ledger.
+    chapter
+        Its name.
+    """
+    own = table[(table["chapter"] == chapter) & table["verdict"].isin([*_PLACES, NOT_MEASURED])]
+    own = own[own["profile"] != NO_RUN]
+    names = list(dict.fromkeys(own["profile"]))
+    if len(names) < 2:
+        return pd.DataFrame()
+    rows = []
+    for _, alike in own.groupby("same", sort=False):
+        said = dict(zip(alike["profile"], map(_marked, alike["verdict"], alike["measured"]), strict=True))
+        rows.append(
+            {
+                "holds at": "; ".join(dict.fromkeys(alike["tolerance"])),
+                "claim": alike["statement"].iloc[0],
+                **{name: said.get(name, MISSING) for name in names},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _marked(verdict: str, measured: str) -> str:
+    return f"{_MARKS[_PLACES[verdict]]} {measured}" if verdict in _PLACES else verdict
+
+
+def styled(table: pd.DataFrame, caption: str = "") -> Styler | None:
+    """Return a table of claims as pages show it; None, which shows nothing, where it has no rows."""
+    if table.empty:
+        return None
+    shown = CsvStyler(table).hide(axis="index").set_table_attributes('class="dataframe wrap"')
+    return shown.set_caption(caption).format(escape="html") if caption else shown.format(escape="html")

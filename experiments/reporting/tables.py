@@ -1,0 +1,246 @@
+"""Tables of the book: measured mean and sd over seeds, beside the paper's values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from experiments.reporting import paper
+from experiments.reporting.csv_tables import CsvStyler
+from experiments.studies.ablation import Study
+from experiments.studies.recorded import Recorded, all_recorded
+from lpc.specs import unknown_name
+
+NOT_RUN = "not run"
+"""What a cell shows where nothing has been run."""
+REPORTED = "paper (reported; not run here)"
+"""Heading of the paper's own values on data sets on which nothing has been run in this project."""
+REPORTED_AND_RUN = "paper (reported)"
+"""Heading of the paper's own values on data sets on which the same has been run."""
+BESIDE = 2
+"""Columns shown of recorded profiles, shared among them: the first of those shown of the live one."""
+MISSING = "–"
+"""What a cell shows where the paper gives no value, or a run's value could not be computed."""
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Return a number with some significant digits, scientific outside 1e-3 to 1e4."""
+    if not math.isfinite(value):
+        return MISSING
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 1e4:
+        decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+        return f"{value:.{decimals}f}"
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def mean_sd(values: Sequence[float] | pd.Series, *, digits: int = 3) -> str:
+    """Return ``mean ± sd (n)`` of the values that are there; n is shown where some are missing."""
+    series = pd.to_numeric(pd.Series(values), errors="coerce")
+    there = series.dropna()
+    if there.empty:
+        return MISSING
+    text = number(float(there.mean()), digits)
+    if len(there) > 1:
+        sd = float(there.std())
+        rounding = 1e-12 * float(there.abs().max())  # equal values differ by no more
+        text += f" ± {number(sd if sd > rounding else 0.0, 2)}"
+    return text if len(there) == len(series) else f"{text} ({len(there)} of {len(series)})"
+
+
+def measured(
+    study: Study | Recorded,
+    columns: Mapping[str, str],
+    *,
+    digits: int = 3,
+    percent: Sequence[str] = (),
+    others: Sequence[Recorded] | None = None,
+) -> pd.DataFrame:
+    """Return one row an architecture with mean ± sd over seeds of the selected runs.
+
+    Parameters
+    ----------
+    study
+        Runs of a profile.
+    columns
+        Column of ``study.selected`` -> heading.
+    digits
+        Significant digits of the means.
+    percent
+        Columns that are shares and are shown in percent.
+    others
+        Recorded runs to show beside them, as :func:`beside_recorded`; None: all there are, ``()``: none.
+
+    Raises
+    ------
+    ValueError
+        A column that no selected run has.
+    """
+    rows = {}
+    chosen = study.selected
+    for name in columns:
+        if len(chosen) and name not in chosen:
+            raise unknown_name("column", name, chosen.columns)
+    for architecture in study.profile.variants:
+        own = chosen[chosen["architecture"] == architecture]
+        if own.empty:
+            begun = bool((study.frame["architecture"] == architecture).any())
+            rows[architecture] = dict.fromkeys(columns.values(), "failed" if begun else NOT_RUN)
+            continue
+        rows[architecture] = {
+            heading: mean_sd(pd.to_numeric(own[name]) * (100 if name in percent else 1), digits=digits)
+            for name, heading in columns.items()
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index.name = "architecture"
+    return beside_recorded(table, study, columns, digits=digits, percent=percent, others=others)
+
+
+def beside_recorded(
+    table: pd.DataFrame,
+    study: Study | Recorded,
+    columns: Mapping[str, str],
+    *,
+    digits: int = 3,
+    percent: Sequence[str] = (),
+    others: Sequence[Recorded] | None = None,
+) -> pd.DataFrame:
+    """Return a table under its profile's name, and recorded profiles' columns under theirs.
+
+    Parameters
+    ----------
+    table
+        An architecture a row; returned as it is where there is nothing to show beside it.
+    study
+        The runs that it is about.
+    columns, digits, percent
+        As in :func:`measured`; two columns of one recorded profile are shown, one of each of several.
+    others
+        Recorded runs; None: of every other profile that has them.
+    """
+    beside = all_recorded(beside=study.profile.name) if others is None else others
+    if not beside:
+        return table
+    kept = dict(list(columns.items())[: max(1, BESIDE // len(beside))])
+    parts = {f"{study.profile.name} (ours)": table}
+    for one in beside:
+        shown = measured(one, kept, digits=digits, percent=percent, others=())
+        parts[f"{one.profile.name} (ours)"] = shown.reindex(table.index, fill_value=NOT_RUN)
+    return pd.concat(parts, axis="columns")
+
+
+def _beside_reported(
+    ours: pd.DataFrame, study: Study, beside: Sequence[Recorded], values: Mapping[str, Mapping[str, str]]
+) -> pd.DataFrame:
+    """Add the paper's values, by data set and architecture; the heading says whether they were run here."""
+    run = {study.profile.name, *(one.profile.name for one in beside)}
+    for dataset in paper.DATASETS:
+        heading = REPORTED_AND_RUN if f"paper-{dataset.lower()}" in run else REPORTED
+        ours[(heading, dataset)] = [values[dataset].get(name, MISSING) for name in ours.index]
+    return ours
+
+
+def beside_paper(
+    study: Study,
+    columns: Mapping[str, str],
+    metric: str,
+    *,
+    percent: Sequence[str] = (),
+    others: Sequence[Recorded] | None = None,
+) -> pd.DataFrame:
+    """Return :func:`measured`'s columns under the profiles' names, and the paper's under its data sets.
+
+    Parameters
+    ----------
+    study, columns, percent, others
+        As in :func:`measured`.
+    metric
+        The paper's name of the column in its CSV.
+    """
+    beside = all_recorded(beside=study.profile.name) if others is None else others
+    ours = measured(study, columns, percent=percent, others=beside)
+    if not beside:
+        ours.columns = pd.MultiIndex.from_product([[f"{study.profile.name} (ours)"], ours.columns])
+    rows = paper.reported()
+    rows = rows[rows["metric"] == metric]
+    values: dict[str, dict[str, str]] = {dataset: {} for dataset in paper.DATASETS}
+    for row in rows.itertuples():
+        values[str(row.dataset)][str(row.architecture)] = f"{row.mean:.6g} ± {row.std:.6g}"
+    return _beside_reported(ours, study, beside, values)
+
+
+def ratios(
+    study: Study,
+    column: str,
+    metric: str,
+    *,
+    baseline: str = "NoPen",
+    others: Sequence[Recorded] | None = None,
+) -> pd.DataFrame:
+    """Return every architecture's value over a baseline's: ours by seed, the paper's by printed means.
+
+    Parameters
+    ----------
+    study, others
+        As in :func:`measured`.
+    column
+        Of ``study.selected``.
+    metric
+        The paper's name of the column in its CSV.
+    baseline
+        The architecture to divide by.
+
+    Raises
+    ------
+    ValueError
+        A baseline that the profile's table of architectures does not have.
+    """
+    names = list(study.profile.variants)
+    if baseline not in names:
+        raise unknown_name(f"baseline of profile {study.profile.name}", baseline, names)
+    beside = all_recorded(beside=study.profile.name) if others is None else others
+    found = {}
+    for one in (study, *beside):
+        table = one.selected.pivot_table(index="seed", columns="architecture", values=column, dropna=False)
+        ours = table.reindex(columns=names)
+        ours = ours.div(ours[baseline], axis=0)
+        found[(f"{one.profile.name} (ours)", "mean ± sd of the ratio")] = {
+            name: mean_sd(ours[name]) for name in names
+        }
+    result = pd.DataFrame(found)
+    result.index.name = "architecture"
+    rows = paper.reported()
+    rows = rows[rows["metric"] == metric]
+    values: dict[str, dict[str, str]] = {}
+    for dataset in paper.DATASETS:
+        means = rows[rows["dataset"] == dataset].set_index("architecture")["mean"]
+        values[dataset] = {str(name): number(mean / means[baseline], 2) for name, mean in means.items()}
+    return _beside_reported(result, study, beside, values)
+
+
+def profiles_of(study: Study, *, others: Sequence[Recorded] | None = None) -> str:
+    """Return the names of the profiles that tables show: the live one, then the recorded ones."""
+    beside = all_recorded(beside=study.profile.name) if others is None else others
+    return ", ".join([study.profile.name, *(f"{one.profile.name} (recorded)" for one in beside)])
+
+
+def show(table: pd.DataFrame, caption: str, *, wrap: bool = False) -> Styler:
+    """Return a table as the book shows it: with a caption, and as it is (numbers are text already).
+
+    Parameters
+    ----------
+    table
+        Cells are text.
+    caption
+        What is in it, and whose numbers they are.
+    wrap
+        Whether cells may break into lines: for tables of text.
+    """
+    classes = "dataframe wrap" if wrap else "dataframe"
+    styled = CsvStyler(table).set_caption(caption).set_table_attributes(f'class="{classes}"')
+    return styled.format_index(escape="html", axis=0).format(escape="html")

@@ -1,0 +1,59 @@
+"""Runs as tables for other programs: all, the selected ones (the releases' best results), their epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from experiments.studies.ablation import Study
+
+
+def every_run(found: Study) -> pd.DataFrame:
+    """Return all runs, with whether each was selected and is the one that is measured on test."""
+    rows = found.runs
+    return rows.assign(selected=rows["key"].isin(found.selected["key"]))
+
+
+def best_results(found: Study) -> pd.DataFrame:
+    """Return the selected runs; first columns: what they are, their rate and what it was selected by."""
+    rows = found.selected
+    if rows.empty:
+        return rows
+    if not found.profile.retrain:
+        rows = rows.assign(selected_validation_accuracy=rows["validation_accuracy"])
+    first = ["data.name", "architecture", "seed", "train.learning_rate", "selected_validation_accuracy"]
+    return rows[[*first, *rows.columns.drop(first)]]
+
+
+def open_ends(found: Sequence[Study]) -> list[str]:
+    """Return, in words, what may still change in the best results of some profiles."""
+    lines = []
+    pairs = sum(len({(spec.architecture, spec.seed) for spec in one.specs}) for one in found)
+    if absent := pairs - sum(len(one.selected) for one in found):
+        lines.append(f"{absent} of {pairs} architectures and seeds have no selected run yet")
+    runs = sum(len(one.specs) for one in found)
+    if still := runs - sum(int((one.frame["status"] != "training").sum()) for one in found):
+        lines.append(f"{still} of {runs} runs to select from have not ended: what is selected may change")
+    return lines
+
+
+def write(tables: Sequence[pd.DataFrame], path: Path, *, file_format: str = "csv") -> pd.DataFrame:
+    """Write some tables as one, in the format ``csv`` or ``parquet``; return it."""
+    table = pd.concat([one for one in tables if len(one)]).drop(columns="missing", errors="ignore")
+    if file_format == "csv":
+        table.to_csv(path, index=False)
+    else:
+        table.to_parquet(path, index=False)
+    return table
+
+
+def write_all(found: Study, folder: Path) -> list[Path]:
+    """Write ``runs.csv``, ``best_results.csv`` and ``epochs.csv`` of a profile, but those without a row."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = {"runs": every_run(found), "best_results": best_results(found), "epochs": found.history}
+    paths = {folder / f"{name}.csv": table for name, table in tables.items() if len(table)}
+    for path, table in paths.items():
+        write([table], path)
+    return list(paths)

@@ -1,0 +1,345 @@
+"""Stress: probes of selected runs, such as attacks, in several processes; each is kept once it is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import multiprocessing
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from lpc.data import Splits, load_images
+from lpc.machine import default_device, default_workers, provenance
+from lpc.specs import DataSpec, unknown_name
+from lpc.stopping import Stopped, leave_signals_to_parent, stop_on_signal
+from lpc.store import RunStore
+from lpc.store.probes import Probe
+from lpc.training import load_member
+
+EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "attacks": ("adv_lib", "foolbox", "pyautoattack"),
+    "certified": ("bound_propagation",),
+    "margins": ("pytorch_metric_learning",),
+}
+"""Modules that an extra of the package installs."""
+
+
+class ProbeKind(NamedTuple):
+    """A probe: what is measured of a run that was selected.
+
+    Attributes
+    ----------
+    version
+        Raised by any edit that changes what is found: what other versions found is measured again.
+    run
+        ``module:function``, which maps a classifier in evaluation mode and its data, on one device, to a
+        :class:`lpc.store.probes.Probe`. Named and not imported, as it lies above this module.
+    studies
+        Families of runs that it is about: ``ablation``, ``embedding``, ``gammas``.
+    extra
+        What it needs of :data:`EXTRAS`; None: nothing.
+    architectures
+        Those it is made for; None: all.
+    seeds
+        Of how many seeds, from the first; None: all.
+    tabled
+        Whether its table is recorded with the runs, for pages that show it; else its values alone are.
+    """
+
+    version: int
+    run: str
+    studies: tuple[str, ...] = ("ablation",)
+    extra: str | None = None
+    architectures: tuple[str, ...] | None = None
+    seeds: int | None = None
+    tabled: bool = True
+
+    def about(self, selected: pd.DataFrame) -> list[str]:
+        """Return the keys of those of some runs that it is made for."""
+        seeds = sorted(selected["seed"].unique())[: self.seeds]
+        wanted = selected["seed"].isin(seeds)
+        if self.architectures is not None:
+            wanted &= selected["architecture"].isin(self.architectures)
+        return [str(key) for key in selected.loc[wanted, "key"]]
+
+    @property
+    def function(self) -> Callable[[Any, Splits], Probe]:
+        """The function that ``run`` names."""
+        module, _, name = self.run.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+PROBES: Mapping[str, ProbeKind] = {
+    "attacks": ProbeKind(1, "experiments.probes.attacks:probe", extra="attacks"),
+    "attack_checks": ProbeKind(
+        2,
+        "experiments.probes.attacks:check_probe",
+        extra="attacks",
+        architectures=("IB", "NoPen"),
+    ),
+    "attack_steps": ProbeKind(
+        2,
+        "experiments.probes.attacks:step_probe",
+        extra="attacks",
+        architectures=("IB", "NoPen"),
+        seeds=1,
+    ),
+    "certified": ProbeKind(
+        2, "experiments.probes.certified:probe", ("ablation", "gammas"), extra="certified", tabled=False
+    ),
+    "corruptions": ProbeKind(1, "experiments.probes.corruptions:probe"),
+    "factor": ProbeKind(
+        1, "experiments.probes.factor:probe", studies=("gammas",), extra="attacks", tabled=False
+    ),
+    "margins": ProbeKind(1, "experiments.probes.margins:probe", studies=("embedding",), tabled=False),
+}
+"""The probes by name, which begins their columns (``<name>_<value>``) and files."""
+
+
+class Probed(Protocol):
+    """What is probed: a study, with its selected runs."""
+
+    @property
+    def profile(self) -> Any:
+        """With a ``name``."""
+        ...
+
+    @property
+    def store(self) -> RunStore:
+        """Where the runs are."""
+        ...
+
+    @property
+    def selected(self) -> Any:
+        """DataFrame, one row a run, with its ``key``; Any, as type checkers do not see a cached property."""
+        ...
+
+
+StudyT = TypeVar("StudyT", bound=Probed)
+
+
+def family(profile: str) -> str:
+    """Return which family of runs a profile's are: ``ablation``, ``embedding`` or ``gammas``."""
+    last = profile.rpartition("-")[2]
+    return last if last in ("embedding", "gammas") else "ablation"
+
+
+def versions() -> dict[str, int]:
+    """Return the version of every probe."""
+    return {name: kind.version for name, kind in PROBES.items()}
+
+
+def columns(rows: pd.DataFrame, store: RunStore) -> pd.DataFrame:
+    """Return rows of runs with what probes found of them beside: missing where there is no probe."""
+    found = store.probes(map(str, rows["key"]), versions())
+    return rows if found.empty else rows.merge(found, on="key", how="left")
+
+
+def table(study: Probed, name: str) -> pd.DataFrame | None:
+    """Return the tables of a probe, one below the other; None where no selected run has one.
+
+    The first columns are ``key``, ``architecture`` and ``seed``.
+    """
+    _check_names([name])
+    parts = []
+    for row in study.selected.itertuples():
+        found = study.store.probe_table(str(row.key), name, version=PROBES[name].version)
+        if found is not None:
+            for place, column in enumerate(("key", "architecture", "seed")):
+                found.insert(place, column, getattr(row, column))
+            parts.append(found)
+    return pd.concat(parts, ignore_index=True) if parts else None
+
+
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
+        if name not in PROBES:
+            raise unknown_name("probe", name, PROBES)
+
+
+def applicable(profile: str, names: Sequence[str] | None = None) -> list[str]:
+    """Return the probes that are about the runs of a profile.
+
+    Parameters
+    ----------
+    profile
+        Its name.
+    names
+        Probes to choose from; None: all.
+
+    Raises
+    ------
+    ValueError
+        An unknown probe.
+    """
+    _check_names(names or ())
+    kind = family(profile)
+    return [name for name in (PROBES if names is None else names) if kind in PROBES[name].studies]
+
+
+def missing(study: Probed, names: Sequence[str] | None = None) -> list[tuple[str, str]]:
+    """Return what has not been probed yet: keys of selected runs, and names of probes.
+
+    Parameters
+    ----------
+    study
+        Runs of a profile.
+    names
+        As in :func:`applicable`.
+    """
+    return [
+        (key, name)
+        for name in applicable(study.profile.name, names)
+        for key in PROBES[name].about(study.selected)
+        if study.store.probe(key, name, version=PROBES[name].version) is None
+    ]
+
+
+def check_extras(names: Iterable[str]) -> None:
+    """Raise a ValueError that says what to install where a probe's libraries are not there."""
+    for name in names:
+        extra = PROBES[name].extra
+        lacking = [one for one in EXTRAS.get(extra or "", ()) if importlib.util.find_spec(one) is None]
+        if lacking:
+            raise ValueError(
+                f"probe {name} needs {', '.join(lacking)}, not installed here: "
+                f"they come with the extra {extra!r} (pip install '.[{extra}]')"
+            )
+
+
+def measure_all(
+    study: StudyT,
+    *,
+    names: Sequence[str] | None = None,
+    workers: int | None = None,
+    device: torch.device | None = None,
+    progress: bool = True,
+) -> StudyT:
+    """Probe every selected run of a study that has not been probed; return the study, read again.
+
+    Parameters
+    ----------
+    study
+        Runs of a profile (a dataclass, such as ``experiments.studies.ablation.Study``).
+    names
+        Probes; None: all that are about such runs.
+    workers
+        Processes, of one thread each; None: one a core, one where there is a GPU. 1 probes in this process.
+    device
+        Where; the GPU by default, where there is one.
+    progress
+        Whether to show a progress bar.
+
+    Raises
+    ------
+    Stopped
+        A signal asked to stop. What was probed is kept, and the same call goes on from there.
+    ValueError
+        A probe that does not exist, or whose libraries are not installed.
+    """
+    left = missing(study, names)
+    check_extras(dict.fromkeys(name for _, name in left))
+    jobs = [Job(study.store.root, key, name) for key, name in left]
+    device = device or default_device()
+    workers = min(default_workers() if workers is None else workers, len(jobs))
+    with (
+        stop_on_signal("the runs under way") as stop,
+        tqdm(total=len(jobs), desc="probing", unit=" runs", disable=not progress or not jobs) as bar,
+    ):
+        (_in_turn if workers <= 1 else _share)(jobs, str(device), workers, stop, bar)
+    return dataclasses.replace(study)  # type: ignore[type-var]
+
+
+class Job(NamedTuple):
+    """One probe of one run."""
+
+    root: Path
+    key: str
+    name: str
+
+    def __str__(self) -> str:
+        spec = RunStore(self.root).spec(self.key)
+        return f"{self.name} of {spec.architecture}, seed {spec.seed}"
+
+
+class ProbeError(RuntimeError):
+    """A probe that went wrong; the message names it and the run."""
+
+
+def _in_turn(jobs: Sequence[Job], device: str, workers: int, stop: Callable[[], bool], bar: tqdm) -> None:
+    del workers
+    for job in jobs:
+        if stop():
+            raise Stopped("stopped before all was probed; call again to go on")
+        bar.set_postfix_str(str(job))
+        do(job, device)
+        bar.update()
+
+
+def _share(jobs: Sequence[Job], device: str, workers: int, stop: Callable[[], bool], bar: tqdm) -> None:
+    """Probe in several processes; the first error is raised once the runs under way have ended."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_enter) as pool:
+        waiting: dict[Future[None], Job] = {pool.submit(do, job, device): job for job in jobs}
+        failed: BaseException | None = None
+        while waiting:
+            done, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+            for future in done:
+                job = waiting.pop(future)
+                failed = failed or (None if future.cancelled() else future.exception())
+                bar.set_postfix_str(str(job))
+                bar.update(not future.cancelled())
+            if failed or stop():
+                for future in waiting:
+                    future.cancel()
+    if failed:
+        raise failed
+    if stop():
+        raise Stopped("stopped before all was probed; call again to go on")
+
+
+def _enter() -> None:
+    leave_signals_to_parent()
+    torch.set_num_threads(1)
+
+
+@lru_cache(maxsize=1)
+def _images(data: DataSpec, device: str) -> Splits:
+    return load_images(data, device=torch.device(device))
+
+
+def do(job: Job, device: str) -> None:
+    """Probe a run and keep what was found.
+
+    Raises
+    ------
+    ProbeError
+        Anything that went wrong, with the run's name.
+    """
+    store, kind = RunStore(job.root), PROBES[job.name]
+    spec = store.spec(job.key)
+    splits = _images(spec.data, device)
+    model = load_member(spec, splits.test, store.load_weights(spec))
+    model = model.to(memory_format=torch.channels_last)  # convolutions are faster so, as in training
+    wall, processor = time.monotonic(), time.process_time()
+    try:
+        found = kind.function(model, splits)
+    except Exception as error:
+        raise ProbeError(f"probe {job}: {type(error).__name__}: {error}") from error
+    about = {
+        "seconds": round(time.monotonic() - wall, 2),
+        "processor_seconds": round(time.process_time() - processor, 2),
+        **provenance(
+            torch.device(device), folders=("lpc", "experiments"), packages=EXTRAS.get(kind.extra or "", ())
+        ),
+    }
+    store.save_probe(spec, job.name, found, version=kind.version, about=about)

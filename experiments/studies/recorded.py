@@ -1,0 +1,381 @@
+"""Results of runs that were trained elsewhere: small files in ``results/``, read back as a study.
+
+Layout::
+
+    results/<profile>/runs.csv         one row a run that finished or failed; which were selected
+    results/<profile>/history.csv      one row a selected run and epoch at which metrics were recorded
+    results/<profile>/provenance.json  commits, devices, versions, data and hours of these runs
+    results/<profile>/<probe>.csv      the tables of a probe of selected runs that pages show, to six digits
+    results/<profile>/bottlenecks/     the same of the runs of Kirsch et al.'s figures
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from experiments.studies import bottlenecks
+from experiments.studies.ablation import declared, existing, retrained
+from experiments.studies.bottleneck_profiles import SCALES, Scale
+from experiments.studies.probing import PROBES, versions
+from experiments.studies.profiles import PROFILES, Profile, profile
+from lpc.specs import run_key
+from lpc.store import RunStore
+
+RESULTS = Path(__file__).parents[1] / "results"
+"""Where results are recorded; one folder a profile."""
+
+_DISTINCT: Mapping[str, tuple[str, ...]] = {
+    "code": ("commit", "dirty"),
+    "machine": ("device", "threads"),
+    "software": ("python", "versions"),
+    "data": ("data_checksum",),
+}
+"""Fields of a run's provenance that are listed together, each distinct value once."""
+_WORDS: Mapping[str, object] = {"": None, "True": True, "False": False}
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Recorded runs of a profile, with what tables, figures and claims read of a study.
+
+    Attributes
+    ----------
+    profile
+        What was declared.
+    frame
+        One row a run that finished or failed, in declared order, as ``Study.frame``.
+    selected
+        One row an architecture and seed, as ``Study.selected``.
+    history
+        One row a selected run and epoch at which metrics were recorded.
+    provenance
+        Commits, devices, versions, data and hours of these runs.
+    """
+
+    profile: Profile
+    frame: pd.DataFrame
+    selected: pd.DataFrame
+    history: pd.DataFrame
+    provenance: dict[str, Any]
+
+    def probe_table(self, name: str) -> pd.DataFrame | None:
+        """Return the recorded table of a probe, as ``Study.probe_table``; None where there is none."""
+        path, column = RESULTS / self.profile.name / f"{name}.csv", f"{name}_version"
+        if not path.exists() or column not in self.selected:
+            return None
+        rows = pd.read_csv(path)
+        probed = self.selected.loc[self.selected[column].notna(), "key"]
+        return rows[rows["key"].isin(probed)].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class RecordedBottlenecks:
+    """Recorded runs of Kirsch et al.'s figures, with what figures and claims read of a study.
+
+    Attributes
+    ----------
+    scale
+        What was declared.
+    frame
+        One row a run that finished or failed, in declared order, as ``Bottlenecks.frame``.
+    history
+        One row a run and recorded epoch.
+    provenance
+        Commits, devices, versions, data and hours of these runs.
+    """
+
+    scale: Scale
+    frame: pd.DataFrame
+    history: pd.DataFrame
+    provenance: dict[str, Any]
+
+
+def record(
+    name: str, *, store: str | Path = "runs", seeds: int | None = None, only: Iterable[str] | None = None
+) -> Path:
+    """Write the finished and failed runs of a profile to ``results/<name>/``, in place of what is there.
+
+    Parameters
+    ----------
+    name
+        Of the profile.
+    store
+        Directory of the run store; nothing is trained.
+    seeds, only
+        As in ``experiments.studies.ablation.declared``.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    ValueError
+        No run has finished.
+    """
+    found = existing(name, seeds=seeds, only=None if only is None else tuple(only), store=store)
+    rows = found.frame
+    if rows.empty or not (rows["status"] == "finished").any():
+        raise ValueError(f"no run of profile {name} has finished in {store}: train it before it is recorded")
+    keys = list(dict.fromkeys([*rows["key"], *found.selected["key"]]))  # those that were trained again last
+    rows = pd.concat([found.selected, rows]).drop_duplicates("key").set_index("key").loc[keys].reset_index()
+    rows = rows[rows["status"].isin(["finished", "failed"])]
+    rows = rows.assign(selected=rows["key"].isin(found.selected["key"]))
+    history = found.history
+    history = history[history["trace_ratio"].notna()].sort_values(["key", "epoch"])
+    tables = {probe: found.probe_table(probe) if kind.tabled else None for probe, kind in PROBES.items()}
+    return _write(RESULTS / name, rows, history, _provenance(name, found.store, rows), tables)
+
+
+def record_bottlenecks(
+    name: str, *, store: str | Path = "runs", seeds: int | None = None, only: Iterable[str] | None = None
+) -> Path:
+    """Write the finished and failed runs of Kirsch et al.'s figures, as :func:`record` does the ablation's.
+
+    Parameters
+    ----------
+    name
+        Of the profile.
+    store, seeds, only
+        As in ``experiments.studies.bottlenecks.declared``.
+    """
+    found = bottlenecks.existing(name, seeds=seeds, only=None if only is None else tuple(only), store=store)
+    rows = found.frame[found.frame["status"].isin(["finished", "failed"])]
+    if rows.empty:
+        raise ValueError(
+            f"no bottleneck run of profile {name} has finished in {store}: train it before it is recorded"
+        )
+    history = found.history[found.history["key"].isin(rows["key"])]
+    provenance = _provenance(name, found.store, rows)
+    return _write(RESULTS / name / "bottlenecks", rows, history, provenance)
+
+
+def _write(
+    target: Path,
+    rows: pd.DataFrame,
+    history: pd.DataFrame,
+    provenance: dict[str, Any],
+    tables: Mapping[str, pd.DataFrame | None] | None = None,
+) -> Path:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=RESULTS, prefix=".recording-") as folder:
+        made = Path(folder)
+        for table, file in ((rows, "runs.csv"), (history, "history.csv")):
+            table.drop(columns="missing", errors="ignore").to_csv(made / file, index=False)
+        (made / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
+        target.mkdir(parents=True, exist_ok=True)
+        for name, table in (tables or {}).items():
+            if table is None:
+                (target / f"{name}.csv").unlink(missing_ok=True)
+            else:
+                table.to_csv(made / f"{name}.csv", index=False, float_format="%.6g")
+        for path in sorted(made.iterdir()):
+            path.replace(target / path.name)
+    return target
+
+
+def _provenance(name: str, store: RunStore, rows: pd.DataFrame) -> dict[str, Any]:
+    """Return what the runs came from: every distinct value with the number of runs that have it."""
+    paths = [store.directory(str(key)) / "provenance.json" for key in rows["key"]]
+    runs = [json.loads(path.read_text()) for path in paths]
+    counted = {title: _distinct(runs, names) for title, names in _DISTINCT.items()}
+    made = {
+        probe: [store.probe(str(key), probe, version=kind.version) for key in rows["key"]]
+        for probe, kind in PROBES.items()
+    }
+    probes = {
+        probe: _distinct([one for one in found if one is not None], ("commit", "dirty", "device", "versions"))
+        for probe, found in made.items()
+        if any(one is not None for one in found)
+    }
+    last = max(path.stat().st_mtime for path in paths)
+    return {
+        "profile": name,
+        "trained_until": datetime.fromtimestamp(last, timezone.utc).date().isoformat(),
+        "runs": len(runs),
+        "run_seconds": round(sum(run["cohort_seconds"] / run["cohort_runs"] for run in runs), 1),
+        **counted,
+        **({"probes": probes} if probes else {}),
+    }
+
+
+def _distinct(made: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return every distinct value of some fields together, with the number of runs that have it."""
+    values = [json.dumps({name: one.get(name) for name in names}, sort_keys=True) for one in made]
+    return [{**json.loads(one), "runs": values.count(one)} for one in sorted(set(values))]
+
+
+def recorded(name: str) -> Recorded | None:
+    """Return what is recorded of a profile, or None where nothing is.
+
+    Raises
+    ------
+    ValueError
+        An unknown profile, or recorded runs that the profile does not declare today.
+    """
+    chosen, folder = profile(name), RESULTS / name
+    if not (folder / "runs.csv").exists():
+        return None
+    rows, history = _read(folder / "runs.csv"), _read(folder / "history.csv")
+    runs = declared(name)
+    again = map(retrained, runs) if chosen.retrain else ()
+    keys = set(map(run_key, runs))
+    _check_declared(rows, keys | set(map(run_key, again)), name, folder)
+    rows = _without_old_probes(rows)
+    selected = rows[rows.pop("selected")].reset_index(drop=True)
+    if set(history["key"]) - set(selected["key"]):
+        raise ValueError(
+            f"{folder}/history.csv and runs.csv are not of the same runs: record the profile again"
+        )
+    return Recorded(
+        profile=chosen,
+        frame=rows[rows["key"].isin(keys)].reset_index(drop=True),
+        selected=selected,
+        history=history,
+        provenance=json.loads((folder / "provenance.json").read_text()),
+    )
+
+
+def _without_old_probes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Leave out what probes of another version than today's found: it is as if there were none."""
+    for name, version in versions().items():
+        column = f"{name}_version"
+        if column in rows and (rows[column].dropna() != version).any():
+            rows = rows.drop(columns=[one for one in rows if str(one).startswith(f"{name}_")])
+    return rows
+
+
+def recorded_bottlenecks(name: str) -> RecordedBottlenecks | None:
+    """Return what is recorded of a profile's runs of Kirsch et al.'s figures, or None where nothing is.
+
+    Raises
+    ------
+    ValueError
+        An unknown profile, or recorded runs that the profile does not declare today.
+    """
+    folder = RESULTS / name / "bottlenecks"
+    runs = bottlenecks.declared(name)
+    if not (folder / "runs.csv").exists():
+        return None
+    rows, history = _read(folder / "runs.csv"), _read(folder / "history.csv")
+    _check_declared(rows, set(map(run_key, runs)), name, folder)
+    provenance = json.loads((folder / "provenance.json").read_text())
+    return RecordedBottlenecks(bottlenecks.scale(name), rows, history, provenance)
+
+
+def _check_declared(rows: pd.DataFrame, keys: set[str], name: str, folder: Path) -> None:
+    strange = sorted(set(rows["key"]) - keys)
+    if strange:
+        raise ValueError(
+            f"{len(strange)} of {len(rows)} recorded runs of profile {name} are not among those that it "
+            f"declares today (the first: {strange[0][:12]}; they are of another protocol or spec): train "
+            f"the profile and record it again, or remove {folder}"
+        )
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Return a table as the run store would: every number to the bit, and only empty cells missing."""
+    with path.open(newline="") as stream:
+        rows = [
+            {name: text if name == "key" else _value(text) for name, text in row.items()}
+            for row in csv.DictReader(stream)
+        ]
+    return pd.DataFrame(rows)
+
+
+def _value(text: str) -> object:
+    if text in _WORDS:
+        return _WORDS[text]
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def all_recorded(*, beside: str | None = None) -> list[Recorded]:
+    """Return everything that is recorded, in the order of the profiles.
+
+    Parameters
+    ----------
+    beside
+        A profile whose runs are at hand: it is left out, and so are profiles of other tables of
+        architectures, which cannot stand beside it. None: nothing is left out.
+    """
+    if beside is None:
+        return _recorded(PROFILES)
+    table = profile(beside).variants
+    return _recorded(name for name, one in PROFILES.items() if name != beside and one.variants == table)
+
+
+def all_probed(probe: str, *, beside: str) -> list[Recorded]:
+    """Return everything recorded of which a probe looked at a selected run, in the order of the profiles.
+
+    Parameters
+    ----------
+    probe
+        Its name.
+    beside
+        A profile whose runs are at hand: it is left out, and so are profiles with architectures that it does
+        not have. Those with a part of them stay, such as the networks that are attacked.
+    """
+    table = profile(beside).variants.items()
+    found = _recorded(
+        name for name, one in PROFILES.items() if name != beside and one.variants.items() <= table
+    )
+    return [one for one in found if f"{probe}_version" in one.selected]
+
+
+def _recorded(names: Iterable[str]) -> list[Recorded]:
+    """Return what is recorded of some profiles, in their order."""
+    return [one for one in map(recorded, names) if one is not None]
+
+
+def all_recorded_bottlenecks(*, beside: str | None = None) -> list[RecordedBottlenecks]:
+    """Return all that is recorded of Kirsch et al.'s figures, in the order of the profiles.
+
+    Parameters
+    ----------
+    beside
+        A profile to leave out: the one whose runs are at hand.
+    """
+    found = [recorded_bottlenecks(name) for name in SCALES if name != beside]
+    return [one for one in found if one is not None]
+
+
+def summary() -> pd.DataFrame:
+    """Return, a recorded profile a row, how much of it was run, where, when and by which code."""
+    parts: list[tuple[str, str, Any, Any]] = [
+        (one.profile.name, one.profile.summary, one, declared) for one in all_recorded()
+    ]
+    for one in all_recorded_bottlenecks():
+        what = f"Kirsch et al.'s figures: {one.scale.summary}"
+        parts.append((f"{one.scale.name}, bottlenecks", what, one, bottlenecks.declared))
+    rows = {}
+    for name, what, one, of_profile in parts:
+        made = one.provenance
+        finished = int((one.frame["status"] == "finished").sum())
+        rows[name] = {
+            "what": what,
+            "runs finished": f"{finished} of {len(of_profile(made['profile']))}",
+            "device": ", ".join(sorted({entry["device"] for entry in made["machine"]})),
+            "until": made["trained_until"],
+            "code": ", ".join(_commit(entry) for entry in made["code"]),
+            "run-hours": f"{made['run_seconds'] / 3600:.1f}",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("profile")
+
+
+def _commit(entry: Mapping[str, Any]) -> str:
+    short = "unknown" if entry["commit"] is None else entry["commit"][:8]
+    return f"{short} with local changes" if entry["dirty"] else short

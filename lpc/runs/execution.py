@@ -1,0 +1,182 @@
+"""The wiring: a spec becomes a trained, measured, stored run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from lpc.runs import packing
+from lpc.data import ImageSet, load_images
+from lpc.heads import Classifier
+from lpc.store.holders import Holder
+from lpc.machine import default_device
+from lpc.runs.measurements import table2_metrics
+from lpc.specs import RunSpec, run_key
+from lpc.stopping import Stopped, stop_on_signal
+from lpc.store import RunStore
+from lpc.training import load_member
+
+POLL = 5.0
+"""Seconds from one look at the runs that others train to the next."""
+
+
+def execute(spec: RunSpec, store: RunStore, *, device: torch.device | None = None) -> dict[str, Any]:
+    """Train and measure one run alone; a finished run is returned as it is.
+
+    Parameters
+    ----------
+    spec
+        The run.
+    store
+        Where it is kept; a run that was interrupted goes on from its last checkpoint.
+    device
+        Where to train; the GPU by default, where there is one.
+
+    Returns
+    -------
+    dict
+        The run's result.
+    """
+    execute_all([spec], store, device=device, progress=False)
+    return store.result(spec)
+
+
+def execute_all(
+    specs: Sequence[RunSpec],
+    store: RunStore,
+    *,
+    device: torch.device | None = None,
+    workers: int = 1,
+    progress: bool = True,
+    wait: bool = True,
+) -> None:
+    """Train and measure every run that is not finished, those of one shape together.
+
+    Several programs may do so at once, on one machine or on many that share the store's folder: what one
+    trains the others leave to it, and take over where it dies (:mod:`lpc.store.ownership`).
+
+    Parameters
+    ----------
+    specs
+        Runs; the order and the number decide the packing of those not yet begun.
+    store
+        Where they are kept. Cohorts that were interrupted go on with the members they began with.
+    device
+        Where to train; the GPU by default, where there is one.
+    workers
+        Processes, of one thread each, that share the runs and the device; 1 trains in this process. A
+        script that asks for more needs the usual ``if __name__ == "__main__"``.
+    progress
+        Whether to show a progress bar.
+    wait
+        Whether to wait for runs that other programs train, until all are finished. Without, the call returns
+        once nothing else is left; what is missing then, the store says.
+
+    Raises
+    ------
+    Stopped
+        A signal asked to stop; checkpoints are written, and the same call goes on from there.
+    MemoryError
+        A run that does not fit in the GPU's memory alone. Where several do not fit together, fewer are
+        trained at once, with a warning.
+
+    Warns
+    -----
+    UserWarning
+        A gamma that the budget cannot carry (:func:`~lpc.equilibrium.budget_warning`); runs that another
+        program has taken over, as this one seemed dead.
+    """
+    device = device or default_device()
+    total = packing.run_epochs(packing.plan(specs, store))
+    tried = None
+    with (
+        stop_on_signal() as stop,
+        tqdm(total=total, unit=" run-epochs", mininterval=1, disable=not progress or not total) as bar,
+    ):
+        while missing := [spec for spec in specs if not store.finished(spec)]:
+            holders = store.holders()
+            everything = packing.plan(missing, store)
+            bar.n = max(0, total - packing.run_epochs(everything))
+            planned = packing.plan(missing, store, held=holders) if holders else everything
+            if planned and (planned, workers) != tried:
+                tried = planned, workers
+                pool = min(workers, len(planned))
+                run = packing.in_turn if pool == 1 else packing.share
+                left = run(planned, store, device, pool, stop, bar)
+                if left:
+                    workers = packing.lowered(left, pool, store)
+            elif wait:
+                tried = None
+                _pause(
+                    len(missing), [holders[key] for key in map(run_key, missing) if key in holders], stop, bar
+                )
+            else:
+                return
+
+
+def _pause(missing: int, holders: Sequence[Holder], stop: Callable[[], bool], bar: tqdm) -> None:
+    """Wait for what others train, and say so."""
+    by = ", ".join(dict.fromkeys(map(str, holders))) or "others"
+    waiting = f"waiting for {missing} runs held by {by}"
+    bar.set_description(waiting)
+    until = time.monotonic() + POLL
+    while time.monotonic() < until:
+        if stop():
+            raise Stopped(f"stopped while {waiting}; call again to go on")
+        time.sleep(min(0.1, POLL))
+
+
+def load_model(spec: RunSpec, store: RunStore, images: ImageSet) -> Classifier:
+    """Return a finished run's classifier, in evaluation mode, on the device of the images.
+
+    Parameters
+    ----------
+    spec
+        A finished run.
+    store
+        Where its weights are.
+    images
+        Any images of its data set, for their shape, classes and device.
+    """
+    return load_member(spec, images, store.load_weights(spec))
+
+
+def measure(spec: RunSpec, store: RunStore, *, device: torch.device | None = None) -> dict[str, Any]:
+    """Measure a selected run on the test set (LPC Table 2), once; a measured run is returned as it is.
+
+    Parameters
+    ----------
+    spec
+        A finished run whose learning rate was selected without the test set.
+    store
+        Where its weights are and its test metrics go.
+    device
+        Where to measure; the GPU by default, where there is one.
+    """
+    if store.measured(spec):
+        return store.test(spec)
+    splits = load_images(spec.data, device=device or default_device())
+    model = load_member(spec, splits.test, store.load_weights(spec))
+    store.save_test(spec, table2_metrics(model, splits).as_dict())
+    return store.test(spec)
+
+
+def measure_all(
+    specs: Sequence[RunSpec], store: RunStore, *, device: torch.device | None = None, progress: bool = True
+) -> None:
+    """Measure every selected run that has no test metrics yet.
+
+    Parameters
+    ----------
+    specs, store, device
+        As in :func:`measure`.
+    progress
+        Whether to show a progress bar.
+    """
+    todo = [spec for spec in specs if not store.measured(spec)]
+    for spec in tqdm(todo, desc="measuring on test", unit=" runs", disable=not progress or not todo):
+        measure(spec, store, device=device)

@@ -1,0 +1,306 @@
+"""One program's worth of runs: trained epoch by epoch, recorded, checkpointed, stored."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lpc.data import ImageSet, Splits
+from lpc.equilibrium import budget_warning
+from lpc.heads import readout_weight
+from lpc.runs.information_measurements import information_metrics
+from lpc.latents import Latents
+from lpc.machine import provenance
+from lpc.runs.measurements import Measured, accuracy, cube_metrics, latent_metrics
+from lpc.store.ownership import Claim, Held
+from lpc.specs import METRIC_LEARNING, RunSpec
+from lpc.stopping import Stopped
+from lpc.store import RunStore
+from lpc.training.trainers import Trainer
+from lpc.training import bad_epoch, load_member, trainer
+
+TERMINAL_ACCURACY = 0.999
+"""Train accuracy at which the terminal phase begins (LPC Appendix C)."""
+CHANCE = 1.5
+"""A train accuracy up to this many times the largest class's share is called chance."""
+
+
+class Plan(NamedTuple):
+    """Runs that train together, and the name under which the store keeps where they stand."""
+
+    cohort: str
+    specs: list[RunSpec]
+
+
+def _passed(entry: dict[str, Any]) -> bool:
+    return entry.get("accuracy", 0.0) >= TERMINAL_ACCURACY
+
+
+def _converged(history: list[dict[str, Any]]) -> bool:
+    """Whether train accuracy has passed the terminal phase's threshold: from then on it is only recorded."""
+    return any(_passed(entry) for entry in history)
+
+
+def train_plan(
+    plan: Plan,
+    store: RunStore,
+    splits: Splits,
+    advance: Callable[[int], object],
+    stop: Callable[[], bool],
+    *,
+    workers: int,
+) -> None:
+    """Train the runs of a plan from where they stand, and store them.
+
+    Parameters
+    ----------
+    plan
+        The runs.
+    store
+        Where their checkpoints are and their results go.
+    splits
+        Their data, on the device to train on.
+    advance
+        Called with the number of epochs, summed over runs, whenever some are done.
+    stop
+        Whether to stop after this epoch.
+    workers
+        How many processes share the machine, for the provenance.
+
+    Raises
+    ------
+    Stopped
+        After writing a checkpoint, where ``stop`` said so.
+    Held
+        Another program trains some of these runs, or has begun them in another cohort since this was planned.
+    LostClaim
+        Another program took this one for dead, and goes on from its last checkpoint.
+    """
+    with store.claim(plan.specs) as claim:
+        if claim.keys:
+            _check_up_to_date(plan, store, claim)
+            _train_claimed(plan, store, claim, splits, advance, stop, workers)
+
+
+def _check_up_to_date(plan: Plan, store: RunStore, claim: Claim) -> None:
+    """Check that no other program has begun or finished the claimed runs otherwise than they were planned."""
+    begun = store.cohorts(afresh=True)
+    for key in claim.keys:
+        cohort = next((cohort for cohort, keys in begun.items() if key in keys), plan.cohort)
+        if cohort != plan.cohort:
+            raise Held(f"run {key} was begun in cohort {cohort} after this was planned; plan again")
+    if plan.cohort not in begun and len(claim.keys) < len(plan.specs):
+        raise Held(f"some runs of cohort {plan.cohort} have finished since it was planned; plan again")
+
+
+def _train_claimed(
+    plan: Plan,
+    store: RunStore,
+    claim: Claim,
+    splits: Splits,
+    advance: Callable[[int], object],
+    stop: Callable[[], bool],
+    workers: int,
+) -> None:
+    specs, train = plan.specs, plan.specs[0].train
+    store.begin(specs)
+    training = trainer(specs, splits.train)
+    _warn_of_budgets(training)
+    histories: list[list[dict[str, Any]]] = [[] for _ in specs]
+    failed: list[int | None] = [None] * len(specs)
+    seconds = 0.0
+    state = store.load_state(plan.cohort, splits.train.images.device)
+    if state is not None:
+        training.load_state_dict(state["training"])
+        histories, failed, seconds = state["histories"], state["failed"], state["seconds"]
+        advance(training.epoch * len(specs))
+    began = time.monotonic() - seconds
+    while not training.finished:
+        _train_and_record(training, splits, histories, failed)
+        advance(len(specs))
+        stopping = stop() and not training.finished
+        if training.epoch % train.record_every == 0 or training.finished or stopping:
+            claim.check()
+            store.save_state(
+                plan.cohort,
+                {
+                    "training": training.state_dict(),
+                    "histories": histories,
+                    "failed": failed,
+                    "seconds": time.monotonic() - began,
+                },
+                epoch=training.epoch,
+            )
+        if stopping:
+            raise Stopped(
+                f"stopped after epoch {training.epoch} of {train.epochs}; "
+                "checkpoints are written, call again to go on"
+            )
+    _finish(training, plan, store, claim, splits, histories, failed, time.monotonic() - began, workers)
+    claim.check()
+    store.end(plan.cohort)
+
+
+def _warn_of_budgets(training: Trainer) -> None:
+    if training.specs[0].train.metrics == "information":
+        return  # there a gamma beyond what the readout survives is part of what is studied
+    steps_an_epoch = math.ceil(len(training.images) / training.specs[0].train.batch_size)
+    for spec in training.specs:
+        if spec.model.classifier == "cosine":  # its logits do not shrink with the latents
+            continue
+        text = budget_warning(
+            spec.train,
+            width=training.latent_width,
+            classes=training.images.classes,
+            steps=spec.train.epochs * steps_an_epoch,
+        )
+        if text is not None:
+            warnings.warn(f"{spec.architecture}, seed {spec.seed}: {text}", stacklevel=3)
+
+
+def _train_and_record(
+    training: Trainer, splits: Splits, histories: list[list[dict[str, Any]]], failed: list[int | None]
+) -> None:
+    """Train one epoch and append what there is to record of it to every run's history."""
+    specs, train = training.specs, training.specs[0].train
+    gamma, (_, rates) = training.gamma(), training.rates()
+    loss = training.train_epoch()
+    for member, bad in enumerate(bad_epoch(loss)):
+        if bad and failed[member] is None:
+            failed[member] = training.epoch
+    recorded = training.finished or training.epoch % train.record_every == 0
+    asked = training.epoch % train.accuracy_every == 0
+    unconverged = [
+        m for m in range(len(specs)) if asked and failed[m] is None and not _converged(histories[m])
+    ]
+    outputs = training.outputs(splits.train) if recorded or unconverged else None
+    for member in range(len(specs)):
+        if failed[member] is not None:
+            continue
+        entry: dict[str, Any] = {
+            "epoch": training.epoch,
+            "gamma": gamma[member],
+            "learning_rate": rates[member],
+            "loss_cross_entropy": float(loss.cross_entropy[member]),
+            "loss_penalty": float(loss.penalty[member]),
+        }
+        if outputs is not None and (recorded or member in unconverged):
+            latents = Latents(outputs.latent[member], outputs.logits[member], splits.train.label)
+            if not bool(torch.isfinite(latents.logits).all()):
+                failed[member] = training.epoch
+                continue
+            entry["accuracy"] = accuracy(latents.logits, latents.label)
+            if recorded:
+                entry |= _metrics(training, member, latents, splits).as_dict()
+        histories[member].append(entry)
+
+
+def _metrics(training: Trainer, member: int, latents: Latents, splits: Splits) -> Measured:
+    """Measure a run's latents of the train set; which metrics, its spec says."""
+    spec, weights = training.specs[member], training.member_state(member)
+    if spec.train.metrics == "information":
+        return information_metrics(load_member(spec, splits.train, weights), splits)
+    quick = spec.train.metrics == "geometry"
+    return latent_metrics(
+        latents,
+        weight=readout_weight(weights["head.classifier.weight"], spec.model.classifier),
+        bias=weights["head.classifier.bias"],
+        classes=splits.train.classes,
+        mixtures=not quick and (training.finished or spec.model.penultimate == "linear"),
+        entropies=not quick,
+    )
+
+
+def _finish(
+    training: Trainer,
+    plan: Plan,
+    store: RunStore,
+    claim: Claim,
+    splits: Splits,
+    histories: list[list[dict[str, Any]]],
+    failed: list[int | None],
+    seconds: float,
+    workers: int,
+) -> None:
+    outputs = training.outputs(splits.train)
+    held = training.outputs(splits.validation) if splits.validation is not None else None
+    specs, epochs = plan.specs, plan.specs[0].train.epochs
+    metric_learning = specs[0].train.objective in METRIC_LEARNING
+    packages = ("pytorch-metric-learning",) if metric_learning else ()
+    shared = {
+        **provenance(splits.train.images.device, packages=packages),
+        "data_checksum": splits.train.checksum(),
+        "cohort": plan.cohort,
+        "cohort_runs": len(specs),
+        "cohort_seconds": round(seconds, 3),
+        "run_epoch_seconds": seconds / epochs / len(specs),
+        "workers": workers,
+        **training.packing(),
+    }
+    for member, spec in enumerate(specs):
+        if store.finished(spec):
+            continue
+        history = histories[member]
+        if failed[member] is not None:
+            result: dict[str, Any] = {
+                "status": "failed",
+                "reason": f"the loss or the logits were not finite in epoch {failed[member]}",
+                "epoch": failed[member],
+            }
+        else:
+            latents = Latents(outputs.latent[member], outputs.logits[member], splits.train.label)
+            heldout = None if held is None else held.logits[member].double()
+            result = {"status": "finished", **_result(spec, history, latents, splits, heldout)}
+        claim.check()
+        store.finish(
+            spec,
+            result=result,
+            history=history,
+            provenance={**shared, "seed": spec.seed, "attempts": len(store.attempts(spec))},
+            weights=training.member_state(member),
+        )
+
+
+def _result(
+    spec: RunSpec, history: list[dict[str, Any]], latents: Latents, splits: Splits, held: Tensor | None
+) -> dict[str, Any]:
+    """Return what a finished run's result holds: its last metrics, and what only the end can tell."""
+    final = dict(history[-1])
+    passed = [entry["epoch"] for entry in history if _passed(entry)]
+    result = {**final, "terminal_epoch": passed[0] if passed else None}
+    if spec.train.metrics != "information":
+        chance = _chance_epoch(history, splits.train)
+        cube = Measured()
+        cube.add(["cube_spread", "cube_patterns", "cube_dead_nodes"], lambda: cube_metrics(latents))
+        result |= {
+            **cube.values,
+            "missing": {**final["missing"], **cube.missing},
+            "readout_lost": final["nearest_mean_accuracy"] - final["accuracy"] > 0.1,
+            "at_chance": chance is not None,
+            "chance_epoch": chance,
+        }
+    result |= {"validation_accuracy": None, "validation_cross_entropy": None}
+    if held is not None and splits.validation is not None:
+        label = splits.validation.label
+        result["validation_accuracy"] = accuracy(held, label)
+        result["validation_cross_entropy"] = float(cross_entropy(held, label))
+    return result
+
+
+def _chance_epoch(history: list[dict[str, Any]], images: ImageSet) -> int | None:
+    """Return the first epoch of the last stretch in which train accuracy was no more than chance, or None."""
+    limit = CHANCE * float(images.label.bincount().max()) / len(images)
+    taken = [(entry["epoch"], entry["accuracy"]) for entry in history if "accuracy" in entry]
+    found = None
+    for epoch, share in reversed(taken):
+        if share > limit:
+            break
+        found = epoch
+    return found

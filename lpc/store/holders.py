@@ -1,0 +1,203 @@
+"""Who has which runs of a store, and whether they live: processes of one machine or of many.
+
+Layout::
+
+    heartbeats/<token>           of a program that trains: who it is and which runs it has; the file's time is
+                                 its last sign of life, by the file server's clock
+    runs/<key>/owner-<n>.json    the n-th attempt at a run: whose it is, and how it ended
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lpc.store.atomic import GONE, read_json_if_there
+
+HEARTBEAT = 15.0
+"""Seconds from one sign of life to the next."""
+LEASE = 180.0
+"""Seconds without a sign of life after which others take over; well over NFS's 60 s of cached attributes."""
+WITHDRAWN = "withdrawn"
+"""How a claim ended that was given up before anything was trained."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that has a run.
+
+    Attributes
+    ----------
+    host, pid
+        Where it runs, and as what.
+    started
+        When the process started, in the kernel's ticks; None where the system does not say.
+    place
+        Host, boot and process namespace, within which ``pid`` means one process; None where unknown.
+    cluster, job, restart
+        Its SLURM job (of an array: ``<array>_<task>``), and how often that was requeued; None and 0 outside.
+    since
+        When it claimed its runs, by its own clock: UTC, ISO 8601.
+    """
+
+    host: str
+    pid: int
+    started: int | None
+    place: str | None
+    cluster: str | None
+    job: str | None
+    restart: int
+    since: str
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.pid}" + (f" (job {self.job})" if self.job else "")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An attempt at a run that has not finished.
+
+    Attributes
+    ----------
+    holder
+        Who tried, and since when.
+    ended
+        ``"stopped"``, ``"error: ..."``, ``"died"`` where it did not get to say; None while it lives.
+    """
+
+    holder: Holder
+    ended: str | None
+
+
+def this_process() -> Holder:
+    """Return what others can tell this process by."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if "SLURM_ARRAY_JOB_ID" in os.environ and "SLURM_ARRAY_TASK_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return Holder(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        started=_started(os.getpid()),
+        place=_place(),
+        cluster=os.environ.get("SLURM_CLUSTER_NAME"),
+        job=job,
+        restart=int(os.environ.get("SLURM_RESTART_COUNT") or 0),
+        since=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+
+
+def _place() -> str | None:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{socket.gethostname()} {boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return None  # not Linux: only leases tell who is dead
+
+
+def _started(pid: int) -> int | None:
+    """Return when a process started, or None where it has ended or the system does not say."""
+    try:
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state in "ZX" else int(rest[18])
+
+
+def has_died(holder: Holder, me: Holder) -> bool:
+    """Whether this process knows, without waiting for the lease, that a holder is no more.
+
+    It does where both are of one place and the holder's process has ended, and where both are of one SLURM
+    job, which has been requeued since.
+    """
+    if holder.place is None or holder.place != me.place:
+        again = holder.job is not None and (holder.cluster, holder.job) == (me.cluster, me.job)
+        return again and holder.restart < me.restart  # the same job, before it was requeued
+    if Path(f"/proc/{holder.pid}/stat").exists():
+        return _started(holder.pid) != holder.started
+    try:
+        os.kill(holder.pid, 0)  # where /proc hides others' processes
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+class Sign(NamedTuple):
+    """What a heartbeat says: when it was last given, and its content."""
+
+    time: float
+    content: dict[str, Any]
+
+
+def sign_of(heartbeat: Path) -> Sign | None:
+    """Return a heartbeat as the server has it, or None where it is gone."""
+    try:
+        with heartbeat.open() as stream:  # opening asks the server; a mere stat may be a minute old
+            return Sign(os.fstat(stream.fileno()).st_mtime, json.load(stream))
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
+        return None
+
+
+def server_time(folder: Path) -> float:
+    """Return the time by the clock that dates the heartbeats: no machine's own."""
+    with tempfile.NamedTemporaryFile(prefix=".clock.", dir=folder) as probe:
+        os.utime(probe.name)
+        return Path(probe.name).stat().st_mtime
+
+
+def holder_of(content: dict[str, Any]) -> Holder:
+    """Return whom a heartbeat or an owner file names."""
+    return Holder(**{field.name: content[field.name] for field in fields(Holder)})
+
+
+def _lives(sign: Sign | None, me: Holder, now: Callable[[], float]) -> bool:
+    return sign is not None and not has_died(holder_of(sign.content), me) and now() - sign.time <= LEASE
+
+
+def live_holders(root: Path) -> dict[str, Holder]:
+    """Return who has which runs of a store at this moment, by run key; nobody who is dead is among them."""
+    folder, me, found = root / "heartbeats", this_process(), {}
+    heartbeats = [path for path in folder.iterdir() if path.name[0] != "."] if folder.exists() else []
+    now = server_time(folder) if heartbeats else 0.0
+    for heartbeat in sorted(heartbeats):
+        sign = sign_of(heartbeat)
+        if sign is not None and _lives(sign, me, lambda: now):
+            found.update(dict.fromkeys(sign.content["keys"], holder_of(sign.content)))
+    return found
+
+
+def attempts(root: Path, key: str) -> list[Attempt]:
+    """Return the attempts at a run that has not finished, in their order; claims withdrawn are none."""
+    folder, me, found = root / "heartbeats", this_process(), []
+    for path in owners(root / "runs" / key).values():
+        content = read_json_if_there(path)
+        if content is None or content["ended"] == WITHDRAWN:
+            continue
+        ended = content["ended"]
+        if ended is None and not _lives(sign_of(folder / content["token"]), me, lambda: server_time(folder)):
+            ended = "died"
+        found.append(Attempt(holder_of(content), ended))
+    return found
+
+
+def owners(directory: Path) -> dict[int, Path]:
+    """Return the owner files of a run by their numbers, in order."""
+    names = [path.name for path in directory.iterdir()] if directory.exists() else []
+    numbers = sorted(int(found[1]) for name in names if (found := re.fullmatch(r"owner-(\d+)\.json", name)))
+    return {number: owner_file(directory, number) for number in numbers}
+
+
+def owner_file(directory: Path, number: int) -> Path:
+    """Return the file that says whose a run's attempt of this number is."""
+    return directory / f"owner-{number}.json"

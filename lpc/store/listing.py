@@ -1,0 +1,196 @@
+"""Listing: one row a run of a store, quick for thousands of runs and on a file system across a network.
+
+Up to three small files say what a run's row holds. Reading them is several requests a run where the file
+system is across a network, one waiting for the other. So many runs are looked at together, and the rows
+that were read are kept in one file of the store, ``listing-<protocol>.json``. A row is taken from there
+while its run's files have the sizes and modification times that they had before they were read.
+
+That file is a copy and never needed: it may be deleted at any time. Whoever finds many rows out of date
+replaces it whole, through a temporary neighbour, so that readers see one that somebody wrote completely.
+It begins with a checksum over itself and over this module: a damaged one, or one of another version, is
+as good as none. Files that changed within the last two seconds are not trusted to show their next change
+in their time, and their rows are not kept. Where the store cannot be written, nothing is kept.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lpc.store.atomic import GONE, parsed_json, write_file
+
+Row = dict[str, Any]
+Stamp = list[list[int] | None]
+"""Modification time (ns) and size (bytes) of each of a run's files; None where there is none."""
+
+FILES = ("spec.json", "result.json", "test.json")
+"""Files of a run that its row is made of."""
+TOGETHER = 32
+"""Runs that are looked at together: what waits is the network, not a processor."""
+SETTLED = 2.0
+"""Seconds after which a change shows in a file's time; some file systems count time in steps of that."""
+KEPT_FROM = 0.01
+"""Share of all runs whose rows must have been read for them to be kept: the file is written as a whole."""
+
+_VERSION = Path(__file__).read_bytes()
+
+
+class _Found(NamedTuple):
+    """What a run's files say: the row is None where there is no spec or it is another protocol's."""
+
+    key: str
+    stamp: Stamp
+    row: Row | None
+    read: bool
+
+
+def rows(root: Path, *, protocol: int) -> list[Row]:
+    """Return one row a run that has begun under one protocol, sorted by key.
+
+    Parameters
+    ----------
+    root
+        Directory of the store.
+    protocol
+        Of the runs.
+
+    Returns
+    -------
+    list of dict
+        ``key``; the spec's fields, nested ones as ``data.name``; ``status``, which is ``training`` without
+        a result; the result's fields; the test's as ``test_*``.
+
+    Raises
+    ------
+    ValueError
+        A file that is not whole JSON.
+    """
+    index = root / f"listing-{protocol}.json"
+    started = time.monotonic()
+    try:
+        keys = sorted(path.name for path in (root / "runs").iterdir())
+    except FileNotFoundError:
+        return []
+    kept = _kept(index)
+    look = partial(_look, root / "runs", protocol, kept)
+    parts = [keys[first : first + TOGETHER] for first in range(0, len(keys), TOGETHER)]
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        found = list(chain.from_iterable(pool.map(look, parts)))
+    if sum(one.read for one in found) > KEPT_FROM * len(found):
+        _keep(index, found, started)
+    return [one.row for one in found if one.row is not None]
+
+
+def _look(
+    runs: Path, protocol: int, kept: Mapping[str, tuple[Stamp, Row | None]], keys: Sequence[str]
+) -> list[_Found]:
+    """Return what is found of some runs: kept rows where the files' times and sizes are still theirs."""
+    found = []
+    for key in keys:
+        known, row = kept.get(key, (None, None))
+        if known is not None and known == [_stamp(f"{runs}/{key}/{name}") for name in FILES]:
+            found.append(_Found(key, known, row, read=False))
+        else:
+            found.append(_read(runs / key, protocol))
+    return found
+
+
+def _stamp(path: str) -> list[int] | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116 making a Path would take as long as the call
+    except OSError as error:
+        return _none_where_gone(error)
+    return [status.st_mtime_ns, status.st_size]
+
+
+def _none_where_gone(error: OSError) -> None:
+    if error.errno not in (*GONE, errno.ENOTDIR):
+        raise error
+
+
+def _read(directory: Path, protocol: int) -> _Found:
+    parts = [_content(directory / name) for name in FILES]
+    stamp = [None if part is None else part[0] for part in parts]
+    spec, result, test = (
+        None if part is None else partial(parsed_json, directory / name, part[1])
+        for name, part in zip(FILES, parts, strict=True)
+    )
+    values = {} if spec is None else spec()
+    if spec is None or values.get("protocol") != protocol:
+        return _Found(directory.name, stamp, None, read=True)
+    row: Row = {"key": directory.name}
+    for name, value in values.items():
+        nested = value.items() if isinstance(value, dict) else ()
+        row.update({f"{name}.{inner}": field for inner, field in nested} or {name: value})
+    row["status"] = "training"
+    for part, prefix in ((result, ""), (test, "test_")):
+        values = {} if part is None else part()
+        row.update({prefix + field: value for field, value in values.items() if field != "missing"})
+    return _Found(directory.name, stamp, row, read=True)
+
+
+def _content(path: Path) -> tuple[list[int], bytes] | None:
+    """Return what a file holds, and its time and size before it was read; None where there is none."""
+    try:
+        with path.open("rb", buffering=0) as stream:
+            status = os.fstat(stream.fileno())
+            return [status.st_mtime_ns, status.st_size], stream.read()
+    except OSError as error:
+        return _none_where_gone(error)
+
+
+def _checksum(body: bytes) -> bytes:
+    return hashlib.sha256(_VERSION + body).hexdigest().encode()
+
+
+def _kept(index: Path) -> dict[str, tuple[Stamp, Row | None]]:
+    """Return the rows that were kept, by key; none where the file is not one that this version wrote."""
+    try:
+        checksum, _, body = index.read_bytes().partition(b"\n")
+    except OSError:
+        return {}
+    if checksum != _checksum(body):
+        return {}
+    kept: dict[str, tuple[Stamp, Row | None]] = {}
+    for columns, runs in json.loads(body):
+        for key, stamp, *values in runs:
+            kept[key] = (stamp, None if columns is None else dict(zip(columns, values, strict=True)))
+    return kept
+
+
+def _keep(index: Path, found: Sequence[_Found], started: float) -> None:
+    """Write the rows of runs whose files had settled before they were looked at."""
+
+    def write(temporary: Path) -> None:
+        now = temporary.stat().st_mtime_ns  # by the file system's clock, which need not be this machine's
+        settled = now - round((time.monotonic() - started + SETTLED) * 1e9)
+        body = _body(one for one in found if _changed(one) < settled)
+        temporary.write_bytes(_checksum(body) + b"\n" + body)
+
+    with suppress(OSError):
+        write_file(index, write)
+
+
+def _changed(one: _Found) -> int:
+    """Return when a run's files last changed (ns)."""
+    return max((part[0] for part in one.stamp if part is not None), default=0)
+
+
+def _body(found: Iterable[_Found]) -> bytes:
+    """Return rows as JSON, those of the same columns together."""
+    alike: dict[tuple[str, ...] | None, list[list[Any]]] = defaultdict(list)
+    for key, stamp, row, _ in found:
+        columns = None if row is None else tuple(row)
+        alike[columns].append([key, stamp, *(row or {}).values()])
+    return json.dumps(list(alike.items()), separators=(",", ":")).encode()

@@ -1,0 +1,195 @@
+"""Claims on runs: many programs on one store, none of which trains what another does.
+
+Nothing is locked: file systems that are shared often cannot. The last owner of a run
+(:mod:`lpc.store.holders`) has it for as long as it lives: until it removes its heartbeat, is seen to be dead
+by a program that can know, or has given no sign of life for :data:`~lpc.store.holders.LEASE`. To be the next
+owner is to create the next owner file, by a hard link, which exactly one of many can. A successor first
+removes the dead one's heartbeat: an owner that was only asleep notices before it writes anything. Owner files
+stay until the run has finished: attempts only grow in number, so that nobody takes a new one for an old.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from lpc.stopping import Stopped
+from lpc.store import holders
+from lpc.store.atomic import GONE, as_json, draft, name_exclusively, read_json_if_there, write_json
+from lpc.store.holders import (
+    WITHDRAWN,
+    has_died,
+    holder_of,
+    owner_file,
+    owners,
+    server_time,
+    sign_of,
+    this_process,
+)
+
+
+class Held(RuntimeError):
+    """Another program has these runs."""
+
+
+class LostClaim(Held):
+    """Another program took this one for dead and has its runs now."""
+
+
+class Claim:
+    """What this process may train, all or nothing of what it asked for; a context that ends with the claim.
+
+    A daemon thread gives a sign of life every :data:`~lpc.store.holders.HEARTBEAT`.
+
+    Parameters
+    ----------
+    root
+        Of the store.
+    keys
+        Runs to claim.
+    finished
+        Whether a run has finished: it is left out, also where that happened while it was being claimed.
+
+    Attributes
+    ----------
+    keys
+        The runs that are claimed: those that have not finished.
+
+    Raises
+    ------
+    Held
+        Another program has one of them.
+    """
+
+    keys: list[str]
+
+    def __init__(self, root: Path, keys: Sequence[str], finished: Callable[[str], bool]) -> None:
+        self._root, self._finished = root.absolute(), finished
+        self._me, self._token = this_process(), uuid.uuid4().hex
+        self._heartbeat = self._root / "heartbeats" / self._token
+        self._gained: dict[str, Path] = {}
+        self._released = threading.Event()
+        self.keys = sorted({key for key in keys if not finished(key)})
+        if not self.keys:
+            self._released.set()
+            return
+        write_json(self._heartbeat, {**asdict(self._me), "keys": self.keys})
+        threading.Thread(target=self._beat, daemon=True, name="heartbeat").start()
+        try:
+            for key in self.keys:
+                self._gained[key] = self._gain(key)
+            self.keys = [key for key in self.keys if not finished(key)]
+        except BaseException:
+            self.release()
+            raise
+
+    def __enter__(self) -> Claim:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or isinstance(error, Held):
+            self.release()
+        elif isinstance(error, Stopped) or not isinstance(error, Exception):
+            self.release(ended="stopped")
+        else:
+            self.release(ended=f"error: {type(error).__name__}: {error}")
+
+    def check(self) -> None:
+        """Give a sign of life before something is written.
+
+        Raises
+        ------
+        LostClaim
+            Another program has taken over: nothing may be written.
+        """
+        if self.keys and not self._give_sign():
+            raise LostClaim(
+                f"{self._me} was taken for dead (no sign of life for {holders.LEASE:g} s, or its job was "
+                "requeued): another program goes on with its runs, and nothing more is written here"
+            )
+
+    def release(self, *, ended: str | None = None) -> None:
+        """Give the runs back, once.
+
+        Parameters
+        ----------
+        ended
+            Why, for those that have not finished: ``"stopped"``, ``"error: ..."``; None: they were not begun.
+            Of those that have finished the owner files are removed.
+        """
+        if self._released.is_set():
+            return
+        self._released.set()
+        if not self._give_sign():
+            return  # all of it is another's
+        try:
+            for key, own in self._gained.items():
+                if self._finished(key):
+                    for path in owners(own.parent).values():
+                        path.unlink(missing_ok=True)
+                else:
+                    write_json(own, self._owner(ended or WITHDRAWN))
+        finally:
+            self._heartbeat.unlink(missing_ok=True)
+
+    def _give_sign(self) -> bool:
+        """Touch the heartbeat; False where it is gone, as a successor removes it."""
+        try:
+            os.utime(self._heartbeat)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            return False
+        return True
+
+    def _beat(self) -> None:
+        while not self._released.wait(holders.HEARTBEAT):
+            with suppress(OSError):  # the file server may be back at the next beat
+                if not self._give_sign():
+                    return
+
+    def _owner(self, ended: str | None) -> dict[str, Any]:
+        return {**asdict(self._me), "token": self._token, "ended": ended}
+
+    def _gain(self, key: str) -> Path:
+        """Become the next owner of a run, unless the last one lives."""
+        directory = self._root / "runs" / key
+        with draft(directory / "owner.json", as_json(self._owner(None))) as temporary:
+            # having written there, this machine sees the folder as the server has it
+            number = max(owners(directory), default=0)
+            while True:
+                self._bury(key, read_json_if_there(owner_file(directory, number)))
+                number += 1
+                own = owner_file(directory, number)
+                if name_exclusively(temporary, own):
+                    return own
+
+    def _bury(self, key: str, owner: dict[str, Any] | None) -> None:
+        """Remove the heartbeat of a run's last owner if it is dead; where it lives, that is an error."""
+        if owner is None or owner["ended"] is not None:
+            return
+        heartbeat = self._heartbeat.with_name(owner["token"])
+        sign = sign_of(heartbeat)
+        if sign is None:
+            return
+        held = Held(f"run {key} is held by {holder_of(owner)} since {owner['since']}")
+        if not has_died(holder_of(owner), self._me):
+            if server_time(heartbeat.parent) - sign.time <= holders.LEASE:
+                raise held
+            time.sleep(
+                1.5 * holders.HEARTBEAT
+            )  # all are silent where the file server, or this machine, slept
+            again = sign_of(heartbeat)
+            if again is not None and again.time != sign.time:
+                raise held
+        heartbeat.unlink(missing_ok=True)

@@ -1,0 +1,292 @@
+"""The run store: a directory a run, written atomically, read back as one tidy table.
+
+Layout::
+
+    runs/<key>/spec.json               what the run is; <key> is its SHA-256
+    runs/<key>/provenance.json         commit, versions, device, packing, data checksum, wall time, attempts
+    runs/<key>/history.jsonl           one line an epoch
+    runs/<key>/checkpoint.safetensors  final weights and buffers
+    runs/<key>/result.json             train and validation metrics; written last: it marks the run finished
+    runs/<key>/test.json               test metrics, only of runs that were selected
+    runs/<key>/<name>.probe            what was measured of it afterwards: see :mod:`lpc.store.probes`
+    cohorts/<id>/members.json          keys of runs that are training together
+    cohorts/<id>/state.pt              where they stand
+    cohorts/<id>/progress.json         how many epochs that is, readable without the weights
+    runs/<key>/owner-<n>.json          who has tried to train it; removed once it has finished
+    heartbeats/<token>                 who trains what at this moment: see :mod:`lpc.store.ownership`
+    listing-<protocol>.json            rows kept for listing; may be deleted: see :mod:`lpc.store.listing`
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+import shutil
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from lpc.specs import PROTOCOL, RunSpec, run_key, spec_from_dict
+from lpc.store import holders, listing, probes
+from lpc.store.atomic import read_json, read_json_if_there, see_afresh, write_file, write_json
+from lpc.store.holders import Attempt, Holder
+from lpc.store.ownership import Claim
+from lpc.store.probes import Probe
+
+
+class RunStore:
+    """Results on disk, by run key.
+
+    Parameters
+    ----------
+    root
+        Directory of the store; made when something is first written.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def directory(self, key: str) -> Path:
+        """Return the directory of a run."""
+        return self.root / "runs" / key
+
+    def finished(self, spec: RunSpec) -> bool:
+        """Whether the run has its result, be it trained or failed."""
+        return self._has_result(run_key(spec))
+
+    def _has_result(self, key: str) -> bool:
+        return (self.directory(key) / "result.json").exists()
+
+    def measured(self, spec: RunSpec) -> bool:
+        """Whether the run has its test metrics."""
+        return (self.directory(run_key(spec)) / "test.json").exists()
+
+    def result(self, spec: RunSpec) -> dict[str, Any]:
+        """Return the result of a finished run."""
+        return self._part(spec, "result.json")
+
+    def test(self, spec: RunSpec) -> dict[str, Any]:
+        """Return the test metrics of a measured run."""
+        return self._part(spec, "test.json")
+
+    def provenance(self, spec: RunSpec) -> dict[str, Any]:
+        """Return where the result of a finished run comes from."""
+        return self._part(spec, "provenance.json")
+
+    def _part(self, spec: RunSpec, name: str) -> dict[str, Any]:
+        path = self.directory(run_key(spec)) / name
+        if not path.exists():
+            raise ValueError(
+                f"{path} does not exist: run {spec.architecture}, seed {spec.seed}, has no {name}"
+            )
+        return read_json(path)
+
+    @staticmethod
+    def cohort(specs: Sequence[RunSpec]) -> str:
+        """Return the id of a cohort of these runs, in this order."""
+        return hashlib.sha256("".join(run_key(spec) for spec in specs).encode()).hexdigest()
+
+    def claim(self, specs: Sequence[RunSpec]) -> Claim:
+        """Return a claim of this process on those of some runs that have not finished: all or none.
+
+        Raises
+        ------
+        Held
+            Another program has one of them.
+        """
+        return Claim(self.root, [run_key(spec) for spec in specs], self._has_result)
+
+    def holders(self) -> dict[str, Holder]:
+        """Return who has which runs at this moment, by run key."""
+        return holders.live_holders(self.root)
+
+    def attempts(self, spec: RunSpec) -> list[Attempt]:
+        """Return the attempts at a run that has not finished, in their order."""
+        return holders.attempts(self.root, run_key(spec))
+
+    def begin(self, specs: Sequence[RunSpec]) -> str:
+        """Write the specs of runs that start together, once they are claimed; return the cohort's id."""
+        keys = [run_key(spec) for spec in specs]
+        for key, spec in zip(keys, specs, strict=True):
+            write_json(self.directory(key) / "spec.json", asdict(spec))
+        cohort = self.cohort(specs)
+        write_json(self.root / "cohorts" / cohort / "members.json", keys)
+        return cohort
+
+    def cohorts(self, *, afresh: bool = False) -> dict[str, list[str]]:
+        """Return the keys of every cohort that has begun and not ended, by cohort id.
+
+        Parameters
+        ----------
+        afresh
+            Whether to ask a file server across a network: else they may be those of a minute ago.
+        """
+        if afresh and (self.root / "cohorts").exists():
+            see_afresh(self.root / "cohorts")
+        found = (
+            (path, read_json_if_there(path)) for path in sorted(self.root.glob("cohorts/*/members.json"))
+        )
+        return {path.parent.name: keys for path, keys in found if keys is not None}
+
+    def spec(self, key: str) -> RunSpec:
+        """Return the spec of a run that has begun; one that does not have this key is an error."""
+        path = self.directory(key) / "spec.json"
+        spec = spec_from_dict(read_json(path))
+        if run_key(spec) != key:
+            raise ValueError(f"{path} is the spec of run {run_key(spec)}, not of {key}; remove {path.parent}")
+        return spec
+
+    def save_state(self, cohort: str, state: dict[str, Any], *, epoch: int) -> None:
+        """Write where a cohort stands, after so many epochs."""
+        path = self.root / "cohorts" / cohort / "state.pt"
+        content = io.BytesIO()  # torch reports a full disk as a RuntimeError, a plain write as an OSError
+        torch.save({"cohort": cohort, **state}, content)
+        write_file(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
+        write_json(path.with_name("progress.json"), {"epoch": epoch})
+
+    def epochs_done(self) -> dict[str, int]:
+        """Return the epochs that the runs of every cohort under way have behind them, by run key."""
+        found = {}
+        for cohort, keys in self.cohorts().items():
+            progress = read_json_if_there(self.root / "cohorts" / cohort / "progress.json")
+            if progress is not None:
+                found.update(dict.fromkeys(keys, progress["epoch"]))
+        return found
+
+    def load_state(self, cohort: str, device: torch.device | str) -> dict[str, Any] | None:
+        """Return where a cohort stands, or None before its first checkpoint.
+
+        Raises
+        ------
+        ValueError
+            A file that is truncated, not a checkpoint, or another cohort's.
+        """
+        path = self.root / "cohorts" / cohort / "state.pt"
+        if not path.exists():
+            return None
+        try:
+            state = torch.load(path, map_location=device, weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError) as error:
+            raise ValueError(
+                f"{path} is truncated or not a checkpoint ({type(error).__name__}); "
+                f"remove {path.parent} to train its runs from the start"
+            ) from error
+        owner = state.get("cohort") if isinstance(state, dict) else None
+        if owner != cohort:
+            raise ValueError(
+                f"{path} is the checkpoint of cohort {owner}, expected {cohort}; "
+                f"remove {path.parent} to train its runs from the start"
+            )
+        return state
+
+    def finish(
+        self,
+        spec: RunSpec,
+        *,
+        result: dict[str, Any],
+        history: Iterable[dict[str, Any]],
+        provenance: dict[str, Any],
+        weights: dict[str, Tensor],
+    ) -> None:
+        """Write everything of a run, its result last."""
+        key = run_key(spec)
+        directory = self.directory(key)
+        lines = "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in history)
+        write_file(directory / "history.jsonl", lambda temporary: temporary.write_text(lines))
+        write_json(directory / "provenance.json", provenance)
+        tensors = {name: value.contiguous().cpu() for name, value in weights.items()}
+        content = save(tensors, metadata={"key": key})
+        write_file(directory / "checkpoint.safetensors", lambda temporary: temporary.write_bytes(content))
+        write_json(directory / "result.json", result)
+
+    def end(self, cohort: str) -> None:
+        """Remove a cohort once all its runs are finished, or belong to others; its list of members first."""
+        directory = self.root / "cohorts" / cohort
+        (directory / "members.json").unlink(missing_ok=True)
+        shutil.rmtree(directory, ignore_errors=True)  # NFS keeps what another program reads at this moment
+
+    def save_test(self, spec: RunSpec, test: dict[str, Any]) -> None:
+        """Write the test metrics of a finished run."""
+        write_json(self.directory(run_key(spec)) / "test.json", test)
+
+    def save_probe(
+        self, spec: RunSpec, name: str, probe: Probe, *, version: int, about: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write what a probe found of a finished run; parameters as of :func:`~lpc.store.probes.save`."""
+        probes.save(self.directory(run_key(spec)), name, probe, version=version, about=about)
+
+    def probe(self, key: str, name: str, *, version: int) -> dict[str, Any] | None:
+        """Return all that was written of a run's probe, or None where there is none of this version."""
+        return probes.read(self.directory(key), name, version=version)
+
+    def probes(self, keys: Iterable[str], versions: Mapping[str, int]) -> pd.DataFrame:
+        """Return one row a run that has a probe: ``key``, and the values of each as ``<probe>_<value>``."""
+        return probes.rows(self.root, keys, versions)
+
+    def probe_table(self, key: str, name: str, *, version: int) -> pd.DataFrame | None:
+        """Return the table of a run's probe, or None where there is none of this version."""
+        return probes.read_table(self.directory(key), name, version=version)
+
+    def load_weights(self, spec: RunSpec) -> dict[str, Tensor]:
+        """Return the final weights of a finished run.
+
+        Raises
+        ------
+        ValueError
+            A file that is missing, truncated, not safetensors, or another run's.
+        """
+        key = run_key(spec)
+        path = self.directory(key) / "checkpoint.safetensors"
+        try:
+            with safe_open(path, framework="pt") as stream:
+                owner = (stream.metadata() or {}).get("key")
+                weights = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+        except (SafetensorError, FileNotFoundError) as error:
+            raise ValueError(
+                f"{path} is missing, truncated or not a checkpoint ({error}); "
+                f"remove {path.parent} to run it again"
+            ) from error
+        if owner != key:
+            raise ValueError(f"{path} is the checkpoint of run {owner}, expected {key}; remove {path.parent}")
+        return weights
+
+    def frame(self, *, protocol: int = PROTOCOL) -> pd.DataFrame:
+        """Return one row a run that has begun, under one protocol.
+
+        Columns are the spec's fields (``data.name``, ``train.learning_rate``, ...), ``status``
+        (``training``, ``finished`` or ``failed``), the result's metrics, and the test metrics as
+        ``test_*``. A value that is missing is NaN.
+        """
+        return pd.DataFrame(listing.rows(self.root, protocol=protocol))
+
+    def history(self, keys: Iterable[str] | None = None, *, protocol: int = PROTOCOL) -> pd.DataFrame:
+        """Return one row a run and epoch: ``key``, ``epoch``, losses, rates and the recorded metrics.
+
+        Parameters
+        ----------
+        keys
+            Of runs; None: all of them.
+        protocol
+            Runs of another one are left out.
+        """
+        found = (
+            sorted(self.root.glob("runs/*/history.jsonl"))
+            if keys is None
+            else [self.directory(key) / "history.jsonl" for key in sorted(keys)]
+        )
+        parts = []
+        for path in found:
+            if path.exists() and read_json(path.parent / "spec.json").get("protocol") == protocol:
+                lines = pd.DataFrame([json.loads(line) for line in path.read_text().splitlines()])
+                parts.append(lines.assign(key=path.parent.name))
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["key", "epoch"])

@@ -1,0 +1,203 @@
+"""Solo: one run trains alone, as fast as the device allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lpc.classifiers import build_classifier
+from lpc.data import ImageSet
+from lpc.heads import HeadOutput
+from lpc.machine import exact_float32
+from lpc.specs import METRIC_LEARNING, RunSpec
+from lpc.training.epochs import Batch, Trainer, same_shapes
+
+WARM_UP = 3
+"""Steps that are taken one by one before the next ones are recorded as a CUDA graph."""
+
+
+class Solo(Trainer):
+    """One run alone: for networks large enough to fill the device.
+
+    Parameters
+    ----------
+    specs
+        The run, in a list of one.
+    images
+        The train set, on the device to train on.
+    compiled
+        Whether to compile the backbone (``torch.compile``). None: on a GPU that Triton supports.
+    graphed
+        Whether to record a step as a CUDA graph and replay it. None: on a GPU, but for objectives of metric
+        learning, whose library waits for the device to count pairs.
+
+    Notes
+    -----
+    The backbone runs channels-last, under autocast where the spec's precision is bfloat16; head, penalty,
+    loss, weights and optimizer stay in float32. gamma and the learning rates are tensors on the device, so
+    that a recorded step stays valid when they change. A step of another batch size, the last one of an
+    epoch, is taken as it is. Within an epoch nothing waits for the device, but for metric learning.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[RunSpec],
+        images: ImageSet,
+        *,
+        compiled: bool | None = None,
+        graphed: bool | None = None,
+    ) -> None:
+        (spec,) = specs
+        self.device = images.images.device
+        on_gpu = self.device.type == "cuda"
+        self.compiled = on_gpu and find_spec("triton") is not None if compiled is None else compiled
+        objective = spec.train.objective
+        metric_learning = objective in METRIC_LEARNING
+        self.graphed = on_gpu and not metric_learning if graphed is None else graphed
+        if self.graphed and metric_learning:
+            raise ValueError(
+                f"graphed is True, but a CUDA graph cannot hold a step of the objective {objective!r}, which "
+                "waits for the device"
+            )
+        if self.graphed and not on_gpu:
+            raise ValueError(
+                f"graphed is True, but a CUDA graph needs a GPU and the images are on {self.device}"
+            )
+        model = build_classifier(
+            spec.model, channels=images.channels, size=images.size, classes=images.classes, seed=spec.seed
+        )
+        self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__([spec], images, model=self.model)
+        self.half = spec.train.precision == "bfloat16"
+        self.backbone = torch.compile(self.model.backbone) if self.compiled else self.model.backbone
+        named = list(self.model.named_parameters())
+        classifier = [value for name, value in named if name.startswith("head.classifier.")]
+        rest = [value for name, value in named if not name.startswith("head.classifier.")]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": classifier}, {"params": rest}],  # a categorical latent has no last classifier
+            lr=torch.tensor(1.0, device=self.device) if on_gpu else 1.0,
+            weight_decay=spec.train.weight_decay,
+            fused=True,
+            capturable=on_gpu,
+        )
+        weight = self.model.head.penultimate.weight if self.model.head.penultimate is not None else None
+        self.penalised = weight if spec.train.penalty == "weight_l1" else None
+        self.last_layer = self.model.get_submodule("head.classifier") if metric_learning else None
+        self.factor, self.l1 = self._weights_of_penalties()
+        self.totals = torch.zeros(2, 1, device=self.device)
+        self.steps = 0
+        self.recorded: tuple[torch.cuda.CUDAGraph, Batch] | None = None
+
+    def packing(self) -> dict[str, bool]:
+        """Return how the steps are executed, for a run's provenance."""
+        return {"compiled": self.compiled, "graphed": self.graphed}
+
+    def _train(self) -> Float[Tensor, "two runs"]:
+        self.model.train()
+        self.factor.copy_(self._weights_of_penalties()[0])
+        for group, (rate,) in zip(self.optimizer.param_groups, self.rates(), strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        self.totals.zero_()
+        with exact_float32():
+            for batch in self.draws[0].epoch():
+                batch = batch._replace(images=batch.images.contiguous(memory_format=torch.channels_last))
+                if self.graphed and len(batch.label) == self.specs[0].train.batch_size:
+                    self._graphed_step(batch)
+                else:
+                    self._step(batch)
+        return self.totals.clone()
+
+    def _step(self, batch: Batch) -> None:
+        drawn, label = batch.drawn, batch.label
+        masks = {"mask": drawn.pop("mask")} if "mask" in drawn else {}
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half, cache_enabled=False):
+            features = self.backbone(batch.images, **masks)
+        output = self.model.head(features, **drawn)
+        losses = self.loss(
+            output,
+            label,
+            gamma=self.factor[0],
+            l1=self.l1[0],
+            weight=self.penalised,
+            classifier=self.last_layer,
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        (losses[0] + losses[1]).backward()
+        self.optimizer.step()
+        self.totals += torch.stack(losses).detach()[:, None] * label.shape[0]
+
+    def _graphed_step(self, batch: Batch) -> None:
+        """Take a step: the first ones as they are, on their own stream, the others by a recorded graph."""
+        if self.recorded is None and self.steps < WARM_UP:
+            stream = torch.cuda.Stream(self.device)
+            stream.wait_stream(torch.cuda.current_stream(self.device))
+            with torch.cuda.stream(stream):
+                self._step(batch)
+            torch.cuda.current_stream(self.device).wait_stream(stream)
+            self.steps += 1
+            return
+        if self.recorded is None:
+            fixed = Batch(*(None if part is None else part.clone() for part in batch))  # type: ignore[arg-type]
+            graph = torch.cuda.CUDAGraph()
+            self.optimizer.zero_grad(set_to_none=True)
+            with torch.cuda.graph(graph):
+                self._step(fixed)
+            self.recorded = graph, fixed
+        graph, fixed = self.recorded
+        for place, part in zip(fixed, batch, strict=True):
+            if place is not None and part is not None:
+                place.copy_(part)
+        graph.replay()
+
+    @torch.no_grad()
+    def outputs(self, images: ImageSet, *, batch_size: int = 1024) -> HeadOutput:
+        """Return the run's latents (1, points, width) and logits in evaluation mode, in float32."""
+        self.model.eval()
+        with exact_float32():
+            parts = [
+                self.model(
+                    images.normalised(slice(start, start + batch_size)).contiguous(
+                        memory_format=torch.channels_last
+                    )
+                )
+                for start in range(0, len(images), batch_size)
+            ]
+        return HeadOutput(*(torch.cat(pieces)[None] for pieces in list(zip(*parts, strict=True))[:2]))
+
+    def _stacked(self) -> dict[str, Tensor]:
+        """Return all weights and buffers, runs first; what is written into them is written into the run."""
+        return {name: value[None] for name, value in self.model.state_dict().items()}
+
+    def member_state(self, member: int) -> dict[str, Tensor]:
+        """Return the run's weights and buffers, as its classifier's ``state_dict``; ``member`` is 0."""
+        if member != 0:
+            raise ValueError(f"member is {member}; a run alone has member 0")
+        return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a resumed run needs to go on to the same bits."""
+        return {
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generators": [self.draws[0].generator.get_state()],
+            "losses": self.losses,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`; a state of other shapes is a ValueError and changes nothing."""
+        if not same_shapes(self.model.state_dict(), state["model"]):
+            raise ValueError("the checkpoint's weights do not have the shapes of this run's")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.draws[0].generator.set_state(state["generators"][0].cpu())
+        self.losses, self.epoch = state["losses"], state["epoch"]
+        self.recorded, self.steps = None, 0  # the optimizer's tensors are new ones

@@ -1,0 +1,84 @@
+"""Figures are written shorter, and stay where they were."""
+
+import io
+
+import matplotlib
+import numpy as np
+import pytest
+from fontTools.pens.recordingPen import RecordingPen
+from fontTools.svgLib.path.parser import parse_path
+from matplotlib.figure import Figure
+
+from experiments.publishing.minify import light_figure, light_page, light_path, light_style
+
+
+def places(path: str) -> list[tuple[str, np.ndarray]]:
+    """What fontTools reads in a path: what is drawn, and the absolute places; ends of closed lines aside."""
+    pen = RecordingPen()
+    parse_path(path, pen)
+    return [(name, np.array(points, dtype=float)) for name, points in pen.value if points]
+
+
+def walk(points: np.ndarray, *, closed: bool = False) -> str:
+    """A path as matplotlib writes it."""
+    lines = [f"{'L' if at else 'M'} {x:.6f} {y:.6f} " for at, (x, y) in enumerate(points)]
+    return "\n".join([*lines, "z\n" if closed else ""])
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_path_of_lines_goes_where_it_went(closed):
+    points = np.random.default_rng(0).uniform(-300, 300, (400, 2))
+    path = walk(points, closed=closed) + walk(points[:3] + 1, closed=closed)
+    short = light_path(path)
+    assert len(short) < 0.7 * len(path)
+    for (kind, here), (there_kind, there) in zip(places(short), places(path), strict=True):
+        assert kind == there_kind and np.abs(here - there).max() <= 0.005 + 1e-9
+
+
+def test_errors_of_rounding_do_not_add_up():
+    steps = np.cumsum(np.full((5000, 2), 0.0149), axis=0)
+    end = places(light_path(walk(steps)))[-1][1]
+    assert np.abs(end - steps[-1]).max() <= 0.005 + 1e-9
+
+
+def test_steps_along_the_axes_have_one_number_and_dots_stay():
+    assert light_path("M 1 2 \nL 1 5 \nL 4.504 5 \nL 4.5 5 \nL 4 4.75 \nz\n") == "M1 2v3h3.5l-.5-.25z"
+    assert light_path("M 3 4 \nL 3 4 \n") == "M3 4h0"
+
+
+def test_curves_keep_their_places():
+    path = "M 0 1.504 \nC 0.261 1.5 0.5196 1.3946 0.707 1.207 \nz\n"
+    assert light_path(path) == "M0 1.5C.26 1.5 .52 1.39 .71 1.21z"
+
+
+def test_a_figure_is_shorter_and_none_of_it_is_lost():
+    fig = Figure()
+    axes = fig.subplots()
+    with matplotlib.rc_context({"path.simplify": False}):
+        axes.plot(np.random.default_rng(0).normal(size=2000).cumsum(), label="walk")
+        axes.hist(np.random.default_rng(1).normal(size=500), bins=60, histtype="stepfilled")
+        written = io.StringIO()
+        fig.savefig(written, format="svg")
+    svg = written.getvalue()
+    short = light_figure(svg)
+    assert len(short) < 0.7 * len(svg)
+    for element in ("<path", "<use", "<g", "</g>"):
+        assert short.count(element) == svg.count(element)
+
+
+def test_a_page_reads_the_index_only_where_it_searches():
+    page = '<script src="searchindex.js"></script>\n<script src="_static/book.js"></script>'
+    assert light_page(page, search=False) == '<script src="_static/book.js"></script>'
+    assert light_page(page, search=True) == page
+
+
+def test_styles_of_what_a_page_may_have_are_kept():
+    css = (
+        ".a{x:1}.b,.a .c{x:2}.b .a{x:3}p{x:4}.a:not(.b){x:5}.a:is(.c,.b) q{x:6}"
+        '@media print{.b{x:7}.a{x:8}}@font-face{src:url(f.ttf)}[href$=".b"]{x:9}@keyframes k{12.5%{x:10}}'
+    )
+    assert light_style(css, {"a", "c"}) == (
+        ".a{x:1}.a .c{x:2}p{x:4}.a:not(.b){x:5}.a:is(.c,.b) q{x:6}"
+        '@media print{.a{x:8}}@font-face{src:url(f.ttf)}[href$=".b"]{x:9}@keyframes k{12.5%{x:10}}'
+    )
+    assert light_style(css, {"a", "b", "c"}) == css

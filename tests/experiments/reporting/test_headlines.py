@@ -1,0 +1,134 @@
+import re
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+
+from experiments.publishing.execution import chapter_names
+from experiments.reporting import claims, headlines, scoreboard
+from experiments.reporting.headlines import HEADLINES, badge, in_a_minute
+from experiments.studies.ablation import existing
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """The ledger with the recorded runs alone: nothing of the laptop's is in the store."""
+    return claims.ledger(existing("smoke", store=tmp_path_factory.mktemp("runs")))
+
+
+def row(name, **changes):
+    shared = {"id": name, "like": name, "dataset": "digits", "statement": "s", "paper": "3 <times>"}
+    return {**shared, "chapter": "collapse", "measured": "2.50 ± 0.1", "verdict": "holds here", **changes}
+
+
+def small(*rows):
+    return in_a_minute(
+        pd.DataFrame(rows), [headlines.Headline("Words.", {"one": "a ratio"}, ("theirs",), "Why.")]
+    )
+
+
+def plain(text):
+    return " ".join(text.split())
+
+
+class Cells(HTMLParser):
+    """The text of the table's body, cell by cell."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.cells, self.depth = [], 0
+        self.feed(html.partition("<tbody>")[2])
+
+    def handle_starttag(self, tag, attrs):
+        if tag in ("td", "th"):
+            self.cells.append("")
+
+    def handle_data(self, data):
+        self.cells[-1] += data + " "
+
+
+def test_every_headline_is_judged_by_claims_of_the_ledger_and_types_no_number():
+    ledger = {claim.id: claim for claim in claims.read()}
+    assert 6 <= len(HEADLINES) <= 8
+    for one in HEADLINES:
+        assert all(ledger[name].dataset in claims.OURS for name in one.judged)
+        assert all(ledger[name].dataset not in claims.OURS for name in one.again)
+        assert not re.search(r"\d", one.words) and one.words[-1] == "." and one.reason
+        assert {ledger[name].profile for name in one.again} & set(claims.LIVE) == set()
+    papers = [any("Kirsch" in ledger[name].where for name in one.judged) for one in HEADLINES]
+    assert 0 < sum(papers) < len(papers), "both papers"
+
+
+def test_the_first_page_shows_what_the_ledger_says_and_nothing_else(table):
+    html = in_a_minute(table).html
+    cells = Cells(html).cells
+    assert len(cells) == len(headlines.COLUMNS) * len(HEADLINES)
+    by_id = table.set_index("id")
+    for place, one in enumerate(HEADLINES):
+        claim, paper, ours, again = cells[4 * place : 4 * place + 4]
+        assert claim.startswith(one.words)
+        for name, words in one.judged.items():
+            own = by_id.loc[name]
+            assert own["paper"] in paper and words in ours
+            same = table[(table["like"] == own["like"]) & (table["statement"] == own["statement"])]
+            for _, other in same[scoreboard.is_judged(same) & same["dataset"].isin(claims.OURS)].iterrows():
+                assert f"{other['dataset']} {other['measured']} " in ours and other["verdict"] in ours
+        for name in one.again:
+            assert by_id.loc[name, "dataset"] in again and f"[Re] {by_id.loc[name, 'verdict']}" in again
+    assert "not judged" in html, "claims of a profile whose runs are not here"
+    links = set(re.findall(r'href="([^"]*)\.html"', html))
+    assert links <= set(chapter_names()) and len(links) >= 6
+
+
+def test_a_verdict_has_words_a_mark_and_its_own_class():
+    seen = [badge(word, "digits") for word in (*claims.WORDS[True], "not attempted", "not judged")]
+    assert [re.findall(r'class="badge-verdict (\w+)"', one)[0] for one in seen] == [
+        "holds", "partly", "fails", "open", "open",
+    ]  # fmt: skip
+    assert "✓ holds here<" in seen[0] and "✗ does not hold here<" in seen[2]
+    assert "✗ [Re] not reproduced<" in badge("not reproduced", "SVHN") and "fails" in badge(
+        "not reproduced", "SVHN"
+    )
+    assert "[Re] not attempted<" in badge("not attempted", "CIFAR10") and "[Re]" not in seen[3]
+
+
+def test_values_of_several_data_sets_stand_in_one_row_and_text_is_escaped():
+    fashion = row(
+        "one_fashion", like="one", dataset="Fashion-MNIST", measured="1.10", verdict="does not hold here"
+    )
+    wide = row("one_wide", like="one", statement="of another architecture", measured="9.99")
+    theirs = row("theirs", dataset="SVHN", verdict="partly reproduced")
+    found = small(row("one"), fashion, wide, theirs)
+    claim, paper, ours, again = Cells(found.html).cells
+    assert "3 <times>" in paper and "<times>" not in found.html
+    assert plain(ours) == "a ratio digits 2.50 ± 0.1 ✓ holds here Fashion-MNIST 1.10 ✗ does not hold here"
+    assert plain(again) == "◐ [Re] partly reproduced SVHN" and "Collapse" in claim
+    with pytest.raises(ValueError, match="theirs"):
+        small(row("one"))
+
+
+def test_verdicts_on_the_papers_data_are_grouped_with_the_data_sets_that_they_are_of():
+    judged = headlines.Headline("Words.", {"one": "a ratio"}, ("svhn", "ten", "hundred"), "Why.")
+    rows = [row("one")] + [
+        row(name, dataset=name.upper(), verdict=word)
+        for name, word in {"svhn": "reproduced", "ten": "not reproduced", "hundred": "reproduced"}.items()
+    ]
+    again = Cells(in_a_minute(pd.DataFrame(rows), [judged]).html).cells[3]
+    assert plain(again) == "✓ [Re] reproduced SVHN, HUNDRED ✗ [Re] not reproduced TEN"
+
+
+def test_the_scoreboard_folds_by_chapter_and_keeps_every_claim(table):
+    html = scoreboard.folded(table).html
+    shown = table[~scoreboard.is_waiting(table)]
+    summaries = re.findall(r"<summary>([^:]*): (\d+) ✓, (\d+) ◐, (\d+) ✗, (\d+) open</summary>", html)
+    assert len(summaries) == shown["chapter"].nunique() == html.count("<details") == html.count("<caption>")
+    assert (
+        sum(int(count) for one in summaries for count in one[1:])
+        == len(shown)
+        == html.count("<tr>") - len(summaries)
+    )
+    for name, own in shown.groupby("chapter"):
+        words = next(one for one in summaries if one[0] == scoreboard.chapter_title(str(name)))
+        holds = own["verdict"].isin([claims.WORDS[True][0], claims.WORDS[False][0]]).sum()
+        assert int(words[1]) == holds
+    assert "<script" not in html and "open>" not in html

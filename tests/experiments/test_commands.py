@@ -1,0 +1,141 @@
+import dataclasses
+import hashlib
+import time
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from experiments.__main__ import cli, main
+from experiments.studies import recorded
+from experiments.studies.profiles import GROUPS, PROFILES
+from lpc.datasets import load_raw
+from lpc.runs import measurements
+from lpc.stopping import Stopped
+
+
+@pytest.fixture
+def call(capsys):
+    def run(*arguments, status=0):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        output = capsys.readouterr()
+        assert caught.value.code == status, output
+        return output.err if status else output.out
+
+    return run
+
+
+@pytest.mark.parametrize("verb", ["fetch", "train", "status", "time", "record", "export"])
+def test_every_verb_of_a_profile_has_an_example_and_takes_a_data_set(verb):
+    output = CliRunner().invoke(cli, [verb, "--help"]).output
+    assert f"python -m experiments {verb}" in output and "--dataset" in output
+
+
+def test_status_of_the_whole_paper_is_quick_on_an_empty_store(call, tmp_path):
+    began = time.monotonic()
+    output = call("status", "--profile", "paper", "--store", str(tmp_path))
+    assert time.monotonic() - began < 10
+    assert [output.count(f"{name}: ") for name in GROUPS["paper"]] == [1, 1, 1]
+    assert (
+        output.count(
+            "0 of 200 runs finished, 0 failed, 0 under way, 0 interrupted, 200 missing, 0 of 40 trained again"
+        )
+        == 3
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_data_set_picks_one_profile_of_a_group(call, tmp_path):
+    output = call("status", "-P", "paper", "--dataset", "cifar10", "--only", "IB", "--store", str(tmp_path))
+    assert output.startswith("paper-cifar10: ") and "paper-svhn" not in output
+    assert "0 of 25 runs finished" in output and "0 of 5 trained again" in output
+
+
+def test_status_of_siblings_lists_their_own_architectures(call, tmp_path):
+    output = call("status", "-P", "paper-embedding", "--dataset", "CIFAR100", "--store", str(tmp_path))
+    assert "SupConLPC" in output and "IB" not in output.split() and "0 of 525 runs finished" in output
+    output = call("status", "-P", "laptop-gammas", "--seeds", "1", "--store", str(tmp_path))
+    assert "gamma1e-2" in output and "0 of 7 runs finished" in output
+    for verb in ("train", "status", "submit", "export"):
+        assert "paper-embedding" in CliRunner().invoke(cli, [verb, "--help"]).output
+
+
+def test_retrained_runs_are_trained_shown_exported_and_recorded(call, monkeypatch, tmp_path):
+    chosen = dataclasses.replace(
+        PROFILES["smoke"], name="again", architectures=("IB", "NoPen"), retrain=True, seeds=(0,)
+    )
+    monkeypatch.setitem(PROFILES, "again", chosen)
+    monkeypatch.setattr(measurements, "ATTACKED_IMAGES", 10)
+    monkeypatch.setattr(recorded, "RESULTS", tmp_path / "results")
+    store = ["--profile", "again", "--store", str(tmp_path / "runs")]
+    assert "again: 6 runs, 2 selected and measured, 0 failed" in call("train", *store, "--workers", "1")
+    output = call("status", *store)
+    assert "4 of 4 runs finished" in output and "2 of 2 trained again" in output
+    assert "nothing is left to train" in output
+    path = tmp_path / "runs.csv"
+    assert "6 rows" in call("export", *store, "--output", str(path))
+    table = pd.read_csv(path)
+    assert table["data.validation"].tolist() == [100] * 4 + [0] * 2
+    assert table["test_accuracy"].notna().tolist() == [False] * 4 + [True] * 2
+    assert table["validation_accuracy"].notna().tolist() == [True] * 4 + [False] * 2
+    assert table["selected_validation_accuracy"].notna().tolist() == [False] * 4 + [True] * 2
+    call("record", *store)
+    again = recorded.recorded("again")
+    assert again is not None and set(again.selected["data.validation"]) == {0}
+
+
+def test_fetch_prints_images_and_a_checksum(call):
+    raw = load_raw("digits")
+    images = raw.train_images.tobytes() + raw.train_label.astype("uint8").tobytes()
+    images += raw.test_images.tobytes() + raw.test_label.astype("uint8").tobytes()
+    expected = f"digits: 1,437 train and 360 test images, SHA-256 {hashlib.sha256(images).hexdigest()}\n"
+    assert call("fetch", "--profile", "laptop") == expected
+
+
+def test_training_that_was_stopped_says_where_it_stands_and_exits_with_130(call, monkeypatch):
+    def stopped(*_, **__):
+        raise Stopped("stopped after epoch 7 of 400")
+
+    monkeypatch.setattr("experiments.studies.ablation.study", stopped)
+    assert call("train", status=130) == "stopped after epoch 7 of 400\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "--profile", "paper", "--dataset", "CIFAR"], "Did you mean cifar10 or cifar100"),
+        (["status", "--profile", "laptop", "--dataset", "svhn"], "data set of profile laptop 'svhn'"),
+        (["fetch", "--profile", "papre"], "unknown profile 'papre'. Did you mean paper"),
+        (["book", "--profile", "paper"], "paper-svhn, paper-cifar10, paper-cifar100"),
+        (["chapters", "collapse", "-p", "profile", "paper"], "paper-svhn, paper-cifar10, paper-cifar100"),
+        (["train", "--profile", "paper", "--only", "NonLinIB"], "profile paper-svhn 'NonLinIB'"),
+        (["record", "--profile", "smoke", "--store", "nowhere"], "train it before it is recorded"),
+        (["train", "--profile", "laptop-embeding"], "'laptop-embeding'. Did you mean laptop-embedding"),
+        (["train", "--profile", "laptop-embedding", "--only", "IB"], "of profile laptop-embedding 'IB'"),
+        (["status", "--profile", "laptop", "--only", "SupCon"], "architecture of profile laptop 'SupCon'"),
+        (["book", "--profile", "laptop-gammas"], "not made from profile laptop-gammas but from laptop"),
+        (["chapters", "collapse", "-p", "profile", "laptop-gammas"], "but from laptop, beside which"),
+        (["book", "--profile", "paper-embedding"], "paper-cifar10-embedding, paper-cifar100-embedding"),
+        (
+            [
+                "export",
+                "-P",
+                "paper-cifar10-embedding",
+                "--store",
+                "nowhere",
+                "--selected",
+                "--output",
+                "x.csv",
+            ],
+            "no selected run of profile paper-cifar10-embedding in nowhere: train it first",
+        ),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_message(arguments, words, call):
+    error = call(*arguments, status=1)
+    assert error.startswith("error: ") and words in error and len(error.splitlines()) == 1
+
+
+def test_no_workers_are_refused(call):
+    assert "0 is not in the range" in call("train", "--workers", "0", status=2)

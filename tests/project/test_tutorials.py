@@ -1,0 +1,163 @@
+"""The pages that show how to use the library: their cells run as they stand, and say what they should."""
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+BOOK = Path(__file__).parents[2] / "book"
+
+
+def cells(name: str) -> Iterator[str]:
+    for cell in jupytext.read(BOOK / f"{name}.md").cells:
+        if cell.cell_type == "code":
+            yield "\n".join(line for line in cell.source.splitlines() if not line.startswith("%"))
+
+
+def executed(name: str, checks: str) -> str:
+    """Return what a page prints, run in order and then checked, as users run it: no shape checks."""
+    source = "\n".join([*cells(name), textwrap.dedent(checks)])
+    environment = {**os.environ, "MPLBACKEND": "Agg"}
+    command = [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", "-c", source]
+    done = subprocess.run(
+        command, cwd=BOOK.parent, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def recipes() -> dict[str, str]:
+    text = (BOOK / "cookbook.md").read_text()
+    return dict(
+        re.findall(r"^## (.+?)\n.*?```\{code-cell\} ipython3\n(.*?)```", text, re.DOTALL | re.MULTILINE)
+    )
+
+
+def numbers(text: str) -> list[float]:
+    return [float(word) for word in re.findall(r"-?\d+\.\d+(?:e[-+]\d+)?", text)]
+
+
+def run(title: str, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], list[str]]:
+    (source,) = (source for name, source in recipes().items() if title in name)
+    space: dict[str, Any] = {"__name__": "recipe"}
+    exec(compile(source, title, "exec"), space)
+    return space, capsys.readouterr().out.splitlines()
+
+
+def test_there_are_ten_recipes_of_twelve_lines_at_most():
+    found = recipes()
+    assert len(found) == 10
+    for title, source in found.items():
+        lines = [line for line in source.splitlines() if line.strip()]
+        assert len(lines) <= 13, title
+
+
+def test_the_budget_recipe_warns_of_the_schedule_that_is_too_steep(capsys):
+    _, (modest, steep) = run("budget", capsys)
+    assert modest.endswith("None") and "the readout will be lost" in steep
+
+
+def test_the_deepfool_recipe_changes_every_decision(capsys):
+    space, _ = run("DeepFool", capsys)
+    found, images, model = space["found"], space["images"], space["model"]
+    assert bool((model(images).argmax(1) != model(images + found.perturbation).argmax(1)).all())
+
+
+def test_the_attacks_recipe_ends_with_the_smallest(capsys):
+    space, lines = run("smallest perturbation", capsys)
+    each = torch.stack([result.norm for result in space["found"].values()])
+    assert lines[-1].startswith("smallest")
+    assert numbers(lines[-1]) == [round(float(each.amin(dim=0).median()), 4)]
+
+
+def test_the_certified_radius_is_below_what_attacks_find(capsys):
+    _, attacked = run("smallest perturbation", capsys)
+    _, (spectral, crown) = run("Certify", capsys)
+    assert 0 < numbers(spectral)[0] < numbers(crown)[0] < numbers(attacked[-1])[0]
+
+
+def test_the_entropy_recipe_takes_out_the_scale_and_nothing_else(capsys):
+    _, lines = run("entropy", capsys)
+    (raw, unit), (scaled, again) = (numbers(line.replace("1e-7", "")) for line in lines)
+    assert unit == again
+    assert raw - scaled == pytest.approx(8 * np.log(1e7), abs=0.02)
+
+
+def test_the_noise_recipe_finds_the_entropy_of_three_points(capsys):
+    _, (label, preserved, redundant) = run("noise", capsys)
+    assert numbers(label) == [1.0986]
+    assert numbers(preserved)[0] == pytest.approx(np.log(3), abs=1e-3)
+    assert numbers(redundant)[0] < 1e-3
+
+
+def test_batches_measure_what_all_points_do(capsys):
+    _, lines = run("batches", capsys)
+    batched, whole = (numbers(line)[0] for line in lines)
+    assert batched == pytest.approx(whole, rel=1e-10)
+
+
+def test_the_auroc_recipe_agrees_with_scikit_learn(capsys):
+    space, (line,) = run("right predictions", capsys)
+    right = (space["predicted"] == space["label"])[space["test"]]
+    assert numbers(line)[0] == pytest.approx(roc_auc_score(right, space["confidence"]))
+
+
+def test_the_store_recipe_shows_the_tighter_run(capsys):
+    _, lines = run("architectures", capsys)
+    penalised, plain = (line.split() for line in lines[-2:])
+    assert penalised[1:3] == ["IB", "finished"] and plain[1:3] == ["LinPen", "finished"]
+    assert float(penalised[-1]) < float(plain[-1])
+
+
+def test_the_corruptions_recipe_falls_with_strength(capsys):
+    space, _ = run("corrupted", capsys)
+    assert len(space["found"]) == 20
+    for kind in ("noise", "blur", "contrast", "rotation"):
+        accuracy = [one.accuracy for one in space["found"] if one.kind == kind]
+        assert accuracy == sorted(accuracy, reverse=True)
+
+
+def test_own_latents_measures_what_was_saved():
+    checks = """
+    from sklearn.metrics import roc_auc_score
+    ours, known = report, np.stack([latent[label == value].mean(axis=0) for value in range(10)])
+    within = np.square(latent - known[label]).sum(axis=1).mean()
+    between = np.square(known - latent.mean(axis=0)).sum(axis=1).mean()
+    assert np.isclose(ours["tr Sw / tr Sb, train"], within / between)
+    assert np.isclose(ours["AUROC, Mahalanobis"], roc_auc_score(right, mahalanobis))
+    assert ours["accuracy, test"] == network.score(test_pixels, test_label)
+    """
+    printed = executed("own-latents", checks)
+    for name in (
+        "a NaN",
+        "one class",
+        "labels missing",
+        "labels as floats",
+        "k too large",
+        "repeated points",
+    ):
+        assert f"{name}: " in printed
+
+
+def test_own_model_collapses_and_loses_its_readout_where_it_says():
+    checks = """
+    for backbone in ("CNN", "timm ResNet"):
+        penalised, plain = table[f"{backbone}, with"], table[f"{backbone}, without"]
+        assert penalised["tr Sw / tr Sb"] < 0.8 * plain["tr Sw / tr Sb"], table
+        assert penalised["accuracy"] > plain["accuracy"] - 0.05, table
+    assert module.seen[-1] < 0.8 * module.seen[0], module.seen
+    assert found["accuracy"] < 0.5 < 0.6 < found["nearest-mean accuracy"], found
+    assert output.latent.dtype == torch.float32 and features.dtype == torch.bfloat16
+    print(table)
+    """
+    assert "is the width 8" in executed("own-model", checks)
