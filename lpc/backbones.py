@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models import resnet
 
+from lpc.errors import unknown_name
 from lpc.sampling import repeated
-from lpc.specs import unknown_name
 
 
 class MLP(nn.Module):

@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
+from lpc.errors import unknown_name
 from lpc.sampling import ZERO_ENTROPY_SD, repeated
-from lpc.specs import Decoder, DropoutSite, LastLayer, LatentNoise, Penultimate, unknown_name
+from lpc.specs import Decoder, DropoutSite, LastLayer, LatentNoise, Penultimate
 
 
 class HeadOutput(NamedTuple):

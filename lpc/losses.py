@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lpc.errors import unknown_name
 from lpc.sampling import ZERO_ENTROPY_SD
-from lpc.specs import Reduction, unknown_name
+from lpc.specs import Reduction
 
 _LOG_2PIE = math.log(2 * math.pi * math.e)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args, get_type_hints
+
+from lpc.errors import unknown_name
 
 PROTOCOL = 2
 """Raised by any edit that changes results: runs of different protocols have different keys."""
@@ -43,24 +44,6 @@ DropoutSite = Literal["latent", "logits"]
 Precision = Literal["float32", "bfloat16"]
 Width = Literal["none", "intermediate", "wide", "narrow"]
 Decay = Literal["halving", "cosine"]
-
-
-def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
-    """Return a ValueError that names ``name``, the nearest valid names and all of them.
-
-    Parameters
-    ----------
-    kind
-        What is named, as the message calls it.
-    name
-        The name that is not known.
-    known
-        All valid names.
-    """
-    known = list(known)
-    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    return ValueError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
 
 
 def _checked(value: object, hint: Any, where: str) -> Any:

@@ -14,7 +14,8 @@ import pandas as pd
 import torch
 
 from experiments.studies.image_shapes import random_images, shape_of_data
-from lpc.machine import default_device, provenance
+from lpc.devices import default_device
+from lpc.provenance import provenance
 from lpc.runs.packing import COHORT_SIZE, COHORTED
 from lpc.specs import RunSpec, run_key
 from lpc.store import RunStore

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments.studies.profiles import PROFILES
-from lpc.specs import unknown_name
+from lpc.errors import unknown_name
 
 CLASSES = 10
 

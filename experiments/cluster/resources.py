@@ -13,7 +13,7 @@ from typing import Any
 
 from experiments.studies.bottleneck_profiles import SCALES
 from experiments.studies.profiles import GROUPS, PROFILES
-from lpc.specs import unknown_name
+from lpc.errors import unknown_name
 
 if sys.version_info >= (3, 11):
     import tomllib

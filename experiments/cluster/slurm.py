@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from lpc.specs import unknown_name
+from lpc.errors import unknown_name
 
 COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "sinfo")
 """What is called, of SLURM's client programs."""

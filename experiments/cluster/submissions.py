@@ -19,8 +19,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from lpc.machine import provenance
-from lpc.specs import unknown_name
+from lpc.errors import unknown_name
+from lpc.provenance import provenance
 from lpc.store.atomic import write_json
 
 ROOT = Path(__file__).parents[2]

@@ -20,8 +20,9 @@ from experiments.cluster.resources import read as read_resources
 from experiments.cluster.submissions import ROOT, Job, Kind, Request, Submission, begin, code, difference
 from experiments.studies.profiles import BOOKS
 from lpc.datasets import absent_files, data_folder
+from lpc.errors import unknown_name
 from lpc.runs.packing import plan
-from lpc.specs import run_key, unknown_name
+from lpc.specs import run_key
 from lpc.store import RunStore
 
 os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "USR1"  # read when submitit is imported

@@ -28,8 +28,9 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
 from experiments.publishing import needs
-from lpc.machine import default_workers, provenance
-from lpc.specs import unknown_name
+from lpc.devices import default_workers
+from lpc.errors import unknown_name
+from lpc.provenance import provenance
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "book"

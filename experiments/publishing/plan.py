@@ -24,7 +24,7 @@ from experiments.reporting import claims
 from experiments.studies import ablation, bottlenecks, probing
 from experiments.studies.bottleneck_profiles import SCALES
 from experiments.studies.profiles import BOOKS, GROUPS, LIVE, PROFILES, SIBLINGS, of_book
-from lpc.specs import unknown_name
+from lpc.errors import unknown_name
 
 
 class Page(NamedTuple):

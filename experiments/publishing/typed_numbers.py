@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.publishing.prose import NOT_PROSE, Block, Page
-from lpc.specs import unknown_name
+from lpc.errors import unknown_name
 
 if sys.version_info >= (3, 11):
     import tomllib

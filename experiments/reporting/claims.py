@@ -20,7 +20,8 @@ from experiments.studies.bottleneck_profiles import SCALES
 from experiments.studies.bottlenecks import Bottlenecks
 from experiments.studies.profiles import LIVE, PROFILES, plain, relatives
 from experiments.studies.recorded import Recorded, all_recorded, all_recorded_bottlenecks
-from lpc.specs import VARIANTS, unknown_name
+from lpc.errors import unknown_name
+from lpc.specs import VARIANTS
 
 if sys.version_info >= (3, 11):
     import tomllib

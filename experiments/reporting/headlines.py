@@ -10,7 +10,7 @@ import pandas as pd
 
 from experiments.reporting.claims import NOT_MEASURED, OURS, WORDS
 from experiments.reporting.scoreboard import Html, chapter_title, is_judged
-from lpc.specs import unknown_name
+from lpc.errors import unknown_name
 
 _KINDS = ("holds", "partly", "fails")
 _CLASSES = {word: kind for words in WORDS.values() for kind, word in zip(_KINDS, words, strict=True)}

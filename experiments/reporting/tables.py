@@ -12,7 +12,7 @@ from experiments.reporting import paper
 from experiments.reporting.csv_tables import CsvStyler
 from experiments.studies.ablation import Study
 from experiments.studies.recorded import Recorded, all_recorded
-from lpc.specs import unknown_name
+from lpc.errors import unknown_name
 
 NOT_RUN = "not run"
 """What a cell shows where nothing has been run."""

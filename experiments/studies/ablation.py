@@ -13,8 +13,8 @@ from experiments.studies import probing
 from experiments.studies.profiles import Profile, profile, specs
 from experiments.studies.progress import counted
 from lpc.data import Splits, load_images
+from lpc.devices import default_device, default_workers
 from lpc.latents import Latents, collect
-from lpc.machine import default_device, default_workers
 from lpc.runs import execute_all, load_model, measure_all
 from lpc.specs import DataSpec, RunSpec, run_key
 from lpc.store import RunStore

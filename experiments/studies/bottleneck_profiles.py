@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from lpc.specs import DataSpec, TrainSpec, unknown_name
+from lpc.errors import unknown_name
+from lpc.specs import DataSpec, TrainSpec
 
 GAMMAS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Weights of the regularizers of Figures 1, 5 and 6: from 1e-4 to 10 in log space (Section 7.3)."""

@@ -14,20 +14,12 @@ from experiments.studies import profiles
 from experiments.studies.bottleneck_profiles import Part, Scale, scale
 from experiments.studies.bottleneck_summaries import with_summaries
 from lpc.data import Splits, load_images
+from lpc.devices import default_workers
+from lpc.errors import unknown_name
 from lpc.heads import Classifier
 from lpc.latents import Latents, collect
-from lpc.machine import default_workers
 from lpc.runs import execute_all, load_model
-from lpc.specs import (
-    DataSpec,
-    ModelSpec,
-    Objective,
-    Penalty,
-    RunSpec,
-    run_key,
-    unknown_name,
-    variant_spec,
-)
+from lpc.specs import DataSpec, ModelSpec, Objective, Penalty, RunSpec, run_key, variant_spec
 from lpc.store import RunStore
 
 OBJECTIVES: Mapping[str, Objective] = {

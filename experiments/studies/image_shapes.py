@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 
 from lpc.data import ImageSet
-from lpc.specs import DataSpec, unknown_name
+from lpc.errors import unknown_name
+from lpc.specs import DataSpec
 
 
 class Shape(NamedTuple):

@@ -18,8 +18,10 @@ import torch
 from tqdm import tqdm
 
 from lpc.data import Splits, load_images
-from lpc.machine import default_device, default_workers, provenance
-from lpc.specs import DataSpec, unknown_name
+from lpc.devices import default_device, default_workers
+from lpc.errors import unknown_name
+from lpc.provenance import provenance
+from lpc.specs import DataSpec
 from lpc.stopping import Stopped, leave_signals_to_parent, stop_on_signal
 from lpc.store import RunStore
 from lpc.store.probes import Probe

@@ -18,17 +18,8 @@ from experiments.studies.schedules import (
     embedding_schedule,
     scaled_schedule,
 )
-from lpc.specs import (
-    EMBEDDINGS,
-    GAMMAS,
-    VARIANTS,
-    DataSpec,
-    RunSpec,
-    TrainSpec,
-    Variant,
-    unknown_name,
-    variant_spec,
-)
+from lpc.errors import unknown_name
+from lpc.specs import EMBEDDINGS, GAMMAS, VARIANTS, DataSpec, RunSpec, TrainSpec, Variant, variant_spec
 
 PAPER_ARCHITECTURES = tuple(name for name in VARIANTS if name not in ("LinPenDropout", "NonLinIB"))
 """The eight of LPC Table 3."""

@@ -13,8 +13,8 @@ from lpc.evaluation.quantities import Quantities, categorical_quantities, gaussi
 from lpc.heads import BottleneckHead, CategoricalHead, Classifier
 from lpc.latents import Latents, collect
 from lpc.losses import conditional_log_variance, log_variance
-from lpc.runs.measurements import Measured, accuracy, neighbours
 from lpc.objectives import decoder_cross_entropy, prediction_cross_entropy
+from lpc.runs.measurements import Measured, accuracy, neighbours
 from lpc.sampling import ZERO_ENTROPY_SD
 
 NOISE_SAMPLES = 12

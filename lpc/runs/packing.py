@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from lpc.training.cohorts import part_of_state, shape_of
 from lpc.data import Splits, load_images
-from lpc.store.ownership import Held, LostClaim
 from lpc.runs.training_loop import Plan, train_plan
 from lpc.specs import METRIC_LEARNING, DataSpec, RunSpec, run_key
 from lpc.stopping import Stopped, leave_signals_to_parent
 from lpc.store import RunStore
+from lpc.store.ownership import Held, LostClaim
+from lpc.training.cohorts import part_of_state, shape_of
 
 COHORT_SIZE = 14
 """Most runs that train together: more gain little, and leave other workers nothing to do."""

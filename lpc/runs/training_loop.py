@@ -15,16 +15,16 @@ from torch.nn.functional import cross_entropy
 from lpc.data import ImageSet, Splits
 from lpc.equilibrium import budget_warning
 from lpc.heads import readout_weight
-from lpc.runs.information_measurements import information_metrics
 from lpc.latents import Latents
-from lpc.machine import provenance
+from lpc.provenance import provenance
+from lpc.runs.information_measurements import information_metrics
 from lpc.runs.measurements import Measured, accuracy, cube_metrics, latent_metrics
-from lpc.store.ownership import Claim, Held
 from lpc.specs import METRIC_LEARNING, RunSpec
 from lpc.stopping import Stopped
 from lpc.store import RunStore
-from lpc.training.trainers import Trainer
+from lpc.store.ownership import Claim, Held
 from lpc.training import bad_epoch, load_member, trainer
+from lpc.training.trainers import Trainer
 
 TERMINAL_ACCURACY = 0.999
 """Train accuracy at which the terminal phase begins (LPC Appendix C)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lpc.specs import unknown_name
+from lpc.errors import unknown_name
 
 PATH = Path(__file__).parents[2] / "results" / "cluster" / "transcript.txt"
 """Written by ``tests/support/cluster_transcript.py``: when and how, then parts (``##`` and a title)."""

@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from experiments.chapters.decoder_uncertainty.networks import Encoded, shared_classes
 from experiments.reporting.tables import MISSING, number
 from experiments.studies.bottlenecks import OBJECTIVES
+from lpc.errors import unknown_name
 from lpc.figures import Look
 from lpc.objectives import decoder_cross_entropy, prediction_cross_entropy
-from lpc.specs import unknown_name
 
 LOOKS: Mapping[str, Look] = {
     "uncertainty": Look("#009E73", "-", "o"),

@@ -10,8 +10,8 @@ import pandas as pd
 
 from experiments.studies.ablation import Study, select
 from experiments.studies.schedules import PAPER_EPOCHS
+from lpc.devices import default_workers
 from lpc.latents import collect
-from lpc.machine import default_workers
 from lpc.runs import execute_all, load_model, measure_all
 from lpc.runs.measurements import accuracy
 from lpc.specs import RunSpec, run_key

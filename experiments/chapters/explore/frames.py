@@ -10,9 +10,9 @@ import pandas as pd
 
 from experiments.studies.ablation import Study
 from lpc.data import load_images
+from lpc.devices import default_device
 from lpc.evaluation.collapse import nearest_mean_accuracy, within_between_traces
 from lpc.latents import collect
-from lpc.machine import default_device
 from lpc.runs import load_model
 from lpc.runs.measurements import accuracy
 from lpc.schedules import gamma

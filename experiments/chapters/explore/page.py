@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from experiments.chapters.explore.frames import Frames, class_means, plane, rms
 from experiments.reporting.tables import number
 from lpc import figures
-from lpc.specs import GAMMAS, unknown_name
+from lpc.errors import unknown_name
+from lpc.specs import GAMMAS
 
 BINS = 48
 """Of a histogram, over the node's own range in the frame."""

@@ -9,8 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from experiments.reporting.tables import mean_sd
+from lpc.errors import unknown_name
 from lpc.figures import Look
-from lpc.specs import GAMMAS, unknown_name
+from lpc.specs import GAMMAS
 
 BASE = "gamma0"
 """The layer without penalty, with which the others are compared."""

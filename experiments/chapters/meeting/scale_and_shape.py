@@ -14,8 +14,9 @@ from scipy.optimize import brentq
 
 from experiments.reporting import paper
 from experiments.studies.schedules import PAPER_TRAIN
+from lpc.errors import unknown_name
 from lpc.evaluation.quantities import ZERO_ENTROPY_VARIANCE
-from lpc.specs import VARIANTS, WIDTHS, unknown_name
+from lpc.specs import VARIANTS, WIDTHS
 
 EXTINCTION = 1 / (2 * ZERO_ENTROPY_VARIANCE)
 r"""gamma in Eq. 3's convention, :math:`\pi e`, from which on a noisy latent is best at zero.

@@ -12,8 +12,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from lpc.arrays import Array, as_float64
+from lpc.errors import unknown_name
 from lpc.evaluation.quantities import Quantities, discrete_quantities
-from lpc.specs import unknown_name
 
 BETAS = (1.25, 2.0, 5.0, 20.0)
 """Weights of I[Y; Z] at which objectives are compared."""

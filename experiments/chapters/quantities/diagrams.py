@@ -11,7 +11,7 @@ from matplotlib.patches import Circle
 from matplotlib.text import Text
 
 from experiments.chapters.quantities.atoms import ATOMS, NAMED, Named, atomic, in_a_chain
-from lpc.specs import unknown_name
+from lpc.errors import unknown_name
 
 CIRCLES = {"X": (0.0, -1.17, 3.1), "Y": (-1.9, 0.0, 2.65), "Z": (1.9, 0.0, 2.65)}
 """Centre and radius of each set. Y and Z meet within X alone: there is no region for I[Y; Z | X]."""

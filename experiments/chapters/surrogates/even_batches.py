@@ -8,7 +8,7 @@ from dataclasses import replace
 import pandas as pd
 
 from experiments.studies.bottlenecks import Bottlenecks, name_of
-from lpc.machine import default_workers
+from lpc.devices import default_workers
 from lpc.runs import execute_all
 from lpc.specs import RunSpec, run_key
 

@@ -14,9 +14,9 @@ from lpc.data import load_images
 from lpc.evaluation.information import knn_entropy
 from lpc.evaluation.quantities import Quantities
 from lpc.heads import BottleneckHead, CategoricalHead
-from lpc.runs.information_measurements import NOISE_SAMPLES, information_metrics
 from lpc.latents import collect
 from lpc.runs import execute, execute_all, load_model
+from lpc.runs.information_measurements import NOISE_SAMPLES, information_metrics
 from lpc.specs import DataSpec, ModelSpec, RunSpec, TrainSpec, run_key
 from lpc.store import RunStore
 

@@ -14,11 +14,8 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from lpc.runs import packing, training_loop
-from lpc.training.cohorts import Cohort
 from lpc.data import load_images
-from lpc.runs import execute_all
-from lpc.training.solo import Solo
+from lpc.runs import execute_all, packing, training_loop
 from lpc.specs import (
     EMBEDDINGS,
     GAMMAS,
@@ -31,6 +28,8 @@ from lpc.specs import (
 )
 from lpc.stopping import Stopped, stop_on_signal
 from lpc.store import RunStore
+from lpc.training.cohorts import Cohort
+from lpc.training.solo import Solo
 
 DATA = DataSpec(name="digits", validation=100, train_limit=150, noise=0.01)
 TRAIN = TrainSpec(epochs=3, batch_size=64, learning_rate=1e-2, record_every=1, gamma_maximum=1.0)

@@ -13,17 +13,16 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torchmetrics.classification import MulticlassCalibrationError
 
 from experiments.studies.ablation import select
-from lpc.runs import measurements, training_loop
 from lpc import runs
-from lpc.training.epochs import Trainer
+from lpc.data import load_images
+from lpc.devices import default_workers
 from lpc.evaluation.collapse import within_between_traces
 from lpc.latents import collect
-from lpc.machine import default_workers
+from lpc.runs import execute, execute_all, measure, measurements, training_loop
 from lpc.runs.measurements import Measured, accuracy
-from lpc.data import load_images
-from lpc.runs import execute, execute_all, measure
 from lpc.specs import DataSpec, TrainSpec, run_key, variant_spec
 from lpc.store import RunStore
+from lpc.training.epochs import Trainer
 
 TRAIN = TrainSpec(epochs=3, batch_size=64, learning_rate=1e-2, record_every=1, gamma_maximum=1.0)
 
