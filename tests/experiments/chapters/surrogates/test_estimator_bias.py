@@ -131,7 +131,7 @@ def collapsed_class(latent):
 @pytest.mark.parametrize(
     ("change", "spans"),
     [(constant_node, 2), (copied_node, 2), (collapsed_class, 0)],
-    ids=lambda one: str(one),
+    ids=lambda one: getattr(one, "__name__", str(one)),
 )
 def test_classes_that_span_too_little_are_named(change, spans):
     latent, label = clouds(apart=1.0)
