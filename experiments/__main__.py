@@ -440,7 +440,7 @@ def book(profile: str, seeds: int | None, store: str, force: bool) -> None:
       python -m experiments book
       python -m experiments book --profile smoke
     """
-    from experiments.publishing.execution import ROOT
+    from experiments.paths import ROOT
     from experiments.publishing.plan import make
     from experiments.studies import ablation, bottlenecks
     from experiments.studies.bottleneck_profiles import SCALES

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
+from experiments.paths import EPOCH_TIMES
 from experiments.studies.image_shapes import random_images, shape_of_data
 from lpc.devices import default_device
 from lpc.provenance import provenance
@@ -22,8 +23,6 @@ from lpc.store import RunStore
 from lpc.training import trainer
 from lpc.training.cohorts import shape_of
 
-RESULTS = Path(__file__).parents[1] / "results" / "epoch_times.csv"
-"""Where measured times are kept."""
 STEPS = {"cpu": 5, "cuda": 100}
 """Of a timed epoch: on a GPU the first few are taken otherwise than the rest."""
 
@@ -71,7 +70,7 @@ def measure(
     device: torch.device | None = None,
     steps: int | None = None,
     epochs: int = 3,
-    path: Path = RESULTS,
+    path: Path = EPOCH_TIMES,
 ) -> pd.DataFrame:
     """Time training epochs of every model among some runs, and write them to the table of times.
 
@@ -143,7 +142,7 @@ def _together(runs: Sequence[RunSpec]) -> list[RunSpec]:
     return [spec for spec in runs if shape_of(spec) == shape_of(runs[0])][:COHORT_SIZE]
 
 
-def recorded(path: Path = RESULTS) -> pd.DataFrame:
+def recorded(path: Path = EPOCH_TIMES) -> pd.DataFrame:
     """Return the table of measured times; without rows where nothing was measured.
 
     Raises
@@ -207,7 +206,7 @@ def _paces_of_table(models: set[Model], path: Path) -> dict[tuple[Model, str], _
 
 
 def hours_left(
-    specs: Sequence[RunSpec], store: RunStore, *, profile: str | None = None, path: Path = RESULTS
+    specs: Sequence[RunSpec], store: RunStore, *, profile: str | None = None, path: Path = EPOCH_TIMES
 ) -> str:
     """Return, in words, how many hours the unfinished runs among these would take, by device.
 

@@ -15,6 +15,7 @@ import torch
 from matplotlib.figure import Figure
 
 from experiments.chapters.explore.frames import Frames, plane, rms, trained_again
+from experiments.paths import PICTURE
 from experiments.reporting.tables import number
 from experiments.studies.ablation import study
 from lpc import figures
@@ -23,8 +24,6 @@ STAGES: Mapping[str, int] = {"growing": 4, "after": 1}
 """Stages of the picture: while gamma grows, and after."""
 SIZE = (9.0, 4.2)
 """Of the picture, in inches."""
-PICTURE = Path(__file__).parents[2] / "book" / "_static" / "latents.png"
-"""The picture in the README."""
 
 
 def draw(fig: Figure, frames: Frames) -> None:

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from experiments.paths import CLUSTER_EXAMPLE, read_toml
 from experiments.studies.bottleneck_profiles import SCALES
 from experiments.studies.profiles import GROUPS, PROFILES
 from lpc.errors import unknown_name
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # pyright: ignore[reportMissingImports]
-
-EXAMPLE = Path(__file__).parents[1] / "cluster.example.toml"
-"""A file to copy and fill in."""
 
 ALL = "all"
 """The table that holds for every job."""
@@ -164,13 +156,11 @@ def read(path: str | Path) -> ClusterFile:
     """
     path = Path(path)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = read_toml(path)
     except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; copy {EXAMPLE} to it and edit it") from None
+        raise ValueError(f"{path} does not exist; copy {CLUSTER_EXAMPLE} to it and edit it") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not TOML: {error}") from error
     tables = {}
     for name, values in content.items():
         if not isinstance(values, dict):

@@ -19,11 +19,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments.paths import ROOT
 from lpc.errors import unknown_name
 from lpc.provenance import provenance
 from lpc.store.atomic import write_json
 
-ROOT = Path(__file__).parents[2]
 Kind = Literal["train", "retrain", "finish"]
 
 

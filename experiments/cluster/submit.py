@@ -17,7 +17,8 @@ from experiments.cluster.jobs import Queue, queued
 from experiments.cluster.missing_runs import again, declared, missing
 from experiments.cluster.resources import FINISH, Resources
 from experiments.cluster.resources import read as read_resources
-from experiments.cluster.submissions import ROOT, Job, Kind, Request, Submission, begin, code, difference
+from experiments.cluster.submissions import Job, Kind, Request, Submission, begin, code, difference
+from experiments.paths import ROOT
 from experiments.studies.profiles import BOOKS
 from lpc.datasets import absent_files, data_folder
 from lpc.errors import unknown_name

@@ -18,9 +18,9 @@ from experiments.cluster.missing_runs import report as report_of
 from experiments.cluster.resources import FINISH
 from experiments.cluster.resources import read as read_resources
 from experiments.cluster.slurm import SchedulerError
-from experiments.cluster.submissions import ROOT, Request, Submission, begin, code, difference, rebuild
+from experiments.cluster.submissions import Request, Submission, begin, code, difference, rebuild
+from experiments.paths import BUILD, ROOT
 from experiments.publishing import plan
-from experiments.publishing.build import BUILD
 from experiments.studies import ablation, bottlenecks, export
 from experiments.studies.profiles import LIVE, PROFILES, plain
 from experiments.studies.recorded import record, record_bottlenecks

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.publishing.execution import ROOT
+from experiments.paths import ROOT
 
 
 class Member(NamedTuple):

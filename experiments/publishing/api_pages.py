@@ -6,8 +6,8 @@ import ast
 from collections.abc import Iterable
 from pathlib import Path
 
+from experiments.paths import ROOT
 from experiments.publishing.api_members import members, parsed, summary
-from experiments.publishing.execution import ROOT
 
 PLACE = "% finder\n"
 """The line of the staged api.md in whose place the finder goes."""

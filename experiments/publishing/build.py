@@ -17,15 +17,15 @@ from typing import Any
 import nbformat
 import yaml
 
+from experiments.paths import BOOK as SOURCES
+from experiments.paths import BUILD, CONFIG, NOTEBOOKS, TOC
 from experiments.publishing import api_pages, external_links
 from experiments.publishing.checks import check
 from experiments.publishing.downloads import Downloads, paragraph, repository
-from experiments.publishing.execution import NOTEBOOKS, ROOT, SOURCES, TOC, is_text, page_names, read_stamp
+from experiments.publishing.execution import is_text, page_names, read_stamp
 from experiments.publishing.header_footer import banner, fold_parameters, footer, run_box
 from experiments.publishing.minify import lighten
 
-CONFIG = ROOT / "_config.yml"
-BUILD = ROOT / "build"
 API = "api"
 """The page below which the library's reference pages stand."""
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import nbformat
 import pandas as pd
 
-from experiments.publishing.execution import ROOT
+from experiments.paths import ROOT
 from experiments.publishing.needs import Asked, asked
 from experiments.reporting.csv_tables import MIME
 from experiments.studies import ablation, bottlenecks

@@ -27,15 +27,13 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
+from experiments.paths import BOOK as SOURCES
+from experiments.paths import NOTEBOOKS, ROOT, TOC
 from experiments.publishing import needs
 from lpc.devices import default_workers
 from lpc.errors import unknown_name
 from lpc.provenance import provenance
 
-ROOT = Path(__file__).parents[2]
-SOURCES = ROOT / "book"
-TOC = ROOT / "_toc.yml"
-NOTEBOOKS = ROOT / "build" / "notebooks"
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "matplotlib", "pandas")
 
 

@@ -15,7 +15,7 @@ from markdown_it.token import Token
 from myst_parser.config.main import MdParserConfig
 from myst_parser.parsers.mdit import create_md_parser
 
-from experiments.publishing.execution import ROOT
+from experiments.paths import ROOT
 
 NOT_PROSE = "\ufffc"
 """Stands in a block's ``masked`` text for every character of code, maths, roles, substitutions and links."""

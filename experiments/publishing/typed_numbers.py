@@ -20,18 +20,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.paths import read_toml
 from experiments.publishing.prose import NOT_PROSE, Block, Page
 from lpc.errors import unknown_name
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 REGISTER = "numbers.toml"
 """The register's name, beside the pages."""
@@ -121,7 +116,7 @@ def read(path: Path) -> Register:
     ValueError
         A field that is unknown, missing or empty, or an unknown kind.
     """
-    content = tomllib.loads(path.read_text()) if path.exists() else {}
+    content = read_toml(path) if path.exists() else {}
     historical = content.pop(HISTORICAL, {})
     entries = []
     for page, listed in content.items():

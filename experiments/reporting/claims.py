@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.paths import LEDGER, read_toml
 from experiments.reporting import paper
 from experiments.reporting.significance import welch
 from experiments.reporting.tables import mean_sd, number
@@ -22,13 +22,6 @@ from experiments.studies.profiles import LIVE, PROFILES, plain, relatives
 from experiments.studies.recorded import Recorded, all_recorded, all_recorded_bottlenecks
 from lpc.errors import unknown_name
 from lpc.specs import VARIANTS
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # pyright: ignore[reportMissingImports]
-
-LEDGER = Path(__file__).parents[1] / "claims.toml"
 
 NOT_ATTEMPTED = "not attempted"
 """Nothing has been run that could judge the claim."""
@@ -103,7 +96,7 @@ def read(path: Path = LEDGER) -> list[Claim]:
     known = {item.name for item in fields(Claim)}
     needed = {item.name for item in fields(Claim) if item.default is MISSING}
     claims: dict[str, Claim] = {}
-    for entry in tomllib.loads(path.read_text())["claim"]:
+    for entry in read_toml(path)["claim"]:
         where = f"{path.name}, claim {entry.get('id', '?')}"
         for name in entry:
             if name not in known:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import pandas as pd
 from scipy.stats import ttest_ind_from_stats
+
+from experiments.paths import PAPER_TABLES
 
 EXPERIMENTS = 5
 """Independent experiments behind every mean and sd of the paper (Appendix C)."""
@@ -16,8 +17,7 @@ DATASETS = ("SVHN", "CIFAR10", "CIFAR100")
 
 @cache
 def _tables() -> pd.DataFrame:
-    folder = Path(__file__).parents[1] / "paper_tables"
-    tables = [pd.read_csv(folder / f"lpc2024_table{number}.csv") for number in (1, 2)]
+    tables = [pd.read_csv(PAPER_TABLES / f"lpc2024_table{number}.csv") for number in (1, 2)]
     return pd.concat(tables, ignore_index=True)
 
 

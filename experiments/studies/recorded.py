@@ -23,6 +23,7 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.paths import RESULTS
 from experiments.studies import bottlenecks
 from experiments.studies.ablation import declared, existing, retrained
 from experiments.studies.bottleneck_profiles import SCALES, Scale
@@ -30,9 +31,6 @@ from experiments.studies.probing import PROBES, versions
 from experiments.studies.profiles import PROFILES, Profile, profile
 from lpc.specs import run_key
 from lpc.store import RunStore
-
-RESULTS = Path(__file__).parents[1] / "results"
-"""Where results are recorded; one folder a profile."""
 
 _DISTINCT: Mapping[str, tuple[str, ...]] = {
     "code": ("commit", "dirty"),

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.cluster.resources import EXAMPLE, Resources
+from experiments.cluster.resources import Resources
 from experiments.cluster.submissions import Request
 from experiments.cluster.submit import batches
+from experiments.paths import CLUSTER_EXAMPLE
 
 
 def keys() -> pd.DataFrame:
@@ -22,7 +23,7 @@ def keys() -> pd.DataFrame:
     ``cluster.example.toml``.
     """
     meanings = _meanings()
-    lines = re.findall(r"^(?:# )?(\w+) = (.*?)(?: +#.*)?$", EXAMPLE.read_text(), flags=re.MULTILINE)
+    lines = re.findall(r"^(?:# )?(\w+) = (.*?)(?: +#.*)?$", CLUSTER_EXAMPLE.read_text(), flags=re.MULTILINE)
     written = dict(reversed(lines))  # the first of each key
     rows = {}
     for one in fields(Resources):
@@ -56,7 +57,7 @@ _BEGINS = {
 }
 
 
-def jobs(profile: str = "paper", *, resources: Path = EXAMPLE) -> pd.DataFrame:
+def jobs(profile: str = "paper", *, resources: Path = CLUSTER_EXAMPLE) -> pd.DataFrame:
     """Return, a job a row, what a profile becomes on an empty store: tasks, runs, and when they begin.
 
     Parameters

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from experiments.paths import TRANSCRIPT
 from lpc.errors import unknown_name
 
-PATH = Path(__file__).parents[2] / "results" / "cluster" / "transcript.txt"
-"""Written by ``tests/support/cluster_transcript.py``: when and how, then parts (``##`` and a title)."""
 
-
-def parts(path: Path = PATH) -> dict[str, str]:
+def parts(path: Path = TRANSCRIPT) -> dict[str, str]:
     """Return the text of the parts of the transcript by their titles, in order.
+
+    ``tests/support/cluster_transcript.py`` writes it: when and how, then parts (``##`` and a title).
 
     Raises
     ------
@@ -28,13 +28,13 @@ def parts(path: Path = PATH) -> dict[str, str]:
     return dict(zip(titles, (text.strip() for text in texts), strict=True))
 
 
-def recorded(path: Path = PATH) -> str:
+def recorded(path: Path = TRANSCRIPT) -> str:
     """Return the line that says when, from what and how the transcript was recorded."""
     parts(path)
     return path.read_text().partition("\n")[0].removeprefix("# ")
 
 
-def part(title: str, path: Path = PATH) -> str:
+def part(title: str, path: Path = TRANSCRIPT) -> str:
     """Return the text of a part; an unknown title is a ValueError with the known ones."""
     known = parts(path)
     if title not in known:
@@ -42,6 +42,6 @@ def part(title: str, path: Path = PATH) -> str:
     return known[title]
 
 
-def commands(path: Path = PATH) -> list[str]:
+def commands(path: Path = TRANSCRIPT) -> list[str]:
     """Return the command lines that were typed."""
     return re.findall(r"^\$ (.*)$", path.read_text(), flags=re.MULTILINE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +12,9 @@ import pandas as pd
 from experiments.chapters.errata import inconsistencies
 from experiments.chapters.errata.released_training import HERE
 from experiments.chapters.errata.tables import effect
+from experiments.paths import ERRATA, read_toml
 from experiments.reporting.tables import MISSING, number
 from experiments.studies.ablation import Study
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # pyright: ignore[reportMissingImports]
-
-LEDGER = Path(__file__).parents[2] / "errata.toml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +49,9 @@ class Evidence(NamedTuple):
     selections: pd.DataFrame
 
 
-def read(path: Path = LEDGER) -> list[Line]:
+def read(path: Path = ERRATA) -> list[Line]:
     """Return the lines in their order; a line that is not as the file's head says is a ValueError."""
-    entries = tomllib.loads(path.read_text(encoding="utf-8"))["line"]
+    entries = read_toml(path)["line"]
     try:
         lines = [Line(**entry) for entry in entries]
     except TypeError as error:
@@ -68,7 +61,7 @@ def read(path: Path = LEDGER) -> list[Line]:
     return lines
 
 
-def overview(numbers: Sequence[int] | None = None, *, path: Path = LEDGER) -> pd.DataFrame:
+def overview(numbers: Sequence[int] | None = None, *, path: Path = ERRATA) -> pd.DataFrame:
     """Return what paper and release say, and what is done here, of some lines or of all."""
     rows = {
         line.line: {
@@ -83,7 +76,7 @@ def overview(numbers: Sequence[int] | None = None, *, path: Path = LEDGER) -> pd
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("line")
 
 
-def summary(evidence: Evidence, *, path: Path = LEDGER) -> pd.DataFrame:
+def summary(evidence: Evidence, *, path: Path = ERRATA) -> pd.DataFrame:
     """Return one row a line: its subject, what is done here, and what the release's way does to the runs.
 
     Parameters

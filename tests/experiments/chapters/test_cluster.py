@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from dataclasses import fields
-from pathlib import Path
 
 import click
 import numpy as np
@@ -17,12 +16,12 @@ import pytest
 from experiments.__main__ import cli
 from experiments.chapters.cluster import cost, tables, transcript
 from experiments.cluster import resources
-from experiments.cluster.resources import EXAMPLE, Resources
+from experiments.cluster.resources import Resources
+from experiments.paths import CLUSTER_EXAMPLE, ROOT, TRANSCRIPT
 from lpc.datasets import load_raw
 from lpc.runs.packing import COHORT_SIZE
 from lpc.store import holders
 
-ROOT = Path(__file__).parents[3]
 CHAPTER = ROOT.joinpath("book", "cluster.md").read_text()
 TYPED = re.findall(r"^(?:\.venv/bin/)?(python -m experiments .*)$", CHAPTER, flags=re.MULTILINE)
 IN_TEXT = re.findall(r"`(python -m experiments [^`]+)`", CHAPTER)
@@ -65,7 +64,7 @@ def test_every_title_that_the_chapter_asks_for_is_in_the_transcript():
 
 def test_the_transcript_shows_what_the_chapter_says():
     assert re.fullmatch(r"Recorded 20\d\d-\d\d-\d\d at commit [0-9a-f]{12} by .*", transcript.recorded())
-    text = transcript.PATH.read_text()
+    text = TRANSCRIPT.read_text()
     assert not re.search(r"(?<![\w.])/(tmp|work|home|root|usr)/", text), "paths are the project's"
     stopped = transcript.part("What a time limit or a pre-emption does: a signal")
     assert "3 interrupted" in stopped and "pending (BeginTime)" in stopped
@@ -143,7 +142,7 @@ def test_numbers_of_the_text_are_those_of_the_code():
     assert "one every 15 s" in CHAPTER and "about 200 s in all" in CHAPTER
     assert abs(holders.LEASE + 1.5 * holders.HEARTBEAT - 200) < 5
     assert COHORT_SIZE == 14 and "up to fourteen in one program" in CHAPTER
-    assert EXAMPLE.relative_to(ROOT).as_posix() in CHAPTER
+    assert CLUSTER_EXAMPLE.relative_to(ROOT).as_posix() in CHAPTER
 
 
 @pytest.mark.parametrize(

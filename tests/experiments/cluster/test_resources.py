@@ -5,7 +5,8 @@ from dataclasses import fields
 import pytest
 
 from experiments.cluster import resources
-from experiments.cluster.resources import EXAMPLE, Resources
+from experiments.cluster.resources import Resources
+from experiments.paths import CLUSTER_EXAMPLE
 from experiments.studies.profiles import GROUPS, PROFILES
 
 
@@ -118,19 +119,19 @@ def test_the_tables_of_a_file_do_not_change_when_they_are_read(read):
 
 
 def test_the_example_reads_and_names_every_key():
-    found = resources.read(EXAMPLE)
+    found = resources.read(CLUSTER_EXAMPLE)
     shared = Resources(time=720, partition="gpu", gres="gpu:1", memory=32_768, cpus=8)
     assert found.of("paper-svhn") == found.of("fashion") == shared
     assert found.of("paper-cifar100").time == 24 * 60
     assert found.of("finish").cpus == 16
-    text = EXAMPLE.read_text()
+    text = CLUSTER_EXAMPLE.read_text()
     missing = [one.name for one in fields(Resources) if not re.search(rf"^#? ?{one.name} = ", text, re.M)]
     assert missing == ["options"] and "[all.options]" in text
     assert all(len(line) <= 120 for line in text.splitlines())
 
 
 def test_what_the_example_has_in_comments_reads_too(read):
-    text = re.sub(r"^# (?=[a-z-]+ = )", "", EXAMPLE.read_text(), flags=re.M)
+    text = re.sub(r"^# (?=[a-z-]+ = )", "", CLUSTER_EXAMPLE.read_text(), flags=re.M)
     found = read(f"[all]\n{text.partition('[all]')[2]}").of("fashion")
     assert (found.account, found.qos, found.constraint) == ("project42", "long", "a100|h100")
     assert found.options == {"exclude": "node7", "mail-type": "FAIL", "exclusive": True}

@@ -18,6 +18,7 @@ from support.slurm_node import job_processes, reason_absent, start_controller, s
 from support.slurm_node import one_node as one_node
 
 from experiments.cluster import slurm
+from experiments.paths import ROOT
 from experiments.studies import profiles
 from experiments.studies.ablation import select
 from lpc.specs import run_key
@@ -25,7 +26,6 @@ from lpc.store import RunStore
 
 pytestmark = pytest.mark.skipif(reason_absent() is not None, reason=str(reason_absent()))
 
-ROOT = Path(__file__).parents[3]
 PROFILES = """
 
 _smoke = replace(PROFILES["smoke"], architectures=("IB", "NoPen"), seeds=(0,))

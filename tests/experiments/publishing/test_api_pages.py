@@ -10,8 +10,9 @@ from html import unescape
 import pytest
 import yaml
 
+from experiments.paths import BOOK as SOURCES
+from experiments.paths import ROOT
 from experiments.publishing import api_members, api_pages
-from experiments.publishing.execution import ROOT, SOURCES
 
 LPC = ROOT / "lpc"
 MODULES = api_pages.module_names()

@@ -16,7 +16,8 @@ import yaml
 from IPython.core.formatters import DisplayFormatter
 from papermill.cli import _resolve_type
 
-from experiments.publishing import downloads, execution, external_links
+from experiments.paths import BOOK, ROOT
+from experiments.publishing import downloads, external_links
 from experiments.publishing.build import BuildError, build, stage
 from experiments.publishing.execution import execute, parse
 from experiments.publishing.header_footer import run_box
@@ -104,7 +105,7 @@ class Book:
         names = {"sources": "book", "notebooks": "notebooks", "toc": "_toc.yml"}
         self.places: dict[str, Any] = {place: root / name for place, name in names.items()}
         self.claims = {"claims": {"x": {"verdict": "holds here"}}}
-        shutil.copytree(execution.SOURCES / "_static", root / "book" / "_static")
+        shutil.copytree(BOOK / "_static", root / "book" / "_static")
         (root / "book" / "references.bib").write_text("")
         (root / "book" / "index.md").write_text(PAGE)
         self.text("See [it](https://example.org/a?b=1) and <https://example.org/c>.")
@@ -226,7 +227,7 @@ def test_the_lines_of_the_box_work_when_they_are_pasted(tmp_path):
     assert ours == f".venv/bin/python -m experiments chapters {name} -p seed 0\n"
     scripts = Path(sys.executable).parent
     lines = papermill.replace(".venv/bin/", f"{scripts}/").replace("build", str(tmp_path / "build"))
-    done = subprocess.run(lines, shell=True, cwd=execution.ROOT, capture_output=True, text=True)
+    done = subprocess.run(lines, shell=True, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     made = nbformat.read(tmp_path / "build" / f"{name}-executed.ipynb", as_version=4)
     assert made.metadata["papermill"]["parameters"] == {"seed": 0}

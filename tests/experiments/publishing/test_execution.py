@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from experiments.__main__ import cli, main
-from experiments.publishing import build as book
+from experiments.paths import BOOK
 from experiments.publishing import execution
 from experiments.publishing.build import BuildError, build, stage
 from experiments.publishing.checks import CheckError
@@ -288,7 +288,7 @@ def test_a_chapter_that_was_not_executed_is_named(project, tmp_path):
 
 
 def test_the_build_is_strict_and_keeps_the_previous_pages(project, tmp_path):
-    shutil.copytree(execution.SOURCES / "_static", project.sources / "_static")
+    shutil.copytree(BOOK / "_static", project.sources / "_static")
     (project.sources / "references.bib").write_text("")
     project.write("index", "print(number)", text="{{ claims.x.verdict }} and $x^2$")
     project.execute()
@@ -389,7 +389,6 @@ def test_train_status_and_export_on_a_small_store(tmp_path, capsys):
 
 
 def test_every_chapter_of_the_book_is_well_formed():
-    assert book.TOC == execution.TOC
     names = execution.page_names()
     assert names[0] == "index"
-    assert sorted(names) == sorted(path.stem for path in execution.SOURCES.glob("*.md"))
+    assert sorted(names) == sorted(path.stem for path in BOOK.glob("*.md"))

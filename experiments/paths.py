@@ -1,0 +1,62 @@
+"""Where things lie in this project, and how its TOML files are read."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
+
+EXPERIMENTS = Path(__file__).parent
+"""This package, with the ledgers and the results that are kept beside its code."""
+ROOT = EXPERIMENTS.parent
+"""The project: code, pages, tests."""
+
+BOOK = ROOT / "book"
+"""Sources of the pages."""
+TOC = ROOT / "_toc.yml"
+"""The book's table of contents."""
+CONFIG = ROOT / "_config.yml"
+"""The book's settings."""
+BUILD = ROOT / "build"
+"""What is made of the pages."""
+NOTEBOOKS = BUILD / "notebooks"
+"""Executed chapters."""
+PICTURE = BOOK / "_static" / "latents.png"
+"""The picture in the README."""
+
+LEDGER = EXPERIMENTS / "claims.toml"
+"""Claims of the papers, with their tolerances."""
+ERRATA = EXPERIMENTS / "errata.toml"
+"""Places where the 2024 paper disagrees with itself or with its release."""
+PAPER_TABLES = EXPERIMENTS / "paper_tables"
+"""Tables 1 and 2 of the 2024 paper as CSV files."""
+CLUSTER_EXAMPLE = EXPERIMENTS / "cluster.example.toml"
+"""A cluster's profile file to copy and fill in."""
+
+RESULTS = EXPERIMENTS / "results"
+"""Recorded results; one folder per profile."""
+EPOCH_TIMES = RESULTS / "epoch_times.csv"
+"""Times of an epoch as measured by the verb ``time``."""
+TRANSCRIPT = RESULTS / "cluster" / "transcript.txt"
+"""A recorded submission to a cluster."""
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file.
+
+    Raises
+    ------
+    ValueError
+        A file that is not TOML, or not UTF-8; the message names it.
+    OSError
+        A file that cannot be read.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not TOML: {error}") from error
