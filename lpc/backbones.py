@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.models import resnet
 
 from lpc.errors import unknown_name
 from lpc.sampling import repeated
+
+if TYPE_CHECKING:
+    from torchvision.models import resnet
 
 
 class MLP(nn.Module):
@@ -226,11 +229,15 @@ class ResNet(nn.Module):
 
 
 def _resnet18(*, channels: int, size: int, width: int) -> ResNet:
+    from torchvision.models import resnet
+
     del size
     return ResNet(resnet.BasicBlock, (2, 2, 2, 2), channels=channels, width=width)
 
 
 def _resnet50(*, channels: int, size: int, width: int) -> ResNet:
+    from torchvision.models import resnet
+
     del size
     return ResNet(resnet.Bottleneck, (3, 4, 6, 3), channels=channels, width=width)
 

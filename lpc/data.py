@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from lpc.datasets import load_raw
@@ -175,6 +174,8 @@ class Splits(NamedTuple):
 
 def _hold_out(label: np.ndarray, size: int, seed: int, what: str) -> tuple[np.ndarray, np.ndarray]:
     """Return sorted indices (kept, held out), stratified by class."""
+    from sklearn.model_selection import train_test_split
+
     classes = len(np.unique(label))
     if not classes <= size <= len(label) - classes:
         raise ValueError(

@@ -11,13 +11,9 @@ from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
-from torchvision.datasets import CIFAR10, CIFAR100, MNIST, SVHN, FashionMNIST
-from torchvision.datasets.utils import calculate_md5, check_integrity
 
 from lpc.errors import unknown_name
 
@@ -74,7 +70,16 @@ def data_folder() -> Path:
     return Path(os.environ.get("LPC_DATA") or "data").expanduser()
 
 
+def _torchvision(kind: str) -> Any:
+    """Return torchvision's class of a data set; torchvision is imported only where a data set needs it."""
+    from torchvision import datasets
+
+    return getattr(datasets, kind)
+
+
 def _verify(name: str, path: Path, md5: str, remedy: str) -> None:
+    from torchvision.datasets.utils import calculate_md5
+
     found = calculate_md5(path)
     if found != md5:
         raise ValueError(
@@ -90,6 +95,8 @@ def _fetch(
     Only whole files are moved, also where fetching ends with an error: nothing is ever left that looks like
     a data set and is none, and several processes may fetch at once.
     """
+    from torchvision.datasets.utils import check_integrity
+
     silence = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SILENCE)
     try:
@@ -167,6 +174,9 @@ def _make_ready(
 
 def _digits(folder: Path) -> RawImages:
     """scikit-learn's 1,797 digits of 8 x 8 pixels; a fixed fifth of every class is the test set."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     pixels, label = (np.asarray(part) for part in load_digits(return_X_y=True))
     images = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     train, test = train_test_split(np.arange(len(images)), test_size=360, random_state=0, stratify=label)
@@ -199,13 +209,15 @@ def _read_idx_set(paths: Sequence[Path]) -> RawImages:
     return RawImages(parts[0][:, None], parts[1], parts[2][:, None], parts[3])
 
 
-def _mnist_files(kind: type[MNIST]) -> list[_File]:
-    return [_File(f"{kind.__name__}/raw/{file}", md5, kind.mirrors[0] + file) for file, md5 in kind.resources]
+def _mnist_files(kind: str) -> list[_File]:
+    known = _torchvision(kind)
+    return [_File(f"{kind}/raw/{file}", md5, known.mirrors[0] + file) for file, md5 in known.resources]
 
 
-def _mnist(folder: Path, name: str = "mnist", kind: type[MNIST] = MNIST, otherwise: str = "") -> RawImages:
+def _mnist(folder: Path, name: str, kind: str, otherwise: str = "") -> RawImages:
+    """MNIST, or what comes in its format from torchvision."""
     files = _mnist_files(kind)
-    _make_ready(name, folder, files, partial(kind, download=True), otherwise=otherwise)
+    _make_ready(name, folder, files, partial(_torchvision(kind), download=True), otherwise=otherwise)
     return _read_idx_set([folder / file.path for file in files])
 
 
@@ -221,42 +233,45 @@ def _fashion_mnist(folder: Path) -> RawImages:
     debian = [DEBIAN_FASHION_MNIST / file for file in DEBIAN_MD5]
     if not _from_debian(folder):
         package = "Or install Debian's dataset-fashion-mnist."
-        return _mnist(folder, "fashion_mnist", FashionMNIST, package)
+        return _mnist(folder, "fashion_mnist", "FashionMNIST", package)
     for path in debian:
         _verify("fashion_mnist", path, DEBIAN_MD5[path.name], "Install dataset-fashion-mnist again.")
     return _read_idx_set(debian)
 
 
 def _svhn_files() -> list[_File]:
-    listed = [SVHN.split_list[split] for split in ("train", "test")]
+    known = _torchvision("SVHN").split_list
+    listed = [known[split] for split in ("train", "test")]
     return [_File(file, md5, url) for url, file, md5 in listed]
 
 
 def _svhn(folder: Path) -> RawImages:
     """SVHN without its extra images; torchvision turns its label 10 (the digit 0) into 0."""
+    svhn = _torchvision("SVHN")
 
     def fetch(root: str) -> None:
         for split in ("train", "test"):
-            SVHN(root, split=split, download=True)
+            svhn(root, split=split, download=True)
 
     _make_ready("svhn", folder, _svhn_files(), fetch)
-    train, test = (SVHN(folder, split=split) for split in ("train", "test"))
+    train, test = (svhn(folder, split=split) for split in ("train", "test"))
     return RawImages(
         np.ascontiguousarray(train.data), train.labels, np.ascontiguousarray(test.data), test.labels
     )
 
 
-def _cifar_files(kind: type[CIFAR10]) -> list[_File]:
-    listed = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
-    return [_File(f"{kind.base_folder}/{file}", md5) for file, md5 in listed]
+def _cifar_files(kind: str) -> list[_File]:
+    known = _torchvision(kind)
+    listed = [*known.train_list, *known.test_list, (known.meta["filename"], known.meta["md5"])]
+    return [_File(f"{known.base_folder}/{file}", md5) for file, md5 in listed]
 
 
-def _cifar(folder: Path, name: str, kind: type[CIFAR10]) -> RawImages:
+def _cifar(folder: Path, name: str, kind: str) -> RawImages:
     """CIFAR10, or CIFAR100 with its 100 fine labels; torchvision has the channels last."""
-    files = _cifar_files(kind)
-    archive = _File(kind.filename, kind.tgz_md5, kind.url)
-    _make_ready(name, folder, files, partial(kind, download=True), archive=archive)
-    train, test = (kind(folder, train=train) for train in (True, False))
+    cifar, files = _torchvision(kind), _cifar_files(kind)
+    archive = _File(cifar.filename, cifar.tgz_md5, cifar.url)
+    _make_ready(name, folder, files, partial(cifar, download=True), archive=archive)
+    train, test = (cifar(folder, train=train) for train in (True, False))
     return RawImages(
         train.data.transpose(0, 3, 1, 2),
         np.asarray(train.targets),
@@ -267,19 +282,19 @@ def _cifar(folder: Path, name: str, kind: type[CIFAR10]) -> RawImages:
 
 LOADERS: Mapping[str, Callable[[Path], RawImages]] = {
     "digits": _digits,
-    "mnist": _mnist,
+    "mnist": partial(_mnist, name="mnist", kind="MNIST"),
     "fashion_mnist": _fashion_mnist,
     "svhn": _svhn,
-    "cifar10": partial(_cifar, name="cifar10", kind=CIFAR10),
-    "cifar100": partial(_cifar, name="cifar100", kind=CIFAR100),
+    "cifar10": partial(_cifar, name="cifar10", kind="CIFAR10"),
+    "cifar100": partial(_cifar, name="cifar100", kind="CIFAR100"),
 }
 """Data sets: each entry takes the data folder and returns the official train and test images."""
 FILES: Mapping[str, Callable[[], list[_File]]] = {
-    "mnist": partial(_mnist_files, MNIST),
-    "fashion_mnist": partial(_mnist_files, FashionMNIST),
+    "mnist": partial(_mnist_files, "MNIST"),
+    "fashion_mnist": partial(_mnist_files, "FashionMNIST"),
     "svhn": _svhn_files,
-    "cifar10": partial(_cifar_files, CIFAR10),
-    "cifar100": partial(_cifar_files, CIFAR100),
+    "cifar10": partial(_cifar_files, "CIFAR10"),
+    "cifar100": partial(_cifar_files, "CIFAR100"),
 }
 """What the data sets that lie in the data folder are read from."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.optimize import brentq
 
 from lpc.schedules import gamma as gamma_in
 from lpc.specs import TrainSpec
@@ -37,6 +36,8 @@ def logit_gap(gamma: float, *, classes: int, separation: float) -> float:
     ----------
     LPC 2024, Eqs. 15 and 16; the closed form is ours.
     """
+    from scipy.optimize import brentq
+
     if gamma <= 0 or separation <= 0 or classes < 2:
         raise ValueError(
             f"gamma={gamma}, separation={separation}, classes={classes}; "

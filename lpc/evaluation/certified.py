@@ -9,7 +9,6 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Float64, Int64
-from scipy.optimize import brentq
 from torch import Tensor
 from torch.nn.functional import silu
 
@@ -34,6 +33,8 @@ def silu_lipschitz() -> float:
     :math:`\sigma(x)(1 + x(1 - \sigma(x)))` is greatest where its derivative vanishes,
     :math:`x \tanh(x/2) = 2`. An error of the root enters squared; the last digit is rounded up.
     """
+    from scipy.optimize import brentq
+
     x = brentq(lambda value: value * math.tanh(value / 2) - 2, 1.0, 4.0, xtol=1e-15)
     gate = 1 / (1 + math.exp(-x))
     return math.nextafter(gate * (1 + x * (1 - gate)), math.inf)

@@ -9,8 +9,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
 
 from lpc.arrays import as_float64, as_labels
 
@@ -82,6 +80,9 @@ def corrupted(
     ----------
     Hendrycks and Dietterich 2019, for noise, blur and contrast; their strengths of blur are in pixels.
     """
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as transforms
+
     if kind not in STRENGTHS:
         raise ValueError(f"kind is {kind!r}; expected one of {', '.join(STRENGTHS)}")
     if not (math.isfinite(strength) and strength >= 0):
@@ -104,6 +105,8 @@ def corrupted(
 
 def _blurred(image: Tensor, sd: float) -> Tensor:
     """Return images blurred by so many pixels."""
+    from torchvision.transforms.v2 import functional as transforms
+
     if sd < _LIGHTEST:
         return image.clone()
     sizes = [2 * min(math.ceil(3 * sd), side - 1) + 1 for side in (image.shape[-1], image.shape[-2])]

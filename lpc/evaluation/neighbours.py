@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from lpc.arrays import binary_scale
@@ -116,6 +115,8 @@ def count_within(
         One positive radius a point.
     """
     if method_for(points.shape[1], norm="linf", device=points.device.type) == "tree":
+        from scipy.spatial import cKDTree
+
         value = _widest_first(points)
         below = np.nextafter(radius.numpy(), 0.0)
         count = cKDTree(value).query_ball_point(
@@ -149,6 +150,8 @@ def _widest_first(points: Float64[Tensor, "points width"]) -> np.ndarray:
 
 
 def _kth_by_tree(points: np.ndarray, among: np.ndarray, k: int, norm: Norm) -> Float64[Tensor, " points"]:
+    from scipy.spatial import cKDTree
+
     found = cKDTree(among).query(points, k=[k + 1], p=_P[norm], workers=torch.get_num_threads())
     return torch.from_numpy(np.asarray(found[0])[:, 0])
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lpc.store.atomic import read_json_if_there, write_file, write_json
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class Probe(NamedTuple):
@@ -32,7 +33,7 @@ class Probe(NamedTuple):
     """
 
     values: dict[str, Any]
-    table: pd.DataFrame | None = None
+    table: pandas.DataFrame | None = None
 
 
 def save(
@@ -83,7 +84,7 @@ def read(directory: Path, name: str, *, version: int) -> dict[str, Any] | None:
     return found if found is not None and found["version"] == version else None
 
 
-def read_table(directory: Path, name: str, *, version: int) -> pd.DataFrame | None:
+def read_table(directory: Path, name: str, *, version: int) -> pandas.DataFrame | None:
     """Return the table of a run's probe, or None where there is none of this version.
 
     Parameters
@@ -96,10 +97,12 @@ def read_table(directory: Path, name: str, *, version: int) -> pd.DataFrame | No
     found = read(directory, name, version=version)
     if found is None or not found["table"]:
         return None
-    return pd.read_csv(directory / f"{name}.csv")
+    import pandas
+
+    return pandas.read_csv(directory / f"{name}.csv")
 
 
-def rows(root: Path, keys: Iterable[str], versions: Mapping[str, int]) -> pd.DataFrame:
+def rows(root: Path, keys: Iterable[str], versions: Mapping[str, int]) -> pandas.DataFrame:
     """Return one row a run that has a probe: ``key``, and the values of each as ``<probe>_<value>``.
 
     The probe's version stands among them, as ``<probe>_version``.
@@ -113,6 +116,8 @@ def rows(root: Path, keys: Iterable[str], versions: Mapping[str, int]) -> pd.Dat
     versions
         Of the probes to read, by name.
     """
+    import pandas
+
     found = []
     for key in keys:
         row: dict[str, Any] = {}
@@ -122,4 +127,4 @@ def rows(root: Path, keys: Iterable[str], versions: Mapping[str, int]) -> pd.Dat
             row.update({f"{name}_{field}": value for field, value in values.items() if field != "missing"})
         if row:
             found.append({"key": key, **row})
-    return pd.DataFrame(found) if found else pd.DataFrame(columns=["key"])
+    return pandas.DataFrame(found) if found else pandas.DataFrame(columns=["key"])

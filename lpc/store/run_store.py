@@ -28,9 +28,8 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -42,6 +41,9 @@ from lpc.store.atomic import read_json, read_json_if_there, see_afresh, write_fi
 from lpc.store.holders import Attempt, Holder
 from lpc.store.ownership import Claim
 from lpc.store.probes import Probe
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class RunStore:
@@ -229,11 +231,11 @@ class RunStore:
         """Return all that was written of a run's probe, or None where there is none of this version."""
         return probes.read(self.directory(key), name, version=version)
 
-    def probes(self, keys: Iterable[str], versions: Mapping[str, int]) -> pd.DataFrame:
+    def probes(self, keys: Iterable[str], versions: Mapping[str, int]) -> pandas.DataFrame:
         """Return one row a run that has a probe: ``key``, and the values of each as ``<probe>_<value>``."""
         return probes.rows(self.root, keys, versions)
 
-    def probe_table(self, key: str, name: str, *, version: int) -> pd.DataFrame | None:
+    def probe_table(self, key: str, name: str, *, version: int) -> pandas.DataFrame | None:
         """Return the table of a run's probe, or None where there is none of this version."""
         return probes.read_table(self.directory(key), name, version=version)
 
@@ -260,16 +262,18 @@ class RunStore:
             raise ValueError(f"{path} is the checkpoint of run {owner}, expected {key}; remove {path.parent}")
         return weights
 
-    def frame(self, *, protocol: int = PROTOCOL) -> pd.DataFrame:
+    def frame(self, *, protocol: int = PROTOCOL) -> pandas.DataFrame:
         """Return one row a run that has begun, under one protocol.
 
         Columns are the spec's fields (``data.name``, ``train.learning_rate``, ...), ``status``
         (``training``, ``finished`` or ``failed``), the result's metrics, and the test metrics as
         ``test_*``. A value that is missing is NaN.
         """
-        return pd.DataFrame(listing.rows(self.root, protocol=protocol))
+        import pandas
 
-    def history(self, keys: Iterable[str] | None = None, *, protocol: int = PROTOCOL) -> pd.DataFrame:
+        return pandas.DataFrame(listing.rows(self.root, protocol=protocol))
+
+    def history(self, keys: Iterable[str] | None = None, *, protocol: int = PROTOCOL) -> pandas.DataFrame:
         """Return one row a run and epoch: ``key``, ``epoch``, losses, rates and the recorded metrics.
 
         Parameters
@@ -279,6 +283,8 @@ class RunStore:
         protocol
             Runs of another one are left out.
         """
+        import pandas
+
         found = (
             sorted(self.root.glob("runs/*/history.jsonl"))
             if keys is None
@@ -287,6 +293,8 @@ class RunStore:
         parts = []
         for path in found:
             if path.exists() and read_json(path.parent / "spec.json").get("protocol") == protocol:
-                lines = pd.DataFrame([json.loads(line) for line in path.read_text().splitlines()])
+                lines = pandas.DataFrame([json.loads(line) for line in path.read_text().splitlines()])
                 parts.append(lines.assign(key=path.parent.name))
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["key", "epoch"])
+        return (
+            pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame(columns=["key", "epoch"])
+        )
