@@ -1,1 +1,35 @@
-"""Latent point collapse: bottleneck heads, losses, training, and measurements that survive collapse."""
+"""Latent point collapse: bottleneck heads, losses, training, and measurements that survive collapse.
+
+What people want first is here: ``lpc.bottleneck_classifier``, ``lpc.squared_norm``, ``lpc.execute``;
+``dir(lpc)`` lists it all. A name is imported when it is first used: ``import lpc`` itself loads nothing.
+"""
+
+from typing import TYPE_CHECKING
+
+from lpc._faces import face
+
+if TYPE_CHECKING:
+    from lpc import evaluation as evaluation
+    from lpc._version import __version__ as __version__
+    from lpc.architectures import EMBEDDINGS as EMBEDDINGS
+    from lpc.architectures import GAMMAS as GAMMAS
+    from lpc.architectures import VARIANTS as VARIANTS
+    from lpc.architectures import WIDTHS as WIDTHS
+    from lpc.architectures import Variant as Variant
+    from lpc.architectures import variant_spec as variant_spec
+    from lpc.classifiers import bottleneck_classifier as bottleneck_classifier
+    from lpc.equilibrium import budget_warning as budget_warning
+    from lpc.heads import BottleneckHead as BottleneckHead
+    from lpc.heads import Classifier as Classifier
+    from lpc.losses import geometric_gamma as geometric_gamma
+    from lpc.losses import squared_norm as squared_norm
+    from lpc.runs import execute as execute
+    from lpc.runs import execute_all as execute_all
+    from lpc.specs import DataSpec as DataSpec
+    from lpc.specs import ModelSpec as ModelSpec
+    from lpc.specs import RunSpec as RunSpec
+    from lpc.specs import TrainSpec as TrainSpec
+    from lpc.specs import run_key as run_key
+    from lpc.store import RunStore as RunStore
+else:
+    __getattr__, __dir__ = face(__name__)

@@ -1,1 +1,25 @@
 """Measurements of latents, logits and classifiers: pure functions of arrays, computed in float64."""
+
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from lpc._faces import face
+
+TASKS: dict[str, tuple[str, ...]] = {
+    "Collapse": ("collapse", "class_margins", "class_moments"),
+    "Neural collapse": ("neural_collapse", "neural_collapse_metric"),
+    "Binarity": ("binarity", "mixture"),
+    "Information": ("information", "quantities", "posterior", "neighbours"),
+    "Robustness": ("robustness", "attacks", "lipschitz", "corruptions"),
+    "Certified radii": ("certified", "affine_layers"),
+    "Reliability": ("reliability", "misclassification", "calibration"),
+}
+"""The public modules by what one comes for."""
+
+__doc__ = "\n".join([f"{__doc__}\n", *(f"{task}: {', '.join(names)}." for task, names in TASKS.items())])
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> ModuleType: ...
+else:
+    __getattr__, __dir__ = face(__name__)
