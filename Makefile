@@ -2,6 +2,8 @@
 PYTHON ?= python3
 PROFILE ?= laptop
 PORT ?= 8000
+# Processes for tests, a file to each at a time: those of a file share what they prepare. A process takes about 1 GB.
+WORKERS ?= 4
 BIN := .venv/bin
 
 .PHONY: help env book serve pdf browse test check clean
@@ -11,7 +13,7 @@ help:
 	@echo "make serve  show the book at http://localhost:$(PORT)/; PORT=8001 where that is taken"
 	@echo "make pdf    make book, then print it with Chromium as build/latent-point-collapse.pdf"
 	@echo "make browse read the built book with Chromium: every page, two widths, light and dark, keyboard"
-	@echo "make test   lint, types, imports and tests"
+	@echo "make test   lint, types, imports and tests, in up to $(WORKERS) processes"
 	@echo "make env    make .venv from pyproject.toml and constraints.txt"
 	@echo "make clean  remove build/ (runs/ and .venv/ stay)"
 	@echo "make book PROFILE=smoke builds the book from runs of a few seconds"
@@ -40,7 +42,7 @@ browse: env
 	$(BIN)/python -m pytest -p no:cacheprovider tests/browser
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses $(WORKERS) --dist loadfile
 
 check: env
 	$(BIN)/ruff check .

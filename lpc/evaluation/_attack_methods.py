@@ -31,6 +31,8 @@ GROWTH, KNOWN_GROWTH = 1.5, 1.1
 Each further change is the square of the last."""
 QUERIES, EVALUATIONS, JUMPS = 25_000, 100, 50
 """HopSkipJump: queries an image, of which the first step takes so many for its gradient, and steps."""
+REPEATS = 10
+"""How often in a row HopSkipJump may ask for the same images; it has reason to three times."""
 DRAWS = 100
 """How often uniform noise is drawn for a starting point that is misclassified."""
 
@@ -399,8 +401,28 @@ def _jump(case: Case, start: Tensor) -> Tensor:
     evaluations = max(1, round(EVALUATIONS * case.budget / QUERIES))
     attack = _hop_skip_jump()(steps=JUMPS, initial_gradient_eval_steps=evaluations)
     begin = ((start - cube.low) / cube.width).clamp(0, 1)
-    network = _foolbox_model(cube.logits, (0.0, 1.0), case)
+    network = _foolbox_model(_Steady(cube.logits), (0.0, 1.0), case)
     return cube.outside(attack.run(network, cube.image, Misclassification(case.label), starting_points=begin))
+
+
+class _Steady:
+    """Logits of a network that is asked the same a few times in a row only.
+
+    foolbox halves HopSkipJump's step until the decision is the other one. Once the step is below the pixels'
+    rounding the images no longer change, and a network that decides them otherwise than it did before would
+    be asked for ever.
+    """
+
+    def __init__(self, logits_fn: Logits) -> None:
+        self._logits_fn, self._last, self._repeated = logits_fn, None, 0
+
+    def __call__(self, image: Tensor) -> Tensor:
+        again = self._last is not None and torch.equal(self._last, image)
+        self._repeated = self._repeated + 1 if again or not bool(torch.isfinite(image).all()) else 0
+        if self._repeated > REPEATS:
+            raise RuntimeError("the network no longer decides the same images as it did: no step is left")
+        self._last = image.detach().clone()
+        return self._logits_fn(image)
 
 
 def _from_start(case: Case, run: Any) -> Tensor:

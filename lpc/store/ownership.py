@@ -77,12 +77,13 @@ class Claim:
         self._heartbeat = self._root / "heartbeats" / self._token
         self._gained: dict[str, Path] = {}
         self._released = threading.Event()
+        self._beating = threading.Thread(target=self._beat, daemon=True, name="heartbeat")
         self.keys = sorted({key for key in keys if not finished(key)})
         if not self.keys:
             self._released.set()
             return
         write_json(self._heartbeat, {**asdict(self._me), "keys": self.keys})
-        threading.Thread(target=self._beat, daemon=True, name="heartbeat").start()
+        self._beating.start()
         try:
             for key in self.keys:
                 self._gained[key] = self._gain(key)

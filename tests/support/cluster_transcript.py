@@ -1,6 +1,6 @@
 """Record what a user sees of a submission, from the dry run to its tables, on a real SLURM of one node.
 
-``python tests/support/cluster_transcript.py`` runs the commands in a clone of the last commit, with a store
+``PYTHONPATH=tests python -m support.cluster_transcript`` runs the commands in a clone of the last commit, with a store
 of its own, and writes ``experiments/results/cluster/transcript.txt``: commands behind ``$``, what they print
 below. It takes about three minutes, two of which the scheduler holds back a task that was stopped. Paths of
 this machine are written relative to the project, its name as ``node1``.
@@ -13,12 +13,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
-from support.slurm_node import node, reason_absent
+from support.slurm_node import node, reason_absent, until
 
 ROOT = Path(__file__).parents[2]
 PATH = ROOT / "experiments" / "results" / "cluster" / "transcript.txt"
@@ -66,13 +65,9 @@ class Recorder:
         self.lines += [f"$ {command}", *(line.rstrip() for line in done.stdout.rstrip().splitlines())]
         return done.stdout
 
-    def until(self, done: Callable[[], bool], what: str, *, seconds: float = 300) -> None:
+    def until(self, done: Callable[[], bool], what: str) -> None:
         """Wait without recording anything."""
-        end = time.monotonic() + seconds
-        while not done():
-            if time.monotonic() > end:
-                raise TimeoutError(f"{what}: not after {seconds:g} s\n" + "\n".join(self.lines))
-            time.sleep(0.5)
+        until(done, what, details=lambda: "\n" + "\n".join(self.lines))
 
     def queue(self) -> str:
         """Return what the scheduler has, for waiting."""

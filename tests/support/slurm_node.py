@@ -19,8 +19,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
+
+_Found = TypeVar("_Found")
 
 DAEMONS = ("munged", "slurmctld", "slurmd", "slurmstepd")
 COMMANDS = ("sbatch", "squeue", "sinfo", "scontrol", "scancel")
@@ -82,13 +85,26 @@ def _free_ports(number: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _wait(done: Callable[[], bool], what: str, folder: Path, *, seconds: float = 20) -> None:
-    until = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > until:
-            logs = "".join(f"\n--- {log.name}\n{log.read_text()[-2000:]}" for log in folder.glob("*.log"))
-            raise TimeoutError(f"{what}: not after {seconds} s{logs}")
+def until(
+    condition: Callable[[], _Found], what: str = "it", *, seconds: float = 300, details: Callable[[], str] = str
+) -> _Found:
+    """Return what a condition says once it is true.
+
+    The limit is no expectation: it ends a test that would hang. ``details`` are added to its message.
+    """
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what}: not after {seconds:g} s{details()}")
         time.sleep(0.05)
+    return found
+
+
+def _wait(done: Callable[[], bool], what: str, folder: Path) -> None:
+    def logs() -> str:
+        return "".join(f"\n--- {log.name}\n{log.read_text()[-2000:]}" for log in folder.glob("*.log"))
+
+    until(done, what, seconds=120, details=logs)
 
 
 def _start(name: str, *arguments: str, folder: Path, user: str = "root") -> subprocess.Popen[bytes]:
@@ -298,7 +314,7 @@ def node(
 def one_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Run a node for the tests of a file, in whose environment its commands find it; skip without SLURM.
 
-    ``from slurm_node import one_node as one_node`` makes it known to a file.
+    ``from support.slurm_node import one_node as one_node`` makes it known to a file.
     """
     reason = reason_absent()
     if reason is not None:

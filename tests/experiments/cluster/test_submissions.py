@@ -330,7 +330,8 @@ class TestTasks:
         """Write a claim of a process of another node, whose last sign of life is so many seconds old."""
         claim = store.claim([spec])
         heartbeat, own = claim._heartbeat, claim._gained[run_key(spec)]
-        claim._released.set()  # its thread gives no more signs
+        claim._released.set()
+        claim._beating.join()  # its thread gives no more signs
         elsewhere = {"host": "node7", "place": "node7 boot pid", "job": "3_0", "cluster": "c"}
         for path in (heartbeat, own):
             path.write_text(json.dumps({**json.loads(path.read_text()), **elsewhere}))
@@ -416,6 +417,11 @@ class TestSiblings:
         monkeypatch.setattr(slurm, "max_array", lambda: 1_001)
         monkeypatch.setattr(slurm, "test", lambda text: None)
         monkeypatch.setattr(submit, "absent_files", lambda name: [])
+        srun = tmp_path / "bin" / "srun"  # submitit looks whether it is there, and does not call it here
+        srun.parent.mkdir()
+        srun.write_text("#!/bin/sh\nexit 1\n")
+        srun.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{srun.parent}{os.pathsep}{os.environ['PATH']}")
         places = {"store": str(tmp_path / "store"), "resources": str(tmp_path / "cluster.toml")}
 
         def dry_run(**asked):

@@ -270,6 +270,25 @@ def test_hopskipjump_steps_do_not_shrink_with_the_batch(monkeypatch):
     assert float((theirs.norm / expected).median()) > 1.5
 
 
+def test_hopskipjump_gives_up_on_a_network_that_changes_its_mind(monkeypatch):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from foolbox.attacks.hop_skip_jump import HopSkipJumpAttack
+    estimate, turned = HopSkipJumpAttack.approximate_gradients, []
+
+    def then_turn(self, *arguments):
+        turned.append(estimate(self, *arguments))
+        return turned[-1]
+
+    monkeypatch.setattr(HopSkipJumpAttack, "approximate_gradients", then_turn)
+    _, _, logits_fn = affine()
+    image = pixels(1)
+    own = torch.nn.functional.one_hot(logits_fn(image).argmax(dim=1), 6).float()
+    found = attack("hopskipjump", lambda x: own.expand(len(x), 6) if turned else logits_fn(x), image)
+    assert len(turned) == 1 and not bool(found.fooled)
+    assert str(found.failed[0]).startswith("RuntimeError: the network no longer decides the same images")
+
+
 def test_seeds_repeat_and_leave_the_generator_alone(digits):
     net, image = digits
     image = image[:4]
