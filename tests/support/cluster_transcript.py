@@ -1,9 +1,9 @@
 """Record what a user sees of a submission, from the dry run to its tables, on a real SLURM of one node.
 
-``PYTHONPATH=tests python -m support.cluster_transcript`` runs the commands in a clone of the last commit, with a store
-of its own, and writes ``experiments/results/cluster/transcript.txt``: commands behind ``$``, what they print
-below. It takes about three minutes, two of which the scheduler holds back a task that was stopped. Paths of
-this machine are written relative to the project, its name as ``node1``.
+``PYTHONPATH=tests python -m support.cluster_transcript`` runs the commands in a clone of the last commit,
+with a store of its own, and writes ``experiments/results/cluster/transcript.txt``: commands behind ``$``,
+what they print below. It takes about three minutes, two of which the scheduler holds back a task that was
+stopped. Paths of this machine are written relative to the project, its name as ``node1``.
 """
 
 from __future__ import annotations

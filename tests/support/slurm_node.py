@@ -86,7 +86,11 @@ def _free_ports(number: int) -> list[int]:
 
 
 def until(
-    condition: Callable[[], _Found], what: str = "it", *, seconds: float = 300, details: Callable[[], str] = str
+    condition: Callable[[], _Found],
+    what: str = "it",
+    *,
+    seconds: float = 300,
+    details: Callable[[], str] = str,
 ) -> _Found:
     """Return what a condition says once it is true.
 

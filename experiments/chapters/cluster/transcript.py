@@ -20,7 +20,9 @@ def parts(path: Path = TRANSCRIPT) -> dict[str, str]:
         No transcript, or one without parts.
     """
     if not path.exists():
-        raise ValueError(f"{path} does not exist; PYTHONPATH=tests python -m support.cluster_transcript records it")
+        raise ValueError(
+            f"{path} does not exist; PYTHONPATH=tests python -m support.cluster_transcript records it"
+        )
     pieces = re.split(r"^## (.*)\n", path.read_text(), flags=re.MULTILINE)
     titles, texts = pieces[1::2], pieces[2::2]
     if not titles:

@@ -153,7 +153,8 @@ def shortened(tmp_path):
     folder = tmp_path / "site"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(
-        f"import sys; sys.path.append({str(ROOT)!r})\nfrom lpc.store import holders\nholders.HEARTBEAT = 0.1\n"
+        f"import sys\nsys.path.append({str(ROOT)!r})\n"
+        "from lpc.store import holders\nholders.HEARTBEAT = 0.1\n"
     )
     return folder
 
