@@ -25,6 +25,7 @@ env: .venv/installed
 	$(PYTHON) -m venv .venv
 	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m pip install \
 		--use-pep517 --editable '.[attacks,book,certified,cluster,dev,margins]'
+	$(BIN)/python -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "experiments.pth").write_text(str(pathlib.Path.cwd()) + "\n")'
 	touch $@
 
 book: env

@@ -215,8 +215,35 @@ def local(request: Request, *, workers: int | None, gpus: int) -> None:
     finish(submission)
 
 
+def visible_gpus(count: int) -> list[str]:
+    """Return the names of the GPUs this process may use, as ``CUDA_VISIBLE_DEVICES`` has them.
+
+    Parameters
+    ----------
+    count
+        The number of GPUs that torch sees.
+
+    Returns
+    -------
+    list of str
+        One entry per GPU: the user's own (indices, UUIDs or MIG names) where the variable is set, else 0, 1, ...
+
+    Raises
+    ------
+    ValueError
+        The variable names fewer GPUs than torch sees.
+    """
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is None:
+        return [str(place) for place in range(count)]
+    names = [name.strip() for name in given.split(",")]
+    if len(names) < count:
+        raise ValueError(f"CUDA_VISIBLE_DEVICES={given!r} names {len(names)} GPUs, but torch sees {count}")
+    return names[:count]
+
+
 def _train_on_each(request: Request, workers: int | None, gpus: int) -> None:
-    """Run the verb ``train`` once a GPU: the programs share the runs by claiming them."""
+    """Run the verb ``train`` once per GPU: the programs share the runs by claiming them."""
     command = [sys.executable, "-m", "experiments", "train", "--profile", request.profile]
     command += ["--study", request.study, "--store", request.store]
     options = {"--dataset": request.dataset, "--seeds": request.seeds, "--workers": workers}
@@ -227,10 +254,10 @@ def _train_on_each(request: Request, workers: int | None, gpus: int) -> None:
             subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**os.environ, "CUDA_VISIBLE_DEVICES": str(gpu)},
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": gpu},
                 start_new_session=True,  # Ctrl-C is for this process: a second signal would stop them at once
             )
-            for gpu in range(gpus)
+            for gpu in visible_gpus(gpus)
         ]
         told = False
         try:

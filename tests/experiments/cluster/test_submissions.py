@@ -464,3 +464,25 @@ class TestSiblings:
         asked = Request(profile="fashion-embedding", store=str(tmp_path / "store"))
         worker._make_pages(asked, "fashion-embedding", tmp_path)
         assert made == [("fashion", 2)]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, ["0", "1"]),
+        ("2,3", ["2", "3"]),
+        ("GPU-5f1c, GPU-77aa", ["GPU-5f1c", "GPU-77aa"]),
+        ("MIG-1/7/0,MIG-1/8/0,MIG-1/9/0", ["MIG-1/7/0", "MIG-1/8/0"]),
+    ],
+)
+def test_programs_get_the_gpus_that_are_the_users_own(monkeypatch, given, expected):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert worker.visible_gpus(2) == expected
+
+
+def test_fewer_gpus_named_than_seen_is_an_error(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+    with pytest.raises(ValueError, match="'2' names 1 GPUs, but torch sees 2"):
+        worker.visible_gpus(2)
