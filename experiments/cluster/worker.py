@@ -226,7 +226,7 @@ def visible_gpus(count: int) -> list[str]:
     Returns
     -------
     list of str
-        One entry per GPU: the user's own (indices, UUIDs, MIG names) where the variable is set, else 0, 1, ...
+        One entry per GPU: the user's own (indices, UUIDs, MIG names) where they are named, else 0, 1, ...
 
     Raises
     ------
