@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import warnings
+from functools import lru_cache
 from typing import Literal, NamedTuple, TypeVar, Union
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
+from torch.masked import MaskedTensor
+
+from lpc.options import choice
 
 Array = Union[np.ndarray, Tensor]  # noqa: UP007  jaxtyping reads typing.Union; kept plain for Python 3.10
 ArrayT = TypeVar("ArrayT", np.ndarray, Tensor)
@@ -22,22 +27,89 @@ BLOCK = 4096  # points that are worked on at once, where not all have to be
 
 def check_convention(convention: str) -> None:
     """Raise ValueError unless ``convention`` is ``"paper"`` or ``"released"``."""
-    if convention not in ("paper", "released"):
-        raise ValueError(f"convention is {convention!r}; expected 'paper' or 'released'")
+    choice("convention", convention, Convention)
+
+
+def measuring_device(device: torch.device) -> torch.device:
+    """Return the device on which latents of ``device`` are measured: itself, or the CPU.
+
+    Apple's ``mps``, and some others, have no float64, in which everything is measured. What lies there goes
+    to the CPU; a warning says so once in a process.
+    """
+    return device if _has_float64(device.type) else torch.device("cpu")
+
+
+@lru_cache
+def _has_float64(kind: str) -> bool:
+    if kind in ("cpu", "cuda", "meta"):
+        return True
+    if kind != "mps":
+        try:
+            torch.zeros(1, dtype=torch.float64, device=kind)
+            return True
+        except (TypeError, RuntimeError, NotImplementedError):
+            pass
+    warnings.warn(f"{kind} has no float64: what lies there is measured on the CPU", stacklevel=2)
+    return False
+
+
+_CURES = {"to_numpy": "{0}.to_numpy()", "toarray": "{0}.toarray()", "__len__": "np.asarray({0})"}
 
 
 def _tensor(value: object, name: str) -> Tensor:
+    """Return an array as a plain, dense tensor without gradient; ValueError for what is none."""
     if isinstance(value, Tensor):
-        return value.detach()
+        return _plain(value, name)
+    if isinstance(value, np.ma.MaskedArray):
+        masked = int(np.ma.count_masked(value))
+        raise ValueError(
+            f"{name} is a masked array, with {masked} of {value.size} entries masked; expected a plain one: "
+            f"leave out what is masked, and pass {name}.data"
+        )
     if isinstance(value, np.ndarray):
-        native = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
-        if not native.flags.writeable:
-            native = native.copy()  # torch warns of memory that it could not write to; nothing here writes
-        try:
-            return torch.from_numpy(native)
-        except TypeError as error:
-            raise ValueError(f"{name} has dtype {value.dtype}; expected numbers") from error
-    raise ValueError(f"{name} is a {type(value).__name__}; expected a numpy array or a torch tensor")
+        return _from_numpy(value, name)
+    cure = next((form.format(name) for has, form in _CURES.items() if hasattr(value, has)), "")
+    hint = f"; pass {cure}" if cure else ""
+    raise ValueError(f"{name} is a {type(value).__name__}; expected a numpy array or a torch tensor{hint}")
+
+
+def _from_numpy(value: np.ndarray, name: str) -> Tensor:
+    native = np.asarray(value, dtype=value.dtype.newbyteorder("="), order="C")
+    if native.dtype.kind == "f" and native.dtype.itemsize > 8:
+        with np.errstate(over="ignore"):
+            narrow = native.astype(np.float64)
+        if not np.array_equal(narrow, native, equal_nan=True):
+            raise ValueError(
+                f"{name} has dtype {value.dtype}, with digits that float64 does not hold; expected float32 "
+                f"or float64: pass {name}.astype(np.float64) where they do not matter"
+            )
+        native = narrow
+    if not native.flags.writeable:
+        native = native.copy()  # torch warns of memory that it could not write to; nothing here writes
+    try:
+        return torch.from_numpy(native)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} has dtype {value.dtype}; expected numbers") from error
+
+
+def check_dense(value: Tensor, name: str) -> None:
+    """Raise ValueError for a tensor that is masked, sparse, nested or quantized."""
+    if isinstance(value, MaskedTensor):
+        raise ValueError(f"{name} is a masked tensor; expected a plain one: leave out what is masked")
+    if value.is_nested or value.is_quantized or value.layout != torch.strided:
+        kind = "a nested" if value.is_nested else "a quantized" if value.is_quantized else "a sparse"
+        cure = "dequantize()" if value.is_quantized else "to_dense()"
+        where = "" if value.is_nested else f"; pass {name}.{cure}"
+        raise ValueError(f"{name} is {kind} tensor ({value.layout}); expected a dense one{where}")
+
+
+def _plain(value: Tensor, name: str) -> Tensor:
+    check_dense(value, name)
+    if value.device.type == "meta":
+        raise ValueError(f"{name} is on the device meta, where tensors have no values")
+    device = measuring_device(value.device)
+    plain = value.as_subclass(Tensor).detach().resolve_conj().resolve_neg()
+    return plain.cpu() if device.type == "cpu" else plain
 
 
 def extremes(values: Tensor) -> tuple[float, float]:
@@ -55,8 +127,11 @@ SUM_TOLERANCE = 1e-5
 """How far from one the sum of probabilities may be: rounding in float32."""
 
 
-def as_float64(value: Array, *, name: str, dims: int | None = None) -> Tensor:
+def as_float64(value: Array, *, name: str, dims: int | None = None, finite: bool = True) -> Tensor:
     """Return float32 or float64 values as a float64 tensor on their own device (numpy: cpu).
+
+    A device without float64 is left for the CPU: :func:`measuring_device`. Any strides, byte order and
+    read-only memory will do. Half precision is refused: its rounding hides collapse.
 
     Parameters
     ----------
@@ -66,20 +141,25 @@ def as_float64(value: Array, *, name: str, dims: int | None = None) -> Tensor:
         What the value is called in messages.
     dims
         The number of dimensions it must have; None accepts any.
+    finite
+        Whether NaN and infinity are refused.
 
     Raises
     ------
     ValueError
-        Another dtype, another number of dimensions, no values, NaN or infinity.
+        No plain array (a list, a data frame, a masked or sparse array), another dtype (also digits beyond
+        float64), another number of dimensions, no values, NaN or infinity.
     """
     tensor = _tensor(value, name)
     if tensor.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"{name} has dtype {tensor.dtype}; expected float32 or float64")
+        half = tensor.dtype in (torch.float16, torch.bfloat16)
+        hint = f"; pass {name}.float() where its rounding does not matter" * half
+        raise ValueError(f"{name} has dtype {tensor.dtype}; expected float32 or float64{hint}")
     if dims is not None and tensor.ndim != dims:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected {dims} dimensions")
     if tensor.numel() == 0:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}: it holds no values")
-    if not all(math.isfinite(end) for end in extremes(tensor)):
+    if finite and not all(math.isfinite(end) for end in extremes(tensor)):
         bad = torch.nonzero(~torch.isfinite(tensor))
         where = tuple(bad[0].tolist())
         raise ValueError(f"{name} holds {len(bad)} NaN or infinite values; the first is at index {where}")
@@ -150,7 +230,10 @@ def as_labels(label: Array, points: Tensor, *, name: str = "label") -> Int64[Ten
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected 1 dimension")
     if tensor.shape[0] != points.shape[0]:
         raise ValueError(f"{name} has {tensor.shape[0]} entries for {points.shape[0]} points")
-    return tensor.to(device=points.device, dtype=torch.int64)
+    whole = tensor.to(device=points.device, dtype=torch.int64)
+    if tensor.dtype == torch.uint64 and bool((whole < 0).any()):
+        raise ValueError(f"{name} holds values of 2**63 or more; expected what int64 can hold")
+    return whole
 
 
 def as_flags(flag: Array, points: Tensor, *, name: str) -> Bool[Tensor, " points"]:
@@ -164,7 +247,7 @@ def as_flags(flag: Array, points: Tensor, *, name: str) -> Bool[Tensor, " points
 
 
 def like(value: Tensor, source: ArrayT) -> ArrayT:
-    """Return ``value`` in the kind of ``source``: numpy for numpy, a tensor on its device for a tensor."""
+    """Return ``value`` in the kind of ``source``: numpy for numpy, else the tensor where it was measured."""
     if isinstance(source, np.ndarray):
         return value.cpu().numpy()
     return value

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lpc.errors import unknown_name
+from lpc.options import whole
 from lpc.sampling import repeated
 
 if TYPE_CHECKING:
@@ -266,4 +267,5 @@ def build_backbone(name: str, *, channels: int, size: int, width: int) -> nn.Mod
     """
     if name not in BACKBONES:
         raise unknown_name("backbone", name, BACKBONES)
+    channels, size, width = whole("channels", channels), whole("size", size), whole("width", width)
     return BACKBONES[name](channels=channels, size=size, width=width)

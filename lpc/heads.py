@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
 from lpc.errors import unknown_name
+from lpc.options import choice, flag, number, whole
 from lpc.sampling import ZERO_ENTROPY_SD, repeated
 from lpc.specs import Decoder, DropoutSite, LastLayer, LatentNoise, Penultimate
 
@@ -81,9 +82,8 @@ class CosineClassifier(nn.Module):
 
     def __init__(self, width: int, classes: int, *, scale: float) -> None:
         super().__init__()
-        if not (math.isfinite(scale) and scale > 0):
-            raise ValueError(f"the scale of a cosine classifier is {scale}; expected a positive number")
-        self.scale = scale
+        width, classes = whole("width", width), whole("classes", classes, least=2)
+        self.scale = number("the scale of a cosine classifier", scale, above=0)
         self.weight = nn.Parameter(torch.empty(classes, width))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         self.register_buffer("bias", torch.zeros(classes))
@@ -105,7 +105,13 @@ def readout_weight(
     classifier
         Its kind. Of ``cosine`` the rows are brought to length 1: then the largest ``z @ w_k`` is the largest
         cosine.
+
+    Raises
+    ------
+    ValueError
+        Another kind.
     """
+    choice("classifier", classifier, LastLayer)
     return normalize(weight) if classifier == "cosine" else weight
 
 
@@ -162,20 +168,24 @@ class BottleneckHead(nn.Module):
         classifier_scale: float = 32.0,
     ) -> None:
         super().__init__()
-        if classifier not in ("linear", "cosine"):
-            raise unknown_name("classifier", classifier, ("linear", "cosine"))
-        if penultimate not in ("none", "linear", "nonlinear"):
-            raise unknown_name("penultimate layer", penultimate, ("none", "linear", "nonlinear"))
+        names = {
+            "classifier": (classifier, LastLayer),
+            "penultimate layer": (penultimate, Penultimate),
+            "dropout_site": (dropout_site, DropoutSite),
+            "latent_noise": (latent_noise, LatentNoise),
+        }
+        for option, (value, known) in names.items():
+            if value not in get_args(known):
+                raise unknown_name(option, value, get_args(known))
         if penultimate == "none" and latent_width is not None:
             raise ValueError(f"latent_width is {latent_width} but there is no penultimate layer to have it")
-        if classes < 2:
-            raise ValueError(f"classes is {classes}; expected 2 or more")
-        width = latent_width or feature_width
+        feature_width, classes = whole("feature_width", feature_width), whole("classes", classes, least=2)
+        width = feature_width if latent_width is None else whole("latent_width", latent_width)
         self.latent_width = width
-        self.dropout = dropout
+        self.dropout = number("dropout", dropout, least=0, below=1)
         self.dropout_site = dropout_site
         self.latent_noise = latent_noise
-        self.rescaled = rescaled
+        self.rescaled = flag("rescaled", rescaled)
         if rescaled:
             self.register_buffer("shift", torch.zeros(width))
             self.register_buffer("scale", torch.ones(width))
@@ -268,9 +278,11 @@ class CategoricalHead(nn.Module):
         decoder_width: int = 1024,
     ) -> None:
         super().__init__()
-        if decoder not in ("linear", "network", "optimal"):
-            raise unknown_name("decoder", decoder, ("linear", "network", "optimal"))
-        if categories < classes:
+        if decoder not in get_args(Decoder):
+            raise unknown_name("decoder", decoder, get_args(Decoder))
+        feature_width, classes = whole("feature_width", feature_width), whole("classes", classes)
+        decoder_width = whole("decoder_width", decoder_width)
+        if whole("categories", categories) < classes:
             raise ValueError(
                 f"categories is {categories}; expected at least the number of classes, {classes}"
             )

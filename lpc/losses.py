@@ -5,22 +5,19 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 
-from lpc.errors import unknown_name
+from lpc.batches import check_latent, checked_label
+from lpc.options import choice, flag, number, whole
 from lpc.sampling import ZERO_ENTROPY_SD
 from lpc.specs import Reduction
 
 _LOG_2PIE = math.log(2 * math.pi * math.e)
 
 
-def _over_nodes(value: Float[Tensor, "batch width"], reduction: str) -> Float[Tensor, ""]:
-    if reduction == "sum":
-        return value.sum(dim=1).mean()
-    if reduction == "mean":
-        return value.mean()
-    raise unknown_name("reduction", reduction, ("sum", "mean"))
+def _over_nodes(value: Float[Tensor, "batch width"], reduction: Reduction) -> Float[Tensor, ""]:
+    return value.sum(dim=1).mean() if reduction == "sum" else value.mean()
 
 
 def squared_norm(latent: Float[Tensor, "batch width"], *, reduction: Reduction) -> Float[Tensor, ""]:
@@ -34,10 +31,17 @@ def squared_norm(latent: Float[Tensor, "batch width"], *, reduction: Reduction) 
         ``"sum"``: :math:`\frac1N\sum_n\sum_p z_{np}^2`, the paper's. ``"mean"``: the same divided by the
         width P, the release's, whose gamma is therefore P times weaker.
 
+    Raises
+    ------
+    ValueError
+        What is no (batch, width) of floats, such as feature maps or tokens; another reduction.
+
     References
     ----------
     LPC 2024, Eqs. 3 and 13; Kirsch et al. 2020, Section 6.2.
     """
+    check_latent(latent)
+    choice("reduction", reduction, Reduction)
     return _over_nodes(latent.square(), reduction)
 
 
@@ -50,7 +54,14 @@ def absolute_norm(latent: Float[Tensor, "batch width"], *, reduction: Reduction)
         Penultimate representations.
     reduction
         ``"sum"``: :math:`\frac1N\sum_n\sum_p |z_{np}|`. ``"mean"``: the same divided by the width.
+
+    Raises
+    ------
+    ValueError
+        As :func:`squared_norm`.
     """
+    check_latent(latent)
+    choice("reduction", reduction, Reduction)
     return _over_nodes(latent.abs(), reduction)
 
 
@@ -84,12 +95,13 @@ def log_variance(latent: Float[Tensor, "batch width"], *, check: bool = True) ->
     Raises
     ------
     ValueError
-        Fewer than two points, or a node of zero variance.
+        What is no (batch, width) of floats, fewer than two points, or a node whose variance is zero or NaN.
 
     References
     ----------
     Kirsch et al. 2020, Observations 7 and 8.
     """
+    check_latent(latent)
     if latent.shape[0] < 2:
         raise ValueError(f"the variance of the batch needs 2 or more points; got {latent.shape[0]}")
     variance = latent.var(dim=0)
@@ -99,7 +111,7 @@ def log_variance(latent: Float[Tensor, "batch width"], *, check: bool = True) ->
 
 
 def conditional_log_variance(
-    latent: Float[Tensor, "batch width"], label: Int[Tensor, " batch"]
+    latent: Float[Tensor, "batch width"], label: Integer[Tensor, " batch"]
 ) -> Float[Tensor, ""]:
     r"""Return the Gaussian upper bound of H[Z | Y] in nats, weighted by the classes' shares of the batch.
 
@@ -108,7 +120,7 @@ def conditional_log_variance(
     latent
         Penultimate representations.
     label
-        Class of each.
+        Class of each: any integers, each value a class.
 
     Notes
     -----
@@ -118,37 +130,58 @@ def conditional_log_variance(
     Raises
     ------
     ValueError
-        A class with one point, or with a node of zero variance.
+        What is no (batch, width) of floats, labels that are not one integer a point, a class with one point,
+        or with a node whose variance is zero or NaN.
 
     References
     ----------
     Kirsch et al. 2020, Observations 7 and 8.
     """
-    classes = int(label.max()) + 1
-    counts = label.bincount(minlength=classes)
-    for value in torch.nonzero(counts == 1).flatten().tolist():
+    check_latent(latent)
+    values, index, counts = checked_label(label, latent).unique(return_inverse=True, return_counts=True)
+    for value in values[counts == 1].tolist():
         raise ValueError(f"the variance of class {value} needs 2 or more points; got 1")
-    for value in torch.nonzero(counts).flatten().tolist():
-        _positive(latent[label == value].var(dim=0), f"class {value}")
-    return batch_conditional_log_variance(latent, label, classes=classes)
+    for position, value in enumerate(values.tolist()):
+        _positive(latent[index == position].var(dim=0), f"class {value}")
+    return _conditional_log_variance(latent, index, len(values))
 
 
 def batch_conditional_log_variance(
-    latent: Float[Tensor, "batch width"], label: Int[Tensor, " batch"], *, classes: int
+    latent: Float[Tensor, "batch width"],
+    label: Integer[Tensor, " batch"],
+    *,
+    classes: int,
+    check: bool | None = None,
 ) -> Float[Tensor, ""]:
     """Return :func:`conditional_log_variance` over the classes that have two points or more in the batch.
 
     What training takes: a class may have a single point in a batch, which has no variance; the classes'
-    shares are then those of the others. Nothing is checked, nothing waits for the device, and the function
-    can be mapped over runs. A batch in which no class has two points has the value 0.
+    shares are then those of the others. Variances are not looked at, nothing waits for a GPU, and the
+    function can be mapped over runs. A batch in which no class has two points has the value 0.
 
     Parameters
     ----------
     latent, label
         Of a batch.
     classes
-        Number of classes.
+        Number of classes; labels go from 0 to ``classes - 1``.
+    check
+        Whether to look at the labels' values. None: where they are in the host's memory; False: never, and a
+        point of another label counts nothing; True: also on a GPU, for which the program then waits.
+
+    Raises
+    ------
+    ValueError
+        What is no (batch, width) of floats, labels that are not one class a point, or fewer than one class.
     """
+    check_latent(latent)
+    index = checked_label(label, latent, classes=whole("classes", classes), check=check)
+    return _conditional_log_variance(latent, index, classes)
+
+
+def _conditional_log_variance(
+    latent: Float[Tensor, "batch width"], label: Integer[Tensor, " batch"], classes: int
+) -> Float[Tensor, ""]:
     member = (label[:, None] == torch.arange(classes, device=label.device)).to(latent.dtype)
     counts = member.sum(dim=0)
     mean = member.T @ latent / counts.clamp(min=1)[:, None]
@@ -177,23 +210,31 @@ def geometric_gamma(
         multiplies after an epoch while gamma is below, so the last value exceeds the maximum by less than
         the factor.
 
+    Raises
+    ------
+    ValueError
+        Anything that is NaN, infinite or no number; an epoch below 0, gamma not above 0, a factor below 1.
+
     References
     ----------
     LPC 2024, Appendix C.
     """
-    if epoch < 0:
-        raise ValueError(f"epoch is {epoch}; expected 0 or more")
-    if initial <= 0 or maximum <= 0 or factor < 1:
-        raise ValueError(
-            f"gamma's schedule is initial={initial}, factor={factor}, maximum={maximum}; "
-            "expected initial and maximum above 0 and a factor of 1 or more"
-        )
+    epoch = whole("epoch", epoch, least=0)
+    initial, maximum = number("initial", initial, above=0), number("maximum", maximum, above=0)
+    factor, overshoot = number("factor", factor, least=1), flag("overshoot", overshoot)
     reached = math.log(maximum / initial)  # in epochs times log(factor)
     if epoch * math.log(factor) <= reached:
-        return min(initial * factor**epoch, maximum)
+        return min(_grown(initial, factor, epoch), maximum)
     if not overshoot:
         return maximum
-    return initial * factor ** int(_changes(initial, factor, maximum))
+    return _grown(initial, factor, int(_changes(initial, factor, maximum)))
+
+
+def _grown(initial: float, factor: float, times: int) -> float:
+    try:
+        return initial * factor**times
+    except OverflowError:  # of the power alone: the product is below the maximum, or a factor above
+        return math.exp(math.log(initial) + times * math.log(factor))
 
 
 def two_regime_gamma(
@@ -225,18 +266,21 @@ def two_regime_gamma(
     gamma is not below ``late_from`` :math:`\gamma_1` after
     :math:`m = \lceil\log(\gamma_1/\gamma_0) / \log f\rceil` changes, and
     :math:`\gamma_0 f^{\min(e, m)}\, f_1^{\max(0, e - m)}` in epoch e, up to the maximum.
+
+    Raises
+    ------
+    ValueError
+        As :func:`geometric_gamma`, also of the late regime.
     """
-    if late_factor < 1 or late_from <= 0:
-        raise ValueError(
-            f"gamma's late schedule is late_factor={late_factor}, late_from={late_from}; "
-            "expected a factor of 1 or more and a value above 0"
-        )
+    late_factor = number("late_factor", late_factor, least=1)
+    late_from = number("late_from", late_from, above=0)
     limits = {"maximum": maximum, "overshoot": overshoot}
     early = geometric_gamma(epoch, initial=initial, factor=factor, **limits)
+    epoch, initial, factor = int(epoch), float(initial), float(factor)
     changes = _changes(initial, factor, late_from)
-    if epoch <= changes or initial * factor ** int(changes) >= maximum:
+    turn = math.inf if changes == math.inf else _grown(initial, factor, int(changes))
+    if epoch <= changes or turn >= maximum:
         return early
-    turn = initial * factor ** int(changes)
     return geometric_gamma(epoch - int(changes), initial=turn, factor=late_factor, **limits)
 
 
@@ -268,10 +312,18 @@ def zero_entropy_noise(shape: tuple[int, ...], generator: torch.Generator) -> Fl
     generator
         Source of randomness; the noise is made on its device, in float32.
 
+    Raises
+    ------
+    ValueError
+        No generator, or a shape that is no tuple of sizes.
+
     References
     ----------
     Kirsch et al. 2020, Section 6.1, Observation 6.
     """
     if not isinstance(generator, torch.Generator):
         raise ValueError(f"generator is {generator!r}; expected a torch.Generator")
+    if not isinstance(shape, (tuple, list)):
+        raise ValueError(f"shape is {shape!r}; expected a tuple of sizes")
+    shape = tuple(whole("a size of shape", size, least=0) for size in shape)
     return ZERO_ENTROPY_SD * torch.randn(shape, generator=generator, device=generator.device)

@@ -7,9 +7,12 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.func import functional_call
+
+from lpc.batches import check_latent, checked_label
+from lpc.options import number
 
 
 def library() -> tuple[Any, Any, Any]:
@@ -31,7 +34,7 @@ def library() -> tuple[Any, Any, Any]:
 
 
 def supervised_contrastive(
-    latent: Float[Tensor, "batch width"], label: Int[Tensor, " batch"], *, temperature: float
+    latent: Float[Tensor, "batch width"], label: Integer[Tensor, " batch"], *, temperature: float
 ) -> Float[Tensor, ""]:
     r"""Return the supervised contrastive loss of a batch in nats: the mean over anchors with a positive.
 
@@ -40,9 +43,14 @@ def supervised_contrastive(
     latent
         Of a batch; its scale has no effect. Half precision is computed in float32.
     label
-        Class of every point.
+        Class of every point: any integers, each value a class.
     temperature
         tau, above 0 (Khosla et al. 2020: 0.1, the 2025 release: 0.05).
+
+    Raises
+    ------
+    ValueError
+        What is no (batch, width) of floats, labels that are not one integer a point, another temperature.
 
     Notes
     -----
@@ -57,7 +65,9 @@ def supervised_contrastive(
     ----------
     Khosla et al. 2020, Eq. 2.
     """
-    _check(temperature=temperature)
+    check_latent(latent)
+    label = checked_label(label, latent)
+    temperature = number("temperature", temperature, above=0)
     with torch.autocast(latent.device.type, enabled=False):
         latent = _single(latent)
         over_all = _contrastive(temperature)(latent, label)
@@ -67,24 +77,34 @@ def supervised_contrastive(
 
 def arcface(
     latent: Float[Tensor, "batch width"],
-    label: Int[Tensor, " batch"],
+    label: Integer[Tensor, " batch"],
     weight: Float[Tensor, "classes width"],
     *,
     margin: float,
     scale: float,
+    check: bool | None = None,
 ) -> Float[Tensor, ""]:
     r"""Return the ArcFace loss in nats: mean cross-entropy with a margin added to the angle of the own class.
 
     Parameters
     ----------
     latent, label
-        Of a batch. Half precision is computed in float32.
+        Of a batch; labels are the weight's rows. Half precision is computed in float32.
     weight
         Of a cosine classifier; the scale of its rows, and of the latents, has no effect.
     margin
         m in radians, from 0 to below pi / 2 (Deng et al. 2019: 0.5, the 2025 release: 0.3).
     scale
         s, above 0 (Deng et al. 2019: 64, the 2025 release: 32).
+    check
+        Whether to look at the labels' values. None: where they are in the host's memory; True: also on a GPU,
+        for which the program then waits.
+
+    Raises
+    ------
+    ValueError
+        What is no (batch, width) of floats, another width or dtype of the weight, labels that are not one of
+        its rows a point, a margin or scale out of its range.
 
     Notes
     -----
@@ -98,25 +118,31 @@ def arcface(
     ----------
     Deng et al. 2019, Eq. 3.
     """
-    return _margin_softmax("arcface", latent, label, weight, margin=margin, scale=scale)
+    return _margin_softmax("arcface", latent, label, weight, margin=margin, scale=scale, check=check)
 
 
 def cosface(
     latent: Float[Tensor, "batch width"],
-    label: Int[Tensor, " batch"],
+    label: Integer[Tensor, " batch"],
     weight: Float[Tensor, "classes width"],
     *,
     margin: float,
     scale: float,
+    check: bool | None = None,
 ) -> Float[Tensor, ""]:
     r"""Return the CosFace loss in nats: mean cross-entropy with a margin taken off the own class's cosine.
 
     Parameters
     ----------
-    latent, label, weight, scale
+    latent, label, weight, scale, check
         As in :func:`arcface`.
     margin
         m in units of the cosine, 0 or more (Wang et al. 2018: 0.35).
+
+    Raises
+    ------
+    ValueError
+        As :func:`arcface`.
 
     Notes
     -----
@@ -126,28 +152,32 @@ def cosface(
     ----------
     Wang et al. 2018, Eq. 4.
     """
-    return _margin_softmax("cosface", latent, label, weight, margin=margin, scale=scale)
+    return _margin_softmax("cosface", latent, label, weight, margin=margin, scale=scale, check=check)
 
 
 def _margin_softmax(
-    name: str, latent: Tensor, label: Tensor, weight: Tensor, *, margin: float, scale: float
+    name: str,
+    latent: Tensor,
+    label: Tensor,
+    weight: Tensor,
+    *,
+    margin: float,
+    scale: float,
+    check: bool | None,
 ) -> Tensor:
-    _check(scale=scale)
-    if not 0 <= margin < math.pi / 2:
-        raise ValueError(f"margin is {margin}; expected 0 or more and below pi / 2")
+    check_latent(latent)
+    check_latent(weight, name="weight", form="(classes, width)")
+    classes, width = weight.shape
+    if latent.shape[1] != width:
+        raise ValueError(f"latent has width {latent.shape[1]} and weight has width {width}")
+    label = checked_label(label, latent, classes=classes, check=check)
+    margin, scale = number("margin", margin, least=0, below=math.pi / 2), number("scale", scale, above=0)
     with torch.autocast(latent.device.type, enabled=False):
         latent, weight = _single(latent), _single(weight)
         if latent.dtype != weight.dtype:  # the library would cast the weight, and lose its gradient
             raise ValueError(f"the latent is {latent.dtype} but the weight {weight.dtype}; expected the same")
-        classes, width = weight.shape
         loss = _softmax(name, classes, width, margin, scale)
         return functional_call(loss, {"W": weight.T}, (latent, label))
-
-
-def _check(**positive: float) -> None:
-    for name, value in positive.items():
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name} is {value}; expected a positive number")
 
 
 def _single(value: Tensor) -> Tensor:

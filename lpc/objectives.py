@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from lpc.batches import check_latent, checked_label
 from lpc.heads import CategoricalOutput, HeadOutput
 from lpc.losses import batch_conditional_log_variance, log_variance, squared_norm
 from lpc.metric_learning import arcface, cosface, library, supervised_contrastive
+from lpc.options import whole
 from lpc.specs import METRIC_LEARNING, ModelSpec, TrainSpec
 
 
 def decoder_cross_entropy(
     weight: Float[Tensor, "batch latents"],
     log_decoder: Float[Tensor, "#batch latents classes"],
-    label: Int[Tensor, " batch"],
+    label: Integer[Tensor, " batch"],
+    *,
+    check: bool | None = None,
 ) -> Float[Tensor, ""]:
     r"""Return the decoder cross-entropy in nats: the mean surprise of the label over latents.
 
@@ -31,6 +35,14 @@ def decoder_cross_entropy(
         first size is 1 (categories).
     label
         Class of every point.
+    check
+        Whether to look at the labels' values. None: where they are in the host's memory; True: also on a GPU,
+        for which the program then waits.
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not fit, what is no floats, labels that are not one class a point.
 
     Notes
     -----
@@ -40,20 +52,28 @@ def decoder_cross_entropy(
     ----------
     Kirsch et al. 2020, Section 5.
     """
+    label = _checked(weight, log_decoder, label, check)
     return -(weight * _of_label(log_decoder, label)).sum(dim=1).mean()
 
 
 def prediction_cross_entropy(
     weight: Float[Tensor, "batch latents"],
     log_decoder: Float[Tensor, "#batch latents classes"],
-    label: Int[Tensor, " batch"],
+    label: Integer[Tensor, " batch"],
+    *,
+    check: bool | None = None,
 ) -> Float[Tensor, ""]:
     r"""Return the prediction cross-entropy in nats: the surprise of the label under the mean prediction.
 
     Parameters
     ----------
-    weight, log_decoder, label
+    weight, log_decoder, label, check
         As in :func:`decoder_cross_entropy`.
+
+    Raises
+    ------
+    ValueError
+        As :func:`decoder_cross_entropy`.
 
     Notes
     -----
@@ -65,12 +85,17 @@ def prediction_cross_entropy(
     ----------
     Kirsch et al. 2020, Section 5.
     """
+    label = _checked(weight, log_decoder, label, check)
     log_weight = weight.clamp(min=torch.finfo(weight.dtype).tiny).log()
     return -torch.logsumexp(log_weight + _of_label(log_decoder, label), dim=1).mean()
 
 
 def decoder_uncertainty_loss(
-    weight: Float[Tensor, "batch categories"], label: Int[Tensor, " batch"], *, classes: int
+    weight: Float[Tensor, "batch categories"],
+    label: Integer[Tensor, " batch"],
+    *,
+    classes: int,
+    check: bool | None = None,
 ) -> Float[Tensor, ""]:
     r"""Return H[Y | Z] of a batch in nats, with the gradient of the paper's Appendix A.3.
 
@@ -82,6 +107,13 @@ def decoder_uncertainty_loss(
         Class of every point.
     classes
         Number of classes.
+    check
+        As in :func:`decoder_cross_entropy`.
+
+    Raises
+    ------
+    ValueError
+        As :func:`decoder_cross_entropy`, or fewer than one class.
 
     Notes
     -----
@@ -94,11 +126,13 @@ def decoder_uncertainty_loss(
     ----------
     Kirsch et al. 2020, Section 5.4 and Appendix A.3.
     """
+    check_latent(weight, name="weight", form="(batch, categories)")
+    label = checked_label(label, weight, classes=whole("classes", classes), check=check)
     member = (label[:, None] == torch.arange(classes, device=label.device)).to(weight.dtype)
     with torch.no_grad():
         decoder = optimal_decoder(weight.T @ member)
         log_decoder = decoder.clamp(min=torch.finfo(decoder.dtype).tiny).log()
-    return decoder_cross_entropy(weight, log_decoder[None], label)
+    return decoder_cross_entropy(weight, log_decoder[None], label, check=False)
 
 
 def optimal_decoder(joint: Float[Tensor, "categories classes"]) -> Float[Tensor, "categories classes"]:
@@ -110,14 +144,32 @@ def optimal_decoder(joint: Float[Tensor, "categories classes"]) -> Float[Tensor,
     ----------
     joint
         p(z, y) times any positive number.
+
+    Raises
+    ------
+    ValueError
+        What is no (categories, classes) of floats.
     """
+    check_latent(joint, name="joint", form="(categories, classes)")
     total = joint.sum(dim=1, keepdim=True)
     classes = joint.shape[1]
     return torch.where(total > 0, joint / torch.where(total > 0, total, 1.0), 1 / classes)
 
 
+def _checked(weight: Tensor, log_decoder: Tensor, label: Tensor, check: bool | None) -> Tensor:
+    check_latent(weight, name="weight", form="(batch, latents)")
+    check_latent(log_decoder, name="log_decoder", form="(batch, latents, classes)")
+    points, latents = weight.shape
+    if log_decoder.shape[0] not in (1, points) or log_decoder.shape[1] != latents:
+        raise ValueError(
+            f"log_decoder has shape {tuple(log_decoder.shape)} for a weight of shape {tuple(weight.shape)}; "
+            f"expected (1 or {points}, {latents}, classes)"
+        )
+    return checked_label(label, weight, classes=log_decoder.shape[2], check=check)
+
+
 def _of_label(
-    log_decoder: Float[Tensor, "#batch latents classes"], label: Int[Tensor, " batch"]
+    log_decoder: Float[Tensor, "#batch latents classes"], label: Integer[Tensor, " batch"]
 ) -> Float[Tensor, "batch latents"]:
     table = log_decoder.expand(label.shape[0], -1, -1)
     return table.gather(2, label[:, None, None].expand(-1, table.shape[1], 1))[:, :, 0]
@@ -178,14 +230,15 @@ def objective(train: TrainSpec, model: ModelSpec, *, classes: int) -> Loss:
         if train.objective in ("arcface", "cosface"):
             loss = arcface if train.objective == "arcface" else cosface
             weight = layer.get_parameter("weight")
-            return loss(latent, label, weight, margin=train.margin, scale=model.classifier_scale)
+            scale = model.classifier_scale
+            return loss(latent, label, weight, margin=train.margin, scale=scale, check=False)
         contrast = supervised_contrastive(latent, label, temperature=train.temperature)
         probed = train.objective == "supervised_contrastive"
         return contrast + cross_entropy(layer(latent.detach()) if probed else output.logits, label)
 
     def main(output: HeadOutput | CategoricalOutput, label: Tensor) -> Tensor:
         if train.objective == "decoder_uncertainty":
-            return decoder_uncertainty_loss(output.latent, label, classes=classes)
+            return decoder_uncertainty_loss(output.latent, label, classes=classes, check=False)
         if not categorical and train.samples == 1:  # one sample: the two cross-entropies are the same
             return cross_entropy(output.logits, label)
         if isinstance(output, CategoricalOutput):
@@ -195,20 +248,20 @@ def objective(train: TrainSpec, model: ModelSpec, *, classes: int) -> Loss:
             log_decoder = scores.log_softmax(dim=2).transpose(0, 1)
             weight = torch.full_like(log_decoder[:, :, 0], 1 / train.samples)
         if train.objective == "prediction_cross_entropy":
-            return prediction_cross_entropy(weight, log_decoder, label)
-        return decoder_cross_entropy(weight, log_decoder, label)
+            return prediction_cross_entropy(weight, log_decoder, label, check=False)
+        return decoder_cross_entropy(weight, log_decoder, label, check=False)
 
     def of_latent(latent: Tensor, label: Tensor) -> Tensor:
         if train.penalty == "log_variance":
             return log_variance(latent, check=False)
         if train.penalty == "conditional_log_variance":
             repeated = label.repeat(train.samples)
-            return batch_conditional_log_variance(latent, repeated, classes=classes)
+            return batch_conditional_log_variance(latent, repeated, classes=classes, check=False)
         return squared_norm(latent, reduction="sum")
 
     def loss(
         output: HeadOutput | CategoricalOutput,
-        label: Int[Tensor, " batch"],
+        label: Integer[Tensor, " batch"],
         *,
         gamma: Float[Tensor, ""] | float,
         l1: Float[Tensor, ""] | float = 0.0,

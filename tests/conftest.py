@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jaxtyping
@@ -19,6 +19,14 @@ jaxtyping.install_import_hook("lpc", f"{support.typecheck.__name__}.checked")
 def unchecked() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return a function as users see it, without the shape checks that the test suite installs."""
     return inspect.unwrap
+
+
+@pytest.fixture
+def unhooked() -> Iterator[None]:
+    """Switch the shape checks that the test suite installs off, in all functions: `lpc` as users see it."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

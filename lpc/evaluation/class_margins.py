@@ -14,6 +14,7 @@ from lpc.arrays import (
     Array,
     ArrayT,
     Groups,
+    as_float64,
     as_labels,
     as_points,
     binary_scale,
@@ -163,12 +164,9 @@ def summary(margin: Float[Array, " points"]) -> MarginSummary:
     Raises
     ------
     ValueError
-        No margins, NaN, or a negative one (its index).
+        No array of floats, no margins, NaN, or a negative one (its index).
     """
-    value = margin.detach().cpu().numpy() if isinstance(margin, Tensor) else np.asarray(margin)
-    value = value.astype(np.float64)
-    if value.ndim != 1 or len(value) == 0:
-        raise ValueError(f"margin has shape {value.shape}; expected one ratio a point, at least one")
+    value = as_float64(margin, name="margin", dims=1, finite=False).cpu().numpy()
     bad = np.flatnonzero(~(value >= 0))
     if len(bad):
         raise ValueError(f"margin is {value[bad[0]]} at index {bad[0]}; expected ratios of 0 or more")

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from lpc.arrays import Array, as_distributions, as_labels, as_points, binary_scale, centre, group
-from lpc.evaluation.neighbours import Norm, check_k, check_norm, count_within, kth_distance
+from lpc.arrays import Array, as_distributions, as_labels, as_points, group
+from lpc.evaluation.mutual_information import mutual_information as mutual_information
+from lpc.evaluation.neighbours import Norm, check_k, check_norm, kth_distance
 
 
 def _psi(value: int) -> float:
@@ -112,61 +113,6 @@ def conditional_knn_entropy(
         member = points[groups.index == position]
         total += member.shape[0] / points.shape[0] * _knn_entropy(member, k, norm, floor, f"class {value}")
     return total
-
-
-def _unit_rms(value: Array, name: str) -> Tensor:
-    centred = centre(as_points(value, name=name))
-    centred = centred / binary_scale(centred)
-    rms = centred.square().mean().sqrt()
-    return centred / rms if float(rms) > 0 else centred
-
-
-def mutual_information(
-    x: Float[Array, "points width_x"], y: Float[Array, "points width_y"], *, k: int
-) -> float:
-    r"""Return the Kraskov-Stoegbauer-Grassberger estimate (1) of I(X; Y), in nats.
-
-    Parameters
-    ----------
-    x, y
-        float32 or float64, one row a point; each is centred and divided by one number, its rms, so that
-        the estimate does not depend on the scale or offset of either.
-    k
-        Which nearest neighbour in the joint space.
-
-    Raises
-    ------
-    ValueError
-        Invalid arrays, different numbers of points, k not below it, or joint points repeated more than k
-        times (counted).
-
-    Notes
-    -----
-    :math:`\hat I = \psi(k) + \psi(N) - \langle\psi(n_x + 1) + \psi(n_y + 1)\rangle` with :math:`n_x` the
-    number of other points strictly nearer in x than the k-th neighbour in the joint space, Chebyshev norm
-    throughout. The estimate can be slightly negative; it is not clipped.
-
-    References
-    ----------
-    Kraskov, Stoegbauer and Grassberger 2004, Phys. Rev. E 69, 066138, Eq. 8.
-    """
-    first, second = _unit_rms(x, "x"), _unit_rms(y, "y")
-    second = second.to(first.device)
-    total = first.shape[0]
-    if second.shape[0] != total:
-        raise ValueError(f"x has {total} points and y has {second.shape[0]}")
-    check_k(k, total, "points")
-    radius = kth_distance(torch.cat([first, second], dim=1), k=k, norm="linf")
-    repeated = int((radius == 0).sum())
-    if repeated:
-        raise ValueError(
-            f"{repeated} of {total} joint points lie at distance zero from their {k}-th neighbour "
-            "(repeated more than k times): the estimate is undefined"
-        )
-    near_x = count_within(first, radius).to(torch.float64)
-    near_y = count_within(second, radius).to(torch.float64)
-    psi = torch.special.digamma(near_x + 1) + torch.special.digamma(near_y + 1)
-    return _psi(k) + _psi(total) - float(psi.mean())
 
 
 def decoder_uncertainty(

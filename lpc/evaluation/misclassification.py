@@ -50,7 +50,7 @@ def misclassification_auroc(
         Whether each prediction is right.
     convention
         ``"paper"``: the area under the ROC curve with right predictions as positives. ``"released"``: the
-        release's sum of 101 points, whose weights add up to 1.01; from 0.01 to 1.01.
+        release's sum over 101 thresholds, whose weights add up to 1.01; from 0 to 1.01.
 
     Raises
     ------
@@ -61,20 +61,24 @@ def misclassification_auroc(
     -----
     ``paper``: :math:`P(s_+ > s_-) + \frac12 P(s_+ = s_-)`, the trapezoids under the curve.
 
-    ``released``: :math:`\sum_{j=0}^{100} 0.01\, \mathrm{TPR}(j / 100)`, with TPR interpolated linearly
-    between the thresholds as a function of the FPR, at a vertical step its upper end. This is our
-    reading of a 101-point sum with weights of 0.01. A perfect ranking has 1.01, chance 0.505, in the mean.
+    ``released``: :math:`\sum_{j=0}^{100} 0.01\, P(s_+ > q_{j/100})` with :math:`q_x` the x-quantile of the
+    wrong predictions' confidences, linear between them (NumPy's). It is confidences that are interpolated,
+    not rates: with few wrong predictions the second decimal differs from that of a sum along the ROC curve.
+    A perfect ranking has 1.01, a random one about 0.505.
 
     References
     ----------
-    LPC 2024, Table 2, column AUROC.
+    LPC 2024, Table 2, column AUROC, and its released code.
     """
     check_convention(convention)
-    above, false = _accepted(*_checked(confidence, correct))
-    above, false = np.concatenate([[0], above]), np.concatenate([[0], false])
+    score, right = _checked(confidence, correct)
     if convention == "released":
-        grid = np.arange(101) / 100
-        return float(np.interp(grid, false / false[-1], above / above[-1]).sum()) / 100
+        better, worse = np.sort(score[right].numpy()), score[~right].numpy()
+        threshold = np.quantile(worse, np.arange(101) / 100)
+        passed = len(better) - np.searchsorted(better, threshold, side="right")
+        return int(passed.sum()) / (100 * len(better))
+    above, false = _accepted(score, right)
+    above, false = np.concatenate([[0], above]), np.concatenate([[0], false])
     twice = int((np.diff(false) * (above[1:] + above[:-1])).sum())
     return twice / (2 * int(above[-1]) * int(false[-1]))
 

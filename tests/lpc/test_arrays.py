@@ -1,8 +1,11 @@
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse
 import torch
 
 from lpc.arrays import (
+    _has_float64,
     as_flags,
     as_float64,
     as_labels,
@@ -14,9 +17,13 @@ from lpc.arrays import (
     group_means,
     group_sums,
     like,
+    measuring_device,
     product_sums,
     within_weights,
 )
+from lpc.evaluation.class_margins import summary
+from lpc.evaluation.collapse import norm_coefficient_of_variation, within_class_covariance
+from lpc.evaluation.neural_collapse import neural_collapse
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -61,9 +68,94 @@ def test_points_of_another_form_are_refused(unchecked, value, message):
         unchecked(as_points)(value)
 
 
-def test_lists_are_refused_by_name(unchecked):
-    with pytest.raises(ValueError, match="z is a list"):
-        unchecked(as_float64)([[1.0]], name="z")
+@pytest.mark.usefixtures("unhooked")
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([[1.0]], r"z is a list; .*pass np\.asarray\(z\)"),
+        (pd.DataFrame({"a": [1.0]}), r"z is a DataFrame; .*pass z\.to_numpy\(\)"),
+        (scipy.sparse.csr_array(np.eye(2)), r"z is a csr_array; .*pass z\.toarray\(\)"),
+        (np.ma.masked_invalid([[1.0, np.nan]]), "z is a masked array, with 1 of 2 entries masked"),
+        (np.ma.masked_array(np.eye(2)), "z is a masked array, with 0 of 4 entries masked"),
+        (torch.eye(2).to_sparse(), r"z is a sparse tensor .*pass z\.to_dense\(\)"),
+        (torch.eye(2, device="meta"), "z is on the device meta"),
+        (torch.eye(2).half(), r"z has dtype torch\.float16; expected float32 or float64; pass z\.float\(\)"),
+        (np.eye(2, dtype=np.float16), r"z has dtype torch\.float16"),
+        (np.eye(2).astype(complex), r"z has dtype torch\.complex128"),
+        (np.eye(2).astype(object), "z has dtype object; expected numbers"),
+        (None, "z is a NoneType; expected a numpy array"),
+    ],
+)
+def test_what_is_no_plain_array_is_refused_by_name(value, message):
+    with pytest.raises(ValueError, match=message):
+        as_float64(value, name="z")
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_masks_are_never_dropped():
+    latent = np.random.default_rng(0).standard_normal((40, 2))
+    latent[0] = 1e6
+    masked = np.ma.masked_greater(latent, 1e5)
+    with pytest.raises(ValueError, match="latent is a masked array, with 2 of 80"):
+        norm_coefficient_of_variation(masked)
+    with pytest.raises(ValueError, match="margin is a masked array, with 1 of 2"):
+        summary(np.ma.masked_array([1.0, 2.0], mask=[False, True]))
+    with pytest.warns(UserWarning, match="prototype"):
+        tensor = torch.masked.masked_tensor(torch.eye(2), torch.eye(2) > 0)
+    with pytest.raises(ValueError, match="latent is a masked tensor"):
+        as_points(tensor)
+
+
+def test_arrays_of_any_strides_and_byte_order(rng):
+    value = rng.standard_normal((6, 4))
+    backwards, swapped = value[::-1, ::2], value.astype(value.dtype.newbyteorder(">"))
+    assert np.array_equal(as_points(backwards).numpy(), backwards)
+    assert np.array_equal(as_points(swapped).numpy(), value)
+    assert np.array_equal(as_points(torch.from_numpy(value).T).numpy(), value.T)
+    expanded = torch.ones(1, 3).expand(5, 3)
+    assert torch.equal(as_points(expanded), torch.ones(5, 3, dtype=torch.float64))
+    negated = torch.complex(torch.zeros(2, 2), torch.ones(2, 2)).conj().imag
+    assert torch.equal(as_points(negated), -torch.ones(2, 2, dtype=torch.float64))
+    assert as_float64(np.array(3.0), name="z").shape == ()
+
+
+def test_longdouble_is_taken_where_float64_holds_it():
+    assert torch.equal(as_points(np.eye(2, dtype=np.longdouble)), torch.eye(2, dtype=torch.float64))
+    if np.finfo(np.longdouble).eps < np.finfo(np.float64).eps:
+        with pytest.raises(ValueError, match=r"latent has dtype .* with digits that float64 does not hold"):
+            as_points(np.eye(2, dtype=np.longdouble) / 3)
+
+
+class LikeMps(torch.Tensor):
+    """A tensor that says it is on Apple's GPU, and as there refuses float64."""
+
+    @property
+    def device(self):  # type: ignore[override]
+        return torch.device("mps")
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if any(value is torch.float64 for value in (*args, *(kwargs or {}).values())):
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def test_devices_without_float64_are_measured_on_the_cpu_and_that_is_said_once():
+    _has_float64.cache_clear()
+    latent, label = torch.randn(40, 3), torch.arange(40) % 4
+    with pytest.warns(UserWarning, match="mps has no float64: what lies there is measured on the CPU"):
+        found = neural_collapse(latent.as_subclass(LikeMps), label)
+    again = within_class_covariance(latent.as_subclass(LikeMps), label.as_subclass(LikeMps))  # not again
+    assert found == neural_collapse(latent, label)
+    assert torch.equal(again, within_class_covariance(latent, label))
+    assert measuring_device(torch.device("cuda")).type == "cuda"
+    _has_float64.cache_clear()
+
+
+def test_labels_that_int64_cannot_hold():
+    assert as_labels(np.array([2, 0], dtype=np.uint64), torch.zeros(2, 1)).tolist() == [2, 0]
+    with pytest.raises(ValueError, match=r"label holds values of 2\*\*63 or more"):
+        as_labels(np.array([2**63, 0], dtype=np.uint64), torch.zeros(2, 1))
 
 
 @pytest.mark.parametrize(

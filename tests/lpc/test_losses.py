@@ -14,6 +14,7 @@ from lpc.losses import (
     geometric_gamma,
     log_variance,
     squared_norm,
+    two_regime_gamma,
     zero_entropy_noise,
 )
 
@@ -160,3 +161,97 @@ def test_zero_entropy_noise_has_zero_entropy():
 def test_noise_without_a_generator_is_refused(unchecked):
     with pytest.raises(ValueError, match=r"generator is 0; expected a torch\.Generator"):
         unchecked(zero_entropy_noise)((3,), 0)
+
+
+@pytest.mark.usefixtures("unhooked")
+@pytest.mark.parametrize("loss", [squared_norm, absolute_norm])
+@pytest.mark.parametrize(
+    ("latent", "message"),
+    [
+        (torch.ones(8, 6, 4, 4), r"latent has shape \(8, 6, 4, 4\); .*pool feature maps"),
+        (torch.ones(8, 5, 6), r"latent has shape \(8, 5, 6\); .*tokens"),
+        (torch.ones(8), r"latent has shape \(8,\); expected \(batch, width\)"),
+        (torch.ones(0, 3), "it holds no values"),
+        (torch.ones(8, 3, dtype=torch.int64), r"latent has dtype torch\.int64; expected floats"),
+        (torch.eye(3).to_sparse(), "latent is a sparse tensor"),
+        (np.ones((8, 3)), "latent is a ndarray; expected a tensor"),
+    ],
+)
+def test_norms_of_what_is_no_batch_of_latents_are_refused(loss, latent, message):
+    with pytest.raises(ValueError, match=message):
+        loss(latent, reduction="sum")
+    if message != "it holds no values":
+        with pytest.raises(ValueError, match=message):
+            log_variance(latent)
+
+
+@pytest.mark.usefixtures("unhooked")
+@pytest.mark.parametrize(
+    "change",
+    [lambda y: y.int(), lambda y: y.to(torch.uint8), lambda y: y + 1, lambda y: y - 1, lambda y: y * 10**10],
+)
+def test_conditional_log_variance_takes_any_integers_as_classes(change):
+    latent = torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
+    label = torch.arange(12) % 3
+    expected = conditional_log_variance(latent, label)
+    torch.testing.assert_close(conditional_log_variance(latent, change(label)), expected, rtol=0, atol=0)
+
+
+@pytest.mark.usefixtures("unhooked")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda y: y.float(), r"label has dtype torch\.float32; expected integers"),
+        (lambda y: y > 0, r"label has dtype torch\.bool"),
+        (lambda y: y.numpy(), "label is a ndarray; expected a tensor of integers"),
+        (lambda y: torch.nn.functional.one_hot(y), r"label has shape \(12, 3\); .*argmax"),
+        (lambda y: y[:7], "label has 7 entries for 12 points"),
+    ],
+)
+def test_labels_that_are_none_are_refused(change, message):
+    latent, label = torch.randn(12, 5), change(torch.arange(12) % 3)
+    with pytest.raises(ValueError, match=message):
+        conditional_log_variance(latent, label)
+    with pytest.raises(ValueError, match=message):
+        batch_conditional_log_variance(latent, label, classes=3)
+
+
+def test_labels_out_of_range_are_seen_on_the_host_unless_told_not_to():
+    latent, label = torch.randn(12, 5), torch.arange(12) % 3 + 1
+    with pytest.raises(ValueError, match="label is 3 at index 2; expected 0 to 2"):
+        batch_conditional_log_variance(latent, label, classes=3)
+    seen = label < 3
+    expected = batch_conditional_log_variance(latent[seen], label[seen], classes=3)
+    found = batch_conditional_log_variance(latent, label, classes=3, check=False)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    with pytest.raises(ValueError, match="classes is 0; expected an integer: 1 or more"):
+        batch_conditional_log_variance(latent, label, classes=0)
+    with pytest.raises(RuntimeError, match="vmap"):
+        vmap(lambda y: batch_conditional_log_variance(latent, y, classes=4, check=True))(label[None])
+
+
+@pytest.mark.usefixtures("unhooked")
+@pytest.mark.parametrize("name", ["initial", "factor", "maximum"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, "1", None])
+def test_a_schedule_of_what_is_no_number_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} is {value!r}; expected"):
+        geometric_gamma(3, **{"initial": 1e-2, "factor": 1.05, "maximum": 1e6, name: value})
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_schedules_take_numpys_numbers_and_survive_the_largest_powers():
+    rule = {"initial": np.float64(1e-2), "factor": np.float32(2.0), "maximum": np.int64(10**6)}
+    assert geometric_gamma(np.int64(3), **rule) == 0.08
+    assert geometric_gamma(9999, initial=1e-300, factor=1.5, maximum=1e300) == 1e300
+    grown = geometric_gamma(1200, initial=1e-300, factor=3.0, maximum=1e300)
+    assert grown == pytest.approx(math.exp(1200 * math.log(3.0) + math.log(1e-300)), rel=1e-9)
+    assert two_regime_gamma(
+        3, initial=1.0, factor=1.0, late_factor=2.0, late_from=5.0, maximum=9.0
+    ) == geometric_gamma(3, initial=1.0, factor=1.0, maximum=9.0)
+
+
+@pytest.mark.usefixtures("unhooked")
+@pytest.mark.parametrize("shape", [3, (3.5,), (-1,), ("3",)])
+def test_noise_of_what_is_no_shape_is_refused(shape):
+    with pytest.raises(ValueError, match="shape"):
+        zero_entropy_noise(shape, torch.Generator())

@@ -417,3 +417,38 @@ def test_on_a_gpu_nothing_is_graphed_and_the_losses_are_the_cpus(splits, name):
         ours, arcface(latent, label, weight, margin=0.3, scale=SCALE), rtol=1e-4, atol=0
     )
     assert all(bool(torch.isfinite(training.train_epoch().cross_entropy).all()) for _ in range(2))
+
+
+@pytest.mark.usefixtures("unhooked")
+@pytest.mark.parametrize("loss", [arcface, cosface])
+def test_margin_losses_take_integers_of_any_width_and_name_what_they_do_not_take(loss):
+    generator = torch.Generator().manual_seed(0)
+    latent, weight = torch.randn(12, 5, generator=generator), torch.randn(3, 5, generator=generator)
+    label = torch.arange(12) % 3
+    rule = {"margin": 0.3, "scale": 8.0}
+    expected = loss(latent, label, weight, **rule)
+    for kind in (torch.int32, torch.uint8, torch.int16):
+        torch.testing.assert_close(loss(latent, label.to(kind), weight, **rule), expected, rtol=0, atol=0)
+    wrong = {
+        "label is 3 at index 2; expected 0 to 2": (latent, label + 1, weight),
+        "label is -1 at index 0": (latent, label - 1, weight),
+        "label has dtype torch.float32": (latent, label.float(), weight),
+        "label is a ndarray": (latent, label.numpy(), weight),
+        "latent has width 4 and weight has width 5": (latent[:, :4], label, weight),
+        "weight has shape": (latent, label, weight[0]),
+        "latent has shape": (latent[:, :, None, None], label, weight),
+    }
+    for message, given in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            loss(*given, **rule)
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_the_contrastive_loss_takes_any_integers_as_classes():
+    latent = torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
+    label = torch.arange(12) % 3
+    expected = supervised_contrastive(latent, label, temperature=0.1)
+    for other in (label.int(), label.to(torch.uint8), label - 1, label * 10**10):
+        torch.testing.assert_close(supervised_contrastive(latent, other, temperature=0.1), expected)
+    with pytest.raises(ValueError, match="label has shape"):
+        supervised_contrastive(latent, torch.nn.functional.one_hot(label), temperature=0.1)

@@ -378,3 +378,34 @@ def test_samples_of_heads_dropout_repeat_the_batch():
     latent = head.eval()(features).latent
     torch.testing.assert_close(output.latent, torch.cat([latent] * 3))
     torch.testing.assert_close(output.logits, head.classifier(torch.cat([latent] * 3) * keep))
+
+
+@pytest.mark.usefixtures("unhooked")
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"latent_noise": None}, "unknown latent_noise None"),
+        ({"latent_noise": "zero-entropy"}, "unknown latent_noise 'zero-entropy'. Did you mean zero_entropy"),
+        ({"dropout_site": "Latent"}, "unknown dropout_site 'Latent'. Did you mean latent"),
+        ({"latent_width": 0}, "latent_width is 0; expected an integer: 1 or more"),
+        ({"latent_width": 2.0}, r"latent_width is 2\.0; expected an integer"),
+        ({"dropout": 1.0}, r"dropout is 1\.0; expected a finite number: 0 or more and below 1"),
+        ({"dropout": math.nan}, "dropout is nan"),
+        ({"rescaled": "no"}, "rescaled is 'no'; expected True or False"),
+        ({"classifier": "cosine", "classifier_scale": "32"}, "scale of a cosine classifier is '32'"),
+    ],
+)
+def test_options_of_a_head_that_are_none_are_refused(option, message):
+    with pytest.raises(ValueError, match=message):
+        BottleneckHead(4, 3, **option)
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_widths_that_are_none_are_refused():
+    for width, classes in ((0, 3), (4, 1), (4.0, 3), (4, True)):
+        with pytest.raises(ValueError, match=r"feature_width is|classes is"):
+            BottleneckHead(width, classes)
+    with pytest.raises(ValueError, match="decoder_width is 0"):
+        CategoricalHead(4, 2, categories=3, decoder_width=0)
+    with pytest.raises(ValueError, match="width is 0"):
+        build_backbone("mlp", channels=1, size=8, width=0)

@@ -262,3 +262,28 @@ def test_the_error_is_bounded_by_the_decoder_cross_entropy(encoder, label):
     even = torch.full((CATEGORIES, CLASSES), 1 / CLASSES).double()
     bound = 1 - (-decoder_cross_entropy(encoder, even.log()[None], label)).exp()
     assert bound.item() == pytest.approx(1 - 1 / CLASSES, rel=1e-12)
+
+
+@pytest.mark.usefixtures("unhooked")
+@pytest.mark.parametrize("loss", [decoder_cross_entropy, prediction_cross_entropy])
+def test_cross_entropies_name_what_does_not_fit(loss):
+    weight, table = torch.full((4, 2), 0.5), torch.zeros(1, 2, 3).log_softmax(dim=2)
+    label = torch.tensor([0, 1, 2, 0])
+    assert loss(weight, table, label.int()).item() == pytest.approx(math.log(3))
+    wrong = {
+        "label is 3 at index 2; expected 0 to 2": (weight, table, label + 1),
+        r"log_decoder has shape \(2, 2, 3\) for a weight": (weight, table.expand(2, 2, 3), label),
+        r"weight has shape \(4,\)": (weight[:, 0], table, label),
+        "label has 3 entries for 4 points": (weight, table, label[:3]),
+    }
+    for message, given in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            loss(*given)
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_decoder_uncertainty_names_labels_that_are_no_classes():
+    with pytest.raises(ValueError, match="label is 2 at index 1; expected 0 to 1"):
+        decoder_uncertainty_loss(torch.full((2, 2), 0.5), torch.tensor([1, 2]), classes=2)
+    with pytest.raises(ValueError, match="joint has shape"):
+        optimal_decoder(torch.ones(3))

@@ -101,7 +101,7 @@ def test_gamma_that_meets_its_maximum_exactly_does_not_overshoot():
 
 @pytest.mark.parametrize(("late_factor", "late_from"), [(0.9, 1.0), (1.1, 0.0)])
 def test_no_schedule_shrinks(late_factor, late_from):
-    with pytest.raises(ValueError, match=f"late_factor={late_factor}, late_from={late_from}; expected"):
+    with pytest.raises(ValueError, match=r"late_factor is 0\.9; expected|late_from is 0\.0; expected"):
         two_regime_gamma(
             3, initial=1.0, factor=2.0, maximum=9.0, late_factor=late_factor, late_from=late_from
         )

@@ -3,13 +3,11 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 from scipy.special import digamma, gammaln
-from sklearn.feature_selection import mutual_info_regression
 
 from lpc.evaluation.information import (
     conditional_knn_entropy,
     decoder_uncertainty,
     knn_entropy,
-    mutual_information,
 )
 
 LOG_2PIE = np.log(2 * np.pi * np.e)
@@ -123,42 +121,6 @@ def test_conditional_entropy_falls_by_the_information_of_the_label(rng):
     share = np.bincount(label) / 4000
     difference = knn_entropy(latent, k=5) - conditional_knn_entropy(latent, label, k=5)
     assert difference == pytest.approx(-(share * np.log(share)).sum(), abs=0.01)
-
-
-@pytest.mark.parametrize("rho", [0.0, 0.6, 0.95])
-def test_mutual_information_of_gaussians(rng, rho):
-    x = rng.standard_normal((4000, 1))
-    y = rho * x + np.sqrt(1 - rho**2) * rng.standard_normal((4000, 1))
-    assert mutual_information(x, y, k=5) == pytest.approx(-0.5 * np.log(1 - rho**2), abs=0.05)
-
-
-def test_mutual_information_against_scikit_learn(rng):
-    x = rng.standard_normal((500, 1))
-    y = np.sin(2 * x) + 0.3 * rng.standard_normal((500, 1))
-    x, y = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()
-    theirs = mutual_info_regression(x, y[:, 0], n_neighbors=4, random_state=0)[0]  # adds noise of 1e-10
-    assert mutual_information(x, y, k=4) == pytest.approx(theirs, abs=1e-6)
-
-
-@pytest.mark.parametrize("width", [2, 9])
-def test_mutual_information_ignores_scale_offset_and_order(rng, width):
-    x = rng.standard_normal((300, width))
-    y = x[:, :1] + rng.standard_normal((300, width))
-    base = mutual_information(x, y, k=3)
-    assert base > 0.05
-    assert mutual_information(1e-7 * x + 1, 1e5 * y, k=3) == pytest.approx(base, abs=2e-3)
-    assert mutual_information(2.0**-20 * x, 8.0 * y, k=3) == pytest.approx(base, abs=1e-12)
-    assert mutual_information(y, x, k=3) == pytest.approx(base, abs=1e-12)
-
-
-def test_mutual_information_refuses_what_is_undefined(unchecked):
-    x = np.zeros((10, 1))
-    with pytest.raises(ValueError, match="10 of 10 joint points"):
-        mutual_information(x, x, k=3)
-    with pytest.raises(ValueError, match="x has 10 points and y has 9"):
-        unchecked(mutual_information)(x, x[1:], k=3)
-    with pytest.raises(ValueError, match="k is 10 for 10 points"):
-        mutual_information(x, x, k=10)
 
 
 def test_decoder_uncertainty_in_closed_form():

@@ -105,27 +105,45 @@ def test_options_are_checked(unchecked):
 
 
 def test_released_auroc_by_hand():
-    """The curve goes up (0, 1/2), right (1, 1/2), up (1, 1): 100 points of 1/2 and one of 1."""
+    """Every threshold is 2.0, the one wrong score: half of the right ones lie above, at 101 thresholds."""
     confidence = np.array([3.0, 2.0, 1.0])
     corner = np.array([True, False, True])
     assert misclassification_auroc(confidence, corner) == 0.5
-    assert misclassification_auroc(confidence, corner, convention="released") == pytest.approx(0.51)
-    for correct, area, weighted in (([True, True, False], 1.0, 1.01), ([False, False, True], 0.0, 0.01)):
+    assert misclassification_auroc(confidence, corner, convention="released") == pytest.approx(0.505)
+    for correct, area, weighted in (([True, True, False], 1.0, 1.01), ([False, False, True], 0.0, 0.0)):
         assert misclassification_auroc(confidence, np.array(correct)) == area
         value = misclassification_auroc(confidence, np.array(correct), convention="released")
         assert value == pytest.approx(weighted, rel=1e-14)
-    tied = np.array([2.0, 2.0, 1.0, 1.0])  # the diagonal of chance, sum of j / 100 over 100
+    tied = np.array([2.0, 2.0, 1.0, 1.0])  # thresholds 1, 1.01 ... 2: one of two right ones above all but one
     value = misclassification_auroc(tied, np.array([True, False, True, False]), convention="released")
-    assert value == pytest.approx(0.505, rel=1e-14)
+    assert value == pytest.approx(0.5, rel=1e-14)
+    between = np.array([0.25, 0.0, 1.0])  # scores are interpolated: 0.25 passes the thresholds 0 ... 0.24
+    value = misclassification_auroc(between, np.array([True, False, False]), convention="released")
+    assert value == pytest.approx(0.25, rel=1e-14)
 
 
-def test_released_auroc_against_scikit_learns_curve(ranked):
-    confidence, correct = ranked
-    fpr, tpr, _ = roc_curve(correct, confidence, drop_intermediate=False)
-    expected = 0.01 * np.interp(np.arange(101) / 100, fpr, tpr).sum()
-    value = misclassification_auroc(confidence, correct, convention="released")
-    assert value == pytest.approx(expected, rel=1e-12)
-    assert value - misclassification_auroc(confidence, correct) == pytest.approx(0.005, abs=0.002)
+@pytest.mark.parametrize(("right", "wrong"), [(350, 3), (350, 10), (900, 100), (9000, 1000)])
+def test_released_auroc_is_the_sum_over_quantiles_of_wrong_scores(rng, right, wrong):
+    correct = np.arange(right + wrong) < right
+    for _ in range(5):
+        score = rng.standard_normal(right + wrong) + 1.5 * correct
+        total = 0.0
+        for x in range(101):
+            total += 0.01 * np.mean(score[correct] > np.quantile(score[~correct], x / 100))
+        found = misclassification_auroc(score, correct, convention="released")
+        assert found == pytest.approx(total, rel=1e-12)
+
+
+def test_few_wrong_predictions_move_the_second_decimal_of_the_released_auroc(rng):
+    """Beside a sum along the ROC curve, with rates interpolated, as many would read "101 points"."""
+    correct = np.arange(353) < 350
+    gaps = []
+    for _ in range(50):
+        score = rng.standard_normal(353) + 1.5 * correct
+        fpr, tpr, _ = roc_curve(correct, score, drop_intermediate=False)
+        along = 0.01 * np.interp(np.arange(101) / 100, fpr, tpr).sum()
+        gaps.append(along - misclassification_auroc(score, correct, convention="released"))
+    assert abs(np.mean(gaps)) > 0.01 and np.max(np.abs(gaps)) > 0.03
 
 
 def test_aupr_against_scikit_learn_also_with_ties(ranked):

@@ -1,0 +1,89 @@
+"""What losses ask of a batch: the form of its latents and labels, and labels' values where that is free."""
+
+from __future__ import annotations
+
+from jaxtyping import Int64
+from torch import Tensor
+
+from lpc.arrays import check_dense
+
+_CURES = {
+    3: "; of tokens take one or their mean first",
+    4: "; pool feature maps first, or flatten(1) them",
+}
+
+
+def check_latent(latent: Tensor, *, name: str = "latent", form: str = "(batch, width)") -> None:
+    """Raise ValueError unless a batch is a dense tensor of floats with as many dimensions as ``form``.
+
+    No value is looked at, so that nothing waits for a device and functions can be mapped over runs.
+
+    Parameters
+    ----------
+    latent
+        What was given.
+    name
+        What errors call it.
+    form
+        Its sizes by name.
+    """
+    if not isinstance(latent, Tensor):
+        raise ValueError(f"{name} is a {type(latent).__name__}; expected a tensor of shape {form}")
+    check_dense(latent, name)
+    shape = tuple(latent.shape)
+    if len(shape) != form.count(",") + 1:
+        cure = _CURES.get(len(shape), "") if form == "(batch, width)" else ""
+        raise ValueError(f"{name} has shape {shape}; expected {form}{cure}")
+    if 0 in shape:
+        raise ValueError(f"{name} has shape {shape}: it holds no values")
+    if not latent.is_floating_point():
+        raise ValueError(f"{name} has dtype {latent.dtype}; expected floats")
+
+
+def checked_label(
+    label: Tensor, batch: Tensor, *, classes: int | None = None, check: bool | None = None
+) -> Int64[Tensor, " batch"]:
+    """Return the class of each point of a batch as int64; ValueError where it is none.
+
+    Parameters
+    ----------
+    label
+        Integers of any width, on the device of the batch.
+    batch
+        What the labels belong to; its first size is theirs.
+    classes
+        Labels go from 0 to ``classes - 1``; None: any are classes.
+    check
+        Whether to look at their values. None: where they are in the host's memory and not mapped over runs;
+        True: also on a GPU, for which the program then waits.
+    """
+    if not isinstance(label, Tensor):
+        raise ValueError(f"label is a {type(label).__name__}; expected a tensor of integers")
+    check_dense(label, "label")
+    if label.is_floating_point() or label.is_complex() or "bool" in str(label.dtype):
+        raise ValueError(f"label has dtype {label.dtype}; expected integers")
+    if label.dim() != 1:
+        one_hot = "; of one-hot rows take argmax(dim=1)" if label.dim() == 2 else ""
+        raise ValueError(f"label has shape {tuple(label.shape)}; expected one class a point{one_hot}")
+    if label.shape[0] != batch.shape[0]:
+        raise ValueError(f"label has {label.shape[0]} entries for {batch.shape[0]} points")
+    if label.device != batch.device:
+        raise ValueError(f"label is on {label.device} and the batch on {batch.device}; expected one device")
+    whole = label.long()
+    if classes is not None and (check or (check is None and label.device.type == "cpu")):
+        _in_range(whole, classes, must=bool(check))
+    return whole
+
+
+def _in_range(label: Tensor, classes: int, *, must: bool) -> None:
+    low, high = label.aminmax()
+    try:
+        ends = int(low), int(high)
+    except RuntimeError:  # mapped over runs: there is no one value
+        if must:
+            raise
+        return
+    for end in ends:
+        if not 0 <= end < classes:
+            where = int((label == end).nonzero()[0])
+            raise ValueError(f"label is {end} at index {where}; expected 0 to {classes - 1}")
