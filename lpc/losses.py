@@ -222,7 +222,9 @@ def geometric_gamma(
     epoch = whole("epoch", epoch, least=0)
     initial, maximum = number("initial", initial, above=0), number("maximum", maximum, above=0)
     factor, overshoot = number("factor", factor, least=1), flag("overshoot", overshoot)
-    reached = math.log(maximum / initial)  # in epochs times log(factor)
+    share = maximum / initial
+    # in epochs times log(factor)
+    reached = math.log(share) if share < math.inf else math.log(maximum) - math.log(initial)
     if epoch * math.log(factor) <= reached:
         return min(_grown(initial, factor, epoch), maximum)
     if not overshoot:

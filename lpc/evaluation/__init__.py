@@ -9,7 +9,7 @@ TASKS: dict[str, tuple[str, ...]] = {
     "Collapse": ("collapse", "class_margins", "class_moments"),
     "Neural collapse": ("neural_collapse", "neural_collapse_metric"),
     "Binarity": ("binarity", "mixture"),
-    "Information": ("information", "quantities", "posterior", "neighbours"),
+    "Information": ("information", "mutual_information", "quantities", "posterior", "neighbours"),
     "Robustness": ("robustness", "attacks", "lipschitz", "corruptions"),
     "Certified radii": ("certified", "affine_layers"),
     "Reliability": ("reliability", "misclassification", "calibration"),

@@ -1,5 +1,6 @@
 import math
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -240,8 +241,9 @@ def test_a_schedule_of_what_is_no_number_is_refused(name, value):
 
 @pytest.mark.usefixtures("unhooked")
 def test_schedules_take_numpys_numbers_and_survive_the_largest_powers():
-    rule = {"initial": np.float64(1e-2), "factor": np.float32(2.0), "maximum": np.int64(10**6)}
-    assert geometric_gamma(np.int64(3), **rule) == 0.08
+    rule: dict[str, Any] = {"initial": np.float64(1e-2), "factor": np.float32(2), "maximum": np.int64(9)}
+    epoch: Any = np.int64(3)
+    assert geometric_gamma(epoch, **rule) == 0.08
     assert geometric_gamma(9999, initial=1e-300, factor=1.5, maximum=1e300) == 1e300
     grown = geometric_gamma(1200, initial=1e-300, factor=3.0, maximum=1e300)
     assert grown == pytest.approx(math.exp(1200 * math.log(3.0) + math.log(1e-300)), rel=1e-9)

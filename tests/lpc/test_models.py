@@ -402,7 +402,8 @@ def test_options_of_a_head_that_are_none_are_refused(option, message):
 
 @pytest.mark.usefixtures("unhooked")
 def test_widths_that_are_none_are_refused():
-    for width, classes in ((0, 3), (4, 1), (4.0, 3), (4, True)):
+    wrong: list[tuple[Any, Any]] = [(0, 3), (4, 1), (4.0, 3), (4, True)]
+    for width, classes in wrong:
         with pytest.raises(ValueError, match=r"feature_width is|classes is"):
             BottleneckHead(width, classes)
     with pytest.raises(ValueError, match="decoder_width is 0"):
