@@ -222,14 +222,17 @@ def geometric_gamma(
     epoch = whole("epoch", epoch, least=0)
     initial, maximum = number("initial", initial, above=0), number("maximum", maximum, above=0)
     factor, overshoot = number("factor", factor, least=1), flag("overshoot", overshoot)
-    share = maximum / initial
-    # in epochs times log(factor)
-    reached = math.log(share) if share < math.inf else math.log(maximum) - math.log(initial)
+    reached = _log_of_ratio(maximum, initial)  # in epochs times log(factor)
     if epoch * math.log(factor) <= reached:
         return min(_grown(initial, factor, epoch), maximum)
     if not overshoot:
         return maximum
     return _grown(initial, factor, int(_changes(initial, factor, maximum)))
+
+
+def _log_of_ratio(value: float, initial: float) -> float:
+    ratio = value / initial
+    return math.log(ratio) if 0 < ratio < math.inf else math.log(value) - math.log(initial)
 
 
 def _grown(initial: float, factor: float, times: int) -> float:
@@ -295,7 +298,7 @@ def _changes(initial: float, factor: float, target: float) -> float:
         return 0
     if factor == 1:
         return math.inf
-    quotient = math.log(target / initial) / math.log(factor)
+    quotient = _log_of_ratio(target, initial) / math.log(factor)
     return round(quotient) if math.isclose(quotient, round(quotient), rel_tol=1e-12) else math.ceil(quotient)
 
 
