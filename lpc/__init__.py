@@ -6,7 +6,8 @@ What people want first is here: ``lpc.bottleneck_classifier``, ``lpc.squared_nor
 
 from typing import TYPE_CHECKING
 
-from lpc._faces import face
+from lpc.faces import face
+from lpc.moved import RENAMED, announce
 
 if TYPE_CHECKING:
     from lpc import evaluation as evaluation
@@ -33,3 +34,4 @@ if TYPE_CHECKING:
     from lpc.store import RunStore as RunStore
 else:
     __getattr__, __dir__ = face(__name__)
+    announce(__name__, RENAMED)

@@ -10,7 +10,7 @@ from lpc.classifiers import build_classifier
 from lpc.data import ImageSet
 from lpc.specs import RunSpec
 from lpc.training import trainer
-from lpc.training.epochs import Draws
+from lpc.training.draws import Draws
 
 
 class SameOrder:

@@ -19,7 +19,7 @@ from lpc.data import ImageSet
 from lpc.specs import Precision, RunSpec
 from lpc.training import trainer
 from lpc.training.cohorts import shape_of
-from lpc.training.epochs import Draws
+from lpc.training.draws import Draws
 
 PLAIN = "plain loop"
 PATIENCE = {"cpu": 1, "cuda": 4}

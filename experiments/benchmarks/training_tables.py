@@ -31,8 +31,7 @@ from experiments.studies.image_shapes import random_images, shape_of_data
 from experiments.studies.profiles import profile, resolve, specs
 from lpc.data import ImageSet
 from lpc.specs import Precision, RunSpec
-from lpc.training import trainer
-from lpc.training.epochs import Trainer
+from lpc.training import Trainer, trainer
 
 GPU_TARGET = 4.0
 """The least ratio to the plain loop that is aimed at, for a ResNet-18 on a GPU."""

@@ -1,73 +1,41 @@
-"""The library's reference pages: a page a public module, and the finder that names everything by task."""
+"""The library's reference pages: one page per public module, and the finder that names everything by task."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from experiments.paths import ROOT
-from experiments.publishing.api_members import members, parsed, summary
+from experiments.publishing.api_members import Member, members, parsed, summary
+from lpc.evaluation import TASKS as MEASURED
+from lpc.faces import offered
 
 PLACE = "% finder\n"
 """The line of the staged api.md in whose place the finder goes."""
 
 TASKS: dict[str, tuple[str, ...]] = {
     "Train a bottleneck": (
-        "heads",
-        "classifiers",
-        "losses",
-        "schedules",
-        "equilibrium",
-        "objectives",
-        "metric_learning",
-        "backbones",
-        "data",
-        "datasets",
-        "latents",
+        *("heads", "classifiers", "losses", "schedules", "equilibrium", "objectives", "metric_learning"),
+        *("backbones", "data", "datasets", "latents"),
     ),
-    "Collapse": ("evaluation.collapse", "evaluation.class_margins", "evaluation.class_moments"),
-    "Neural collapse": ("evaluation.neural_collapse", "evaluation.neural_collapse_metric"),
-    "Binarity": ("evaluation.binarity", "evaluation.mixture"),
-    "Information": ("evaluation.information", "evaluation.quantities", "evaluation.posterior"),
-    "Robustness": (
-        "evaluation.robustness",
-        "evaluation.attacks",
-        "evaluation.lipschitz",
-        "evaluation.corruptions",
+    **{task: tuple(f"evaluation.{name}" for name in names) for task, names in MEASURED.items()},
+    "Store and runs": (
+        *("specs", "architectures", "runs.execution", "store.run_store", "store.probes"),
+        *("runs.measurements", "provenance", "devices", "figures"),
     ),
-    "Certified radii": ("evaluation.certified",),
-    "Reliability": ("evaluation.reliability", "evaluation.misclassification", "evaluation.calibration"),
-    "Store and runs": ("specs", "runs", "store", "probes", "measurements", "machine", "figures"),
 }
 """Public modules by what one comes for, each with a page of its own; names without ``lpc.``."""
 
-INNER: dict[str, tuple[str, ...]] = {
-    "Inner works of measuring": (
-        "arrays",
-        "evaluation.neighbours",
-        "evaluation.class_sums",
-        "evaluation.clusters",
-        "evaluation.mixture_climb",
-        "evaluation.attack_checks",
-        "evaluation.attack_methods",
-        "evaluation.affine_layers",
-        "evaluation.linear_relaxation",
-    ),
-    "Inner works of training": (
-        "training",
-        "cohorts",
-        "solo",
-        "epochs",
-        "sampling",
-        "packing",
-        "recording",
-        "stopping",
-        "information_measurements",
-    ),
-    "Inner works of the store": ("atomic", "listing", "ownership", "holders"),
+INNER: dict[str, str] = {
+    "": "Inner works of the library",
+    "evaluation": "Inner works of measuring",
+    "training": "Inner works of training",
+    "store": "Inner works of the store",
+    "runs": "Inner works of runs",
 }
-"""Modules that serve others, a page a group."""
+"""The page of each package's other modules, which serve these; empty: of those in no package."""
 
 
 def module_names(package: Path = ROOT / "lpc") -> list[str]:
@@ -76,12 +44,21 @@ def module_names(package: Path = ROOT / "lpc") -> list[str]:
     return sorted(".".join(path.with_suffix("").parts) for path in paths)
 
 
+def inner_modules(package: Path = ROOT / "lpc") -> dict[str, list[str]]:
+    """Return the modules that are in no row of :data:`TASKS`, by the title of their page."""
+    placed = {module for modules in TASKS.values() for module in modules}
+    found: dict[str, list[str]] = {title: [] for title in INNER.values()}
+    for module in module_names(package):
+        if module not in placed:
+            found[INNER[module.rpartition(".")[0]]].append(module)
+    return {title: modules for title, modules in found.items() if modules}
+
+
 def page_of(module: str) -> str:
     """Return the name of the page on which a module is."""
-    for title, modules in INNER.items():
-        if module in modules:
-            return "api-" + title.lower().replace(" ", "-")
-    return "api-" + module.replace(".", "-").replace("_", "-")
+    alone = any(module in modules for modules in TASKS.values())
+    title = module if alone else INNER[module.rpartition(".")[0]]
+    return "api-" + title.lower().translate(str.maketrans("._ ", "---"))
 
 
 def _quoted(lines: Iterable[str]) -> str:
@@ -92,8 +69,21 @@ def _quoted(lines: Iterable[str]) -> str:
 def described(module: str, package: Path = ROOT / "lpc") -> str:
     """Return the page of a module below its title: its docstring, and what documents each public name."""
     full = f"{package.name}.{module}"
-    parts = [f".. automodule:: {full}\n", *(member.directive for member in members(module, package))]
+    parts = [f".. automodule:: {full}\n"]
+    for member in members(module, package):
+        parts += [*_offers(member, full), member.directive]
     return f"`{full}`, in `{full.replace('.', '/')}.py`\n\n{_quoted(parts)}"
+
+
+def _offers(member: Member, module: str) -> list[str]:
+    """Return targets for a name under the paths of the packages that offer it."""
+    kind = {"func": "function"}.get(member.role, member.role)
+    parent = module.rpartition(".")[0]
+    return [
+        f".. py:{kind}:: {member.name}\n   :module: {package}\n   :no-typesetting:\n"
+        for package in dict.fromkeys([module.partition(".")[0], parent])
+        if offered(package).get(member.name) in (module, parent)
+    ]
 
 
 def _headline(module: str, package: Path) -> str:
@@ -118,7 +108,7 @@ def finder(package: Path = ROOT / "lpc") -> str:
     for title, modules in TASKS.items():
         told = (text for module in modules for text in (_headline(module, package), _table(module, package)))
         lines += [f"## {title}\n", _quoted(told)]
-    for title, modules in INNER.items():
+    for title, modules in inner_modules(package).items():
         lines += [f"## {title}\n", _quoted(_headline(module, package) for module in modules)]
     return "\n".join(lines)
 
@@ -141,17 +131,19 @@ def write(target: Path, package: Path = ROOT / "lpc") -> list[str]:
     Raises
     ------
     ValueError
-        A module that is in neither table or in two places, one that does not exist, or an ``api.md``
-        without place for the finder.
+        A module of :data:`TASKS` that is there twice or does not exist, one of ``lpc.evaluation`` that
+        should be there, or an ``api.md`` without place for the finder.
     """
-    placed = [module for table in (TASKS, INNER) for modules in table.values() for module in modules]
+    placed = [module for modules in TASKS.values() for module in modules]
     known = module_names(package)
-    if sorted(placed) != known:
-        missing, unknown = sorted(set(known) - set(placed)), sorted(set(placed) - set(known))
-        twice = sorted({module for module in placed if placed.count(module) > 1})
+    unknown = sorted(set(placed) - set(known))
+    twice = sorted({module for module in placed if placed.count(module) > 1})
+    missing = [name for name in known if re.match(r"evaluation\.[^_]", name) and name not in placed]
+    if unknown or twice or missing:
         raise ValueError(
-            f"TASKS and INNER of experiments/publishing/api_pages.py must have every module of {package} "
-            f"once; they lack {missing}, have {twice} twice, and {unknown} do not exist"
+            f"TASKS, here and in lpc/evaluation/__init__.py, must have every public module of "
+            f"{package / 'evaluation'} once; they lack {missing}, have {twice} twice, and {unknown} "
+            "do not exist"
         )
     page = target / "api.md"
     text = page.read_text()
@@ -162,7 +154,7 @@ def write(target: Path, package: Path = ROOT / "lpc") -> list[str]:
     for modules in TASKS.values():
         for module in modules:
             pages[page_of(module)] = f"# {module.rpartition('.')[2]}\n\n{described(module, package)}"
-    for title, modules in INNER.items():
+    for title, modules in inner_modules(package).items():
         parts = [f"## {module.rpartition('.')[2]}\n\n{described(module, package)}" for module in modules]
         pages[page_of(modules[0])] = "\n".join([f"# {title}\n", *parts])
     for name, content in pages.items():

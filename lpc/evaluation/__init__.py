@@ -3,7 +3,7 @@
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from lpc._faces import face
+from lpc.faces import face
 
 TASKS: dict[str, tuple[str, ...]] = {
     "Collapse": ("collapse", "class_margins", "class_moments"),

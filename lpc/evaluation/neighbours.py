@@ -28,13 +28,29 @@ _ENTRIES = {"cpu": 1 << 20}  # of one temporary; other devices: 2**26, half a Gi
 
 
 def check_norm(norm: str) -> None:
-    """Raise ValueError unless ``norm`` is ``"l2"`` or ``"linf"``."""
+    """Raise a ValueError unless a norm is known.
+
+    Parameters
+    ----------
+    norm
+        ``"l2"`` or ``"linf"``.
+    """
     if norm not in _P:
         raise ValueError(f"norm is {norm!r}; expected 'l2' or 'linf'")
 
 
 def check_k(k: object, total: int, what: str) -> None:
-    """Raise ValueError unless ``k`` is an integer from 1 to ``total - 1``; ``what`` names the points."""
+    """Raise a ValueError unless so many neighbours can be asked for.
+
+    Parameters
+    ----------
+    k
+        Number of neighbours: an integer from 1 to ``total - 1``.
+    total
+        Number of points.
+    what
+        What the message calls the points.
+    """
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k < total:
         raise ValueError(f"k is {k!r} for {total} {what}; expected an integer from 1 to {total - 1}")
 

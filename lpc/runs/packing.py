@@ -21,7 +21,7 @@ from lpc.runs.training_loop import Plan, train_plan
 from lpc.specs import METRIC_LEARNING, DataSpec, RunSpec, run_key
 from lpc.stopping import Stopped, leave_signals_to_parent
 from lpc.store import RunStore
-from lpc.store.ownership import Held, LostClaim
+from lpc.store.ownership import Held, LostLease
 from lpc.training.cohorts import part_of_state, shape_of
 
 COHORT_SIZE = 14
@@ -91,13 +91,13 @@ def lowered(left: list[Plan], workers: int, store: RunStore) -> int:
                 f"{spec.architecture} on {spec.data.name} does not fit in the GPU's memory alone, "
                 f"with batches of {spec.train.batch_size} (part of what the run is, so not lowered)"
             )
-        with suppress(Held), store.claim(plan.specs):
+        with suppress(Held), store.lease(plan.specs):
             _split(plan, store)
     return 1
 
 
 def _split(plan: Plan, store: RunStore) -> None:
-    """Make two cohorts of one that is claimed, unless another program has meanwhile ended it."""
+    """Make two cohorts of one that is leased, unless another program has meanwhile ended it."""
     cohort, specs = plan
     if cohort not in store.cohorts():
         return
@@ -203,7 +203,7 @@ def _unexpected(error: BaseException | None) -> bool:
 
 
 def _warn_of_loss(error: BaseException | None) -> None:
-    if isinstance(error, LostClaim):
+    if isinstance(error, LostLease):
         warnings.warn(str(error), stacklevel=4)
 
 

@@ -22,9 +22,8 @@ from lpc.runs.measurements import Measured, accuracy, cube_metrics, latent_metri
 from lpc.specs import METRIC_LEARNING, RunSpec
 from lpc.stopping import Stopped
 from lpc.store import RunStore
-from lpc.store.ownership import Claim, Held
-from lpc.training import bad_epoch, load_member, trainer
-from lpc.training.trainers import Trainer
+from lpc.store.ownership import Held, Lease
+from lpc.training import Trainer, bad_epoch, load_member, trainer
 
 TERMINAL_ACCURACY = 0.999
 """Train accuracy at which the terminal phase begins (LPC Appendix C)."""
@@ -80,30 +79,30 @@ def train_plan(
         After writing a checkpoint, where ``stop`` said so.
     Held
         Another program trains some of these runs, or has begun them in another cohort since this was planned.
-    LostClaim
+    LostLease
         Another program took this one for dead, and goes on from its last checkpoint.
     """
-    with store.claim(plan.specs) as claim:
-        if claim.keys:
-            _check_up_to_date(plan, store, claim)
-            _train_claimed(plan, store, claim, splits, advance, stop, workers)
+    with store.lease(plan.specs) as lease:
+        if lease.keys:
+            _check_up_to_date(plan, store, lease)
+            _train_leased(plan, store, lease, splits, advance, stop, workers)
 
 
-def _check_up_to_date(plan: Plan, store: RunStore, claim: Claim) -> None:
-    """Check that no other program has begun or finished the claimed runs otherwise than they were planned."""
+def _check_up_to_date(plan: Plan, store: RunStore, lease: Lease) -> None:
+    """Check that no other program has begun or finished the leased runs otherwise than they were planned."""
     begun = store.cohorts(afresh=True)
-    for key in claim.keys:
+    for key in lease.keys:
         cohort = next((cohort for cohort, keys in begun.items() if key in keys), plan.cohort)
         if cohort != plan.cohort:
             raise Held(f"run {key} was begun in cohort {cohort} after this was planned; plan again")
-    if plan.cohort not in begun and len(claim.keys) < len(plan.specs):
+    if plan.cohort not in begun and len(lease.keys) < len(plan.specs):
         raise Held(f"some runs of cohort {plan.cohort} have finished since it was planned; plan again")
 
 
-def _train_claimed(
+def _train_leased(
     plan: Plan,
     store: RunStore,
-    claim: Claim,
+    lease: Lease,
     splits: Splits,
     advance: Callable[[int], object],
     stop: Callable[[], bool],
@@ -127,7 +126,7 @@ def _train_claimed(
         advance(len(specs))
         stopping = stop() and not training.finished
         if training.epoch % train.record_every == 0 or training.finished or stopping:
-            claim.check()
+            lease.check()
             store.save_state(
                 plan.cohort,
                 {
@@ -143,8 +142,8 @@ def _train_claimed(
                 f"stopped after epoch {training.epoch} of {train.epochs}; "
                 "checkpoints are written, call again to go on"
             )
-    _finish(training, plan, store, claim, splits, histories, failed, time.monotonic() - began, workers)
-    claim.check()
+    _finish(training, plan, store, lease, splits, histories, failed, time.monotonic() - began, workers)
+    lease.check()
     store.end(plan.cohort)
 
 
@@ -222,7 +221,7 @@ def _finish(
     training: Trainer,
     plan: Plan,
     store: RunStore,
-    claim: Claim,
+    lease: Lease,
     splits: Splits,
     histories: list[list[dict[str, Any]]],
     failed: list[int | None],
@@ -258,7 +257,7 @@ def _finish(
             latents = Latents(outputs.latent[member], outputs.logits[member], splits.train.label)
             heldout = None if held is None else held.logits[member].double()
             result = {"status": "finished", **_result(spec, history, latents, splits, heldout)}
-        claim.check()
+        lease.check()
         store.finish(
             spec,
             result=result,

@@ -1,3 +1,20 @@
-"""The face of lpc.store."""
+"""The store of runs: results on disk by run key, shared by many programs on one machine or on many.
 
-from lpc.store.run_store import RunStore as RunStore
+``RunStore`` reads and writes it. A program that trains has a ``Lease`` of its runs; ``Held`` is raised where
+another one has them, ``LostLease`` where another one has taken over.
+"""
+
+from typing import TYPE_CHECKING
+
+from lpc.faces import face
+
+if TYPE_CHECKING:
+    from lpc.store.holders import Attempt as Attempt
+    from lpc.store.holders import Holder as Holder
+    from lpc.store.ownership import Held as Held
+    from lpc.store.ownership import Lease as Lease
+    from lpc.store.ownership import LostLease as LostLease
+    from lpc.store.probes import Probe as Probe
+    from lpc.store.run_store import RunStore as RunStore
+else:
+    __getattr__, __dir__ = face(__name__)

@@ -66,7 +66,7 @@ def name_exclusively(temporary: Path, path: Path) -> bool:
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
-        reason = "this file system has no hard links, without which runs cannot be claimed; keep the store"
+        reason = "this file system has no hard links, without which runs cannot be leased; keep the store"
         raise OSError(error.errno, f"{reason} on another one", str(path)) from error
     return True
 

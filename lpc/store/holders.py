@@ -27,7 +27,7 @@ HEARTBEAT = 15.0
 LEASE = 180.0
 """Seconds without a sign of life after which others take over; well over NFS's 60 s of cached attributes."""
 WITHDRAWN = "withdrawn"
-"""How a claim ended that was given up before anything was trained."""
+"""How a lease ended that was given back before anything was trained."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Holder:
     cluster, job, restart
         Its SLURM job (of an array: ``<array>_<task>``), and how often that was requeued; None and 0 outside.
     since
-        When it claimed its runs, by its own clock: UTC, ISO 8601.
+        When it took its runs, by its own clock: UTC, ISO 8601.
     """
 
     host: str
@@ -178,7 +178,7 @@ def live_holders(root: Path) -> dict[str, Holder]:
 
 
 def attempts(root: Path, key: str) -> list[Attempt]:
-    """Return the attempts at a run that has not finished, in their order; claims withdrawn are none."""
+    """Return the attempts at a run that has not finished, in their order; leases withdrawn are none."""
     folder, me, found = root / "heartbeats", this_process(), []
     for path in owners(root / "runs" / key).values():
         content = read_json_if_there(path)

@@ -1,4 +1,4 @@
-"""Claims on runs: many programs on one store, none of which trains what another does.
+"""Leases of runs: many programs on one store, none of which trains what another does.
 
 Nothing is locked: file systems that are shared often cannot. The last owner of a run
 (:mod:`lpc.store.holders`) has it for as long as it lives: until it removes its heartbeat, is seen to be dead
@@ -40,12 +40,12 @@ class Held(RuntimeError):
     """Another program has these runs."""
 
 
-class LostClaim(Held):
+class LostLease(Held):
     """Another program took this one for dead and has its runs now."""
 
 
-class Claim:
-    """What this process may train, all or nothing of what it asked for; a context that ends with the claim.
+class Lease:
+    """The right of this process to train runs, all or none of those it asked for; it ends with its context.
 
     A daemon thread gives a sign of life every :data:`~lpc.store.holders.HEARTBEAT`.
 
@@ -54,14 +54,14 @@ class Claim:
     root
         Of the store.
     keys
-        Runs to claim.
+        The runs it asks for.
     finished
-        Whether a run has finished: it is left out, also where that happened while it was being claimed.
+        Whether a run has finished: it is left out, also where that happened meanwhile.
 
     Attributes
     ----------
     keys
-        The runs that are claimed: those that have not finished.
+        The runs it has: those that had not finished.
 
     Raises
     ------
@@ -92,7 +92,7 @@ class Claim:
             self.release()
             raise
 
-    def __enter__(self) -> Claim:
+    def __enter__(self) -> Lease:
         return self
 
     def __exit__(
@@ -110,11 +110,11 @@ class Claim:
 
         Raises
         ------
-        LostClaim
+        LostLease
             Another program has taken over: nothing may be written.
         """
         if self.keys and not self._give_sign():
-            raise LostClaim(
+            raise LostLease(
                 f"{self._me} was taken for dead (no sign of life for {holders.LEASE:g} s, or its job was "
                 "requeued): another program goes on with its runs, and nothing more is written here"
             )

@@ -39,7 +39,7 @@ from lpc.specs import PROTOCOL, RunSpec, run_key, spec_from_dict
 from lpc.store import holders, listing, probes
 from lpc.store.atomic import read_json, read_json_if_there, see_afresh, write_file, write_json
 from lpc.store.holders import Attempt, Holder
-from lpc.store.ownership import Claim
+from lpc.store.ownership import Lease
 from lpc.store.probes import Probe
 
 if TYPE_CHECKING:
@@ -98,15 +98,15 @@ class RunStore:
         """Return the id of a cohort of these runs, in this order."""
         return hashlib.sha256("".join(run_key(spec) for spec in specs).encode()).hexdigest()
 
-    def claim(self, specs: Sequence[RunSpec]) -> Claim:
-        """Return a claim of this process on those of some runs that have not finished: all or none.
+    def lease(self, specs: Sequence[RunSpec]) -> Lease:
+        """Return a lease of this process on those of some runs that have not finished: all or none.
 
         Raises
         ------
         Held
             Another program has one of them.
         """
-        return Claim(self.root, [run_key(spec) for spec in specs], self._has_result)
+        return Lease(self.root, [run_key(spec) for spec in specs], self._has_result)
 
     def holders(self) -> dict[str, Holder]:
         """Return who has which runs at this moment, by run key."""
@@ -117,7 +117,7 @@ class RunStore:
         return holders.attempts(self.root, run_key(spec))
 
     def begin(self, specs: Sequence[RunSpec]) -> str:
-        """Write the specs of runs that start together, once they are claimed; return the cohort's id."""
+        """Write the specs of runs that start together, once they are leased; return the cohort's id."""
         keys = [run_key(spec) for spec in specs]
         for key, spec in zip(keys, specs, strict=True):
             write_json(self.directory(key) / "spec.json", asdict(spec))

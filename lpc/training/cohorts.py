@@ -16,7 +16,8 @@ from lpc.data import ImageSet
 from lpc.devices import exact_float32
 from lpc.heads import HeadOutput
 from lpc.specs import METRIC_LEARNING, RunSpec
-from lpc.training.epochs import Batch, Trainer, same_shapes
+from lpc.training.draws import Batch
+from lpc.training.trainers import Trainer, same_shapes
 
 
 def shape_of(spec: RunSpec) -> str:

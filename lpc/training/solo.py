@@ -15,7 +15,8 @@ from lpc.data import ImageSet
 from lpc.devices import exact_float32
 from lpc.heads import HeadOutput
 from lpc.specs import METRIC_LEARNING, RunSpec
-from lpc.training.epochs import Batch, Trainer, same_shapes
+from lpc.training.draws import Batch
+from lpc.training.trainers import Trainer, same_shapes
 
 WARM_UP = 3
 """Steps that are taken one by one before the next ones are recorded as a CUDA graph."""

@@ -1,79 +1,160 @@
-"""Training: a run alone, or runs of one shape as a cohort, behind one interface."""
+"""Trainer: runs that are trained epoch by epoch in one program, whatever their number."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from lpc.classifiers import build_classifier
 from lpc.data import ImageSet
-from lpc.heads import Classifier
+from lpc.heads import CategoricalHead, Classifier, HeadOutput
+from lpc.objectives import objective, optimal_decoder
+from lpc.schedules import gamma, latent_sd, learning_rate, plateau_share
 from lpc.specs import RunSpec
-from lpc.training.cohorts import Cohort
-from lpc.training.epochs import EpochLoss, Trainer, same_shapes
-from lpc.training.solo import Solo
+from lpc.training.draws import Draws
 
 
-def trainer(
-    specs: Sequence[RunSpec],
-    images: ImageSet,
-    *,
-    compiled: bool | None = None,
-    graphed: bool | None = None,
-) -> Trainer:
-    """Return what trains some runs together: one run :class:`~lpc.training.solo.Solo`, several a cohort.
+class EpochLoss(NamedTuple):
+    """Means over one epoch's points, one entry per run: in nats, and in the penalty's own unit."""
 
-    Parameters
-    ----------
-    specs
-        Runs with equal :func:`~lpc.training.cohorts.shape_of`.
-    images
-        The train set, on the device to train on.
-    compiled, graphed
-        As in :class:`~lpc.training.solo.Solo`; cohorts know neither.
-    """
-    if len(specs) == 1:
-        return Solo(specs, images, compiled=compiled, graphed=graphed)
-    return Cohort(specs, images)
-
-
-def load_member(spec: RunSpec, images: ImageSet, state: dict[str, Tensor]) -> Classifier:
-    """Return a finished run's classifier in evaluation mode, on the device of the images.
-
-    Parameters
-    ----------
-    spec
-        Of the run.
-    images
-        Any split of its data, for channels, size and classes.
-    state
-        From :meth:`~lpc.training.epochs.Trainer.member_state`.
-
-    Raises
-    ------
-    ValueError
-        Weights of other shapes: of another width, or of images with other classes, channels or size.
-    """
-    model = build_classifier(
-        spec.model, channels=images.channels, size=images.size, classes=images.classes, seed=spec.seed
-    )
-    ours = model.state_dict()
-    if not same_shapes(ours, state):
-        name = next(
-            k for k in (*ours, *state) if k not in ours or k not in state or ours[k].shape != state[k].shape
-        )
-        found, expected = (tuple(one[name].shape) if name in one else "none" for one in (state, ours))
-        raise ValueError(
-            f"the weights do not fit {spec.architecture} on a {spec.model.backbone} of width "
-            f"{spec.model.backbone_width} for {images.classes} classes: "
-            f"{name} has shape {found}, expected {expected}"
-        )
-    model.load_state_dict(state)
-    return model.to(images.images.device).eval()
+    cross_entropy: Float[Tensor, " runs"]
+    penalty: Float[Tensor, " runs"]
 
 
 def bad_epoch(loss: EpochLoss) -> list[bool]:
     """Return, for every run, whether its loss is no longer a finite number."""
     return [not math.isfinite(float(value)) for value in loss.cross_entropy + loss.penalty]
+
+
+class Trainer(ABC):
+    """Runs that are trained epoch by epoch in one program.
+
+    Parameters
+    ----------
+    specs
+        The runs.
+    images
+        The train set, on the device to train on.
+    model
+        A classifier of these runs' shape.
+
+    Attributes
+    ----------
+    epoch
+        Epochs trained so far.
+    losses
+        Of every run and epoch so far, penalties included.
+    """
+
+    def __init__(self, specs: Sequence[RunSpec], images: ImageSet, *, model: Classifier) -> None:
+        self.specs, self.images, self.epoch = list(specs), images, 0
+        self.latent_width = model.head.latent_width
+        self.optimal_decoder = isinstance(model.head, CategoricalHead) and model.head.decoder is None
+        self.draws = [Draws(spec, images, model=model) for spec in specs]
+        self.loss = objective(specs[0].train, specs[0].model, classes=images.classes)
+        self.losses: list[list[float]] = [[] for _ in specs]
+
+    def __len__(self) -> int:
+        return len(self.specs)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every epoch has been trained."""
+        return self.epoch >= self.specs[0].train.epochs
+
+    def gamma(self) -> list[float]:
+        """Return each run's weight of the squared norm in the coming epoch; 0 where there is none."""
+        return [gamma(self.epoch, spec.train) for spec in self.specs]
+
+    def train_epoch(self) -> EpochLoss:
+        """Train one epoch and return its mean losses."""
+        totals = self._train() / len(self.images)
+        for losses, total in zip(self.losses, totals.sum(dim=0).tolist(), strict=True):
+            losses.append(total)
+        if self.optimal_decoder:
+            self._set_decoders()
+        if self.specs[0].train.latent_sd is not None:
+            self._rescale_latents(latent_sd(self.epoch, self.specs[0].train))
+        self.epoch += 1
+        return EpochLoss(totals[0], totals[1])
+
+    @torch.no_grad()
+    def _set_decoders(self) -> None:
+        """Set every run's decoder to p(y | z) of the train set (Kirsch et al. 2020, Section 5.4)."""
+        latent = self.outputs(self.images).latent.double()
+        member = torch.nn.functional.one_hot(self.images.label, self.images.classes).double()
+        for table, own in zip(self._stacked()["head.table"], latent, strict=True):
+            table.copy_(optimal_decoder(own.T @ member))
+
+    @torch.no_grad()
+    def _rescale_latents(self, sd: float) -> None:
+        """Bring every node of the train set's latents to mean 0 and an (unbiased) sd; make the decoder match.
+
+        Statistics and products are taken in float64; what is stored is rounded to float32.
+        """
+        latent = self.outputs(self.images).latent.double()
+        tensors = self._stacked()
+        shift, scale = tensors["head.shift"], tensors["head.scale"]
+        weight, bias = tensors["head.classifier.weight"], tensors["head.classifier.bias"]
+        mean, factor = latent.mean(dim=1), sd / latent.std(dim=1)
+        bias.copy_(bias + (weight.double() @ mean[:, :, None])[:, :, 0])
+        weight.copy_(weight / factor[:, None, :])
+        shift.copy_(shift + mean / scale.double())
+        scale.copy_(scale * factor)
+
+    def packing(self) -> dict[str, bool]:
+        """Return how the steps are executed, for a run's provenance."""
+        return {"compiled": False, "graphed": False}
+
+    @abstractmethod
+    def _train(self) -> Float[Tensor, "two runs"]:
+        """Train one epoch; return the sums over points of cross-entropy and weighted penalty."""
+
+    @abstractmethod
+    def _stacked(self) -> dict[str, Tensor]:
+        """Return all weights and buffers, runs first; what is written into them is written into the runs."""
+
+    @abstractmethod
+    def outputs(self, images: ImageSet, *, batch_size: int = 1024) -> HeadOutput:
+        """Return every run's latents (runs, points, width) and logits in evaluation mode, in float32."""
+
+    @abstractmethod
+    def member_state(self, member: int) -> dict[str, Tensor]:
+        """Return one run's weights and buffers, as its classifier's ``state_dict``."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that is needed to go on to the same bits."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`; a state of other shapes is a ValueError and changes nothing."""
+
+    def _column(self, values: Sequence[float]) -> Float[Tensor, " runs"]:
+        return torch.tensor(values, dtype=torch.float32, device=self.images.images.device)
+
+    def _weights_of_penalties(self) -> tuple[Float[Tensor, " runs"], Float[Tensor, " runs"]]:
+        """Return each run's factor of the summed squared norm in the coming epoch, and of the L1 norm."""
+        width = float(self.latent_width)
+        over = [width if spec.train.penalty_reduction == "mean" else 1.0 for spec in self.specs]
+        l1 = [spec.train.l1 if spec.train.penalty == "weight_l1" else 0.0 for spec in self.specs]
+        return self._column(self.gamma()) / self._column(over), self._column(l1)
+
+    def rates(self) -> tuple[list[float], list[float]]:
+        """Return each run's learning rate in the coming epoch: of the last classifier, of all else."""
+        share = [
+            plateau_share(losses, spec.train) for losses, spec in zip(self.losses, self.specs, strict=True)
+        ]
+        constant = [spec.train.learning_rate * part for spec, part in zip(self.specs, share, strict=True)]
+        rates = [learning_rate(self.epoch, spec.train) for spec in self.specs]
+        return constant, [rate * part for rate, part in zip(rates, share, strict=True)]
+
+
+def same_shapes(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    """Whether two states hold tensors of the same names and shapes."""
+    return {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}

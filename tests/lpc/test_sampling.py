@@ -11,7 +11,7 @@ from lpc.classifiers import build_classifier
 from lpc.data import load_images
 from lpc.sampling import ZERO_ENTROPY_SD, dropout_masks, repeated
 from lpc.specs import DataSpec, ModelSpec, RunSpec, TrainSpec
-from lpc.training.epochs import Draws
+from lpc.training.draws import Draws
 
 DATA = DataSpec(name="digits", train_limit=150)
 MODEL = ModelSpec(backbone="mlp", backbone_width=8, penultimate="linear", latent_width=6)

@@ -127,7 +127,7 @@ class TestOutstanding:
         ended(store, rest)
 
         def fail(spec, message):
-            with pytest.raises(RuntimeError), store.claim([spec]):
+            with pytest.raises(RuntimeError), store.lease([spec]):
                 raise RuntimeError(message)
 
         fail(first, "long ago")
@@ -150,7 +150,7 @@ class TestOutstanding:
         store = RunStore(request_.store)
         spec = declared(request_)["smoke"][0]
         for _ in range(3):
-            with pytest.raises(KeyboardInterrupt), store.claim([spec]):
+            with pytest.raises(KeyboardInterrupt), store.lease([spec]):
                 raise KeyboardInterrupt
         assert missing(request_)[0].failures == ()
 
@@ -179,7 +179,7 @@ class TestBatches:
         train, again = submit.batches(asked, [*keys[:3], "alone IB/0"])
         assert train.tasks == [[keys[3]]] and again.tasks == [["NoPen/0"]]
         for _ in range(2):
-            with pytest.raises(RuntimeError), RunStore(request_.store).claim(specs[:1]):
+            with pytest.raises(RuntimeError), RunStore(request_.store).lease(specs[:1]):
                 raise RuntimeError
         first, second = (submit.batches(replace(asked, turn=turn))[0].tasks for turn in (1, 2))
         assert any(keys[0] in task for task in first), "a new request tries again"
@@ -327,11 +327,11 @@ class TestTasks:
     """What a task does on a node with runs that another node has, or had."""
 
     def held(self, store, spec, *, silent):
-        """Write a claim of a process of another node, whose last sign of life is so many seconds old."""
-        claim = store.claim([spec])
-        heartbeat, own = claim._heartbeat, claim._gained[run_key(spec)]
-        claim._released.set()
-        claim._beating.join()  # its thread gives no more signs
+        """Write a lease of a process of another node, whose last sign of life is so many seconds old."""
+        lease = store.lease([spec])
+        heartbeat, own = lease._heartbeat, lease._gained[run_key(spec)]
+        lease._released.set()
+        lease._beating.join()  # its thread gives no more signs
         elsewhere = {"host": "node7", "place": "node7 boot pid", "job": "3_0", "cluster": "c"}
         for path in (heartbeat, own):
             path.write_text(json.dumps({**json.loads(path.read_text()), **elsewhere}))

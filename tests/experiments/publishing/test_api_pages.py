@@ -39,7 +39,8 @@ def test_every_public_name_is_on_one_page(staged):
     shown = []
     for name in names:
         module = ""
-        for line in (staged / f"{name}.md").read_text().splitlines():
+        text = re.sub(r"^.*\n   :module: .*\n", "", (staged / f"{name}.md").read_text(), flags=re.MULTILINE)
+        for line in text.splitlines():
             if line.startswith(".. automodule:: "):
                 module = line.split()[-1]
             elif found := re.match(r"\.\. (?:autofunction|autoclass|py:data|py:type):: (\w+)", line):
@@ -75,13 +76,36 @@ def test_what_one_looks_for_is_in_the_finder():
         assert re.search(words, row), row
 
 
-@pytest.mark.parametrize("modules", [{"losses": "", "fresh": ""}, {}])
-def test_a_module_without_place_or_a_place_without_module_is_an_error(staged, tmp_path, modules, monkeypatch):
-    monkeypatch.setattr(api_pages, "TASKS", {"Train": ("losses",)})
-    monkeypatch.setattr(api_pages, "INNER", {})
-    with pytest.raises(ValueError, match="fresh" if modules else "losses.*do not exist"):
-        api_pages.write(staged, package(tmp_path, **modules))
+@pytest.mark.parametrize(
+    ("modules", "tasks", "words"),
+    [
+        (["losses", "evaluation/fresh"], {"Train": ("losses",)}, r"they lack \['evaluation\.fresh'\]"),
+        ([], {"Train": ("losses",)}, r"\['losses'\] do not exist"),
+        (["losses"], {"Train": ("losses",), "Store": ("losses",)}, r"have \['losses'\] twice"),
+    ],
+)
+def test_tasks_that_lack_a_measurement_or_name_too_much_are_errors(
+    staged, tmp_path, modules, tasks, words, monkeypatch
+):
+    monkeypatch.setattr(api_pages, "TASKS", tasks)
+    (tmp_path / "lpc" / "evaluation").mkdir(parents=True)
+    for name in modules:
+        (tmp_path / "lpc" / f"{name}.py").touch()
+    with pytest.raises(ValueError, match=words):
+        api_pages.write(staged, tmp_path / "lpc")
     assert list(staged.glob("*.md")) == [staged / "api.md"]
+
+
+def test_modules_that_serve_others_need_no_line(staged):
+    assert "evaluation._class_sums" in api_pages.inner_modules()["Inner works of measuring"]
+    assert {"store.ownership", "store.atomic"} <= set(api_pages.inner_modules()["Inner works of the store"])
+
+
+def test_names_are_found_under_the_paths_that_offer_them():
+    targets = api_pages.described("store.run_store"), api_pages.described("losses")
+    for text, package, name in zip(targets, ("lpc.store", "lpc"), ("RunStore", "squared_norm"), strict=True):
+        assert re.search(rf"\.\. py:\w+:: {name}\n   :module: {re.escape(package)}\n", text)
+    assert targets[0].count(".. py:class:: RunStore") == 2 and "py:function:: absolute_norm" not in targets[1]
 
 
 def test_a_page_without_place_for_the_finder_is_an_error(tmp_path):

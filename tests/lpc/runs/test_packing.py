@@ -97,7 +97,7 @@ def test_a_cohort_is_split_by_nobody_but_its_holder(tmp_path):
     store, alike = RunStore(tmp_path), [make(seed=seed) for seed in range(4)]
     store.begin(alike)
     (plan,) = packing.plan(alike, store)
-    with store.claim(alike[3:]):
+    with store.lease(alike[3:]):
         assert packing.lowered([plan], 1, store) == 1
     assert packing.plan(alike, store) == [plan]
     with pytest.warns(UserWarning, match="going on with 2 and 2"):

@@ -22,7 +22,7 @@ from lpc.runs import execute, execute_all, measure, measurements, training_loop
 from lpc.runs.measurements import Measured, accuracy
 from lpc.specs import DataSpec, TrainSpec, run_key, variant_spec
 from lpc.store import RunStore
-from lpc.training.epochs import Trainer
+from lpc.training import Trainer
 
 TRAIN = TrainSpec(epochs=3, batch_size=64, learning_rate=1e-2, record_every=1, gamma_maximum=1.0)
 

@@ -1,4 +1,4 @@
-"""Claims: many programs on one store, real ones, some of them killed."""
+"""Leases: many programs on one store, real ones, some of them killed."""
 
 import dataclasses
 import json
@@ -20,8 +20,8 @@ from lpc.specs import DataSpec, TrainSpec, run_key, variant_spec
 from lpc.stopping import Stopped
 from lpc.store import RunStore, atomic, holders, ownership
 from lpc.store.holders import has_died, live_holders, this_process
-from lpc.store.ownership import Claim, Held, LostClaim
-from lpc.training.epochs import Trainer
+from lpc.store.ownership import Held, Lease, LostLease
+from lpc.training import Trainer
 
 ROOT = Path(__file__).parents[3]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -55,21 +55,21 @@ def has_result(root):
 
 
 def elsewhere(monkeypatch, root, *keys, silent=None):
-    """Claim keys as a process on another machine, which gave its last sign of life so many seconds ago."""
+    """Take a lease as a process on another machine, which gave its last sign of life so many seconds ago."""
     with monkeypatch.context() as patch:
         patch.setattr(holders, "_place", lambda: "elsewhere")
-        claim = Claim(root, keys, has_result(root))
+        lease = Lease(root, keys, has_result(root))
     if silent is not None:
-        silence(claim, silent)
-    return claim
+        silence(lease, silent)
+    return lease
 
 
-def silence(claim, seconds):
-    """Let a claim beat no more, and its last beat be so many seconds ago."""
-    claim._released.set()
-    claim._beating.join()
+def silence(lease, seconds):
+    """Let a lease beat no more, and its last beat be so many seconds ago."""
+    lease._released.set()
+    lease._beating.join()
     then = time.time() - seconds
-    os.utime(claim._heartbeat, (then, then))
+    os.utime(lease._heartbeat, (then, then))
 
 
 def files(root):
@@ -87,12 +87,12 @@ def ended(store_or_root, key):
 RACE = """
 import os, signal, sys, time
 from pathlib import Path
-from lpc.store.ownership import Claim, Held
+from lpc.store.ownership import Lease, Held
 
 root, log, mode = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 finished = lambda key: (root / "runs" / key / "result.json").exists()
 if mode == "unlocked":
-    Claim._gain = lambda self, key: self._root / "runs" / key / f"own-{os.getpid()}"
+    Lease._gain = lambda self, key: self._root / "runs" / key / f"own-{os.getpid()}"
 
 def note(*words):
     with log.open("a") as stream:
@@ -105,8 +105,8 @@ keys = [f"{place:02}" for place in range(50)]
 while left := [key for key in keys if not finished(key)]:
     for key in left:
         try:
-            with Claim(root, [key], finished) as claim:
-                if claim.keys:
+            with Lease(root, [key], finished) as lease:
+                if lease.keys:
                     note("begin", key, str(os.getpid()))
                     if mode == "deadly" and key in "10 11 12" and log.read_text().count(f"begin {key}") == 1:
                         os.kill(os.getpid(), signal.SIGKILL)
@@ -159,7 +159,7 @@ def shortened(tmp_path):
     return folder
 
 
-def test_without_claims_the_race_is_lost(tmp_path):
+def test_without_leases_the_race_is_lost(tmp_path):
     """Negative control: the log shows it."""
     begun, _ = race(tmp_path, "unlocked")
     assert max(begun.values()) > 1
@@ -168,10 +168,10 @@ def test_without_claims_the_race_is_lost(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from lpc.store.ownership import Claim
+from lpc.store.ownership import Lease
 
-with Claim(Path(sys.argv[1]), sys.argv[2:], lambda key: False):
-    print("claimed", flush=True)
+with Lease(Path(sys.argv[1]), sys.argv[2:], lambda key: False):
+    print("leased", flush=True)
     time.sleep(60)
 """
 
@@ -179,9 +179,9 @@ with Claim(Path(sys.argv[1]), sys.argv[2:], lambda key: False):
 def test_one_killed_on_this_machine_loses_its_runs_at_once(tmp_path, monkeypatch):
     command = [sys.executable, "-c", HOLD, str(tmp_path), "a", "b"]
     victim = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
-    assert victim.stdout is not None and victim.stdout.readline() == "claimed\n"
+    assert victim.stdout is not None and victim.stdout.readline() == "leased\n"
     with pytest.raises(Held, match=rf"run b is held by .*:{victim.pid} since 20"):
-        Claim(tmp_path, ["b"], has_result(tmp_path))
+        Lease(tmp_path, ["b"], has_result(tmp_path))
     assert {key: holder.pid for key, holder in live_holders(tmp_path).items()} == dict.fromkeys(
         "ab", victim.pid
     )
@@ -190,44 +190,44 @@ def test_one_killed_on_this_machine_loses_its_runs_at_once(tmp_path, monkeypatch
     os.waitid(os.P_PID, victim.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is a zombie
     assert live_holders(tmp_path) == {} and ended(tmp_path, "a") == ["died"]
     monkeypatch.setattr(ownership.time, "sleep", lambda _: pytest.fail("waited for a dead process"))
-    with Claim(tmp_path, ["a"], has_result(tmp_path)) as claim:
-        assert claim.keys == ["a"]
+    with Lease(tmp_path, ["a"], has_result(tmp_path)) as lease:
+        assert lease.keys == ["a"]
         assert ended(tmp_path, "a") == ["died", None]
-        assert live_holders(tmp_path) == {"a": claim._me}
+        assert live_holders(tmp_path) == {"a": lease._me}
     victim.wait()
     victim.stdout.close()
 
 
 def test_who_is_out_of_sight_keeps_its_runs_for_its_lease(tmp_path, monkeypatch):
-    claim = elsewhere(monkeypatch, tmp_path, "a")
+    lease = elsewhere(monkeypatch, tmp_path, "a")
     for silent, lives in ((0, True), (holders.LEASE - 20, True), (holders.LEASE + 20, False)):
-        silence(claim, silent)
+        silence(lease, silent)
         assert set(live_holders(tmp_path)) == ({"a"} if lives else set())
         assert ended(tmp_path, "a") == [None if lives else "died"]
         if lives:
             with pytest.raises(Held, match="run a is held"):
-                Claim(tmp_path, ["a"], has_result(tmp_path))
-    with Claim(tmp_path, ["a"], has_result(tmp_path)) as successor:
+                Lease(tmp_path, ["a"], has_result(tmp_path))
+    with Lease(tmp_path, ["a"], has_result(tmp_path)) as successor:
         assert successor.keys == ["a"]
-        with pytest.raises(LostClaim, match="taken for dead"):
-            claim.check()
+        with pytest.raises(LostLease, match="taken for dead"):
+            lease.check()
 
 
 def test_a_clock_that_is_wrong_buries_nobody(tmp_path, monkeypatch):
-    claim = elsewhere(monkeypatch, tmp_path, "a")
+    lease = elsewhere(monkeypatch, tmp_path, "a")
     monkeypatch.setattr(time, "time", lambda: 4e9)
     with pytest.raises(Held):
-        Claim(tmp_path, ["a"], has_result(tmp_path))
-    claim.release()
+        Lease(tmp_path, ["a"], has_result(tmp_path))
+    lease.release()
 
 
 def test_one_that_wakes_up_while_it_is_looked_at_keeps_its_runs(tmp_path, monkeypatch):
     """A file server that was away leaves everybody silent, and everybody alive."""
-    claim = elsewhere(monkeypatch, tmp_path, "a", silent=holders.LEASE + 100)
-    threading.Timer(0.05, os.utime, [claim._heartbeat]).start()
+    lease = elsewhere(monkeypatch, tmp_path, "a", silent=holders.LEASE + 100)
+    threading.Timer(0.05, os.utime, [lease._heartbeat]).start()
     with pytest.raises(Held):
-        Claim(tmp_path, ["a"], has_result(tmp_path))
-    claim.check()
+        Lease(tmp_path, ["a"], has_result(tmp_path))
+    lease.check()
 
 
 @pytest.mark.parametrize(
@@ -258,20 +258,20 @@ def test_one_that_wakes_up_while_it_is_looked_at_keeps_its_runs(tmp_path, monkey
 def test_a_job_that_was_requeued_has_died_where_it_was(tmp_path, monkeypatch, before, after, dies):
     for name, value in before.items():
         monkeypatch.setenv(name, value)
-    claim = elsewhere(monkeypatch, tmp_path, "a")
+    lease = elsewhere(monkeypatch, tmp_path, "a")
     for name in before:
         monkeypatch.delenv(name)
     for name, value in after.items():
         monkeypatch.setenv(name, value)
     if dies:
         assert live_holders(tmp_path) == {}
-        Claim(tmp_path, ["a"], has_result(tmp_path)).release()
+        Lease(tmp_path, ["a"], has_result(tmp_path)).release()
     else:
         with pytest.raises(Held):
-            Claim(tmp_path, ["a"], has_result(tmp_path))
-        claim.release()
+            Lease(tmp_path, ["a"], has_result(tmp_path))
+        lease.release()
     name = before.get("SLURM_ARRAY_JOB_ID", "")
-    assert str(claim._me).endswith(
+    assert str(lease._me).endswith(
         f":{os.getpid()}" + (f" (job {name + '_2' if name else '7'})" if before else "")
     )
 
@@ -306,46 +306,46 @@ def test_what_the_kernel_hides_is_not_taken_for_dead(monkeypatch):
     assert not has_died(me, me)
 
 
-def test_several_runs_are_claimed_all_or_not_at_all(tmp_path):
-    with Claim(tmp_path, ["b"], has_result(tmp_path)):
+def test_several_runs_are_leased_all_or_not_at_all(tmp_path):
+    with Lease(tmp_path, ["b"], has_result(tmp_path)):
         with pytest.raises(Held, match="run b"):
-            Claim(tmp_path, ["c", "b", "a"], has_result(tmp_path))
+            Lease(tmp_path, ["c", "b", "a"], has_result(tmp_path))
         assert set(live_holders(tmp_path)) == {"b"}
         assert ended(tmp_path, "a") == [] == ended(tmp_path, "c")
-        with Claim(tmp_path, ["a", "c"], has_result(tmp_path)) as claim:
-            assert claim.keys == ["a", "c"]
+        with Lease(tmp_path, ["a", "c"], has_result(tmp_path)) as lease:
+            assert lease.keys == ["a", "c"]
     assert live_holders(tmp_path) == {}
 
 
-def test_what_finishes_while_it_is_claimed_is_left_out(tmp_path):
+def test_what_finishes_while_it_is_leased_is_left_out(tmp_path):
     answers = iter([False, True, True])
-    with Claim(tmp_path, ["a"], lambda _: next(answers)) as claim:
-        assert claim.keys == []
-        claim.check()
+    with Lease(tmp_path, ["a"], lambda _: next(answers)) as lease:
+        assert lease.keys == []
+        lease.check()
     assert not list(tmp_path.glob("runs/*/owner*")) and not list((tmp_path / "heartbeats").iterdir())
-    with Claim(tmp_path / "other", ["a"], lambda _: True) as claim:
-        assert claim.keys == []
+    with Lease(tmp_path / "other", ["a"], lambda _: True) as lease:
+        assert lease.keys == []
     assert not (tmp_path / "other").exists()
 
 
 def test_attempts_say_how_they_ended(tmp_path):
     for error in (Stopped("x"), KeyboardInterrupt(), SystemExit(1), ValueError("no such thing"), Held("y")):
-        with pytest.raises(type(error)), Claim(tmp_path, ["a"], has_result(tmp_path)):
+        with pytest.raises(type(error)), Lease(tmp_path, ["a"], has_result(tmp_path)):
             raise error
-    with Claim(tmp_path, ["a"], has_result(tmp_path)):
+    with Lease(tmp_path, ["a"], has_result(tmp_path)):
         pass
     assert ended(tmp_path, "a") == ["stopped"] * 3 + ["error: ValueError: no such thing"]
     (first, *_) = holders.attempts(tmp_path, "a")
     assert first.holder.pid == os.getpid() and ended(tmp_path, "never begun") == []
 
 
-def test_one_that_lost_its_claim_writes_nothing(tmp_path, monkeypatch):
-    claim = elsewhere(monkeypatch, tmp_path, "a", silent=holders.LEASE + 100)
-    claim._released.clear()
-    with Claim(tmp_path, ["a"], has_result(tmp_path)):
+def test_one_that_lost_its_lease_writes_nothing(tmp_path, monkeypatch):
+    lease = elsewhere(monkeypatch, tmp_path, "a", silent=holders.LEASE + 100)
+    lease._released.clear()
+    with Lease(tmp_path, ["a"], has_result(tmp_path)):
         before = files(tmp_path)
-        with pytest.raises(LostClaim), claim:
-            claim.check()
+        with pytest.raises(LostLease), lease:
+            lease.check()
         assert files(tmp_path) == before
     assert ended(tmp_path, "a") == ["died"]
 
@@ -359,13 +359,13 @@ def test_a_sleeper_that_wakes_up_leaves_its_checkpoint_alone(tmp_path, monkeypat
         if self.epoch == 2:
             (heartbeat,) = (tmp_path / "heartbeats").glob("[0-9a-f]*")
             heartbeat.unlink()
-            seen["rival"] = store.claim([spec])
+            seen["rival"] = store.lease([spec])
             seen["files"] = files(tmp_path)
         return train(self)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "train_epoch", sleeping)
-        with pytest.raises(LostClaim):
+        with pytest.raises(LostLease):
             training_loop.train_plan(plan, store, load_images(DATA), lambda _: None, lambda: False, workers=1)
     assert files(tmp_path) == seen["files"] and not store.finished(spec)
     assert store.epochs_done() == {run_key(spec): 2}
@@ -385,7 +385,7 @@ def test_a_loss_is_told_and_the_runs_are_left_to_who_has_them(tmp_path, monkeypa
         if self.epoch == 1:
             (heartbeat,) = (tmp_path / "heartbeats").glob("[0-9a-f]*")
             heartbeat.unlink()
-            store.claim([spec])
+            store.lease([spec])
         return train(self)
 
     monkeypatch.setattr(Trainer, "train_epoch", sleeping)
@@ -430,17 +430,17 @@ def test_an_error_in_training_is_kept_with_the_attempt(tmp_path, monkeypatch):
 
 def test_without_waiting_what_others_have_is_left(tmp_path, monkeypatch):
     store, mine, theirs = RunStore(tmp_path), make("WideIB"), make("IB")
-    claim = elsewhere(monkeypatch, tmp_path, run_key(theirs))
+    lease = elsewhere(monkeypatch, tmp_path, run_key(theirs))
     execute_all([mine, theirs, make("IB", seed=1)], store, progress=False, wait=False)
     assert [store.finished(spec) for spec in (mine, theirs, make("IB", seed=1))] == [True, False, True]
-    assert store.holders()[run_key(theirs)] == claim._me
+    assert store.holders()[run_key(theirs)] == lease._me
     assert not (store.directory(run_key(theirs)) / "spec.json").exists()
-    claim.release()
+    lease.release()
 
 
 def test_a_signal_ends_waiting(tmp_path, monkeypatch, capsys):
     store, spec = RunStore(tmp_path), make()
-    claim = elsewhere(monkeypatch, tmp_path, run_key(spec))
+    lease = elsewhere(monkeypatch, tmp_path, run_key(spec))
     found, original = [], RunStore.holders
 
     def signalled(self):
@@ -456,19 +456,19 @@ def test_a_signal_ends_waiting(tmp_path, monkeypatch, capsys):
         execute_all([spec], store)
     assert "waiting for 1 runs held by" in capsys.readouterr().err
     assert ended(tmp_path, run_key(spec)) == [None]
-    claim.release()
+    lease.release()
 
 
 def test_who_waits_takes_over_where_the_holder_dies(tmp_path, monkeypatch):
     store, spec = RunStore(tmp_path), make()
-    claim = elsewhere(monkeypatch, tmp_path, run_key(spec))
+    lease = elsewhere(monkeypatch, tmp_path, run_key(spec))
     looks, original = [], RunStore.holders
 
     def dies_at_the_third_look(self):
         assert not self.directory(run_key(spec)).joinpath("spec.json").exists(), "begun while another has it"
         looks.append(list(original(self)))
         if len(looks) == 3:
-            silence(claim, holders.LEASE + 20)
+            silence(lease, holders.LEASE + 20)
         return original(self)
 
     monkeypatch.setattr(RunStore, "holders", dies_at_the_third_look)
@@ -529,12 +529,12 @@ def test_two_programs_that_want_the_same_runs_share_them(tmp_path):
 
 
 def test_holders_are_read_without_a_look_at_the_runs(tmp_path, monkeypatch):
-    claims = [Claim(tmp_path, [f"{place}", f"{place}'"], has_result(tmp_path)) for place in range(5)]
+    leases = [Lease(tmp_path, [f"{place}", f"{place}'"], has_result(tmp_path)) for place in range(5)]
     monkeypatch.setattr(holders, "owners", lambda _: pytest.fail("looked at a run"))
     assert set(live_holders(tmp_path)) == {f"{place}{end}" for place in range(5) for end in ("", "'")}
     monkeypatch.undo()
-    for claim in claims:
-        claim.release()
+    for lease in leases:
+        lease.release()
 
 
 def test_a_file_gets_its_name_once(tmp_path, monkeypatch):
@@ -557,5 +557,5 @@ def test_a_file_gets_its_name_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "link", none)
     with pytest.raises(OSError, match=r"has no hard links.*third"):
-        Claim(tmp_path, ["third"], has_result(tmp_path))
+        Lease(tmp_path, ["third"], has_result(tmp_path))
     assert not list((tmp_path / "heartbeats").iterdir())

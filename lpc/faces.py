@@ -26,7 +26,7 @@ def face(module: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """
 
     def attribute(name: str) -> Any:
-        home = _offered(module).get(name)
+        home = offered(module).get(name)
         if home is not None:
             inner = home == module
             value = import_module(f"{home}.{name}") if inner else getattr(import_module(home), name)
@@ -36,19 +36,19 @@ def face(module: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
         if name in modules:
             return import_module(f"{module}.{name}")
         if name == "__all__" and modules:
-            return sorted(_offered(module)) or modules
+            return sorted(offered(module)) or modules
         hint = "" if name.startswith("_") else _hint(name, module)
         raise AttributeError(f"module {module!r} has no attribute {name!r}{hint}", name=name)
 
     def listing() -> list[str]:
-        own = vars(sys.modules[module]).keys() - {"TYPE_CHECKING", "face"}
-        return sorted({*own, *_offered(module), *_modules(module)})
+        own = vars(sys.modules[module]).keys() - {"TYPE_CHECKING", "face", "announce", "RENAMED"}
+        return sorted({*own, *offered(module), *_modules(module)})
 
     return attribute, listing
 
 
 @cache
-def _offered(module: str) -> dict[str, str]:
+def offered(module: str) -> dict[str, str]:
     """Return the names that a module's source imports for type checkers, and the modules they come from."""
     import ast
 
@@ -79,7 +79,10 @@ def _modules(package: str) -> list[str]:
 def _hint(name: str, module: str) -> str:
     """Return where the name nearest to one is, among all that the library's public modules define."""
     from lpc.errors import nearest
+    from lpc.moved import RENAMED
 
+    if f"{module}.{name}" in RENAMED:
+        return f": it is {RENAMED[f'{module}.{name}']} now"
     places: dict[str, list[str]] = {}
     for place, known in _defined(module.partition(".")[0]):
         places.setdefault(known, []).append(f"{place}.{known}")
@@ -94,11 +97,11 @@ def _defined(root: str) -> Iterator[tuple[str, str]]:
     import pkgutil
     import re
 
-    offered = _offered(root)
-    yield from ((root, name) for name in offered)
+    first = offered(root)
+    yield from ((root, name) for name in first)
     for found in pkgutil.walk_packages(sys.modules[root].__path__, f"{root}."):
         if "._" not in found.name:
             parent, _, name = found.name.rpartition(".")
             names = [name, *re.findall(_DEFINITION, _source(found.name), re.MULTILINE)]
             places = [parent, *[found.name] * (len(names) - 1)]
-            yield from (pair for pair in zip(places, names, strict=True) if pair[1] not in offered)
+            yield from (pair for pair in zip(places, names, strict=True) if pair[1] not in first)
