@@ -144,7 +144,7 @@ def variant_spec(
     architecture
         A key of ``variants``.
     data, backbone, backbone_width, seed
-        As in :class:`RunSpec` and :class:`ModelSpec`.
+        As in :class:`~lpc.specs.RunSpec` and :class:`~lpc.specs.ModelSpec`.
     train
         The schedule shared by all architectures; its ``penalty`` and ``objective`` are replaced by the
         variant's, and its ``gamma_maximum`` where the variant has one.

@@ -16,7 +16,7 @@ def nearest(name: object, known: Iterable[str], *, cutoff: float = 0.5) -> list[
     known
         All valid names.
     cutoff
-        How alike they must be, from 0 to 1 (:func:`difflib.get_close_matches`).
+        How alike they must be, from 0 to 1 (``difflib.get_close_matches``).
     """
     return difflib.get_close_matches(str(name), list(known), n=3, cutoff=cutoff)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.machinery import ModuleSpec
 
 RENAMED: Mapping[str, str] = {
     "lpc.machine": "lpc.devices and lpc.provenance",
@@ -30,15 +29,12 @@ class MovedModules:
     def __init__(self, package: str, folder: str, renamed: Mapping[str, str]) -> None:
         self.package, self.folder, self.renamed = package, folder, renamed
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: object = None
-    ) -> ModuleSpec | None:
-        """Raise a ModuleNotFoundError that says where a module went; return None where nothing is known."""
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> None:
+        """Raise a ModuleNotFoundError that says where a module went, if it is known."""
         place = self.place(name) if name.startswith(f"{self.package}.") else ""
         if place:
             # without a name, as `from package import module` would drop the message
             raise ModuleNotFoundError(f"No module named {name!r}: it is {place} now")
-        return None
 
     def place(self, name: str) -> str:
         """Return where a module went: its line of the table, or modules of its own name; empty: unknown."""

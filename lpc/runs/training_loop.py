@@ -77,9 +77,9 @@ def train_plan(
     ------
     Stopped
         After writing a checkpoint, where ``stop`` said so.
-    Held
+    lpc.store.Held
         Another program trains some of these runs, or has begun them in another cohort since this was planned.
-    LostLease
+    lpc.store.LostLease
         Another program took this one for dead, and goes on from its last checkpoint.
     """
     with store.lease(plan.specs) as lease:

@@ -103,7 +103,7 @@ class RunStore:
 
         Raises
         ------
-        Held
+        lpc.store.Held
             Another program has one of them.
         """
         return Lease(self.root, [run_key(spec) for spec in specs], self._has_result)

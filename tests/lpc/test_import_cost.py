@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "torchvision", "sklearn", "pandas", "matplotlib", "scipy", "pytorch_metric_learning")
 TORCH_ALONE = (
-    *("lpc.data", "lpc.classifiers", "lpc.heads", "lpc.losses", "lpc.training", "lpc.store", "lpc.runs"),
+    *("lpc.data", "lpc.classifiers", "lpc.heads", "lpc.losses", "lpc.training.build"),
+    *("lpc.runs.execution", "lpc.store.run_store"),
     *("lpc.equilibrium", "lpc.evaluation.neural_collapse", "lpc.evaluation.information"),
 )
 
@@ -22,7 +23,10 @@ def loaded(code: str) -> set[str]:
     return set(json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout))
 
 
-@pytest.mark.parametrize("code", ["import lpc; dir(lpc)", "import lpc.evaluation", "import lpc.specs"])
+@pytest.mark.parametrize(
+    "code",
+    ["import lpc; dir(lpc)", "import lpc.evaluation, lpc.runs, lpc.store, lpc.training", "import lpc.specs"],
+)
 def test_the_front_door_and_the_specs_load_nothing(code):
     assert loaded(code) == set()
 
