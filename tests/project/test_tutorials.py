@@ -156,7 +156,8 @@ def test_own_model_collapses_and_loses_its_readout_where_it_says():
         assert penalised["tr Sw / tr Sb"] < 0.8 * plain["tr Sw / tr Sb"], table
         assert penalised["accuracy"] > plain["accuracy"] - 0.05, table
     assert module.seen[-1] < 0.8 * module.seen[0], module.seen
-    assert found["accuracy"] < 0.5 < 0.6 < found["nearest-mean accuracy"], found
+    # over four seeds accuracy was 0.09 to 0.12 and nearest-mean accuracy 0.85 to 0.91
+    assert found["accuracy"] < 0.4 < 0.6 < found["nearest-mean accuracy"], found
     assert output.latent.dtype == torch.float32 and features.dtype == torch.bfloat16
     print(table)
     """

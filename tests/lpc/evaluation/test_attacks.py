@@ -120,11 +120,12 @@ def test_the_oracle_is_the_closed_form_and_a_quadratic_programme():
         assert min(found) == pytest.approx(float(inside[n]), rel=1e-5)
 
 
-# how far above the smallest the median of an attack with a short budget may be, and any image
+# How far above the smallest the median of an attack with a short budget may be, and any image. In 40 batches
+# the worst image was at 1.09 to 1.10 with the first three, at 1.15 with apgd_dlr, at 1.02 with the targeted.
 TOLERANCE = {
-    "deepfool": (1.025, 1.05),
-    "superdeepfool": (1.01, 1.05),
-    "fab": (1.01, 1.06),
+    "deepfool": (1.025, 1.15),
+    "superdeepfool": (1.02, 1.15),
+    "fab": (1.01, 1.15),
     "fab_targeted": (1.01, 1.03),
     "ddn": (1.07, 1.3),
     "apgd_dlr": (1.03, 1.25),
@@ -168,43 +169,49 @@ def test_the_box_costs_something_here():
 
 @pytest.mark.parametrize("name", SCALED)
 def test_another_box_is_another_unit(name):
-    _, _, logits_fn = affine()
-    image = pixels(4)
+    # in float64, for in float32 rounding may send an image another way: one in 40 batches, on some processors
+    _, _, logits_fn = affine(dtype=torch.float64)
+    image = pixels(4, dtype=torch.float64)
     unit = attack(name, logits_fn, image, **SCALED[name])
     wide = attack(name, lambda x: logits_fn((x + 3) / 8), 8 * image - 3, box=(-3.0, 5.0), **SCALED[name])
     assert torch.equal(wide.fooled, unit.fooled) and bool(unit.fooled.any())
     assert float(wide.perturbed.min()) >= -3.0 and float(wide.perturbed.max()) <= 5.0
-    torch.testing.assert_close(wide.norm, 8 * unit.norm, rtol=1e-2, atol=0)
+    torch.testing.assert_close(wide.norm, 8 * unit.norm, rtol=1e-5, atol=0)  # adv-lib's are float32 inside
 
 
 @pytest.mark.parametrize("name", SCALED)
 def test_unbounded_perturbations_scale_with_the_images(name):
-    _, _, logits_fn = affine()
-    image = pixels(4)
+    _, _, logits_fn = affine(dtype=torch.float64)
+    image = pixels(4, dtype=torch.float64)
     one = attack(name, logits_fn, image, box=None, **SCALED[name])
     four = attack(name, lambda x: logits_fn(x / 4), 4 * image, box=None, **SCALED[name])
     assert bool(one.fooled.any())
-    torch.testing.assert_close(four.norm, 4 * one.norm, rtol=1e-3, atol=0)
+    torch.testing.assert_close(four.norm, 4 * one.norm, rtol=1e-5, atol=0)
 
 
 @pytest.fixture(scope="module")
 def digits():
-    """A small network trained on scikit-learn's digits for a second, and some of their images."""
+    """A small network fitted to scikit-learn's digits, the same on any machine, and some of their images.
+
+    Its first layer is drawn, its last one solves a ridge regression in float64: a training would end
+    elsewhere on another processor.
+    """
     features, target = load_digits(return_X_y=True)
     image = torch.tensor(features / 16, dtype=torch.float32).reshape(-1, 1, 8, 8)
-    label = torch.tensor(target, dtype=torch.int64)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = torch.nn.Sequential(
-            torch.nn.Flatten(), torch.nn.Linear(64, 48), torch.nn.SiLU(), torch.nn.Linear(48, 10)
-        )
-        optimiser = torch.optim.Adam(net.parameters(), lr=1e-2)
-        for _ in range(100):
-            optimiser.zero_grad()
-            torch.nn.functional.cross_entropy(net(image[:1000]), label[:1000]).backward()
-            optimiser.step()
+    label, generator = torch.tensor(target, dtype=torch.int64), torch.Generator().manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(64, 96), torch.nn.SiLU(), torch.nn.Linear(96, 10)
+    )
     net.eval().requires_grad_(False)
-    assert float((net(image).argmax(1) == label)[1000:].float().mean()) > 0.9
+    net[1].weight.copy_(torch.randn(96, 64, generator=generator) / 2)
+    net[1].bias.copy_(torch.randn(96, generator=generator))
+    hidden = net[:3](image[:1000]).double()
+    hidden = torch.cat([hidden, torch.ones(1000, 1)], dim=1)
+    wanted = 10.0 * (torch.nn.functional.one_hot(label[:1000], 10) - 0.1).double()
+    solution = torch.linalg.solve(hidden.T @ hidden + torch.eye(97), hidden.T @ wanted)
+    net[3].weight.copy_(solution[:-1].T)
+    net[3].bias.copy_(solution[-1])
+    assert float((net(image).argmax(1) == label)[1000:].float().mean()) == pytest.approx(0.931, abs=0.003)
     return net, image[1000:1016]
 
 

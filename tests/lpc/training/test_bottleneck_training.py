@@ -247,9 +247,10 @@ def test_minimising_decoder_uncertainty_lowers_that_of_the_whole_set(images):
     for _ in range(15):
         training.train_epoch()
         found.append(decoder_uncertainty(training.outputs(images).latent[0], images.label))
+    # over six seeds the ratio was 0.27 to 0.45, the first 2.17 to 2.21, the accuracy 0.57 to 0.76
     assert found[-1] < 0.6 * found[0] < 0.6 * math.log(10.5)
     outputs = training.outputs(images)
-    assert accuracy(outputs.logits[0], images.label) > 0.4
+    assert accuracy(outputs.logits[0], images.label) > 0.3
 
 
 @pytest.mark.parametrize("members", [1, 2], ids=["alone", "cohort"])
