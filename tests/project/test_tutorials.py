@@ -153,6 +153,7 @@ def test_own_model_collapses_and_loses_its_readout_where_it_says():
     checks = """
     for backbone in ("CNN", "timm ResNet"):
         penalised, plain = table[f"{backbone}, with"], table[f"{backbone}, without"]
+        # over two seeds the ratios were 0.12 to 0.65, the accuracies 0.01 below to 0.03 above
         assert penalised["tr Sw / tr Sb"] < 0.8 * plain["tr Sw / tr Sb"], table
         assert penalised["accuracy"] > plain["accuracy"] - 0.05, table
     assert module.seen[-1] < 0.8 * module.seen[0], module.seen
