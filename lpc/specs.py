@@ -59,7 +59,12 @@ Decay = Literal["halving", "cosine"]
 
 
 def _checked(value: object, hint: Any, where: str) -> Any:
-    """Return ``value`` as the annotated type, or raise a ValueError that names the field."""
+    """Return ``value`` as the annotated type, or raise a ValueError that names the field.
+
+    NumPy's scalars and arrays of no dimensions count as Python's own.
+    """
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()  # type: ignore[attr-defined]
     options = get_args(hint)
     if options and all(isinstance(option, str) for option in options):  # a Literal of names
         if value not in options:

@@ -15,6 +15,8 @@ def test_toml_is_read_as_utf8_and_what_is_none_is_named(tmp_path):
     path = tmp_path / "some.toml"
     path.write_bytes('word = "naïve"\n'.encode())
     assert paths.read_toml(path) == {"word": "naïve"}
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # a byte-order mark
+    assert paths.read_toml(path) == {"word": "naïve"}
     for content in (b"word = \n", 'word = "naïve"'.encode("latin-1")):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"some\.toml is not TOML: "):

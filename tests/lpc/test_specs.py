@@ -2,6 +2,7 @@ import dataclasses
 import hashlib
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -261,3 +262,26 @@ def test_bad_values_are_named(build, words):
         build()
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "expected"),
+    [
+        (np.int64(4), int, 4),
+        (np.array(4), int, 4),
+        (np.float32(0.5), float, 0.5),
+        (np.int32(2), float, 2.0),
+        (np.bool_(True), bool, True),
+        (np.str_("digits"), str, "digits"),
+        (np.float64(0.5), float | None, 0.5),
+    ],
+)
+def test_scalars_of_numpy_count_as_pythons_own(value, kind, expected):
+    found = _checked(value, kind, "TrainSpec.x")
+    assert found == expected and type(found) is type(expected)
+
+
+@pytest.mark.parametrize("value", [np.float64("nan"), np.float64(4.5), np.bool_(True), np.array([4])])
+def test_values_of_numpy_of_another_kind_are_named(value):
+    with pytest.raises(ValueError, match=r"TrainSpec\.epochs is "):
+        _checked(value, int, "TrainSpec.epochs")
