@@ -243,7 +243,7 @@ def visible_gpus(count: int) -> list[str]:
 
 
 def _train_on_each(request: Request, workers: int | None, gpus: int) -> None:
-    """Run the verb ``train`` once per GPU: the programs share the runs by claiming them."""
+    """Run the verb ``train`` once per GPU: the programs share the runs through leases."""
     command = [sys.executable, "-m", "experiments", "train", "--profile", request.profile]
     command += ["--study", request.study, "--store", request.store]
     options = {"--dataset": request.dataset, "--seeds": request.seeds, "--workers": workers}
