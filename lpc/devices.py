@@ -1,10 +1,8 @@
-"""The devices of this machine, and what they may round."""
+"""The devices of this machine."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
@@ -12,15 +10,6 @@ import torch
 def default_device() -> torch.device:
     """Return the GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@contextmanager
-def exact_float32() -> Iterator[None]:
-    """Keep float32 what it says on a GPU, where convolutions are otherwise rounded to TF32's 10 bits, and
-    choose algorithms that repeat to the bit. Nothing changes for bfloat16 under autocast, or on a CPU.
-    """
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        yield
 
 
 def default_workers() -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lpc.data import ImageSet
 from lpc.heads import Classifier
+from lpc.numerics import measurement
 
 
 class Latents(NamedTuple):
@@ -35,6 +36,7 @@ class Latents(NamedTuple):
         return self.logits.argmax(dim=1)
 
 
+@measurement
 @torch.no_grad()
 def collect(
     model: Classifier,

@@ -1,4 +1,7 @@
-"""Penalties on latents and weights, and the schedule of their weight gamma."""
+"""Penalties on latents and weights, and the schedule of their weight gamma.
+
+Penalties are computed outside autocast, and half-precision arguments in float32.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from lpc.batches import check_latent, checked_label
+from lpc.numerics import full_precision
 from lpc.options import choice, flag, number, whole
 from lpc.sampling import ZERO_ENTROPY_SD
 from lpc.specs import Reduction
@@ -20,6 +24,7 @@ def _over_nodes(value: Float[Tensor, "batch width"], reduction: Reduction) -> Fl
     return value.sum(dim=1).mean() if reduction == "sum" else value.mean()
 
 
+@full_precision
 def squared_norm(latent: Float[Tensor, "batch width"], *, reduction: Reduction) -> Float[Tensor, ""]:
     r"""Return the mean over the batch of the squared Euclidean norm of the latents.
 
@@ -45,6 +50,7 @@ def squared_norm(latent: Float[Tensor, "batch width"], *, reduction: Reduction) 
     return _over_nodes(latent.square(), reduction)
 
 
+@full_precision
 def absolute_norm(latent: Float[Tensor, "batch width"], *, reduction: Reduction) -> Float[Tensor, ""]:
     r"""Return the mean over the batch of the L1 norm of the latents.
 
@@ -77,6 +83,7 @@ def _gaussian_entropy(variance: Float[Tensor, "*groups width"]) -> Float[Tensor,
     return 0.5 * (variance.log() + _LOG_2PIE).sum(dim=-1)
 
 
+@full_precision
 def log_variance(latent: Float[Tensor, "batch width"], *, check: bool = True) -> Float[Tensor, ""]:
     r"""Return the Gaussian upper bound of H[Z] in nats, from the variance of each node.
 
@@ -110,6 +117,7 @@ def log_variance(latent: Float[Tensor, "batch width"], *, check: bool = True) ->
     return _gaussian_entropy(variance)
 
 
+@full_precision
 def conditional_log_variance(
     latent: Float[Tensor, "batch width"], label: Integer[Tensor, " batch"]
 ) -> Float[Tensor, ""]:
@@ -146,6 +154,7 @@ def conditional_log_variance(
     return _conditional_log_variance(latent, index, len(values))
 
 
+@full_precision
 def batch_conditional_log_variance(
     latent: Float[Tensor, "batch width"],
     label: Integer[Tensor, " batch"],

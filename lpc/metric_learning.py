@@ -1,4 +1,7 @@
-"""Losses of metric learning on latents: supervised contrastive, ArcFace, CosFace."""
+"""Losses of metric learning on latents: supervised contrastive, ArcFace, CosFace.
+
+Computed outside autocast, and half-precision arguments in float32.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from lpc.batches import check_latent, checked_label
+from lpc.numerics import full_precision
 from lpc.options import number
 
 
@@ -33,6 +37,7 @@ def library() -> tuple[Any, Any, Any]:
     return losses, distances, reducers
 
 
+@full_precision
 def supervised_contrastive(
     latent: Float[Tensor, "batch width"], label: Integer[Tensor, " batch"], *, temperature: float
 ) -> Float[Tensor, ""]:
@@ -68,13 +73,12 @@ def supervised_contrastive(
     check_latent(latent)
     label = checked_label(label, latent)
     temperature = number("temperature", temperature, above=0)
-    with torch.autocast(latent.device.type, enabled=False):
-        latent = _single(latent)
-        over_all = _contrastive(temperature)(latent, label)
-        paired = (label[:, None] == label).sum(dim=1) > 1
-        return over_all / paired.to(latent.dtype).mean().clamp(min=1 / label.shape[0])
+    over_all = _contrastive(temperature)(latent, label)
+    paired = (label[:, None] == label).sum(dim=1) > 1
+    return over_all / paired.to(latent.dtype).mean().clamp(min=1 / label.shape[0])
 
 
+@full_precision
 def arcface(
     latent: Float[Tensor, "batch width"],
     label: Integer[Tensor, " batch"],
@@ -121,6 +125,7 @@ def arcface(
     return _margin_softmax("arcface", latent, label, weight, margin=margin, scale=scale, check=check)
 
 
+@full_precision
 def cosface(
     latent: Float[Tensor, "batch width"],
     label: Integer[Tensor, " batch"],
@@ -172,16 +177,11 @@ def _margin_softmax(
         raise ValueError(f"latent has width {latent.shape[1]} and weight has width {width}")
     label = checked_label(label, latent, classes=classes, check=check)
     margin, scale = number("margin", margin, least=0, below=math.pi / 2), number("scale", scale, above=0)
-    with torch.autocast(latent.device.type, enabled=False):
-        latent, weight = _single(latent), _single(weight)
-        if latent.dtype != weight.dtype:  # the library would cast the weight, and lose its gradient
-            raise ValueError(f"the latent is {latent.dtype} but the weight {weight.dtype}; expected the same")
-        loss = _softmax(name, classes, width, margin, scale)
-        return functional_call(loss, {"W": weight.T}, (latent, label))
+    if latent.dtype != weight.dtype:  # the library would cast the weight, and lose its gradient
+        raise ValueError(f"the latent is {latent.dtype} but the weight {weight.dtype}; expected the same")
+    loss = _softmax(name, classes, width, margin, scale)
+    return functional_call(loss, {"W": weight.T}, (latent, label))
 
-
-def _single(value: Tensor) -> Tensor:
-    return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
 
 
 @lru_cache

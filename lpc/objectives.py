@@ -1,4 +1,7 @@
-"""What is minimised: the main term of the loss and the weighted penalties of a batch."""
+"""What is minimised: the main term of the loss and the weighted penalties of a batch.
+
+Computed outside autocast, and half-precision arguments in float32.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,12 @@ from lpc.batches import check_latent, checked_label
 from lpc.heads import CategoricalOutput, HeadOutput
 from lpc.losses import batch_conditional_log_variance, log_variance, squared_norm
 from lpc.metric_learning import arcface, cosface, library, supervised_contrastive
+from lpc.numerics import full_precision
 from lpc.options import whole
 from lpc.specs import METRIC_LEARNING, ModelSpec, TrainSpec
 
 
+@full_precision
 def decoder_cross_entropy(
     weight: Float[Tensor, "batch latents"],
     log_decoder: Float[Tensor, "#batch latents classes"],
@@ -56,6 +61,7 @@ def decoder_cross_entropy(
     return -(weight * _of_label(log_decoder, label)).sum(dim=1).mean()
 
 
+@full_precision
 def prediction_cross_entropy(
     weight: Float[Tensor, "batch latents"],
     log_decoder: Float[Tensor, "#batch latents classes"],
@@ -90,6 +96,7 @@ def prediction_cross_entropy(
     return -torch.logsumexp(log_weight + _of_label(log_decoder, label), dim=1).mean()
 
 
+@full_precision
 def decoder_uncertainty_loss(
     weight: Float[Tensor, "batch categories"],
     label: Integer[Tensor, " batch"],
@@ -135,6 +142,7 @@ def decoder_uncertainty_loss(
     return decoder_cross_entropy(weight, log_decoder[None], label, check=False)
 
 
+@full_precision
 def optimal_decoder(joint: Float[Tensor, "categories classes"]) -> Float[Tensor, "categories classes"]:
     """Return p(y | z) of a joint distribution of a category and a class, up to a factor.
 
@@ -259,6 +267,7 @@ def objective(train: TrainSpec, model: ModelSpec, *, classes: int) -> Loss:
             return batch_conditional_log_variance(latent, repeated, classes=classes, check=False)
         return squared_norm(latent, reduction="sum")
 
+    @full_precision
     def loss(
         output: HeadOutput | CategoricalOutput,
         label: Integer[Tensor, " batch"],

@@ -1,4 +1,8 @@
-"""Measurements of latents, logits and classifiers: pure functions of arrays, computed in float64."""
+"""Measurements of latents, logits and classifiers: pure functions of arrays, computed in float64.
+
+Whoever calls them, they compute outside autocast, networks too, with float32 not rounded to TF32 or bfloat16:
+:func:`lpc.numerics.measurement`.
+"""
 
 from types import ModuleType
 from typing import TYPE_CHECKING

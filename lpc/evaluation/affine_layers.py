@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lpc.backbones import MLP, ReluMLP
 from lpc.heads import BottleneckHead, Classifier
+from lpc.numerics import measurement
 
 _ACTIVATIONS = {nn.SiLU: "silu", nn.ReLU: "relu"}
 
@@ -33,6 +34,7 @@ class AffineLayers:
     bias: tuple[Tensor, ...]
     activation: tuple[str, ...]
 
+    @measurement
     def __call__(self, images: Float[Tensor, " batch *shape"]) -> Float64[Tensor, "batch classes"]:
         """Return the logits of images, which are flattened and taken to float64."""
         value = images.to(self.weight[0]).flatten(start_dim=1)
@@ -42,6 +44,7 @@ class AffineLayers:
                 value = nn.functional.silu(value) if activation == "silu" else value.relu()
         return value
 
+    @measurement
     def rescaled(self, factor: float) -> AffineLayers:
         """Return the same network with all logits multiplied by a factor: last weights and biases are."""
         return replace(
@@ -51,6 +54,7 @@ class AffineLayers:
         )
 
 
+@measurement
 def affine_layers(
     model: nn.Module, *, mean: Sequence[float] | None = None, sd: Sequence[float] | None = None
 ) -> AffineLayers:

@@ -16,6 +16,7 @@ from torch import Tensor
 from lpc.evaluation import _attack_methods
 from lpc.evaluation._attack_checks import Box, Logits, check_images, check_target, in_float64, rescaled
 from lpc.evaluation._attack_methods import Case
+from lpc.numerics import measurement
 
 __all__ = ["ATTACKS", "Attack", "Attacked", "attack", "check_target", "in_float64", "rescaled", "smallest"]
 
@@ -203,6 +204,7 @@ ATTACKS: Mapping[str, Attack] = {
 """The attacks by name, with their authors' settings."""
 
 
+@measurement
 def attack(
     name: str,
     logits_fn: Logits,
@@ -294,6 +296,7 @@ def attack(
     return Attacked(perturbed - image, norm, fooled, calls, failed, perturbed)
 
 
+@measurement
 def smallest(results: Mapping[str, Attacked]) -> Attacked:
     """Return for each image the smallest perturbation of several attacks on the same images.
 

@@ -24,6 +24,7 @@ from lpc.arrays import (
     like,
 )
 from lpc.evaluation.mixture import Bimodal, fit_bimodal
+from lpc.numerics import measurement
 
 __all__ = ["Bimodal", "Binarity", "Hypercube", "binarity", "fit_bimodal", "hypercube"]
 
@@ -55,6 +56,7 @@ class Binarity(NamedTuple):
     unconverged: int
 
 
+@measurement
 def binarity(
     latent: Float[Array, "points width"],
     *,
@@ -170,6 +172,7 @@ class Hypercube(NamedTuple):
     dead: int
 
 
+@measurement
 def hypercube(latent: Float[ArrayT, "points width"], label: Integer[Array, " points"]) -> Hypercube:
     r"""Compare the class means with the vertices of a hypercube centred on the origin.
 

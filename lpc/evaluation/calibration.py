@@ -9,11 +9,13 @@ from jaxtyping import Float, Integer
 from torch.nn.functional import one_hot
 
 from lpc.arrays import Array, as_float64, as_labels
+from lpc.numerics import measurement
 
 TOLERANCE = 1e-5
 """How far from 1 the probabilities of a point may add up: float32 softmax stays below it."""
 
 
+@measurement
 def expected_calibration_error(
     probability: Float[Array, "points classes"],
     label: Integer[Array, " points"],

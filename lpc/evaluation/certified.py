@@ -14,6 +14,7 @@ from torch.nn.functional import silu
 
 from lpc.arrays import CHUNK_BYTES, images_at_once
 from lpc.evaluation.affine_layers import AffineLayers
+from lpc.numerics import measurement
 
 Method = Literal["spectral", "interval", "crown"]
 METHODS: tuple[Method, ...] = ("spectral", "interval", "crown")
@@ -40,6 +41,7 @@ def silu_lipschitz() -> float:
     return math.nextafter(gate * (1 + x * (1 - gate)), math.inf)
 
 
+@measurement
 def lipschitz_bound(network: AffineLayers) -> float:
     r"""Return an upper bound of the Lipschitz constant of a network's logits, in Euclidean norms.
 
@@ -69,6 +71,7 @@ def _hidden_lipschitz(network: AffineLayers) -> float:
     return bound
 
 
+@measurement
 def certified_radius(
     network: AffineLayers,
     image: Float[Tensor, " batch *shape"],
@@ -161,6 +164,7 @@ def _radii(
     return torch.maximum(found, spectral) if method == "crown" else found
 
 
+@measurement
 def differences(
     network: AffineLayers, image: Float[Tensor, " batch *shape"]
 ) -> tuple[
@@ -235,6 +239,7 @@ def _largest(certainty: Callable[[Tensor], Tensor], first: Tensor, evaluations: 
     return proved
 
 
+@measurement
 def gradient_radius(
     network: AffineLayers, image: Float[Tensor, " batch *shape"]
 ) -> Float64[Tensor, " batch"]:
@@ -256,6 +261,7 @@ def gradient_radius(
     return sampled_radius(network, image, reach=0.0, samples=1, generator=torch.Generator())
 
 
+@measurement
 def sampled_radius(
     network: AffineLayers,
     image: Float[Tensor, " batch *shape"],

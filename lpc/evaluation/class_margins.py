@@ -22,8 +22,10 @@ from lpc.arrays import (
     group_means,
     like,
 )
+from lpc.numerics import measurement
 
 
+@measurement
 def distance_margin(
     train_latent: Float[Array, "train width"],
     train_label: Integer[Array, " train"],
@@ -153,6 +155,7 @@ class MarginSummary(NamedTuple):
     on_mean: int
 
 
+@measurement
 def summary(margin: Float[Array, " points"]) -> MarginSummary:
     """Return mean, median and share below one of some distance margins, and how many are infinite.
 

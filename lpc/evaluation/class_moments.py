@@ -28,6 +28,7 @@ from lpc.evaluation.neural_collapse import (
     nearest_row,
     whitening,
 )
+from lpc.numerics import measurement
 
 SMALLEST, LARGEST = 1e-130, 1e130  # beyond these, squares of deviations leave the range of doubles
 
@@ -109,6 +110,7 @@ class ClassMoments:
         """Return how many points there are so far."""
         return int(self.sums.count.sum())
 
+    @measurement
     def update(self, latent: Float[Array, "points width"], label: Integer[Array, " points"]) -> None:
         """Add a batch of latents, float32 or float64, and their classes.
 
@@ -132,6 +134,7 @@ class ClassMoments:
             raise ValueError(f"labels go from {lowest} to {highest}; expected 0 to {self.classes - 1}")
         self.sums = with_points(sums, batch, index)
 
+    @measurement
     def merge(self, other: ClassMoments) -> None:
         """Add all points of another, which stays as it is.
 
@@ -148,6 +151,7 @@ class ClassMoments:
         if other.points:
             self.sums = merged(self._fitting(other.sums.origin.to(self.sums.origin.device)), other.sums)
 
+    @measurement
     def within_class_covariance(self) -> Float64[Tensor, "width width"]:
         """Return :func:`~.collapse.within_class_covariance` of the points so far, with the same errors."""
         value, sums = self._seen(), self.sums
@@ -160,6 +164,7 @@ class ClassMoments:
             covariance = torch.tensordot(weight, sums.scatter, dims=1)
         return 0.5 * (covariance + covariance.T)
 
+    @measurement
     def within_between_traces(self) -> Traces:
         """Return :func:`~.collapse.within_between_traces` of the points so far, with the same errors."""
         value = self._seen()
@@ -170,6 +175,7 @@ class ClassMoments:
             raise ValueError("all class means coincide: the ratio of within to between traces is undefined")
         return Traces(within, between, within / between)
 
+    @measurement
     def neural_collapse(
         self,
         *,
@@ -196,6 +202,7 @@ class ClassMoments:
         )
         return result if classifier is None else result._replace(nc3=duality(classifier.weight[value], mean))
 
+    @measurement
     def nearest_mean(self, latent: Float[Array, "points width"]) -> Int64[Tensor, " points"]:
         """Return the class whose mean is nearest to each point; ties go to the smaller label."""
         batch = as_points(latent)
@@ -204,6 +211,7 @@ class ClassMoments:
         origin, offset = self.sums.origin[value], self.sums.offset[value]
         return value[nearest_row(batch - origin[0], origin - origin[0] + offset)]
 
+    @measurement
     def disagreements(
         self,
         latent: Float[Array, "points width"],

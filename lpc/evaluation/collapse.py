@@ -23,8 +23,10 @@ from lpc.arrays import (
     like,
     within_weights,
 )
+from lpc.numerics import measurement
 
 
+@measurement
 def within_class_covariance(
     latent: Float[ArrayT, "points width"],
     label: Integer[Array, " points"],
@@ -77,6 +79,7 @@ def within_class_covariance(
     return like(covariance * scale**2, latent)
 
 
+@measurement
 def mean_entry(covariance: Float[Array, "width width"]) -> float:
     r"""Return the mean of all entries of a covariance matrix, the scalar that the release printed.
 
@@ -119,6 +122,7 @@ class Traces(NamedTuple):
     ratio: float
 
 
+@measurement
 def within_between_traces(latent: Float[Array, "points width"], label: Integer[Array, " points"]) -> Traces:
     r"""Return tr Sw, tr Sb and their ratio, under the paper's convention.
 
@@ -159,6 +163,7 @@ def within_between_traces(latent: Float[Array, "points width"], label: Integer[A
     return Traces(within * scale**2, between * scale**2, within / between)
 
 
+@measurement
 def norm_coefficient_of_variation(latent: Float[Array, "points width"]) -> float:
     r"""Return the sd over the mean of the latents' Euclidean norms (population sd: divided by N).
 
@@ -184,6 +189,7 @@ def norm_coefficient_of_variation(latent: Float[Array, "points width"]) -> float
     return float(norm.std(correction=0)) / mean
 
 
+@measurement
 def rescale_to_unit_rms(latent: Float[ArrayT, "points width"]) -> Float64[ArrayT, "points width"]:
     r"""Return the latents divided by the root mean square of all their entries, about zero.
 
@@ -210,6 +216,7 @@ def rescale_to_unit_rms(latent: Float[ArrayT, "points width"]) -> Float64[ArrayT
     return like(points / rms, latent)
 
 
+@measurement
 def nearest_mean_accuracy(
     train_latent: Float[Array, "train width"],
     train_label: Integer[Array, " train"],

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lpc.arrays import as_float64, as_labels
+from lpc.numerics import measurement
 
 STRENGTHS: Mapping[str, tuple[float, ...]] = {
     "noise": (0.08, 0.12, 0.18, 0.26, 0.38),
@@ -51,6 +52,7 @@ class Corrupted(NamedTuple):
     accuracy: float
 
 
+@measurement
 def corrupted(
     image: Float[Tensor, "batch channel row column"], kind: str, strength: float, *, seed: int = 0
 ) -> Float[Tensor, "batch channel row column"]:
@@ -123,6 +125,7 @@ def _check_pixels(image: Tensor) -> None:
         raise ValueError(f"image has {image.shape[1]} channels; expected 1 or 3")
 
 
+@measurement
 def corrupted_accuracy(
     logits_fn: Callable[[Tensor], Tensor],
     image: Float[Tensor, "batch channel row column"],

@@ -12,6 +12,7 @@ from torch import Tensor
 from lpc.arrays import Array, as_distributions, as_labels, as_points, group
 from lpc.evaluation.mutual_information import mutual_information as mutual_information
 from lpc.evaluation.neighbours import Norm, check_k, check_norm, kth_distance
+from lpc.numerics import measurement
 
 
 def _psi(value: int) -> float:
@@ -40,6 +41,7 @@ def _knn_entropy(points: Tensor, k: int, norm: Norm, floor: float, who: str) -> 
     return _psi(total) - _psi(k) + _log_unit_ball(width, norm) + width * float(np.log(distance).mean())
 
 
+@measurement
 def knn_entropy(
     latent: Float[Array, "points width"], *, k: int = 100, norm: Norm = "l2", floor: float = 0.0
 ) -> float:
@@ -78,6 +80,7 @@ def knn_entropy(
     return _knn_entropy(as_points(latent), k, norm, floor, "latent")
 
 
+@measurement
 def conditional_knn_entropy(
     latent: Float[Array, "points width"],
     label: Integer[Array, " points"],
@@ -115,6 +118,7 @@ def conditional_knn_entropy(
     return total
 
 
+@measurement
 def decoder_uncertainty(
     p_z_given_x: Float[Array, "points categories"], label: Integer[Array, " points"]
 ) -> float:

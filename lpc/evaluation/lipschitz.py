@@ -10,6 +10,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from lpc.arrays import as_labels, images_at_once
+from lpc.numerics import measurement
 
 
 class MarginGradient(NamedTuple):
@@ -37,6 +38,7 @@ class MarginGradient(NamedTuple):
         return torch.where(self.norm > 0, self.margin / self.norm, boundary)
 
 
+@measurement
 def margin_gradient(
     logits_fn: Callable[[Tensor], Tensor],
     image: Float[Tensor, " batch *shape"],
@@ -126,6 +128,7 @@ def _check_finite(finite: Tensor, what: str, first: int) -> None:
         raise ValueError(f"{what} NaN or infinity for image {bad}")
 
 
+@measurement
 def margin_gradient_norm(
     logits_fn: Callable[[Tensor], Tensor],
     image: Float[Tensor, " batch *shape"],
@@ -166,6 +169,7 @@ class LipschitzEstimate(NamedTuple):
     mean_distance: float | None
 
 
+@measurement
 def lipschitz_estimate(
     logits_fn: Callable[[Tensor], Tensor],
     image: Float[Tensor, " batch *shape"],

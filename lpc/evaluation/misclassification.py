@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from lpc.arrays import Array, ArrayT, Convention, as_flags, as_float64, check_convention, like
+from lpc.numerics import measurement
 
 
 def _checked(confidence: Array, correct: Array) -> tuple[Float64[Tensor, " points"], Bool[Tensor, " points"]]:
@@ -37,6 +38,7 @@ def _accepted(
     return above, false
 
 
+@measurement
 def misclassification_auroc(
     confidence: Float[Array, " points"], correct: Bool[Array, " points"], *, convention: Convention = "paper"
 ) -> float:
@@ -83,6 +85,7 @@ def misclassification_auroc(
     return twice / (2 * int(above[-1]) * int(false[-1]))
 
 
+@measurement
 def misclassification_aupr(
     confidence: Float[Array, " points"],
     correct: Bool[Array, " points"],
@@ -126,6 +129,7 @@ def misclassification_aupr(
     return float((gain * (above / (above + false))).sum())
 
 
+@measurement
 def misclassification_fpr(
     confidence: Float[Array, " points"], correct: Bool[Array, " points"], *, at_tpr: float = 0.95
 ) -> float:
@@ -179,6 +183,7 @@ class RiskCoverage(NamedTuple):
     risk: Array
 
 
+@measurement
 def risk_coverage_curve(
     confidence: Float[ArrayT, " points"], correct: Bool[Array, " points"]
 ) -> RiskCoverage:
@@ -237,6 +242,7 @@ class RiskCoverageArea(NamedTuple):
     excess: float
 
 
+@measurement
 def risk_coverage_area(
     confidence: Float[Array, " points"], correct: Bool[Array, " points"]
 ) -> RiskCoverageArea:

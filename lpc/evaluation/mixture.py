@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lpc.arrays import EPSILON, Array, ArrayT, as_points, centre, like
 from lpc.evaluation._mixture_climb import Rows, at_floor, climb, settle
+from lpc.numerics import measurement
 
 _BLOCK_ENTRIES = 1 << 21  # values climbed together: 16 MiB, and a few times that in all
 _CHUNK_ENTRIES = 1 << 14  # values prepared together, so that the temporaries stay in cache
@@ -51,6 +52,7 @@ class Bimodal(NamedTuple):
     dropped_starts: Array
 
 
+@measurement
 def fit_bimodal(latent: Float[ArrayT, "points width"], *, reg_covar: float = 0.0) -> Bimodal:
     r"""Fit a mixture of two Gaussians to each dimension by maximum likelihood.
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lpc.arrays import binary_scale
 from lpc.evaluation._clusters import Clusters, clusters
+from lpc.numerics import measurement
 
 Norm = Literal["l2", "linf"]
 Method = Literal["tree", "products", "pairs"]
@@ -80,6 +81,7 @@ def method_for(width: int, *, norm: Norm, device: str = "cpu") -> Method:
     return "products" if norm == "l2" else "pairs"
 
 
+@measurement
 def kth_distance(
     points: Float64[Tensor, "points width"], *, k: int, norm: Norm
 ) -> Float64[Tensor, " points"]:
@@ -118,6 +120,7 @@ def kth_distance(
     return _kth_by_tree(value, value, k, norm).mul_(scale)
 
 
+@measurement
 def count_within(
     points: Float64[Tensor, "points width"], radius: Float64[Tensor, " points"]
 ) -> Int64[Tensor, " points"]:
@@ -236,7 +239,7 @@ def _kth_among(
     Products are in float32 where its rounding leaves few pairs in doubt, else in float64, else not used.
     """
     among = torch.cat([found.member[other] for other in near.tolist()])
-    plain = points.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
+    plain = points.device.type == "cpu"
     left = [torch.float32, torch.float64] if plain else [torch.float64]
     frame: _Frame | None = None
     result = points.new_empty(len(rows))  # filled in place: small pieces would leave holes in memory

@@ -22,6 +22,7 @@ from lpc.arrays import (
     group_means,
     within_weights,
 )
+from lpc.numerics import measurement
 
 
 class NeuralCollapse(NamedTuple):
@@ -61,6 +62,7 @@ class NeuralCollapse(NamedTuple):
     nc4: float | None
 
 
+@measurement
 def neural_collapse(
     latent: Float[Array, "points width"],
     label: Integer[Array, " points"],
@@ -149,6 +151,7 @@ def check_several(value: Int64[Tensor, " classes"]) -> None:
         raise ValueError(f"label holds one class, {value.tolist()}; expected 2 or more")
 
 
+@measurement
 def about_global_mean(
     mean: Float64[Tensor, "classes width"], count: Int64[Tensor, " classes"]
 ) -> Float64[Tensor, "classes width"]:
@@ -166,6 +169,7 @@ def about_global_mean(
     return mean - share @ mean
 
 
+@measurement
 def whitening(mean: Float64[Tensor, "classes width"]) -> Float64[Tensor, "width rank"]:
     r"""Return A with A A^T = Sb^+, so that tr(S Sb^+) = tr(A^T S A) without forming either matrix.
 
@@ -182,6 +186,7 @@ def whitening(mean: Float64[Tensor, "classes width"]) -> Float64[Tensor, "width 
     return (right[kept] / singular[kept, None]).T
 
 
+@measurement
 def collapse_of_means(
     mean: Float64[Tensor, "classes width"],
     value: Int64[Tensor, " classes"],
@@ -237,11 +242,13 @@ class LastLayer(NamedTuple):
     weight: Float64[Tensor, "outputs width"]
     bias: Float64[Tensor, " outputs"]
 
+    @measurement
     def decisions(self, points: Float64[Tensor, "points width"]) -> Int64[Tensor, " points"]:
         """Return the label that each point is given."""
         return (points @ self.weight.T + self.bias).argmax(dim=1)
 
 
+@measurement
 def as_classifier(
     weight: Array | None, bias: Array | None, value: Int64[Tensor, " classes"], points: Tensor
 ) -> LastLayer | None:
@@ -275,6 +282,7 @@ def as_classifier(
     return LastLayer(matrix, vector)
 
 
+@measurement
 def duality(matrix: Float64[Tensor, "classes width"], mean: Float64[Tensor, "classes width"]) -> float:
     """Return NC3 of the classifier's rows and the centred class means.
 
@@ -291,6 +299,7 @@ def duality(matrix: Float64[Tensor, "classes width"], mean: Float64[Tensor, "cla
     return float((matrix / size - mean / torch.linalg.matrix_norm(mean)).square().sum())
 
 
+@measurement
 def nearest_row(
     points: Float64[Tensor, "points width"], mean: Float64[Tensor, "classes width"]
 ) -> Int64[Tensor, " points"]:

@@ -14,6 +14,7 @@ from torch.nn import Module
 from lpc.arrays import Convention
 from lpc.evaluation._class_sums import ClassSums, merged
 from lpc.evaluation.class_moments import ClassMoments
+from lpc.numerics import measurement
 
 try:
     from torchmetrics import Metric
@@ -87,6 +88,7 @@ class NeuralCollapseMetric(Metric):
         for name, value in empty.sums._asdict().items():
             self.add_state(name, default=value, dist_reduce_fx=None)
 
+    @measurement
     def update(self, latent: Float[Tensor, "points width"], label: Integer[Tensor, " points"]) -> None:
         """Add a batch."""
         if self.count.ndim > 1:
@@ -95,10 +97,12 @@ class NeuralCollapseMetric(Metric):
         moments.update(latent, label)
         self._keep(moments)
 
+    @measurement
     def compute(self) -> dict[str, Float64[Tensor, ""]]:
         """Return the measures of all points, of all processes."""
         return self._measures(self.moments())
 
+    @measurement
     def forward(
         self, latent: Float[Tensor, "points width"], label: Integer[Tensor, " points"]
     ) -> dict[str, Float64[Tensor, ""]]:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Float64, Integer
 from torch import Tensor
 
 from lpc.arrays import Array, as_labels, as_points, centre, group
+from lpc.numerics import measurement
 
 _EXPANSION_ERROR = 1e-8  # of a logarithm of a probability, where squared distances are expanded
 _NOISE_ERROR = 1e-6  # of a draw, in noise standard deviations
@@ -65,6 +66,7 @@ def _in_noise_units(latent: Float64[Tensor, "points width"], variance: float) ->
     return centres, reach**2 * rounding < _EXPANSION_ERROR
 
 
+@measurement
 def posterior_entropies(
     mean: Float[Array, "total width"],
     label: Integer[Array, " total"],

@@ -20,6 +20,7 @@ from lpc.arrays import (
     not_negative,
 )
 from lpc.evaluation.posterior import posterior_entropies
+from lpc.numerics import measurement
 
 ZERO_ENTROPY_VARIANCE = 1.0 / (2.0 * math.pi * math.e)
 """Variance of the Gaussian whose differential entropy is zero in every dimension."""
@@ -90,6 +91,7 @@ def _entropy(probability: Tensor) -> float:
     return float(torch.special.entr(probability).sum())
 
 
+@measurement
 def discrete_quantities(joint: Float[Array, "x y z"]) -> Quantities:
     r"""Return the quantities of any joint distribution of discrete X, Y and Z, exactly.
 
@@ -162,6 +164,7 @@ def _of_labelled_points(
     )
 
 
+@measurement
 def categorical_quantities(
     p_z_given_x: Float[Array, "points categories"], label: Integer[Array, " points"]
 ) -> Quantities:
@@ -217,6 +220,7 @@ def _standard_error(value: Float64[Tensor, "draws points"], total: int) -> float
     return math.sqrt(((1 - share) * between + share * within) / points)
 
 
+@measurement
 def gaussian_quantities(
     mean: Float[Array, "points width"],
     label: Integer[Array, " points"],

@@ -21,6 +21,7 @@ from lpc.arrays import (
     like,
 )
 from lpc.evaluation.misclassification import misclassification_auroc as misclassification_auroc
+from lpc.numerics import measurement
 
 RELEASED_RIDGE = 1e-6
 """What scikit-learn's GaussianMixture adds to every variance unless told otherwise (``reg_covar``)."""
@@ -45,6 +46,7 @@ class Gaussian(NamedTuple):
     sd: Tensor
     factor: Tensor
 
+    @measurement
     def distance(self, points: Float64[Tensor, "points width"]) -> Float64[Tensor, " points"]:
         """Return the Mahalanobis distance of standardised points."""
         scaled = (points - self.mean) / self.sd
@@ -65,6 +67,7 @@ class ClassGaussians:
     A class is fitted when a point of it is judged, and again the next time, unless :meth:`fit` has kept it.
     """
 
+    @measurement
     def __init__(
         self,
         train_latent: Float[Array, "train width"],
@@ -95,6 +98,7 @@ class ClassGaussians:
                 f"nodes {nodes} of train_latent take one value: they have no Gaussian; leave them out"
             )
 
+    @measurement
     def fit(self, classes: Iterable[int]) -> ClassGaussians:
         """Fit these classes and keep them (width squared times 8 bytes each); return self.
 
@@ -106,6 +110,7 @@ class ClassGaussians:
         self.kept.update({int(value): self.gaussian(int(value)) for value in classes})
         return self
 
+    @measurement
     def confidence(
         self, latent: Float[ArrayT, "points width"], predicted: Integer[Array, " points"]
     ) -> Float64[ArrayT, " points"]:
@@ -124,6 +129,7 @@ class ClassGaussians:
             confidence[chosen] = -gaussian.distance(judged[chosen])
         return like(confidence.to(points.device), latent)
 
+    @measurement
     def gaussian(self, value: int) -> Gaussian:
         """Return the Gaussian of a class; ValueError where it has none."""
         member = (self.train[self.well & (self.label == value)] - self.location) / self.scale
@@ -158,6 +164,7 @@ class ClassGaussians:
         )
 
 
+@measurement
 def mahalanobis_confidence(
     train_latent: Float[Array, "train width"],
     train_label: Integer[Array, " train"],
@@ -220,6 +227,7 @@ def mahalanobis_confidence(
     return gaussians.confidence(latent, predicted)
 
 
+@measurement
 def odin_confidence(
     logits: Float[ArrayT, "points classes"], *, temperature: float = 100.0, convention: Convention = "paper"
 ) -> Float64[ArrayT, " points"]:

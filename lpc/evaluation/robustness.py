@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from lpc.arrays import Array, ArrayT, as_flags, as_float64, images_at_once, like
+from lpc.numerics import measurement
 
 
 class Status(IntEnum):
@@ -48,6 +49,7 @@ class DeepFool(NamedTuple):
     status: Tensor
 
 
+@measurement
 def deepfool(
     logits_fn: Callable[[Tensor], Tensor],
     image: Float[Tensor, " batch *shape"],
@@ -207,6 +209,7 @@ def _directions(
     return torch.stack(rows)
 
 
+@measurement
 def relative_perturbation(
     perturbation: Float[ArrayT, " batch *shape"], image: Float[Array, " batch *shape"]
 ) -> Float64[ArrayT, " batch"]:
@@ -269,6 +272,7 @@ class PerturbationSummary(NamedTuple):
     median_fooled: float | None
 
 
+@measurement
 def perturbation_summary(
     result: DeepFool,
     image: Float[Array, " batch *shape"],

@@ -13,8 +13,8 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from lpc.classifiers import build_classifier
 from lpc.data import ImageSet
-from lpc.devices import exact_float32
 from lpc.heads import HeadOutput
+from lpc.precision import exact_float32
 from lpc.specs import METRIC_LEARNING, RunSpec
 from lpc.training.draws import Batch
 from lpc.training.trainers import Trainer, same_shapes

@@ -94,18 +94,27 @@ def test_every_way_to_decide_is_used_and_exact(rng, monkeypatch, dtype):
     assert used == expected[dtype]
 
 
-def test_products_of_reduced_precision_are_not_trusted(rng, monkeypatch):
+@pytest.mark.parametrize("setting", ["old", "new"])
+def test_products_are_in_float32_whatever_the_caller_allows(rng, monkeypatch, setting):
     used = []
     plain = neighbours._frame
 
     def noted(*args):
-        used.append(args[-1])
+        used.append((args[-1], torch.backends.mkldnn.matmul.fp32_precision))
         return plain(*args)
 
     monkeypatch.setattr(neighbours, "_frame", noted)
-    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
-    agree(rng.standard_normal((300, 20)), k=7)
-    assert used == [torch.float64]
+    before = torch.backends.fp32_precision, torch.get_float32_matmul_precision()
+    try:
+        if setting == "old":
+            torch.set_float32_matmul_precision("medium")
+        else:
+            torch.backends.fp32_precision = "tf32"
+        agree(rng.standard_normal((300, 20)), k=7)
+    finally:
+        torch.backends.fp32_precision = before[0]
+        torch.set_float32_matmul_precision(before[1])
+    assert used == [(torch.float32, "ieee")]
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])

@@ -1,0 +1,101 @@
+"""In which numbers losses and measurements compute: outside autocast, in float32 at least, not rounded."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, ParamSpec, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from lpc.precision import exact_float32
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def autocasts() -> list[str]:
+    """Return the types of device on which autocast is on."""
+    accelerator = torch.accelerator.current_accelerator()
+    kinds = ("cpu",) if accelerator is None else ("cpu", accelerator.type)
+    return [kind for kind in kinds if torch.is_autocast_enabled(kind)]
+
+
+@contextmanager
+def outside_autocast() -> Iterator[None]:
+    """Switch autocast off, on the CPU and on the accelerator, where it is on."""
+    with ExitStack() as stack:
+        for kind in autocasts():
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+@contextmanager
+def measuring() -> Iterator[None]:
+    """Compute as every measurement does: outside autocast, with float32 not rounded.
+
+    What :func:`measurement` does for a function; for code that calls a network to measure it.
+    """
+    with outside_autocast(), exact_float32():
+        yield
+
+
+def measurement(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function of :mod:`lpc.evaluation` compute inside :func:`measuring`, whoever calls it."""
+    return _inside(measuring, function)
+
+
+def full_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a loss compute outside autocast, with half-precision arguments in float32.
+
+    For losses, which are also called where a training step is compiled, recorded or mapped over runs: nothing
+    else of the process is touched.
+    """
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        args = tuple(map(_at_least_single, args))
+        kwargs = {name: _at_least_single(value) for name, value in kwargs.items()}
+        if not autocasts():
+            return function(*args, **kwargs)
+        with outside_autocast():
+            return function(*args, **kwargs)
+
+    return cast("Callable[P, R]", called)
+
+
+def _at_least_single(value: Any) -> Any:
+    if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16):
+        return value.float()
+    if isinstance(value, tuple) and hasattr(value, "_fields"):  # the output of a head
+        return type(value)(*map(_at_least_single, value))
+    return value
+
+
+def _inside(context: Callable[[], AbstractContextManager[None]], function: Callable[P, R]) -> Callable[P, R]:
+    """Return a function that computes in a context; of a generator, between its yields alone."""
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        with context():
+            return function(*args, **kwargs)
+
+    @functools.wraps(function)
+    def generated(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        steps = cast("Generator[Any, Any, Any]", function(*args, **kwargs))
+        sent = None
+        try:
+            while True:
+                with context():
+                    try:
+                        value = steps.send(sent)
+                    except StopIteration as end:
+                        return end.value
+                sent = yield value
+        finally:
+            steps.close()
+
+    return cast("Callable[P, R]", generated if inspect.isgeneratorfunction(function) else called)

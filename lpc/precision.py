@@ -1,0 +1,79 @@
+"""What float32 may be rounded to while a measurement or a training step runs: nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+_SETTINGS = (
+    ("generic", "all"),  # what others inherit from comes first
+    ("cuda", "all"),
+    ("mkldnn", "all"),
+    *((backend, operation) for backend in ("cuda", "mkldnn") for operation in ("matmul", "conv", "rnn")),
+)
+"""Of ``torch.backends...fp32_precision``; "cuda" is cuDNN for convolutions, cuBLAS for products."""
+_get: Callable[[str, str], str] = torch._C._get_fp32_precision_getter
+_set: Callable[[str, str, str], Any] = torch._C._set_fp32_precision_setter
+_lock = threading.Lock()
+_inside, _undo = 0, ExitStack()
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Keep float32 products and convolutions in float32, and choose algorithms that repeat to the bit.
+
+    By default cuDNN rounds the inputs of float32 convolutions to TF32's 10 bits of mantissa, and products
+    are rounded to TF32 or bfloat16 where ``torch.backends.fp32_precision`` or
+    ``torch.set_float32_matmul_precision`` allow it, on a CPU too. Tensors that are bfloat16 themselves, as
+    under autocast, stay so.
+
+    Notes
+    -----
+    The caller's settings are put back at the end, also after an exception; what was inherited still is. They
+    belong to the process: where several threads are inside, the last to leave puts them back. Inside, the
+    old flag ``torch.backends.cudnn.allow_tf32`` cannot be read (torch refuses to mix old and new settings).
+    """
+    global _inside, _undo
+    with _lock:
+        if _inside == 0:
+            with ExitStack() as stack:
+                _enter(stack)
+                _undo = stack.pop_all()
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                _undo.close()
+
+
+def _enter(stack: ExitStack) -> None:
+    before = [(setting, _get(*setting)) for setting in _SETTINGS]
+    stack.callback(_restore, before)
+    try:
+        old = torch.get_float32_matmul_precision()
+    except RuntimeError:  # it disagrees with the new settings: these alone are in force
+        old = "highest"
+    if old != "highest":
+        stack.callback(torch.set_float32_matmul_precision, old)
+        torch.set_float32_matmul_precision("highest")
+    for setting in _SETTINGS:
+        if _get(*setting) != "ieee":  # else inherited from one that was changed before
+            _set(*setting, "ieee")
+    cudnn = torch.backends.cudnn
+    for name, value in (("enabled", True), ("benchmark", False), ("deterministic", True)):
+        if getattr(cudnn, name) != value:
+            stack.callback(setattr, cudnn, name, getattr(cudnn, name))
+            setattr(cudnn, name, value)
+
+
+def _restore(before: list[tuple[tuple[str, str], str]]) -> None:
+    for setting, value in before:
+        if _get(*setting) != value:  # else inherited from one that was restored before
+            _set(*setting, value)
