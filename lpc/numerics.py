@@ -64,7 +64,7 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
         with outside_autocast():
             return function(*args, **kwargs)
 
-    return cast("Callable[P, R]", called)
+    return _marked(called, "full_precision")
 
 
 def _at_least_single(value: Any) -> Any:
@@ -98,4 +98,10 @@ def _inside(context: Callable[[], AbstractContextManager[None]], function: Calla
         finally:
             steps.close()
 
-    return cast("Callable[P, R]", generated if inspect.isgeneratorfunction(function) else called)
+    return _marked(generated if inspect.isgeneratorfunction(function) else called, context.__name__)
+
+
+def _marked(function: Any, context: str) -> Any:
+    """Let a function say in which context it computes."""
+    function.numeric_context = context
+    return function

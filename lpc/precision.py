@@ -16,7 +16,8 @@ _SETTINGS = (
     *((backend, operation) for backend in ("cuda", "mkldnn") for operation in ("matmul", "conv", "rnn")),
 )
 """Of ``torch.backends...fp32_precision``; "cuda" is cuDNN for convolutions, cuBLAS for products."""
-_get: Callable[[str, str], str] = torch._C._get_fp32_precision_getter
+precision_of: Callable[[str, str], str] = torch._C._get_fp32_precision_getter
+"""Return what float32 may be rounded to by a backend ("generic", "cuda", "mkldnn") in an operation."""
 _set: Callable[[str, str, str], Any] = torch._C._set_fp32_precision_setter
 _lock = threading.Lock()
 _inside, _undo = 0, ExitStack()
@@ -54,7 +55,7 @@ def exact_float32() -> Iterator[None]:
 
 
 def _enter(stack: ExitStack) -> None:
-    before = [(setting, _get(*setting)) for setting in _SETTINGS]
+    before = [(setting, precision_of(*setting)) for setting in _SETTINGS]
     stack.callback(_restore, before)
     try:
         old = torch.get_float32_matmul_precision()
@@ -64,7 +65,7 @@ def _enter(stack: ExitStack) -> None:
         stack.callback(torch.set_float32_matmul_precision, old)
         torch.set_float32_matmul_precision("highest")
     for setting in _SETTINGS:
-        if _get(*setting) != "ieee":  # else inherited from one that was changed before
+        if precision_of(*setting) != "ieee":  # else inherited from one that was changed before
             _set(*setting, "ieee")
     cudnn = torch.backends.cudnn
     for name, value in (("enabled", True), ("benchmark", False), ("deterministic", True)):
@@ -75,5 +76,5 @@ def _enter(stack: ExitStack) -> None:
 
 def _restore(before: list[tuple[tuple[str, str], str]]) -> None:
     for setting, value in before:
-        if _get(*setting) != value:  # else inherited from one that was restored before
+        if precision_of(*setting) != value:  # else inherited from one that was restored before
             _set(*setting, value)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import lpc.evaluation
-from lpc import losses, metric_learning, numerics, objectives
+from lpc import losses, metric_learning, objectives
 from lpc.evaluation.binarity import binarity
 from lpc.evaluation.class_margins import distance_margin
 from lpc.evaluation.collapse import nearest_mean_accuracy, within_class_covariance
@@ -23,6 +23,7 @@ from lpc.evaluation.quantities import gaussian_quantities
 from lpc.evaluation.reliability import mahalanobis_confidence
 from lpc.evaluation.robustness import deepfool
 from lpc.numerics import measurement
+from lpc.precision import precision_of
 
 CLASSES = 3
 
@@ -66,11 +67,9 @@ MEASUREMENTS: dict[str, Callable] = {
     "nearest_mean_accuracy": lambda z, y, f: nearest_mean_accuracy(z, y, z, y),
     "mahalanobis_confidence": lambda z, y, f: mahalanobis_confidence(z, y, y, z, y),
     "binarity": lambda z, y, f: binarity(z),
-    "gaussian_quantities": lambda z, y, f: gaussian_quantities(
-        z[:40].double(), y[:40], variance=1.0, draws=8
-    ),
+    "gaussian_quantities": lambda z, y, f: gaussian_quantities(z[:40], y[:40], generator=drawn()),
     "posterior_entropies": lambda z, y, f: posterior_entropies(
-        z[:40].double(), y[:40], variance=1.0, draws=8
+        z[:40], y[:40], variance=1.0, generator=drawn()
     ),
     "distance_margin": lambda z, y, f: distance_margin(z, y, z, y),
     "deepfool": lambda z, y, f: deepfool(f, z),
@@ -176,11 +175,7 @@ def public_functions() -> dict[str, Callable]:
 
 
 def decorated(function: Callable) -> bool:
-    while function is not None:
-        if function.__globals__["__name__"] == numerics.__name__:
-            return True
-        function = getattr(function, "__wrapped__", None)
-    return False
+    return getattr(function, "numeric_context", None) in ("measuring", "full_precision")
 
 
 EXEMPT = {"lpc.losses.zero_entropy_noise", "lpc.evaluation.neural_collapse.check_several"}
@@ -206,18 +201,18 @@ def test_a_generator_computes_inside_and_its_caller_outside():
     def steps(first):
         """Count."""
         sent = yield torch.is_autocast_enabled("cpu"), first
-        yield torch.backends.cudnn.conv.fp32_precision, sent
+        yield precision_of("cuda", "conv"), sent
         return "end"
 
-    before = torch.backends.cudnn.conv.fp32_precision
+    before = precision_of("cuda", "conv")
     assert before != "ieee"
     with torch.autocast("cpu", dtype=torch.bfloat16):
         going = steps(3)
         assert next(going) == (False, 3)
         assert torch.is_autocast_enabled("cpu")
-        assert torch.backends.cudnn.conv.fp32_precision == before
+        assert precision_of("cuda", "conv") == before
         assert going.send("sent") == ("ieee", "sent")
-        assert torch.backends.cudnn.conv.fp32_precision == before
+        assert precision_of("cuda", "conv") == before
         with pytest.raises(StopIteration) as end:
             next(going)
     assert end.value.value == "end"
@@ -229,9 +224,9 @@ def test_an_exception_leaves_the_callers_settings():
     def fails():
         raise KeyError("no")
 
-    before = torch.backends.cudnn.conv.fp32_precision, torch.backends.cudnn.deterministic
+    before = precision_of("cuda", "conv"), torch.backends.cudnn.deterministic
     with torch.autocast("cpu", dtype=torch.bfloat16):
         with pytest.raises(KeyError):
             fails()
         assert torch.is_autocast_enabled("cpu")
-    assert (torch.backends.cudnn.conv.fp32_precision, torch.backends.cudnn.deterministic) == before
+    assert (precision_of("cuda", "conv"), torch.backends.cudnn.deterministic) == before

@@ -6,10 +6,9 @@ import subprocess
 import sys
 import threading
 
-import pytest
 import torch
 
-from lpc.precision import _SETTINGS, exact_float32
+from lpc.precision import _SETTINGS, exact_float32, precision_of
 
 CASES = {
     "nothing": "pass",
@@ -105,7 +104,7 @@ def test_the_last_of_several_threads_to_leave_puts_the_settings_back():
     try:
         assert not before
         assert torch.backends.cudnn.deterministic
-        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+        assert precision_of("cuda", "conv") == "ieee"
     finally:
         leave.set()
         thread.join()
@@ -115,11 +114,3 @@ def test_the_last_of_several_threads_to_leave_puts_the_settings_back():
 def test_bfloat16_stays_bfloat16():
     with exact_float32(), torch.autocast("cpu", dtype=torch.bfloat16):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize("setting", [("mkldnn", "matmul"), ("cuda", "conv")])
-def test_the_names_that_torch_documents_read_these_settings(setting):
-    named = {("mkldnn", "matmul"): torch.backends.mkldnn.matmul, ("cuda", "conv"): torch.backends.cudnn.conv}
-    assert named[setting].fp32_precision != "ieee"
-    with exact_float32():
-        assert named[setting].fp32_precision == "ieee"

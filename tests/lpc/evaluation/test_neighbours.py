@@ -6,6 +6,7 @@ from scipy.spatial import cKDTree
 from lpc.evaluation import neighbours
 from lpc.evaluation._clusters import clusters
 from lpc.evaluation.neighbours import Norm, count_within, kth_distance, method_for
+from lpc.precision import precision_of
 
 
 def collapsed(rng, width, spread, points=600, classes=10):
@@ -94,26 +95,17 @@ def test_every_way_to_decide_is_used_and_exact(rng, monkeypatch, dtype):
     assert used == expected[dtype]
 
 
-@pytest.mark.parametrize("setting", ["old", "new"])
-def test_products_are_in_float32_whatever_the_caller_allows(rng, monkeypatch, setting):
+def test_products_are_in_float32_whatever_the_caller_allows(rng, monkeypatch):
     used = []
     plain = neighbours._frame
 
     def noted(*args):
-        used.append((args[-1], torch.backends.mkldnn.matmul.fp32_precision))
+        used.append((args[-1], precision_of("mkldnn", "matmul")))
         return plain(*args)
 
     monkeypatch.setattr(neighbours, "_frame", noted)
-    before = torch.backends.fp32_precision, torch.get_float32_matmul_precision()
-    try:
-        if setting == "old":
-            torch.set_float32_matmul_precision("medium")
-        else:
-            torch.backends.fp32_precision = "tf32"
-        agree(rng.standard_normal((300, 20)), k=7)
-    finally:
-        torch.backends.fp32_precision = before[0]
-        torch.set_float32_matmul_precision(before[1])
+    monkeypatch.setattr(torch.backends, "fp32_precision", "tf32")
+    agree(rng.standard_normal((300, 20)), k=7)
     assert used == [(torch.float32, "ieee")]
 
 
