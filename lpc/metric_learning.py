@@ -183,7 +183,6 @@ def _margin_softmax(
     return functional_call(loss, {"W": weight.T}, (latent, label))
 
 
-
 @lru_cache
 def _contrastive(temperature: float) -> torch.nn.Module:
     losses, _, reducers = library()

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from lpc.arrays import EPSILON, Array, as_labels, as_points, binary_scale, centre, group
 from lpc.evaluation.neighbours import check_k, count_within, kth_distance
+from lpc.numerics import measurement
 from lpc.options import whole
 
 _ONE_VALUE = 16 * EPSILON  # times the largest: a gap that rounding alone may have made
 _SHARE = 0.25  # of the smallest gap: how far noise moves a value that is shared
 
 
+@measurement
 def mutual_information(
     x: Float[Array, "points width_x"], y: Float[Array, "points width_y"], *, k: int, seed: int = 0
 ) -> float:
@@ -63,6 +65,7 @@ def mutual_information(
     return _psi(k) + _psi(len(pair.x)) + float(_continuous(pair, k).mean())
 
 
+@measurement
 def mixed_mutual_information(
     x: Float[Array, "points width_x"], y: Float[Array, "points width_y"], *, k: int, seed: int = 0
 ) -> float:
@@ -103,6 +106,7 @@ def mixed_mutual_information(
     return _psi(len(pair.x)) + float(value.mean())
 
 
+@measurement
 def discrete_mutual_information(
     latent: Float[Array, "points width"], label: Integer[Array, " points"], *, k: int, seed: int = 0
 ) -> float:
