@@ -44,7 +44,13 @@ def measuring() -> Iterator[None]:
 
 
 def measurement(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function of :mod:`lpc.evaluation` compute inside :func:`measuring`, whoever calls it."""
+    """Make a function of :mod:`lpc.evaluation` compute inside :func:`measuring`, whoever calls it.
+
+    Parameters
+    ----------
+    function
+        Any, also a generator function. Signature, docstring and annotations stay.
+    """
     return _inside(measuring, function)
 
 
@@ -52,7 +58,12 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
     """Make a loss compute outside autocast, with half-precision arguments in float32.
 
     For losses, which are also called where a training step is compiled, recorded or mapped over runs: nothing
-    else of the process is touched.
+    else of the process is touched. A backward pass belongs outside autocast, as torch advises.
+
+    Parameters
+    ----------
+    function
+        Any. Signature, docstring and annotations stay.
     """
 
     @functools.wraps(function)
