@@ -418,7 +418,8 @@ def chapters(names: tuple[str, ...], parameters: tuple[tuple[str, str], ...], fo
       python -m experiments chapters
       python -m experiments chapters collapse -p profile smoke -p seeds 2
     """
-    from experiments.publishing.execution import execute, parse
+    from experiments.publishing.chapter_sources import parse
+    from experiments.publishing.execution import execute
 
     for path in execute(names or None, {key: parse(value) for key, value in parameters}, force=force):
         click.echo(_relative(path))

@@ -21,6 +21,7 @@ from experiments.cluster.slurm import SchedulerError
 from experiments.cluster.submissions import Request, Submission, begin, code, difference, rebuild
 from experiments.paths import BUILD, ROOT
 from experiments.publishing import plan
+from experiments.publishing.places import Places
 from experiments.studies import ablation, bottlenecks, export
 from experiments.studies.profiles import LIVE, PROFILES, plain
 from experiments.studies.recorded import record, record_bottlenecks
@@ -171,7 +172,9 @@ def _make_pages(request: Request, profile: str, folder: Path) -> None:
     if seeds is None:
         shown = request.beside
         print(f"no page is made from profile {profile}: {_lacking(request, profile, None)}", flush=True)
-    first = plan.make(shown, beside=request.beside, seeds=seeds, store=request.store, output=folder)
+    first = plan.make(
+        shown, beside=request.beside, seeds=seeds, store=request.store, places=Places(output=folder)
+    )
     print(f"pages of profile {shown}: {first}", flush=True)
 
 

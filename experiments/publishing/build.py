@@ -17,14 +17,13 @@ from typing import Any
 import nbformat
 import yaml
 
-from experiments.paths import BOOK as SOURCES
-from experiments.paths import BUILD, CONFIG, NOTEBOOKS, TOC
 from experiments.publishing import api_pages, external_links
 from experiments.publishing.checks import check
 from experiments.publishing.downloads import Downloads, paragraph, repository
-from experiments.publishing.execution import is_text, page_names, read_stamp
 from experiments.publishing.header_footer import banner, fold_parameters, footer, run_box
 from experiments.publishing.minify import lighten
+from experiments.publishing.places import PLACES, Places
+from experiments.publishing.staleness import read_stamp
 
 API = "api"
 """The page below which the library's reference pages stand."""
@@ -37,11 +36,8 @@ class BuildError(RuntimeError):
 def stage(
     target: Path,
     substitutions: Mapping[str, Any],
+    places: Places = PLACES,
     *,
-    sources: Path = SOURCES,
-    notebooks: Path = NOTEBOOKS,
-    toc: Path = TOC,
-    config: Path = CONFIG,
     whole: bool = False,
 ) -> None:
     """Lay out everything that Jupyter Book reads, flat, in a new folder.
@@ -52,8 +48,8 @@ def stage(
         The folder; must not exist.
     substitutions
         Put under ``myst_substitutions``: what chapters may insert between double braces.
-    sources, notebooks, toc, config
-        Chapters' folder, executed notebooks, table of contents and configuration.
+    places
+        Where the book's parts lie.
     whole
         Whether these are all pages, so that each claim of the ledger has to be on one.
 
@@ -65,14 +61,14 @@ def stage(
         Pages without what :func:`experiments.publishing.checks.check` asks of them.
     """
     target.mkdir(parents=True)
-    settings = yaml.safe_load(config.read_text())
-    files = Downloads(target, sources, substitutions, repository(settings))
-    for name in page_names(toc):
-        if is_text(name, sources):
-            text = (sources / f"{name}.md").read_text()
+    settings = yaml.safe_load(places.config.read_text())
+    files = Downloads(target, places.sources, substitutions, repository(settings))
+    for name in places.page_names():
+        if places.is_text(name):
+            text = places.source(name).read_text()
             (target / f"{name}.md").write_text(f"{text.rstrip()}\n\n{paragraph([files.source(name)])}\n")
             continue
-        notebook, stamp = _executed(name, sources, notebooks)
+        notebook, stamp = _executed(name, places)
         links = [*files.page(name, notebook, stamp), f"{{ref}}`Run this chapter <run-{name}>`"]
         files.outputs(name, notebook)
         fold_parameters(notebook)
@@ -81,12 +77,12 @@ def stage(
         notebook.cells.insert(1, nbformat.v4.new_markdown_cell(above, id="banner"))
         notebook.cells.append(nbformat.v4.new_markdown_cell(below, id="provenance"))
         nbformat.write(notebook, target / f"{name}.ipynb")
-    for path in sources.iterdir():
+    for path in places.sources.iterdir():
         if path.suffix == ".bib":
             shutil.copy(path, target)
         elif path.is_dir() and not path.name.startswith("."):
             shutil.copytree(path, target / path.name)
-    contents = yaml.safe_load(toc.read_text())
+    contents = yaml.safe_load(places.toc.read_text())
     groups = [contents, *contents.get("parts", [])]
     for entry in (one for group in groups for one in group.get("chapters", [])):
         if entry["file"] == API:
@@ -95,48 +91,37 @@ def stage(
     sphinx = settings.setdefault("sphinx", {}).setdefault("config", {})
     sphinx["myst_substitutions"] = dict(substitutions)
     (target / "_config.yml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-    check(target, substitutions, sources=sources, toc=toc, whole=whole)
+    check(target, substitutions, places, whole=whole)
 
 
-def _executed(name: str, sources: Path, notebooks: Path) -> tuple[nbformat.NotebookNode, dict[str, Any]]:
+def _executed(name: str, places: Places) -> tuple[nbformat.NotebookNode, dict[str, Any]]:
     """Return a chapter's notebook and the stamp of its execution; of papermill's notes nothing is kept."""
-    stamp = read_stamp(name, notebooks)
-    if not (sources / f"{name}.md").exists():
-        raise BuildError(f"page {name} is in the table of contents, but {sources} has no {name}.md")
+    stamp = read_stamp(name, places)
+    if not places.source(name).exists():
+        raise BuildError(f"page {name} is in the table of contents, but {places.sources} has no {name}.md")
     if stamp is None:
         raise BuildError(
-            f"chapter {name} has not been executed: {notebooks} has no {name}.ipynb with {name}.json of "
-            f"the same execution; make them with: python -m experiments chapters {name}"
+            f"chapter {name} has not been executed: {places.notebooks} has no {name}.ipynb with {name}.json "
+            f"of the same execution; make them with: python -m experiments chapters {name}"
         )
-    notebook = nbformat.read(notebooks / f"{name}.ipynb", as_version=4)
+    notebook = nbformat.read(places.notebooks / f"{name}.ipynb", as_version=4)
     for part in (notebook, *notebook.cells):
         part.metadata.pop("papermill", None)  # folders of the machine, and times
     return notebook, stamp
 
 
-def build(
-    substitutions: Mapping[str, Any],
-    *,
-    output: Path = BUILD,
-    sources: Path = SOURCES,
-    notebooks: Path = NOTEBOOKS,
-    toc: Path = TOC,
-    config: Path = CONFIG,
-    whole: bool = False,
-) -> Path:
+def build(substitutions: Mapping[str, Any], places: Places = PLACES, *, whole: bool = False) -> Path:
     """Build the pages strictly and promote them; where that fails the previous pages stay.
 
     Parameters
     ----------
-    substitutions, sources, notebooks, toc, config, whole
+    substitutions, places, whole
         As in :func:`stage`.
-    output
-        The pages end in ``output / "html"``.
 
     Returns
     -------
     Path
-        The book's first page.
+        The book's first page, in ``html`` of the output.
 
     Raises
     ------
@@ -144,17 +129,16 @@ def build(
         What :func:`stage` raises; or Sphinx warned or failed: a dead link, an unknown reference, a figure
         that is not there.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output, prefix=".building-") as folder:
+    places.output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=places.output, prefix=".building-") as folder:
         staged, scratch = Path(folder) / "stage", Path(folder) / "scratch"
-        places = {"sources": sources, "notebooks": notebooks, "toc": toc, "config": config}
-        stage(staged, substitutions, **places, whole=whole)
+        stage(staged, substitutions, places, whole=whole)
         made = run_sphinx(staged, scratch)
         lighten(made)
         links = Path(folder) / external_links.FILE
         links.write_text(external_links.listed(made))
-        first = _promote(made, output / "html", aside=Path(folder))
-        links.replace(output / links.name)
+        first = _promote(made, places.output / "html", aside=Path(folder))
+        links.replace(places.output / links.name)
         return first
 
 

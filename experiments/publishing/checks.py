@@ -17,7 +17,7 @@ import nbformat
 
 from experiments.publishing import prose, typed_numbers
 from experiments.publishing.cell_html import Html, cell_name, html_of
-from experiments.publishing.execution import page_names
+from experiments.publishing.places import PLACES, Places
 from experiments.publishing.prose import Page
 from experiments.publishing.typed_numbers import REGISTER, Offence
 from experiments.reporting.claims import NO_RUN, NOT_ATTEMPTED, NOT_JUDGED, NOT_MEASURED, WORDS
@@ -36,7 +36,7 @@ class CheckError(RuntimeError):
 
 
 def check(
-    staged: Path, substitutions: Mapping[str, Any], *, sources: Path, toc: Path, whole: bool = True
+    staged: Path, substitutions: Mapping[str, Any], places: Places = PLACES, *, whole: bool = True
 ) -> None:
     """Check the pages that a book is about to be built from.
 
@@ -46,8 +46,8 @@ def check(
         The folder that Jupyter Book reads, with the executed notebooks.
     substitutions
         As for :func:`experiments.publishing.build.stage`; what is under ``claims`` is the ledger.
-    sources, toc
-        The pages' folder and the table of contents.
+    places
+        Where the book's parts lie.
     whole
         Whether it is the whole book: every claim of the ledger is discussed on one of its pages, every entry
         of the register stands on one, and the notebooks were executed from the sources as they are.
@@ -57,37 +57,37 @@ def check(
     CheckError
         One line an offence: page, line or cell, what is there, and what was expected.
     """
-    pages = read_pages(sources, toc)
+    pages = read_pages(places)
     notebooks = {
         name: nbformat.read(path, as_version=4)
-        for name in page_names(toc)
+        for name in places.page_names()
         if (path := staged / f"{name}.ipynb").exists()
     }
     ledger = substitutions.get("claims", {})
     found = [
-        *source_offences(pages, substitutions, sources=sources, whole=whole),
+        *source_offences(pages, substitutions, places, whole=whole),
         *_figures(notebooks, pages),
         *_tables(notebooks),
     ]
     if whole:
-        found += _other_texts(notebooks, sources)
+        found += _other_texts(notebooks, places)
         found += _dead_links(notebooks, staged)
-        found += _verdicts(ledger, pages, notebooks, first=page_names(toc)[0])
+        found += _verdicts(ledger, pages, notebooks, first=places.page_names()[0])
     if found:
         lines = "\n".join(f"  {one}" for one in found)
         raise CheckError(f"the pages are not fit to be built ({len(found)} offences):\n{lines}")
 
 
-def read_pages(sources: Path, toc: Path) -> list[Page]:
+def read_pages(places: Places = PLACES) -> list[Page]:
     """Return the prose of all pages of a table of contents."""
-    return [prose.read(sources / f"{name}.md") for name in page_names(toc)]
+    return [prose.read(places.source(name)) for name in places.page_names()]
 
 
 def source_offences(
-    pages: Sequence[Page], substitutions: Mapping[str, Any], *, sources: Path, whole: bool = True
+    pages: Sequence[Page], substitutions: Mapping[str, Any], places: Places = PLACES, *, whole: bool = True
 ) -> Iterator[Offence]:
     """Yield what can be said before anything is executed: typed numbers, pictures, substitutions."""
-    yield from typed_numbers.check(pages, typed_numbers.read(sources / REGISTER), whole=whole)
+    yield from typed_numbers.check(pages, typed_numbers.read(places.sources / REGISTER), whole=whole)
     for page in pages:
         for picture in page.pictures:
             if wrong := _wrong_alt(picture.alt, ""):
@@ -117,11 +117,11 @@ def _insertions(page: Page, substitutions: Mapping[str, Any]) -> Iterator[Offenc
             )
 
 
-def _other_texts(notebooks: Mapping[str, Any], sources: Path) -> Iterator[Offence]:
+def _other_texts(notebooks: Mapping[str, Any], places: Places) -> Iterator[Offence]:
     """Yield pages whose source was edited after they were executed: what was checked is not what is shown."""
     for name, notebook in notebooks.items():
         there = {cell.source.strip() for cell in notebook.cells}
-        for cell in jupytext.read(sources / f"{name}.md", fmt="md:myst").cells:
+        for cell in jupytext.read(places.source(name), fmt="md:myst").cells:
             if cell.source.strip() not in there and "parameters" not in cell.metadata.get("tags", []):
                 first = cell.source.strip().splitlines()[0][:60]
                 yield Offence(

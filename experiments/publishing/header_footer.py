@@ -9,7 +9,7 @@ from typing import Any
 
 import nbformat
 
-from experiments.publishing.execution import parse
+from experiments.publishing.chapter_sources import parse
 from experiments.publishing.needs import PROBED
 from experiments.studies.bottleneck_profiles import SCALES
 from experiments.studies.profiles import LIVE, PROFILES, SIBLINGS

@@ -14,8 +14,8 @@ from typing import Any
 
 from bs4 import BeautifulSoup, Tag
 
-from experiments.publishing.build import BUILD, CONFIG, BuildError, run_sphinx, stage
-from experiments.publishing.execution import NOTEBOOKS, SOURCES, TOC
+from experiments.publishing.build import BuildError, run_sphinx, stage
+from experiments.publishing.places import PLACES, Places
 
 NAME = "latent-point-collapse.pdf"
 VARIABLE = "LPC_CHROMIUM"
@@ -197,28 +197,18 @@ def _decoded(text: bytes, opening: bytes) -> str:
     return bytes.fromhex(text.decode()[: len(text) // 4 * 4]).decode("utf-16-be", errors="replace")
 
 
-def write(
-    substitutions: Mapping[str, Any],
-    *,
-    output: Path = BUILD,
-    sources: Path = SOURCES,
-    notebooks: Path = NOTEBOOKS,
-    toc: Path = TOC,
-    config: Path = CONFIG,
-) -> Path:
+def write(substitutions: Mapping[str, Any], places: Places = PLACES) -> Path:
     """Print all pages but the reference as one PDF; where that fails the previous one stays.
 
     Parameters
     ----------
-    substitutions, sources, notebooks, toc, config
+    substitutions, places
         As in :func:`experiments.publishing.build.stage`.
-    output
-        The PDF ends in this folder.
 
     Returns
     -------
     Path
-        The PDF.
+        The PDF, in the output.
 
     Raises
     ------
@@ -226,12 +216,12 @@ def write(
         A chapter that was not executed, what Sphinx said, a wrong link, no Chromium, or one that failed.
     """
     chromium = find_chromium()
-    output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output, prefix=".printing-") as folder:
+    places.output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=places.output, prefix=".printing-") as folder:
         staged, printed = Path(folder) / "stage", Path(folder) / NAME
-        stage(staged, substitutions, sources=sources, notebooks=notebooks, toc=toc, config=config)
+        stage(staged, substitutions, places)
         page = run_sphinx(staged, Path(folder) / "scratch", builder="singlehtml") / "index.html"
         page.write_text(printable(page.read_text()))
         print_page(page, printed, chromium=chromium)
         printed.write_bytes(mend_outline(printed.read_bytes(), page.read_text()))
-        return printed.replace(output / NAME)
+        return printed.replace(places.output / NAME)

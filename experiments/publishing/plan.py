@@ -8,18 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.benchmarks.sizes import SIZES
-from experiments.publishing.build import BUILD, build
-from experiments.publishing.execution import (
-    ROOT,
-    SOURCES,
-    TOC,
-    assign,
-    chapter_names,
-    execute_each,
-    settings_of,
-    train,
-)
+from experiments.paths import ROOT
+from experiments.publishing.build import build
+from experiments.publishing.chapter_sources import assign, settings_of
+from experiments.publishing.execution import execute_each, train
 from experiments.publishing.needs import PROBED
+from experiments.publishing.places import PLACES, Places
 from experiments.reporting import claims
 from experiments.studies import ablation, bottlenecks, probing
 from experiments.studies.bottleneck_profiles import SCALES
@@ -27,7 +21,7 @@ from experiments.studies.profiles import BOOKS, GROUPS, LIVE, PROFILES, SIBLINGS
 from lpc.errors import unknown_name
 
 
-class Page(NamedTuple):
+class ChapterPlan(NamedTuple):
     """What a chapter is made from.
 
     Attributes
@@ -151,9 +145,8 @@ def plan(
     beside: str = "laptop",
     seeds: int | None = None,
     store: str | Path = "runs",
-    sources: Path = SOURCES,
-    toc: Path = TOC,
-) -> list[Page]:
+    places: Places = PLACES,
+) -> list[ChapterPlan]:
     """Return what every chapter is made from; nothing is trained or executed.
 
     A chapter is made from a profile where all runs that it reads have ended, selected rates are trained
@@ -169,8 +162,8 @@ def plan(
         A profile of :data:`~experiments.studies.profiles.BOOKS`, with all its seeds.
     seeds
         Number of the profile's seeds; None: its own.
-    store, sources, toc
-        Folder of the run store, of the chapters, and the table of contents.
+    store, places
+        Folder of the run store, and where the book's parts lie.
 
     Raises
     ------
@@ -184,10 +177,10 @@ def plan(
     if beside not in BOOKS:
         raise unknown_name("profile to make other chapters from, trained with the book:", beside, BOOKS)
     scale, reasons, pages = scale_of(profile), _reasons(profile, seeds, store), []
-    for name, defaults in assign(chapter_names(toc, sources), {}, sources).items():
-        needs, live = settings_of(name, sources).needs, settings_of(name, sources).live
+    for name, defaults in assign(places.chapter_names(), {}, places).items():
+        _, needs, live = settings_of(name, places)
         if "profile" not in defaults:
-            pages.append(Page(name, None, defaults, ""))
+            pages.append(ChapterPlan(name, None, defaults, ""))
             continue
         if "store" not in defaults:
             own, why = profile in SIZES, f"it has no sizes for profile {profile}"
@@ -201,7 +194,7 @@ def plan(
         given = {"profile": taken, "store": str(store), "beside": beside}
         given["seeds"] = seeds if own or profile == beside else None
         values = {**defaults, **{key: value for key, value in given.items() if key in defaults}}
-        pages.append(Page(name, taken, values, "" if own else why))
+        pages.append(ChapterPlan(name, taken, values, "" if own else why))
     if profile != beside and not any(page.profile == profile and "store" in page.values for page in pages):
         kind = "ablation" if profile in PROFILES else "bottlenecks"
         raise ValueError(
@@ -212,8 +205,8 @@ def plan(
     return pages
 
 
-def told(pages: Sequence[Page]) -> str:
-    """Return, a line a profile and reason, which chapters are made from it."""
+def told(pages: Sequence[ChapterPlan]) -> str:
+    """Return, one line for each profile and reason, which chapters are made from it."""
     groups: dict[tuple[str, str], list[str]] = {}
     for page in pages:
         if page.profile is not None:
@@ -241,10 +234,8 @@ def make(
     beside: str = "laptop",
     seeds: int | None = None,
     store: str | Path = "runs",
-    output: Path = BUILD,
     force: bool = False,
-    sources: Path = SOURCES,
-    toc: Path = TOC,
+    places: Places = PLACES,
 ) -> Path:
     """Execute every chapter with the profile whose runs are there, and build the pages.
 
@@ -253,11 +244,8 @@ def make(
 
     Parameters
     ----------
-    profile, beside, seeds, store, sources, toc
-        As in :func:`plan`.
-    output
-        Notebooks end in ``output / "notebooks"``, pages in ``output / "html"``: books of several profiles
-        stand side by side.
+    profile, beside, seeds, store, places
+        As in :func:`plan`. Books of several profiles stand side by side, each with an ``output`` of its own.
     force
         Execute even what is current.
 
@@ -273,12 +261,11 @@ def make(
     ChapterError, CheckError, BuildError
         A chapter that failed, pages that lack something, or that could not be built.
     """
-    pages = plan(profile, beside=beside, seeds=seeds, store=store, sources=sources, toc=toc)
+    pages = plan(profile, beside=beside, seeds=seeds, store=store, places=places)
     print(told(pages), file=sys.stderr)
     assigned = {page.chapter: page.values for page in pages}
-    train(assigned, sources)
+    train(assigned, places)
     inserted = substitutions(profile, beside=beside, seeds=seeds, store=store)
-    notebooks = output / "notebooks"
-    execute_each(assigned, force=force, sources=sources, notebooks=notebooks)
+    execute_each(assigned, force=force, places=places)
     print("building the pages", file=sys.stderr)
-    return build(inserted, output=output, sources=sources, notebooks=notebooks, toc=toc, whole=True)
+    return build(inserted, places, whole=True)

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from pybtex.database import BibliographyData, parse_file, parse_string
 
-from experiments.publishing.execution import SOURCES, page_names
+from experiments.paths import BOOK
+from experiments.publishing.places import PLACES
 from experiments.reporting.claims import NOT_ATTEMPTED, NOT_JUDGED, NOT_MEASURED, WORDS
 from experiments.studies.bottleneck_profiles import SCALES
 from experiments.studies.profiles import PROFILES, SIBLINGS, plain
 from lpc.specs import VARIANTS
 
-NOTATION = SOURCES.joinpath("notation.md").read_text()
+NOTATION = BOOK.joinpath("notation.md").read_text()
 
 
 def glossary(text: str) -> list[tuple[list[str], str]]:
@@ -86,12 +87,12 @@ def lacking(references: BibliographyData) -> list[str]:
 
 @pytest.fixture(scope="module")
 def pages() -> dict[str, str]:
-    return {name: SOURCES.joinpath(f"{name}.md").read_text() for name in page_names()}
+    return {name: PLACES.source(name).read_text() for name in PLACES.page_names()}
 
 
 @pytest.fixture(scope="module")
 def references() -> BibliographyData:
-    return parse_file(SOURCES / "references.bib")
+    return parse_file(BOOK / "references.bib")
 
 
 def test_every_term_that_a_page_links_to_is_defined(pages):
@@ -132,7 +133,7 @@ def test_code_that_is_named_exists():
             module = f"{module}.{part}"
             found = getattr(found, part, None) or importlib.import_module(module)
     for name in re.findall(r"`((?:experiments|book)/[\w./]+)`", NOTATION):
-        assert Path(SOURCES.parent, name).exists(), name
+        assert Path(BOOK.parent, name).exists(), name
 
 
 def test_headings_hold_no_links_to_terms(pages):

@@ -10,8 +10,7 @@ from html import unescape
 import pytest
 import yaml
 
-from experiments.paths import BOOK as SOURCES
-from experiments.paths import ROOT
+from experiments.paths import BOOK, ROOT
 from experiments.publishing import api_members, api_pages
 
 LPC = ROOT / "lpc"
@@ -20,7 +19,7 @@ MODULES = api_pages.module_names()
 
 @pytest.fixture
 def staged(tmp_path):
-    shutil.copy(SOURCES / "api.md", tmp_path)
+    shutil.copy(BOOK / "api.md", tmp_path)
     return tmp_path
 
 
@@ -154,8 +153,8 @@ class Pair(NamedTuple):
 def built(folder, *modules):
     """Build pages of some modules strictly; return what Sphinx said where it failed, else None."""
     stage = folder / "stage"
-    shutil.copytree(SOURCES / "_static", stage / "_static")
-    shutil.copy(SOURCES / "references.bib", stage)
+    shutil.copytree(BOOK / "_static", stage / "_static")
+    shutil.copy(BOOK / "references.bib", stage)
     shutil.copy(ROOT / "_config.yml", stage)
     names = [api_pages.page_of(module) for module in modules]
     for module, name in zip(modules, names, strict=True):

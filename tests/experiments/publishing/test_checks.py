@@ -7,10 +7,11 @@ import jupytext
 import nbformat
 import pytest
 
+from experiments.paths import BOOK
 from experiments.publishing import checks, prose, typed_numbers
 from experiments.publishing.cell_html import Html
 from experiments.publishing.checks import CheckError
-from experiments.publishing.execution import SOURCES, TOC
+from experiments.publishing.places import Places
 from experiments.publishing.typed_numbers import Register, spans
 from experiments.reporting import claims, scoreboard
 from experiments.reporting.claims import read
@@ -53,7 +54,8 @@ class Book:
     """Pages, and their executed notebooks in a staged folder."""
 
     def __init__(self, root):
-        self.sources, self.staged, self.toc = root / "book", root / "stage", root / "_toc.yml"
+        self.places, self.staged = Places(sources=root / "book", toc=root / "_toc.yml"), root / "stage"
+        self.sources = self.places.sources
         self.sources.mkdir()
         self.staged.mkdir()
         self.claims = {"tight": dict(CLAIM)}
@@ -65,7 +67,9 @@ class Book:
         nbformat.write(nbformat.v4.new_notebook(cells=written), self.staged / f"{name}.ipynb")
         others = sorted(path.stem for path in self.sources.glob("*.md") if path.stem != "index")
         files = "".join(f"  - file: {one}\n" for one in others)
-        self.toc.write_text("format: jb-book\nroot: index\n" + (f"chapters:\n{files}" if others else ""))
+        self.places.toc.write_text(
+            "format: jb-book\nroot: index\n" + (f"chapters:\n{files}" if others else "")
+        )
 
     def register(self, text):
         self.sources.joinpath("numbers.toml").write_text(text)
@@ -74,7 +78,7 @@ class Book:
         """Return the lines of the error; none where there is none."""
         given = {"profile": "laptop", "claims": self.claims}
         try:
-            checks.check(self.staged, given, sources=self.sources, toc=self.toc, whole=whole)
+            checks.check(self.staged, given, self.places, whole=whole)
         except CheckError as error:
             lines = str(error).splitlines()
             assert f"({len(lines) - 1} offences)" in lines[0]
@@ -436,19 +440,19 @@ def test_all_offences_are_told_at_once(book):
 # ------------------------------------------------------------------ the real pages
 def test_the_real_pages_pass_what_can_be_checked_without_executing_them():
     ledger = {one.id: dict.fromkeys(("verdict", "measured", "n", "tolerance", "paper")) for one in read()}
-    pages = checks.read_pages(SOURCES, TOC)
+    pages = checks.read_pages()
     given = {"profile": "laptop", "claims": ledger}
-    found = list(checks.source_offences(pages, given, sources=SOURCES))
+    found = list(checks.source_offences(pages, given))
     assert not found, "\n".join(map(str, found))
 
 
 def test_the_register_is_needed():
-    pages = checks.read_pages(SOURCES, TOC)
+    pages = checks.read_pages()
     assert len(list(typed_numbers.check(pages, Register([], {})))) > 80
 
 
 def test_every_family_of_claims_has_its_verdict_on_the_page_of_its_chapter():
-    inserted = {one.name: {text for _, text in one.inserted} for one in checks.read_pages(SOURCES, TOC)}
+    inserted = {one.name: {text for _, text in one.inserted} for one in checks.read_pages()}
     ledger = {one.id: {"like": one.like or one.id, "chapter": one.chapter} for one in read()}
     shown = {
         checks._root(name, ledger)
@@ -460,7 +464,7 @@ def test_every_family_of_claims_has_its_verdict_on_the_page_of_its_chapter():
 
 
 def test_figures_of_the_real_pages_have_names_of_their_own():
-    names = [name for path in sorted(SOURCES.glob("*.md")) for _, name in prose.read(path).figures]
+    names = [name for path in sorted(BOOK.glob("*.md")) for _, name in prose.read(path).figures]
     assert len(names) > 40 and len(names) == len(set(names))
 
 

@@ -5,9 +5,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pandas as pd
@@ -19,8 +19,10 @@ from papermill.cli import _resolve_type
 from experiments.paths import BOOK, ROOT
 from experiments.publishing import downloads, external_links
 from experiments.publishing.build import BuildError, build, stage
-from experiments.publishing.execution import execute, parse
+from experiments.publishing.chapter_sources import parse
+from experiments.publishing.execution import execute
 from experiments.publishing.header_footer import run_box
+from experiments.publishing.places import Places
 from experiments.reporting import scoreboard
 from experiments.reporting.csv_tables import MIME, to_csv
 from experiments.reporting.tables import show
@@ -102,25 +104,24 @@ class Book:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        names = {"sources": "book", "notebooks": "notebooks", "toc": "_toc.yml"}
-        self.places: dict[str, Any] = {place: root / name for place, name in names.items()}
+        self.places = Places(sources=root / "book", toc=root / "_toc.yml", output=root / "build")
         self.claims = {"claims": {"x": {"verdict": "holds here"}}}
         shutil.copytree(BOOK / "_static", root / "book" / "_static")
         (root / "book" / "references.bib").write_text("")
         (root / "book" / "index.md").write_text(PAGE)
         self.text("See [it](https://example.org/a?b=1) and <https://example.org/c>.")
-        self.places["toc"].write_text("format: jb-book\nroot: index\nchapters:\n  - file: words\n")
-        execute(["index"], **self.places, workers=1)
+        self.places.toc.write_text("format: jb-book\nroot: index\nchapters:\n  - file: words\n")
+        execute(["index"], places=self.places, workers=1)
 
     def text(self, words: str) -> None:
         (self.root / "book" / "words.md").write_text(f"# Words\n\n{words}\n")
 
     def stage(self, name: str, **options) -> Path:
-        stage(self.root / name, self.claims, **{**self.places, **options})
+        stage(self.root / name, self.claims, replace(self.places, **options))
         return self.root / name
 
     def build(self) -> Path:
-        return build(self.claims, output=self.root / "build", **self.places).parent
+        return build(self.claims, self.places).parent
 
 
 @pytest.fixture(scope="module")
@@ -190,9 +191,12 @@ def test_pages_that_are_not_there_are_named_with_what_makes_them(made, tmp_path)
         BuildError, match=r"page wrods is in the table of contents, but .*book has no wrods\.md"
     ):
         made.stage("missing", toc=toc)
-    told = r"index has not been executed: .*elsewhere has no index\.ipynb .*-m experiments chapters index$"
+    told = (
+        r"index has not been executed: .*elsewhere/notebooks has no index\.ipynb "
+        r".*-m experiments chapters index$"
+    )
     with pytest.raises(BuildError, match=told):
-        made.stage("unexecuted", notebooks=tmp_path / "elsewhere")
+        made.stage("unexecuted", output=tmp_path / "elsewhere")
 
 
 def test_reference_pages_stand_below_the_api_in_the_staged_contents(made, tmp_path, monkeypatch):

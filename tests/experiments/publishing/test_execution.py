@@ -16,9 +16,12 @@ from experiments.__main__ import cli, main
 from experiments.paths import BOOK
 from experiments.publishing import execution
 from experiments.publishing.build import BuildError, build, stage
+from experiments.publishing.chapter_sources import parse
 from experiments.publishing.checks import CheckError
 from experiments.publishing.execution import ChapterError, execute
 from experiments.publishing.minify import PARTS_OF_MATHJAX
+from experiments.publishing.places import PLACES, Places
+from experiments.publishing.staleness import fingerprint, is_current
 from experiments.studies import ablation
 from lpc.specs import run_key
 
@@ -53,25 +56,20 @@ class Project:
     """A folder of chapters with its own table of contents and outputs."""
 
     def __init__(self, root: Path) -> None:
-        self.sources, self.notebooks, self.toc = root / "book", root / "notebooks", root / "_toc.yml"
+        self.places = Places(sources=root / "book", toc=root / "_toc.yml", output=root / "build")
+        self.sources, self.notebooks = self.places.sources, self.places.notebooks
         self.sources.mkdir()
 
     def write(self, name: str, code: str, text: str = "Text.") -> None:
         self.sources.joinpath(f"{name}.md").write_text(HEAD.format(title=name, text=text, code=code))
         names = sorted(path.stem for path in self.sources.glob("*.md") if path.stem != "index")
         files = "".join(f"  - file: {name}\n" for name in names)
-        self.toc.write_text("format: jb-book\nroot: index\n" + (f"chapters:\n{files}" if names else ""))
+        self.places.toc.write_text(
+            "format: jb-book\nroot: index\n" + (f"chapters:\n{files}" if names else "")
+        )
 
     def execute(self, *names: str, force: bool = False, workers: int = 1, **values: object) -> list[Path]:
-        return execute(
-            names or None,
-            values,
-            force=force,
-            sources=self.sources,
-            notebooks=self.notebooks,
-            toc=self.toc,
-            workers=workers,
-        )
+        return execute(names or None, values, force=force, places=self.places, workers=workers)
 
     def output(self, name: str) -> str:
         notebook = nbformat.read(self.notebooks / f"{name}.ipynb", as_version=4)
@@ -114,16 +112,16 @@ def test_a_chapter_edited_while_it_executes_is_not_current(project):
         "index", "open('PLACE', 'a').write('More text.')".replace("PLACE", str(project.sources / "index.md"))
     )
     project.execute()
-    assert not execution.is_current("index", {"number": 1, "word": "one"}, project.sources, project.notebooks)
+    assert not is_current("index", {"number": 1, "word": "one"}, project.places)
 
 
 def test_a_stamp_cut_short_is_not_current(project):
     project.write("index", "print(number)")
     project.execute()
     values = {"number": 1, "word": "one"}
-    assert execution.is_current("index", values, project.sources, project.notebooks)
+    assert is_current("index", values, project.places)
     (project.notebooks / "index.json").write_text('{"chapter": "in')
-    assert not execution.is_current("index", values, project.sources, project.notebooks)
+    assert not is_current("index", values, project.places)
 
 
 def test_a_page_is_made_from_the_runs_it_declares_and_from_no_others(project, tmp_path):
@@ -134,9 +132,9 @@ def test_a_page_is_made_from_the_runs_it_declares_and_from_no_others(project, tm
     def after(folder):
         folder.mkdir(parents=True, exist_ok=True)
         folder.joinpath("result.json").write_text("{}")
-        return execution.fingerprint("index", values, project.sources)
+        return fingerprint("index", values, project.places)
 
-    before = execution.fingerprint("index", values, project.sources)
+    before = fingerprint("index", values, project.places)
     assert after(own.with_name("0" * 64)) == before
     assert after(own) != before
 
@@ -261,7 +259,7 @@ def test_a_chapter_needs_one_parameters_cell(project):
     ("text", "value"), [("2", 2), ("1e-3", 1e-3), ("None", None), ("True", True), ("smoke", "smoke")]
 )
 def test_parameters_are_read_as_python(text, value):
-    assert execution.parse(text) == value
+    assert parse(text) == value
 
 
 def test_stage_adds_banner_footer_and_substitutions_and_folds_parameters(project, tmp_path):
@@ -270,8 +268,7 @@ def test_stage_adds_banner_footer_and_substitutions_and_folds_parameters(project
     path.write_text(path.read_text().replace('word = "one"', 'profile = "smoke"'))
     project.sources.joinpath("references.bib").write_text("")
     project.execute(profile="smoke")
-    places = {"sources": project.sources, "notebooks": project.notebooks, "toc": project.toc}
-    stage(tmp_path / "stage", {"claims": {"x": {"verdict": "holds here"}}}, **places)
+    stage(tmp_path / "stage", {"claims": {"x": {"verdict": "holds here"}}}, project.places)
     cells = nbformat.read(tmp_path / "stage" / "index.ipynb", as_version=4).cells
     assert "profile *smoke*" in cells[1].source and "{warning}" in cells[1].source
     assert "python -m experiments chapters index -p number 1 -p profile smoke\n" in cells[-1].source
@@ -285,7 +282,7 @@ def test_stage_adds_banner_footer_and_substitutions_and_folds_parameters(project
 def test_a_chapter_that_was_not_executed_is_named(project, tmp_path):
     project.write("index", "print(number)")
     with pytest.raises(BuildError, match="chapter index has not been executed"):
-        stage(tmp_path / "stage", {}, sources=project.sources, notebooks=project.notebooks, toc=project.toc)
+        stage(tmp_path / "stage", {}, project.places)
 
 
 def test_the_build_is_strict_and_keeps_the_previous_pages(project, tmp_path):
@@ -293,8 +290,7 @@ def test_the_build_is_strict_and_keeps_the_previous_pages(project, tmp_path):
     (project.sources / "references.bib").write_text("")
     project.write("index", "print(number)", text="{{ claims.x.verdict }} and $x^2$")
     project.execute()
-    places = {"sources": project.sources, "notebooks": project.notebooks, "toc": project.toc}
-    first = build({"claims": {"x": {"verdict": "holds here"}}}, output=tmp_path / "build", **places)
+    first = build({"claims": {"x": {"verdict": "holds here"}}}, project.places)
     assert first == tmp_path / "build" / "html" / "index.html"
     page = first.read_text()
     assert "holds here" in page
@@ -306,17 +302,17 @@ def test_the_build_is_strict_and_keeps_the_previous_pages(project, tmp_path):
     with pytest.raises(
         CheckError, match=r"index\.md, line 14: .*claims\.y\.verdict .*: no claim has this id"
     ):
-        build({"claims": {"x": {"verdict": "holds here"}}}, output=tmp_path / "build", **places)
+        build({"claims": {"x": {"verdict": "holds here"}}}, project.places)
     assert first.read_text() == page
     project.write("index", "print(number)", text="{doc}`nowhere`, {ref}`fig-nowhere` and [there](gone.md)")
     project.execute()
     with pytest.raises(BuildError, match=r"index\.ipynb, cell 0: .*unknown document: 'nowhere'") as caught:
-        build({}, output=tmp_path / "build", **places)
+        build({}, project.places)
     for link in ("gone.md", "fig-nowhere"):
         assert re.search(rf"index\.ipynb, cell 0: WARNING: .*{link}", str(caught.value)), "of every dead link"
     assert "\x1b" not in str(caught.value)
     assert first.read_text() == page
-    assert sorted(path.name for path in (tmp_path / "build").iterdir()) == ["html", "links.txt"]
+    assert sorted(path.name for path in (tmp_path / "build").iterdir()) == ["html", "links.txt", "notebooks"]
 
 
 @pytest.mark.parametrize("verb", ["train", "status", "chapters", "book", "export"])
@@ -390,6 +386,6 @@ def test_train_status_and_export_on_a_small_store(tmp_path, capsys):
 
 
 def test_every_chapter_of_the_book_is_well_formed():
-    names = execution.page_names()
+    names = PLACES.page_names()
     assert names[0] == "index"
     assert sorted(names) == sorted(path.stem for path in BOOK.glob("*.md"))

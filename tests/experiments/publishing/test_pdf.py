@@ -3,13 +3,16 @@
 import os
 import re
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pypdf import PdfReader
 
+from experiments.paths import BOOK
 from experiments.publishing import pdf
 from experiments.publishing.build import BuildError
+from experiments.publishing.places import Places
 
 INDEX = r"""# A small book
 
@@ -47,26 +50,26 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory) -> dict[str, Path]:
+def places(tmp_path_factory) -> Places:
     root = tmp_path_factory.mktemp("book")
-    sources, styles = root / "book", Path(pdf.__file__).parents[2] / "book" / "_static"
+    sources = root / "book"
     (sources / "_static").mkdir(parents=True)
-    for style in styles.glob("*.css"):
+    for style in (BOOK / "_static").glob("*.css"):
         (sources / "_static" / style.name).write_text(style.read_text())
     (sources / "references.bib").write_text("")
     for name, text in {"index": INDEX, "second": SECOND, "api-lpc": REFERENCE}.items():
         (sources / f"{name}.md").write_text(text)
     chapters = "chapters:\n  - file: second\n  - file: api-lpc\n"
     (root / "_toc.yml").write_text(f"format: jb-book\nroot: index\n{chapters}")
-    return {"sources": sources, "notebooks": root / "notebooks", "toc": root / "_toc.yml"}
+    return Places(sources=sources, toc=root / "_toc.yml", output=root / "build")
 
 
 @pytest.fixture(scope="module")
-def printed(places, chromium, tmp_path_factory) -> PdfReader:
-    output = tmp_path_factory.mktemp("build")
-    assert pdf.write({}, output=output, **places) == output / pdf.NAME
-    assert [path.name for path in output.iterdir()] == [pdf.NAME]
-    return PdfReader(output / pdf.NAME)
+def printed(places, chromium) -> PdfReader:
+    made = places.output / pdf.NAME
+    assert pdf.write({}, places) == made
+    assert [path.name for path in places.output.iterdir()] == [pdf.NAME]
+    return PdfReader(made)
 
 
 def outline(entries) -> list[str]:
@@ -171,7 +174,7 @@ def test_no_chromium(monkeypatch, tmp_path, places):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(pdf, "APPLICATIONS", (tmp_path / "none",))
     with pytest.raises(BuildError, match=f"(?s)looked for chromium, .*Install one.*{pdf.VARIABLE}"):
-        pdf.write({}, output=tmp_path / "build", **places)
+        pdf.write({}, replace(places, output=tmp_path / "build"))
     assert not (tmp_path / "build").exists()
     monkeypatch.setenv(pdf.VARIABLE, "/nowhere/chrome")
     with pytest.raises(BuildError, match="LPC_CHROMIUM is '/nowhere/chrome', which is no program"):

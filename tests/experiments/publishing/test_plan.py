@@ -19,7 +19,9 @@ from experiments.publishing import (
 from experiments.publishing import (
     plan as pages,
 )
-from experiments.publishing.execution import execute, read_stamp
+from experiments.publishing.execution import execute
+from experiments.publishing.places import Places
+from experiments.publishing.staleness import is_current, read_stamp
 from experiments.studies import ablation, bottlenecks, probing, profiles
 from experiments.studies.ablation import retrained
 from experiments.studies.bottleneck_profiles import SCALES
@@ -62,7 +64,8 @@ class Book:
     """Chapters that print their parameters, and a store of runs that end as told."""
 
     def __init__(self, root: Path) -> None:
-        self.sources, self.toc, self.store = root / "book", root / "_toc.yml", root / "store"
+        self.places = Places(sources=root / "book", toc=root / "_toc.yml", output=root / "build")
+        self.sources, self.store = self.places.sources, root / "store"
         self.sources.mkdir()
         self.write(CHAPTERS)
 
@@ -73,7 +76,9 @@ class Book:
             text = HEAD.format(title=name, lpc=lpc, parameters=parameters, code=code)
             self.sources.joinpath(f"{name}.md").write_text(text)
         names = "".join(f"  - file: {name}\n" for name in chapters if name != "index")
-        self.toc.write_text("format: jb-book\nroot: index\n" + (f"chapters:\n{names}" if names else ""))
+        self.places.toc.write_text(
+            "format: jb-book\nroot: index\n" + (f"chapters:\n{names}" if names else "")
+        )
 
     def end(self, specs, *, status="finished", tested=False) -> None:
         """Write runs as ended; of the learning rates, the largest has the best validation accuracy."""
@@ -87,9 +92,7 @@ class Book:
                 store.save_test(spec, {"accuracy": 1.0})
 
     def plan(self, profile=PAPER, **options):
-        found = pages.plan(
-            profile, store=self.store, sources=self.sources, toc=self.toc, **{"beside": "smoke", **options}
-        )
+        found = pages.plan(profile, store=self.store, places=self.places, **{"beside": "smoke", **options})
         assert [page.chapter for page in found] == list(CHAPTERS), "every chapter, in the book's order"
         return {page.chapter: page for page in found}
 
@@ -240,7 +243,7 @@ class TestSiblings:
         made.write(FACTOR)
 
         def plan(profile=PAPER):
-            options = {"beside": "smoke", "store": made.store, "sources": made.sources, "toc": made.toc}
+            options = {"beside": "smoke", "store": made.store, "places": made.places}
             return {page.chapter: page for page in pages.plan(profile, **options)}
 
         return plan
@@ -306,19 +309,18 @@ def test_make_executes_each_chapter_with_its_profile_and_trains_only_beside(made
     made.end(selected(), tested=True)
     before = {path: path.stat().st_mtime_ns for path in made.store.glob("runs/*/*.json")}
     built = {}
-    monkeypatch.setattr(pages, "build", lambda inserted, **to: built.update(inserted, **to) or "first")
+    monkeypatch.setattr(
+        pages, "build", lambda inserted, to, *, whole: built.update(inserted, to=to, whole=whole) or "first"
+    )
     monkeypatch.setattr(execution, "default_workers", lambda: 1)  # other processes know no such profile
-    output = made.store.parent / "output"
-    places = {"store": made.store, "sources": made.sources, "toc": made.toc}
-    assert pages.make(PAPER, beside="smoke", output=output, **places) == "first"
+    assert pages.make(PAPER, beside="smoke", store=made.store, places=made.places) == "first"
     printed = {}
     for name in ("index", "collapse", "errata", "quantities"):
-        cells = nbformat.read(output / "notebooks" / f"{name}.ipynb", as_version=4).cells
+        cells = nbformat.read(made.places.notebooks / f"{name}.ipynb", as_version=4).cells
         printed[name] = "".join(out["text"] for cell in cells for out in cell.get("outputs", []))
     own = dict.fromkeys(("index", "collapse"), f"{PAPER}\n")
     assert printed == {**own, "errata": "smoke\n", "quantities": "None\n"}
-    assert built["profile"] == PAPER and built["output"] == output
-    assert built["notebooks"] == output / "notebooks"
+    assert built["profile"] == PAPER and built["to"] == made.places
     assert built["whole"], "every claim of the ledger has to be shown"
     new = {path.parent.name for path in made.store.glob("runs/*/result.json") if path not in before}
     assert new == {run_key(one) for one in ablation.declared("smoke")}, "no run of the profile was trained"
@@ -339,31 +341,31 @@ def test_a_page_made_beside_says_so_above(made):
 
 def test_one_notebook_with_the_stamp_of_another_is_not_current_and_not_staged(made, tmp_path):
     made.write({"index": ("", "number = 1")}, code="print(number)")
-    places = {"sources": made.sources, "toc": made.toc}
-    for number in (1, 2):
-        execute(values={"number": number}, notebooks=tmp_path / str(number), **places)
-    assert execution.is_current("index", {"number": 1}, made.sources, tmp_path / "1")
-    (tmp_path / "2" / "index.ipynb").replace(tmp_path / "1" / "index.ipynb")
-    assert not execution.is_current("index", {"number": 1}, made.sources, tmp_path / "1")
-    assert not execution.is_current("index", {"number": 2}, made.sources, tmp_path / "1")
+    first, second = (replace(made.places, output=tmp_path / str(number)) for number in (1, 2))
+    for number, places in enumerate((first, second), 1):
+        execute(values={"number": number}, places=places)
+    assert is_current("index", {"number": 1}, first)
+    (second.notebooks / "index.ipynb").replace(first.notebooks / "index.ipynb")
+    assert not is_current("index", {"number": 1}, first)
+    assert not is_current("index", {"number": 2}, first)
     with pytest.raises(build.BuildError, match=r"no index\.ipynb with index\.json of the same execution"):
-        build.stage(tmp_path / "stage", {}, notebooks=tmp_path / "1", **places)
+        build.stage(tmp_path / "stage", {}, first)
 
 
-def _execute(number: int, sources: Path, toc: Path, notebooks: Path) -> None:
+def _execute(number: int, places: Places) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
-    execute(values={"number": number}, sources=sources, toc=toc, notebooks=notebooks, workers=1)
+    execute(values={"number": number}, places=places, workers=1)
 
 
-def test_two_processes_that_execute_into_one_folder_leave_a_pair_or_none(made, tmp_path):
+def test_two_processes_that_execute_into_one_folder_leave_a_pair_or_none(made):
     made.write({"index": ("", "number = 1")}, code="print(number)")
-    notebooks = tmp_path / "notebooks"
+    notebooks = made.places.notebooks
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        jobs = [pool.submit(_execute, number, made.sources, made.toc, notebooks) for number in (1, 2)]
+        jobs = [pool.submit(_execute, number, made.places) for number in (1, 2)]
         for job in jobs:
             job.result()
     assert sorted(path.name for path in notebooks.iterdir()) == ["index.ipynb", "index.json"]
-    stamp = read_stamp("index", notebooks)
+    stamp = read_stamp("index", made.places)
     if stamp is not None:
         cells = nbformat.read(notebooks / "index.ipynb", as_version=4).cells
         outputs = [out["text"] for cell in cells for out in cell.get("outputs", [])]

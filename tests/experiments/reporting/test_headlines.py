@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from experiments.publishing.execution import chapter_names
+from experiments.publishing.places import PLACES
 from experiments.reporting import claims, headlines, scoreboard
 from experiments.reporting.headlines import HEADLINES, badge, in_a_minute
 from experiments.studies.ablation import existing
@@ -77,7 +77,7 @@ def test_the_first_page_shows_what_the_ledger_says_and_nothing_else(table):
             assert by_id.loc[name, "dataset"] in again and f"[Re] {by_id.loc[name, 'verdict']}" in again
     assert "not judged" in html, "claims of a profile whose runs are not here"
     links = set(re.findall(r'href="([^"]*)\.html"', html))
-    assert links <= set(chapter_names()) and len(links) >= 6
+    assert links <= set(PLACES.chapter_names()) and len(links) >= 6
 
 
 def test_a_verdict_has_words_a_mark_and_its_own_class():

@@ -1,0 +1,193 @@
+"""Which files of the project a page depends on: the modules that it imports, directly or not, and their data.
+
+Everything is read from the source; nothing is imported. A package's ``__init__.py`` passes names on from many
+modules: a page depends on those from which its own names come, not on all of them.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from IPython.core.inputtransformer2 import TransformerManager
+
+from experiments import paths
+from experiments.paths import EXPERIMENTS, ROOT
+
+PACKAGES = ("lpc", "experiments")
+_NAMED = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)+(?::\w+)?")
+"""A module, or a name in one, as a string: ``package.module:name``."""
+_EVERYTHING = "*"
+_PATHS = paths.__name__
+
+
+class _Names(NamedTuple):
+    """Full names of the project's in one file.
+
+    Attributes
+    ----------
+    used
+        What its code may use, also within functions; ``package.*`` where a package itself is used.
+    passed_on
+        What is imported at all, also for type checkers alone: full names by those that the file gives them.
+    """
+
+    used: frozenset[str]
+    passed_on: dict[str, str]
+
+
+def files(cells: Sequence[str], *, root: Path = ROOT) -> list[Path]:
+    """Return the project's files on which code depends, sorted.
+
+    Parameters
+    ----------
+    cells
+        Code as a notebook has it, cell by cell.
+    root
+        The project's folder.
+
+    Returns
+    -------
+    list of Path
+        Modules, and the files or whole folders of data that these name by constants of
+        :mod:`experiments.paths`.
+
+    Raises
+    ------
+    SyntaxError
+        Code, or an imported module, that is not Python.
+    """
+    python = "\n".join(TransformerManager().transform_cell(cell) for cell in cells)
+    todo, seen, found = list(_names(python, "").used), set(), set()
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        module, rest = _split(name, root)
+        if module is None:
+            continue
+        path = _file(module, root)
+        if path.name == "__init__.py":
+            own = _names(path.read_text(), module)
+            if not rest:
+                continue  # an import runs it, and takes nothing from it
+            if rest[0] in own.passed_on:
+                todo.append(".".join([own.passed_on[rest[0]], *rest[1:]]))
+                continue
+        if module == _PATHS and rest:
+            found.update(_data(rest[0], root))
+        found.add(path)
+        todo += _names(path.read_text(), module).used
+    return sorted(found)
+
+
+def _file(module: str, root: Path) -> Path:
+    """Return the file of a module, whether it is there or not."""
+    path = root.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _split(name: str, root: Path) -> tuple[str | None, list[str]]:
+    """Return the module in which a full name is, None where there is none, and the rest of the name."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        module = ".".join(parts[:length])
+        if _file(module, root).exists():
+            return module, parts[length:]
+    return None, parts
+
+
+def _data(constant: str, root: Path) -> Iterator[Path]:
+    """Yield the files of data that a constant of :mod:`experiments.paths` names, or all for ``*``.
+
+    Data lie beside the code in ``experiments/``; other paths are the user's, or are written. What another
+    constant names in a folder is not this one's.
+    """
+    constants = {
+        name: root / value.relative_to(ROOT)
+        for name, value in vars(paths).items()
+        if isinstance(value, Path) and EXPERIMENTS in value.parents
+    }
+    for name, place in constants.items():
+        if constant not in (name, _EVERYTHING):
+            continue
+        others = [path for path in constants.values() if place in path.parents]
+        for path in [place, *place.rglob("*")]:
+            hidden = any(part.startswith(".") for part in path.relative_to(place).parts)  # being written
+            if path.is_file() and not hidden and not any(one in (path, *path.parents) for one in others):
+                yield path
+
+
+@cache
+def _names(code: str, module: str) -> _Names:
+    """Return the project's names in code; relative imports are taken from ``module``, a package or not."""
+    reader = _Reader()
+    reader.visit(ast.parse(code))
+    used = set(reader.strings)
+    for name, wanted in reader.bound.items():
+        used.update(wanted)
+        for full in wanted:
+            used.update(".".join([full, *(rest or (_EVERYTHING,))]) for rest in reader.uses.get(name, ()))
+    return _Names(frozenset(used), reader.passed_on)
+
+
+class _Reader(ast.NodeVisitor):
+    """Collects imports, what follows each imported name, and modules named by strings."""
+
+    def __init__(self) -> None:
+        self.bound: dict[str, set[str]] = {}
+        self.passed_on: dict[str, str] = {}
+        self.uses: dict[str, set[tuple[str, ...]]] = {}
+        self.strings: set[str] = set()
+        self.only_types = False
+
+    def _bind(self, name: str, full: str) -> None:
+        if full.partition(".")[0] not in PACKAGES:
+            return
+        self.passed_on[name] = full
+        if not self.only_types:
+            self.bound.setdefault(name, set()).add(full)
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for item in node.names:
+            name = item.asname or item.name.partition(".")[0]
+            self._bind(name, item.name if item.asname else name)
+            if not item.asname:
+                self._bind(f"{name}.", item.name)  # no name that code can have
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        if node.level:
+            raise SyntaxError(f"a relative import in line {node.lineno}: {ast.unparse(node)}")
+        for item in node.names:
+            self._bind(item.asname or item.name, f"{node.module}.{item.name}")
+
+    def visit_If(self, node: ast.If) -> None:
+        before = self.only_types
+        self.only_types = before or ast.unparse(node.test).endswith("TYPE_CHECKING")
+        for child in node.body:
+            self.visit(child)
+        self.only_types = before
+        for child in [node.test, *node.orelse]:
+            self.visit(child)
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        parts, inner = [node.attr], node.value
+        while isinstance(inner, ast.Attribute):
+            parts.append(inner.attr)
+            inner = inner.value
+        if isinstance(inner, ast.Name):
+            self.uses.setdefault(inner.id, set()).add(tuple(reversed(parts)))
+        else:
+            self.visit(inner)
+
+    def visit_Name(self, node: ast.Name) -> None:
+        self.uses.setdefault(node.id, set()).add(())
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        if isinstance(node.value, str) and _NAMED.fullmatch(node.value):
+            self.strings.add(node.value.replace(":", "."))
