@@ -24,8 +24,6 @@ CONFIG = ROOT / "_config.yml"
 """The book's settings."""
 BUILD = ROOT / "build"
 """What is made of the pages."""
-NOTEBOOKS = BUILD / "notebooks"
-"""Executed chapters."""
 PICTURE = BOOK / "_static" / "latents.png"
 """The picture in the README."""
 

@@ -1,1 +1,1 @@
-"""Chapters."""
+"""What single pages compute: ``chapters.noise`` belongs to ``book/noise.md``."""

@@ -1,1 +1,1 @@
-"""Publishing."""
+"""From chapters to a book: executed, checked, built, printed."""

@@ -17,7 +17,7 @@ from typing import Any
 import nbformat
 import yaml
 
-from experiments.publishing import api_pages, external_links
+from experiments.publishing import api_pages, external_links, module_list
 from experiments.publishing.checks import check
 from experiments.publishing.downloads import Downloads, paragraph, repository
 from experiments.publishing.header_footer import banner, fold_parameters, footer, run_box
@@ -86,7 +86,8 @@ def stage(
     groups = [contents, *contents.get("parts", [])]
     for entry in (one for group in groups for one in group.get("chapters", [])):
         if entry["file"] == API:
-            entry["sections"] = [{"file": name} for name in api_pages.write(target)]
+            names = [*api_pages.write(target), *module_list.write(target)]
+            entry["sections"] = [{"file": name} for name in names]
     (target / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False, allow_unicode=True))
     sphinx = settings.setdefault("sphinx", {}).setdefault("config", {})
     sphinx["myst_substitutions"] = dict(substitutions)

@@ -1,1 +1,1 @@
-"""Studies."""
+"""What is declared, trained, selected and kept: profiles, schedules, the two kinds of runs."""

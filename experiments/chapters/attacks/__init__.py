@@ -1,1 +1,1 @@
-"""Attacks."""
+"""How strong DeepFool is, beside other attacks."""

@@ -1,1 +1,1 @@
-"""Decoder uncertainty."""
+"""Decoder uncertainty, its bounds, and networks that minimise it."""

@@ -1,1 +1,1 @@
-"""Embedding."""
+"""Low-dimensional embeddings of the 2025 release."""

@@ -1,1 +1,1 @@
-"""Errata."""
+"""Where papers and released code disagree, and what that moves."""

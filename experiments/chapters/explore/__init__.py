@@ -1,1 +1,1 @@
-"""Explore."""
+"""The page on which the reader moves gamma."""

@@ -1,1 +1,1 @@
-"""Factor."""
+"""Where DeepFool's factor comes from."""

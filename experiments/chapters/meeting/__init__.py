@@ -1,1 +1,1 @@
-"""Meeting."""
+"""Where the two papers meet."""

@@ -1,1 +1,1 @@
-"""Noise."""
+"""Why entropies need noise."""

@@ -1,1 +1,1 @@
-"""Objectives."""
+"""One objective behind many."""

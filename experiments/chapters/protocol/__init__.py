@@ -1,1 +1,1 @@
-"""Protocol."""
+"""The papers' protocol beside a profile's."""

@@ -1,1 +1,1 @@
-"""Quantities."""
+"""Information quantities and their diagrams."""

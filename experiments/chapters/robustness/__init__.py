@@ -1,1 +1,1 @@
-"""Robustness."""
+"""Robustness and reliability."""

@@ -1,1 +1,1 @@
-"""Surrogates."""
+"""Surrogate regularizers on networks."""

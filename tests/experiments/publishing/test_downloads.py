@@ -206,7 +206,9 @@ def test_reference_pages_stand_below_the_api_in_the_staged_contents(made, tmp_pa
     monkeypatch.setattr("experiments.publishing.api_pages.write", lambda target: ["api-a", "api-b"])
     staged = made.stage("referenced", toc=toc)
     (entry,) = yaml.safe_load((staged / "_toc.yml").read_text())["parts"][0]["chapters"]
-    assert entry == {"file": "api", "sections": [{"file": "api-a"}, {"file": "api-b"}]}
+    names = ("api-a", "api-b", "api-experiments")
+    assert entry == {"file": "api", "sections": [{"file": name} for name in names]}
+    assert (staged / "api-experiments.md").exists()
 
 
 def test_the_runs_behind_a_page_are_one_tidy_file_a_profile(made, tmp_path):
