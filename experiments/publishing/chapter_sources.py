@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,7 +47,14 @@ def convert(name: str, target: Path, places: Places = PLACES) -> dict[str, Any]:
 
 def code_of(name: str, places: Places = PLACES) -> list[str]:
     """Return the code of a chapter, cell by cell."""
-    return [cell.source for cell in jupytext.read(places.source(name)).cells if cell.cell_type == "code"]
+    notebook = _parsed(places.source(name).read_text())
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@lru_cache(maxsize=100)
+def _parsed(text: str) -> nbformat.NotebookNode:
+    """Return a chapter's text as a notebook, which is not to be changed."""
+    return jupytext.reads(text, fmt="md")
 
 
 class Settings(NamedTuple):
@@ -75,7 +83,7 @@ def settings_of(name: str, places: Places = PLACES) -> Settings:
     ValueError
         Anything there but ``alone`` and ``live``, which are true or false, and ``needs``, a list.
     """
-    given = jupytext.read(places.source(name)).metadata.get("lpc", {})
+    given = _parsed(places.source(name).read_text()).metadata.get("lpc", {})
     settings = given if isinstance(given, dict) else {"unknown": given}
     read, alone, live = (
         settings.get("needs", ["ablation"]),

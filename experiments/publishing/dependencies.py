@@ -62,7 +62,7 @@ def files(cells: Sequence[str], *, root: Path = ROOT) -> list[Path]:
         Code, or an imported module, that is not Python.
     """
     python = "\n".join(TransformerManager().transform_cell(cell) for cell in cells)
-    todo, seen, found = list(_names(python, "").used), set(), set()
+    todo, seen, found = list(_names(python).used), set(), set()
     while todo:
         name = todo.pop()
         if name in seen:
@@ -72,17 +72,16 @@ def files(cells: Sequence[str], *, root: Path = ROOT) -> list[Path]:
         if module is None:
             continue
         path = _file(module, root)
-        if path.name == "__init__.py":
-            own = _names(path.read_text(), module)
-            if not rest:
-                continue  # an import runs it, and takes nothing from it
-            if rest[0] in own.passed_on:
-                todo.append(".".join([own.passed_on[rest[0]], *rest[1:]]))
-                continue
+        own = _names(path.read_text())
+        passed_on = own.passed_on.get(rest[0]) if rest else None
+        if passed_on:
+            todo.append(".".join([passed_on, *rest[1:]]))
+        if path.name == "__init__.py" and (passed_on or not rest):
+            continue  # an import runs it, and takes nothing else from it
         if module == _PATHS and rest:
             found.update(_data(rest[0], root))
         found.add(path)
-        todo += _names(path.read_text(), module).used
+        todo += own.used
     return sorted(found)
 
 
@@ -124,8 +123,8 @@ def _data(constant: str, root: Path) -> Iterator[Path]:
 
 
 @cache
-def _names(code: str, module: str) -> _Names:
-    """Return the project's names in code; relative imports are taken from ``module``, a package or not."""
+def _names(code: str) -> _Names:
+    """Return the project's names in code."""
     reader = _Reader()
     reader.visit(ast.parse(code))
     used = set(reader.strings)
