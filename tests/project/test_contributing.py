@@ -15,12 +15,12 @@ DIFFS = {
     title: re.findall(r"^(`{3,4})diff\n(.*?)^\1$", body, re.MULTILINE | re.DOTALL)
     for title, body in SECTION.findall(TEXT)
 }
-FILES = ("README.md", "pyproject.toml", "_toc.yml", "_config.yml")
-TESTS = ("conftest.py", "typecheck.py", "test_datasets.py", "test_specs.py")
+FOLDERS = ("lpc", "experiments", "book", "tests")
+FILES = ("pyproject.toml", "_toc.yml", "_config.yml")
 
 
 def apply(diff, project):
-    command = ["git", "apply", "--verbose"]
+    command = ["git", "apply", "--verbose", "--unidiff-zero"]  # neighbours may change
     return subprocess.run(command, cwd=project, input=diff, capture_output=True, text=True, check=False)
 
 
@@ -28,10 +28,9 @@ def apply(diff, project):
 def changed(request, tmp_path):
     """The project with one section's change."""
     ((_, diff),) = DIFFS[request.param]
-    for name in ("lpc", "experiments", "book"):
+    for name in FOLDERS:
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "tests").mkdir()
-    for name in (*FILES, *(f"tests/{name}" for name in TESTS)):
+    for name in FILES:
         shutil.copy(ROOT / name, tmp_path / name)
     done = apply(diff, tmp_path)
     assert not done.returncode, f"{request.param!r} does not fit the code any more: {done.stderr}"
@@ -65,19 +64,50 @@ def test_a_change_that_does_not_fit_is_noticed(tmp_path):
     ((_, diff),) = DIFFS["Add an architecture"]
     for name in ("lpc", "experiments", "tests"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    specs = tmp_path / "lpc" / "specs.py"
-    specs.write_text(specs.read_text().replace('"NonLinIB": Variant(', '"NonlinearIB": Variant('))
+    table = tmp_path / "lpc" / "architectures.py"
+    table.write_text(table.read_text().replace('"NonLinIB": Variant(', '"NonlinearIB": Variant('))
     done = apply(diff, tmp_path)
-    assert done.returncode and "patch failed: lpc/specs.py" in done.stderr
+    assert done.returncode and "patch failed: lpc/architectures.py" in done.stderr
+
+
+def test_a_metric_touches_three_files_and_one_line_of_one_that_is_there():
+    ((_, diff),) = DIFFS["Add a metric"]
+    assert len(re.findall(r"^\+\+\+ ", diff, re.MULTILINE)) == 3
+    assert len(re.findall(r"^-(?!--)", diff, re.MULTILINE)) == 1
 
 
 @pytest.mark.parametrize("changed", ["Add a metric"], indirect=True)
 def test_the_metric(changed):
-    assert "2 passed" in pytest_in(changed, "tests/test_participation.py")
+    assert "2 passed" in pytest_in(changed, "tests/lpc/evaluation/test_participation.py")
     lint_imports(changed)
-    assert "| `lpc/evaluation/participation.py` |" in (changed / "README.md").read_text()
-    module = "experiments.publishing.api_pages"
-    code = f"from {module} import TASKS; print('evaluation.participation' in TASKS['Collapse'])"
+    code = (
+        "from experiments.publishing.api_pages import finder; import lpc;"
+        "print('participation_ratio`' in finder(), lpc.evaluation.participation.__name__)"
+    )
+    assert run(changed, "-c", code) == "True lpc.evaluation.participation\n"
+
+
+@pytest.mark.parametrize("changed", ["Add an architecture"], indirect=True)
+def test_the_architecture(changed):
+    command = re.findall(r"`\.venv/bin/python (-m experiments train .*?)`", TEXT)
+    assert len(command) == 1
+    told = run(changed, *command[0].split(), "--seeds", "1", "--workers", "1")
+    assert "smoke: 2 runs, 1 selected and measured, 0 failed" in told
+    code = "from lpc.figures import LOOKS; from lpc import VARIANTS; print(set(VARIANTS) <= set(LOOKS))"
+    paper = "from experiments.studies.profiles import PAPER_ARCHITECTURES as p; print(len(p))"
+    assert run(changed, "-c", f"{code}; {paper}") == "True\n8\n"
+    assert "1 passed" in pytest_in(changed, "tests/lpc/test_specs.py::test_variants_are_table_3")
+
+
+@pytest.mark.parametrize("changed", ["Add a data set"], indirect=True)
+def test_the_data_set(changed):
+    told = pytest_in(changed, "tests/lpc/test_datasets.py", "-k", "kmnist")
+    assert re.search(r"^\d+ passed", told[-60:], re.MULTILINE)
+    code = (
+        "from experiments.studies.image_shapes import SHAPES; from lpc.datasets import FILES, LOADERS;"
+        "from lpc.architectures import WIDTHS;"
+        "print(all('kmnist' in x for x in (SHAPES, FILES, LOADERS, WIDTHS)))"
+    )
     assert run(changed, "-c", code) == "True\n"
 
 
@@ -89,7 +119,8 @@ def test_the_chapter(changed):
     notebook = changed.joinpath("build", "notebooks", "narrow.ipynb").read_text()
     assert "NarrowIB" in notebook and "tr Sw / tr Sb of training latents" in notebook
     code = (
-        "from experiments import chapters, claims; print('narrow' in chapters.chapter_names());"
+        "from experiments.publishing.places import PLACES; from experiments.reporting import claims;"
+        "print('narrow' in PLACES.chapter_names());"
         "print([(c.metric, c.chapter, c.prose) for c in claims.read() if c.id == 'narrow_tight'])"
     )
     assert run(changed, "-c", code) == "True\n[('trace_ratio', 'narrow', None)]\n"
