@@ -8,11 +8,13 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bs4 import BeautifulSoup, Tag
+from pypdf import PdfWriter
+from pypdf.generic import DictionaryObject, NameObject, TextStringObject
 
 from experiments.publishing.build import BuildError, run_sphinx, stage
 from experiments.publishing.places import PLACES, Places
@@ -163,38 +165,45 @@ def print_page(page: Path, target: Path, *, chromium: str) -> None:
         )
 
 
-def mend_outline(pdf: bytes, page: str) -> bytes:
-    """Return a PDF whose outline has each heading once.
+def mend_outline(pdf: Path, page: str) -> None:
+    """Give a PDF, in place, an outline that has each heading once.
 
     Chromium appends a heading's text again where it lays the heading out twice, before and after moving it to
-    the next page. Strings are replaced in place, with as many bytes, so that the file's table of offsets
-    stays right.
+    the next page.
 
     Parameters
     ----------
     pdf
-        As Chromium wrote it.
+        What :func:`print_page` wrote.
     page
         What was printed: whose headings they are.
     """
     soup = BeautifulSoup(page, "html.parser")
-    headings = {re.sub(r"\W", "", tag.get_text()) for tag in soup.find_all(re.compile("^h[1-6]$"))}
+    headings = {_letters(tag.get_text()) for tag in soup.find_all(re.compile("^h[1-6]$"))}
+    writer = PdfWriter(pdf, incremental=True)
+    todo = [writer.root_object.get("/Outlines")]
+    while todo:
+        entry = todo.pop()
+        if entry is None:
+            continue
+        found = cast(DictionaryObject, entry.get_object())
+        todo += [found.get("/First"), found.get("/Next")]
+        if "/Title" in found:
+            found[NameObject("/Title")] = TextStringObject(_once(str(found["/Title"]), headings))
+    writer.write(pdf)
 
-    def once(found: re.Match[bytes]) -> bytes:
-        opening, text, closing = found.groups()
-        for length in range(1, len(text) // 2 + 1):
-            kept = text[:-length]
-            if text[-length:] == kept[-length:] and re.sub(r"\W", "", _decoded(kept, opening)) in headings:
-                return b"/Title " + opening + kept + closing + b" " * length
-        return found[0]
 
-    return re.sub(rb"/Title (\(|<FEFF)((?:\\.|[^\\)>])*)(\)|>)", once, pdf)
+def _once(title: str, headings: Collection[str]) -> str:
+    """Return a title without the end that is said twice, where a heading says it once."""
+    for length in range(1, len(title) // 2 + 1):
+        kept = title[:-length]
+        if title[-length:] == kept[-length:] and _letters(kept) in headings:
+            return kept
+    return title
 
 
-def _decoded(text: bytes, opening: bytes) -> str:
-    if opening == b"(":
-        return re.sub(rb"\\(.)", rb"\1", text).decode("latin-1")
-    return bytes.fromhex(text.decode()[: len(text) // 4 * 4]).decode("utf-16-be", errors="replace")
+def _letters(text: str) -> str:
+    return re.sub(r"\W", "", text)
 
 
 def write(substitutions: Mapping[str, Any], places: Places = PLACES) -> Path:
@@ -223,5 +232,5 @@ def write(substitutions: Mapping[str, Any], places: Places = PLACES) -> Path:
         page = run_sphinx(staged, Path(folder) / "scratch", builder="singlehtml") / "index.html"
         page.write_text(printable(page.read_text()))
         print_page(page, printed, chromium=chromium)
-        printed.write_bytes(mend_outline(printed.read_bytes(), page.read_text()))
+        mend_outline(printed, page.read_text())
         return printed.replace(places.output / NAME)
