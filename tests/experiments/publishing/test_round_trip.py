@@ -6,7 +6,8 @@ import jupytext
 import pytest
 
 from experiments.paths import BOOK
-from experiments.publishing.execution import is_text, page_names, settings_of
+from experiments.publishing.chapter_sources import settings_of
+from experiments.publishing.places import PLACES, Places
 
 
 def saved(path: Path, folder: Path) -> Path:
@@ -17,7 +18,7 @@ def saved(path: Path, folder: Path) -> Path:
     return target
 
 
-@pytest.mark.parametrize("name", page_names())
+@pytest.mark.parametrize("name", PLACES.page_names())
 def test_a_page_that_is_saved_as_a_notebook_is_the_same_page(name, tmp_path):
     page = BOOK / f"{name}.md"
     before, after = jupytext.read(page), jupytext.read(saved(page, tmp_path))
@@ -26,9 +27,10 @@ def test_a_page_that_is_saved_as_a_notebook_is_the_same_page(name, tmp_path):
     ]
     kept = ("kernelspec", "lpc")
     assert [before.metadata.get(key) for key in kept] == [after.metadata.get(key) for key in kept]
-    assert is_text(name, tmp_path) == is_text(name)
-    if not is_text(name):
-        assert settings_of(name, tmp_path) == settings_of(name)
+    there = Places(sources=tmp_path)
+    assert there.is_text(name) == PLACES.is_text(name)
+    if not PLACES.is_text(name):
+        assert settings_of(name, there) == settings_of(name)
 
 
 def test_a_page_whose_header_does_not_keep_its_settings_loses_them(tmp_path):
@@ -38,4 +40,4 @@ def test_a_page_whose_header_does_not_keep_its_settings_loses_them(tmp_path):
     page.write_text(text.replace("  notebook_metadata_filter: lpc\n", ""))
     (tmp_path / "saved").mkdir()
     saved(page, tmp_path / "saved")
-    assert settings_of("attacks", tmp_path / "saved") != settings_of("attacks", tmp_path)
+    assert settings_of("attacks", Places(sources=tmp_path / "saved")) != settings_of("attacks")
