@@ -22,7 +22,7 @@ def page(package: Path = EXPERIMENTS) -> str:
     folders = sorted({path.parent for path in package.rglob("*.py")})
     parts = [f"# Modules of the experiments\n\n{_sentence(package / '__init__.py')}\n"]
     for folder in folders:
-        name = ".".join((package.name, *folder.relative_to(package).parts))
+        name = ".".join(folder.relative_to(package).parts)
         if folder != package:
             parts.append(f"## `{name}`\n\n{_sentence(folder / '__init__.py')}\n")
         rows = [
