@@ -480,11 +480,11 @@ def pdf(profile: str, seeds: int | None, store: str) -> None:
     "--format", "file_format", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True
 )
 @click.option("--output", type=click.Path(dir_okay=False), required=True, help="File to write.")
-@click.option("--epochs", is_flag=True, help="A row a selected run and epoch instead of a row a run.")
+@click.option("--epochs", is_flag=True, help="One row per selected run and epoch instead of one row per run.")
 @click.option(
     "--selected",
     is_flag=True,
-    help="A row an architecture and seed: the run with the selected learning rate, measured on test.",
+    help="One row per architecture and seed: the run with the selected learning rate, measured on test.",
 )
 def export(
     profile: str,

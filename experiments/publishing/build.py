@@ -151,7 +151,7 @@ def run_sphinx(staged: Path, scratch: Path, *, builder: str = "html") -> Path:
     staged, scratch
         What :func:`stage` wrote, and a folder for everything that is built.
     builder
-        ``html``: a file a page; ``singlehtml``: all pages in one.
+        ``html``: one file per page; ``singlehtml``: all pages in one.
 
     Raises
     ------

@@ -55,7 +55,7 @@ def check(
     Raises
     ------
     CheckError
-        One line an offence: page, line or cell, what is there, and what was expected.
+        One line per offence: page, line or cell, what is there, and what was expected.
     """
     pages = read_pages(places)
     notebooks = {

@@ -37,7 +37,7 @@ class Runs(NamedTuple):
     name
         Of the profile, and what sets them apart from its other runs: words, with commas.
     table
-        A row a run.
+        One row per run.
     """
 
     name: str
