@@ -17,6 +17,7 @@ from lpc.heads import HeadOutput
 from lpc.precision import exact_float32
 from lpc.specs import METRIC_LEARNING, RunSpec
 from lpc.training.draws import Batch
+from lpc.training.optimizers import CLASSIFIER, restore
 from lpc.training.trainers import Trainer, same_shapes
 
 
@@ -92,9 +93,7 @@ class Cohort(Trainer):
         self.template.train()
         gamma, l1 = self._weights_of_penalties()
         constant, decayed = (self._column(rates) for rates in self.rates())
-        rates = {
-            name: constant if name.startswith("head.classifier.") else decayed for name in self.parameters
-        }
+        rates = {name: constant if name.startswith(CLASSIFIER) else decayed for name in self.parameters}
         totals = torch.zeros(2, len(self), device=gamma.device)
         with exact_float32():
             for drawn in zip(*(draws.epoch() for draws in self.draws), strict=True):
@@ -159,7 +158,7 @@ class Cohort(Trainer):
             for name in ("parameters", "buffers"):
                 for key, value in getattr(self, name).items():
                     value.copy_(state[name][key])
-        self.optimizer.load_state_dict(state["optimizer"])
+        restore(self.optimizer, state["optimizer"])
         for draws, saved in zip(self.draws, state["generators"], strict=True):
             draws.generator.set_state(saved.cpu())
         self.losses = state["losses"]

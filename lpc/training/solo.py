@@ -16,6 +16,7 @@ from lpc.heads import HeadOutput
 from lpc.precision import exact_float32
 from lpc.specs import METRIC_LEARNING, RunSpec
 from lpc.training.draws import Batch
+from lpc.training.optimizers import adamw, restore, set_rates
 from lpc.training.trainers import Trainer, same_shapes
 
 WARM_UP = 3
@@ -76,15 +77,8 @@ class Solo(Trainer):
         super().__init__([spec], images, model=self.model)
         self.half = spec.train.precision == "bfloat16"
         self.backbone = torch.compile(self.model.backbone) if self.compiled else self.model.backbone
-        named = list(self.model.named_parameters())
-        classifier = [value for name, value in named if name.startswith("head.classifier.")]
-        rest = [value for name, value in named if not name.startswith("head.classifier.")]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": classifier}, {"params": rest}],  # a categorical latent has no last classifier
-            lr=torch.tensor(1.0, device=self.device) if on_gpu else 1.0,
-            weight_decay=spec.train.weight_decay,
-            fused=True,
-            capturable=on_gpu,
+        self.optimizer = adamw(
+            self.model.named_parameters(), weight_decay=spec.train.weight_decay, on_gpu=on_gpu
         )
         weight = self.model.head.penultimate.weight if self.model.head.penultimate is not None else None
         self.penalised = weight if spec.train.penalty == "weight_l1" else None
@@ -101,11 +95,7 @@ class Solo(Trainer):
     def _train(self) -> Float[Tensor, "two runs"]:
         self.model.train()
         self.factor.copy_(self._weights_of_penalties()[0])
-        for group, (rate,) in zip(self.optimizer.param_groups, self.rates(), strict=True):
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+        set_rates(self.optimizer, [rate for (rate,) in self.rates()])
         self.totals.zero_()
         with exact_float32():
             for batch in self.draws[0].epoch():
@@ -198,7 +188,7 @@ class Solo(Trainer):
         if not same_shapes(self.model.state_dict(), state["model"]):
             raise ValueError("the checkpoint's weights do not have the shapes of this run's")
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        restore(self.optimizer, state["optimizer"])
         self.draws[0].generator.set_state(state["generators"][0].cpu())
         self.losses, self.epoch = state["losses"], state["epoch"]
         self.recorded, self.steps = None, 0  # the optimizer's tensors are new ones
