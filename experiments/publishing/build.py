@@ -62,7 +62,7 @@ def stage(
     """
     target.mkdir(parents=True)
     settings = yaml.safe_load(places.config.read_text())
-    files = Downloads(target, places.sources, substitutions, repository(settings))
+    files = Downloads(target, places, substitutions, repository(settings))
     for name in places.page_names():
         if places.is_text(name):
             text = places.source(name).read_text()

@@ -16,6 +16,7 @@ import pandas as pd
 
 from experiments.paths import ROOT
 from experiments.publishing.needs import Asked, asked
+from experiments.publishing.places import Places
 from experiments.reporting.csv_tables import MIME
 from experiments.studies import ablation, bottlenecks
 from experiments.studies.export import best_results, write
@@ -63,8 +64,8 @@ class Downloads:
     ----------
     target
         The staged folder.
-    sources
-        Where the pages' texts lie.
+    places
+        Where the book's parts lie.
     substitutions
         As in :func:`experiments.publishing.build.stage`.
     address
@@ -72,15 +73,15 @@ class Downloads:
     """
 
     target: Path
-    sources: Path
+    places: Places
     substitutions: Mapping[str, Any]
     address: str = ""
     _runs: dict[Any, list[Runs]] = field(default_factory=dict)
 
     def source(self, name: str) -> str:
         """Copy a page's text and return the link to it; its words are its place in the project's folder."""
-        shutil.copy(self.sources / f"{name}.md", self._folder)
-        place = f"{self.sources.name}/{name}.md"
+        shutil.copy(self.places.source(name), self._folder)
+        place = f"{self.places.sources.name}/{name}.md"
         link = f"Source: {_link(place, f'{name}.md')}"
         return f"{link} ([repository]({self.address}/{place}))" if self.address else link
 

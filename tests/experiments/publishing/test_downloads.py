@@ -215,7 +215,7 @@ def test_the_runs_behind_a_page_are_one_tidy_file_a_profile(made, tmp_path):
     specs = ablation.declared("smoke", seeds=1, only=("IB",))
     execute_all(specs, ablation.existing("smoke", store=tmp_path / "runs").store, workers=1, progress=False)
     values = {"profile": "smoke", "seeds": 1, "store": str(tmp_path / "runs")}
-    files = downloads.Downloads(tmp_path, made.root / "book", {})
+    files = downloads.Downloads(tmp_path, made.places, {})
     notebook = nbformat.v4.new_notebook()
     links = files.page("index", notebook, {"parameters": values, "needs": ["ablation", "gammas"]})
     told = links[-1]
