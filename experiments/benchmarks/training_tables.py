@@ -26,8 +26,8 @@ from experiments.benchmarks.training_programs import (
     time_run,
 )
 from experiments.reporting.tables import MISSING, number
-from experiments.studies.ablation import retrained
 from experiments.studies.image_shapes import random_images, shape_of_data
+from experiments.studies.learning_rates import retrained
 from experiments.studies.profiles import profile, resolve, specs
 from lpc.data import ImageSet
 from lpc.specs import Precision, RunSpec

@@ -8,21 +8,8 @@ from typing import NamedTuple
 
 from experiments.cluster.resources import read as read_resources
 from experiments.cluster.submissions import Request, every
-from experiments.studies import ablation, bottlenecks
-from experiments.studies.profiles import resolve
 from lpc.specs import RunSpec, run_key
 from lpc.store import RunStore
-
-
-def declared(request: Request) -> dict[str, list[RunSpec]]:
-    """Return the runs that a request is about, by profile, without those that train a selected rate again."""
-    if request.study == "bottlenecks":
-        found = bottlenecks.declared(request.profile, seeds=request.seeds, only=request.only)
-        return {request.profile: found}
-    return {
-        chosen.name: ablation.declared(chosen.name, seeds=request.seeds, only=request.only)
-        for chosen in resolve(request.profile, request.dataset)
-    }
 
 
 def again(request: Request, profile: str) -> dict[str, RunSpec | None]:
@@ -30,9 +17,7 @@ def again(request: Request, profile: str) -> dict[str, RunSpec | None]:
 
     None stands for one whose learning rate is not chosen yet.
     """
-    if request.study == "bottlenecks":
-        return {}
-    found = ablation.existing(profile, seeds=request.seeds, only=request.only, store=request.store)
+    found = request.selection.of(profile)
     if not found.profile.retrain:
         return {}
     pairs: dict[str, RunSpec | None] = dict.fromkeys(map(_pair, found.specs))
@@ -77,7 +62,7 @@ class Missing(NamedTuple):
 def missing(request: Request) -> list[Missing]:
     """Return the runs of a request that have not ended."""
     store, failed, found = RunStore(request.store), _failed_tasks(request), []
-    for profile, specs in declared(request).items():
+    for profile, specs in request.selection.declared().items():
         tries = read_resources(Path(request.resources)).of(profile).tries if request.resources else None
         left: dict[str, tuple[str, RunSpec | None]] = {
             run_key(spec): (title(spec), spec) for spec in specs if not store.finished(spec)
@@ -122,7 +107,7 @@ def _failed_tasks(request: Request) -> dict[tuple[str, str], list[str]]:
 
 def report(request: Request, runs: Sequence[Missing]) -> str:
     """Return, in words, what of a request is missing, and what came of the attempts at it."""
-    total = sum(map(len, declared(request).values()))
+    total = sum(map(len, request.selection.declared().values()))
     if not runs:
         return f"profile {request.profile}: all {total} runs have ended"
     lines = [f"profile {request.profile}: {len(runs)} runs are missing"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.paths import CLUSTER_EXAMPLE, read_toml
-from experiments.studies.bottleneck_profiles import SCALES
+from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
 from experiments.studies.profiles import GROUPS, PROFILES
 from lpc.errors import unknown_name
 
@@ -179,7 +179,7 @@ def read(path: str | Path) -> ClusterFile:
 
 
 def _jobs() -> list[str]:
-    return list(dict.fromkeys([*PROFILES, *SCALES, FINISH]))
+    return list(dict.fromkeys([*PROFILES, *BOTTLENECK_PROFILES, FINISH]))
 
 
 def _chain(name: str) -> list[str]:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from functools import cache
 from importlib import metadata
@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments.paths import ROOT
+from experiments.studies.selection import Selection
 from lpc.errors import unknown_name
 from lpc.provenance import provenance
 from lpc.store.atomic import write_json
 
 Kind = Literal["train", "retrain", "finish"]
+_OF_SELECTION = tuple(item.name for item in fields(Selection))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,17 @@ class Request:
     pages: bool = True
     turn: int = 1
     since: str = ""
+
+    @property
+    def selection(self) -> Selection:
+        """The runs that it is about."""
+        return Selection(**{name: getattr(self, name) for name in _OF_SELECTION})
+
+    @classmethod
+    def of(cls, selection: Selection, **more: Any) -> Request:
+        """Return the request for the runs of a selection; its store becomes an absolute path."""
+        asked = {name: getattr(selection, name) for name in _OF_SELECTION}
+        return cls(**{**asked, "store": str(Path(selection.store).absolute()), **more})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from experiments.cluster import slurm
 from experiments.cluster.jobs import Queue, queued
-from experiments.cluster.missing_runs import again, declared, missing
+from experiments.cluster.missing_runs import again, missing
 from experiments.cluster.resources import FINISH, Resources
 from experiments.cluster.resources import read as read_resources
 from experiments.cluster.submissions import Job, Kind, Request, Submission, begin, code, difference
@@ -78,7 +78,7 @@ def batches(request: Request, taken: Iterable[str] = ()) -> list[Batch]:
     resources = read_resources(Path(request.resources))
     hopeless = {one.name for one in missing(request) if one.given_up} if request.turn > 1 else set()
     found: list[Batch] = []
-    for profile, specs in declared(request).items():
+    for profile, specs in request.selection.declared().items():
         together = resources.of(profile).runs_at_once
         waiting = [spec for spec in specs if run_key(spec) not in taken | hopeless]
         plans = [
@@ -160,7 +160,7 @@ def check(request: Request) -> None:
     resources = read_resources(Path(request.resources))
     slurm.require()
     check_here(request)
-    for name in (*declared(request), FINISH):
+    for name in (*request.selection.declared(), FINISH):
         asked = resources.of(name)
         longest = slurm.time_limit(asked.partition)
         if longest is not None and asked.time > longest:
@@ -168,7 +168,7 @@ def check(request: Request) -> None:
                 f"{request.resources}: the jobs of {name} ask for {asked.time} minutes, and partition "
                 f"{asked.partition or '(the default one)'} gives {longest} at most: they would wait for ever"
             )
-    for name in dict.fromkeys(spec.data.name for specs in declared(request).values() for spec in specs):
+    for name in request.selection.data_names():
         if absent := absent_files(name):
             raise ValueError(
                 f"data set {name!r} is not complete: {absent[0].absolute()} is missing. Get it before many "
@@ -216,7 +216,7 @@ def prepare(request: Request, there: Queue) -> tuple[list[Batch], list[str]]:
         for name in job.tasks.get(task, [])
     }
     found = batches(request, taken)
-    asked = set(declared(request))
+    asked = set(request.selection.declared())
     left_out = [
         f"job {job.id}, submitted {one.created}, has {sum(len(job.tasks.get(task, [])) for task in alive)} "
         f"runs of {job.profile} in the queue already ({job.kind})"

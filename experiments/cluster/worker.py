@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cluster import submit
-from experiments.cluster.missing_runs import Missing, again, declared, title
+from experiments.cluster.missing_runs import Missing, again, title
 from experiments.cluster.missing_runs import missing as missing_of
 from experiments.cluster.missing_runs import report as report_of
 from experiments.cluster.resources import FINISH
@@ -22,9 +22,9 @@ from experiments.cluster.submissions import Request, Submission, begin, code, di
 from experiments.paths import BUILD, ROOT
 from experiments.publishing import plan
 from experiments.publishing.places import Places
-from experiments.studies import ablation, bottlenecks, export
+from experiments.studies import export
 from experiments.studies.profiles import LIVE, PROFILES, plain
-from experiments.studies.recorded import record, record_bottlenecks
+from experiments.studies.recorded import record
 from lpc.runs import execute_all, measure_all
 from lpc.specs import RunSpec, run_key
 from lpc.stopping import Stopped, stop_on_signal
@@ -88,7 +88,7 @@ def _title(spec: RunSpec) -> str:
 
 
 def _declared(request: Request, profile: str, keys: Sequence[str]) -> list[RunSpec]:
-    known = {run_key(spec): spec for spec in declared(request)[profile]}
+    known = {run_key(spec): spec for spec in request.selection.declared()[profile]}
     return [known[key] for key in keys]
 
 
@@ -117,7 +117,7 @@ def finish(submission: Submission) -> None:
     print(report, flush=True)
     submission.folder.mkdir(parents=True, exist_ok=True)
     (submission.folder / "report.txt").write_text(report + "\n")
-    profiles = [*declared(request)]
+    profiles = [*request.selection.declared()]
     for profile in profiles:
         _write_tables(request, profile)
     if request.pages:
@@ -140,7 +140,7 @@ def _submitted_again(request: Request, missing: Sequence[Missing]) -> bool:
 
 def output(request: Request, profile: str) -> Path:
     """Return the folder of a profile's tables, notebooks and pages; its own where there are several."""
-    several = len(declared(request)) > 1
+    several = len(request.selection.declared()) > 1
     return BUILD / profile if several else BUILD
 
 
@@ -149,19 +149,13 @@ def _write_tables(request: Request, profile: str) -> None:
 
     All that the store has of a profile is recorded: a narrow request does not replace a wider record.
     """
-    chosen = {"seeds": request.seeds, "only": request.only, "store": request.store}
-    if request.study == "bottlenecks":
-        done = (bottlenecks.existing(profile, **chosen).frame["status"] == "finished").any()
-        if done and profile not in LIVE:
-            print(f"recorded: {record_bottlenecks(profile, store=request.store)}", flush=True)
-        return
-    found = ablation.existing(profile, **chosen)
-    measure_all([found.store.spec(str(key)) for key in found.selected["key"]], found.store, progress=False)
-    found = ablation.existing(profile, **chosen)
+    found = request.selection.of(profile)
+    measure_all(found.tested, found.store, progress=False)
+    found = found.afresh()
     for path in export.write_all(found, output(request, profile) / "tables"):
         print(f"written: {path}", flush=True)
     if profile not in LIVE and (found.frame["status"] == "finished").any():
-        print(f"recorded: {record(profile, store=request.store)}", flush=True)
+        print(f"recorded: {record(found.kind.existing(profile, store=request.store))}", flush=True)
 
 
 def _make_pages(request: Request, profile: str, folder: Path) -> None:
@@ -184,7 +178,7 @@ def _lacking(request: Request, profile: str, seeds: int | None) -> str:
 
 def _seed_counts(request: Request, profile: str) -> list[int]:
     """Return numbers of seeds, the largest first."""
-    return sorted({spec.seed + 1 for spec in declared(request)[profile]}, reverse=True)
+    return sorted({spec.seed + 1 for spec in request.selection.declared()[profile]}, reverse=True)
 
 
 def local(request: Request, *, workers: int | None, gpus: int) -> None:
@@ -210,9 +204,8 @@ def local(request: Request, *, workers: int | None, gpus: int) -> None:
     if gpus > 1:
         _train_on_each(request, workers, gpus)
     else:
-        chosen = {"seeds": request.seeds, "only": request.only, "store": request.store, "workers": workers}
-        for profile in declared(request):
-            (bottlenecks if request.study == "bottlenecks" else ablation).study(profile, **chosen)
+        for found in request.selection.studies():
+            found.trained(workers=workers)
     submission = begin(request)
     submission.write()
     finish(submission)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from experiments.studies.ablation import Study
+from experiments.studies.study import Study
 from lpc.data import ImageSet
 from lpc.evaluation.lipschitz import margin_gradient
 from lpc.evaluation.robustness import deepfool

@@ -199,7 +199,7 @@ def _runs_of(one: Asked, store: Path) -> list[Runs]:
     seeds = "" if one.seeds is None else f" {one.seeds} seeds"
     if one.study == "bottlenecks":
         own = bottlenecks.existing(one.profile, seeds=one.seeds, store=store).frame
-        others = {other.scale.name: other.frame for other in all_recorded_bottlenecks(beside=one.profile)}
+        others = {other.profile.name: other.frame for other in all_recorded_bottlenecks(beside=one.profile)}
         kind = " bottlenecks"
     else:
         own = best_results(ablation.existing(one.profile, seeds=one.seeds, store=store))

@@ -11,7 +11,7 @@ import nbformat
 
 from experiments.publishing.chapter_sources import parse
 from experiments.publishing.needs import PROBED
-from experiments.studies.bottleneck_profiles import SCALES
+from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
 from experiments.studies.profiles import LIVE, PROFILES, SIBLINGS
 
 
@@ -35,8 +35,8 @@ def _summaries(name: str, needs: Sequence[str]) -> list[str]:
     """Return what is said of a profile, its siblings and its bottleneck runs, as far as a page reads them."""
     found = [PROFILES[name].summary] if name in PROFILES and set(needs) & set(PROBED) else []
     for kind in needs:
-        if kind == "bottlenecks" and name in SCALES:
-            found.append(SCALES[name].summary)
+        if kind == "bottlenecks" and name in BOTTLENECK_PROFILES:
+            found.append(BOTTLENECK_PROFILES[name].summary)
         if kind in SIBLINGS and f"{name}-{kind}" in PROFILES:
             found.append(PROFILES[f"{name}-{kind}"].summary)
     return found

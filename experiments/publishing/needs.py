@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.studies import ablation, bottlenecks, probing
-from experiments.studies.bottleneck_profiles import SCALES
+from experiments.studies import ablation, probing
+from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
 from experiments.studies.profiles import LIVE, PROFILES, SIBLINGS, of_book
+from experiments.studies.selection import kind_of
 from lpc.specs import RunSpec, run_key
 from lpc.store import RunStore
 
@@ -17,7 +18,6 @@ PROBED = ("ablation", *SIBLINGS)
 """Runs of which probes are made: those of the LPC paper's tables, and of sibling profiles."""
 NEEDS = (*PROBED, "bottlenecks", "stress")
 """What a chapter's header may say that it reads: these runs, Kirsch et al.'s, the probes of the former."""
-_MODULES = {"ablation": ablation, "bottlenecks": bottlenecks}
 
 
 class Asked(NamedTuple):
@@ -44,7 +44,7 @@ class Asked(NamedTuple):
     @property
     def specs(self) -> list[RunSpec]:
         """The runs, without those that train a selected rate again."""
-        return _MODULES[self.study].declared(self.profile, seeds=self.seeds)
+        return kind_of(self.study).declared(self.profile, seeds=self.seeds)
 
 
 def valid(needs: object) -> bool:
@@ -84,7 +84,7 @@ def asked(needs: Sequence[str], values: Mapping[str, Any]) -> list[Asked]:
     for kind in needs:
         for profile, seeds in wanted:
             free = profile in LIVE or "beside" not in values
-            if kind == "bottlenecks" and profile in SCALES:
+            if kind == "bottlenecks" and profile in BOTTLENECK_PROFILES:
                 found.append(Asked(kind, profile, seeds))
             elif kind == "ablation":
                 found.append(Asked(kind, profile, seeds, "stress" in needs and free))
@@ -109,7 +109,7 @@ def train(chapters: Iterable[tuple[Sequence[str], Mapping[str, Any]]], *, root: 
         missing = sum(not RunStore(store).finished(spec) for spec in one.specs)
         if missing:
             print(f"profile {one.profile}: {missing} runs of the {one.study} to train", file=sys.stderr)
-        _MODULES[one.study].study(one.profile, seeds=one.seeds, store=store)
+        kind_of(one.study).study(one.profile, seeds=one.seeds, store=store)
     for store, one in dict.fromkeys((store, one) for store, one in made if one.probed):
         study = ablation.existing(one.profile, seeds=one.seeds, store=store)
         if missing := len(probing.missing(study)):

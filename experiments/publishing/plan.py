@@ -15,9 +15,10 @@ from experiments.publishing.execution import execute_each, train
 from experiments.publishing.needs import PROBED
 from experiments.publishing.places import PLACES, Places
 from experiments.reporting import claims
-from experiments.studies import ablation, bottlenecks, probing
-from experiments.studies.bottleneck_profiles import SCALES
+from experiments.studies import ablation, probing
+from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
 from experiments.studies.profiles import BOOKS, GROUPS, LIVE, PROFILES, SIBLINGS, of_book
+from experiments.studies.selection import kind_of
 from lpc.errors import unknown_name
 
 
@@ -45,7 +46,7 @@ class ChapterPlan(NamedTuple):
 def scale_of(profile: str) -> str | None:
     """Return the name under which a profile's bottleneck runs are declared: its own, or its group's."""
     names = [profile, *(group for group, members in GROUPS.items() if profile in members)]
-    return next((name for name in names if name in SCALES), None)
+    return next((name for name in names if name in BOTTLENECK_PROFILES), None)
 
 
 def lacking(
@@ -56,7 +57,7 @@ def lacking(
     Parameters
     ----------
     profile
-        A profile, or for the bottleneck runs the name of a scale.
+        A profile, or for the bottleneck runs one of theirs.
     study
         ``"ablation"`` or ``"bottlenecks"``.
     seeds
@@ -64,16 +65,16 @@ def lacking(
     store
         Folder of the run store; one that is relative lies in the project's.
     """
-    if profile not in (PROFILES if study == "ablation" else SCALES):
+    kind = kind_of(study)
+    if profile not in kind.profiles:
         return f"profile {profile} declares no runs of the {study}"
-    module = ablation if study == "ablation" else bottlenecks
-    found = module.existing(profile, seeds=seeds, store=ROOT / store)
+    found = kind.existing(profile, seeds=seeds, store=ROOT / store)
     missing = sum(not found.store.finished(spec) for spec in found.specs)
     if missing:
         return f"{missing} of {len(found.specs)} runs of profile {profile} have not ended"
     if all(found.store.result(spec)["status"] == "failed" for spec in found.specs):
         return f"all {len(found.specs)} runs of profile {profile} failed"
-    if isinstance(found, bottlenecks.Bottlenecks):
+    if not kind.selects:
         return ""
     missing = sum(not found.store.finished(spec) for spec in found.retrainings)
     if missing:
@@ -81,10 +82,9 @@ def lacking(
             f"{missing} of {len(found.retrainings)} selected runs of profile {profile} have not been trained "
             "again on the full train set"
         )
-    selected = [found.store.spec(str(key)) for key in found.selected["key"]]
-    missing = sum(not found.store.measured(spec) for spec in selected)
-    if missing or not selected:
-        return f"{missing} of {len(selected)} selected runs of profile {profile} have no test metrics"
+    missing = sum(not found.store.measured(spec) for spec in found.tested)
+    if missing or not found.tested:
+        return f"{missing} of {len(found.tested)} selected runs of profile {profile} have no test metrics"
     return ""
 
 
@@ -170,8 +170,8 @@ def plan(
     ValueError
         An unknown profile, a sibling, or one from which no chapter can be made.
     """
-    if profile not in PROFILES and profile not in SCALES:
-        raise unknown_name("profile", profile, dict.fromkeys((*PROFILES, *SCALES)))
+    if profile not in PROFILES and profile not in BOTTLENECK_PROFILES:
+        raise unknown_name("profile", profile, dict.fromkeys((*PROFILES, *BOTTLENECK_PROFILES)))
     if profile in PROFILES:
         of_book(profile)
     if beside not in BOOKS:

@@ -15,11 +15,10 @@ from experiments.reporting import paper
 from experiments.reporting.significance import welch
 from experiments.reporting.tables import mean_sd, number
 from experiments.studies import ablation, bottlenecks
-from experiments.studies.ablation import Study
-from experiments.studies.bottleneck_profiles import SCALES
-from experiments.studies.bottlenecks import Bottlenecks
+from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
 from experiments.studies.profiles import LIVE, PROFILES, plain, relatives
 from experiments.studies.recorded import Recorded, all_recorded, all_recorded_bottlenecks
+from experiments.studies.study import Study
 from lpc.errors import unknown_name
 from lpc.specs import VARIANTS
 
@@ -118,12 +117,12 @@ def read(path: Path = LEDGER) -> list[Claim]:
 
 
 def _check_names(claim: Claim, where: str) -> None:
-    if claim.profile not in (*PROFILES, *SCALES, NO_RUN):
-        raise unknown_name(f"profile in {where}:", claim.profile, [*PROFILES, *SCALES, NO_RUN])
+    if claim.profile not in (*PROFILES, *BOTTLENECK_PROFILES, NO_RUN):
+        raise unknown_name(f"profile in {where}:", claim.profile, [*PROFILES, *BOTTLENECK_PROFILES, NO_RUN])
     if claim.quantity not in _QUANTITIES:
         raise unknown_name(f"quantity in {where}:", claim.quantity, _QUANTITIES)
     table = PROFILES[claim.profile].variants if claim.profile in PROFILES else VARIANTS
-    known = [*table, *(bottlenecks.names(claim.profile) if claim.profile in SCALES else ())]
+    known = [*table, *(bottlenecks.names(claim.profile) if claim.profile in BOTTLENECK_PROFILES else ())]
     for name in (*claim.of, *claim.over):
         if name not in known:
             raise unknown_name(f"architecture in {where}:", name, known)
@@ -184,7 +183,7 @@ def verdict(claim: Claim, values: list[float]) -> str:
 
 
 def ledger(
-    study: Study | Bottlenecks,
+    study: Study,
     path: Path = LEDGER,
     *,
     others: Sequence[Recorded] | None = None,
@@ -209,14 +208,14 @@ def ledger(
         A profile of :data:`LIVE` with which other pages of the book are made, whose runs lie in the same
         store and judge its claims; None, or a study that is itself of such a profile: no other.
     """
-    here = study.scale.name if isinstance(study, Bottlenecks) else study.profile.name
+    here = study.profile.name
     shown = [here] if beside is None or here in LIVE else [here, beside]
     recorded = all_recorded() if others is None else others
     selected = {one.profile.name: one.selected for one in recorded if one.profile.name != here}
     if shown != [here]:
         selected[shown[-1]] = ablation.existing(shown[-1], store=study.store.root).selected
     selected.update(_runs_of_relatives(shown, study))
-    if not isinstance(study, Bottlenecks):
+    if study.kind.selects:
         selected[here] = study.selected
     selected[NO_RUN] = pd.DataFrame()
     for name, rows in _bottleneck_runs(shown, study).items():
@@ -259,11 +258,11 @@ def _same(claim: Claim, declared: Mapping[str, Claim]) -> str:
     return claim.id
 
 
-def _runs_of_relatives(shown: Sequence[str], study: Study | Bottlenecks) -> dict[str, pd.DataFrame]:
+def _runs_of_relatives(shown: Sequence[str], study: Study) -> dict[str, pd.DataFrame]:
     """Return the selected runs of the profiles beside some, those of which the store has all."""
     found = {}
     for place, name in enumerate(shown):
-        seeds = None if place or isinstance(study, Bottlenecks) else len({one.seed for one in study.specs})
+        seeds = len({one.seed for one in study.specs}) if study.kind.selects and not place else None
         for other in relatives(name) if name in PROFILES else ():
             number = None if seeds is None else min(seeds, len(PROFILES[other].seeds))
             runs = ablation.existing(other, seeds=number, store=study.store.root)
@@ -272,14 +271,13 @@ def _runs_of_relatives(shown: Sequence[str], study: Study | Bottlenecks) -> dict
     return found
 
 
-def _bottleneck_runs(shown: Sequence[str], study: Study | Bottlenecks) -> dict[str, pd.DataFrame]:
+def _bottleneck_runs(shown: Sequence[str], study: Study) -> dict[str, pd.DataFrame]:
     """Return the ended runs of Kirsch et al.'s figures: of some profiles in the store, and recorded ones."""
     shown = [plain(name) if name in PROFILES else name for name in shown]
-    runs = {one.scale.name: one.frame for one in all_recorded_bottlenecks(beside=shown[0])}
+    runs = {one.profile.name: one.selected for one in all_recorded_bottlenecks(beside=shown[0])}
     for name in shown:
-        if name in SCALES:
-            rows = bottlenecks.existing(name, store=study.store.root).frame
-            runs[name] = rows[rows["status"] != "training"]
+        if name in BOTTLENECK_PROFILES:
+            runs[name] = bottlenecks.existing(name, store=study.store.root).selected
     return {name: rows for name, rows in runs.items() if len(rows)}
 
 

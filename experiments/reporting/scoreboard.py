@@ -11,7 +11,7 @@ from pandas.io.formats.style import Styler
 from experiments.reporting.claims import NO_RUN, NOT_ATTEMPTED, NOT_MEASURED, OURS, WORDS
 from experiments.reporting.csv_tables import CsvStyler, bundle
 from experiments.reporting.tables import MISSING
-from experiments.studies.bottleneck_profiles import SCALES
+from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
 from experiments.studies.profiles import PROFILES
 
 _MARKS = {0: "✓", 1: "◐", 2: "✗"}
@@ -49,7 +49,7 @@ def tally(table: pd.DataFrame) -> pd.DataFrame:
     """Return, a profile a row, how many of its claims hold (✓), hold in part (◐) and do not (✗)."""
     rows = {}
     named = dict(list(table.groupby("profile")))
-    for name in (one for one in dict.fromkeys((*PROFILES, *SCALES, NO_RUN)) if one in named):
+    for name in (one for one in dict.fromkeys((*PROFILES, *BOTTLENECK_PROFILES, NO_RUN)) if one in named):
         own = named[name]
         places = own["verdict"].map(_PLACES)
         counts = [f"{int((places == place).sum()) or MISSING}" for place in _MARKS]

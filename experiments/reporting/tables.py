@@ -10,8 +10,8 @@ from pandas.io.formats.style import Styler
 
 from experiments.reporting import paper
 from experiments.reporting.csv_tables import CsvStyler
-from experiments.studies.ablation import Study
 from experiments.studies.recorded import Recorded, all_recorded
+from experiments.studies.study import Study
 from lpc.errors import unknown_name
 
 NOT_RUN = "not run"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -29,8 +29,8 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale:
-    """How much is run under a profile's name.
+class BottleneckProfile:
+    """How much is run of Kirsch et al.'s figures under a profile's name.
 
     Attributes
     ----------
@@ -45,6 +45,8 @@ class Scale:
     meeting
         Trials of the runs of latent point collapse with noise, which are otherwise the profile's of the
         ablation; 0: none.
+    retrain, seeds_first
+        As in a profile of the ablation; here no rate is selected, and all trials are trained at once.
     """
 
     name: str
@@ -55,6 +57,8 @@ class Scale:
     surrogates: Part
     gammas: tuple[float, ...] = GAMMAS
     meeting: int = 0
+    retrain: bool = field(default=False, init=False)
+    seeds_first: bool = field(default=False, init=False)
 
 
 def _adam(*, epochs: int, rate: float, every: int, **changes: Any) -> TrainSpec:
@@ -91,10 +95,10 @@ def _shrinking(train: TrainSpec) -> TrainSpec:
     return replace(train, record_every=1, samples=12, latent_sd=10.0, latent_sd_factor=factor)
 
 
-SCALES: Mapping[str, Scale] = {
-    scale.name: scale
-    for scale in (
-        Scale(
+BOTTLENECK_PROFILES: Mapping[str, BottleneckProfile] = {
+    profile.name: profile
+    for profile in (
+        BottleneckProfile(
             name="smoke",
             summary="200 digits, 3 epochs: for tests, its numbers mean nothing",
             permuted=Part(
@@ -134,7 +138,7 @@ SCALES: Mapping[str, Scale] = {
             gammas=(1e-2, 1.0),
             meeting=2,
         ),
-        Scale(
+        BottleneckProfile(
             name="laptop",
             summary="scikit-learn's digits (1,437 train, 360 test images of 8 x 8 pixels), small networks",
             permuted=Part(
@@ -173,7 +177,7 @@ SCALES: Mapping[str, Scale] = {
             ),
             meeting=3,
         ),
-        Scale(
+        BottleneckProfile(
             name="fashion-cpu",
             summary="2,000 of Fashion-MNIST's training images, all 10,000 test images; fully connected and "
             "small convolutional networks, a ResNet-18 with an eighth of its width",
@@ -212,7 +216,7 @@ SCALES: Mapping[str, Scale] = {
                 trials=1,
             ),
         ),
-        Scale(
+        BottleneckProfile(
             name="fashion",
             summary="Fashion-MNIST (60,000 train, 10,000 test images), the paper's networks, fewer trials",
             permuted=Part(
@@ -248,7 +252,7 @@ SCALES: Mapping[str, Scale] = {
                 trials=1,
             ),
         ),
-        Scale(
+        BottleneckProfile(
             name="paper",
             summary="MNIST and CIFAR10 as Kirsch et al.'s Section 7 says; epochs (100) and batch size (128), "
             "which it does not give, are ours",
@@ -290,15 +294,15 @@ SCALES: Mapping[str, Scale] = {
 """By the profiles' names; ``paper`` is one profile here, as the figures ask for two data sets at once."""
 
 
-def scale(name: str) -> Scale:
+def bottleneck_profile(name: str) -> BottleneckProfile:
     """Return how much is run under a profile's name; an unknown one is a ValueError with the nearest ones."""
-    if name not in SCALES:
-        raise unknown_name("profile of the bottleneck runs", name, SCALES)
-    return SCALES[name]
+    if name not in BOTTLENECK_PROFILES:
+        raise unknown_name("profile of the bottleneck runs", name, BOTTLENECK_PROFILES)
+    return BOTTLENECK_PROFILES[name]
 
 
 def settings(names: Sequence[str]) -> pd.DataFrame:
-    """Return the settings of each figure's runs, a column a profile.
+    """Return the settings of each figure's runs, one column per profile.
 
     Parameters
     ----------
@@ -313,9 +317,9 @@ def settings(names: Sequence[str]) -> pd.DataFrame:
     }
     columns = {}
     for name in names:
-        chosen = scale(name)
-        for field, figure in figures.items():
-            part: Part = getattr(chosen, field)
+        chosen = bottleneck_profile(name)
+        for place, figure in figures.items():
+            part: Part = getattr(chosen, place)
             data, train = part.data, part.train
             limit = "" if data.train_limit is None else f", {data.train_limit:,} images"
             said = {

@@ -7,17 +7,27 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.studies.ablation import Study
+from experiments.studies.study import Study
 
 
 def every_run(found: Study) -> pd.DataFrame:
-    """Return all runs, with whether each was selected and is the one that is measured on test."""
+    """Return all runs; where one selects, with whether each was selected and is measured on test."""
     rows = found.runs
+    if not found.kind.selects:
+        return rows
     return rows.assign(selected=rows["key"].isin(found.selected["key"]))
 
 
 def best_results(found: Study) -> pd.DataFrame:
-    """Return the selected runs; first columns: what they are, their rate and what it was selected by."""
+    """Return the selected runs; first columns: what they are, their rate and what it was selected by.
+
+    Raises
+    ------
+    ValueError
+        Runs of a kind that selects none.
+    """
+    if not found.kind.selects:
+        raise ValueError(f"the {found.kind.name} runs have no learning rate to select")
     rows = found.selected
     if rows.empty:
         return rows
@@ -52,7 +62,9 @@ def write(tables: Sequence[pd.DataFrame], path: Path, *, file_format: str = "csv
 def write_all(found: Study, folder: Path) -> list[Path]:
     """Write ``runs.csv``, ``best_results.csv`` and ``epochs.csv`` of a profile, but those without a row."""
     folder.mkdir(parents=True, exist_ok=True)
-    tables = {"runs": every_run(found), "best_results": best_results(found), "epochs": found.history}
+    tables = {"runs": every_run(found), "epochs": found.history}
+    if found.kind.selects:
+        tables["best_results"] = best_results(found)
     paths = {folder / f"{name}.csv": table for name, table in tables.items() if len(table)}
     for path, table in paths.items():
         write([table], path)

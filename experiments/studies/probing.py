@@ -231,7 +231,7 @@ def measure_all(
     Parameters
     ----------
     study
-        Runs of a profile (a dataclass, such as ``experiments.studies.ablation.Study``).
+        Runs of a profile (a dataclass, such as ``experiments.studies.study.Study``).
     names
         Probes; None: all that are about such runs.
     workers

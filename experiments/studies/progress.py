@@ -6,20 +6,21 @@ from collections.abc import Container, Sequence
 
 import pandas as pd
 
+from experiments.studies.study import Study
 from lpc.specs import RunSpec, run_key
 
 STATES = ["finished", "failed", "training", "interrupted", "missing"]
 
 
 def counted(specs: Sequence[RunSpec], begun: pd.DataFrame, held: Container[str]) -> pd.DataFrame:
-    """Return, a name a row, how many runs are declared, finished, failed, under way, interrupted, missing.
+    """Return, one row per name, how many runs are declared, and how many are in each of :data:`STATES`.
 
     Parameters
     ----------
     specs
         Declared runs; their order is that of the rows.
     begun
-        One row a run that has begun, with ``key`` and ``status``.
+        One row per run that has begun, with ``key`` and ``status``.
     held
         Keys of runs that a program has at this moment; others that have begun are interrupted.
     """
@@ -38,10 +39,28 @@ def counted(specs: Sequence[RunSpec], begun: pd.DataFrame, held: Container[str])
     return counts.rename_axis(columns=None)
 
 
+def of_study(study: Study) -> pd.DataFrame:
+    """Return the runs of a study in each state, as :func:`counted` does.
+
+    Where the selected rates are trained again, ``to retrain`` and ``retrained`` count those runs: declared
+    and finished.
+    """
+    counts = counted(study.specs, study.frame, study.store.holders())
+    if study.profile.retrain:
+        pairs = pd.Series([name for name, _ in {(spec.architecture, spec.seed) for spec in study.specs}])
+        counts["to retrain"] = pairs.value_counts().reindex(counts.index)
+        counts["retrained"] = (
+            study.selected["architecture"].value_counts().reindex(counts.index, fill_value=0)
+        )
+    return counts
+
+
 def sentence(counts: pd.DataFrame) -> str:
     """Return the totals of :func:`counted` in words."""
     total = counts.sum()
+    again = f", {total['retrained']} of {total['to retrain']} trained again" if "retrained" in total else ""
     return (
         f"{total['finished']} of {total['declared']} runs finished, {total['failed']} failed, "
-        f"{total['training']} under way, {total['interrupted']} interrupted, {total['missing']} missing"
+        f"{total['training']} under way, {total['interrupted']} interrupted, "
+        f"{total['missing']} missing{again}"
     )

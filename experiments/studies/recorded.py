@@ -2,8 +2,8 @@
 
 Layout::
 
-    results/<profile>/runs.csv         one row a run that finished or failed; which were selected
-    results/<profile>/history.csv      one row a selected run and epoch at which metrics were recorded
+    results/<profile>/runs.csv         one row per run that finished or failed; which were selected
+    results/<profile>/history.csv      one row per selected run and epoch at which metrics were recorded
     results/<profile>/provenance.json  commits, devices, versions, data and hours of these runs
     results/<profile>/<probe>.csv      the tables of a probe of selected runs that pages show, to six digits
     results/<profile>/bottlenecks/     the same of the runs of Kirsch et al.'s figures
@@ -24,11 +24,12 @@ from typing import Any
 import pandas as pd
 
 from experiments.paths import RESULTS
-from experiments.studies import bottlenecks
-from experiments.studies.ablation import declared, existing, retrained
-from experiments.studies.bottleneck_profiles import SCALES, Scale
+from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
+from experiments.studies.learning_rates import retrained
 from experiments.studies.probing import PROBES, versions
-from experiments.studies.profiles import PROFILES, Profile, profile
+from experiments.studies.profiles import PROFILES, profile
+from experiments.studies.selection import kind_of
+from experiments.studies.study import Kind, Study
 from lpc.specs import run_key
 from lpc.store import RunStore
 
@@ -48,19 +49,20 @@ class Recorded:
 
     Attributes
     ----------
-    profile
-        What was declared.
+    kind, profile
+        What was declared: which kind of study, and its profile.
     frame
-        One row a run that finished or failed, in declared order, as ``Study.frame``.
+        One row per run that finished or failed, in declared order, as ``Study.frame``.
     selected
-        One row an architecture and seed, as ``Study.selected``.
+        As ``Study.selected``.
     history
-        One row a selected run and epoch at which metrics were recorded.
+        One row per selected run and epoch at which metrics were recorded.
     provenance
         Commits, devices, versions, data and hours of these runs.
     """
 
-    profile: Profile
+    kind: Kind[Any]
+    profile: Any
     frame: pd.DataFrame
     selected: pd.DataFrame
     history: pd.DataFrame
@@ -76,41 +78,10 @@ class Recorded:
         return rows[rows["key"].isin(probed)].reset_index(drop=True)
 
 
-@dataclass(frozen=True)
-class RecordedBottlenecks:
-    """Recorded runs of Kirsch et al.'s figures, with what figures and claims read of a study.
+def record(found: Study) -> Path:
+    """Write the finished and failed runs of a study to ``results/<profile>/``, in place of what is there.
 
-    Attributes
-    ----------
-    scale
-        What was declared.
-    frame
-        One row a run that finished or failed, in declared order, as ``Bottlenecks.frame``.
-    history
-        One row a run and recorded epoch.
-    provenance
-        Commits, devices, versions, data and hours of these runs.
-    """
-
-    scale: Scale
-    frame: pd.DataFrame
-    history: pd.DataFrame
-    provenance: dict[str, Any]
-
-
-def record(
-    name: str, *, store: str | Path = "runs", seeds: int | None = None, only: Iterable[str] | None = None
-) -> Path:
-    """Write the finished and failed runs of a profile to ``results/<name>/``, in place of what is there.
-
-    Parameters
-    ----------
-    name
-        Of the profile.
-    store
-        Directory of the run store; nothing is trained.
-    seeds, only
-        As in ``experiments.studies.ablation.declared``.
+    Nothing is trained.
 
     Returns
     -------
@@ -122,41 +93,29 @@ def record(
     ValueError
         No run has finished.
     """
-    found = existing(name, seeds=seeds, only=None if only is None else tuple(only), store=store)
-    rows = found.frame
+    name, rows = found.profile.name, found.frame
     if rows.empty or not (rows["status"] == "finished").any():
-        raise ValueError(f"no run of profile {name} has finished in {store}: train it before it is recorded")
-    keys = list(dict.fromkeys([*rows["key"], *found.selected["key"]]))  # those that were trained again last
-    rows = pd.concat([found.selected, rows]).drop_duplicates("key").set_index("key").loc[keys].reset_index()
-    rows = rows[rows["status"].isin(["finished", "failed"])]
-    rows = rows.assign(selected=rows["key"].isin(found.selected["key"]))
-    history = found.history
-    history = history[history["trace_ratio"].notna()].sort_values(["key", "epoch"])
-    tables = {probe: found.probe_table(probe) if kind.tabled else None for probe, kind in PROBES.items()}
-    return _write(RESULTS / name, rows, history, _provenance(name, found.store, rows), tables)
-
-
-def record_bottlenecks(
-    name: str, *, store: str | Path = "runs", seeds: int | None = None, only: Iterable[str] | None = None
-) -> Path:
-    """Write the finished and failed runs of Kirsch et al.'s figures, as :func:`record` does the ablation's.
-
-    Parameters
-    ----------
-    name
-        Of the profile.
-    store, seeds, only
-        As in ``experiments.studies.bottlenecks.declared``.
-    """
-    found = bottlenecks.existing(name, seeds=seeds, only=None if only is None else tuple(only), store=store)
-    rows = found.frame[found.frame["status"].isin(["finished", "failed"])]
-    if rows.empty:
         raise ValueError(
-            f"no bottleneck run of profile {name} has finished in {store}: train it before it is recorded"
+            f"no run of profile {name} has finished in {found.store.root} (of its {found.kind.name}): "
+            "train it before it is recorded"
         )
-    history = found.history[found.history["key"].isin(rows["key"])]
-    provenance = _provenance(name, found.store, rows)
-    return _write(RESULTS / name / "bottlenecks", rows, history, provenance)
+    if found.kind.selects:
+        keys = list(dict.fromkeys([*rows["key"], *found.selected["key"]]))  # trained again: last
+        both = pd.concat([found.selected, rows]).drop_duplicates("key")
+        rows = both.set_index("key").loc[keys].reset_index()
+        rows = rows.assign(selected=rows["key"].isin(found.selected["key"]))
+    rows = rows[rows["status"].isin(["finished", "failed"])]
+    history = found.history
+    history = history[history["key"].isin(rows["key"]) & history[found.kind.recorded_with].notna()]
+    if found.kind.selects:
+        history = history.sort_values(["key", "epoch"])
+    probes = PROBES if found.kind.selects else {}
+    tables = {probe: found.probe_table(probe) if kind.tabled else None for probe, kind in probes.items()}
+    return _write(_folder(name, found.kind), rows, history, _provenance(name, found.store, rows), tables)
+
+
+def _folder(name: str, kind: Kind[Any]) -> Path:
+    return RESULTS / name / ("" if kind.selects else kind.name)
 
 
 def _write(
@@ -164,7 +123,7 @@ def _write(
     rows: pd.DataFrame,
     history: pd.DataFrame,
     provenance: dict[str, Any],
-    tables: Mapping[str, pd.DataFrame | None] | None = None,
+    tables: Mapping[str, pd.DataFrame | None],
 ) -> Path:
     RESULTS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=RESULTS, prefix=".recording-") as folder:
@@ -173,7 +132,7 @@ def _write(
             table.drop(columns="missing", errors="ignore").to_csv(made / file, index=False)
         (made / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
         target.mkdir(parents=True, exist_ok=True)
-        for name, table in (tables or {}).items():
+        for name, table in tables.items():
             if table is None:
                 (target / f"{name}.csv").unlink(missing_ok=True)
             else:
@@ -214,29 +173,38 @@ def _distinct(made: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[d
     return [{**json.loads(one), "runs": values.count(one)} for one in sorted(set(values))]
 
 
-def recorded(name: str) -> Recorded | None:
+def recorded(name: str, *, study: str = "ablation") -> Recorded | None:
     """Return what is recorded of a profile, or None where nothing is.
+
+    Parameters
+    ----------
+    name
+        Of the profile.
+    study
+        The kind of its runs: ``ablation`` or ``bottlenecks``.
 
     Raises
     ------
     ValueError
         An unknown profile, or recorded runs that the profile does not declare today.
     """
-    chosen, folder = profile(name), RESULTS / name
+    kind = kind_of(study)
+    runs, folder = kind.declared(name), _folder(name, kind)
     if not (folder / "runs.csv").exists():
         return None
+    chosen = kind.profiles[name]
     rows, history = _read(folder / "runs.csv"), _read(folder / "history.csv")
-    runs = declared(name)
-    again = map(retrained, runs) if chosen.retrain else ()
     keys = set(map(run_key, runs))
+    again = map(retrained, runs) if chosen.retrain else ()
     _check_declared(rows, keys | set(map(run_key, again)), name, folder)
     rows = _without_old_probes(rows)
-    selected = rows[rows.pop("selected")].reset_index(drop=True)
+    selected = rows[rows.pop("selected")].reset_index(drop=True) if kind.selects else rows
     if set(history["key"]) - set(selected["key"]):
         raise ValueError(
             f"{folder}/history.csv and runs.csv are not of the same runs: record the profile again"
         )
     return Recorded(
+        kind=kind,
         profile=chosen,
         frame=rows[rows["key"].isin(keys)].reset_index(drop=True),
         selected=selected,
@@ -252,24 +220,6 @@ def _without_old_probes(rows: pd.DataFrame) -> pd.DataFrame:
         if column in rows and (rows[column].dropna() != version).any():
             rows = rows.drop(columns=[one for one in rows if str(one).startswith(f"{name}_")])
     return rows
-
-
-def recorded_bottlenecks(name: str) -> RecordedBottlenecks | None:
-    """Return what is recorded of a profile's runs of Kirsch et al.'s figures, or None where nothing is.
-
-    Raises
-    ------
-    ValueError
-        An unknown profile, or recorded runs that the profile does not declare today.
-    """
-    folder = RESULTS / name / "bottlenecks"
-    runs = bottlenecks.declared(name)
-    if not (folder / "runs.csv").exists():
-        return None
-    rows, history = _read(folder / "runs.csv"), _read(folder / "history.csv")
-    _check_declared(rows, set(map(run_key, runs)), name, folder)
-    provenance = json.loads((folder / "provenance.json").read_text())
-    return RecordedBottlenecks(bottlenecks.scale(name), rows, history, provenance)
 
 
 def _check_declared(rows: pd.DataFrame, keys: set[str], name: str, folder: Path) -> None:
@@ -334,12 +284,13 @@ def all_probed(probe: str, *, beside: str) -> list[Recorded]:
     return [one for one in found if f"{probe}_version" in one.selected]
 
 
-def _recorded(names: Iterable[str]) -> list[Recorded]:
+def _recorded(names: Iterable[str], *, study: str = "ablation") -> list[Recorded]:
     """Return what is recorded of some profiles, in their order."""
-    return [one for one in map(recorded, names) if one is not None]
+    found = (recorded(name, study=study) for name in names)
+    return [one for one in found if one is not None]
 
 
-def all_recorded_bottlenecks(*, beside: str | None = None) -> list[RecordedBottlenecks]:
+def all_recorded_bottlenecks(*, beside: str | None = None) -> list[Recorded]:
     """Return all that is recorded of Kirsch et al.'s figures, in the order of the profiles.
 
     Parameters
@@ -347,25 +298,21 @@ def all_recorded_bottlenecks(*, beside: str | None = None) -> list[RecordedBottl
     beside
         A profile to leave out: the one whose runs are at hand.
     """
-    found = [recorded_bottlenecks(name) for name in SCALES if name != beside]
-    return [one for one in found if one is not None]
+    return _recorded((name for name in BOTTLENECK_PROFILES if name != beside), study="bottlenecks")
 
 
 def summary() -> pd.DataFrame:
-    """Return, a recorded profile a row, how much of it was run, where, when and by which code."""
-    parts: list[tuple[str, str, Any, Any]] = [
-        (one.profile.name, one.profile.summary, one, declared) for one in all_recorded()
-    ]
-    for one in all_recorded_bottlenecks():
-        what = f"Kirsch et al.'s figures: {one.scale.summary}"
-        parts.append((f"{one.scale.name}, bottlenecks", what, one, bottlenecks.declared))
+    """Return, one row per recorded profile, how much of it was run, where, when and by which code."""
     rows = {}
-    for name, what, one, of_profile in parts:
+    for one in (*all_recorded(), *all_recorded_bottlenecks()):
+        name, what = one.profile.name, one.profile.summary
+        if not one.kind.selects:
+            name, what = f"{name}, {one.kind.name}", f"Kirsch et al.'s figures: {what}"
         made = one.provenance
         finished = int((one.frame["status"] == "finished").sum())
         rows[name] = {
             "what": what,
-            "runs finished": f"{finished} of {len(of_profile(made['profile']))}",
+            "runs finished": f"{finished} of {len(one.kind.declared(made['profile']))}",
             "device": ", ".join(sorted({entry["device"] for entry in made["machine"]})),
             "until": made["trained_until"],
             "code": ", ".join(_commit(entry) for entry in made["code"]),

@@ -109,7 +109,7 @@ def test_training_that_was_stopped_says_where_it_stands_and_exits_with_130(call,
     def stopped(*_, **__):
         raise Stopped("stopped after epoch 7 of 400")
 
-    monkeypatch.setattr("experiments.studies.ablation.study", stopped)
+    monkeypatch.setattr("experiments.studies.study.Study.trained", stopped)
     assert call("train", status=130) == "stopped after epoch 7 of 400\n"
 
 

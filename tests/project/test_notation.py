@@ -11,7 +11,7 @@ from pybtex.database import BibliographyData, parse_file, parse_string
 from experiments.paths import BOOK
 from experiments.publishing.places import PLACES
 from experiments.reporting.claims import NOT_ATTEMPTED, NOT_JUDGED, NOT_MEASURED, WORDS
-from experiments.studies.bottleneck_profiles import SCALES
+from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
 from experiments.studies.profiles import PROFILES, SIBLINGS, plain
 from lpc.specs import VARIANTS
 
@@ -121,7 +121,7 @@ def test_architectures_and_verdicts_are_terms():
 def test_every_profile_is_explained():
     explained = " ".join(text for _, text in glossary(NOTATION))
     kinds = {f"-{kind}" for kind in SIBLINGS}
-    names = {plain(name) for name in PROFILES} | set(SCALES) | kinds
+    names = {plain(name) for name in PROFILES} | set(BOTTLENECK_PROFILES) | kinds
     assert [name for name in sorted(names) if f"`{name}`" not in explained] == []
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from experiments.probes.attacks import Logits, in_parts, target
 from experiments.probes.perturbations import margin
-from experiments.studies.ablation import Study
+from experiments.studies.study import Study
 from lpc.runs import load_model
 
 

@@ -12,9 +12,9 @@ from jaxtyping import Float64, Int64
 
 from experiments.probes.attacks import BEATS, CHECKS, MAIN, RECOMMENDED
 from experiments.reporting.tables import MISSING, NOT_RUN, number
-from experiments.studies.ablation import Study
 from experiments.studies.probing import PROBES
 from experiments.studies.recorded import Recorded
+from experiments.studies.study import Study
 from lpc.evaluation.attacks import ATTACKS
 
 RESAMPLES = 1000

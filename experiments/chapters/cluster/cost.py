@@ -10,7 +10,7 @@ from experiments.benchmarks.epoch_times import hours_left
 from experiments.benchmarks.training_flops import parameters, run_flops
 from experiments.benchmarks.training_tables import PRODUCT_SHARE
 from experiments.reporting.tables import number
-from experiments.studies.ablation import first_retrained
+from experiments.studies.learning_rates import first_retrained
 from experiments.studies.profiles import Profile, resolve, specs
 from lpc.specs import RunSpec
 from lpc.store import RunStore

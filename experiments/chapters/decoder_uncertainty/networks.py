@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Float64, Integer
 from torch import Tensor
 
-from experiments.studies.bottlenecks import Bottlenecks
+from experiments.studies.study import Study
 from lpc.backbones import DropoutCNN
 from lpc.classifiers import build_classifier
 from lpc.data import Splits
@@ -32,7 +32,7 @@ class Encoded(NamedTuple):
     log_decoder: Float64[Tensor, "categories classes"]
 
 
-def encoded(runs: Bottlenecks, name: str, seed: int) -> Encoded:
+def encoded(runs: Study, name: str, seed: int) -> Encoded:
     """Return what Section 5's quantities are computed from, in double precision, of a finished run."""
     head = runs.classifier(name, seed).head
     if not isinstance(head, CategoricalHead):

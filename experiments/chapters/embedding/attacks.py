@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.probes.attacks import pixel_logits
-from experiments.studies.ablation import Study
+from experiments.studies.study import Study
 from lpc.evaluation.attacks import attack, smallest
 from lpc.runs import load_model
 from lpc.runs.measurements import attacked_images

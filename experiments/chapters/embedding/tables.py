@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from experiments.reporting.tables import MISSING, NOT_RUN, mean_sd, number
-from experiments.studies.ablation import Study
 from experiments.studies.recorded import Recorded
+from experiments.studies.study import Study
 from lpc.figures import Look
 from lpc.schedules import gamma, learning_rate
 from lpc.specs import EMBEDDINGS, TrainSpec

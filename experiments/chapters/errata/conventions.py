@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from experiments.chapters.errata.paired_values import ALL, Number, Reading, Run, evaluate, load
-from experiments.studies.ablation import Study
+from experiments.studies.study import Study
 from lpc.arrays import Convention
 from lpc.evaluation.binarity import binarity
 from lpc.evaluation.collapse import mean_entry, norm_coefficient_of_variation, within_class_covariance

@@ -14,7 +14,7 @@ from experiments.chapters.errata.released_training import HERE
 from experiments.chapters.errata.tables import effect
 from experiments.paths import ERRATA, read_toml
 from experiments.reporting.tables import MISSING, number
-from experiments.studies.ablation import Study
+from experiments.studies.study import Study
 
 
 @dataclass(frozen=True, kw_only=True)

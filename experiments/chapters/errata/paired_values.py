@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
-from experiments.studies.ablation import Study
+from experiments.studies.study import Study
 from lpc.data import Augment, ImageSet, Splits
 from lpc.heads import Classifier
 from lpc.latents import Latents, collect

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from experiments.studies.ablation import Study
+from experiments.studies.study import Study
 from lpc.data import load_images
 from lpc.devices import default_device
 from lpc.evaluation.collapse import nearest_mean_accuracy, within_between_traces

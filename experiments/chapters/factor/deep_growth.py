@@ -7,8 +7,8 @@ from dataclasses import replace
 import pandas as pd
 
 from experiments.probes import factor
-from experiments.studies.ablation import Study
 from experiments.studies.schedules import scaled_schedule
+from experiments.studies.study import Study
 from lpc.devices import default_workers
 from lpc.runs import execute_all, load_model
 from lpc.specs import GAMMAS, RunSpec, run_key, variant_spec

@@ -14,11 +14,11 @@ from jaxtyping import Float, Integer
 from matplotlib.axes import Axes
 from scipy.optimize import brentq
 
-from experiments.studies.ablation import Study
-from experiments.studies.bottleneck_profiles import SCALES
+from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
 from experiments.studies.bottleneck_summaries import KEPT
-from experiments.studies.bottlenecks import MEETING, Bottlenecks
+from experiments.studies.bottlenecks import MEETING
 from experiments.studies.bottlenecks import study as bottleneck_study
+from experiments.studies.study import Study
 from lpc.arrays import Array, as_points, centre
 from lpc.evaluation.quantities import gaussian_quantities
 from lpc.figures import LOOKS, Look
@@ -150,9 +150,9 @@ def loss_of_label(
     return LossOfLabel(math.exp(found), float(at(found)["redundant_information"]))
 
 
-def with_noise(name: str, *, seeds: int | None = None, store: str | Path = "runs") -> Bottlenecks | None:
+def with_noise(name: str, *, seeds: int | None = None, store: str | Path = "runs") -> Study | None:
     """Return a profile's runs of latent point collapse with noise; None where it declares none."""
-    if name not in SCALES or not SCALES[name].meeting:
+    if name not in BOTTLENECK_PROFILES or not BOTTLENECK_PROFILES[name].meeting:
         return None
     only = [f"{architecture}-noise" for architecture in MEETING]
     return bottleneck_study(name, seeds=seeds, store=store, only=only)

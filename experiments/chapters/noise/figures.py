@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from experiments.chapters.noise.float_formats import Readout
-from experiments.studies.bottlenecks import Bottlenecks
+from experiments.studies.study import Study
 from lpc.backbones import DropoutCNN
 from lpc.data import ImageSet
 from lpc.evaluation.quantities import gaussian_quantities
@@ -34,7 +34,7 @@ def per_node(sd: float) -> float:
     return 0.5 * math.log(2 * math.pi * math.e) + math.log(sd)
 
 
-def with_errors(runs: Bottlenecks, names: Sequence[str]) -> pd.DataFrame:
+def with_errors(runs: Study, names: Sequence[str]) -> pd.DataFrame:
     """Return the history of runs whose latents are rescaled, with what Figure 4 draws.
 
     Parameters

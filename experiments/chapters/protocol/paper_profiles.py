@@ -8,9 +8,10 @@ import pandas as pd
 import torch
 
 from experiments.reporting.tables import mean_sd, number
-from experiments.studies.ablation import Study, first_retrained, retrained
 from experiments.studies.image_shapes import shape_of_data
+from experiments.studies.learning_rates import first_retrained, retrained
 from experiments.studies.profiles import Profile, resolve, specs
+from experiments.studies.study import Study
 from lpc.backbones import build_backbone
 from lpc.equilibrium import readout_margin
 from lpc.specs import RunSpec, run_key

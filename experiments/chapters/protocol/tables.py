@@ -10,11 +10,11 @@ import pandas as pd
 
 from experiments.chapters.errata.released_training import ALL, RELEASED_RATES, SWITCHES
 from experiments.reporting.tables import MISSING, mean_sd, number
-from experiments.studies.ablation import Study
 from experiments.studies.image_shapes import shape_of_data
 from experiments.studies.profiles import Profile, profile, specs
 from experiments.studies.recorded import Recorded, recorded
 from experiments.studies.schedules import PAPER_EPOCHS, PAPER_RATES, PAPER_TRAIN
+from experiments.studies.study import Study
 from lpc.specs import VARIANTS, WIDTHS, Variant
 
 _PAPER = PAPER_TRAIN["CIFAR10"]

@@ -12,7 +12,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from experiments.reporting.significance import bootstrap_images, hanley_mcneil
-from experiments.studies.ablation import Study
+from experiments.studies.study import Study
 from lpc.evaluation.reliability import mahalanobis_confidence, misclassification_auroc, odin_confidence
 from lpc.latents import collect
 from lpc.runs import load_model

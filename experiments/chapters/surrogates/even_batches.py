@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pandas as pd
 
-from experiments.studies.bottlenecks import Bottlenecks, name_of
+from experiments.studies.bottlenecks import name_of
+from experiments.studies.study import Study
 from lpc.devices import default_workers
 from lpc.runs import execute_all
 from lpc.specs import RunSpec, run_key
@@ -33,7 +34,7 @@ def even_batch(points: int, batch: int) -> int:
     return math.ceil(points / math.ceil(points / batch))
 
 
-def evened(runs: Bottlenecks) -> dict[tuple[float, int], RunSpec]:
+def evened(runs: Study) -> dict[tuple[float, int], RunSpec]:
     """Return the specs to train, by gamma and trial, which are measured after the last epoch alone.
 
     Parameters
@@ -42,19 +43,19 @@ def evened(runs: Bottlenecks) -> dict[tuple[float, int], RunSpec]:
         Of a profile, with the conditional log-variance among them.
     """
     found = {}
-    for gamma in runs.scale.gammas:
+    for gamma in runs.profile.gammas:
         name = name_of(REGULARIZER, gamma)
         for seed in sorted({spec.seed for spec in runs.specs if spec.architecture == name}):
             if gamma not in WEIGHTS:
                 continue
             spec = runs.spec(name, seed)
-            size = even_batch(len(runs.images(name).train), spec.train.batch_size)
+            size = even_batch(len(runs.images_of(name).train), spec.train.batch_size)
             train = replace(spec.train, batch_size=size, record_every=spec.train.epochs)
             found[gamma, seed] = replace(spec, train=train)
     return found
 
 
-def trained(runs: Bottlenecks, *, workers: int | None = None, progress: bool = True) -> pd.DataFrame:
+def trained(runs: Study, *, workers: int | None = None, progress: bool = True) -> pd.DataFrame:
     """Train what is missing, and return one row a run with its metrics, those in uneven batches first.
 
     The extra runs go into the store of the others and are not among them: their tables do not change. A

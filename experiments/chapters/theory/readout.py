@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from experiments.studies.ablation import Study
+from experiments.studies.study import Study
 from lpc.equilibrium import logit_gap, reachable_separation
 from lpc.latents import collect
 from lpc.runs import load_model

@@ -13,7 +13,7 @@ from support.pretended_runs import pretend
 
 from experiments.cluster import jobs as queue
 from experiments.cluster import slurm, submit, worker
-from experiments.cluster.missing_runs import declared, missing, report
+from experiments.cluster.missing_runs import missing, report
 from experiments.cluster.submissions import Job, Kind, Request, begin, difference, every, read, rebuild
 from experiments.studies import profiles, recorded
 from experiments.studies.profiles import PROFILES, specs
@@ -123,7 +123,7 @@ class TestRecords:
 class TestOutstanding:
     def test_what_ended_is_not_missing_and_failures_count_since_the_first_turn(self, request_, monkeypatch):
         store = RunStore(request_.store)
-        first, second, *rest = declared(request_)["smoke"]
+        first, second, *rest = request_.selection.declared()["smoke"]
         ended(store, rest)
 
         def fail(spec, message):
@@ -148,7 +148,7 @@ class TestOutstanding:
 
     def test_what_was_stopped_is_no_failure(self, request_):
         store = RunStore(request_.store)
-        spec = declared(request_)["smoke"][0]
+        spec = request_.selection.declared()["smoke"][0]
         for _ in range(3):
             with pytest.raises(KeyboardInterrupt), store.lease([spec]):
                 raise KeyboardInterrupt
@@ -158,7 +158,7 @@ class TestOutstanding:
         asked = replace(request_, profile="alone")
         store = RunStore(request_.store)
         assert [one.name for one in missing(asked)][4:] == ["IB/0", "NoPen/0"]
-        ended(store, declared(asked)["alone"])
+        ended(store, asked.selection.declared()["alone"])
         assert [one.name for one in missing(asked)] == ["IB/0", "NoPen/0"]
 
 
@@ -166,7 +166,7 @@ class TestBatches:
     def test_cohorts_are_tasks_runs_alone_are_packed_and_the_chosen_follow(self, request_):
         (train,) = submit.batches(request_)
         assert train.name == "lpc-train-smoke"
-        keys = [run_key(spec) for spec in declared(request_)["smoke"]]
+        keys = [run_key(spec) for spec in request_.selection.declared()["smoke"]]
         assert sorted(map(sorted, train.tasks)) == sorted([sorted(keys[:2]), sorted(keys[2:])])
         train, again = submit.batches(replace(request_, profile="alone"))
         assert list(map(len, train.tasks)) == [2, 2]
@@ -174,7 +174,7 @@ class TestBatches:
 
     def test_what_others_have_and_what_was_given_up_is_left_out(self, request_):
         asked = replace(request_, profile="alone")
-        specs = declared(asked)["alone"]
+        specs = asked.selection.declared()["alone"]
         keys = [run_key(spec) for spec in specs]
         train, again = submit.batches(asked, [*keys[:3], "alone IB/0"])
         assert train.tasks == [[keys[3]]] and again.tasks == [["NoPen/0"]]
@@ -186,7 +186,7 @@ class TestBatches:
         assert not any(keys[0] in task for task in second)
 
     def test_a_finished_request_has_only_the_last_job_and_not_twice(self, request_, scheduler):
-        ended(RunStore(request_.store), declared(request_)["smoke"])
+        ended(RunStore(request_.store), request_.selection.declared()["smoke"])
         found, _ = submit.prepare(request_, {})
         assert [one.kind for one in found] == ["finish"]
         begin(request_).with_job(Job(kind="finish", profile="smoke", tasks={"8": []})).write()
@@ -344,7 +344,7 @@ class TestTasks:
         monkeypatch.setattr(holders, "HEARTBEAT", 0.1)
         asked = replace(request_, profile="alone", resources=self.one_at_once(request_))
         store = RunStore(request_.store)
-        silent, alive, *rest = declared(asked)["alone"]
+        silent, alive, *rest = asked.selection.declared()["alone"]
         ended(store, rest)
         self.held(store, silent, silent=holders.LEASE + 5)
         self.held(store, alive, silent=holders.LEASE / 2)

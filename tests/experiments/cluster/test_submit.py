@@ -19,7 +19,7 @@ from support.slurm_node import one_node as one_node
 from experiments.cluster import slurm
 from experiments.paths import ROOT
 from experiments.studies import profiles
-from experiments.studies.ablation import select
+from experiments.studies.learning_rates import select
 from lpc.specs import run_key
 from lpc.store import RunStore
 

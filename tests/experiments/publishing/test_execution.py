@@ -357,7 +357,7 @@ def test_a_full_disk_and_a_store_without_permission_are_said_plainly(code, words
     def refuse(*_, **__):
         raise OSError(code, os.strerror(code), "runs")
 
-    monkeypatch.setattr("experiments.studies.ablation.study", refuse)
+    monkeypatch.setattr("experiments.studies.study.Study.trained", refuse)
     with pytest.raises(SystemExit) as caught:
         main(["train", "--profile", "smoke"])
     assert caught.value.code == 1

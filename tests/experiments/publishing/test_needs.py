@@ -4,7 +4,7 @@ import pytest
 
 from experiments.publishing import needs
 from experiments.publishing.needs import Asked, asked
-from experiments.studies import ablation, bottlenecks, probing
+from experiments.studies import ablation, probing
 from lpc.specs import run_key
 
 VALUES = {"profile": "smoke", "seeds": 1, "store": "runs"}
@@ -71,11 +71,10 @@ def trained(monkeypatch):
     """What is trained and probed, in turn, as text; nothing is."""
     calls = []
 
-    def note(kind):
-        return lambda name, *, seeds, store: calls.append(f"{kind} {name} {seeds} {store.name}")
+    def note(kind, name, *, seeds, store):
+        calls.append(f"{kind.name} {name} {seeds} {store.name}")
 
-    monkeypatch.setattr(ablation, "study", note("ablation"))
-    monkeypatch.setattr(bottlenecks, "study", note("bottlenecks"))
+    monkeypatch.setattr("experiments.studies.study.Kind.study", note)
     monkeypatch.setattr(
         probing, "measure_all", lambda study: calls.append(f"probes {study.profile.name} {len(study.specs)}")
     )

@@ -23,8 +23,8 @@ from experiments.publishing.execution import execute
 from experiments.publishing.places import Places
 from experiments.publishing.staleness import is_current, read_stamp
 from experiments.studies import ablation, bottlenecks, probing, profiles
-from experiments.studies.ablation import retrained
-from experiments.studies.bottleneck_profiles import SCALES
+from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
+from experiments.studies.learning_rates import retrained
 from lpc.specs import GAMMAS, run_key
 from lpc.store import RunStore
 from lpc.store.probes import Probe
@@ -175,7 +175,9 @@ def test_each_chapter_is_made_from_the_profile_whose_runs_are_there(made):
 
 
 def test_bottleneck_chapters_take_the_runs_of_the_group_and_only_those_of_the_whole_group(made, monkeypatch):
-    monkeypatch.setitem(SCALES, "paper", replace(SCALES["smoke"], name="paper", meeting=0))
+    monkeypatch.setitem(
+        BOTTLENECK_PROFILES, "paper", replace(BOTTLENECK_PROFILES["smoke"], name="paper", meeting=0)
+    )
     runs = bottlenecks.declared("paper")
     made.end(ablation.declared(PAPER))
     made.end(selected(), tested=True)

@@ -15,7 +15,8 @@ from experiments.reporting import claims, paper, tables
 from experiments.reporting.claims import Claim, ClaimMismatch
 from experiments.reporting.scoreboard import side_by_side
 from experiments.studies import ablation
-from experiments.studies.bottleneck_profiles import SCALES
+from experiments.studies.ablation import ABLATION
+from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
 from experiments.studies.profiles import PROFILES, plain
 from experiments.studies.recorded import Recorded
 from lpc.specs import GAMMAS, run_key
@@ -38,6 +39,7 @@ def study(name="laptop", **columns) -> Any:
     nowhere = SimpleNamespace(root="no such folder")
     seeds = [SimpleNamespace(seed=seed) for seed in range(3)]
     return SimpleNamespace(
+        kind=ABLATION,
         profile=SimpleNamespace(name=name, variants=PROFILES[name].variants),
         specs=seeds,
         selected=frame,
@@ -121,8 +123,8 @@ def test_the_committed_ledger_reads_and_covers_every_profile():
     )  # of digits alone
     by_chapter = Counter(claim.profile for claim in ledger if claim.chapter not in on_digits)
     assert by_chapter["laptop"] == by_chapter["fashion-cpu"] == by_chapter["fashion"] >= 50
-    assert set(by_profile) <= {*PROFILES, *SCALES, "none"} - {"smoke"}
-    assert set(by_profile) >= {*map(plain, PROFILES), *SCALES, "none"} - {"smoke"}
+    assert set(by_profile) <= {*PROFILES, *BOTTLENECK_PROFILES, "none"} - {"smoke"}
+    assert set(by_profile) >= {*map(plain, PROFILES), *BOTTLENECK_PROFILES, "none"} - {"smoke"}
 
 
 def test_fashion_rows_keep_the_quantities_of_the_digits_rows_but_not_their_verdicts():
@@ -236,7 +238,7 @@ def test_other_profiles_judge_nothing_but_the_papers_own_numbers():
 def recorded(name, **columns) -> Recorded:
     """The same three seeds, as recorded runs of a profile."""
     frame = study(name, **columns).frame
-    return Recorded(PROFILES[name], frame, frame, pd.DataFrame(), {})
+    return Recorded(ABLATION, PROFILES[name], frame, frame, pd.DataFrame(), {})
 
 
 def test_every_claim_is_judged_by_runs_of_its_own_profile():

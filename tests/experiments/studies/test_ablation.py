@@ -3,9 +3,11 @@ import dataclasses
 import pandas as pd
 import pytest
 
-from experiments.studies import ablation
-from experiments.studies.ablation import Study, existing, progress_of, retrained, select, study
+from experiments.studies.ablation import ABLATION, existing, study
+from experiments.studies.learning_rates import retrained, select
 from experiments.studies.profiles import PROFILES, resolve, specs
+from experiments.studies.progress import of_study
+from experiments.studies.study import Study
 from lpc.runs import execution, measurements, packing
 from lpc.specs import run_key
 from lpc.store import RunStore
@@ -114,7 +116,7 @@ def test_selected_rates_are_trained_again_and_those_runs_are_measured(again, tmp
     assert found.images.validation is None and len(found.images.train) == 200
     assert sorted(map(run_key, found.needed)) == sorted([*found.frame["key"], *chosen["key"]])
     assert set(found.history["key"]) == set(chosen["key"])
-    table = progress_of(existing("again", store=tmp_path))
+    table = of_study(existing("again", store=tmp_path))
     assert table[["declared", "finished", "to retrain", "retrained"]].sum().tolist() == [4, 4, 2, 2]
 
 
@@ -143,7 +145,7 @@ def test_a_failed_rate_has_ended_and_a_failed_retraining_is_not_selected(again, 
     pretend(store, retrained(low), accuracy=None, status="failed")
     found = existing("again", store=tmp_path)
     assert found.retrained["status"].tolist() == ["failed"] and found.selected.empty
-    assert progress_of(existing("again", store=tmp_path)).T["IB"][["to retrain", "retrained"]].tolist() == [
+    assert of_study(existing("again", store=tmp_path)).T["IB"][["to retrain", "retrained"]].tolist() == [
         1,
         0,
     ]
@@ -153,13 +155,13 @@ def test_an_empty_store_has_a_frame_without_rows(tmp_path):
     for name in ("smoke", "paper-cifar10"):
         found = existing(name, store=tmp_path)
         assert found.frame.empty and found.selected.empty and found.history.empty
-        table = progress_of(existing(name, store=tmp_path))
+        table = of_study(existing(name, store=tmp_path))
         assert table["missing"].sum() == len(found.specs) and table["finished"].sum() == 0
 
 
 def test_one_seed_of_everything_is_trained_first(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(ablation, "execute_all", lambda specs, *_, **__: asked.append(specs))
+    monkeypatch.setattr("experiments.studies.study.execute_all", lambda specs, *_, **__: asked.append(specs))
     study("fashion", store=tmp_path)
     study("smoke", store=tmp_path)
     assert [{spec.seed for spec in part} for part in asked] == [{0}, {1}, {2}, {0, 1}]
@@ -168,7 +170,9 @@ def test_one_seed_of_everything_is_trained_first(monkeypatch, tmp_path):
 
 def test_workers_are_passed_on(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(ablation, "execute_all", lambda *_, workers, **__: asked.append(workers))
+    monkeypatch.setattr(
+        "experiments.studies.study.execute_all", lambda *_, workers, **__: asked.append(workers)
+    )
     study("smoke", store=tmp_path, workers=7)
     assert asked == [7]
 
@@ -177,5 +181,5 @@ def test_a_study_is_its_specs_not_the_whole_store(tmp_path):
     store = RunStore(tmp_path)
     first, *_ = specs(PROFILES["smoke"])
     pretend(store, first, accuracy=0.5)
-    assert Study(PROFILES["smoke"], [first], store).frame["key"].tolist() == [run_key(first)]
+    assert Study(PROFILES["smoke"], [first], store, ABLATION).frame["key"].tolist() == [run_key(first)]
     assert existing("laptop", store=tmp_path).frame.empty

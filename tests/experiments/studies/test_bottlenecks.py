@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from experiments.studies import bottlenecks, recorded
-from experiments.studies.bottleneck_profiles import GAMMAS, SCALES, scale, settings
+from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES, GAMMAS, bottleneck_profile, settings
 from experiments.studies.bottleneck_summaries import with_summaries
 from experiments.studies.progress import counted
 from lpc.specs import run_key
@@ -46,14 +46,16 @@ def test_the_paper_is_declared_as_section_7_says():
     assert (counts.filter(regex="^(permuted|images)") == 8).all()
 
 
-@pytest.mark.parametrize("profile", SCALES)
+@pytest.mark.parametrize("profile", BOTTLENECK_PROFILES)
 def test_every_profile_declares_every_figure_and_each_run_once(profile):
     runs = bottlenecks.declared(profile)
     assert len({run_key(spec) for spec in runs}) == len(runs)
     named = set(bottlenecks.names(profile))
     figures = {f"{place}-{name}" for place in ("permuted", "images") for name in bottlenecks.OBJECTIVES}
     figures |= {"dropout", "dropout-noise", "dropout-cliff"}
-    figures |= {bottlenecks.name_of(n, g) for n in bottlenecks.SURROGATES for g in scale(profile).gammas}
+    figures |= {
+        bottlenecks.name_of(n, g) for n in bottlenecks.SURROGATES for g in bottleneck_profile(profile).gammas
+    }
     assert figures <= named
     assert named - figures <= {f"{name}-noise" for name in bottlenecks.MEETING}
 
@@ -134,9 +136,9 @@ def test_an_empty_store_has_no_runs(tmp_path):
 
 def test_what_is_recorded_is_what_was_there(trained, monkeypatch, tmp_path):
     monkeypatch.setattr(recorded, "RESULTS", tmp_path)
-    assert recorded.recorded_bottlenecks("smoke") is None
-    recorded.record_bottlenecks("smoke", store=trained.store.root)
-    found = recorded.recorded_bottlenecks("smoke")
+    assert recorded.recorded("smoke", study="bottlenecks") is None
+    recorded.record(bottlenecks.existing("smoke", store=trained.store.root))
+    found = recorded.recorded("smoke", study="bottlenecks")
     assert found is not None and found.provenance["runs"] == 5
     theirs = found.frame.set_index("key")["preserved_information"]
     ours = trained.frame.set_index("key")["preserved_information"]
@@ -145,12 +147,12 @@ def test_what_is_recorded_is_what_was_there(trained, monkeypatch, tmp_path):
     path = tmp_path / "smoke" / "bottlenecks" / "runs.csv"
     path.write_text(path.read_text().replace(str(found.frame["key"][0]), "0" * 64))
     with pytest.raises(ValueError, match="not among those that it declares"):
-        recorded.recorded_bottlenecks("smoke")
+        recorded.recorded("smoke", study="bottlenecks")
 
 
 def test_nothing_finished_is_not_recorded(tmp_path):
     with pytest.raises(ValueError, match="train it before"):
-        recorded.record_bottlenecks("smoke", store=tmp_path)
+        recorded.record(bottlenecks.existing("smoke", store=tmp_path))
 
 
 def test_summaries_by_hand():

@@ -191,7 +191,7 @@ def test_probes_are_recorded_with_the_runs_and_old_versions_are_left_out(study, 
     monkeypatch.setattr(recorded, "PROBES", probing.PROBES)
     one = ablation.existing("smoke", seeds=1, only=("IB",), store=store)
     found = measure_all(one, workers=1, progress=False).selected.set_index("key")["weigh_sum"]
-    recorded.record("smoke", store=store, only=("IB", "NoPen"))
+    recorded.record(ablation.existing("smoke", store=store, only=("IB", "NoPen")))
     (made,) = json.loads((recorded.RESULTS / "smoke" / "provenance.json").read_text())["probes"]["weigh"]
     assert made["runs"] == 1 and made["device"] == "cpu" and made["versions"]["torch"]
     assert made["commit"] is None or len(made["commit"]) == 40
@@ -205,7 +205,7 @@ def test_probes_are_recorded_with_the_runs_and_old_versions_are_left_out(study, 
     assert back.probe_table("other") is None
     use(monkeypatch, weigh=ProbeKind(1, f"{HERE}:weigh", tabled=False))
     monkeypatch.setattr(recorded, "PROBES", probing.PROBES)
-    recorded.record("smoke", store=store, only=("IB", "NoPen"))
+    recorded.record(ablation.existing("smoke", store=store, only=("IB", "NoPen")))
     again_ = recorded.recorded("smoke")
     assert (
         again_ is not None
@@ -215,5 +215,5 @@ def test_probes_are_recorded_with_the_runs_and_old_versions_are_left_out(study, 
     use(monkeypatch, weigh=ProbeKind(2, f"{HERE}:weigh"))
     later = recorded.recorded("smoke")
     assert later is not None and "weigh_sum" not in later.selected and later.probe_table("weigh") is None
-    recorded.record("smoke", store=store, only=("IB", "NoPen"))
+    recorded.record(ablation.existing("smoke", store=store, only=("IB", "NoPen")))
     assert not (tmp_path / "smoke" / "weigh.csv").exists()

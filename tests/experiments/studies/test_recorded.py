@@ -8,8 +8,8 @@ from support.pretended_runs import pretend
 
 from experiments.reporting import claims, paper, scoreboard, tables
 from experiments.studies import recorded
-from experiments.studies.ablation import declared, existing
-from experiments.studies.bottleneck_profiles import SCALES
+from experiments.studies.ablation import ABLATION, declared, existing
+from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
 from experiments.studies.probing import PROBES
 from experiments.studies.profiles import PROFILES
 from lpc.specs import VARIANTS, run_key
@@ -39,7 +39,7 @@ def live(tmp_path, rng):
 
 
 def record(live, **options):
-    return recorded.record("smoke", store=live.store.root, **{"only": TWO, **options})
+    return recorded.record(existing("smoke", store=live.store.root, **{"only": TWO, **options}))
 
 
 def read():
@@ -92,7 +92,7 @@ def test_nothing_finished_is_refused_and_leaves_what_is_there(live, tmp_path):
     folder = record(live)
     before = (folder / "runs.csv").read_bytes()
     with pytest.raises(ValueError, match="no run of profile smoke has finished"):
-        recorded.record("smoke", store=tmp_path / "empty")
+        recorded.record(existing("smoke", store=tmp_path / "empty"))
     assert (folder / "runs.csv").read_bytes() == before
 
 
@@ -111,13 +111,13 @@ def test_a_part_of_the_architectures_stands_beside_a_profile_once_it_is_probed(l
     part = dataclasses.replace(PROFILES["smoke"], name="smoke-part", variants=table, architectures=())
     monkeypatch.setitem(PROFILES, "smoke-part", part)
     record(live)
-    recorded.record("smoke-part", store=live.store.root)
+    recorded.record(existing("smoke-part", store=live.store.root))
     assert [one.profile.name for one in recorded.all_recorded(beside="laptop")] == ["smoke"]
     assert recorded.all_probed("corruptions", beside="laptop") == []
     key = str(live.selected["key"].iloc[0])
     version = PROBES["corruptions"].version
     live.store.save_probe(live.store.spec(key), "corruptions", Probe({"mean": 0.5}), version=version)
-    recorded.record("smoke-part", store=live.store.root)
+    recorded.record(existing("smoke-part", store=live.store.root))
     (found,) = recorded.all_probed("corruptions", beside="laptop")
     assert found.profile.name == "smoke-part" and (found.selected["corruptions_mean"] == 0.5).sum() == 1
     assert recorded.all_probed("attacks", beside="laptop") == []
@@ -199,7 +199,7 @@ def test_runs_that_were_trained_again_are_the_selected_ones(tmp_path, rng, monke
         pretend(store, spec, rng)
     for spec in existing("again", store=store.root).retrainings:
         pretend(store, spec, rng)
-    recorded.record("again", store=store.root)
+    recorded.record(existing("again", store=store.root))
     found, back = existing("again", store=store.root), recorded.recorded("again")
     assert back is not None and back.selected["data.validation"].tolist() == [0, 0]
     assert back.selected["key"].tolist() == found.selected["key"].tolist()
@@ -209,7 +209,7 @@ def test_runs_that_were_trained_again_are_the_selected_ones(tmp_path, rng, monke
 
 def beside(live, name):
     """The same runs as if they were recorded of another profile."""
-    return recorded.Recorded(PROFILES[name], live.frame, live.selected, live.history, {})
+    return recorded.Recorded(ABLATION, PROFILES[name], live.frame, live.selected, live.history, {})
 
 
 def test_recorded_columns_stand_between_ours_and_the_papers(live):
@@ -262,7 +262,7 @@ def ledger_of(live, *names):
 def test_the_tally_counts_every_claim_once(live):
     table = ledger_of(live, "fashion-cpu")
     tally = scoreboard.tally(table)
-    names = dict.fromkeys((*PROFILES, *SCALES, "printed numbers"))
+    names = dict.fromkeys((*PROFILES, *BOTTLENECK_PROFILES, "printed numbers"))
     judged = {claim.profile for claim in claims.read()}
     assert tally.index.tolist() == [name for name in names if name in judged or name == "printed numbers"]
     assert tally.T["printed numbers"].tolist() == ["CIFAR10, CIFAR100, SVHN", "3", "–", "2", "–"]

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from experiments.studies import ablation, bottlenecks
-from experiments.studies.bottleneck_profiles import SCALES
+from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
+from experiments.studies.learning_rates import retrained
 from experiments.studies.profiles import PROFILES, profile
 from lpc.specs import run_key
 
@@ -19,7 +20,7 @@ def declared(name: str) -> list[str]:
     """Return the keys of a profile's runs, those that are trained again with the chosen rate among them."""
     specs = ablation.declared(name)
     if profile(name).retrain:
-        specs = [*specs, *map(ablation.retrained, specs)]
+        specs = [*specs, *map(retrained, specs)]
     return [run_key(spec) for spec in specs]
 
 
@@ -27,7 +28,7 @@ KEYS = {
     **{name: lambda name=name: declared(name) for name in PROFILES},
     **{
         f"bottlenecks {name}": lambda name=name: [run_key(spec) for spec in bottlenecks.declared(name)]
-        for name in SCALES
+        for name in BOTTLENECK_PROFILES
     },
 }
 

@@ -12,7 +12,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torchmetrics.classification import MulticlassCalibrationError
 
-from experiments.studies.ablation import select
+from experiments.studies.learning_rates import select
 from lpc import runs
 from lpc.data import load_images
 from lpc.devices import default_workers

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from experiments.chapters.embedding import tables
+from experiments.studies.ablation import ABLATION
 from experiments.studies.profiles import profile
 from experiments.studies.recorded import Recorded
 from lpc.specs import EMBEDDINGS
@@ -21,7 +22,7 @@ def study():
     ]
     names = ["architecture", "seed", "test_accuracy", "margins_test_median", "trace_ratio"]
     selected = pd.DataFrame(rows, columns=names)
-    return Recorded(profile("laptop-embedding"), selected, selected, pd.DataFrame(), {})
+    return Recorded(ABLATION, profile("laptop-embedding"), selected, selected, pd.DataFrame(), {})
 
 
 def test_the_grid_and_the_losses_are_all_embeddings_once():
@@ -65,7 +66,7 @@ def test_gains_are_seed_by_seed(study):
 def test_the_release_s_excess_is_the_difference_of_its_two_columns(study):
     assert set(tables.entropy_table(study, ["Lin64"]).iloc[:, -1]) == {"–"}
     more = study.selected.assign(margins_entropy_released_node=-1.0, margins_entropy_part_node=-1.25)
-    other = Recorded(study.profile, more, more, pd.DataFrame(), {})
+    other = Recorded(ABLATION, study.profile, more, more, pd.DataFrame(), {})
     found = tables.entropy_table(other, ["Lin64", "ArcFace"])
     assert found.iloc[:, -1].tolist() == ["0.250", "–"]
 

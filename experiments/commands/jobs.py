@@ -1,0 +1,104 @@
+"""Verbs about a cluster: submit what is missing, cancel what was submitted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from experiments.commands.options import relative, selecting, store_option
+from experiments.studies.selection import Selection
+
+
+@click.command()
+@selecting()
+@click.option(
+    "--cluster",
+    type=click.Choice(["slurm", "local"]),
+    default="slurm",
+    show_default=True,
+    help="A SLURM cluster, or this machine.",
+)
+@click.option(
+    "--resources",
+    default="cluster.toml",
+    show_default=True,
+    help="Profile file of the cluster; experiments/cluster.example.toml is one to copy.",
+)
+@click.option(
+    "--beside",
+    default="laptop",
+    show_default=True,
+    help="Profile of the pages whose runs are not among those that are submitted.",
+)
+@click.option(
+    "--pages/--no-pages", default=True, show_default=True, help="Whether the last job makes the book."
+)
+@click.option("--workers", type=click.IntRange(min=1), help="With --cluster local: processes per program.")
+@click.option("--dry-run", is_flag=True, help="Show to the letter what would be submitted.")
+def submit(
+    selection: Selection,
+    cluster: str,
+    resources: str,
+    beside: str,
+    pages: bool,
+    workers: int | None,
+    dry_run: bool,
+) -> None:
+    """Train the missing runs of a profile on a cluster; then measure, export, build the book.
+
+    One array of jobs per profile trains what is missing and not in the queue already; another one trains the
+    selected learning rates again where the profile asks for it; a last job makes tables and pages, or submits
+    again what was lost. The command is safe to repeat.
+
+    \b
+    Examples:
+      python -m experiments submit --profile paper --dry-run
+      python -m experiments submit --profile paper --dataset CIFAR10 --only IB,NoPen
+      python -m experiments submit --profile paper-embedding --dataset CIFAR10
+      python -m experiments submit --profile fashion --cluster local
+    """
+    from experiments.cluster.submissions import Request
+
+    local = cluster == "local"
+    selection.profiles()  # which knows a data set that there is none of
+    for name, given, needed in (("--workers", workers is not None, local), ("--dry-run", dry_run, not local)):
+        if given and not needed:
+            raise ValueError(f"{name} is given with --cluster {cluster}, where it means nothing")
+    request = Request.of(
+        selection,
+        resources="" if local else str(Path(resources).absolute()),
+        beside=beside,
+        pages=pages,
+    )
+    if local:
+        import torch
+
+        from experiments.cluster import worker
+
+        worker.local(request, workers=workers, gpus=torch.cuda.device_count())
+        return
+    from experiments.cluster.submit import send
+    from experiments.cluster.worker import run
+
+    sent = send(request, run, click.echo, dry_run=dry_run)
+    if sent is not None:
+        watch = f"python -m experiments status --profile {selection.profile}"
+        click.echo(f"logs: {relative(sent.folder)}; watch: {watch}")
+
+
+@click.command()
+@store_option
+@click.argument("submissions", nargs=-1)
+def cancel(store: str, submissions: tuple[str, ...]) -> None:
+    """Take the jobs of submissions (default: all of the store) out of the queue; what was trained is kept.
+
+    \b
+    Examples:
+      python -m experiments cancel
+      python -m experiments cancel 20261122-101530-402731
+    """
+    from experiments.cluster.jobs import take_back
+
+    for line in take_back(str(Path(store).absolute()), submissions):
+        click.echo(line)

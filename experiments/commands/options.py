@@ -1,0 +1,93 @@
+"""Options that several verbs share; those that say which runs a verb is about become one value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from experiments.studies.profiles import GROUPS, PROFILES, plain
+from experiments.studies.selection import KINDS, Selection
+from lpc.specs import VARIANTS
+
+profile_option = click.option(
+    "--profile",
+    "-P",
+    default="laptop",
+    show_default=True,
+    help=f"How much is run: {', '.join(dict.fromkeys(map(plain, PROFILES)))}.",
+)
+seeds_option = click.option("--seeds", type=int, help="Number of seeds; default: the profile's own.")
+store_option = click.option("--store", default="runs", show_default=True, help="Folder of the run store.")
+workers_option = click.option(
+    "--workers", type=click.IntRange(min=1), help="Processes; default: one per core, one on a GPU."
+)
+
+_OF_SELECTION = {
+    "profile": click.option(
+        "--profile",
+        "-P",
+        default="laptop",
+        show_default=True,
+        help=f"How much is run: {', '.join([*PROFILES, *GROUPS])} (all of that name).",
+    ),
+    "dataset": click.option("--dataset", help="The profile of this data set alone, as CIFAR10."),
+    "seeds": seeds_option,
+    "only": click.option(
+        "--only",
+        help=f"Architectures, with commas, of: {', '.join(VARIANTS)} (embeddings and gammas have their own); "
+        "of bottlenecks, what names begin with.",
+    ),
+    "study": click.option(
+        "--study",
+        type=click.Choice(KINDS),
+        default="ablation",
+        show_default=True,
+        help="Runs of the LPC paper's tables, or of Kirsch et al.'s figures.",
+    ),
+    "store": store_option,
+}
+assert set(_OF_SELECTION) == {item.name for item in fields(Selection)}
+
+
+def names(text: str | None) -> tuple[str, ...] | None:
+    """Return names that were given with commas; None where none were given."""
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def selecting(*wanted: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that gives a verb options for the runs that it is about.
+
+    The verb is called with the :class:`~experiments.studies.selection.Selection` that they make, then with
+    its own options by name.
+
+    Parameters
+    ----------
+    wanted
+        Fields of the selection; none: all.
+    """
+    options = {name: _OF_SELECTION[name] for name in wanted} or _OF_SELECTION
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        @wraps(verb)
+        def command(**values: Any) -> None:
+            given = {name: values.pop(name) for name in options}
+            if "only" in given:
+                given["only"] = names(given["only"])
+            verb(Selection(**given), **values)
+
+        for option in reversed(options.values()):  # as decorators, the last of a stack is applied first
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def relative(path: Path) -> str:
+    """Return a path as seen from the current folder."""
+    return os.path.relpath(path)

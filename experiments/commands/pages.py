@@ -1,0 +1,86 @@
+"""Verbs about pages: execute chapters, make the book, print it."""
+
+from __future__ import annotations
+
+import click
+
+from experiments.commands.options import profile_option, relative, seeds_option, store_option
+from experiments.studies.profiles import PROFILES, of_book
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@click.option(
+    "-p",
+    "parameters",
+    type=(str, str),
+    multiple=True,
+    metavar="NAME VALUE",
+    help="A parameter of the chapters; may be repeated.",
+)
+@click.option("--force", is_flag=True, help="Execute chapters whose output is current too.")
+def chapters(names: tuple[str, ...], parameters: tuple[tuple[str, str], ...], force: bool) -> None:
+    """Execute chapters (default: all) into build/notebooks.
+
+    Runs that a chapter needs and that do not exist are trained. A chapter whose text, code, parameters
+    and runs have not changed is not executed again.
+
+    \b
+    Examples:
+      python -m experiments chapters
+      python -m experiments chapters collapse -p profile smoke -p seeds 2
+    """
+    from experiments.publishing.chapter_sources import parse
+    from experiments.publishing.execution import execute
+
+    for path in execute(names or None, {key: parse(value) for key, value in parameters}, force=force):
+        click.echo(relative(path))
+
+
+@click.command()
+@profile_option
+@seeds_option
+@store_option
+@click.option("--force", is_flag=True, help="Execute chapters whose output is current too.")
+def book(profile: str, seeds: int | None, store: str, force: bool) -> None:
+    """Train, execute every chapter and build the pages; prints the first page.
+
+    Chapters about embeddings and about gamma read profiles that stand beside this one (laptop-embedding,
+    laptop-gammas): where this one is trained with the book, so are they.
+
+    \b
+    Examples:
+      python -m experiments book
+      python -m experiments book --profile smoke
+    """
+    from experiments.paths import ROOT
+    from experiments.publishing.plan import make
+    from experiments.studies.ablation import ABLATION
+    from experiments.studies.bottlenecks import BOTTLENECKS
+
+    if profile in PROFILES:
+        of_book(profile)
+    ABLATION.study(profile, seeds=seeds, store=ROOT / store)
+    if profile in BOTTLENECKS.profiles:
+        BOTTLENECKS.study(profile, seeds=seeds, store=ROOT / store)
+    click.echo(relative(make(profile, seeds=seeds, store=store, force=force)))
+
+
+@click.command()
+@profile_option
+@seeds_option
+@store_option
+def pdf(profile: str, seeds: int | None, store: str) -> None:
+    """Print the executed chapters as one PDF, build/latent-point-collapse.pdf; needs a Chromium or Chrome.
+
+    Nothing is trained or executed: `book` does that. The reference of the library's functions and folded
+    code are left out. The environment variable LPC_CHROMIUM names the program where it is not found.
+
+    \b
+    Examples:
+      python -m experiments pdf
+    """
+    from experiments.publishing.pdf import write
+    from experiments.publishing.plan import substitutions
+
+    click.echo(relative(write(substitutions(profile, seeds=seeds, store=store))))

@@ -1,0 +1,204 @@
+"""Verbs about runs: fetch their data, train, probe, time, count, record and export them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from experiments.commands.options import names, relative, selecting, workers_option
+from experiments.studies.selection import Selection
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@click.command()
+@selecting("profile", "dataset", "study")
+def fetch(selection: Selection) -> None:
+    """Download the data sets of a profile that are not there yet, and check them all.
+
+    They lie in the folder data, or in the one that the environment variable LPC_DATA names. Training
+    fetches what it needs as well: this is for machines whose compute nodes have no network.
+
+    \b
+    Examples:
+      python -m experiments fetch --profile paper
+      python -m experiments fetch --profile fashion
+    """
+    from lpc.datasets import load_raw
+
+    for name in selection.data_names():
+        raw = load_raw(name)
+        digest = hashlib.sha256()
+        for part in (raw.train_images, raw.train_label, raw.test_images, raw.test_label):
+            digest.update(part.astype("uint8").tobytes())
+        click.echo(
+            f"{name}: {len(raw.train_label):,} train and {len(raw.test_label):,} test images, "
+            f"SHA-256 {digest.hexdigest()}"
+        )
+
+
+@click.command()
+@selecting()
+@workers_option
+def train(selection: Selection, workers: int | None) -> None:
+    """Train and measure the runs of a profile that are missing.
+
+    The learning rate is selected on validation images; only the selected runs are measured on the test
+    images. Ctrl-C stops after the epoch, and the same command goes on from there.
+
+    \b
+    Examples:
+      python -m experiments train --profile laptop
+      python -m experiments train --profile laptop --only IB,LinPen --seeds 1
+      python -m experiments train --profile paper --dataset CIFAR10 --only IB
+      python -m experiments train --profile paper-cifar10-embedding
+      python -m experiments train --study bottlenecks --profile fashion --only permuted,norm
+    """
+    for study in selection.studies():
+        found = study.trained(workers=workers)
+        measured = f", {len(found.tested)} selected and measured" if found.kind.selects else ""
+        _tell(found.profile.name, found.runs, measured)
+
+
+def _tell(profile: str, runs: pd.DataFrame, more: str) -> None:
+    failed = runs[runs["status"] == "failed"]
+    click.echo(f"{profile}: {len(runs)} runs{more}, {len(failed)} failed")
+    for _, row in failed.iterrows():
+        click.echo(
+            f"  failed: {row['architecture']}, seed {row['seed']}, "
+            f"learning rate {row['train.learning_rate']}: {row['reason']}"
+        )
+
+
+@click.command()
+@selecting("profile", "dataset", "seeds", "only", "store")
+@click.option("--probes", help="Probes, with commas; default: all that are about such runs.")
+@workers_option
+def stress(selection: Selection, probes: str | None, workers: int | None) -> None:
+    """Probe the selected runs of a profile on the test images: attacks, certificates, corruptions.
+
+    Nothing is trained. What a run was probed with is kept with it and not repeated; record writes it with
+    the rest. Ctrl-C ends the runs under way, and the same command goes on from there.
+
+    \b
+    Examples:
+      python -m experiments stress --profile laptop
+      python -m experiments stress --profile fashion-cpu --only IB,NoPen --probes attacks
+    """
+    from experiments.studies.probing import applicable, measure_all
+
+    for found in selection.studies():
+        profile = found.profile.name
+        if found.selected.empty:
+            raise ValueError(f"no run of profile {profile} is selected in {selection.store}: train it first")
+        wanted = applicable(profile, names(probes))
+        measure_all(found, names=wanted, workers=workers)
+        click.echo(f"{profile}: {', '.join(wanted) or 'no probe'} of {len(found.selected)} selected runs")
+
+
+@click.command()
+@selecting()
+def status(selection: Selection) -> None:
+    """Show which runs of a profile exist, are under way, failed or are missing, and the hours they take.
+
+    \b
+    Examples:
+      python -m experiments status --profile laptop
+      python -m experiments status --profile paper --dataset SVHN
+    """
+    from experiments.benchmarks.epoch_times import hours_left
+    from experiments.cluster.jobs import in_queue
+    from experiments.studies.progress import of_study, sentence
+
+    for number, found in enumerate(selection.studies()):
+        table, profile = of_study(found), found.profile
+        click.echo("\n" * (number > 0) + f"{profile.name}: {profile.summary}\n\n{table.to_string()}\n")
+        click.echo(sentence(table))
+        if found.kind.selects:  # epochs of the others, which measure information, are not timed
+            click.echo(hours_left(found.needed, found.store, profile=profile.name))
+    for line in in_queue(str(Path(selection.store).absolute())):
+        click.echo(line)
+
+
+@click.command()
+@selecting("profile", "dataset", "only")
+def time(selection: Selection) -> None:
+    """Measure how long an epoch of a profile takes on this machine, for the hours that status shows.
+
+    The images are random: no data set is needed.
+
+    \b
+    Example:
+      python -m experiments time --profile paper --dataset CIFAR100
+    """
+    from experiments.benchmarks.epoch_times import measure
+
+    for profile, specs in selection.declared().items():
+        for _, row in measure(specs).iterrows():
+            click.echo(f"{profile}: {row['seconds']:.3g} s an epoch of {row['backbone']} on {row['device']}")
+
+
+@click.command()
+@selecting()
+def record(selection: Selection) -> None:
+    """Write what is finished of a profile into experiments/results, where the book reads it.
+
+    \b
+    Example:
+      python -m experiments record --profile fashion
+    """
+    from experiments.studies.recorded import record as write
+
+    for study in selection.studies():
+        click.echo(relative(write(study)))
+
+
+@click.command()
+@selecting()
+@click.option(
+    "--format", "file_format", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True
+)
+@click.option("--output", type=click.Path(dir_okay=False), required=True, help="File to write.")
+@click.option("--epochs", is_flag=True, help="One row per selected run and epoch instead of one per run.")
+@click.option(
+    "--selected",
+    is_flag=True,
+    help="One row per architecture and seed: the run with the selected learning rate, measured on test.",
+)
+def export(selection: Selection, file_format: str, output: str, epochs: bool, selected: bool) -> None:
+    """Write the runs of a profile as one tidy table: spec, metrics, test metrics.
+
+    Nothing is trained: runs that do not exist have no row, values that are missing are empty. Runs that
+    train a selected rate again on the full train set have no validation images (data.validation is 0); the
+    accuracy that their rate was selected by is selected_validation_accuracy.
+
+    \b
+    Examples:
+      python -m experiments export --profile laptop --format csv --output results.csv
+      python -m experiments export --profile paper --selected --output best_results.csv
+      python -m experiments export --profile paper-cifar10-embedding --selected --output best_cifar10.csv
+    """
+    from experiments.studies.export import best_results, every_run, open_ends, write
+
+    path = Path(output)
+    if not path.parent.is_dir():
+        raise ValueError(f"--output is {output!r}, but {path.parent} is not a folder; make it first")
+    found = selection.studies()
+    if selected and not selection.kind.selects:
+        raise ValueError("--selected is given; the bottleneck runs have no learning rate to select")
+    rows = best_results if selected else every_run
+    tables = [one.history if epochs else rows(one) for one in found]
+    if all(table.empty for table in tables):
+        raise ValueError(
+            f"no {'selected ' * selected}run of profile {selection.profile} in {selection.store}: "
+            "train it first"
+        )
+    table = write(tables, path, file_format=file_format)
+    click.echo(f"{len(table)} rows, {len(table.columns)} columns: {output}")
+    if selected:
+        for line in open_ends(found):
+            click.echo(line)

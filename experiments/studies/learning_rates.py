@@ -1,0 +1,46 @@
+"""Which learning rate is selected on validation images, and the run that trains it again on all images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from lpc.specs import RunSpec
+
+
+def select(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return, for every architecture and seed, the finished run with the best validation accuracy.
+
+    Ties go to the lower validation cross-entropy. Failed runs are never selected; an architecture and
+    seed of which no run finished has no row.
+
+    References
+    ----------
+    LPC 2024, Appendix C: the session with the best value on the validation set in the last epoch.
+    """
+    done = frame[frame["status"] == "finished"]
+    if done.empty:
+        return done.reset_index(drop=True)
+    ranked = done.sort_values(
+        ["validation_accuracy", "validation_cross_entropy"], ascending=[False, True], kind="stable"
+    )
+    best = ranked.drop_duplicates(["architecture", "seed"])
+    return best.sort_index().reset_index(drop=True)
+
+
+def retrained(spec: RunSpec) -> RunSpec:
+    """Return the run that trains a selected one again on the full train set, validation images included."""
+    return replace(spec, data=replace(spec.data, validation=0))
+
+
+def first_retrained(specs: Sequence[RunSpec]) -> dict[tuple[str, int], RunSpec]:
+    """Return, by architecture and seed, the first of some runs trained again.
+
+    It stands for the one whose learning rate will be chosen: as long, not the same.
+    """
+    again: dict[tuple[str, int], RunSpec] = {}
+    for spec in specs:
+        again.setdefault((spec.architecture, spec.seed), retrained(spec))
+    return again

@@ -1,0 +1,94 @@
+"""Which runs a command is about: one value, from the command line to the jobs of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lpc.errors import unknown_name
+
+if TYPE_CHECKING:
+    from experiments.studies.study import Declared, Kind, Study
+    from lpc.specs import RunSpec
+
+KINDS = ("ablation", "bottlenecks")
+"""Names of the kinds of study."""
+
+
+def kinds() -> Mapping[str, Kind[Any]]:
+    """Return the kinds of study by name."""
+    from experiments.studies.ablation import ABLATION
+    from experiments.studies.bottlenecks import BOTTLENECKS
+
+    return {kind.name: kind for kind in (ABLATION, BOTTLENECKS)}
+
+
+def kind_of(name: str) -> Kind[Any]:
+    """Return a kind of study by name; an unknown name is a ValueError with the nearest."""
+    if name not in KINDS:
+        raise unknown_name("kind of study", name, KINDS)
+    return kinds()[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Runs of some profiles, as a user asks for them.
+
+    Attributes
+    ----------
+    study
+        One of :data:`KINDS`.
+    profile
+        A profile, or a group of profiles.
+    dataset
+        The profile of this data set alone; None: all that the name stands for.
+    seeds
+        Number of seeds; None: the profile's own.
+    only
+        Architectures or, of bottlenecks, what names begin with; None: all.
+    store
+        Folder of the run store.
+    """
+
+    profile: str = "laptop"
+    dataset: str | None = None
+    seeds: int | None = None
+    only: tuple[str, ...] | None = None
+    study: str = "ablation"
+    store: str | Path = "runs"
+
+    @property
+    def kind(self) -> Kind[Any]:
+        """The kind of study."""
+        return kind_of(self.study)
+
+    def profiles(self) -> Sequence[Declared]:
+        """Return the profiles that it is about.
+
+        Raises
+        ------
+        ValueError
+            An unknown profile, or a data set that none of them trains on.
+        """
+        return self.kind.resolve(self.profile, self.dataset)
+
+    def declared(self) -> dict[str, list[RunSpec]]:
+        """Return the runs by profile, without those that train a selected rate again."""
+        return {
+            chosen.name: self.kind.declared(chosen.name, seeds=self.seeds, only=self.only)
+            for chosen in self.profiles()
+        }
+
+    def data_names(self) -> list[str]:
+        """Return the names of the data sets that the runs need, each once."""
+        return list(dict.fromkeys(spec.data.name for specs in self.declared().values() for spec in specs))
+
+    def of(self, profile: str) -> Study[Any]:
+        """Return the runs of one of its profiles as they are in the store."""
+        return self.kind.existing(profile, seeds=self.seeds, only=self.only, store=self.store)
+
+    def studies(self) -> list[Study[Any]]:
+        """Return the runs of every profile as they are in the store."""
+        return [self.of(chosen.name) for chosen in self.profiles()]
