@@ -129,6 +129,29 @@ class ImageSet:
         chosen = self.images.index_select(0, index.flatten())
         return self._normalise(chosen).view(*index.shape, *self.images.shape[1:])
 
+    def normalise(
+        self, pixels: Float[Tensor, "*batch channel row column"]
+    ) -> Float[Tensor, "*batch channel row column"]:
+        """Return images in [0, 1] minus the train set's mean, over its sd; dtype and device stay theirs."""
+        mean, sd = self._moments(pixels)
+        return (pixels - mean) / sd
+
+    def in_pixels(
+        self, normalised: Float[Tensor, "*batch channel row column"]
+    ) -> Float[Tensor, "*batch channel row column"]:
+        """Return normalised images with values from 0 to 1, the inverse of :meth:`normalise`."""
+        mean, sd = self._moments(normalised)
+        return normalised * sd + mean
+
+    def change_in_pixels(
+        self, change: Float[Tensor, "*batch channel row column"]
+    ) -> Float[Tensor, "*batch channel row column"]:
+        """Return a difference of normalised images as a difference of images in [0, 1]."""
+        return change * self._moments(change)[1]
+
+    def _moments(self, like: Tensor) -> Float[Tensor, "2 channel 1 1"]:
+        return torch.tensor([self.mean, self.sd], dtype=like.dtype, device=like.device)[:, :, None, None]
+
     def augmented(
         self, index: Int[Tensor, " batch"], augment: Augment, generator: torch.Generator
     ) -> Float[Tensor, "batch channel row column"]:

@@ -21,6 +21,28 @@ def nearest(name: object, known: Iterable[str], *, cutoff: float = 0.5) -> list[
     return difflib.get_close_matches(str(name), list(known), n=3, cutoff=cutoff)
 
 
+class MissingExtra(ModuleNotFoundError, ValueError):
+    """Something was asked for whose libraries are not installed; the message names the extra to install."""
+
+
+def missing_extra(what: str, libraries: Iterable[str], extra: str) -> MissingExtra:
+    """Return the error of something whose libraries are not installed, with the extra that installs them.
+
+    Parameters
+    ----------
+    what
+        What needs them, as the sentence begins.
+    libraries
+        Their names.
+    extra
+        The extra of this package they come with.
+    """
+    return MissingExtra(
+        f"{what} needs {', '.join(libraries)}, not installed here; it comes with the extra {extra!r}: "
+        f"pip install '.[{extra}]'"
+    )
+
+
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
     """Return a ValueError that names ``name``, the nearest valid names and all of them.
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from lpc.batches import check_latent, checked_label
+from lpc.errors import missing_extra
 from lpc.numerics import full_precision
 from lpc.options import number
 
@@ -30,10 +31,7 @@ def library() -> tuple[Any, Any, Any]:
     try:
         from pytorch_metric_learning import distances, losses, reducers
     except ImportError as error:
-        raise ImportError(
-            "losses of metric learning need pytorch-metric-learning, of the extra 'margins': "
-            "pip install 'latent-point-collapse[margins]'"
-        ) from error
+        raise missing_extra("a loss of metric learning", ["pytorch-metric-learning"], "margins") from error
     return losses, distances, reducers
 
 

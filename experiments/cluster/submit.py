@@ -21,7 +21,7 @@ from experiments.cluster.submissions import Job, Kind, Request, Submission, begi
 from experiments.paths import ROOT
 from experiments.studies.profiles import BOOKS
 from lpc.datasets import absent_files, data_folder
-from lpc.errors import unknown_name
+from lpc.errors import missing_extra, unknown_name
 from lpc.runs.packing import plan
 from lpc.specs import run_key
 from lpc.store import RunStore
@@ -156,7 +156,7 @@ def check(request: Request) -> None:
         No SLURM here, or it does not answer.
     """
     if find_spec("submitit") is None:
-        raise ValueError("submitit is not installed, which submits jobs: pip install '.[cluster]'")
+        raise missing_extra("the verb submit", ["submitit"], "cluster")
     resources = read_resources(Path(request.resources))
     slurm.require()
     check_here(request)

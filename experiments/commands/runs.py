@@ -163,7 +163,7 @@ def record(selection: Selection) -> None:
     "--format", "file_format", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True
 )
 @click.option("--output", type=click.Path(dir_okay=False), required=True, help="File to write.")
-@click.option("--epochs", is_flag=True, help="One row per selected run and epoch instead of one per run.")
+@click.option("--epochs", is_flag=True, help="One row per selected run and epoch instead of one row per run.")
 @click.option(
     "--selected",
     is_flag=True,

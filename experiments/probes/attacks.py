@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from jaxtyping import Float, Int64
 from scipy.stats import binom
 from torch import Tensor
 
+from experiments.probes.image_functions import Logits, norms
 from lpc.data import ImageSet, Splits
 from lpc.evaluation.attacks import ATTACKS, Attacked, attack, check_target, in_float64, rescaled, smallest
 from lpc.heads import Classifier
@@ -36,7 +37,6 @@ BEATS = 1e-3
 LEADS = ("deepfool", "superdeepfool", "fab", "ddn")
 """Attacks whose smallest perturbation gives an attack of fixed radius the radius to begin at."""
 
-Logits = Callable[[Tensor], Tensor]
 Budget = tuple[int | None, int | None]
 """Budget and radii tried; None: what the authors recommend (``Attack.budget``), ``Attack.rounds``."""
 RECOMMENDED: Budget = (None, None)
@@ -137,15 +137,7 @@ class Target(NamedTuple):
 
 def pixel_logits(model: Classifier, images: ImageSet) -> Logits:
     """Return the logits of images in [0, 1]: the network behind the normalisation of its train set."""
-
-    def logits(image: Tensor) -> Tensor:
-        mean, sd = (
-            torch.tensor(part, dtype=image.dtype, device=image.device)[:, None, None]
-            for part in (images.mean, images.sd)
-        )
-        return model((image - mean) / sd).logits
-
-    return logits
+    return lambda image: model(images.normalise(image)).logits
 
 
 def target(model: Classifier, splits: Splits, *, count: int = IMAGES, double: bool = False) -> Target:
@@ -336,19 +328,10 @@ def _images(model: Classifier, images: ImageSet, chosen: Tensor) -> pd.DataFrame
         "image": chosen,
         "label": images.label[chosen],
         "predicted": predicted,
-        "pixel_norm": _norm(pixels),
-        "normalised_norm": _norm(_normalised(images, pixels)),
+        "pixel_norm": norms(pixels),
+        "normalised_norm": norms(images.normalise(pixels)),
     }
     return pd.DataFrame({name: part.cpu().numpy() for name, part in parts.items()})
-
-
-def _norm(value: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(value.flatten(start_dim=1), dim=1)
-
-
-def _normalised(images: ImageSet, pixels: Tensor) -> Tensor:
-    mean, sd = (torch.tensor(part).to(pixels)[:, None, None] for part in (images.mean, images.sd))
-    return (pixels - mean) / sd
 
 
 def _summary(
@@ -367,8 +350,8 @@ def _summary(
         values[f"{setting}_{name}_fooled"] = float(result.fooled.double().mean())
         values[f"{setting}_{name}_failed"] = sum(reason is not None for reason in result.failed)
         if name in ("deepfool", "smallest"):
-            moved = _norm(_normalised(images, result.perturbed.double()) - _normalised(images, pixels))
-            relative = torch.where(result.fooled, moved / _norm(_normalised(images, pixels)), torch.inf)
+            moved = norms(images.normalise(result.perturbed.double()) - images.normalise(pixels))
+            relative = torch.where(result.fooled, moved / norms(images.normalise(pixels)), torch.inf)
             columns[f"{setting}_{name}_relative"] = relative.cpu().numpy()
             values[f"{setting}_{name}_relative"] = float(np.median(columns[f"{setting}_{name}_relative"]))
     kinds = {"white": [], "black": []}

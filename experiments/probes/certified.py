@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from experiments.probes.image_functions import norms
 from experiments.studies import probing
 from lpc.data import ImageSet, Splits
 from lpc.evaluation.affine_layers import AffineLayers, affine_layers
@@ -111,7 +112,7 @@ def radii(network: AffineLayers, image: Float[Tensor, "images channel row column
         does not fool.
     """
     attack = deepfool(network, image)
-    length = torch.linalg.vector_norm(attack.perturbation.flatten(start_dim=1), dim=1)
+    length = norms(attack.perturbation)
     steep = margin_gradient(network, image)
     found = {"decision": network(image).argmax(dim=1), "margin": differences(network, image)[2].amin(dim=1)}
     found |= {method: certified_radius(network, image, method=method) for method in METHODS}

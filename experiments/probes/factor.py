@@ -12,7 +12,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from experiments.probes import perturbations
-from experiments.probes.attacks import IMAGES, Logits, pixel_logits
+from experiments.probes.attacks import IMAGES, pixel_logits
+from experiments.probes.image_functions import Logits, norms
 from lpc.data import ImageSet, Splits
 from lpc.evaluation import attacks
 from lpc.evaluation.lipschitz import margin_gradient
@@ -101,12 +102,11 @@ def measured(
     exact, pixel = attacks.in_float64(model), images.pixels(chosen, dtype=torch.float64)
     single, double = pixel_logits(model, images), pixel_logits(exact, images)
     found = {name: attacks.attack(name, single, pixel.float(), box=None) for name in names}
-    sd = torch.tensor(images.sd).to(pixel)[:, None, None]
     rough = images.normalised(chosen)
-    fine = (pixel - torch.tensor(images.mean).to(pixel)[:, None, None]) / sd
+    fine = images.normalise(pixel)
 
     def norm(change: Tensor) -> Tensor:
-        return torch.linalg.vector_norm((change.double() * sd).flatten(start_dim=1), dim=1)
+        return norms(images.change_in_pixels(change.double()))
 
     def through(network: Classifier) -> Logits:
         return lambda image: network(image).logits
@@ -114,7 +114,7 @@ def measured(
     paper = deepfool(through(exact), fine)
     first = deepfool(through(exact), fine, max_iter=1)
     floored = deepfool(through(model), rough, step_floor=RELEASED_STEP_FLOOR)
-    own = _own_line(double, pixel, paper.perturbation * sd, paper.fooled)
+    own = _own_line(double, pixel, images.change_in_pixels(paper.perturbation), paper.fooled)
     best = attacks.smallest(found)
     there = margin_gradient(double, pixel)
     columns = {
@@ -144,7 +144,7 @@ def measured(
 
 def _own_line(logits: Logits, image: Tensor, step: Tensor, fooled: Tensor) -> Float64[Tensor, " images"]:
     """Return where the decision first changes on the way to image + step; infinite where it does not."""
-    length = torch.linalg.vector_norm(image.flatten(start_dim=1), dim=1)
+    length = norms(image)
     line = perturbations.shortest(perturbations.Attacked(logits, image, step), [step])
     return torch.where(fooled, line * length, torch.inf)
 

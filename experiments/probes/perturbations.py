@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from experiments.probes.image_functions import Logits, norms
 from experiments.studies.study import Study
 from lpc.data import ImageSet
 from lpc.evaluation.lipschitz import margin_gradient
@@ -17,8 +18,6 @@ from lpc.evaluation.robustness import deepfool
 from lpc.heads import Classifier
 from lpc.runs import load_model
 from lpc.runs.measurements import attacked_images
-
-Logits = Callable[[Tensor], Tensor]
 
 
 class Attacked(NamedTuple):
@@ -41,7 +40,7 @@ class Attacked(NamedTuple):
     @property
     def length(self) -> Float64[Tensor, " images"]:
         """Norm of each perturbation over the norm of its image."""
-        return _norm(self.perturbation) / _norm(self.image)
+        return norms(self.perturbation) / norms(self.image)
 
 
 class Sample(NamedTuple):
@@ -100,13 +99,13 @@ def shortest(
     steps, halvings
         Fractions to look at, and bisections after them.
     """
-    limit = _norm(network.perturbation)
+    limit = norms(network.perturbation)
     best = limit.clone()
     fraction = torch.arange(1, steps + 1, dtype=limit.dtype) / steps
     with torch.no_grad():
         decision = network.logits(network.image).argmax(dim=1)
         for direction in directions:
-            size = _norm(direction)
+            size = norms(direction)
             unit = direction / torch.where(size > 0, size, 1.0)[:, None, None, None]
             scale = limit[:, None] * fraction
             moved = network.image[:, None] + scale[..., None, None, None] * unit[:, None]
@@ -119,7 +118,7 @@ def shortest(
                 high = torch.where(there != decision, middle, high)
                 low = torch.where(there != decision, low, middle)
             best = torch.minimum(best, high)
-    return best / _norm(network.image)
+    return best / norms(network.image)
 
 
 def margin_along(network: Attacked, fraction: Float64[Tensor, " steps"]) -> Float64[Tensor, "images steps"]:
@@ -139,10 +138,6 @@ def margin(logits: Float[Tensor, "images classes"], decision: Tensor) -> Float[T
     """Return the decision's logit minus the largest other logit."""
     own = logits.gather(1, decision[:, None])[:, 0]
     return own - logits.scatter(1, decision[:, None], -torch.inf).amax(dim=1)
-
-
-def _norm(value: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(value.flatten(start_dim=1), dim=1)
 
 
 def bounds(study: Study, architectures: Sequence[str]) -> pd.DataFrame:
@@ -176,7 +171,7 @@ def bounds(study: Study, architectures: Sequence[str]) -> pd.DataFrame:
                 {
                     "architecture": name,
                     "seed": int(seed),
-                    "first_order": float((first_order / _norm(network.image)).mean()),
+                    "first_order": float((first_order / norms(network.image)).mean()),
                     "deepfool": float(network.length.mean()),
                     "own_line": float(own.mean()),
                     "shortest": float(torch.minimum(own, aside).mean()),

@@ -33,6 +33,10 @@ WORDS = {
     False: ("reproduced", "partly reproduced", "not reproduced"),
 }
 """The three verdicts on our own data sets, and on the papers'."""
+MARKS = ("✓", "◐", "✗")
+"""Marks of the three verdicts, in the order of :data:`WORDS`."""
+OPEN_MARK = "○"
+"""The mark of a claim without a verdict."""
 OURS = ("digits", "Fashion-MNIST")
 """Data sets that are not the papers'."""
 _OWN = {"id", "like", "prose", "why"}

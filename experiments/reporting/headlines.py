@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from experiments.reporting.claims import NOT_MEASURED, OURS, WORDS
+from experiments.reporting.claims import MARKS, NOT_MEASURED, OPEN_MARK, OURS, WORDS
 from experiments.reporting.scoreboard import Html, chapter_title, is_judged
 from lpc.errors import unknown_name
 
 _KINDS = ("holds", "partly", "fails")
 _CLASSES = {word: kind for words in WORDS.values() for kind, word in zip(_KINDS, words, strict=True)}
-_MARKS = {"holds": "✓", "partly": "◐", "fails": "✗", "open": "○"}
+_MARKS = {**dict(zip(_KINDS, MARKS, strict=True)), "open": OPEN_MARK}
 COLUMNS = ("claim", "the paper's value", "ours", "on the papers' own data")
 
 

@@ -8,13 +8,12 @@ from typing import NamedTuple
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from experiments.reporting.claims import NO_RUN, NOT_ATTEMPTED, NOT_MEASURED, OURS, WORDS
+from experiments.reporting.claims import MARKS, NO_RUN, NOT_ATTEMPTED, NOT_MEASURED, OURS, WORDS
 from experiments.reporting.csv_tables import CsvStyler, bundle
 from experiments.reporting.tables import MISSING
 from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
 from experiments.studies.profiles import PROFILES
 
-_MARKS = {0: "✓", 1: "◐", 2: "✗"}
 _PLACES = {word: place for words in WORDS.values() for place, word in enumerate(words)}
 
 
@@ -52,14 +51,14 @@ def tally(table: pd.DataFrame) -> pd.DataFrame:
     for name in (one for one in dict.fromkeys((*PROFILES, *BOTTLENECK_PROFILES, NO_RUN)) if one in named):
         own = named[name]
         places = own["verdict"].map(_PLACES)
-        counts = [f"{int((places == place).sum()) or MISSING}" for place in _MARKS]
+        counts = [f"{int((places == place).sum()) or MISSING}" for place in range(len(MARKS))]
         open_ = own["verdict"][places.isna()].value_counts()
         rows["printed numbers" if name == NO_RUN else name] = [
             ", ".join(dict.fromkeys(own["dataset"])),
-            *(counts if places.notna().any() else [MISSING] * len(_MARKS)),
+            *(counts if places.notna().any() else [MISSING] * len(MARKS)),
             ", ".join(f"{count} {word}" for word, count in open_.items()) or MISSING,
         ]
-    columns = ["on", *_MARKS.values(), "open"]
+    columns = ["on", *MARKS, "open"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("profile")
 
 
@@ -110,7 +109,7 @@ def folded(table: pd.DataFrame) -> Html:
     parts, shown = [], verdicts(table)
     for name, own in table[~is_waiting(table)].groupby("chapter", sort=False):
         places = own["verdict"].map(_PLACES)
-        counts = [f"{int((places == place).sum())} {mark}" for place, mark in _MARKS.items()]
+        counts = [f"{int((places == place).sum())} {mark}" for place, mark in enumerate(MARKS)]
         counts.append(f"{int(places.isna().sum())} open")
         rows = shown.loc[shown.index.intersection(own.index, sort=False)]
         title = chapter_title(str(name))
@@ -166,7 +165,7 @@ def side_by_side(table: pd.DataFrame, chapter: str) -> pd.DataFrame:
 
 
 def _marked(verdict: str, measured: str) -> str:
-    return f"{_MARKS[_PLACES[verdict]]} {measured}" if verdict in _PLACES else verdict
+    return f"{MARKS[_PLACES[verdict]]} {measured}" if verdict in _PLACES else verdict
 
 
 def styled(table: pd.DataFrame, caption: str = "") -> Styler | None:

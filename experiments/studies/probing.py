@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from lpc.data import Splits, load_images
 from lpc.devices import default_device, default_workers
-from lpc.errors import unknown_name
+from lpc.errors import missing_extra, unknown_name
 from lpc.provenance import provenance
 from lpc.specs import DataSpec
 from lpc.stopping import Stopped, leave_signals_to_parent, stop_on_signal
@@ -211,11 +211,8 @@ def check_extras(names: Iterable[str]) -> None:
     for name in names:
         extra = PROBES[name].extra
         lacking = [one for one in EXTRAS.get(extra or "", ()) if importlib.util.find_spec(one) is None]
-        if lacking:
-            raise ValueError(
-                f"probe {name} needs {', '.join(lacking)}, not installed here: "
-                f"they come with the extra {extra!r} (pip install '.[{extra}]')"
-            )
+        if lacking and extra is not None:
+            raise missing_extra(f"probe {name}", lacking, extra)
 
 
 def measure_all(

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from lpc.arrays import CHUNK_BYTES, images_at_once
+from lpc.errors import missing_extra
 from lpc.evaluation.affine_layers import AffineLayers
 from lpc.numerics import measurement
 
@@ -207,9 +208,7 @@ def _hidden_bounds(network: AffineLayers):
     try:
         from lpc.evaluation._linear_relaxation import HiddenBounds
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "interval and CROWN bounds need bound-propagation: pip install 'latent-point-collapse[certified]'"
-        ) from error
+        raise missing_extra("an interval or CROWN bound", ["bound-propagation"], "certified") from error
     return HiddenBounds(network)
 
 

@@ -262,8 +262,8 @@ def in_pixels(
     images
         Knows the mean and the sd by which they were normalised.
     """
-    sd, mean = (torch.tensor(part, device=inputs.device)[:, None, None] for part in (images.sd, images.mean))
-    return torch.as_tensor(robustness.relative_perturbation(perturbation * sd, inputs * sd + mean))
+    change, pixels = images.change_in_pixels(perturbation), images.in_pixels(inputs)
+    return torch.as_tensor(robustness.relative_perturbation(change, pixels))
 
 
 def _attack(measured: Measured, model: Classifier, images: ImageSet, correct: Tensor) -> None:

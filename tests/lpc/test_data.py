@@ -251,3 +251,18 @@ def test_without_a_permutation_pixels_stay_and_padding_comes_before_it(load, raw
     again = load(coded(), size=7).train.images
     assert torch.equal(padded.flatten(2).sort().values, again.flatten(2).sort().values)
     assert not torch.equal(padded, again)
+
+
+def test_pixels_are_normalised_and_brought_back_in_their_own_precision():
+    generator = torch.Generator().manual_seed(0)
+    stored = torch.randint(0, 256, (3, 2, 4, 4), dtype=torch.uint8, generator=generator)
+    images = ImageSet(stored, torch.zeros(3, dtype=torch.int64), 2, (0.1, 0.5), (0.05, 0.3))
+    pixels = images.pixels(dtype=torch.float64)
+    normalised = images.normalise(pixels)
+    by_hand = (pixels - torch.tensor([0.1, 0.5]).double().view(2, 1, 1)) / torch.tensor([[[0.05]], [[0.3]]])
+    assert normalised.dtype == torch.float64
+    torch.testing.assert_close(normalised, by_hand, rtol=1e-6, atol=1e-6)  # by_hand's numbers are float32's
+    torch.testing.assert_close(images.normalised(), normalised.float())
+    torch.testing.assert_close(images.in_pixels(normalised), pixels, rtol=1e-14, atol=1e-14)
+    change = images.change_in_pixels(normalised[1] - normalised[0])
+    torch.testing.assert_close(change, pixels[1] - pixels[0], rtol=1e-12, atol=1e-13)

@@ -11,7 +11,8 @@ from jaxtyping import Float, Float64
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from experiments.probes.attacks import Logits, in_parts, target
+from experiments.probes.attacks import in_parts, target
+from experiments.probes.image_functions import Logits
 from experiments.probes.perturbations import margin
 from experiments.studies.study import Study
 from lpc.runs import load_model

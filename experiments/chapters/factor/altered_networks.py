@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from experiments.probes.attacks import IMAGES, Logits, pixel_logits
+from experiments.probes.attacks import IMAGES, pixel_logits
+from experiments.probes.image_functions import Logits
 from lpc.data import ImageSet
 from lpc.evaluation import attacks
 from lpc.evaluation.lipschitz import margin_gradient

@@ -157,7 +157,7 @@ def test_a_missing_extra_is_named_with_what_to_install(study, store, monkeypatch
     monkeypatch.setattr(
         probing.importlib.util, "find_spec", lambda name: None if name == "foolbox" else importlib.util
     )
-    with pytest.raises(ValueError, match=r"probe weigh needs foolbox, .* extra 'attacks' \(pip install"):
+    with pytest.raises(ValueError, match=r"probe weigh needs foolbox, .* extra 'attacks': pip install"):
         measure_all(again(store), workers=1, progress=False)
     assert not list(store.glob("runs/*/weigh.probe"))
 
