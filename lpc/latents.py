@@ -11,6 +11,7 @@ from torch import Tensor
 from lpc.data import ImageSet
 from lpc.heads import Classifier
 from lpc.numerics import measurement
+from lpc.threads import by_work
 
 
 class Latents(NamedTuple):
@@ -60,9 +61,10 @@ def collect(
     """
     training = model.training
     model.eval()
+    network = by_work(model)
     try:
         outputs = [
-            model(images.normalised(some) if shown is None else shown[some])
+            network(images.normalised(some) if shown is None else shown[some])
             for some in (slice(start, start + batch_size) for start in range(0, len(images), batch_size))
         ]
     finally:

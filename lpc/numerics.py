@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lpc.precision import exact_float32
+from lpc.threads import one_thread
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,11 +36,12 @@ def outside_autocast() -> Iterator[None]:
 
 @contextmanager
 def measuring() -> Iterator[None]:
-    """Compute as every measurement does: outside autocast, with float32 not rounded.
+    """Compute as every measurement does: outside autocast, with float32 not rounded, and
+    on one thread, but for what :func:`lpc.threads.threads_for` finds large.
 
     What :func:`measurement` does for a function; for code that calls a network to measure it.
     """
-    with outside_autocast(), exact_float32():
+    with outside_autocast(), exact_float32(), one_thread():
         yield
 
 

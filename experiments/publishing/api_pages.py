@@ -23,7 +23,7 @@ TASKS: dict[str, tuple[str, ...]] = {
     **{task: tuple(f"evaluation.{name}" for name in names) for task, names in MEASURED.items()},
     "Store and runs": (
         *("specs", "architectures", "runs.execution", "store.run_store", "store.probes"),
-        *("runs.measurements", "provenance", "devices", "numerics", "precision", "figures"),
+        *("runs.measurements", "provenance", "devices", "numerics", "precision", "threads", "figures"),
     ),
 }
 """Public modules by what one comes for, each with a page of its own; names without ``lpc.``."""

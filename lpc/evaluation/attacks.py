@@ -17,6 +17,7 @@ from lpc.evaluation import _attack_methods
 from lpc.evaluation._attack_checks import Box, Logits, check_images, check_target, in_float64, rescaled
 from lpc.evaluation._attack_methods import Case
 from lpc.numerics import measurement
+from lpc.threads import by_work
 
 __all__ = ["ATTACKS", "Attack", "Attacked", "attack", "check_target", "in_float64", "rescaled", "smallest"]
 
@@ -286,7 +287,7 @@ def attack(
             raise ValueError(f"start has shape {tuple(start.shape)}; expected {tuple(image.shape)}")
         start = start.detach().to(image)
     _library(chosen)
-    case = Case(logits_fn, image, logits.argmax(dim=1), box, budget, rounds, start)
+    case = Case(by_work(logits_fn), image, logits.argmax(dim=1), box, budget, rounds, start)
     devices = [image.device] if image.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)

@@ -23,6 +23,7 @@ from lpc.arrays import (
     like,
 )
 from lpc.numerics import measurement
+from lpc.threads import threads_for
 
 
 @measurement
@@ -110,7 +111,8 @@ def _ratios(
 ) -> Float64[Tensor, " points"]:
     """Return a block's ratios; ``first`` is the index of its first point."""
     own = _length(points - mean[index] - rest[index])
-    every = torch.cdist(points, mean, compute_mode="donot_use_mm_for_euclid_dist")
+    with threads_for(points.numel() * len(mean)):
+        every = torch.cdist(points, mean, compute_mode="donot_use_mm_for_euclid_dist")
     every.scatter_(1, index[:, None], torch.inf)
     other, nearest = every.min(dim=1)
     both = (own == 0) & (other == 0)

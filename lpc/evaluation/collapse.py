@@ -24,6 +24,7 @@ from lpc.arrays import (
     within_weights,
 )
 from lpc.numerics import measurement
+from lpc.threads import threads_for
 
 
 @measurement
@@ -74,7 +75,9 @@ def within_class_covariance(
     deviation = deviations(points, groups)
     scale = binary_scale(deviation)
     deviation = deviation / scale
-    covariance = (deviation * weight[:, None]).T @ deviation
+    weighted = (deviation * weight[:, None]).T
+    with threads_for(deviation.numel() * deviation.shape[1]):
+        covariance = weighted @ deviation
     covariance = 0.5 * (covariance + covariance.T)
     return like(covariance * scale**2, latent)
 
@@ -251,5 +254,6 @@ def nearest_mean_accuracy(
         raise ValueError(f"label holds {unseen}, which no training point has")
     scale = binary_scale(train)
     mean = group_means(train / scale, groups)
-    distance = torch.cdist(points / scale, mean, compute_mode="donot_use_mm_for_euclid_dist")
+    with threads_for(points.numel() * len(mean)):
+        distance = torch.cdist(points / scale, mean, compute_mode="donot_use_mm_for_euclid_dist")
     return float((groups.value[distance.argmin(dim=1)] == target).to(torch.float64).mean())

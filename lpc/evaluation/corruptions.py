@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lpc.arrays import as_float64, as_labels
 from lpc.numerics import measurement
+from lpc.threads import by_work
 
 STRENGTHS: Mapping[str, tuple[float, ...]] = {
     "noise": (0.08, 0.12, 0.18, 0.26, 0.38),
@@ -156,7 +157,7 @@ def corrupted_accuracy(
         As :func:`corrupted`; labels that do not fit; logits that are not finite.
     """
     label = as_labels(label, image).to(image.device)
-    found = []
+    found, logits_fn = [], by_work(logits_fn)
     for kind, values in strengths.items():
         for level, strength in enumerate(values, start=1):
             changed = corrupted(image, kind, strength, seed=seed + len(found))

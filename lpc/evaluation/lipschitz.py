@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lpc.arrays import as_labels, images_at_once
 from lpc.numerics import measurement
+from lpc.threads import by_work
 
 
 class MarginGradient(NamedTuple):
@@ -82,7 +83,7 @@ def margin_gradient(
     ----------
     The margin gradients of the 2025 release; LPC 2024, Section 2.1, for what they mean.
     """
-    chunk = images_at_once(image, chunk)
+    chunk, logits_fn = images_at_once(image, chunk), by_work(logits_fn)
     chosen = None if label is None else as_labels(label, image)
     parts = []
     for first in range(0, len(image), chunk):

@@ -17,6 +17,7 @@ from torch import Tensor
 from lpc.arrays import binary_scale
 from lpc.evaluation._clusters import Clusters, clusters
 from lpc.numerics import measurement
+from lpc.threads import callers_threads, threads_for
 
 Norm = Literal["l2", "linf"]
 Method = Literal["tree", "products", "pairs"]
@@ -139,7 +140,7 @@ def count_within(
         value = _widest_first(points)
         below = np.nextafter(radius.numpy(), 0.0)
         count = cKDTree(value).query_ball_point(
-            value, below, p=_P["linf"], return_length=True, workers=torch.get_num_threads()
+            value, below, p=_P["linf"], return_length=True, workers=callers_threads()
         )
         return torch.from_numpy(np.asarray(count, dtype=np.int64)) - 1
     rows = _rows(points, len(points))
@@ -171,7 +172,7 @@ def _widest_first(points: Float64[Tensor, "points width"]) -> np.ndarray:
 def _kth_by_tree(points: np.ndarray, among: np.ndarray, k: int, norm: Norm) -> Float64[Tensor, " points"]:
     from scipy.spatial import cKDTree
 
-    found = cKDTree(among).query(points, k=[k + 1], p=_P[norm], workers=torch.get_num_threads())
+    found = cKDTree(among).query(points, k=[k + 1], p=_P[norm], workers=callers_threads())
     return torch.from_numpy(np.asarray(found[0])[:, 0])
 
 
@@ -278,7 +279,8 @@ def _kth_in_frame(
     farther where it lies more than that above, and in doubt between; those are measured directly.
     """
     own = frame.of(points.index_select(0, rows))
-    rough = torch.addmm(frame.square, own, frame.relative.T, alpha=-2)
+    with threads_for(own.numel() * len(frame.relative)):
+        rough = torch.addmm(frame.square, own, frame.relative.T, alpha=-2)
     unit = torch.finfo(rough.dtype).eps / 2
     size = torch.linalg.vecdot(own, own).sqrt() + frame.square.max().sqrt()
     margin = (2 * (points.shape[1] + 16) * unit * size.square())[:, None]

@@ -23,6 +23,7 @@ from lpc.arrays import (
     within_weights,
 )
 from lpc.numerics import measurement
+from lpc.threads import threads_for
 
 
 class NeuralCollapse(NamedTuple):
@@ -312,4 +313,5 @@ def nearest_row(
     mean
         Class means.
     """
-    return torch.cdist(points, mean, compute_mode="donot_use_mm_for_euclid_dist").argmin(dim=1)
+    with threads_for(points.numel() * len(mean)):
+        return torch.cdist(points, mean, compute_mode="donot_use_mm_for_euclid_dist").argmin(dim=1)

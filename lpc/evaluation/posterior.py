@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lpc.arrays import Array, as_labels, as_points, centre, group
 from lpc.numerics import measurement
+from lpc.threads import threads_for
 
 _EXPANSION_ERROR = 1e-8  # of a logarithm of a probability, where squared distances are expanded
 _NOISE_ERROR = 1e-6  # of a draw, in noise standard deviations
@@ -40,10 +41,12 @@ def _at_draws(
     expand: bool,
 ) -> tuple[Float64[Tensor, " draws"], Float64[Tensor, " draws"]]:
     """Return H[X | z] and H[Y | z] at each draw z, for unit Gaussians about the centres."""
-    if expand:  # -|z - u|^2 / 2 without |z|^2, which all centres share
-        weight = torch.addmm(-0.5 * centres.square().sum(dim=1), draw, centres.T)
-    else:
-        weight = torch.cdist(draw, centres, compute_mode="donot_use_mm_for_euclid_dist").square_().mul_(-0.5)
+    with threads_for(draw.numel() * len(centres)):
+        if expand:  # -|z - u|^2 / 2 without |z|^2, which all centres share
+            weight = torch.addmm(-0.5 * centres.square().sum(dim=1), draw, centres.T)
+        else:
+            weight = torch.cdist(draw, centres, compute_mode="donot_use_mm_for_euclid_dist")
+            weight.square_().mul_(-0.5)
     weight -= weight.amax(dim=1, keepdim=True)
     likelihood = weight.exp()
     total = likelihood.sum(dim=1)

@@ -22,6 +22,7 @@ from lpc.arrays import (
 )
 from lpc.evaluation.misclassification import misclassification_auroc as misclassification_auroc
 from lpc.numerics import measurement
+from lpc.threads import threads_for
 
 RELEASED_RIDGE = 1e-6
 """What scikit-learn's GaussianMixture adds to every variance unless told otherwise (``reg_covar``)."""
@@ -50,7 +51,8 @@ class Gaussian(NamedTuple):
     def distance(self, points: Float64[Tensor, "points width"]) -> Float64[Tensor, " points"]:
         """Return the Mahalanobis distance of standardised points."""
         scaled = (points - self.mean) / self.sd
-        whitened = torch.linalg.solve_triangular(self.factor, scaled.T, upper=False)
+        with threads_for(scaled.numel() * scaled.shape[1] / 2):
+            whitened = torch.linalg.solve_triangular(self.factor, scaled.T, upper=False)
         return torch.linalg.vector_norm(whitened, dim=0)
 
 
@@ -144,7 +146,8 @@ class ClassGaussians:
         mean = member.mean(dim=0)
         mean = mean + (member - mean).mean(dim=0)
         deviation = member - mean
-        covariance = deviation.T @ deviation / count
+        with threads_for(deviation.numel() * width):
+            covariance = deviation.T @ deviation / count
         diagonal = covariance.diagonal()
         if self.released:
             diagonal += RELEASED_RIDGE

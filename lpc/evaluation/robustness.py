@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lpc.arrays import Array, ArrayT, as_flags, as_float64, images_at_once, like
 from lpc.numerics import measurement
+from lpc.threads import by_work
 
 
 class Status(IntEnum):
@@ -109,7 +110,7 @@ def deepfool(
     ----------
     Moosavi-Dezfooli, Fawzi and Frossard 2016, Algorithm 2; LPC 2024, Section 3.2 and Table 2.
     """
-    chunk = images_at_once(image, chunk)
+    chunk, logits_fn = images_at_once(image, chunk), by_work(logits_fn)
     if overshoot < 0 or step_floor < 0 or max_iter < 1 or candidates < 2:
         raise ValueError(
             f"overshoot={overshoot}, step_floor={step_floor}, max_iter={max_iter}, candidates={candidates}; "

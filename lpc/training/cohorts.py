@@ -14,8 +14,10 @@ from torch.func import functional_call, stack_module_state, vmap
 from lpc.classifiers import build_classifier
 from lpc.data import ImageSet
 from lpc.heads import HeadOutput
+from lpc.numerics import measurement
 from lpc.precision import exact_float32
 from lpc.specs import METRIC_LEARNING, RunSpec
+from lpc.threads import by_work
 from lpc.training.draws import Batch
 from lpc.training.optimizers import CLASSIFIER, restore
 from lpc.training.trainers import Trainer, same_shapes
@@ -88,6 +90,7 @@ class Cohort(Trainer):
         self.optimizer = torch.optim.AdamW(
             list(self.parameters.values()), lr=1.0, weight_decay=train.weight_decay
         )
+        self._counted = by_work(self._losses, size=lambda images: images.shape[:2].numel())
 
     def _train(self) -> Float[Tensor, "two runs"]:
         self.template.train()
@@ -98,7 +101,7 @@ class Cohort(Trainer):
         with exact_float32():
             for drawn in zip(*(draws.epoch() for draws in self.draws), strict=True):
                 images, label = (torch.stack(parts) for parts in list(zip(*drawn, strict=True))[:2])
-                losses = self._losses(images, label, self._drawn(drawn), gamma, l1)
+                losses = self._counted(images, label, self._drawn(drawn), gamma, l1)
                 self.optimizer.zero_grad(set_to_none=True)
                 sum(losses).sum().backward()  # type: ignore[union-attr]
                 self._step(rates)
@@ -118,6 +121,7 @@ class Cohort(Trainer):
         """Return all weights and buffers, runs first; what is written into them is written into the runs."""
         return {**self.parameters, **self.buffers}
 
+    @measurement
     @torch.no_grad()
     def outputs(self, images: ImageSet, *, batch_size: int = 1024) -> HeadOutput:
         """Return every run's latents (runs, points, width) and logits in evaluation mode, in float32."""
@@ -127,11 +131,11 @@ class Cohort(Trainer):
             return functional_call(self.template, (parameters, buffers), (batch,))[:2]
 
         mapped = vmap(forward, in_dims=(0, 0, None))
-        with exact_float32():
-            parts = [
-                mapped(self.parameters, self.buffers, images.normalised(slice(start, start + batch_size)))
-                for start in range(0, len(images), batch_size)
-            ]
+        network = by_work(lambda batch: mapped(self.parameters, self.buffers, batch))
+        parts = [
+            network(images.normalised(slice(start, start + batch_size)))
+            for start in range(0, len(images), batch_size)
+        ]
         return HeadOutput(*(torch.cat(pieces, dim=1) for pieces in zip(*parts, strict=True)))
 
     def member_state(self, member: int) -> dict[str, Tensor]:

@@ -13,8 +13,10 @@ from torch import Tensor
 from lpc.classifiers import build_classifier
 from lpc.data import ImageSet
 from lpc.heads import HeadOutput
+from lpc.numerics import measurement
 from lpc.precision import exact_float32
 from lpc.specs import METRIC_LEARNING, RunSpec
+from lpc.threads import by_work
 from lpc.training.draws import Batch
 from lpc.training.optimizers import adamw, restore, set_rates
 from lpc.training.trainers import Trainer, same_shapes
@@ -85,6 +87,7 @@ class Solo(Trainer):
         self.last_layer = self.model.get_submodule("head.classifier") if metric_learning else None
         self.factor, self.l1 = self._weights_of_penalties()
         self.totals = torch.zeros(2, 1, device=self.device)
+        self._counted = by_work(self._step, size=lambda batch: len(batch.label))
         self.steps = 0
         self.recorded: tuple[torch.cuda.CUDAGraph, Batch] | None = None
 
@@ -103,7 +106,7 @@ class Solo(Trainer):
                 if self.graphed and len(batch.label) == self.specs[0].train.batch_size:
                     self._graphed_step(batch)
                 else:
-                    self._step(batch)
+                    self._counted(batch)
         return self.totals.clone()
 
     def _step(self, batch: Batch) -> None:
@@ -148,19 +151,20 @@ class Solo(Trainer):
                 place.copy_(part)
         graph.replay()
 
+    @measurement
     @torch.no_grad()
     def outputs(self, images: ImageSet, *, batch_size: int = 1024) -> HeadOutput:
         """Return the run's latents (1, points, width) and logits in evaluation mode, in float32."""
         self.model.eval()
-        with exact_float32():
-            parts = [
-                self.model(
-                    images.normalised(slice(start, start + batch_size)).contiguous(
-                        memory_format=torch.channels_last
-                    )
+        network = by_work(self.model)
+        parts = [
+            network(
+                images.normalised(slice(start, start + batch_size)).contiguous(
+                    memory_format=torch.channels_last
                 )
-                for start in range(0, len(images), batch_size)
-            ]
+            )
+            for start in range(0, len(images), batch_size)
+        ]
         return HeadOutput(*(torch.cat(pieces)[None] for pieces in list(zip(*parts, strict=True))[:2]))
 
     def _stacked(self) -> dict[str, Tensor]:

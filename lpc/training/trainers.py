@@ -16,6 +16,7 @@ from lpc.heads import CategoricalHead, Classifier, HeadOutput
 from lpc.objectives import objective, optimal_decoder
 from lpc.schedules import gamma, latent_sd, learning_rate, plateau_share
 from lpc.specs import RunSpec
+from lpc.threads import one_thread
 from lpc.training.draws import Draws
 
 
@@ -73,7 +74,8 @@ class Trainer(ABC):
 
     def train_epoch(self) -> EpochLoss:
         """Train one epoch and return its mean losses."""
-        totals = self._train() / len(self.images)
+        with one_thread():
+            totals = self._train() / len(self.images)
         for losses, total in zip(self.losses, totals.sum(dim=0).tolist(), strict=True):
             losses.append(total)
         if self.optimal_decoder:

@@ -1,0 +1,160 @@
+"""How much longer measurements and training take with the cores busy.
+
+``python -m experiments.benchmarks.busy_cores`` prints a row per case, first on the cores as they are.
+
+Four programs that never wait run beside; every case is timed in turns on one thread, with the threads that it
+chooses by itself, and with torch's threads as they are without :mod:`lpc.threads`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+from lpc import numerics
+from lpc.training import trainers
+
+NEIGHBOURS = 4
+LIMIT = 1.5
+"""Of the time beside busy programs, over the time of one thread there."""
+WAYS = ("one thread", "chosen", "torch's")
+
+
+def cases() -> dict[str, Callable[[], object]]:
+    """Return what is timed, by name: sizes of the book's laptop and larger ones."""
+    from lpc.evaluation.attacks import attack
+    from lpc.evaluation.binarity import binarity
+    from lpc.evaluation.class_moments import ClassMoments
+    from lpc.evaluation.collapse import nearest_mean_accuracy
+    from lpc.evaluation.information import knn_entropy, mutual_information
+    from lpc.evaluation.mixture import fit_bimodal
+    from lpc.evaluation.neural_collapse import neural_collapse
+    from lpc.evaluation.quantities import gaussian_quantities
+    from lpc.evaluation.reliability import mahalanobis_confidence
+    from lpc.evaluation.robustness import deepfool
+
+    torch.manual_seed(0)
+    wide, label = torch.randn(5000, 512), torch.arange(5000) % 10
+    narrow = torch.randn(5000, 64) + label[:, None]
+    image = torch.rand(200, 1, 8, 8)
+    layers = torch.nn.Linear(64, 128), torch.nn.SiLU(), torch.nn.Linear(128, 10)
+    network = torch.nn.Sequential(torch.nn.Flatten(), *layers).eval()
+
+    def quantities() -> object:
+        generator = torch.Generator().manual_seed(0)
+        return gaussian_quantities(narrow[:1500, :8], label[:1500], generator=generator)
+
+    def moments() -> object:
+        found = ClassMoments(classes=10)
+        for part, own in zip(narrow.split(128), label.split(128), strict=True):
+            found.update(part, own)
+        return found.neural_collapse()
+
+    return {
+        "knn_entropy": lambda: knn_entropy(wide),
+        "binarity": lambda: binarity(narrow),
+        "fit_bimodal": lambda: fit_bimodal(narrow[:, :8], reg_covar=1e-6),
+        "neural_collapse": lambda: neural_collapse(wide, label),
+        "mahalanobis_confidence": lambda: mahalanobis_confidence(narrow, label, label, narrow, label),
+        "deepfool": lambda: deepfool(network, image),
+        "attack": lambda: attack("random_directions", network, image, budget=10),
+        "gaussian_quantities": quantities,
+        "mutual_information": lambda: mutual_information(narrow[:2000, :2], narrow[:2000, 2:4], k=3),
+        "ClassMoments": moments,
+        "nearest_mean_accuracy": lambda: nearest_mean_accuracy(wide, label, wide, label),
+        **trainings(),
+        **{f"training, {name}": case for name, case in trainings().items()},
+    }
+
+
+def trainings() -> dict[str, Callable[[], object]]:
+    """Return an epoch of each trainer: a dense run alone, and four in a cohort."""
+    from lpc.data import load_images
+    from lpc.specs import DataSpec, TrainSpec, variant_spec
+    from lpc.training import trainer
+
+    data = DataSpec(name="digits")
+    images = load_images(data).train
+
+    def epoch(seeds: int, **model: object) -> Callable[[], object]:
+        train = TrainSpec(epochs=1000, batch_size=128, learning_rate=1e-3)
+        specs = [variant_spec("IB", data=data, train=train, seed=seed, **model) for seed in range(seeds)]
+        return trainer(specs, images).train_epoch
+
+    dense = {"backbone": "mlp", "backbone_width": 64}
+    return {"training, one": epoch(1, **dense), "training, cohort": epoch(4, **dense)}
+
+
+@contextlib.contextmanager
+def neighbours(count: int) -> Iterator[None]:
+    """Run so many programs that never wait."""
+    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for program in running:
+            program.kill()
+            program.wait()
+
+
+def seconds(case: Callable[[], object], way: str, threads: int) -> tuple[float, float]:
+    """Return wall and CPU seconds of a call."""
+    torch.set_num_threads(1 if way == "one thread" else threads)
+    try:
+        with contextlib.ExitStack() as stack:
+            for module in (numerics, trainers) if way == "torch's" else ():
+                stack.enter_context(mock.patch.object(module, "one_thread", contextlib.nullcontext))
+            began = time.perf_counter(), time.process_time()
+            case()
+            return time.perf_counter() - began[0], time.process_time() - began[1]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def measured(names: list[str] | None = None, *, repeats: int = 5, busy: int = NEIGHBOURS) -> list[dict]:
+    """Return one row per case and state of the cores: median seconds of each way, ratios to one thread."""
+    threads, rows = torch.get_num_threads(), []
+    chosen = {name: case for name, case in cases().items() if names is None or name in names}
+    for case in chosen.values():
+        case()  # what is imported or built at first is not timed
+    for beside in (0, busy):
+        with neighbours(beside):
+            for name, case in chosen.items():
+                taken = {way: [] for way in WAYS}
+                for _ in range(repeats):
+                    for way in WAYS:
+                        taken[way].append(seconds(case, way, threads))
+                row: dict = {"case": name, "neighbours": beside, "threads": threads}
+                for way in WAYS:
+                    row[way] = statistics.median(wall for wall, _ in taken[way])
+                    row[f"{way}, CPU"] = statistics.median(cpu for _, cpu in taken[way])
+                rows.append(row)
+                print(line(row), flush=True)
+    return rows
+
+
+def line(row: dict) -> str:
+    """Return a row as text: milliseconds on one thread, then the other ways over it."""
+    ratios = "  ".join(f"{way} {row[way] / row['one thread']:6.2f}" for way in WAYS[1:])
+    return f"{row['neighbours']} beside  {row['case']:24} {1e3 * row['one thread']:8.1f} ms  {ratios}"
+
+
+if __name__ == "__main__":
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--only", nargs="+", help="cases; all without it")
+    options.add_argument("--repeats", type=int, default=5)
+    options.add_argument("--json", help="a file that gets the rows")
+    asked = options.parse_args()
+    found = measured(asked.only, repeats=asked.repeats)
+    if asked.json:
+        Path(asked.json).write_text(json.dumps(found, indent=1))
