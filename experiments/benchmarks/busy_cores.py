@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -86,7 +87,7 @@ def trainings() -> dict[str, Callable[[], object]]:
     data = DataSpec(name="digits")
     images = load_images(data).train
 
-    def epoch(seeds: int, **model: object) -> Callable[[], object]:
+    def epoch(seeds: int, **model: Any) -> Callable[[], object]:
         train = TrainSpec(epochs=1000, batch_size=128, learning_rate=1e-3)
         specs = [variant_spec("IB", data=data, train=train, seed=seed, **model) for seed in range(seeds)]
         return trainer(specs, images).train_epoch

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lpc import threads
 from lpc.evaluation.binarity import binarity
@@ -34,7 +35,7 @@ class Recorded(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        tensors = [v for v in torch.utils._pytree.tree_leaves((args, kwargs, result)) if torch.is_tensor(v)]
+        tensors = [v for v in tree_leaves((args, kwargs, result)) if torch.is_tensor(v)]
         entries = max((value.numel() for value in tensors), default=0)
         self.seen.append((func.overloadpacket.__name__, torch.get_num_threads(), entries))
         return result
@@ -156,7 +157,7 @@ def test_a_network_gets_threads_by_its_work():
 
 def test_work_is_counted_in_multiply_adds():
     with threads._Work() as counted:
-        torch.ones(512, 256) @ torch.ones(256, 1024)
+        torch.mm(torch.ones(512, 256), torch.ones(256, 1024))
     assert max(counted.shared) == 512 * 256 * 1024
     with threads._Work() as counted:
         torch.zeros(1 << 20).exp()
