@@ -17,6 +17,7 @@ from experiments.probes.image_functions import Logits, norms
 from lpc.data import ImageSet, Splits
 from lpc.evaluation.attacks import ATTACKS, Attacked, attack, check_target, in_float64, rescaled, smallest
 from lpc.heads import Classifier
+from lpc.numerics import measurement
 from lpc.runs.measurements import attacked_images
 from lpc.store.probes import Probe
 
@@ -320,6 +321,7 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "missing": missing}
 
 
+@measurement
 def _images(model: Classifier, images: ImageSet, chosen: Tensor) -> pd.DataFrame:
     with torch.no_grad():
         predicted = model(images.normalised(chosen)).logits.argmax(dim=1)

@@ -17,6 +17,7 @@ from lpc.classifiers import build_classifier
 from lpc.data import Splits
 from lpc.evaluation.quantities import categorical_quantities
 from lpc.heads import CategoricalHead, Classifier
+from lpc.numerics import measurement
 from lpc.objectives import decoder_cross_entropy, optimal_decoder, prediction_cross_entropy
 from lpc.sampling import dropout_masks
 from lpc.specs import RunSpec
@@ -52,6 +53,7 @@ def shared_classes(
     return sorted((group for group in homes.values() if len(group) > 1), key=len, reverse=True)
 
 
+@measurement
 @torch.no_grad()
 def dropout_log_probability(
     model: Classifier,
