@@ -74,7 +74,6 @@ def cases() -> dict[str, Callable[[], object]]:
         "ClassMoments": moments,
         "nearest_mean_accuracy": lambda: nearest_mean_accuracy(wide, label, wide, label),
         **trainings(),
-        **{f"training, {name}": case for name, case in trainings().items()},
     }
 
 
