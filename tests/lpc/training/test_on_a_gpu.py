@@ -1,0 +1,178 @@
+"""Training on a GPU, as far as a pretended one shows: the same runs, recorded, resumed, without waits."""
+
+import dataclasses
+import io
+from typing import Any
+
+import pytest
+import torch
+from support.pretended_gpu import pretended_gpu
+
+from lpc.data import load_images
+from lpc.specs import VARIANTS, DataSpec, TrainSpec, variant_spec
+from lpc.training import optimizers, solo, trainer
+from lpc.training.solo import Solo
+
+DATA = DataSpec(name="digits", validation=100, train_limit=150, noise=0.01)
+TRAIN = TrainSpec(
+    epochs=4,
+    batch_size=32,
+    learning_rate=2.0**-8,  # in float32, as a GPU holds rates, a power of two is what it is in float64
+    gamma_maximum=1.0,
+    decay_start=2,
+    decay_every=1,
+)
+RESNET: dict[str, Any] = {"backbone": "resnet18", "width": 2, "batch_size": 64}
+
+
+def make(architecture="IB", *, seed=0, backbone="mlp", width=12, **train):
+    changed = dataclasses.replace(TRAIN, **train)
+    return variant_spec(
+        architecture, data=DATA, backbone=backbone, backbone_width=width, train=changed, seed=seed
+    )
+
+
+@pytest.fixture
+def gpu():
+    with pretended_gpu() as kernels:
+        yield kernels
+
+
+def trained(specs, device, *, epochs=4, **options):
+    """Return what has trained, every epoch's loss, and the final logits on the CPU."""
+    training = trainer(specs, load_images(DATA, device=device).train, **options)
+    for _ in range(epochs):
+        training.train_epoch()
+    return training, torch.tensor(training.losses), training.outputs(training.images).logits.cpu()
+
+
+def on_gpu(specs, **options):
+    with pretended_gpu():
+        return trained(specs, "cuda", compiled=False, **options)[1:]
+
+
+CASES = {name: [make(name)] for name in VARIANTS}
+CASES |= {
+    "bfloat16": [make("LinPenDropout", precision="bfloat16", **RESNET)],
+    "cohort": [make("IB"), make("LinPenDropout", seed=1)],
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_on_a_gpu_is_the_run_on_the_cpu(case):
+    """To the bit, with a decay inside its epochs: a pretended GPU computes as the CPU does."""
+    specs = CASES[case]
+    _, losses, logits = trained(specs, "cpu")
+    found = on_gpu(specs)
+    assert torch.equal(found[0], losses) and torch.equal(found[1], logits)
+    if len(specs) == 1:
+        found = on_gpu(specs, graphed=False)
+        assert torch.equal(found[0], losses) and torch.equal(found[1], logits)
+
+
+def shared_rate(named, **options):
+    optimizer = optimizers.adamw(named, **options)
+    for group in optimizer.param_groups:
+        group["lr"] = optimizer.param_groups[0]["lr"]
+    return optimizer
+
+
+def rates_as_numbers(named, **options):
+    optimizer = optimizers.adamw(named, **options)
+    for group in optimizer.param_groups:
+        group["lr"] = 1.0
+    return optimizer
+
+
+FAULTS = {
+    "one rate for both groups": (solo, "adamw", shared_rate, [False, False, True, True]),
+    "a rate that is a number": (solo, "adamw", rates_as_numbers, [False, False, True, True]),
+    "no warm-up": (solo, "WARM_UP", 0, [True] * 4),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_comparison_finds(monkeypatch, fault):
+    """The controls: in which epochs, of which the third is the first of the decay, losses are wrong."""
+    losses = on_gpu([make()])[0]
+    module, name, wrong, expected = FAULTS[fault]
+    monkeypatch.setattr(module, name, wrong)
+    assert (on_gpu([make()])[0] != losses)[0].tolist() == expected
+
+
+@pytest.mark.parametrize("graphed", [True, False])
+def test_an_epoch_waits_as_often_however_many_steps_it_has(gpu, graphed):
+    found = []
+    for batch_size in (16, 64):
+        training = trainer(
+            [make("LinPenDropout", batch_size=batch_size)],
+            load_images(DATA, device="cuda").train,
+            **{"compiled": False, "graphed": graphed},
+        )
+        training.train_epoch()
+        gpu.waits.clear()
+        training.train_epoch()
+        found.append(dict(gpu.waits))
+    assert found[0] == found[1]
+    assert 0 < sum(found[0].values()) < 10
+
+
+def test_a_wait_in_a_step_is_found(gpu, monkeypatch):
+    step = Solo._step
+
+    def waiting(self: Any, batch: Any) -> None:
+        step(self, batch)
+        self.totals.sum().item()
+
+    monkeypatch.setattr(Solo, "_step", waiting)
+    with pytest.raises(RuntimeError, match=r"_local_scalar_dense .* stream is capturing"):
+        trained([make()], "cuda", compiled=False)
+    gpu.waits.clear()
+    trained([make()], "cuda", compiled=False, graphed=False, epochs=1)
+    assert sum(count for (what, _), count in gpu.waits.items() if what == "_local_scalar_dense") >= 5
+
+
+def test_a_recorded_step_is_one_launch_and_a_smaller_batch_is_taken_as_it_is(gpu):
+    training = Solo([make(batch_size=16)], load_images(DATA, device="cuda").train, compiled=False)
+    training.train_epoch()
+    full, odd = divmod(len(training.images), 16)
+    assert full == 9 and odd
+
+    def launches() -> dict[str, int]:
+        gpu.launches.clear()
+        training.train_epoch()
+        names = {what for what, _ in gpu.launches}
+        return {name: sum(n for (what, _), n in gpu.launches.items() if what == name) for name in names}
+
+    recorded = launches()
+    training.graphed = False
+    plain = launches()
+    assert recorded["replay"] == full and "replay" not in plain
+    assert plain["mm"] == (full + 1) * recorded["mm"] > 0
+
+
+@pytest.mark.parametrize("specs", [[make("LinPenDropout")], CASES["cohort"]], ids=["alone", "cohort"])
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_on_a_gpu_too_four_epochs_are_two_and_two(gpu, specs, device):
+    """On the pretended GPU to the bit, wherever the checkpoint is loaded."""
+    _, losses, logits = trained(specs, "cuda", compiled=False)
+    half, *_ = trained(specs, "cuda", compiled=False, epochs=2)
+    buffer = io.BytesIO()
+    torch.save(half.state_dict(), buffer)
+    buffer.seek(0)
+    resumed = trainer(specs, half.images, compiled=False)
+    resumed.load_state_dict(torch.load(buffer, map_location=device, weights_only=True))
+    while not resumed.finished:
+        resumed.train_epoch()
+    assert torch.equal(torch.tensor(resumed.losses), losses)
+    assert torch.equal(resumed.outputs(resumed.images).logits.cpu(), logits)
+
+
+def test_training_rounds_nothing_to_tf32(gpu):
+    training = Solo([make("IB", **RESNET)], load_images(DATA, device="cuda").train, compiled=False)
+    training.train_epoch()
+    training.outputs(training.images)
+    assert any(name == "convolution_backward" for name, _ in gpu.launches)
+    assert not gpu.rounded
+    training.model(training.images.normalised(slice(0, 4)))
+    assert gpu.rounded  # the control: a network that is called outside
