@@ -44,6 +44,19 @@ TRANSCRIPT = RESULTS / "cluster" / "transcript.txt"
 """A recorded submission to a cluster."""
 
 
+def in_project(folder: str | Path) -> Path:
+    """Return a folder as an absolute path; a relative one lies in the project.
+
+    Raises
+    ------
+    ValueError
+        An empty name.
+    """
+    if not str(folder).strip():
+        raise ValueError(f"the folder's name is {str(folder)!r}; expected a path")
+    return ROOT / Path(folder).expanduser()
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the content of a TOML file.
 

@@ -206,7 +206,12 @@ def _paces_of_table(models: set[Model], path: Path) -> dict[tuple[Model, str], _
 
 
 def hours_left(
-    specs: Sequence[RunSpec], store: RunStore, *, profile: str | None = None, path: Path = EPOCH_TIMES
+    specs: Sequence[RunSpec],
+    store: RunStore,
+    *,
+    profile: str | None = None,
+    untimed: list[Model] | None = None,
+    path: Path = EPOCH_TIMES,
 ) -> str:
     """Return, in words, how many hours the unfinished runs among these would take, by device.
 
@@ -218,6 +223,9 @@ def hours_left(
         Where they are kept. What its own finished runs of a model took is preferred to the table.
     profile
         Named in the command that measures what was never timed.
+    untimed
+        Where given, models that were never timed are appended to it, for :func:`missing_times`; otherwise the
+        last line is about them.
     path
         The table of :func:`measure`.
     """
@@ -241,8 +249,15 @@ def hours_left(
         but = f", without {' and '.join(without)}" if without else ""
         amount = "less than 0.1" if hours < 0.1 else f"about {hours:,.{1 if hours < 10 else 0}f}"
         lines.append(f"{amount} h left on {place} ({sources}){but}")
-    unknown = [str(model) for model in left if not any(model == timed for timed, _ in paces)]
-    if unknown:
-        command = f"python -m experiments time --profile {profile or 'NAME'}"
-        lines.append(f"no epoch time was measured for {' or '.join(unknown)}: {command} does")
+    unknown = [model for model in left if not any(model == timed for timed, _ in paces)]
+    if untimed is not None:
+        untimed += unknown
+    elif unknown:
+        lines.append(missing_times(unknown, profile or "NAME"))
     return "\n".join(lines)
+
+
+def missing_times(models: Sequence[Model], profile: str) -> str:
+    """Return a line that names models without an epoch time, and the command that measures them all."""
+    named = " or ".join(dict.fromkeys(map(str, models)))
+    return f"no epoch time was measured for {named}: python -m experiments time --profile {profile} does"

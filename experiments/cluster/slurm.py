@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from lpc.errors import unknown_name
 
-COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "sinfo")
+COMMANDS = ("sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
 """What is called, of SLURM's client programs."""
 
 SECONDS = 30.0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from experiments.cluster import slurm
+from experiments.cluster.demand import of_request
 from experiments.cluster.jobs import Queue, queued
 from experiments.cluster.missing_runs import again, missing
 from experiments.cluster.resources import FINISH, Resources
@@ -49,6 +50,10 @@ trap again EXIT"""
 """Shell of every job: what a signal stopped (status 130; 138 before Python heard it) is queued again, what
 failed is tried again a few times, what was cancelled (no longer RUNNING for the scheduler) is left alone. A
 task is named by its array: the plain id of an array's last task stands for the whole array."""
+
+
+DEFAULT_ARRAY = 1_000
+"""Most tasks of an array where SLURM cannot be asked: its own default allows for 1,001."""
 
 
 class Batch(NamedTuple):
@@ -104,6 +109,13 @@ def executor(
     """Return submitit's executor for a batch: what a job asks for, and the shell around it."""
     from submitit import SlurmExecutor
 
+    class Executor(SlurmExecutor):
+        """Makes scripts without SLURM too; :func:`check` has asked for it where they are submitted."""
+
+        @classmethod
+        def affinity(cls) -> int:
+            return 2
+
     asked: dict[str, Any] = {
         "job_name": batch.name,
         "partition": resources.partition,
@@ -119,7 +131,7 @@ def executor(
         "dependency": f"afterany:{':'.join(after)}" if after else None,
         "wckey": None,
     }
-    made = SlurmExecutor(folder=submission.folder)
+    made = Executor(folder=submission.folder)
     made.update_parameters(
         **{name: value for name, value in asked.items() if value is not None or name == "wckey"},
         stderr_to_stdout=True,
@@ -143,13 +155,20 @@ def script(made: SlurmExecutor, tasks: int) -> str:
     return alike._make_submission_file_text(alike._submitit_command_str, "")
 
 
-def check(request: Request) -> None:
+def check(request: Request, *, slurm_answers: bool = True) -> None:
     """Refuse, before anything is submitted, what could only fail on a node.
+
+    Parameters
+    ----------
+    request
+        What is asked for.
+    slurm_answers
+        False: a dry run without SLURM, which is asked nothing.
 
     Raises
     ------
     ValueError
-        A profile file with an error, a data set that is not there; as :func:`check_here`.
+        A profile file with an error; as :func:`check_here`.
     OSError
         A store that cannot be written.
     SchedulerError
@@ -158,22 +177,28 @@ def check(request: Request) -> None:
     if find_spec("submitit") is None:
         raise missing_extra("the verb submit", ["submitit"], "cluster")
     resources = read_resources(Path(request.resources))
-    slurm.require()
+    if slurm_answers:
+        slurm.require()
     check_here(request)
     for name in (*request.selection.declared(), FINISH):
         asked = resources.of(name)
-        longest = slurm.time_limit(asked.partition)
+        longest = slurm.time_limit(asked.partition) if slurm_answers else None
         if longest is not None and asked.time > longest:
             raise ValueError(
                 f"{request.resources}: the jobs of {name} ask for {asked.time} minutes, and partition "
                 f"{asked.partition or '(the default one)'} gives {longest} at most: they would wait for ever"
             )
+
+
+def absent_data(request: Request) -> str | None:
+    """Return which data of a request are missing, and the command that fetches them; None: none."""
     for name in request.selection.data_names():
         if absent := absent_files(name):
-            raise ValueError(
+            return (
                 f"data set {name!r} is not complete: {absent[0].absolute()} is missing. Get it before many "
                 f"tasks ask for it at once: python -m experiments fetch --profile {request.profile}"
             )
+    return None
 
 
 def check_code(there: Queue) -> None:
@@ -243,7 +268,8 @@ def send(
     told
         Called with lines about what is submitted.
     dry_run
-        Whether to show what would be submitted, to the letter, and leave it at that.
+        Whether to show what would be submitted, to the letter, with the hours and the disk that it takes, and
+        leave it at that. Where SLURM is not there or does not answer, the scripts are shown unchecked.
 
     Returns
     -------
@@ -253,11 +279,16 @@ def send(
     Raises
     ------
     ValueError, SchedulerError
-        As :func:`check` and :func:`check_code`; also what the scheduler says of a script before any is
-        submitted, or where it stops answering after some were.
+        As :func:`check` and :func:`check_code`; data sets that are not there; also what the scheduler says of
+        a script before any is submitted, or where it stops answering after some were.
     """
-    check(request)
-    there = queued(request.store)  # this job's own variables tell which of them it is
+    unanswered = _unanswered() if dry_run else None
+    check(request, slurm_answers=unanswered is None)
+    if absent := absent_data(request):
+        if not dry_run:
+            raise ValueError(absent)
+        told(f"to be done first: {absent}")
+    there = {} if unanswered else queued(request.store)  # this job's own variables tell which of them it is
     check_code(there)
     with _outside_of_a_job():
         todo, left_out = prepare(request, there)
@@ -267,21 +298,36 @@ def send(
             told("nothing is left to submit")
             return None
         submission, resources = begin(request), read_resources(Path(request.resources))
-        size = slurm.max_array()
+        size = DEFAULT_ARRAY if unanswered else slurm.max_array()
         parts = [
             (part, resources.of("finish" if part.kind == "finish" else part.profile))
             for batch in todo
             for part in (batch._replace(tasks=tasks) for tasks in _packs(batch.tasks, size))
         ]
-        for part, asked in parts:
+        for part, asked in parts if unanswered is None else ():
             slurm.test(script(executor(part, submission, asked, ()), len(part.tasks)))
         if dry_run:
+            told(of_request(request))
+            if unanswered:
+                told(
+                    f"unchecked: {unanswered} So nobody was asked whether jobs of the store are in the queue "
+                    f"already, about limits, or about the scripts below; arrays have {size:,} tasks at most."
+                )
             named = [(part.kind, part.profile, f"<{part.name}>") for part, _ in parts]
             for number, (part, asked) in enumerate(parts):
                 made = executor(part, submission, asked, _after(part, there, named[:number]))
                 told(f"### {_summary(part)}\n{script(made, len(part.tasks))}")
             return None
         return _send(parts, submission, there, entry, told)
+
+
+def _unanswered() -> str | None:
+    """Return why SLURM cannot be asked; None where it answers."""
+    try:
+        slurm.require()
+    except slurm.SchedulerError as error:
+        return f"{str(error).rstrip('.')}."
+    return None
 
 
 @contextmanager

@@ -240,11 +240,8 @@ def visible_gpus(count: int) -> list[str]:
 
 def _train_on_each(request: Request, workers: int | None, gpus: int) -> None:
     """Run the verb ``train`` once per GPU: the programs share the runs through leases."""
-    command = [sys.executable, "-m", "experiments", "train", "--profile", request.profile]
-    command += ["--study", request.study, "--store", request.store]
-    options = {"--dataset": request.dataset, "--seeds": request.seeds, "--workers": workers}
-    options["--only"] = None if request.only is None else ",".join(request.only)
-    command += [str(part) for name, value in options.items() if value is not None for part in (name, value)]
+    command = [sys.executable, "-m", "experiments", "train", *request.selection.options()]
+    command += [] if workers is None else ["--workers", str(workers)]
     with stop_on_signal() as stop:
         programs = [
             subprocess.Popen(

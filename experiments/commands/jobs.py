@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -35,7 +36,11 @@ from experiments.studies.selection import Selection
     "--pages/--no-pages", default=True, show_default=True, help="Whether the last job makes the book."
 )
 @click.option("--workers", type=click.IntRange(min=1), help="With --cluster local: processes per program.")
-@click.option("--dry-run", is_flag=True, help="Show to the letter what would be submitted.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show to the letter what would be submitted, with the hours and the disk that it takes.",
+)
 def submit(
     selection: Selection,
     cluster: str,
@@ -62,9 +67,8 @@ def submit(
 
     local = cluster == "local"
     selection.profiles()  # which knows a data set that there is none of
-    for name, given, needed in (("--workers", workers is not None, local), ("--dry-run", dry_run, not local)):
-        if given and not needed:
-            raise ValueError(f"{name} is given with --cluster {cluster}, where it means nothing")
+    if workers is not None and not local:
+        raise ValueError(f"--workers is given with --cluster {cluster}, where it means nothing")
     request = Request.of(
         selection,
         resources="" if local else str(Path(resources).absolute()),
@@ -75,7 +79,11 @@ def submit(
         import torch
 
         from experiments.cluster import worker
+        from experiments.cluster.demand import of_request
 
+        if dry_run:
+            click.echo(of_request(request))
+            return
         worker.local(request, workers=workers, gpus=torch.cuda.device_count())
         return
     from experiments.cluster.submit import send
@@ -83,7 +91,7 @@ def submit(
 
     sent = send(request, run, click.echo, dry_run=dry_run)
     if sent is not None:
-        watch = f"python -m experiments status --profile {selection.profile}"
+        watch = shlex.join(["python", "-m", "experiments", "status", *selection.options()])
         click.echo(f"logs: {relative(sent.folder)}; watch: {watch}")
 
 

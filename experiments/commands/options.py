@@ -23,7 +23,18 @@ profile_option = click.option(
     help=f"How much is run: {', '.join(dict.fromkeys(map(plain, PROFILES)))}.",
 )
 seeds_option = click.option("--seeds", type=int, help="Number of seeds; default: the profile's own.")
-store_option = click.option("--store", default="runs", show_default=True, help="Folder of the run store.")
+
+
+def _folder(_context: click.Context, _option: click.Parameter, given: str) -> str:
+    """Return a folder as an absolute path: to chapters, relative ones lie in the project."""
+    if not given.strip():
+        raise ValueError("--store is empty; expected a folder")
+    return str(Path(given).absolute())
+
+
+store_option = click.option(
+    "--store", default="runs", show_default=True, callback=_folder, help="Folder of the run store."
+)
 workers_option = click.option(
     "--workers", type=click.IntRange(min=1), help="Processes; default: one per core, one on a GPU."
 )
@@ -55,9 +66,20 @@ _OF_SELECTION = {
 assert set(_OF_SELECTION) == {item.name for item in fields(Selection)}
 
 
-def names(text: str | None) -> tuple[str, ...] | None:
-    """Return names that were given with commas; None where none were given."""
-    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+def names(text: str | None, option: str) -> tuple[str, ...] | None:
+    """Return names that were given with commas; None where the option was not given.
+
+    Raises
+    ------
+    ValueError
+        An option that was given and names nothing.
+    """
+    if text is None:
+        return None
+    found = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not found:
+        raise ValueError(f"{option} is {text!r}; expected names, with commas, or no {option} for all")
+    return found
 
 
 def selecting(*wanted: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -78,7 +100,7 @@ def selecting(*wanted: str) -> Callable[[Callable[..., None]], Callable[..., Non
         def command(**values: Any) -> None:
             given = {name: values.pop(name) for name in options}
             if "only" in given:
-                given["only"] = names(given["only"])
+                given["only"] = names(given["only"], "--only")
             verb(Selection(**given), **values)
 
         for option in reversed(options.values()):  # as decorators, the last of a stack is applied first

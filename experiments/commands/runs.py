@@ -94,8 +94,9 @@ def stress(selection: Selection, probes: str | None, workers: int | None) -> Non
     for found in selection.studies():
         profile = found.profile.name
         if found.selected.empty:
-            raise ValueError(f"no run of profile {profile} is selected in {selection.store}: train it first")
-        wanted = applicable(profile, names(probes))
+            store = relative(Path(selection.store))
+            raise ValueError(f"no run of profile {profile} is selected in {store}: train it first")
+        wanted = applicable(profile, names(probes, "--probes"))
         measure_all(found, names=wanted, workers=workers)
         click.echo(f"{profile}: {', '.join(wanted) or 'no probe'} of {len(found.selected)} selected runs")
 
@@ -110,16 +111,21 @@ def status(selection: Selection) -> None:
       python -m experiments status --profile laptop
       python -m experiments status --profile paper --dataset SVHN
     """
-    from experiments.benchmarks.epoch_times import hours_left
+    from experiments.benchmarks.epoch_times import Model, hours_left, missing_times
     from experiments.cluster.jobs import in_queue
     from experiments.studies.progress import of_study, sentence
 
+    untimed: list[Model] = []
     for number, found in enumerate(selection.studies()):
         table, profile = of_study(found), found.profile
         click.echo("\n" * (number > 0) + f"{profile.name}: {profile.summary}\n\n{table.to_string()}\n")
         click.echo(sentence(table))
-        if found.kind.selects:  # epochs of the others, which measure information, are not timed
-            click.echo(hours_left(found.needed, found.store, profile=profile.name))
+        if not found.kind.selects:  # epochs of the others, which measure information, are not timed
+            continue
+        if hours := hours_left(found.needed, found.store, untimed=untimed):
+            click.echo(hours)
+    if untimed:
+        click.echo(missing_times(untimed, selection.profile))
     for line in in_queue(str(Path(selection.store).absolute())):
         click.echo(line)
 
@@ -160,7 +166,10 @@ def record(selection: Selection) -> None:
 @click.command()
 @selecting()
 @click.option(
-    "--format", "file_format", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True
+    "--format",
+    "file_format",
+    type=click.Choice(["csv", "parquet"]),
+    help="Default: what the file's name ends in.",
 )
 @click.option("--output", type=click.Path(dir_okay=False), required=True, help="File to write.")
 @click.option("--epochs", is_flag=True, help="One row per selected run and epoch instead of one row per run.")
@@ -169,7 +178,7 @@ def record(selection: Selection) -> None:
     is_flag=True,
     help="One row per architecture and seed: the run with the selected learning rate, measured on test.",
 )
-def export(selection: Selection, file_format: str, output: str, epochs: bool, selected: bool) -> None:
+def export(selection: Selection, file_format: str | None, output: str, epochs: bool, selected: bool) -> None:
     """Write the runs of a profile as one tidy table: spec, metrics, test metrics.
 
     Nothing is trained: runs that do not exist have no row, values that are missing are empty. Runs that
@@ -178,13 +187,14 @@ def export(selection: Selection, file_format: str, output: str, epochs: bool, se
 
     \b
     Examples:
-      python -m experiments export --profile laptop --format csv --output results.csv
+      python -m experiments export --profile laptop --output results.csv
       python -m experiments export --profile paper --selected --output best_results.csv
       python -m experiments export --profile paper-cifar10-embedding --selected --output best_cifar10.csv
     """
-    from experiments.studies.export import best_results, every_run, open_ends, write
+    from experiments.studies.export import best_results, every_run, format_of, open_ends, write
 
     path = Path(output)
+    file_format = format_of(path, file_format)
     if not path.parent.is_dir():
         raise ValueError(f"--output is {output!r}, but {path.parent} is not a folder; make it first")
     found = selection.studies()
@@ -193,10 +203,8 @@ def export(selection: Selection, file_format: str, output: str, epochs: bool, se
     rows = best_results if selected else every_run
     tables = [one.history if epochs else rows(one) for one in found]
     if all(table.empty for table in tables):
-        raise ValueError(
-            f"no {'selected ' * selected}run of profile {selection.profile} in {selection.store}: "
-            "train it first"
-        )
+        what, store = f"{'selected ' * selected}run of profile {selection.profile}", Path(selection.store)
+        raise ValueError(f"no {what} in {relative(store)}: train it first")
     table = write(tables, path, file_format=file_format)
     click.echo(f"{len(table)} rows, {len(table.columns)} columns: {output}")
     if selected:

@@ -9,6 +9,8 @@ import pandas as pd
 
 from experiments.studies.study import Study
 
+FORMATS = ("csv", "parquet")
+
 
 def every_run(found: Study) -> pd.DataFrame:
     """Return all runs; where one selects, with whether each was selected and is measured on test."""
@@ -47,6 +49,22 @@ def open_ends(found: Sequence[Study]) -> list[str]:
     if still := runs - sum(int((one.frame["status"] != "training").sum()) for one in found):
         lines.append(f"{still} of {runs} runs to select from have not ended: what is selected may change")
     return lines
+
+
+def format_of(path: Path, given: str | None) -> str:
+    """Return the format of a table's file, ``csv`` or ``parquet``: as given, else as its name ends.
+
+    Raises
+    ------
+    ValueError
+        A name that ends otherwise and no format; a name that ends in the one, and the other is given.
+    """
+    ending = path.suffix.lower().removeprefix(".")
+    if ending in FORMATS and given not in (None, ending):
+        raise ValueError(f"--output is {str(path)!r}, but --format is {given}; expected the same twice")
+    if ending not in FORMATS and given is None:
+        raise ValueError(f"--output is {str(path)!r}; expected an ending, .csv or .parquet, or --format")
+    return given or ending
 
 
 def write(tables: Sequence[pd.DataFrame], path: Path, *, file_format: str = "csv") -> pd.DataFrame:

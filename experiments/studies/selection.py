@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +87,19 @@ class Selection:
 
     def of(self, profile: str) -> Study[Any]:
         """Return the runs of one of its profiles as they are in the store."""
-        return self.kind.existing(profile, seeds=self.seeds, only=self.only, store=self.store)
+        store = Path(self.store).absolute()
+        return self.kind.existing(profile, seeds=self.seeds, only=self.only, store=store)
+
+    def options(self) -> list[str]:
+        """Return the words that ask for the same runs on the command line; defaults are left out."""
+        plain = Selection()
+        given = {item.name: getattr(self, item.name) for item in fields(self)}
+        given["only"] = None if self.only is None else ",".join(self.only)
+        changed = {name: value for name, value in given.items() if value != getattr(plain, name)}
+        changed["profile"] = self.profile
+        if Path(self.store).absolute() == Path(plain.store).absolute():
+            changed.pop("store", None)
+        return [str(word) for name, value in changed.items() for word in (f"--{name}", value)]
 
     def studies(self) -> list[Study[Any]]:
         """Return the runs of every profile as they are in the store."""

@@ -11,9 +11,11 @@ from typing import Generic, Protocol, TypeVar
 import pandas as pd
 import torch
 
+from experiments.paths import in_project
 from experiments.studies import probing
 from experiments.studies.learning_rates import first_retrained, retrained, select
 from lpc.data import Splits, load_images
+from lpc.datasets import absent_files, load_raw
 from lpc.devices import default_device, default_workers
 from lpc.errors import unknown_name
 from lpc.heads import Classifier
@@ -93,7 +95,7 @@ class Kind(Generic[ProfileT]):
     ) -> Study[ProfileT]:
         """Return the runs of a profile as they are in the store, training nothing."""
         runs = self.declared(name, seeds=seeds, only=only)  # which knows the nearest of an unknown name
-        return Study(self.profiles[name], runs, RunStore(store), self)
+        return Study(self.profiles[name], runs, RunStore(in_project(store)), self)
 
     def study(
         self,
@@ -114,7 +116,7 @@ class Kind(Generic[ProfileT]):
         seeds, only
             As the kind's ``declared`` takes them.
         store
-            Folder of the run store.
+            Folder of the run store; a relative one lies in the project, wherever the call is made from.
         workers, progress
             As in :meth:`Study.trained`.
         """
@@ -353,6 +355,7 @@ class Study(Generic[ProfileT]):
             Whether to show progress bars.
         """
         workers = default_workers() if workers is None else workers
+        self._find_data()
         for part in self._in_turn():
             execute_all(part, self.store, workers=workers, progress=progress)
         found = self.afresh()
@@ -363,6 +366,13 @@ class Study(Generic[ProfileT]):
             measure_all(found.tested, found.store, progress=progress)
             found = found.afresh()
         return found
+
+    def _find_data(self) -> None:
+        """Fetch the data of runs that are to be trained, where they are missing, before any is trained."""
+        waiting = (spec.data.name for spec in self.needed if not self.store.finished(spec))
+        for name in dict.fromkeys(waiting):
+            if absent_files(name):
+                load_raw(name)
 
     def afresh(self) -> Study[ProfileT]:
         """Return the study as the store has it now."""

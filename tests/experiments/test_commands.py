@@ -7,8 +7,10 @@ import pytest
 from click.testing import CliRunner
 
 from experiments.__main__ import cli, main
-from experiments.studies import recorded
+from experiments.paths import ROOT
+from experiments.studies import ablation, recorded
 from experiments.studies.profiles import GROUPS, PROFILES
+from experiments.studies.selection import Selection
 from lpc.datasets import load_raw
 from lpc.runs import measurements
 from lpc.stopping import Stopped
@@ -129,6 +131,12 @@ def test_training_that_was_stopped_says_where_it_stands_and_exits_with_130(call,
         (["book", "--profile", "laptop-gammas"], "not made from profile laptop-gammas but from laptop"),
         (["chapters", "collapse", "-p", "profile", "laptop-gammas"], "but from laptop, beside which"),
         (["book", "--profile", "paper-embedding"], "paper-cifar10-embedding, paper-cifar100-embedding"),
+        (["train", "--profile", "smoke", "--only", ""], "--only is ''; expected names"),
+        (["train", "--profile", "smoke", "--only", " , "], "--only is ' , '; expected names"),
+        (["status", "--profile", "smoke", "--store", ""], "--store is empty; expected a folder"),
+        (["export", "--output", "x.txt"], "--output is 'x.txt'; expected an ending, .csv or .parquet"),
+        (["export", "--output", "x.csv", "--format", "parquet"], "'x.csv', but --format is parquet"),
+        (["submit", "--workers", "2"], "--workers is given with --cluster slurm"),
         (
             [
                 "export",
@@ -151,3 +159,39 @@ def test_what_a_user_gets_wrong_is_one_message(arguments, words, call):
 
 def test_no_workers_are_refused(call):
     assert "0 is not in the range" in call("train", "--workers", "0", status=2)
+
+
+def test_a_store_is_the_users_on_the_command_line_and_the_projects_in_a_chapter(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Selection(profile="smoke").studies()[0].store.root == tmp_path / "runs"
+    assert ablation.existing("smoke").store.root == ROOT / "runs"
+    assert ablation.existing("smoke", store=tmp_path / "own").store.root == tmp_path / "own"
+    with pytest.raises(ValueError, match="the folder's name is ''; expected a path"):
+        ablation.existing("smoke", store="")
+
+
+def test_the_words_that_ask_for_the_same_runs(tmp_path):
+    assert Selection().options() == ["--profile", "laptop"]
+    asked = Selection(profile="smoke", seeds=2, only=("IB", "NoPen"), study="ablation", store=tmp_path)
+    assert asked.options() == (
+        ["--profile", "smoke", "--seeds", "2", "--only", "IB,NoPen", "--store", str(tmp_path)]
+    )
+
+
+def test_models_without_an_epoch_time_are_named_once_with_one_command(call, tmp_path):
+    output = call("status", "--profile", "paper", "--store", str(tmp_path))
+    assert output.count("no epoch time was measured for") == 1
+    line = next(line for line in output.splitlines() if "no epoch time" in line)
+    assert all(name in line for name in ("svhn", "cifar10", "cifar100"))
+    assert line.endswith("python -m experiments time --profile paper does")
+
+
+def test_missing_data_are_looked_for_before_anything_is_trained(call, tmp_path, monkeypatch):
+    def unavailable(name):
+        raise ValueError(f"data set {name!r} is not here")
+
+    monkeypatch.setattr("experiments.studies.study.absent_files", lambda name: [tmp_path / name])
+    monkeypatch.setattr("experiments.studies.study.load_raw", unavailable)
+    monkeypatch.setattr("experiments.studies.study.execute_all", lambda *_, **__: pytest.fail("trained"))
+    error = call("train", "--profile", "smoke", "--store", str(tmp_path / "runs"), status=1)
+    assert error == "error: data set 'digits' is not here\n"

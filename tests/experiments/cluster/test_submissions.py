@@ -417,19 +417,34 @@ class TestSiblings:
         monkeypatch.setattr(slurm, "max_array", lambda: 1_001)
         monkeypatch.setattr(slurm, "test", lambda text: None)
         monkeypatch.setattr(submit, "absent_files", lambda name: [])
-        srun = tmp_path / "bin" / "srun"  # submitit looks whether it is there, and does not call it here
-        srun.parent.mkdir()
-        srun.write_text("#!/bin/sh\nexit 1\n")
-        srun.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{srun.parent}{os.pathsep}{os.environ['PATH']}")
         places = {"store": str(tmp_path / "store"), "resources": str(tmp_path / "cluster.toml")}
 
         def dry_run(**asked):
             lines = []
             assert submit.send(Request(**places, **asked), worker.run, lines.append, dry_run=True) is None
-            return [line.splitlines()[0] for line in lines]
+            return [line.splitlines()[0] for line in lines if line.startswith("###")]
 
         return dry_run
+
+    def test_a_dry_run_without_a_scheduler_shows_the_scripts_unchecked(self, tmp_path, monkeypatch):
+        (tmp_path / "cluster.toml").write_text('[all]\ntime = "1 h"\n')
+        monkeypatch.setattr(submit, "absent_files", lambda name: [Path("train.gz")])
+        monkeypatch.setenv("PATH", str(tmp_path))
+        asked = Request(
+            profile="smoke",
+            only=("IB",),
+            store=str(tmp_path / "store"),
+            resources=str(tmp_path / "cluster.toml"),
+        )
+        lines = []
+        assert submit.send(asked, worker.run, lines.append, dry_run=True) is None
+        text = "\n".join(lines)
+        assert "unchecked: no SLURM on this machine: sbatch is not found" in text
+        assert "to be done first: data set 'digits' is not complete" in text
+        assert "smoke: 4 of 4 runs are to be trained" in text and " kept, and " in text
+        assert "### 1 task, 4 runs of smoke\n#!/bin/bash" in text and "#SBATCH --time=60" in text
+        with pytest.raises(slurm.SchedulerError, match="no SLURM on this machine"):
+            submit.send(asked, worker.run, lines.append)
 
     def test_the_release_of_2025_is_submitted_as_the_paper_is(self, told):
         assert told(profile="paper-embedding", dataset="CIFAR10") == [

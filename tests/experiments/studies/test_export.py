@@ -180,5 +180,5 @@ def test_a_folder_without_permission_is_an_error(export, store, tmp_path, monkey
         raise PermissionError(13, "Permission denied", f"table.{kind}")
 
     monkeypatch.setattr(pd.DataFrame, f"to_{kind}", refused)  # tests may run as root, who may write anywhere
-    message = export("--profile", "small", "--format", kind, status=1)
+    message = export("--profile", "small", output=f"table.{kind}", status=1)
     assert message.startswith("error: ") and "no permission to write there" in message
