@@ -112,6 +112,11 @@ def _plain(value: Tensor, name: str) -> Tensor:
     return plain.cpu() if device.type == "cpu" else plain
 
 
+def tensor_of(value: Array) -> Tensor:
+    """Return an array as a tensor on the CPU, whatever the default device is; a tensor as it is."""
+    return value if isinstance(value, Tensor) else _tensor(value, "value")
+
+
 def extremes(values: Tensor) -> tuple[float, float]:
     """Return the smallest and the largest entry; NaN for both where one is.
 
@@ -166,7 +171,7 @@ def as_float64(value: Array, *, name: str, dims: int | None = None, finite: bool
     return tensor.to(torch.float64)
 
 
-def images_at_once(image: Tensor, chunk: int | None) -> int:
+def images_at_once(image: Array, chunk: int | None) -> int:
     """Return how many images go through a network at a time; ValueError where no gradients can be taken.
 
     Parameters
@@ -176,13 +181,13 @@ def images_at_once(image: Tensor, chunk: int | None) -> int:
     chunk
         As many as that; None: as many as make up :data:`CHUNK_BYTES`, at least 1.
     """
-    as_float64(image, name="image")
-    if image.ndim < 2:
-        raise ValueError(f"image has shape {tuple(image.shape)}; expected (batch, ...)")
+    values = as_float64(image, name="image")
+    if values.ndim < 2:
+        raise ValueError(f"image has shape {tuple(values.shape)}; expected (batch, ...)")
     if torch.is_inference_mode_enabled():
         raise ValueError("torch.inference_mode is on: it keeps no gradients; use torch.no_grad or neither")
     if chunk is None:
-        return max(1, CHUNK_BYTES // (image[0].numel() * image.element_size()))
+        return max(1, CHUNK_BYTES // (values[0].numel() * image.dtype.itemsize))
     if chunk < 1:
         raise ValueError(f"chunk={chunk}; expected 1 or more images")
     return chunk

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
+from lpc.arrays import Array, tensor_of
 from lpc.backbones import build_backbone
+from lpc.features import check_features, features_of, warn_of_classifier
+from lpc.generators import as_they_were, seeded
 from lpc.heads import BottleneckHead, CategoricalHead, Classifier
+from lpc.networks import evaluating
 from lpc.specs import ModelSpec, Penultimate
 
 
 def build_classifier(spec: ModelSpec, *, channels: int, size: int, classes: int, seed: int) -> Classifier:
-    """Return the classifier of a spec, initialised from ``seed`` (torch's global state is left alone).
+    """Return the classifier of a spec on the CPU, in float32, initialised from ``seed``.
+
+    torch's own generators, on every device, are left alone; default device and dtype do not matter.
 
     Parameters
     ----------
@@ -23,8 +33,7 @@ def build_classifier(spec: ModelSpec, *, channels: int, size: int, classes: int,
     seed
         Of the initial weights.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed), torch.device("cpu"), _default_dtype(torch.float32):
         backbone = build_backbone(spec.backbone, channels=channels, size=size, width=spec.backbone_width)
         width = int(backbone.feature_width)  # type: ignore[arg-type]
         if spec.encoder == "categorical":
@@ -60,9 +69,11 @@ def bottleneck_classifier(
     penultimate: Penultimate = "linear",
     dropout: float = 0.0,
     feature_width: int | None = None,
-    images: Float[Tensor, "batch channel row column"] | None = None,
+    images: Float[Array, "batch channel row column"] | None = None,
 ) -> Classifier:
     """Return a classifier made of any network that maps images to features, and a new bottleneck head.
+
+    The head is on the device of the features, and in their dtype, or in float32 where that is less.
 
     Parameters
     ----------
@@ -77,24 +88,30 @@ def bottleneck_classifier(
         any, off the backbone's attribute ``feature_width`` (ours), ``head_hidden_size`` or ``num_features``
         (timm's; they differ where layers stand between the pool and the classifier).
     images
-        A few images of the right shape, on the backbone's device.
+        A few images of the right shape, on the backbone's device and in its dtype; arrays are brought there.
+        The network is called once on them, in evaluation mode, and left as it was.
 
     Raises
     ------
     ValueError
-        Where the width is not known, or the features are not one row an image of that width.
+        Where the width is not known, or the features are not one row per image of that width.
+
+    Warns
+    -----
+    UserWarning
+        Where the network still has its own classifier, so that its "features" are logits.
     """
-    if images is not None:
-        training = backbone.training
-        with torch.no_grad():
-            features = backbone.eval()(images)
-        backbone.train(training)
-        if not isinstance(features, Tensor) or features.dim() != 2 or features.shape[0] != images.shape[0]:
-            shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-            raise ValueError(
-                f"the backbone maps images of shape {tuple(images.shape)} to {shape}; "
-                f"expected features of shape ({images.shape[0]}, width): pool or flatten them first"
-            )
+    features = like = next((part for part in backbone.parameters() if part.is_floating_point()), None)
+    if images is None:
+        warn_of_classifier(backbone, classes)
+    else:
+        shown = tensor_of(images).detach()
+        if isinstance(images, np.ndarray) and like is not None:
+            shown = shown.to(like)
+        with evaluating(backbone), as_they_were():
+            returned, last = features_of(backbone, shown)
+        features = check_features(returned, images=shown)
+        warn_of_classifier(backbone, classes, features, last)
         if feature_width not in (None, features.shape[1]):
             raise ValueError(f"feature_width is {feature_width}, but the features have {features.shape[1]}")
         feature_width = features.shape[1]
@@ -105,7 +122,21 @@ def bottleneck_classifier(
         raise ValueError(
             f"{type(backbone).__name__} does not tell the width of its features: give it, or images"
         )
-    head = BottleneckHead(
-        feature_width, classes, penultimate=penultimate, latent_width=latent_width, dropout=dropout
-    )
-    return Classifier(backbone, head)
+    usual = torch.get_default_dtype() if features is None else features.dtype
+    dtype = torch.promote_types(usual, torch.float32)
+    with torch.device("cpu"), _default_dtype(dtype):
+        head = BottleneckHead(
+            feature_width, classes, penultimate=penultimate, latent_width=latent_width, dropout=dropout
+        )
+    device = torch.get_default_device() if features is None else features.device
+    return Classifier(backbone, head.to(device))
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(usual)

@@ -162,7 +162,7 @@ class ImageSet:
     @cached_property
     def _scale_and_shift(self) -> Float[Tensor, "2 channel 1 1"]:
         """What a pixel value is multiplied by and what is then added; kept on the images' device."""
-        mean, sd = (torch.tensor(value, dtype=torch.float64) for value in (self.mean, self.sd))
+        mean, sd = (torch.tensor(value, dtype=torch.float64, device="cpu") for value in (self.mean, self.sd))
         values = torch.stack([1 / (255 * sd), -mean / sd])
         return values[:, :, None, None].float().to(self.images.device)
 

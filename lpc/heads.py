@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, get_args
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.functional import linear, normalize
 
 from lpc.errors import unknown_name
+from lpc.features import check_features
 from lpc.options import choice, flag, number, whole
 from lpc.sampling import ZERO_ENTROPY_SD, repeated
 from lpc.specs import Decoder, DropoutSite, LastLayer, LatentNoise, Penultimate
@@ -93,6 +96,32 @@ class CosineClassifier(nn.Module):
         return self.scale * linear(normalize(latent), normalize(self.weight))
 
 
+def _wide(value: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return a value in float32 at least: in float64 where it, or a weight, is."""
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    if weight is None:
+        return value.to(dtype)
+    if value.device != weight.device:
+        raise ValueError(
+            f"the features are on {value.device} and the head is on {weight.device}: "
+            f"model.to({str(value.device)!r})"
+        )
+    return value.to(torch.promote_types(dtype, weight.dtype))
+
+
+def _outside_autocast(kind: str) -> AbstractContextManager[Any]:
+    available = torch.amp.is_autocast_available(kind)
+    return torch.autocast(kind, enabled=False) if available else nullcontext()
+
+
+def _applied(layer: nn.Module, value: Tensor) -> Tensor:
+    """Return a layer's output; its weights are converted for it where their dtype is another."""
+    state = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
+    if all(part.dtype == value.dtype for part in state.values()):
+        return layer(value)
+    return functional_call(layer, {name: part.to(value.dtype) for name, part in state.items()}, (value,))
+
+
 def readout_weight(
     weight: Float[Tensor, "classes width"], classifier: LastLayer
 ) -> Float[Tensor, "classes width"]:
@@ -142,8 +171,9 @@ class BottleneckHead(nn.Module):
 
     Notes
     -----
-    The head runs in float32 even under autocast: collapsed latents have norms of 1e-4 and spreads far
-    below, which bfloat16 cannot hold.
+    The head runs in float32 even under autocast, and with weights in half precision (``.half()``,
+    ``.bfloat16()``): collapsed latents have norms of 1e-4 and spreads far below, which bfloat16 cannot hold.
+    Features or weights in float64 make it run in float64.
 
     References
     ----------
@@ -181,6 +211,7 @@ class BottleneckHead(nn.Module):
             raise ValueError(f"latent_width is {latent_width} but there is no penultimate layer to have it")
         feature_width, classes = whole("feature_width", feature_width), whole("classes", classes, least=2)
         width = feature_width if latent_width is None else whole("latent_width", latent_width)
+        self.feature_width = feature_width
         self.latent_width = width
         self.dropout = number("dropout", dropout, least=0, below=1)
         self.dropout_site = dropout_site
@@ -218,10 +249,11 @@ class BottleneckHead(nn.Module):
             What is added to the latent, where the caller draws it; with several samples an image, of that
             many times as many rows, and so are the outputs.
         """
-        with torch.autocast(features.device.type, enabled=False):
-            latent = features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
+        check_features(features, width=self.feature_width)
+        with _outside_autocast(features.device.type):
+            latent = _wide(features, self.classifier.weight)
             if self.penultimate is not None:
-                latent = self.activation(self.penultimate(latent))
+                latent = self.activation(_applied(self.penultimate, latent))
             if self.rescaled:
                 latent = (latent - self.shift) * self.scale
             if noise is not None:
@@ -231,7 +263,7 @@ class BottleneckHead(nn.Module):
             if keep is not None:
                 latent = repeated(latent, keep.shape[0])
             on_latent = self.dropout_site == "latent"
-            logits = self.classifier(self._drop(latent, keep) if on_latent else latent)
+            logits = _applied(self.classifier, self._drop(latent, keep) if on_latent else latent)
             return HeadOutput(latent, logits if on_latent else self._drop(logits, keep))
 
     def _drop(self, value: Tensor, keep: Tensor | None) -> Tensor:
@@ -286,6 +318,7 @@ class CategoricalHead(nn.Module):
             raise ValueError(
                 f"categories is {categories}; expected at least the number of classes, {classes}"
             )
+        self.feature_width = feature_width
         self.latent_width = categories
         self.penultimate = nn.Linear(feature_width, categories)
         if decoder == "optimal":
@@ -305,17 +338,19 @@ class CategoricalHead(nn.Module):
     def log_decoder(self) -> Float[Tensor, "categories classes"]:
         """Return the logarithm of p(y | z), a row a category; of the smallest float where p is below it."""
         if self.decoder is None:
-            return self.table.clamp(min=torch.finfo(self.table.dtype).tiny).log()
+            table = _wide(self.table)
+            return table.clamp(min=torch.finfo(table.dtype).tiny).log()
         weight = self.penultimate.weight
-        each = torch.eye(self.latent_width, device=weight.device, dtype=weight.dtype)
-        return self.decoder(each).log_softmax(dim=1)
+        each = _wide(torch.eye(self.latent_width, device=weight.device, dtype=weight.dtype))
+        return _applied(self.decoder, each).log_softmax(dim=1)
 
     def forward(self, features: Float[Tensor, "batch feature"]) -> CategoricalOutput:
         """Return p(z | x), ln p(y | x) and ln p(y | z)."""
-        with torch.autocast(features.device.type, enabled=False):
-            values = features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
-            latent = self.penultimate(values).softmax(dim=1)
-            decoder = self.log_decoder()
+        check_features(features, width=self.feature_width)
+        with _outside_autocast(features.device.type):
+            values = _wide(features, self.penultimate.weight)
+            latent = _applied(self.penultimate, values).softmax(dim=1)
+            decoder = self.log_decoder().to(latent.dtype)
             prediction = latent @ decoder.exp()
             logits = prediction.clamp(min=torch.finfo(prediction.dtype).tiny).log()
             return CategoricalOutput(latent, logits, decoder)
@@ -357,5 +392,6 @@ class Classifier(nn.Module):
             Masks of the dropout within the backbone, where it has any and the caller draws them.
         """
         features = self.backbone(images) if mask is None else self.backbone(images, mask=mask)
+        check_features(features, width=self.head.feature_width, images=images if mask is None else None)
         drawn = {"keep": keep, "noise": noise}
         return self.head(features, **{name: value for name, value in drawn.items() if value is not None})

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lpc.data import ImageSet
 from lpc.heads import Classifier
+from lpc.networks import described, evaluating
 from lpc.numerics import measurement
 from lpc.threads import by_work
 
@@ -46,7 +47,7 @@ def collect(
     shown: Float[Tensor, "points channel row column"] | None = None,
     batch_size: int = 1024,
 ) -> Latents:
-    """Run a classifier in evaluation mode over every image; its mode is restored after.
+    """Run a classifier in evaluation mode over every image; every module has its own mode again afterwards.
 
     Parameters
     ----------
@@ -59,16 +60,20 @@ def collect(
     batch_size
         Images a pass.
     """
-    training = model.training
-    model.eval()
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; expected 1 or more")
+    places = (slice(start, start + batch_size) for start in range(0, len(images), batch_size))
     network = by_work(model)
-    try:
+    with evaluating(model):
         outputs = [
-            network(images.normalised(some) if shown is None else shown[some])
-            for some in (slice(start, start + batch_size) for start in range(0, len(images), batch_size))
+            network(images.normalised(some) if shown is None else shown[some].clone()) for some in places
         ]
-    finally:
-        model.train(training)
+    for output in outputs[:1]:
+        if not all(isinstance(getattr(output, name, None), Tensor) for name in ("latent", "logits")):
+            raise ValueError(
+                f"the model returned {described(output)}; expected latent and logits, as a classifier of "
+                "lpc.bottleneck_classifier returns them"
+            )
     return Latents(
         torch.cat([output.latent for output in outputs]),
         torch.cat([output.logits for output in outputs]),

@@ -21,6 +21,7 @@ from lpc.evaluation.neighbours import kth_distance
 from lpc.evaluation.neural_collapse import neural_collapse
 from lpc.evaluation.reliability import ClassGaussians, mahalanobis_confidence
 from lpc.evaluation.robustness import deepfool
+from lpc.generators import seeded
 
 _SPREADS = {"Gaussian": None, "10 classes of sd 1e-3": 1e-3, "10 classes of sd 1e-7": 1e-7}
 _WORKERS = {"scipy tree, 1 worker": 1, "scipy tree, all cores": -1}
@@ -201,8 +202,7 @@ def digits_network(device: str = "cpu") -> tuple[torch.nn.Module, Tensor]:
     """Return an MLP trained on scikit-learn's digits for 60 steps, from one seed, and the digits, float64."""
     pixels, digit = load_digits(return_X_y=True)
     image, label = _on(np.asarray(pixels) / 16, device), _on(np.asarray(digit), device)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0):
         layers = [torch.nn.Linear(64, 128), torch.nn.SiLU(), torch.nn.Linear(128, 128), torch.nn.SiLU()]
         network = torch.nn.Sequential(*layers, torch.nn.Linear(128, 10)).double().to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)

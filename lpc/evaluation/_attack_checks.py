@@ -4,63 +4,61 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lpc.arrays import as_float64
+from lpc.arrays import Array, as_float64
+from lpc.evaluation._networks import Logits, Network, check_evaluation_mode, given, guarded
+from lpc.networks import logits_of
 
-Logits = Callable[[Tensor], Tensor]
 Box = tuple[float, float]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-
-SAME = 1e-2
-"""Logits of an image that differ by more of the logits' range between two calls are not a function of it."""
 
 
 def check_target(
     logits_fn: Logits,
-    image: Float[Tensor, "batch channel row column"],
+    image: Float[Array, "batch channel row column"],
     *,
     box: Box | None = (0.0, 1.0),
     model: nn.Module | None = None,
-) -> Float[Tensor, "batch classes"]:
+) -> Float[Array, "batch classes"]:
     """Return the logits of the images, or say why an attack on them would mean nothing.
 
     Parameters
     ----------
     logits_fn
-        Maps images to logits (batch, classes), each image by itself.
+        Maps images to logits (batch, classes), each image by itself. What it returns is a tensor, or holds
+        one as ``logits``.
     image
         float32 or float64.
     box
         Lowest and highest value that a pixel can have; None: any.
     model
-        The network behind ``logits_fn``, whose modules must be in evaluation mode. Where ``logits_fn`` is
-        itself a module, it is looked at as well.
+        The network behind ``logits_fn``, whose modules must be in evaluation mode, as those that are found
+        behind ``logits_fn`` must.
 
     Raises
     ------
     ValueError
-        A module in training mode (its name); an image outside the box (index, value, box); logits of another
-        shape, not finite, the same for all classes of an image or for all of several images; logits that
-        depend on the other images of a batch or on chance, as in training mode.
+        A module in training mode (its name); an image outside the box (index, value, box); what holds no
+        logits, or logits of another shape, not finite, the same for all classes of an image or for all of
+        several images; logits that depend on the other images of a batch or on chance, as in training mode.
     """
-    for module in (model, logits_fn):
-        if isinstance(module, nn.Module):
-            check_evaluation_mode(module)
     check_images(image, box, name="image")
+    if model is not None:
+        check_evaluation_mode(model)
+    with guarded(logits_fn, image, gradients=False, dims=4) as network:
+        return given(decided(network), image)
+
+
+def decided(network: Network) -> Float[Tensor, "batch classes"]:
+    """Return the logits of a network's images, or say why there is no decision to change."""
+    image = network.image
     with torch.no_grad():
-        logits = logits_fn(image)
-        part = logits_fn(image[: max(1, len(image) // 2)])
-    if logits.ndim != 2 or logits.shape[0] != len(image) or logits.shape[1] < 2:
-        raise ValueError(
-            f"logits_fn gave shape {tuple(logits.shape)} for {len(image)} images; expected (images, 2 or "
-            "more classes)"
-        )
+        logits = network(image)
     finite = torch.isfinite(logits).all(dim=1)
     if not bool(finite.all()):
         raise ValueError(f"logits_fn gave NaN or infinity for image {int(torch.nonzero(~finite)[0])}")
@@ -76,29 +74,33 @@ def check_target(
             f"the logits of all {len(image)} images are the same, {logits[0].tolist()}: "
             "the network does not look at its input"
         )
-    spread = float(logits.max() - logits.min())
-    moved = float((part - logits[: len(part)]).abs().max())
-    if moved > SAME * spread:
-        raise ValueError(
-            f"the logits of the first {len(part)} images moved by {moved:.3g} (all range over {spread:.3g}) "
-            "when they were computed again without the others: is the network in training mode?"
-        )
     return logits
 
 
-def check_evaluation_mode(model: nn.Module) -> None:
-    """Raise a ValueError that names the first module in training mode."""
-    for name, module in model.named_modules():
-        if module.training:
-            raise ValueError(
-                f"module {name or 'the model itself'!r} ({type(module).__name__}) is in training mode; "
-                "expected model.eval()"
-            )
+def without_gradient(network: Network) -> tuple[Bool[Tensor, " batch"], bool]:
+    """Return at which of its images no logit moves relative to another, and whether no path leads to any.
+
+    Looked at is one random combination of the logits, of weights that add up to zero: its gradient vanishes
+    where those of all differences do, and elsewhere by chance alone.
+    """
+    generator = torch.Generator("cpu").manual_seed(0)
+    with torch.enable_grad():
+        leaf = network.image.detach().clone().requires_grad_()
+        logits = network(leaf)
+    nowhere = torch.ones(len(leaf), dtype=torch.bool, device=leaf.device)
+    if not logits.requires_grad:
+        return nowhere, True
+    weight = torch.randn(logits.shape[1], generator=generator, dtype=torch.float64, device="cpu")
+    weight = (weight - weight.mean()).to(logits).expand_as(logits)
+    (gradient,) = torch.autograd.grad(logits, leaf, weight, allow_unused=True)
+    if gradient is None:
+        return nowhere, True
+    return (gradient.flatten(start_dim=1) == 0).all(dim=1), False
 
 
-def check_images(image: Tensor, box: Box | None, *, name: str) -> None:
+def check_images(image: Array, box: Box | None, *, name: str) -> None:
     """Raise a ValueError for images that are no (batch, channel, row, column), or outside the box."""
-    as_float64(image, name=name, dims=4)
+    image = as_float64(image, name=name, dims=4)
     if box is None:
         return
     low, high = box
@@ -123,7 +125,7 @@ def rescaled(logits_fn: Logits, factor: float) -> Logits:
     """
     if not (factor > 0 and math.isfinite(factor)):
         raise ValueError(f"factor={factor}; expected a positive finite number")
-    return lambda image: factor * logits_fn(image)
+    return lambda image: factor * logits_of(logits_fn(image))
 
 
 def in_float64(model: ModuleT) -> ModuleT:

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
-from lpc.arrays import binary_scale
+from lpc.arrays import binary_scale, images_at_once
 from lpc.evaluation._attack_checks import Box, Logits
-from lpc.evaluation.robustness import deepfool as our_deepfool
+from lpc.evaluation.robustness import DeepFool, Status
+from lpc.evaluation.robustness import steps as deepfool_steps
 
 WIDE = 4.0
 """Half the width of the box that stands for no box, in units of the next power of two above the images."""
@@ -33,6 +34,8 @@ QUERIES, EVALUATIONS, JUMPS = 25_000, 100, 50
 """HopSkipJump: queries an image, of which the first step takes so many for its gradient, and steps."""
 REPEATS = 10
 """How often in a row HopSkipJump may ask for the same images; it has reason to three times."""
+SMALLEST_SIDE = 5
+"""Square begins with tiles of a fifth of a side; pyautoattack divides by zero where that is none."""
 DRAWS = 100
 """How often uniform noise is drawn for a starting point that is misclassified."""
 
@@ -131,19 +134,37 @@ class Cube:
         return self.case.logits(self.outside(point))
 
 
+REASONS = {
+    Status.NO_GRADIENT: "NO_GRADIENT: no candidate's logit moves relative to the decision's",
+    Status.NOT_FINITE: "NOT_FINITE: a logit or a gradient became NaN or infinite",
+}
+"""Why DeepFool ends without having looked to the end."""
+
+
 def deepfool(case: Case) -> Tensor:
     """DeepFool; in a box, of the network behind a clamp, so that pixels beyond a limit move no further."""
-    return _deepfool(case, max_iter=case.budget)
-
-
-def _deepfool(case: Case, *, max_iter: int) -> Tensor:
-
-    def clamped(image: Tensor) -> Tensor:
-        held = case.clip(image.detach())  # torch.clamp has no gradient at a limit, where most pixels start
-        return case.logits(torch.where(held == image, image, held))
-
-    found = our_deepfool(clamped, case.image, max_iter=max_iter)
+    found = _deepfool(case, max_iter=case.budget)
+    for row, status in enumerate(found.status.tolist()):
+        if status in REASONS:
+            case.note[row] = REASONS[Status(status)]
     return case.clip(case.image + found.perturbation)
+
+
+def _deepfool(case: Case, *, max_iter: int) -> DeepFool:
+
+    def held(image: Tensor) -> Tensor:
+        inside = case.clip(image.detach())  # torch.clamp has no gradient at a limit, where most pixels start
+        return case.logits(torch.where(inside == image, image, inside))
+
+    return deepfool_steps(
+        held,
+        case.image,
+        overshoot=0.02,
+        max_iter=max_iter,
+        candidates=10,
+        step_floor=0.0,
+        chunk=images_at_once(case.image, None),
+    )
 
 
 def superdeepfool(case: Case) -> Tensor:
@@ -204,11 +225,17 @@ def apgd_targeted(case: Case) -> Tensor:
 
 def _known(case: Case) -> Tensor:
     """Return images whose distance a white-box search of radii begins with: ``start``, else DeepFool's."""
-    return _deepfool(case, max_iter=50) if case.start is None else case.start
+    if case.start is not None:
+        return case.start
+    return case.clip(case.image + _deepfool(case, max_iter=50).perturbation)
 
 
 def square(case: Case) -> Tensor:
     """Square of pyautoattack at the smallest radius at which it succeeds."""
+    if min(case.image.shape[-2:]) < SMALLEST_SIDE:
+        reason = f"Square needs images of {SMALLEST_SIDE} pixels or more a side"
+        case.note.update(dict.fromkeys(range(len(case.image)), reason))
+        return case.image
     cube = Cube(case)
 
     def at(radius: Tensor) -> Tensor:
@@ -280,8 +307,8 @@ def likeliest(case: Case) -> Tensor:
 
 def nearest(case: Case, tries: Tensor) -> Tensor:
     """Return for each image the nearest of several tries (tries, images, ...) that fools; else the image."""
-    best, shortest = case.image, torch.full((len(case.image),), torch.inf, dtype=torch.float64)
-    shortest = shortest.to(case.image.device)
+    best = case.image
+    shortest = torch.full((len(best),), torch.inf, dtype=torch.float64, device=best.device)
     for point in tries:
         point = case.clip(point)
         length = torch.where(case.fooled(point), case.length(point), torch.inf)

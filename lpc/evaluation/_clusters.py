@@ -65,11 +65,12 @@ def clusters(points: Float64[Tensor, "points width"], scale: float) -> Clusters:
     point that was not drawn joins the sample, which is then grouped again. Where groups touch many others,
     all points become one group. Any grouping gives valid balls.
     """
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randperm(len(points), generator=generator)[:_SAMPLE]
+    generator = torch.Generator("cpu").manual_seed(0)
+    drawn = torch.randperm(len(points), generator=generator, device="cpu")[:_SAMPLE]
     sample = points[drawn.to(points.device)] / scale
     width = min(points.shape[1], _SEEN_WIDTH)
-    view = torch.randn((points.shape[1], width), generator=generator, dtype=torch.float64) / width**0.5
+    shape = points.shape[1], width
+    view = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu") / width**0.5
     for _ in range(_ROUNDS):
         seen = sample if width == points.shape[1] else sample @ view.to(points.device)
         chosen, covering = _spread(seen)

@@ -180,7 +180,7 @@ class HiddenBounds:
         factory.register(nn.Linear, BoundSharedLinear)
         layers: list[nn.Module] = []
         for weight, bias, activation in zip(network.weight, network.bias, network.activation, strict=False):
-            layer = nn.Linear(weight.shape[1], weight.shape[0])
+            layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")  # nothing is drawn
             layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
             layers += [layer, nn.SiLU() if activation == "silu" else nn.ReLU()]
         self._first = network.weight[0] if layers else None
@@ -201,10 +201,11 @@ class HiddenBounds:
         Zhang et al. 2018, Efficient neural network robustness certification with general activation
         functions.
         """
-        region = Ball(centre, radius)
         self._bounds.propagate_size(centre.shape[1])
-        self._bounds.crown_relax(region)
-        found: Any = self._bounds.crown_backward(LinearBounds(region, (weight, bias), None), False)
+        with centre.device:  # the library makes tensors on the default one
+            region = Ball(centre, radius)
+            self._bounds.crown_relax(region)
+            found: Any = self._bounds.crown_backward(LinearBounds(region, (weight, bias), None), False)
         self._bounds.clear_relaxation()
         return region.extreme(found.lower, -1)
 
@@ -223,15 +224,17 @@ class HiddenBounds:
         Gowal et al. 2018, On the effectiveness of interval bound propagation for training verifiably robust
         models.
         """
-        region = Ball(centre, radius)
+        with centre.device:
+            region = Ball(centre, radius)
         if self._first is None:
             return region.extreme((weight, bias), -1)
         first, *others = self._bounds.bound_sequential
         middle = first(centre)
         reach = radius[:, None] * torch.linalg.vector_norm(self._first, dim=1)
         bounds = IntervalBounds(region, middle - reach, middle + reach)
-        for module in others:
-            bounds = module.ibp_forward(bounds)
+        with centre.device:
+            for module in others:
+                bounds = module.ibp_forward(bounds)
         centre, reach = (
             (bounds.lower + bounds.upper)[..., None] / 2,
             (bounds.upper - bounds.lower)[..., None] / 2,

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
+from lpc.arrays import Array, tensor_of
 from lpc.backbones import MLP, ReluMLP
+from lpc.evaluation._networks import check_evaluation_mode
+from lpc.generators import as_they_were
 from lpc.heads import BottleneckHead, Classifier
+from lpc.networks import Snapshot, logits_of
 from lpc.numerics import measurement
 
 _ACTIVATIONS = {nn.SiLU: "silu", nn.ReLU: "relu"}
@@ -35,9 +41,9 @@ class AffineLayers:
     activation: tuple[str, ...]
 
     @measurement
-    def __call__(self, images: Float[Tensor, " batch *shape"]) -> Float64[Tensor, "batch classes"]:
+    def __call__(self, images: Float[Array, " batch *shape"]) -> Float64[Tensor, "batch classes"]:
         """Return the logits of images, which are flattened and taken to float64."""
-        value = images.to(self.weight[0]).flatten(start_dim=1)
+        value = tensor_of(images).to(self.weight[0]).flatten(start_dim=1)
         for weight, bias, activation in zip(self.weight, self.bias, (*self.activation, None), strict=True):
             value = value @ weight.T + bias
             if activation is not None:
@@ -66,7 +72,8 @@ def affine_layers(
     Parameters
     ----------
     model
-        A :class:`~lpc.heads.Classifier` with a dense backbone, or a Sequential; in evaluation mode.
+        A :class:`~lpc.heads.Classifier` with a dense backbone, or a Sequential; in evaluation mode. It is
+        left as it was.
     mean, sd
         Of the normalisation, a number a channel: the result then takes pixels x, which the model sees as
         (x - mean) / sd. Both or neither; None: the result takes what the model takes.
@@ -75,40 +82,146 @@ def affine_layers(
     ------
     ValueError
         A module in training mode; one that is no dense layer, such as a convolution, or an activation other
-        than SiLU and ReLU (its name in the model); a normalisation that does not fit.
+        than SiLU and ReLU (its name in the model); a normalisation that does not fit; layers whose logits are
+        not the model's own on drawn inputs (by how much they differ), as where it has a ``forward`` or hooks
+        of its own, or weights that a hook computes.
     """
-    names = {module: name or type(module).__name__ for name, module in model.named_modules()}
-    for module, name in names.items():
-        if module.training:
-            raise ValueError(f"{name} is in training mode; expected a model after .eval()")
-    maps: list[tuple[Tensor, Tensor]] = []
-    activations: list[str] = []
-    with torch.no_grad():
-        for module in _leaves(model):
-            if type(module) in _ACTIVATIONS:
-                if len(maps) != len(activations) + 1:
-                    raise ValueError(f"{names[module]} does not follow a linear layer")
-                activations.append(_ACTIVATIONS[type(module)])
-            elif (found := _affine(module)) is not None:
-                if len(maps) > len(activations):
-                    found = found[0] @ maps[-1][0], found[0] @ maps[-1][1] + found[1]
-                    maps.pop()
-                maps.append(found)
-            elif not isinstance(module, (nn.Flatten, nn.Identity, nn.Dropout)):
-                raise ValueError(
-                    f"{names.get(module, 'a layer')} is {type(module).__name__}, for which no bound is "
-                    "written; expected dense layers, batch normalisation of vectors, SiLU and ReLU"
-                )
-        if len(maps) != len(activations) + 1:
-            raise ValueError(
-                f"{type(model).__name__} does not end with a linear layer, whose outputs are logits"
+    check_evaluation_mode(model)
+    snapshot = Snapshot(frozen=True)
+    with torch.inference_mode(False), torch.no_grad(), as_they_were():
+        try:
+            snapshot.add(model)
+            maps, activations = _maps(model)
+            _compare(
+                model, AffineLayers(*_columns(maps), tuple(activations)), 1 if mean is None else len(mean)
             )
+        finally:
+            snapshot.restore()
         if (mean is None) != (sd is None):
             raise ValueError("mean or sd is missing; expected both or neither")
         if mean is not None and sd is not None:
             maps[0] = _from_pixels(*maps[0], mean, sd)
-    weights, biases = zip(*maps, strict=True)
-    return AffineLayers(weights, biases, tuple(activations))
+    return AffineLayers(*_columns(maps), tuple(activations))
+
+
+def _columns(maps: list[tuple[Tensor, Tensor]]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    return tuple(weight for weight, _ in maps), tuple(bias for _, bias in maps)
+
+
+def _maps(model: nn.Module) -> tuple[list[tuple[Tensor, Tensor]], list[str]]:
+    """Return the affine maps of a network's layers, and the activations between."""
+    names = {module: name or type(module).__name__ for name, module in model.named_modules()}
+    maps: list[tuple[Tensor, Tensor]] = []
+    activations: list[str] = []
+    for module in _leaves(model):
+        if type(module) in _ACTIVATIONS:
+            if len(maps) != len(activations) + 1:
+                raise ValueError(f"{names[module]} does not follow a linear layer")
+            activations.append(_ACTIVATIONS[type(module)])
+        elif (found := _affine(module)) is not None:
+            if len(maps) > len(activations):
+                found = found[0] @ maps[-1][0], found[0] @ maps[-1][1] + found[1]
+                maps.pop()
+            maps.append(found)
+        elif not isinstance(module, (nn.Flatten, nn.Identity, nn.Dropout)):
+            raise ValueError(
+                f"{names.get(module, 'a layer')} is {type(module).__name__}, for which no bound is "
+                "written; expected dense layers, batch normalisation of vectors, SiLU and ReLU"
+            )
+    if len(maps) != len(activations) + 1:
+        raise ValueError(f"{type(model).__name__} does not end with a linear layer, whose outputs are logits")
+    return maps, activations
+
+
+DRAWN = 32
+"""Inputs of each kind on which layers and network are compared: uniform, normal, ten times normal."""
+DIFFERENCE = {torch.float64: 1e-6, torch.float32: 1e-4}
+"""By how much of their range logits may differ; in other dtypes 32 times the rounding."""
+
+
+def _compare(model: nn.Module, layers: AffineLayers, channels: int) -> None:
+    """Raise a ValueError where the layers do not compute what the network does.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode.
+    layers
+        Read off its modules.
+    channels
+        Of its images, where they are known.
+    """
+    generator, inputs = torch.Generator("cpu").manual_seed(0), layers.weight[0].shape[1]
+    shape = {"size": (DRAWN, inputs), "generator": generator, "dtype": torch.float64, "device": "cpu"}
+    drawn = torch.cat([torch.rand(**shape), torch.randn(**shape), 10 * torch.randn(**shape)])
+    weight = next((part for part in model.parameters() if part.is_floating_point()), layers.weight[0])
+    drawn = drawn.to(weight)
+    own = _outputs(model, drawn, channels)
+    found = layers(drawn)
+    if own.shape != found.shape:
+        raise ValueError(
+            f"the model's logits have shape {tuple(own.shape)}, those of its layers {tuple(found.shape)}; "
+            f"{_suspects(model)}"
+        )
+    allowed = DIFFERENCE.get(weight.dtype, 32 * torch.finfo(weight.dtype).eps)
+    for ours, theirs in zip(found.split(DRAWN), own.split(DRAWN), strict=True):
+        spread, away = float(theirs.max() - theirs.min()), float((ours - theirs).abs().max())
+        rounding = 64 * torch.finfo(weight.dtype).eps * float(theirs.abs().max())
+        if away <= allowed * spread + rounding:
+            continue
+        raise ValueError(
+            f"the layers of the model do not compute its logits: on {DRAWN} drawn inputs they differ by up "
+            f"to {away:.3g}, where the logits range over {spread:.3g}; {_suspects(model)}"
+        )
+
+
+def _outputs(model: nn.Module, drawn: Tensor, channels: int) -> Float64[Tensor, "batch classes"]:
+    """Return the network's logits of drawn vectors, shaped as images where it insists on them."""
+    inputs = drawn.shape[1]
+    flat = type(next(_leaves(model))) is not nn.Flatten
+    shapes = [(inputs,)] if flat else []
+    for count in dict.fromkeys((channels, 1, 3)):
+        pixels = inputs // count
+        if pixels * count == inputs:
+            side = math.isqrt(pixels)
+            shapes += [(count, side, side)] if side * side == pixels else []
+            shapes += [(count, 1, pixels)]
+    errors = []
+    for shape in [*shapes, (inputs,)]:
+        try:
+            return logits_of(model(drawn.reshape(-1, *shape).clone())).double()
+        except Exception as error:  # of another shape, perhaps
+            errors.append(error)
+    raise ValueError(
+        f"the model takes none of the inputs that its layers do, of shapes {shapes}: {errors[0]}"
+    ) from errors[0]
+
+
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks")
+
+
+def _suspects(model: nn.Module) -> str:
+    """Return in words what of a network may compute something else than its layers."""
+    found = []
+    for name, module in model.named_modules():
+        where = f"{name or 'the model itself'} ({type(module).__name__})"
+        hooks = [hook for kind in _HOOKS for hook in getattr(module, kind, {}).values()]
+        found += [f"{where} has the hook {_name(hook)}" for hook in hooks]
+        known = next((kind for kind in _CHAINS if isinstance(module, kind)), None)
+        if known is not None and type(module).forward is not known.forward:
+            found.append(f"{where} has a forward of its own")
+    cure = (
+        "put what it does into layers (torch.nn.utils.parametrizations in place of hooks that make weights)"
+    )
+    return f"{'; '.join(found) or 'nothing is seen of why'}; {cure}"
+
+
+def _name(hook: Any) -> str:
+    return getattr(hook, "__qualname__", type(hook).__name__)
+
+
+_CHAINS = (nn.Sequential, Classifier, MLP, ReluMLP, BottleneckHead, nn.Linear, nn.BatchNorm1d)
+"""What is read as a chain of layers, or as one."""
 
 
 def _leaves(module: nn.Module) -> Iterator[nn.Module]:
@@ -125,7 +238,8 @@ def _leaves(module: nn.Module) -> Iterator[nn.Module]:
         if module.penultimate is not None:
             yield from (module.penultimate, module.activation)
         if module.rescaled:
-            scaling = nn.Linear(module.latent_width, module.latent_width, dtype=torch.float64)
+            place = {"dtype": torch.float64, "device": module.scale.device}
+            scaling = nn.Linear(module.latent_width, module.latent_width, **place).eval()
             scaling.weight.copy_(torch.diag(module.scale.double()))
             scaling.bias.copy_(-module.shift.double() * module.scale.double())
             yield scaling
@@ -136,11 +250,15 @@ def _leaves(module: nn.Module) -> Iterator[nn.Module]:
 
 def _affine(module: nn.Module) -> tuple[Tensor, Tensor] | None:
     """Return a module's weight and bias in float64; None where it is no affine map of vectors."""
-    if type(module) is nn.Linear:
-        weight = module.weight.detach().double()
-        bias = weight.new_zeros(len(weight)) if module.bias is None else module.bias.detach().double()
-        return weight, bias
-    if type(module) is nn.BatchNorm1d and module.running_mean is not None and module.running_var is not None:
+    if isinstance(module, nn.Linear):
+        weight = module.weight.detach().to(torch.float64, copy=True)
+        bias = weight.new_zeros(len(weight))
+        return weight, bias if module.bias is None else bias + module.bias.detach()
+    if (
+        isinstance(module, nn.BatchNorm1d)
+        and module.running_mean is not None
+        and module.running_var is not None
+    ):
         scale = (module.running_var.double() + module.eps).rsqrt()
         shift = -module.running_mean.double() * scale
         if module.affine:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+import re
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -13,13 +15,38 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
+from lpc.arrays import Array, tensor_of
 from lpc.evaluation import _attack_methods
-from lpc.evaluation._attack_checks import Box, Logits, check_images, check_target, in_float64, rescaled
+from lpc.evaluation._attack_checks import (
+    Box,
+    Logits,
+    check_images,
+    check_target,
+    decided,
+    in_float64,
+    rescaled,
+    without_gradient,
+)
 from lpc.evaluation._attack_methods import Case
+from lpc.evaluation._networks import AttackError, as_given, as_images, guarded
+from lpc.generators import seeded
 from lpc.numerics import measurement
-from lpc.threads import by_work
 
-__all__ = ["ATTACKS", "Attack", "Attacked", "attack", "check_target", "in_float64", "rescaled", "smallest"]
+__all__ = [
+    "ATTACKS",
+    "Attack",
+    "AttackError",
+    "Attacked",
+    "attack",
+    "check_target",
+    "in_float64",
+    "rescaled",
+    "smallest",
+]
+
+NO_PATH = "NO_GRADIENT: no path leads from the logits back to the image: is it detached, or rounded?"
+FLAT = "NO_GRADIENT: no logit moves relative to another at the image"
+"""What ``failed`` says of images that an attack needs the gradient of."""
 
 
 class Attacked(NamedTuple):
@@ -36,8 +63,9 @@ class Attacked(NamedTuple):
     calls
         How many images have passed forward through the network, in all.
     failed
-        For each image, what the attack raised or lacked; None where it ran. An image that the attack tried
-        in vain is not fooled, and has not failed.
+        For each image, why the attack could not be run, or lacked what it needs: a starting point, a
+        gradient (``NO_GRADIENT``); None where it ran. An image that the attack tried in vain is not fooled,
+        and has not failed.
     perturbed
         The images that were found, in the box to the bit.
     """
@@ -74,6 +102,9 @@ class Attack:
         Radii that are tried by an attack of fixed radius; 0: it looks for the smallest perturbation itself.
     classes
         Fewest classes that it works with.
+    failures
+        What the library raises where the attack fails on an image, as patterns of ``type: message``;
+        whatever else it raises is an error.
     """
 
     name: str
@@ -85,9 +116,14 @@ class Attack:
     run: Callable[[Case], Tensor]
     rounds: int = 0
     classes: int = 2
+    failures: tuple[str, ...] = ()
 
 
 _DLR = "pyautoattack; Croce and Hein 2020 (AutoAttack)"
+_NO_START = (r"ValueError: .* starting_points are not adversarial",)
+"""Of foolbox: rounding has brought a starting point back to the image's own class."""
+_ASSERTED = (r"AssertionError: $",)
+"""Of Square: a point that is not a number. Of HopSkipJump: a step has lost the changed decision."""
 
 ATTACKS: Mapping[str, Attack] = {
     entry.name: entry
@@ -178,6 +214,7 @@ ATTACKS: Mapping[str, Attack] = {
             "queries",
             _attack_methods.square,
             rounds=8,
+            failures=_ASSERTED,
         ),
         Attack(
             "hopskipjump",
@@ -187,6 +224,7 @@ ATTACKS: Mapping[str, Attack] = {
             _attack_methods.QUERIES,
             "queries",
             _attack_methods.hopskipjump,
+            failures=(*_NO_START, *_ASSERTED),
         ),
         Attack(
             "boundary",
@@ -196,6 +234,7 @@ ATTACKS: Mapping[str, Attack] = {
             25_000,
             "steps",
             _attack_methods.boundary,
+            failures=_NO_START,
         ),
         Attack(
             "random_directions", "floor", None, "lpc", 1000, "directions", _attack_methods.random_directions
@@ -209,12 +248,12 @@ ATTACKS: Mapping[str, Attack] = {
 def attack(
     name: str,
     logits_fn: Logits,
-    image: Float[Tensor, "batch channel row column"],
+    image: Float[Array, "batch channel row column"],
     *,
     box: Box | None = (0.0, 1.0),
     budget: int | None = None,
     seed: int = 0,
-    start: Float[Tensor, "batch channel row column"] | None = None,
+    start: Float[Array, "batch channel row column"] | None = None,
     rounds: int | None = None,
 ) -> Attacked:
     r"""Look with one attack for the smallest change of each image that changes the classifier's decision.
@@ -225,14 +264,15 @@ def attack(
         In :data:`ATTACKS`.
     logits_fn
         Maps images to logits, each by itself, in the images' dtype; what normalises the pixels is inside.
+        What it returns is a tensor, or holds one as ``logits``.
     image
-        float32 or float64.
+        float32 or float64; an array comes to the network's device, and the result is arrays.
     box
         Lowest and highest value of a pixel; None: any, see the notes.
     budget
         Steps, queries or directions (``Attack.counted``); None: as many as the authors recommend.
     seed
-        Of what the attack draws; the generators of torch are left as they were.
+        Of what the attack draws; torch's own generators, on every device, are left as they were.
     start
         A misclassified image for each image. An attack of fixed radius starts its search from the distance
         (without: Auto-PGD from DeepFool's, Square from a guess);
@@ -245,13 +285,16 @@ def attack(
     Returns
     -------
     Attacked
-        Images for which the attack raises an exception are attacked again in halves of the batch down to a
-        single one, whose message is in ``failed``.
+        Images on which the attack fails in one of the ways that its library documents (``Attack.failures``)
+        are attacked again in halves of the batch down to a single one, whose message is in ``failed``.
 
     Raises
     ------
     ValueError
-        An unknown attack, a bad option, or what :func:`.check_target` names.
+        An unknown attack, a bad option, ``torch.inference_mode``, or what :func:`.check_target` names.
+    AttackError
+        Any other exception, in the network or in the attack, with the attack's name; nothing is said of the
+        images then. A RuntimeError.
     ImportError
         The attack's library is not installed.
 
@@ -277,24 +320,43 @@ def attack(
     rounds = chosen.rounds if rounds is None else rounds
     if budget < 1 or rounds < (1 if chosen.rounds else 0):
         raise ValueError(f"budget={budget}, rounds={rounds}; expected 1 or more")
-    image = image.detach()
-    logits = check_target(logits_fn, image, box=box)
-    if logits.shape[1] < chosen.classes:
-        raise ValueError(f"{name} needs {chosen.classes} classes or more; the network has {logits.shape[1]}")
-    if start is not None:
-        check_images(start, box, name="start")
-        if start.shape != image.shape:
-            raise ValueError(f"start has shape {tuple(start.shape)}; expected {tuple(image.shape)}")
-        start = start.detach().to(image)
     _library(chosen)
-    case = Case(by_work(logits_fn), image, logits.argmax(dim=1), box, budget, rounds, start)
-    devices = [image.device] if image.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        perturbed, fooled, failed, calls = _in_halves(chosen, case)
-    perturbed = torch.where(fooled[:, None, None, None], perturbed, image)
+    with guarded(logits_fn, image, dims=4, name=f"attack {name!r}") as network:
+        pixels = network.image
+        check_images(pixels, box, name="image")
+        logits = decided(network)
+        if logits.shape[1] < chosen.classes:
+            raise ValueError(
+                f"{name} needs {chosen.classes} classes or more; the network has {logits.shape[1]}"
+            )
+        begin = None if start is None else _starts(start, pixels, box)
+        case = Case(network, pixels, logits.argmax(dim=1), box, budget, rounds, begin)
+        flat, everywhere = without_gradient(network) if chosen.kind == "white" else (None, False)
+        if everywhere:
+            perturbed, fooled = pixels, torch.zeros_like(logits[:, 0], dtype=torch.bool)
+            failed, calls = (NO_PATH,) * len(pixels), 0
+        else:
+            with seeded(seed, pixels.device), torch.enable_grad(), _on(pixels.device):
+                perturbed, fooled, failed, calls = _in_halves(chosen, case)
+        if flat is not None and not everywhere:
+            lacking = (flat & ~fooled).tolist()
+            failed = tuple(why or (FLAT if no else None) for why, no in zip(failed, lacking, strict=True))
+    perturbed = torch.where(fooled[:, None, None, None], perturbed, pixels)
     norm = torch.where(fooled, case.length(perturbed), torch.inf)
-    return Attacked(perturbed - image, norm, fooled, calls, failed, perturbed)
+    return as_given(Attacked(perturbed - pixels, norm, fooled, calls, failed, perturbed), image)
+
+
+def _on(device: torch.device) -> AbstractContextManager[object]:
+    """Make a device the default one, on which libraries make tensors, where another is."""
+    return nullcontext() if torch.get_default_device() == device else device
+
+
+def _starts(start: Array, pixels: Tensor, box: Box | None) -> Tensor:
+    """Return the starting images beside the images; ValueError where they do not fit."""
+    check_images(start, box, name="start")
+    if start.shape != pixels.shape:
+        raise ValueError(f"start has shape {tuple(start.shape)}; expected {tuple(pixels.shape)}")
+    return as_images(start, name="start").to(pixels)
 
 
 @measurement
@@ -322,7 +384,8 @@ def smallest(results: Mapping[str, Attacked]) -> Attacked:
     shapes = {name: tuple(result.perturbation.shape) for name, result in results.items()}
     if len(set(shapes.values())) > 1:
         raise ValueError(f"results are of different images: {shapes}")
-    norm, index = torch.stack([result.norm for result in values]).min(dim=0)
+    norms = [tensor_of(result.norm) for result in values]
+    norm, index = torch.stack(norms).min(dim=0)
     row = torch.arange(len(norm), device=norm.device)
     fooled = torch.isfinite(norm)
     reasons = [
@@ -330,14 +393,15 @@ def smallest(results: Mapping[str, Attacked]) -> Attacked:
         for i in range(len(norm))
     ]
     failed = tuple(None if fooled[i] else reason or None for i, reason in enumerate(reasons))
-    return Attacked(
-        torch.stack([result.perturbation for result in values])[index, row],
+    found = Attacked(
+        torch.stack([tensor_of(result.perturbation) for result in values])[index, row],
         norm,
         fooled,
         sum(result.calls for result in values),
         failed,
-        torch.stack([result.perturbed for result in values])[index, row],
+        torch.stack([tensor_of(result.perturbed) for result in values])[index, row],
     )
+    return as_given(found, values[0].norm)
 
 
 def _library(chosen: Attack) -> None:
@@ -358,7 +422,8 @@ def _library(chosen: Attack) -> None:
 def _in_halves(chosen: Attack, case: Case) -> tuple[Tensor, Tensor, tuple[str | None, ...], int]:
     """Return the perturbed images, which of them fool, what went wrong for each, and the rows passed.
 
-    Where the attack raises, each half of the images is attacked by itself.
+    Where the attack fails in a way that it documents, each half of the images is attacked by itself; any
+    other exception is an AttackError.
     """
     try:
         perturbed = case.clip(chosen.run(case).detach().to(case.image.dtype))
@@ -370,10 +435,15 @@ def _in_halves(chosen: Attack, case: Case) -> tuple[Tensor, Tensor, tuple[str | 
         perturbed = torch.where(finite[:, None, None, None], perturbed, case.image)
         fooled = case.fooled(perturbed)
         return perturbed, fooled, tuple(case.note.get(row) for row in range(len(fooled))), case.rows
+    except AttackError:
+        raise
     except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        if not any(re.match(pattern, reason) for pattern in chosen.failures):
+            raise AttackError(f"attack {chosen.name!r} raised {reason}") from error
         if len(case.image) == 1:
             nothing = torch.zeros(1, dtype=torch.bool, device=case.image.device)
-            return case.image, nothing, (f"{type(error).__name__}: {error}",), case.rows
+            return case.image, nothing, (reason,), case.rows
     rows = torch.arange(len(case.image), device=case.image.device)
     parts = [_in_halves(chosen, case.rows_of(half)) for half in rows.tensor_split(2)]
     perturbed, fooled, failed, _ = zip(*parts, strict=True)

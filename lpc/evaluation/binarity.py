@@ -22,6 +22,7 @@ from lpc.arrays import (
     group,
     group_means,
     like,
+    tensor_of,
 )
 from lpc.evaluation.mixture import Bimodal, fit_bimodal
 from lpc.numerics import measurement
@@ -112,7 +113,7 @@ def binarity(
         sd = centred.square().mean(dim=0).sqrt()
         points = torch.where(constant, 0.0, centred / torch.where(constant, 1.0, sd))
     weight, mean, sd, log_likelihood, converged, degenerate, _ = (
-        torch.as_tensor(field) for field in fit_bimodal(points, reg_covar=reg_covar)
+        tensor_of(field) for field in fit_bimodal(points, reg_covar=reg_covar)
     )
     kept = ~degenerate
     if not bool(kept.any()):

@@ -12,8 +12,9 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torch.nn.functional import silu
 
-from lpc.arrays import CHUNK_BYTES, images_at_once
+from lpc.arrays import CHUNK_BYTES, Array, ArrayT, images_at_once
 from lpc.errors import missing_extra
+from lpc.evaluation._networks import as_images, given
 from lpc.evaluation.affine_layers import AffineLayers
 from lpc.numerics import measurement
 
@@ -60,6 +61,7 @@ def lipschitz_bound(network: AffineLayers) -> float:
     ----------
     Szegedy et al. 2014, Intriguing properties of neural networks, Section 4.3; LPC 2024, Eq. 4.
     """
+    _check_layers(network)
     return _hidden_lipschitz(network) * float(torch.linalg.matrix_norm(network.weight[-1], 2))
 
 
@@ -75,12 +77,12 @@ def _hidden_lipschitz(network: AffineLayers) -> float:
 @measurement
 def certified_radius(
     network: AffineLayers,
-    image: Float[Tensor, " batch *shape"],
+    image: Float[ArrayT, " batch *shape"],
     *,
     method: Method = "crown",
     evaluations: int = 8,
     chunk: int | None = None,
-) -> Float64[Tensor, " batch"]:
+) -> Float64[ArrayT, " batch"]:
     r"""Return for each image a radius within which no perturbation changes the network's decision.
 
     Parameters
@@ -88,7 +90,7 @@ def certified_radius(
     network
         From :func:`~lpc.evaluation.affine_layers.affine_layers`; the unit of the radius is that of its input.
     image
-        Where the balls are centred.
+        Where the balls are centred, float32 or float64.
     method
         ``"spectral"``: the smallest of the decision's margins over the norm of the classes' weight difference
         and the Lipschitz constant of the layers before, a product over layers. ``"interval"``: interval bound
@@ -101,14 +103,15 @@ def certified_radius(
 
     Returns
     -------
-    Tensor
-        Euclidean radii, float64; 0 where two classes share the largest logit, infinite (spectral) where no
-        other class's logit can ever reach the decision's.
+    array
+        Euclidean radii, float64, of the kind of ``image``; 0 where two classes share the largest logit,
+        infinite (spectral) where no other class's logit can ever reach the decision's.
 
     Raises
     ------
     ValueError
-        Invalid images or options, an unknown method, logits that are not finite.
+        Invalid images or options, an unknown method, another network than AffineLayers, logits that are not
+        finite; ``torch.inference_mode``.
     ModuleNotFoundError
         bound-propagation is not installed.
 
@@ -131,8 +134,19 @@ def certified_radius(
         raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
     if evaluations < 1:
         raise ValueError(f"evaluations is {evaluations}; expected 1 or more")
+    _check_layers(network)
     chunk = images_at_once(image, _chunk(network) if chunk is None else chunk)
-    return torch.cat([_radii(network, part, method, evaluations) for part in image.split(chunk)])
+    parts = as_images(image).split(chunk)
+    return given(torch.cat([_radii(network, part, method, evaluations) for part in parts]), image)
+
+
+def _check_layers(network: object) -> None:
+    """Raise a ValueError for anything but :class:`~lpc.evaluation.affine_layers.AffineLayers`."""
+    if not isinstance(network, AffineLayers):
+        raise ValueError(
+            f"network is a {type(network).__name__}; expected AffineLayers: affine_layers(model) reads them "
+            "off a dense network"
+        )
 
 
 def _chunk(network: AffineLayers) -> int:
@@ -167,7 +181,7 @@ def _radii(
 
 @measurement
 def differences(
-    network: AffineLayers, image: Float[Tensor, " batch *shape"]
+    network: AffineLayers, image: Float[Array, " batch *shape"]
 ) -> tuple[
     Float64[Tensor, "batch others hidden"], Float64[Tensor, "batch others"], Float64[Tensor, "batch others"]
 ]:
@@ -185,6 +199,7 @@ def differences(
     weight, bias, margin
         Of the differences of logits as forms of the last hidden layer, and their values at the image.
     """
+    _check_layers(network)
     logits = network(image)
     finite = torch.isfinite(logits).all(dim=1)
     if not bool(finite.all()):
@@ -240,8 +255,8 @@ def _largest(certainty: Callable[[Tensor], Tensor], first: Tensor, evaluations: 
 
 @measurement
 def gradient_radius(
-    network: AffineLayers, image: Float[Tensor, " batch *shape"]
-) -> Float64[Tensor, " batch"]:
+    network: AffineLayers, image: Float[ArrayT, " batch *shape"]
+) -> Float64[ArrayT, " batch"]:
     r"""Return an estimate: the distance to the nearest boundary of the logits linearised at the image.
 
     Parameters
@@ -263,12 +278,12 @@ def gradient_radius(
 @measurement
 def sampled_radius(
     network: AffineLayers,
-    image: Float[Tensor, " batch *shape"],
+    image: Float[ArrayT, " batch *shape"],
     *,
-    reach: float | Float[Tensor, " batch"],
+    reach: float | Float[Array, " batch"],
     samples: int,
     generator: torch.Generator,
-) -> Float64[Tensor, " batch"]:
+) -> Float64[ArrayT, " batch"]:
     r"""Return an estimate: margin over the largest gradient norm among points sampled in a ball.
 
     Parameters
@@ -280,7 +295,7 @@ def sampled_radius(
     samples
         Points an image.
     generator
-        Draws the points; on the CPU.
+        Draws the points, on its own device.
 
     Notes
     -----
@@ -294,17 +309,21 @@ def sampled_radius(
     """
     if samples < 1:
         raise ValueError(f"samples is {samples}; expected 1 or more")
-    weight, _, margin = differences(network, image)
-    centre = image.to(weight).flatten(start_dim=1)
+    _check_layers(network)
+    images_at_once(image, None)
+    pixels = as_images(image)
+    weight, _, margin = differences(network, pixels)
+    centre = pixels.to(weight).flatten(start_dim=1)
     size = torch.as_tensor(reach, dtype=torch.float64, device=centre.device).expand(len(centre))
     steepest = torch.zeros_like(margin)
     for _ in range(samples):
-        drawn = torch.randn(centre.shape, generator=generator, dtype=torch.float64)
-        length = torch.rand(len(centre), generator=generator, dtype=torch.float64) ** (1 / centre.shape[1])
+        place = {"generator": generator, "dtype": torch.float64, "device": generator.device}
+        drawn = torch.randn(centre.shape, **place)
+        length = torch.rand(len(centre), **place) ** (1 / centre.shape[1])
         step = drawn * (length / torch.linalg.vector_norm(drawn, dim=1))[:, None]
         gradient = _gradients(network, centre + size[:, None] * step.to(centre), weight)
         steepest = torch.maximum(steepest, torch.linalg.vector_norm(gradient, dim=-1))
-    return torch.where(margin > 0, margin / steepest, 0.0).amin(dim=1)
+    return given(torch.where(margin > 0, margin / steepest, 0.0).amin(dim=1), image)
 
 
 def _gradients(
@@ -318,7 +337,7 @@ def _gradients(
         with torch.enable_grad():
             before = (value @ matrix.T + bias).requires_grad_()
             after = silu(before) if activation == "silu" else before.relu()
-        slopes.append(torch.autograd.grad(after.sum(), before)[0])
+            slopes.append(torch.autograd.grad(after.sum(), before)[0])
         value = after.detach()
     for matrix, slope in zip(reversed(network.weight[:-1]), reversed(slopes), strict=True):
         weight = (weight * slope[:, None]) @ matrix

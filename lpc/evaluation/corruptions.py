@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lpc.arrays import as_float64, as_labels
+from lpc.arrays import Array, ArrayT, as_labels
+from lpc.evaluation._networks import Logits, Network, as_images, given, guarded
 from lpc.numerics import measurement
-from lpc.threads import by_work
 
 STRENGTHS: Mapping[str, tuple[float, ...]] = {
     "noise": (0.08, 0.12, 0.18, 0.26, 0.38),
@@ -55,9 +55,9 @@ class Corrupted(NamedTuple):
 
 @measurement
 def corrupted(
-    image: Float[Tensor, "batch channel row column"], kind: str, strength: float, *, seed: int = 0
-) -> Float[Tensor, "batch channel row column"]:
-    """Return images with one corruption, of the same shape, dtype and device, within [0, 1].
+    image: Float[ArrayT, "batch channel row column"], kind: str, strength: float, *, seed: int = 0
+) -> Float[ArrayT, "batch channel row column"]:
+    """Return images with one corruption, of the same shape, dtype, kind and device, within [0, 1].
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def corrupted(
     strength
         The noise's sd; the blur's sd over the shorter side; the share of contrast that is kept; degrees.
     seed
-        Of the noise and of the directions, drawn on the CPU; torch's global state is left alone.
+        Of the noise and of the directions, drawn on the CPU; torch's own generators are left alone.
 
     Raises
     ------
@@ -83,23 +83,31 @@ def corrupted(
     ----------
     Hendrycks and Dietterich 2019, for noise, blur and contrast; their strengths of blur are in pixels.
     """
-    from torchvision.transforms.v2 import InterpolationMode
-    from torchvision.transforms.v2 import functional as transforms
-
     if kind not in STRENGTHS:
         raise ValueError(f"kind is {kind!r}; expected one of {', '.join(STRENGTHS)}")
     if not (math.isfinite(strength) and strength >= 0):
         raise ValueError(f"strength is {strength}; expected a finite number, 0 or more")
-    _check_pixels(image)
+    pixels = as_images(image, dims=4)
+    _check_pixels(pixels)
+    return given(_changed(pixels, kind, strength, seed), image)
+
+
+def _changed(image: Tensor, kind: str, strength: float, seed: int) -> Tensor:
+    """Return the images with what :func:`corrupted` has checked."""
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as transforms
+
     if kind == "contrast":
         return transforms.adjust_contrast(image, strength).clamp(0, 1)
     if kind == "blur":
         return _blurred(image, strength * min(image.shape[-2:]))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if kind == "noise":
-            return transforms.gaussian_noise(image.cpu(), sigma=strength, clip=True).to(image.device)
-        left = (torch.rand(len(image)) < 0.5).to(image.device)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    if kind == "noise":
+        drawn = torch.randn(image.shape, dtype=image.dtype, generator=generator, device="cpu")
+        return (image + (strength * drawn).to(image.device)).clamp(0, 1)
+    left = (torch.rand(len(image), dtype=torch.float32, generator=generator, device="cpu") < 0.5).to(
+        image.device
+    )
     turned = image.clone()
     for which, angle in ((left, strength), (~left, -strength)):
         turned[which] = transforms.rotate(image[which], angle, interpolation=InterpolationMode.BILINEAR)
@@ -117,20 +125,19 @@ def _blurred(image: Tensor, sd: float) -> Tensor:
 
 
 def _check_pixels(image: Tensor) -> None:
-    values = as_float64(image, name="image", dims=4)
-    outside = torch.nonzero((values < 0) | (values > 1))
+    outside = torch.nonzero((image < 0) | (image > 1))
     if len(outside):
         place = tuple(outside[0].tolist())
-        raise ValueError(f"image holds {float(values[place])} at index {place}; expected pixels in [0, 1]")
+        raise ValueError(f"image holds {float(image[place])} at index {place}; expected pixels in [0, 1]")
     if image.shape[1] not in (1, 3):
         raise ValueError(f"image has {image.shape[1]} channels; expected 1 or 3")
 
 
 @measurement
 def corrupted_accuracy(
-    logits_fn: Callable[[Tensor], Tensor],
-    image: Float[Tensor, "batch channel row column"],
-    label: Int[Tensor, " batch"],
+    logits_fn: Logits,
+    image: Float[Array, "batch channel row column"],
+    label: Int[Array, " batch"],
     *,
     strengths: Mapping[str, tuple[float, ...]] = STRENGTHS,
     seed: int = 0,
@@ -141,9 +148,10 @@ def corrupted_accuracy(
     Parameters
     ----------
     logits_fn
-        Maps pixels in [0, 1] to (batch, classes): normalisation is its own.
+        Maps pixels in [0, 1] to (batch, classes), in evaluation mode: normalisation is its own. What it
+        returns is a tensor, or holds one as ``logits``.
     image, label
-        Of the test set.
+        Of the test set; arrays come to the network's device.
     strengths
         Kinds and what is done of each, mildest first.
     seed
@@ -154,22 +162,28 @@ def corrupted_accuracy(
     Raises
     ------
     ValueError
-        As :func:`corrupted`; labels that do not fit; logits that are not finite.
+        As :func:`corrupted`; labels that do not fit; logits that are not finite; a network in training mode,
+        or whose logits depend on chance or on the other images.
     """
-    label = as_labels(label, image).to(image.device)
-    found, logits_fn = [], by_work(logits_fn)
+    if chunk < 1:
+        raise ValueError(f"chunk={chunk}; expected 1 or more images")
+    with guarded(logits_fn, image, gradients=False, dims=4, chunk=chunk) as network, torch.no_grad():
+        return _accuracies(network, as_labels(label, network.image), strengths, seed=seed, chunk=chunk)
+
+
+def _accuracies(
+    network: Network, label: Tensor, strengths: Mapping[str, tuple[float, ...]], *, seed: int, chunk: int
+) -> list[Corrupted]:
+    """Return what :func:`corrupted_accuracy` does of a network that has been checked."""
+    found: list[Corrupted] = []
     for kind, values in strengths.items():
         for level, strength in enumerate(values, start=1):
-            changed = corrupted(image, kind, strength, seed=seed + len(found))
+            changed = corrupted(network.image, kind, strength, seed=seed + len(found))
             right = 0
             for some, own in zip(changed.split(chunk), label.split(chunk), strict=True):
-                with torch.no_grad():
-                    logits = logits_fn(some)
-                if logits.ndim != 2 or len(logits) != len(some) or not bool(torch.isfinite(logits).all()):
-                    raise ValueError(
-                        f"logits_fn gave shape {tuple(logits.shape)} for {len(some)} images under {kind} "
-                        f"{strength}, or NaN or infinity; expected finite (batch, classes)"
-                    )
+                logits = network(some)
+                if not bool(torch.isfinite(logits).all()):
+                    raise ValueError(f"logits_fn gave NaN or infinity for an image under {kind} {strength}")
                 right += int((logits.argmax(dim=1) == own).sum())
-            found.append(Corrupted(kind, level, strength, right / len(image)))
+            found.append(Corrupted(kind, level, strength, right / len(label)))
     return found

@@ -16,7 +16,7 @@ from lpc.numerics import measurement
 
 
 def _psi(value: int) -> float:
-    return float(torch.special.digamma(torch.tensor(float(value), dtype=torch.float64)))
+    return float(torch.special.digamma(torch.tensor(float(value), dtype=torch.float64, device="cpu")))
 
 
 def _log_unit_ball(width: int, norm: Norm) -> float:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from lpc.arrays import as_labels, images_at_once
+from lpc.arrays import Array, as_labels, images_at_once, like, tensor_of
+from lpc.evaluation._networks import Logits, Network, as_given, guarded
 from lpc.numerics import measurement
-from lpc.threads import by_work
 
 
 class MarginGradient(NamedTuple):
@@ -30,21 +29,22 @@ class MarginGradient(NamedTuple):
     norm: Tensor
 
     @property
-    def distance(self) -> Float64[Tensor, " batch"]:
+    def distance(self) -> Float64[Array, " batch"]:
         """To the boundary if the margin were affine: margin / norm, in units of input.
 
         Infinite where the norm is zero; negative where a given label is not the decision.
         """
-        boundary = torch.where(self.margin < 0, -torch.inf, torch.inf)
-        return torch.where(self.norm > 0, self.margin / self.norm, boundary)
+        margin, norm = tensor_of(self.margin), tensor_of(self.norm)
+        boundary = torch.where(margin < 0, -torch.inf, torch.inf)
+        return like(torch.where(norm > 0, margin / norm, boundary), self.margin)
 
 
 @measurement
 def margin_gradient(
-    logits_fn: Callable[[Tensor], Tensor],
-    image: Float[Tensor, " batch *shape"],
+    logits_fn: Logits,
+    image: Float[Array, " batch *shape"],
     *,
-    label: Int[Tensor, " batch"] | None = None,
+    label: Int[Array, " batch"] | None = None,
     chunk: int | None = None,
 ) -> MarginGradient:
     r"""Return each image's logit margin and the norm of its input gradient.
@@ -52,9 +52,11 @@ def margin_gradient(
     Parameters
     ----------
     logits_fn
-        Maps (batch, \*shape) to (batch, classes), each image by itself: a network in evaluation mode.
+        Maps (batch, \*shape) to (batch, classes), each image by itself: a network in evaluation mode. What it
+        returns is a tensor, or holds one as ``logits``.
     image
-        float32 or float64; the network runs in this dtype, norms are taken in float64.
+        float32 or float64; the network runs in this dtype, norms are taken in float64. An array comes to the
+        network's device, and the result is arrays.
     label
         The class whose margin is taken. None: the decision, so that no margin is negative. The two agree on
         correctly classified images.
@@ -72,7 +74,8 @@ def margin_gradient(
     ------
     ValueError
         Invalid images, labels or options; logits that are not (batch, 2 or more classes); logits or a
-        gradient that are not finite (the image's index).
+        gradient that are not finite (the image's index); a network in training mode, or whose logits depend
+        on chance or on the other images; ``torch.inference_mode``.
 
     Notes
     -----
@@ -83,18 +86,19 @@ def margin_gradient(
     ----------
     The margin gradients of the 2025 release; LPC 2024, Section 2.1, for what they mean.
     """
-    chunk, logits_fn = images_at_once(image, chunk), by_work(logits_fn)
-    chosen = None if label is None else as_labels(label, image)
-    parts = []
-    for first in range(0, len(image), chunk):
-        some = slice(first, first + chunk)
-        parts.append(_part(logits_fn, image[some], None if chosen is None else chosen[some], first))
+    chunk = images_at_once(image, chunk)
+    with guarded(logits_fn, image, chunk=chunk) as network:
+        chosen = None if label is None else as_labels(label, network.image)
+        parts = []
+        for first in range(0, len(image), chunk):
+            some = slice(first, first + chunk)
+            parts.append(_part(network, network.image[some], None if chosen is None else chosen[some], first))
     margin, norm = (torch.cat(values) for values in zip(*parts, strict=True))
-    return MarginGradient(margin, norm)
+    return as_given(MarginGradient(margin, norm), image)
 
 
 def _part(
-    logits_fn: Callable[[Tensor], Tensor],
+    network: Network,
     image: Float[Tensor, " batch *shape"],
     label: Int[Tensor, " batch"] | None,
     first: int,
@@ -102,10 +106,8 @@ def _part(
     """Return margin and gradient norm of the images from index ``first``."""
     with torch.enable_grad():
         leaf = image.detach().clone().requires_grad_()
-        logits = logits_fn(leaf)
+        logits = network(leaf)
     value = logits.detach()
-    if value.ndim != 2 or value.shape[0] != len(image) or value.shape[1] < 2:
-        raise ValueError(f"logits_fn gave shape {tuple(value.shape)} for {len(image)} images")
     _check_finite(torch.isfinite(value).all(dim=1), "logits_fn gave", first)
     if label is not None and bool(((label < 0) | (label >= value.shape[1])).any()):
         raise ValueError(f"label holds classes outside 0 to {value.shape[1] - 1}, the classes of logits_fn")
@@ -131,12 +133,12 @@ def _check_finite(finite: Tensor, what: str, first: int) -> None:
 
 @measurement
 def margin_gradient_norm(
-    logits_fn: Callable[[Tensor], Tensor],
-    image: Float[Tensor, " batch *shape"],
+    logits_fn: Logits,
+    image: Float[Array, " batch *shape"],
     *,
-    label: Int[Tensor, " batch"] | None = None,
+    label: Int[Array, " batch"] | None = None,
     chunk: int | None = None,
-) -> Float64[Tensor, " batch"]:
+) -> Float64[Array, " batch"]:
     """Return the norm alone of :func:`margin_gradient`.
 
     Parameters
@@ -172,10 +174,10 @@ class LipschitzEstimate(NamedTuple):
 
 @measurement
 def lipschitz_estimate(
-    logits_fn: Callable[[Tensor], Tensor],
-    image: Float[Tensor, " batch *shape"],
+    logits_fn: Logits,
+    image: Float[Array, " batch *shape"],
     *,
-    label: Int[Tensor, " batch"] | None = None,
+    label: Int[Array, " batch"] | None = None,
     chunk: int | None = None,
 ) -> LipschitzEstimate:
     r"""Estimate from below how steep a classifier's margin is, from a set of images.
@@ -196,12 +198,13 @@ def lipschitz_estimate(
     Logits scaled by c scale the norms by c and leave the distance.
     """
     found = margin_gradient(logits_fn, image, label=label, chunk=chunk)
-    steep = found.norm > 0
+    norm, distance = tensor_of(found.norm), tensor_of(found.distance)
+    steep = norm > 0
     count = int(steep.sum())
     return LipschitzEstimate(
         images=len(image),
-        mean=float(found.norm.mean()),
-        maximum=float(found.norm.max()),
+        mean=float(norm.mean()),
+        maximum=float(norm.max()),
         zero_gradients=len(image) - count,
-        mean_distance=float(found.distance[steep].mean()) if count else None,
+        mean_distance=float(distance[steep].mean()) if count else None,
     )

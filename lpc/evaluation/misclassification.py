@@ -214,7 +214,7 @@ def risk_coverage_curve(
     El-Yaniv and Wiener 2010; Geifman and El-Yaniv 2017.
     """
     score, right = _checked(confidence, correct)
-    coverage = torch.arange(1, len(score) + 1, dtype=torch.float64) / len(score)
+    coverage = torch.arange(1, len(score) + 1, dtype=torch.float64, device=score.device) / len(score)
     device = confidence.device if isinstance(confidence, Tensor) else "cpu"
     risk = _risk(score, right).to(device)
     return RiskCoverage(like(coverage.to(device), confidence), like(risk, confidence))
@@ -224,7 +224,7 @@ def _risk(score: Float64[Tensor, " points"], right: Bool[Tensor, " points"]) -> 
     _, index, count = torch.unique(score, return_inverse=True, return_counts=True)
     wrong = torch.bincount(index[~right], minlength=len(count)).double() / count
     wrong = torch.repeat_interleave(wrong, count).flip(0).cumsum(0)
-    return wrong / torch.arange(1, len(score) + 1, dtype=torch.float64)
+    return wrong / torch.arange(1, len(score) + 1, dtype=torch.float64, device=score.device)
 
 
 class RiskCoverageArea(NamedTuple):

@@ -128,7 +128,7 @@ def posterior_entropies(
         if value is not None and not 1 <= value <= (most or value):
             raise ValueError(f"{name} is {value}; expected 1 or more" + (f", up to {most}" if most else ""))
     centres, expand = _in_noise_units(latent, variance)
-    drawn = torch.arange(total)
+    drawn = torch.arange(total, device=latent.device)
     if points < total:
         drawn = torch.randperm(total, generator=generator, device=generator.device)[:points]
     drawn = drawn.to(latent.device)

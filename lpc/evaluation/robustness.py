@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from lpc.arrays import Array, ArrayT, as_flags, as_float64, images_at_once, like
+from lpc.arrays import Array, ArrayT, as_flags, as_float64, images_at_once, like, tensor_of
+from lpc.evaluation._networks import Logits, as_given, guarded
 from lpc.numerics import measurement
-from lpc.threads import by_work
 
 
 class Status(IntEnum):
@@ -52,8 +52,8 @@ class DeepFool(NamedTuple):
 
 @measurement
 def deepfool(
-    logits_fn: Callable[[Tensor], Tensor],
-    image: Float[Tensor, " batch *shape"],
+    logits_fn: Logits,
+    image: Float[Array, " batch *shape"],
     *,
     overshoot: float = 0.02,
     max_iter: int = 50,
@@ -66,9 +66,11 @@ def deepfool(
     Parameters
     ----------
     logits_fn
-        Maps (batch, \*shape) to (batch, classes), each image by itself: a network in evaluation mode.
+        Maps (batch, \*shape) to (batch, classes), each image by itself: a network in evaluation mode. What it
+        returns is a tensor, or holds one as ``logits``.
     image
-        float32 or float64; the attack runs in this dtype, on this device.
+        float32 or float64; the attack runs in this dtype, on this device. An array comes to the network's
+        device, and the result is arrays.
     overshoot
         How far beyond the linearised boundary to go, relative to the perturbation.
     max_iter
@@ -90,7 +92,8 @@ def deepfool(
     Raises
     ------
     ValueError
-        Invalid images or options, or logits that are not (batch, 2 or more classes), or not finite.
+        Invalid images or options, or logits that are not (batch, 2 or more classes), or not finite; a network
+        in training mode, or whose logits depend on chance or on the other images; ``torch.inference_mode``.
 
     Notes
     -----
@@ -110,13 +113,47 @@ def deepfool(
     ----------
     Moosavi-Dezfooli, Fawzi and Frossard 2016, Algorithm 2; LPC 2024, Section 3.2 and Table 2.
     """
-    chunk, logits_fn = images_at_once(image, chunk), by_work(logits_fn)
+    chunk = images_at_once(image, chunk)
     if overshoot < 0 or step_floor < 0 or max_iter < 1 or candidates < 2:
         raise ValueError(
             f"overshoot={overshoot}, step_floor={step_floor}, max_iter={max_iter}, candidates={candidates}; "
             "expected 0 or more, 0 or more, 1 or more and 2 or more"
         )
-    image = image.detach()
+    with guarded(logits_fn, image, chunk=chunk) as network:
+        found = steps(
+            network,
+            network.image,
+            overshoot=overshoot,
+            max_iter=max_iter,
+            candidates=candidates,
+            step_floor=step_floor,
+            chunk=chunk,
+        )
+    return as_given(found, image)
+
+
+@measurement
+def steps(
+    network: Callable[[Tensor], Tensor],
+    image: Float[Tensor, " batch *shape"],
+    *,
+    overshoot: float,
+    max_iter: int,
+    candidates: int,
+    step_floor: float,
+    chunk: int,
+) -> DeepFool:
+    """Run DeepFool on images of a network that has been checked.
+
+    Parameters
+    ----------
+    network
+        Images to logits.
+    image
+        Detached, float32 or float64.
+    overshoot, max_iter, candidates, step_floor, chunk
+        As in :func:`deepfool`.
+    """
     count, device = len(image), image.device
     total = torch.zeros_like(image)
     iterations = torch.zeros(count, dtype=torch.int64, device=device)
@@ -131,9 +168,9 @@ def deepfool(
         start, before = image[active], total[active]
         with torch.enable_grad():
             leaf = (start + (1 + overshoot) * before).requires_grad_()
-            logits = logits_fn(leaf)
+            logits = network(leaf)
         if len(entering) > 0:
-            new = _candidates(logits, len(active), entering, candidates)
+            new = _candidates(logits, entering, candidates)
             candidate = torch.cat([candidate.reshape(-1, new.shape[1]), new])
             entered += len(entering)
         step, outcome = _step(logits, leaf, candidate, step_floor)
@@ -141,7 +178,7 @@ def deepfool(
         total[active] = before + step
         iterations[active] += moved
         with torch.no_grad():
-            after = logits_fn(start + (1 + overshoot) * (before + step))
+            after = network(start + (1 + overshoot) * (before + step))
         changed = torch.where(after.argmax(dim=1) != candidate[:, 0], Status.FOOLED, outcome)
         changed = torch.where(torch.isfinite(after).all(dim=1), changed, Status.NOT_FINITE)
         outcome = torch.where(moved, changed, outcome)
@@ -152,15 +189,13 @@ def deepfool(
 
 
 def _candidates(
-    logits: Tensor, images: int, entering: Int64[Tensor, " entering"], candidates: int
+    logits: Tensor, entering: Int64[Tensor, " entering"], candidates: int
 ) -> Int64[Tensor, "entering candidates"]:
     """Return the entering images' classes of the highest logits, in descending order: the decision first.
 
-    Of ``images`` rows of logits, those of the entering images are the last.
+    Of the rows of logits, those of the entering images are the last.
     """
-    if logits.ndim != 2 or logits.shape[0] != images or logits.shape[1] < 2:
-        raise ValueError(f"logits_fn gave shape {tuple(logits.shape)} for {images} images")
-    logits = logits.detach()[images - len(entering) :]
+    logits = logits.detach()[len(logits) - len(entering) :]
     finite = torch.isfinite(logits).all(dim=1)
     if not bool(finite.all()):
         raise ValueError(f"logits_fn gave NaN or infinity for image {int(entering[~finite][0])}")
@@ -296,11 +331,12 @@ def perturbation_summary(
     ValueError
         Shapes that do not match, an image of zeros, or no image to summarise.
     """
-    ratio = torch.as_tensor(relative_perturbation(result.perturbation, image))
-    chosen = torch.ones_like(result.fooled) if among is None else as_flags(among, ratio, name="among")
+    ratio = tensor_of(relative_perturbation(result.perturbation, image))
+    fooled = tensor_of(result.fooled)
+    chosen = torch.ones_like(fooled) if among is None else as_flags(among, ratio, name="among")
     if not bool(chosen.any()):
         raise ValueError("among chooses none of the images; there is nothing to summarise")
-    ratio, status = ratio[chosen], result.status[chosen]
+    ratio, status = ratio[chosen], tensor_of(result.status)[chosen]
     fooled = ratio[status == Status.FOOLED]
     counts = [int((status == ending).sum()) for ending in Status]
     return PerturbationSummary(

@@ -12,6 +12,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from lpc.arrays import tensor_of
 from lpc.data import ImageSet, Splits
 from lpc.evaluation import (
     binarity,
@@ -24,6 +25,7 @@ from lpc.evaluation import (
     reliability,
     robustness,
 )
+from lpc.evaluation.attacks import in_float64
 from lpc.heads import Classifier, readout_weight
 from lpc.latents import Latents, collect
 
@@ -242,7 +244,7 @@ def attacked_images(images: ImageSet, *, count: int | None = None) -> Int64[Tens
     count
         How many, of which the first are always the same; None: :data:`ATTACKED_IMAGES`.
     """
-    drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    drawn = torch.randperm(len(images), generator=torch.Generator("cpu").manual_seed(0), device="cpu")
     return drawn[: ATTACKED_IMAGES if count is None else count].to(images.images.device)
 
 
@@ -263,7 +265,7 @@ def in_pixels(
         Knows the mean and the sd by which they were normalised.
     """
     change, pixels = images.change_in_pixels(perturbation), images.in_pixels(inputs)
-    return torch.as_tensor(robustness.relative_perturbation(change, pixels))
+    return tensor_of(robustness.relative_perturbation(change, pixels))
 
 
 def _attack(measured: Measured, model: Classifier, images: ImageSet, correct: Tensor) -> None:
@@ -272,14 +274,10 @@ def _attack(measured: Measured, model: Classifier, images: ImageSet, correct: Te
     """
     chosen = attacked_images(images)
     inputs = images.normalised(chosen).double()
-    copy = model.double()
-
-    def logits(batch: Tensor) -> Tensor:
-        return copy(batch).logits
-
+    logits = in_float64(model)
     result = robustness.deepfool(logits, inputs)
     floored = robustness.deepfool(logits, inputs, step_floor=RELEASED_STEP_FLOOR).perturbation
-    ratio = torch.as_tensor(robustness.relative_perturbation(result.perturbation, inputs))
+    ratio = tensor_of(robustness.relative_perturbation(result.perturbation, inputs))
     pixel = in_pixels(result.perturbation, inputs, images)
     right = correct[chosen]
     measured.add(["deepfool_relative_norm"], lambda: float(ratio.mean()))
@@ -287,7 +285,7 @@ def _attack(measured: Measured, model: Classifier, images: ImageSet, correct: Te
     measured.add(["deepfool_relative_norm_fooled"], lambda: float(ratio[result.fooled].mean()))
     measured.add(
         ["deepfool_step_floor_relative_norm"],
-        lambda: float(torch.as_tensor(robustness.relative_perturbation(floored, inputs)).mean()),
+        lambda: float(tensor_of(robustness.relative_perturbation(floored, inputs)).mean()),
     )
     measured.add(["deepfool_median"], lambda: float(ratio.median()))
     measured.add(["deepfool_relative_norm_pixel"], lambda: float(pixel.mean()))
@@ -297,4 +295,3 @@ def _attack(measured: Measured, model: Classifier, images: ImageSet, correct: Te
         ["margin_gradient_mean", "margin_gradient_max"],
         lambda: lipschitz.lipschitz_estimate(logits, inputs)[1:3],
     )
-    model.float()

@@ -45,7 +45,9 @@ def label() -> torch.Tensor:
 def network() -> torch.nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.SiLU(), torch.nn.Linear(32, CLASSES))
+        return torch.nn.Sequential(
+            torch.nn.Linear(16, 32), torch.nn.SiLU(), torch.nn.Linear(32, CLASSES)
+        ).eval()
 
 
 def leaves(value: object) -> list[torch.Tensor]:

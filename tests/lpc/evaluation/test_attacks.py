@@ -1,5 +1,6 @@
 """Attacks against closed forms, a quadratic programme, and each other."""
 
+import dataclasses
 import warnings
 from typing import Any
 
@@ -8,8 +9,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from lpc.evaluation import _attack_methods
-from lpc.evaluation.attacks import ATTACKS, attack, check_target, in_float64, rescaled, smallest
+from lpc.evaluation import _attack_methods, attacks
+from lpc.evaluation.attacks import ATTACKS, AttackError, attack, check_target, in_float64, rescaled, smallest
 
 WHITE = [name for name, entry in ATTACKS.items() if entry.kind == "white"]
 BLIND = [name for name, entry in ATTACKS.items() if entry.kind != "white"]
@@ -382,26 +383,129 @@ def test_start_is_a_known_radius_or_where_a_walk_begins(digits):
     assert bool(attack("boundary", net, image, budget=1, start=mixed).fooled.all())
 
 
-def test_an_attack_that_raises_on_an_image_is_counted_for_it_alone(digits):
+def test_an_attack_that_fails_on_an_image_is_counted_for_it_alone(digits, monkeypatch):
     net, image = digits
     image = image[:9]
 
-    def brittle(x):
-        away = torch.cdist(x.flatten(1), image.flatten(1))
-        if bool(((away.argmin(dim=1) == 4) & (away[:, 4] > 1e-3)).any()):
-            raise RuntimeError("nearest to image 4")
-        return net(x)
+    def brittle(case):
+        if bool((case.image == image[4]).flatten(1).all(dim=1).any()):
+            raise ValueError("1 of them starting_points are not adversarial")
+        return _attack_methods.fab(case)
 
-    found, sound = attack("fab", brittle, image, budget=10), attack("fab", net, image, budget=10)
+    failing = dataclasses.replace(ATTACKS["fab"], run=brittle, failures=ATTACKS["boundary"].failures)
+    monkeypatch.setattr(attacks, "ATTACKS", {"fab": ATTACKS["fab"], "brittle": failing})
+    found, sound = attack("brittle", net, image, budget=10), attack("fab", net, image, budget=10)
     assert [i for i, reason in enumerate(found.failed) if reason] == [4]
-    assert found.failed[4] == "RuntimeError: nearest to image 4"
+    assert found.failed[4] == "ValueError: 1 of them starting_points are not adversarial"
     assert found.fooled.tolist() == [i != 4 for i in range(9)]
     assert float(found.norm[4]) == float("inf") and not bool(found.perturbation[4].any())
     others = [0, 1, 2, 3, 5, 6, 7, 8]
     torch.testing.assert_close(found.norm[others], sound.norm[others], rtol=1e-4, atol=0)
     best = smallest({"broken": found, "sound": sound})
     assert best.failed == (None,) * 9 and torch.equal(best.norm[4], sound.norm[4])
-    assert smallest({"broken": found}).failed[4] == "broken: RuntimeError: nearest to image 4"
+    assert smallest({"broken": found}).failed[4] == f"broken: {found.failed[4]}"
+
+
+def test_images_too_small_for_square_are_named():
+    _, _, logits_fn = affine(shape=(1, 4, 4))
+    found = attack("square", logits_fn, pixels(3, shape=(1, 4, 4)), budget=5, rounds=1)
+    assert found.failed == ("Square needs images of 5 pixels or more a side",) * 3
+    assert not bool(found.fooled.any())
+
+
+def test_any_other_exception_is_raised_with_the_attacks_name(digits, monkeypatch):
+    net, image = digits
+    for after in (0, 5):
+        for name in ATTACKS:
+            calls = 0
+
+            def broken(x, after=after):
+                nonlocal calls
+                calls += 1
+                if calls > after:
+                    raise KeyError("a bug in the network")
+                return net(x)
+
+            with pytest.raises(
+                AttackError, match=f"'{name}': the network raised KeyError: 'a bug in"
+            ) as info:
+                attack(name, broken, image[:2], budget=20)
+            assert isinstance(info.value.__cause__, KeyError)
+
+    def mistaken(case):
+        raise ValueError("a bug in the attack")
+
+    wrong = dataclasses.replace(ATTACKS["boundary"], run=mistaken)
+    monkeypatch.setattr(attacks, "ATTACKS", {"boundary": wrong})
+    with pytest.raises(AttackError, match="'boundary' raised ValueError: a bug in the attack"):
+        attack("boundary", net, image)
+
+
+def test_an_error_of_the_gradient_is_raised_too(digits):
+    net, image = digits
+
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, *grads):
+            raise ArithmeticError("no derivative")
+
+    for name in WHITE:
+        with pytest.raises(Exception, match="no derivative"):
+            attack(name, lambda x: net(Broken.apply(x)), image[:2], budget=20)
+
+
+def test_gradients_are_switched_on_where_they_are_off(digits):
+    net, image = digits
+    for name in ATTACKS:
+        options = {**SHORT.get(name, {}), "budget": 20}
+        plain = attack(name, net, image[:3], **options)
+        with torch.no_grad():
+            off = attack(name, net, image[:3], **options)
+        assert torch.equal(off.perturbed, plain.perturbed), name
+        with torch.inference_mode(), pytest.raises(ValueError, match=r"torch\.inference_mode is on"):
+            attack(name, net, image[:3], **options)
+
+
+def test_a_default_device_breaks_no_attack(digits):
+    net, image = digits
+    for name in ATTACKS:
+        options = {"budget": 10, "rounds": 2 if ATTACKS[name].rounds else None}
+        plain = attack(name, net, image[:2], **options)
+        try:
+            torch.set_default_device("meta")
+            found = attack(name, net, image[:2], **options)
+        finally:
+            torch.set_default_device(None)
+        assert torch.equal(found.perturbed, plain.perturbed), name
+
+
+def test_no_gradient_is_an_answer_of_its_own(digits):
+    net, image = digits
+    cut = {"detached": lambda x: net(x.detach()), "rounded": lambda x: net((255 * x).round() / 255)}
+    for way, network in cut.items():
+        for name in WHITE:
+            found = attack(name, network, image[:3], **SHORT.get(name, {}))
+            lacking = [bool(why and why.startswith("NO_GRADIENT")) for why in found.failed]
+            assert lacking == [not fooled for fooled in found.fooled.tolist()], (way, name)
+            assert not (way == "detached" and found.fooled.any())
+    assert bool(attack("random_directions", cut["detached"], image[:3]).fooled.all())
+
+    def flat_above(x):  # images brighter than 0.35 on average are in a region without slope
+        dark = x.mean(dim=(1, 2, 3)) < 0.35
+        return torch.where(dark[:, None], net(x), net(x).detach() + torch.arange(10.0))
+
+    dark = image.mean(dim=(1, 2, 3)) < 0.35
+    assert bool(dark.any()) and not bool(dark.all())
+    found = attack("deepfool", flat_above, image)
+    assert all(
+        why and why.startswith("NO_GRADIENT") for why, on in zip(found.failed, dark, strict=True) if not on
+    )
+    assert all(why is None for why, fooled in zip(found.failed, found.fooled, strict=True) if fooled)
+    assert float(found.fooled[dark].double().mean()) > 0.7 and not bool(found.fooled[~dark].any())
 
 
 def test_an_image_without_a_starting_point_is_named():
@@ -445,8 +549,10 @@ def test_training_mode_is_named_before_an_attack():
     net[1].train()
     with pytest.raises(ValueError, match=r"module '1' \(Dropout\) is in training mode"):
         check_target(lambda x: net(x), image, model=net)
-    with pytest.raises(ValueError, match="computed again without the others"):  # nobody names the model
-        check_target(lambda x: net(x), image)
+    with pytest.raises(ValueError, match=r"module '1' \(Dropout\) is in training mode"):
+        check_target(lambda x: net(x), image)  # nobody names the model
+    with pytest.raises(ValueError, match="computed again without the others"):
+        check_target(lambda x: 9 * (x - x.mean(dim=0)).flatten(1)[:, :6], image)
     torch.testing.assert_close(check_target(net.eval(), image), net(image))
 
 

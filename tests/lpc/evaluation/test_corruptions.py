@@ -106,27 +106,38 @@ def test_levels_grow_and_stay_in_the_box(generator, size):
             assert changes == sorted(changes) and changes[0] > 0
 
 
-def test_accuracy_counts(generator):
-    image = torch.rand(50, 1, 8, 8, generator=generator)
-    label = torch.arange(50) % 4
-    right = torch.nn.functional.one_hot(label, 4).float()
+def test_accuracy_counts():
+    bright = torch.arange(50) % 2  # the centre stays bright or dark under every corruption
+    image = bright[:, None, None, None].expand(-1, 1, 8, 8).float()
+    label = torch.where(torch.arange(50) < 40, bright, 1 - bright)
     seen = []
 
-    def constant(batch):
-        first = sum(len(part) for part in seen) % 50
+    def centre(batch):
         seen.append(batch)
-        return (
-            right[first : first + len(batch)]
-            * torch.where(torch.arange(first, first + len(batch)) < 40, 1, -1)[:, None]
-        )
+        return torch.stack([torch.full((len(batch),), 0.5), batch[:, 0, 2:6, 2:6].mean(dim=(1, 2))], dim=1)
 
-    found = corrupted_accuracy(constant, image, label, chunk=7)
+    found = corrupted_accuracy(centre, image, label, chunk=7)
     assert len(found) == 20 and {one.kind for one in found} == set(STRENGTHS)
     assert [one.accuracy for one in found] == [0.8] * 20
     assert [one.level for one in found[:5]] == [1, 2, 3, 4, 5]
     assert [one.strength for one in found[:5]] == list(STRENGTHS["noise"])
+    assert [len(part) for part in seen[:4]] == [7, 7, 4, 7]  # the first three look at the network
     chosen = corrupted(image, "noise", STRENGTHS["noise"][1], seed=1)
-    torch.testing.assert_close(torch.cat(seen)[50:100], chosen)
+    torch.testing.assert_close(torch.cat(seen[3:])[50:100], chosen)
+
+
+def test_noise_and_directions_are_those_of_torchs_own_generator():
+    image = torch.rand(9, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        noise = (image + 0.2 * torch.randn_like(image)).clamp(0, 1)
+        torch.manual_seed(4)
+        left = torch.rand(9) < 0.5
+    assert torch.equal(corrupted(image, "noise", 0.2, seed=4), noise)
+    turned = corrupted(image, "rotation", 90.0, seed=4)
+    for side, quarter in ((left, 1), (~left, -1)):
+        expected = torch.rot90(image[side], quarter, (2, 3))
+        torch.testing.assert_close(turned[side], expected, rtol=0, atol=1e-4)
 
 
 def test_refusals(generator):

@@ -1,0 +1,271 @@
+"""What every function does with a network that it is given: checked before, and left as it was."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from lpc.arrays import Array, as_float64
+from lpc.evaluation._modules_behind import modules_behind
+from lpc.generators import as_they_were
+from lpc.networks import Snapshot, logits_of
+from lpc.threads import by_work
+
+Logits = Callable[[Tensor], Any]
+"""Images to logits: a tensor, or an object or mapping that holds them as ``logits``."""
+TupleT = TypeVar("TupleT", bound=tuple)
+
+LOOKED_AT = 8
+"""Images on which a network is called twice, and on half of which once more, before anything is measured."""
+AGAIN = 1e-4
+"""Logits that differ by more of their range between two calls on the same images are left to chance."""
+SAME = 1e-2
+"""Logits that differ by more of their range when other images come along are not a function of one image."""
+
+
+class TrainingModeError(ValueError):
+    """A network that is, or behaves as if it were, in training mode."""
+
+
+class AttackError(RuntimeError):
+    """An exception in an attack, or in the network under it: nothing is known of the images."""
+
+
+class Network:
+    """A network as functions of this package call it, on as many threads as its work is worth.
+
+    Parameters
+    ----------
+    function
+        Images to logits.
+    image
+        What it will be called on: float32 or float64.
+    name
+        What to call it by where it raises; None: its exceptions pass as they are.
+    snapshot
+        What was kept of its modules.
+    """
+
+    def __init__(self, function: Logits, image: Tensor, name: str | None, snapshot: Snapshot) -> None:
+        self.image = image
+        self._function, self._name, self._snapshot = by_work(function), name, snapshot
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return the logits of images, which a network that works in place cannot change."""
+        try:
+            output = self._function(image.clone())
+        except TrainingModeError:
+            raise
+        except Exception as error:
+            self._raise(error, image)
+        logits = logits_of(output)
+        if logits.ndim != 2 or len(logits) != len(image) or logits.shape[1] < 2:
+            raise ValueError(
+                f"logits_fn gave shape {tuple(logits.shape)} for {len(image)} images; expected (images, 2 or "
+                "more classes)"
+            )
+        return logits
+
+    @property
+    def precision(self) -> float:
+        """The coarsest rounding of the weights, relative; at least that of the images."""
+        dtypes = {part.dtype for part in self._snapshot.parameters if part.is_floating_point()}
+        return max(torch.finfo(dtype).eps for dtype in {self.image.dtype, *dtypes})
+
+    def _raise(self, error: Exception, image: Tensor) -> NoReturn:
+        """Raise what a network raised, with what may be behind it."""
+        weights = [part for part in self._snapshot.parameters if part.is_floating_point()]
+        places = {(part.dtype, part.device) for part in weights}
+        unlike = places and (image.dtype, image.device) not in places
+        if unlike and isinstance(error, RuntimeError) and re.search("type|device", str(error)):
+            dtype, device = next(iter(places))
+            raise ValueError(
+                f"the images are {image.dtype} on {image.device}, the network's weights {dtype} on {device}: "
+                f"convert one of them ({error})"
+            ) from error
+        if self._name is not None:
+            raise AttackError(f"{self._name}: the network raised {type(error).__name__}: {error}") from error
+        raise error
+
+
+@contextmanager
+def guarded(
+    function: Any,
+    image: Array,
+    *,
+    gradients: bool = True,
+    dims: int | None = None,
+    name: str | None = None,
+    chunk: int | None = None,
+) -> Iterator[Network]:
+    """Check a network on some of its images, hand it out, and leave it as it was.
+
+    Parameters
+    ----------
+    function
+        Images to logits.
+    image
+        float32 or float64, an array or a tensor.
+    gradients
+        Whether they will be taken.
+    dims
+        How many dimensions images have, the batch included; None: any from 2 up.
+    name
+        As in :class:`Network`.
+    chunk
+        Most images that the network may be called on; None: no matter.
+
+    Raises
+    ------
+    ValueError
+        What is no function, or returns no logits; images that are none; images and weights of different dtype
+        or device; ``torch.inference_mode`` where gradients are needed.
+    TrainingModeError
+        A ValueError: a module in training mode (named); logits that differ between two calls, or when other
+        images come along; a buffer that a call overwrites, as batch normalisation does in training mode.
+
+    Notes
+    -----
+    Modules are looked for behind methods, partials, closures and globals; whatever else is called is met by a
+    hook during the first calls. Until the end parameters do not require gradients. Modes, buffers,
+    ``requires_grad`` and torch's generators are then put back, also after an exception.
+    """
+    if not callable(function):
+        raise ValueError(
+            f"logits_fn is a {type(function).__name__}; expected a function from images to logits, such as a "
+            "network in evaluation mode"
+        )
+    if gradients and torch.is_inference_mode_enabled():
+        raise ValueError("torch.inference_mode is on: it keeps no gradients; use torch.no_grad or neither")
+    used, known = modules_behind(function)
+    for module in used:
+        check_evaluation_mode(module)
+    with ExitStack() as stack:
+        stack.enter_context(as_they_were())
+        snapshot = Snapshot(frozen=True)
+        stack.callback(snapshot.restore)
+        for module in (*used, *known):
+            snapshot.add(module)
+        batch = as_images(image, like=snapshot.parameters, dims=dims)
+        network = Network(function, batch, name, snapshot)
+        with torch.no_grad(), _met(snapshot):
+            _look(network, batch[: min(LOOKED_AT, chunk or LOOKED_AT)])
+        _check_buffers(snapshot)
+        if gradients and any(part.is_inference() for part in snapshot.parameters):
+            raise ValueError(
+                "the network's weights were made under torch.inference_mode, which keeps no gradients: "
+                "make or load it outside"
+            )
+        yield network
+        _check_buffers(snapshot)
+
+
+def _look(network: Network, image: Tensor) -> None:
+    """Call a network on the same images twice and on some of them alone, and compare."""
+    first, second = network(image).detach().clone(), network(image)
+    half = network(image[: -(-len(image) // 2)])
+    spread = float(first.max() - first.min()) if first.numel() else 0.0
+    rounding = 64 * network.precision * float(first.abs().max())
+    moved = float((second - first).abs().max())
+    if moved > AGAIN * spread + rounding:
+        raise TrainingModeError(
+            f"the logits of {len(image)} images moved by {moved:.3g} (they range over {spread:.3g}) between "
+            "two calls: they depend on chance, as dropout in training mode does; expected model.eval()"
+        )
+    moved = float((half - first[: len(half)]).abs().max())
+    if moved > SAME * spread + rounding:
+        raise TrainingModeError(
+            f"the logits of the first {len(half)} images moved by {moved:.3g} (all range over {spread:.3g}) "
+            "when they were computed again without the others: is the network in training mode? Expected "
+            "model.eval()"
+        )
+
+
+@contextmanager
+def _met(snapshot: Snapshot) -> Iterator[None]:
+    """Take in every module that this thread calls, before it runs; raise where it is in training mode."""
+    thread = threading.get_ident()
+    checked: set[nn.Module] = set()
+
+    def hook(module: nn.Module, _: Any) -> None:
+        if threading.get_ident() == thread and module not in checked:
+            check_evaluation_mode(module)
+            snapshot.add(module)
+            checked.update(module.modules())
+
+    handle = register_module_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _check_buffers(snapshot: Snapshot) -> None:
+    moved = snapshot.moved()
+    if moved is not None:
+        raise TrainingModeError(
+            f"{moved} changed while the network was called, as batch statistics do in training mode; it is "
+            "put back. Expected model.eval()"
+        )
+
+
+def check_evaluation_mode(model: nn.Module) -> None:
+    """Raise a TrainingModeError that names the first module in training mode."""
+    for name, module in model.named_modules():
+        if getattr(module, "training", False):
+            raise TrainingModeError(
+                f"module {name or 'the model itself'!r} ({type(module).__name__}) is in training mode; "
+                "expected model.eval()"
+            )
+
+
+def as_images(
+    image: Array, *, like: list[nn.Parameter] | None = None, dims: int | None = None, name: str = "image"
+) -> Tensor:
+    """Return images as a detached tensor of their own dtype; arrays come to where a network's weights are.
+
+    Parameters
+    ----------
+    image
+        float32 or float64, finite, one image a row.
+    like
+        Weights of the network.
+    dims
+        How many dimensions they have; None: 2 or more.
+    name
+        What messages call them.
+
+    Raises
+    ------
+    ValueError
+        Another dtype or number of dimensions, no values, NaN or infinity.
+    """
+    values = as_float64(image, name=name, dims=dims)
+    if values.ndim < 2:
+        raise ValueError(f"{name} has shape {tuple(values.shape)}; expected (batch, ...)")
+    if isinstance(image, Tensor):
+        found = image.detach()
+        return found.clone() if found.is_inference() and not torch.is_inference_mode_enabled() else found
+    found = values.to(torch.float32 if image.dtype.itemsize == 4 else torch.float64)
+    return found.to(like[0].device) if like else found
+
+
+def as_given(result: TupleT, image: Array) -> TupleT:
+    """Return a named tuple with arrays in place of tensors where the images were an array."""
+    if isinstance(image, Tensor):
+        return result
+    parts = [part.cpu().numpy() if isinstance(part, Tensor) else part for part in result]
+    return type(result)(*parts)
+
+
+def given(value: Tensor, image: Array) -> Any:
+    """Return an array in place of a tensor where the images were an array."""
+    return value.cpu().numpy() if isinstance(image, np.ndarray) else value

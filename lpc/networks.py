@@ -1,0 +1,156 @@
+"""Networks of other people: what a call may change is put back, and what they return becomes logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+
+class _Buffer(NamedTuple):
+    owner: nn.Module
+    name: str
+    value: Tensor
+    copy: Tensor
+
+
+class Snapshot:
+    """Modes, buffers and ``requires_grad`` of some modules, to be put back.
+
+    Parameters
+    ----------
+    frozen
+        Whether parameters lose ``requires_grad`` until then: gradients with respect to images need none of
+        it, and nothing adds to ``grad`` or sets off an optimizer that is hooked to it.
+    """
+
+    def __init__(self, *, frozen: bool = False) -> None:
+        self.modules: dict[nn.Module, bool] = {}
+        self._frozen = frozen
+        self._buffers: list[_Buffer] = []
+        self._trained: dict[nn.Parameter, bool] = {}
+
+    def add(self, module: nn.Module) -> None:
+        """Take a module and all within it, as they are now; those that are known already are left out."""
+        for part in module.modules():
+            if part in self.modules:
+                continue
+            self.modules[part] = getattr(part, "training", False)
+            for name, value in part.named_buffers(recurse=False):
+                if not is_lazy(value):
+                    self._buffers.append(_Buffer(part, name, value, value.detach().clone()))
+            for parameter in part.parameters(recurse=False):
+                self._trained.setdefault(parameter, parameter.requires_grad)
+                if self._frozen and parameter.requires_grad and _settable(parameter):
+                    parameter.requires_grad_(False)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All parameters."""
+        return list(self._trained)
+
+    def moved(self) -> str | None:
+        """Return the name of a buffer of floating-point numbers that is no longer what it was, or None."""
+        for buffer in self._buffers:
+            if buffer.copy.is_floating_point() and not _same(buffer):
+                return f"{buffer.name} of a {type(buffer.owner).__name__}"
+        return None
+
+    def restore(self) -> None:
+        """Put everything back."""
+        for module, training in self.modules.items():
+            if getattr(module, "training", False) != training:
+                module.training = training  # and not train(), which would reach what lies within
+        for buffer in self._buffers:
+            if not _same(buffer):
+                with torch.no_grad():
+                    buffer.value.copy_(buffer.copy)
+                setattr(buffer.owner, buffer.name, buffer.value)
+        for parameter, trained in self._trained.items():
+            if parameter.requires_grad != trained and _settable(parameter):
+                parameter.requires_grad_(trained)
+
+
+def _settable(parameter: nn.Parameter) -> bool:
+    return parameter.is_leaf and not parameter.is_inference()
+
+
+def _same(buffer: _Buffer) -> bool:
+    now = getattr(buffer.owner, buffer.name, None)
+    if now is None or now is not buffer.value:
+        return False
+    return now.is_meta or torch.equal(now, buffer.copy) or bool(((now == buffer.copy) | (now != now)).all())
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Set a network to evaluation mode; afterwards every module within it has its own mode again.
+
+    ``model.train(model.training)`` would not do: it also sets to training what its owner had frozen.
+
+    Parameters
+    ----------
+    model
+        The network; its buffers and ``requires_grad`` are left as they were, too.
+    """
+    kept = Snapshot()
+    kept.add(model)
+    try:
+        model.eval()
+        yield
+    finally:
+        kept.restore()
+
+
+def logits_of(output: object) -> Tensor:
+    """Return the logits in what a network returns.
+
+    Parameters
+    ----------
+    output
+        A tensor; an object with an attribute ``logits``, such as :class:`~lpc.heads.HeadOutput` or what
+        models of transformers return; or a mapping with a key ``"logits"``.
+
+    Raises
+    ------
+    ValueError
+        Anything else (what it is, and a cure).
+    """
+    found = output
+    if not isinstance(found, Tensor):
+        found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(found, Tensor) and found.is_floating_point():
+        return found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
+    raise ValueError(
+        f"the network returned {described(output)}; expected logits, as a tensor of floats or as `logits` of "
+        f"an object or a dict; {_cure(output)}"
+    )
+
+
+def described(value: object) -> str:
+    """Return in words what a network returned."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} with {', '.join(map(repr, value)) or 'nothing in it'}"
+    if isinstance(value, (tuple, list)):
+        names = getattr(value, "_fields", None)
+        parts = names or [described(part) if isinstance(part, Tensor) else _named(part) for part in value]
+        return f"a {type(value).__name__} of ({', '.join(parts)})"
+    return _named(value)
+
+
+def _named(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def _cure(output: object) -> str:
+    if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
+        return "for the first of several: lambda x: model(x)[0]"
+    if isinstance(output, Mapping) and output:
+        return f"for one of several: lambda x: model(x)[{next(iter(output))!r}]"
+    return "as in: lambda x: model(x).logits"
