@@ -23,6 +23,12 @@ EPSILON = float(np.finfo(np.float64).eps)
 CHUNK_BYTES = 4 * 2**20
 """Images differentiated at a time by default, in bytes of images: 170 of 3 x 32 x 32 in float64."""
 BLOCK = 4096  # points that are worked on at once, where not all have to be
+_BLOCK_ENTRIES = 1 << 22  # of one temporary with a column for each class: 32 MiB
+
+
+def rows_at_once(columns: int) -> int:
+    """Return how many points are worked on at once where each needs so many columns: 32 MiB of them."""
+    return max(1, min(BLOCK, _BLOCK_ENTRIES // columns))
 
 
 def check_convention(convention: str) -> None:
@@ -155,6 +161,11 @@ def as_float64(value: Array, *, name: str, dims: int | None = None, finite: bool
         No plain array (a list, a data frame, a masked or sparse array), another dtype (also digits beyond
         float64), another number of dimensions, no values, NaN or infinity.
     """
+    return floats(value, name=name, dims=dims, finite=finite).to(torch.float64)
+
+
+def floats(value: Array, *, name: str, dims: int | None = None, finite: bool = True) -> Tensor:
+    """Return what :func:`as_float64` does in the dtype in which it came, without a copy."""
     tensor = _tensor(value, name)
     if tensor.dtype not in (torch.float32, torch.float64):
         half = tensor.dtype in (torch.float16, torch.bfloat16)
@@ -168,7 +179,7 @@ def as_float64(value: Array, *, name: str, dims: int | None = None, finite: bool
         bad = torch.nonzero(~torch.isfinite(tensor))
         where = tuple(bad[0].tolist())
         raise ValueError(f"{name} holds {len(bad)} NaN or infinite values; the first is at index {where}")
-    return tensor.to(torch.float64)
+    return tensor
 
 
 def images_at_once(image: Array, chunk: int | None) -> int:
@@ -298,8 +309,8 @@ def product_sums(
     points: Float64[Tensor, "points width"], index: Int64[Tensor, " points"], classes: int
 ) -> Float64[Tensor, "classes width"]:
     """Return the sum of the points of each class by products with matrices of zeros and ones."""
-    total = points.new_zeros(classes, points.shape[1])
-    for part, where in zip(points.split(BLOCK), index.split(BLOCK), strict=True):
+    total, size = points.new_zeros(classes, points.shape[1]), rows_at_once(classes)
+    for part, where in zip(points.split(size), index.split(size), strict=True):
         total.addmm_(torch.nn.functional.one_hot(where, classes).to(points.dtype).T, part)
     return total
 

@@ -122,4 +122,4 @@ def _range(
         parts.append(f"at most {most}")
     if below is not None:
         parts.append("below pi / 2" if below == math.pi / 2 else f"below {below}")
-    return f"{kind}: {' and '.join(parts)}" if parts else kind
+    return f"{' and '.join(parts)}" if parts else kind

@@ -26,6 +26,7 @@ from lpc.arrays import (
 )
 from lpc.evaluation.mixture import Bimodal, fit_bimodal
 from lpc.numerics import measurement
+from lpc.options import flag
 
 __all__ = ["Bimodal", "Binarity", "Hypercube", "binarity", "fit_bimodal", "hypercube"]
 
@@ -106,7 +107,7 @@ def binarity(
     """
     check_convention(convention)
     points = as_points(latent)
-    if standardise:
+    if flag("standardise", standardise):
         centred = centre(points)
         constant = centred.abs().amax(dim=0) <= 8 * EPSILON * points.abs().amax(dim=0)
         centred = centred / binary_scale(centred)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Integer
-from torch.nn.functional import one_hot
+from jaxtyping import Bool, Float, Float64, Int64, Integer
+from torch import Tensor
 
-from lpc.arrays import Array, as_float64, as_labels
+from lpc.arrays import Array, as_labels, floats, group_sums, rows_at_once
 from lpc.numerics import measurement
+from lpc.options import choice, whole
 
+Norm = Literal["l1", "max"]
 TOLERANCE = 1e-5
 """How far from 1 the probabilities of a point may add up: float32 softmax stays below it."""
 
@@ -21,7 +23,7 @@ def expected_calibration_error(
     label: Integer[Array, " points"],
     *,
     bins: int = 15,
-    norm: Literal["l1", "max"] = "l1",
+    norm: Norm = "l1",
 ) -> float:
     r"""Return the ECE: how far top-label confidence is from accuracy, over bins of confidence.
 
@@ -58,22 +60,13 @@ def expected_calibration_error(
     ----------
     Naeini, Cooper and Hauskrecht 2015; Guo et al. 2017, Eqs. 3 and 5.
     """
-    if bins < 1:
-        raise ValueError(f"bins is {bins}; expected 1 or more")
-    if norm not in ("l1", "max"):
-        raise ValueError(f"norm is {norm!r}; expected 'l1' or 'max'")
-    share = as_float64(probability, name="probability", dims=2)
+    bins = whole("bins", bins)
+    choice("norm", norm, Norm)
+    share = floats(probability, name="probability", dims=2)
     target = as_labels(label, share)
     classes = share.shape[1]
     if classes < 2:
         raise ValueError(f"probability has shape {tuple(share.shape)}; expected 2 or more classes")
-    outside = torch.nonzero((share < 0).any(dim=1) | ((share.sum(dim=1) - 1).abs() > TOLERANCE)).flatten()
-    if len(outside):
-        row = int(outside[0])
-        raise ValueError(
-            f"{len(outside)} rows of probability are no probabilities; row {row} has minimum "
-            f"{float(share[row].min()):.6g} and sum {float(share[row].sum()):.6g}. Take the softmax of logits"
-        )
     outside = torch.nonzero((target < 0) | (target >= classes)).flatten()
     if len(outside):
         row = int(outside[0])
@@ -81,12 +74,30 @@ def expected_calibration_error(
             f"{len(outside)} labels are out of range; label {int(target[row])} is at index {row}, expected "
             f"0 to {classes - 1}"
         )
-
-    confidence = share.amax(dim=1).clamp(max=1.0)
-    gap = (share.argmax(dim=1) == target).double() - confidence
     edges = torch.arange(1, bins, dtype=torch.float64, device=share.device) / bins
-    member = one_hot(torch.bucketize(confidence, edges), bins).double()
-    total = (member.T @ gap).abs()
+    size = rows_at_once(classes)
+    parts = [_gaps(*part) for part in zip(share.split(size), target.split(size), strict=True)]
+    confidence, gap, improper = (torch.cat(values) for values in zip(*parts, strict=True))
+    if bool(improper.any()):
+        row = int(improper.nonzero()[0])
+        values = share[row].to(torch.float64)
+        raise ValueError(
+            f"{int(improper.sum())} rows of probability are no probabilities; row {row} has minimum "
+            f"{float(values.min()):.6g} and sum {float(values.sum()):.6g}. Take the softmax of logits"
+        )
+    index = torch.bucketize(confidence, edges)
+    total = group_sums(gap[:, None], index, bins)[:, 0].abs()
     if norm == "max":
-        return float((total / member.sum(dim=0).clamp(min=1)).max())
+        return float((total / torch.bincount(index, minlength=bins).clamp(min=1)).max())
     return float(total.sum()) / len(gap)
+
+
+def _gaps(
+    share: Float[Tensor, "points classes"], target: Int64[Tensor, " points"]
+) -> tuple[Float64[Tensor, " points"], Float64[Tensor, " points"], Bool[Tensor, " points"]]:
+    """Return confidence, right minus confidence, and whether the row is no distribution."""
+    share = share.to(torch.float64)
+    largest, predicted = share.max(dim=1)
+    confidence = largest.clamp(max=1.0)
+    improper = (share < 0).any(dim=1) | ((share.sum(dim=1) - 1).abs() > TOLERANCE)
+    return confidence, (predicted == target).double() - confidence, improper

@@ -10,7 +10,6 @@ from jaxtyping import Float, Float64, Int64, Integer
 from torch import Tensor
 
 from lpc.arrays import (
-    BLOCK,
     Array,
     ArrayT,
     Groups,
@@ -21,6 +20,7 @@ from lpc.arrays import (
     group,
     group_means,
     like,
+    rows_at_once,
 )
 from lpc.numerics import measurement
 from lpc.threads import threads_for
@@ -85,7 +85,8 @@ def distance_margin(
     train, points = _together(train - origin, points - origin)
     mean = group_means(train, groups)
     rest = group_means(train - mean[groups.index], groups)  # what the rounding of the means leaves
-    parts = [_ratios(some, own, mean, rest, groups, first) for first, some, own in _blocks(points, index)]
+    blocks = _blocks(points, index, rows_at_once(len(mean)))
+    parts = [_ratios(some, own, mean, rest, groups, first) for first, some, own in blocks]
     return like(torch.cat(parts), latent)
 
 
@@ -95,10 +96,10 @@ def _together(train: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     return train / scale, points / scale
 
 
-def _blocks(points: Tensor, index: Tensor) -> list[tuple[int, Tensor, Tensor]]:
+def _blocks(points: Tensor, index: Tensor, size: int) -> list[tuple[int, Tensor, Tensor]]:
     """Return blocks of points with their classes, each with the index of its first point."""
-    starts = range(0, len(points), BLOCK)
-    return list(zip(starts, points.split(BLOCK), index.split(BLOCK), strict=True))
+    starts = range(0, len(points), size)
+    return list(zip(starts, points.split(size), index.split(size), strict=True))
 
 
 def _ratios(

@@ -14,21 +14,23 @@ from lpc.arrays import (
     as_labels,
     as_points,
     check_convention,
+    measuring_device,
     within_weights,
 )
-from lpc.evaluation._class_sums import ClassSums, merged, no_points, with_points
-from lpc.evaluation.collapse import Traces
-from lpc.evaluation.neural_collapse import (
-    NeuralCollapse,
+from lpc.evaluation._class_means import (
     about_global_mean,
     as_classifier,
     check_several,
     collapse_of_means,
     duality,
-    nearest_row,
     whitening,
 )
+from lpc.evaluation._class_sums import ClassSums, merged, no_points, with_points
+from lpc.evaluation._nearest import nearest_row
+from lpc.evaluation.collapse import Traces
+from lpc.evaluation.neural_collapse import NeuralCollapse
 from lpc.numerics import measurement
+from lpc.options import whole
 
 SMALLEST, LARGEST = 1e-130, 1e130  # beyond these, squares of deviations leave the range of doubles
 
@@ -92,11 +94,8 @@ class ClassMoments:
         max_bytes: int = 2**30,
     ) -> None:
         check_convention(convention)
-        if classes < 2:
-            raise ValueError(f"classes is {classes}; expected 2 or more")
-        if width is not None and width < 1:
-            raise ValueError(f"width is {width}; expected 1 or more")
-        self.classes, self.max_bytes = classes, max_bytes
+        width = None if width is None else whole("width", width)
+        self.classes, self.max_bytes = whole("classes", classes, least=2), whole("max_bytes", max_bytes)
         self.convention: Convention = convention
         self.sums = self._no_points(width or 0, device)
 
@@ -193,13 +192,14 @@ class ClassMoments:
         covariance, axes = self.within_class_covariance(), whitening(mean)
         within = float(covariance.trace())
         size = float((self.sums.origin + self.sums.offset)[value].abs().max()) + within**0.5
-        result = collapse_of_means(
+        of_means = collapse_of_means(
             mean,
             value,
             rounding=8 * EPSILON * size,
             whitened=float(((covariance @ axes) * axes).sum()),
             within=within,
         )
+        result = NeuralCollapse(**of_means)
         return result if classifier is None else result._replace(nc3=duality(classifier.weight[value], mean))
 
     @measurement
@@ -259,4 +259,5 @@ class ClassMoments:
                 f"max_bytes is {self.max_bytes}. Raise it, use convention='paper' (one matrix) or "
                 "neural_collapse on all points at once (none)"
             )
-        return no_points(self.classes, width, pooled=pooled, device=device)
+        place = None if device is None else measuring_device(torch.device(device))
+        return no_points(self.classes, width, pooled=pooled, device=place)

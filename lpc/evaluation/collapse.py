@@ -23,6 +23,7 @@ from lpc.arrays import (
     like,
     within_weights,
 )
+from lpc.evaluation._nearest import nearest_row
 from lpc.numerics import measurement
 from lpc.threads import threads_for
 
@@ -254,6 +255,4 @@ def nearest_mean_accuracy(
         raise ValueError(f"label holds {unseen}, which no training point has")
     scale = binary_scale(train)
     mean = group_means(train / scale, groups)
-    with threads_for(points.numel() * len(mean)):
-        distance = torch.cdist(points / scale, mean, compute_mode="donot_use_mm_for_euclid_dist")
-    return float((groups.value[distance.argmin(dim=1)] == target).to(torch.float64).mean())
+    return float((groups.value[nearest_row(points / scale, mean)] == target).to(torch.float64).mean())

@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from lpc.arrays import Array, as_distributions, as_labels, as_points, group
+from lpc.arrays import Array, as_distributions, as_labels, as_points, group, group_sums
 from lpc.evaluation.mutual_information import mutual_information as mutual_information
 from lpc.evaluation.neighbours import Norm, check_k, check_norm, kth_distance
 from lpc.numerics import measurement
+from lpc.options import number
 
 
 def _psi(value: int) -> float:
@@ -29,8 +30,7 @@ def _knn_entropy(points: Tensor, k: int, norm: Norm, floor: float, who: str) -> 
     total, width = points.shape
     check_norm(norm)
     check_k(k, total, f"points of {who}")
-    if not 0 <= floor < math.inf:
-        raise ValueError(f"floor is {floor}; expected 0 or a small distance above it")
+    number("floor", floor, least=0)
     distance = kth_distance(points, k=k, norm=norm).cpu().numpy() + floor
     repeated = int((distance == 0).sum())
     if repeated:
@@ -147,8 +147,7 @@ def decoder_uncertainty(
     """
     probability = as_distributions(p_z_given_x, name="p_z_given_x")
     groups = group(as_labels(label, probability))
-    member = torch.nn.functional.one_hot(groups.index, len(groups.value)).to(torch.float64)
-    joint = probability.T @ member / probability.shape[0]
+    joint = group_sums(probability, groups.index, len(groups.value)).T / probability.shape[0]
     marginal = joint.sum(dim=1, keepdim=True)
     uncertainty = torch.special.xlogy(joint, marginal) - torch.special.xlogy(joint, joint)
     return max(float(uncertainty.sum()), 0.0)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lpc.arrays import Array, ArrayT, Convention, as_flags, as_float64, check_convention, like
 from lpc.numerics import measurement
+from lpc.options import choice, number
 
 
 def _checked(confidence: Array, correct: Array) -> tuple[Float64[Tensor, " points"], Bool[Tensor, " points"]]:
@@ -121,8 +122,7 @@ def misclassification_aupr(
     ----------
     Hendrycks and Gimpel 2017 (AUPR Succ and AUPR Err).
     """
-    if positive not in ("success", "error"):
-        raise ValueError(f"positive is {positive!r}; expected 'success' or 'error'")
+    choice("positive", positive, ("success", "error"))
     score, right = _checked(confidence, correct)
     above, false = _accepted(score, right) if positive == "success" else _accepted(-score, ~right)
     gain = np.diff(above, prepend=0) / above[-1]
@@ -161,8 +161,7 @@ def misclassification_fpr(
     ----------
     Liang et al. 2018; Corbière et al. 2019 for misclassification.
     """
-    if not 0 < at_tpr <= 1:
-        raise ValueError(f"at_tpr is {at_tpr}; expected above 0 and at most 1")
+    at_tpr = number("at_tpr", at_tpr, above=0, most=1)
     above, false = _accepted(*_checked(confidence, correct))
     first = int(np.argmax(above / above[-1] >= at_tpr))
     return float(false[first] / false[-1])

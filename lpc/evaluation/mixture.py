@@ -13,6 +13,7 @@ from torch import Tensor
 from lpc.arrays import EPSILON, Array, ArrayT, as_points, centre, like
 from lpc.evaluation._mixture_climb import Rows, at_floor, climb, settle
 from lpc.numerics import measurement
+from lpc.options import number
 
 _BLOCK_ENTRIES = 1 << 21  # values climbed together: 16 MiB, and a few times that in all
 _CHUNK_ENTRIES = 1 << 14  # values prepared together, so that the temporaries stay in cache
@@ -20,6 +21,7 @@ _COARSE, _TOLERANCE = 1e-10, 1e-16  # nats a point that the next step promises
 _SINGLE, _RUNS, _ENDS = 512, 64, 64  # fewer points stay single; runs of groups; single points at the ends
 _MARGIN, _SAME = 0.02, 1e-8  # nats a point below the best coarse top: still climbed in full; one and the same
 _SMALLEST_SHARE = 0.01
+_FLOOR = 0.3  # of the sd of a dimension: the smallest of a component where outliers took every start
 _WORST = -1e300  # better than nothing, worse than any likelihood
 
 
@@ -37,10 +39,11 @@ class Bimodal(NamedTuple):
         Shape (width,): the next step promised less than 1e-16 nats a point; with ``reg_covar``, what is left
         of the equations of the fixed point, times Newton's next step, is below 1e-20. True where degenerate.
     degenerate
-        Shape (width,): the likelihood has no maximum, because a component shrank to one repeated value.
+        Shape (width,): the likelihood has no maximum, because a component shrank to one repeated value. An
+        outlier that occurs once, or on fewer than 1 % of the points, is none.
     dropped_starts
         Shape (width,): how many of the three starts ran into fewer than max(2, 1 %) points and were left
-        out.
+        out. Where all three did, sds have a floor, see :func:`fit_bimodal`.
     """
 
     weight: Array
@@ -86,8 +89,10 @@ def fit_bimodal(latent: Float[ArrayT, "points width"], *, reg_covar: float = 0.0
     starts lead to.
 
     The likelihood is unbounded where a component shrinks to one value. If it holds max(2, 1 % of the
-    points) or more, the dimension is reported as degenerate. If it holds fewer (an outlier), that start
-    is dropped, and the dimension is degenerate only where no start is left.
+    points) or more, the dimension is reported as degenerate: that value repeats. If it holds fewer, it is an
+    outlier, and that start is dropped. Where outliers take all three starts (1 to 2 % of Gaussian dimensions of
+    some hundred points), the dimension is fitted as with a ``reg_covar`` of 0.09 times its variance: no sd is
+    then below 0.3 of the dimension's, and no outlier is worth a component of its own.
 
     With ``reg_covar`` the steps no longer climb the likelihood. What is reported is their fixed point, where
     each variance is the weighted mean square about its mean plus ``reg_covar``, sought from where
@@ -101,11 +106,26 @@ def fit_bimodal(latent: Float[ArrayT, "points width"], *, reg_covar: float = 0.0
     points = as_points(latent)
     if points.shape[0] < 2:
         raise ValueError(f"latent has {points.shape[0]} point; a mixture of two needs 2 or more")
-    if not (math.isfinite(reg_covar) and reg_covar >= 0):
-        raise ValueError(f"reg_covar is {reg_covar}; expected 0 or more")
+    reg_covar = number("reg_covar", reg_covar, least=0)
     columns = max(1, _BLOCK_ENTRIES // points.shape[0])
-    parts = [_fit_block(block, reg_covar) for block in points.split(columns, dim=1)]
+    parts = [_fitted(block, reg_covar) for block in points.split(columns, dim=1)]
     return Bimodal(*(like(torch.cat(field), latent) for field in zip(*parts, strict=True)))
+
+
+def _fitted(points: Float64[Tensor, "points width"], reg_covar: float) -> tuple[Tensor, ...]:
+    """Return the fields of the fit; with a floor in dimensions of which outliers took every start."""
+    *fields, lost = _fit_block(points, reg_covar)
+    some = lost.nonzero()[:, 0]
+    if len(some):
+        location, scale = points[:, some].mean(dim=0), points[:, some].std(dim=0, correction=0)
+        weight, mean, sd, height, converged, _, _, _ = _fit_block(
+            (points[:, some] - location) / scale, _FLOOR**2
+        )
+        mean, sd = mean * scale[:, None] + location[:, None], sd * scale[:, None]
+        for field, value in zip(fields, (weight, mean, sd, height - scale.log(), converged), strict=False):
+            field[some] = value
+        fields[Bimodal._fields.index("degenerate")][some] = False
+    return tuple(fields)
 
 
 class _Prepared(NamedTuple):
@@ -137,12 +157,12 @@ def _prepared(points: Float64[Tensor, "points width"], reg_covar: float) -> _Pre
     mean, within, share = _grouped(x)
     added = reg_covar / scale.square()
     within = within + added[:, None]
-    return _Prepared(
-        location, scale, floor, added, x, mean, within, share, _starts(x, mean, within, share, floor)
-    )
+    begun = _starts(x, mean, within, share, floor)
+    return _Prepared(location, scale, floor, added, x, mean, within, share, begun)
 
 
 def _fit_block(points: Float64[Tensor, "points width"], reg_covar: float) -> tuple[Tensor, ...]:
+    """Return the fields of the fit, and in which dimensions outliers took every start."""
     total, width = points.shape
     size = max(1, _CHUNK_ENTRIES // total)
     chunks = [_prepared(chunk, reg_covar) for chunk in points.split(size, dim=1)]
@@ -192,13 +212,13 @@ def _fit_block(points: Float64[Tensor, "points width"], reg_covar: float) -> tup
     mean, sd = result[:, 1:3], result[:, 3:].exp()
     if reg_covar == 0:
         sd = torch.where(at_floor(block.floor, result), 0.0, sd)
-    degenerate = (sd == 0).any(dim=1)
-    best = torch.where(degenerate, math.inf, best - block.scale.log())
+    degenerate, lost = (sd == 0).any(dim=1), best <= _WORST
+    height_of = torch.where(degenerate, math.inf, best - block.scale.log())
     order = mean.argsort(dim=1, stable=True)
     mean, sd, weight = (value.gather(1, order) for value in (mean, sd, weight))
     mean = mean * block.scale[:, None] + block.location[:, None]
     sd = sd * block.scale[:, None]
-    return weight, mean, sd, best, converged | degenerate, degenerate, dropped
+    return weight, mean, sd, height_of, converged | degenerate, degenerate, dropped, lost
 
 
 def _ascending(x: Float64[Tensor, "width points"]) -> Float64[Tensor, "width points"]:

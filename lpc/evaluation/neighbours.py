@@ -17,6 +17,7 @@ from torch import Tensor
 from lpc.arrays import binary_scale
 from lpc.evaluation._clusters import Clusters, clusters
 from lpc.numerics import measurement
+from lpc.options import choice, whole
 from lpc.threads import callers_threads, threads_for
 
 Norm = Literal["l2", "linf"]
@@ -37,8 +38,7 @@ def check_norm(norm: str) -> None:
     norm
         ``"l2"`` or ``"linf"``.
     """
-    if norm not in _P:
-        raise ValueError(f"norm is {norm!r}; expected 'l2' or 'linf'")
+    choice("norm", norm, Norm)
 
 
 def check_k(k: object, total: int, what: str) -> None:
@@ -53,8 +53,7 @@ def check_k(k: object, total: int, what: str) -> None:
     what
         What the message calls the points.
     """
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k < total:
-        raise ValueError(f"k is {k!r} for {total} {what}; expected an integer from 1 to {total - 1}")
+    whole("k", k, least=1, most=total - 1, of=f"{total} {what}")
 
 
 def method_for(width: int, *, norm: Norm, device: str = "cpu") -> Method:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Float64, Integer
 from torch import Tensor
 from torch.nn import Module
 
-from lpc.arrays import Convention
+from lpc.arrays import Convention, measuring_device
 from lpc.evaluation._class_sums import ClassSums, merged
 from lpc.evaluation.class_moments import ClassMoments
 from lpc.numerics import measurement
@@ -162,4 +162,8 @@ class NeuralCollapseMetric(Metric):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Module:
         """Follow to another device, never to another dtype."""
-        return super()._apply(lambda value: value.to(fn(value.new_empty(0)).device), exclude_state)
+
+        def moved(value: Tensor) -> Tensor:
+            return value.to(measuring_device(fn(value.new_empty(0, dtype=torch.float32)).device))
+
+        return super()._apply(moved, exclude_state)

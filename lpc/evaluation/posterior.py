@@ -9,12 +9,14 @@ import torch
 from jaxtyping import Float, Float64, Integer
 from torch import Tensor
 
-from lpc.arrays import Array, as_labels, as_points, centre, group
+from lpc.arrays import Array, Groups, as_labels, as_points, centre, group, measuring_device
 from lpc.numerics import measurement
+from lpc.options import number, whole
 from lpc.threads import threads_for
 
 _EXPANSION_ERROR = 1e-8  # of a logarithm of a probability, where squared distances are expanded
 _NOISE_ERROR = 1e-6  # of a draw, in noise standard deviations
+_MEMBERSHIP_ENTRIES = 1 << 23
 _CHUNK, _CHUNK_BYTES = 64, 256 * 2**20  # on a CPU larger ones leave its cache; elsewhere they fill the device
 
 
@@ -36,7 +38,7 @@ class PosteriorEntropies(NamedTuple):
 def _at_draws(
     draw: Float64[Tensor, "draws width"],
     centres: Float64[Tensor, "points width"],
-    member: Float64[Tensor, "points classes"],
+    member: Float64[Tensor, "points classes"] | Groups,
     *,
     expand: bool,
 ) -> tuple[Float64[Tensor, " draws"], Float64[Tensor, " draws"]]:
@@ -51,14 +53,27 @@ def _at_draws(
     likelihood = weight.exp()
     total = likelihood.sum(dim=1)
     of_point = total.log() - torch.linalg.vecdot(likelihood, weight) / total
-    of_label = torch.special.entr(likelihood @ member / total[:, None]).sum(dim=1)
+    if isinstance(member, Groups):
+        sums = likelihood.new_zeros(len(draw), len(member.value))
+        share = sums.scatter_add_(1, member.index.expand(len(draw), -1), likelihood)
+    else:
+        share = likelihood @ member
+    of_label = torch.special.entr(share / total[:, None]).sum(dim=1)
     return of_point, of_label
+
+
+def _membership(groups: Groups) -> Float64[Tensor, "points classes"] | Groups:
+    """Return ones where a point is of a class, zeros elsewhere; the groups where that takes over 64 MiB."""
+    points, classes = len(groups.index), len(groups.value)
+    if points * classes > _MEMBERSHIP_ENTRIES:
+        return groups
+    zeros = torch.zeros(points, classes, dtype=torch.float64, device=groups.index.device)
+    return zeros.scatter_(1, groups.index[:, None], 1.0)
 
 
 def _in_noise_units(latent: Float64[Tensor, "points width"], variance: float) -> tuple[Tensor, bool]:
     """Return centred latents over the noise's sd, and whether their squared distances may be expanded."""
-    if not 0 < variance < math.inf:
-        raise ValueError(f"variance is {variance}; expected a positive, finite number")
+    number("variance", variance, above=0)
     centres = centre(latent) / math.sqrt(variance)
     reach, rounding = float(centres.norm(dim=1).max()), torch.finfo(torch.float64).eps
     if not reach * rounding < _NOISE_ERROR:
@@ -124,15 +139,16 @@ def posterior_entropies(
     points = total if points is None else points
     if not isinstance(generator, torch.Generator):
         raise ValueError(f"noise without a generator: {generator!r}; expected a torch.Generator")
-    for name, value, most in (("draws", draws, None), ("points", points, total), ("chunk", chunk, None)):
-        if value is not None and not 1 <= value <= (most or value):
-            raise ValueError(f"{name} is {value}; expected 1 or more" + (f", up to {most}" if most else ""))
+    if measuring_device(generator.device) != generator.device:
+        raise ValueError(f"generator is on {generator.device}, which has no float64; expected one on the CPU")
+    draws, points = whole("draws", draws), whole("points", points, most=total)
+    chunk = None if chunk is None else whole("chunk", chunk)
     centres, expand = _in_noise_units(latent, variance)
     drawn = torch.arange(total, device=latent.device)
     if points < total:
         drawn = torch.randperm(total, generator=generator, device=generator.device)[:points]
     drawn = drawn.to(latent.device)
-    member = torch.nn.functional.one_hot(groups.index, len(groups.value)).to(torch.float64)
+    member = _membership(groups)
     if chunk is None:
         chunk = _CHUNK if latent.device.type == "cpu" else max(_CHUNK, _CHUNK_BYTES // (8 * total))
     result = PosteriorEntropies(latent.new_empty(draws, points), latent.new_empty(draws, points))

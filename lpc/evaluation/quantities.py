@@ -17,6 +17,7 @@ from lpc.arrays import (
     as_labels,
     as_points,
     group,
+    group_sums,
     not_negative,
 )
 from lpc.evaluation.posterior import posterior_entropies
@@ -194,8 +195,7 @@ def categorical_quantities(
     probability = as_distributions(p_z_given_x, name="p_z_given_x")
     groups = group(as_labels(label, probability))
     points = probability.shape[0]
-    member = torch.nn.functional.one_hot(groups.index, len(groups.value)).to(torch.float64)
-    joint = probability.T @ member / points
+    joint = group_sums(probability, groups.index, len(groups.value)).T / points
     encoding = joint.sum(dim=1, keepdim=True)
     uncertainty = torch.special.xlogy(joint, encoding) - torch.special.xlogy(joint, joint)
     label_entropy = _entropy(groups.count.to(torch.float64) / points)

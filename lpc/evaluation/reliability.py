@@ -22,6 +22,7 @@ from lpc.arrays import (
 )
 from lpc.evaluation.misclassification import misclassification_auroc as misclassification_auroc
 from lpc.numerics import measurement
+from lpc.options import number
 from lpc.threads import threads_for
 
 RELEASED_RIDGE = 1e-6
@@ -80,8 +81,7 @@ class ClassGaussians:
         convention: Convention = "paper",
     ) -> None:
         check_convention(convention)
-        if not 0 <= shrinkage <= 1:
-            raise ValueError(f"shrinkage is {shrinkage}; expected 0 to 1")
+        shrinkage = number("shrinkage", shrinkage, least=0, most=1)
         if convention == "released" and shrinkage != 0:
             raise ValueError(f"shrinkage is {shrinkage}; convention='released' has none, only its 1e-6")
         self.shrinkage, self.released = shrinkage, convention == "released"
@@ -260,8 +260,7 @@ def odin_confidence(
     LPC 2024, Section 3.2 and Table 2; Liang et al. 2018 (ODIN).
     """
     check_convention(convention)
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}; expected above 0")
+    temperature = number("temperature", temperature, above=0)
     value = as_float64(logits, name="logits", dims=2)
     if value.shape[1] < 2:
         raise ValueError(f"logits has shape {tuple(value.shape)}; expected 2 or more classes")

@@ -102,3 +102,30 @@ def test_hypercube_in_closed_form():
 
 def test_random_means_are_no_hypercube(rng):
     assert hypercube(rng.standard_normal((10, 64)), np.arange(10)).mean_variation > 0.5
+
+
+@pytest.mark.parametrize("points", [200, 1000])
+def test_gaussian_nodes_are_never_one_repeated_value(points):
+    """Outliers took all three starts of 45 of these 2,000 nodes, of 32 with 1,000 points, and were left out."""
+    latent = torch.randn(points, 500, dtype=torch.float64, generator=torch.Generator().manual_seed(points))
+    fit = fit_bimodal(latent)
+    assert int((torch.as_tensor(fit.dropped_starts) == 3).sum()) > 0
+    assert not bool(torch.as_tensor(fit.degenerate).any())
+    lost = torch.as_tensor(fit.dropped_starts) == 3
+    floor = 0.3 * latent[:, lost].std(dim=0, correction=0)
+    assert bool((torch.as_tensor(fit.sd)[lost] >= floor[:, None] * (1 - 1e-9)).all())
+    found = binarity(latent)
+    assert found.degenerate == 0 and found.sigma == pytest.approx(0.83, abs=0.1)
+    assert -1.45 < found.log_likelihood < -1.1
+
+
+def test_an_outlier_is_no_repeat_and_a_repeat_is():
+    generator = torch.Generator().manual_seed(0)
+    latent = torch.randn(300, 3, dtype=torch.float64, generator=generator)
+    latent[0, 1] = 40.0  # once
+    latent[:30, 2] = 1.5  # a tenth of the points
+    fit = fit_bimodal(latent)
+    assert torch.as_tensor(fit.degenerate).tolist() == [False, False, True]
+    scaled = fit_bimodal(1e-6 * latent + 3.0)
+    assert torch.as_tensor(scaled.degenerate).tolist() == [False, False, True]
+    torch.testing.assert_close(scaled.sd, 1e-6 * torch.as_tensor(fit.sd), rtol=1e-4, atol=0)

@@ -117,7 +117,7 @@ def test_kinds_dtypes_and_blocks(sets, monkeypatch):
     assert isinstance(tensors, torch.Tensor) and tensors.dtype == torch.float64
     assert summary(tensors) == summary(whole)
     np.testing.assert_allclose(single, whole, rtol=1e-5)
-    monkeypatch.setattr("lpc.evaluation.class_margins.BLOCK", 4)
+    monkeypatch.setattr("lpc.arrays.BLOCK", 4)
     np.testing.assert_allclose(distance_margin(*sets), whole, rtol=1e-12)
 
 

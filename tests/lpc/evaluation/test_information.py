@@ -71,7 +71,7 @@ def test_the_floor_gives_repeated_points_a_number_that_depends_on_it_alone():
     within = conditional_knn_entropy(latent, label, k=3, norm="linf", floor=1e-10)
     assert within == pytest.approx(expected - digamma(50) + digamma(25), rel=1e-13)
     for floor in (-1e-10, np.inf, np.nan):
-        with pytest.raises(ValueError, match=r"floor is .*; expected 0 or a small distance"):
+        with pytest.raises(ValueError, match=r"floor is .*; expected 0 or more"):
             knn_entropy(latent, k=3, floor=floor)
 
 
