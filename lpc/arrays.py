@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 from torch.masked import MaskedTensor
 
+from lpc.errors import Undefined
 from lpc.options import choice
 
 Array = Union[np.ndarray, Tensor]  # noqa: UP007  jaxtyping reads typing.Union; kept plain for Python 3.10
@@ -246,7 +247,7 @@ def as_labels(label: Array, points: Tensor, *, name: str = "label") -> Int64[Ten
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected 1 dimension")
     if tensor.shape[0] != points.shape[0]:
         raise ValueError(f"{name} has {tensor.shape[0]} entries for {points.shape[0]} points")
-    whole = tensor.to(device=points.device, dtype=torch.int64)
+    whole = tensor.to(device=points.device, dtype=torch.int64).contiguous()
     if tensor.dtype == torch.uint64 and bool((whole < 0).any()):
         raise ValueError(f"{name} holds values of 2**63 or more; expected what int64 can hold")
     return whole
@@ -353,7 +354,7 @@ def within_weights(groups: Groups, convention: Convention) -> Float64[Tensor, " 
         return torch.full((total,), 1.0 / total, dtype=torch.float64, device=groups.index.device)
     single = groups.value[groups.count == 1].tolist()
     if single:
-        raise ValueError(
+        raise Undefined(
             f"classes {single} have one point each: no unbiased covariance; use convention='paper'"
         )
     weight = 1.0 / (len(groups.value) * (groups.count - 1).to(torch.float64))

@@ -30,6 +30,8 @@ def check_latent(latent: Tensor, *, name: str = "latent", form: str = "(batch, w
     if not isinstance(latent, Tensor):
         raise ValueError(f"{name} is a {type(latent).__name__}; expected a tensor of shape {form}")
     check_dense(latent, name)
+    if latent.device.type == "meta":
+        raise ValueError(f"{name} is on the device meta, where tensors have no values")
     shape = tuple(latent.shape)
     if len(shape) != form.count(",") + 1:
         cure = _CURES.get(len(shape), "") if form == "(batch, width)" else ""

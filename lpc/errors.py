@@ -59,3 +59,7 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
     near = nearest(name, known)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return ValueError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
+
+
+class Undefined(ValueError):
+    """What is asked for does not exist for these points: they are valid, but too few or too much alike."""

@@ -75,7 +75,7 @@ def _positive(variance: Float[Tensor, " width"], group: str) -> None:
     if not bool((variance > 0).all()):
         nodes = torch.nonzero(~(variance > 0)).flatten().tolist()
         raise ValueError(
-            f"the variance of {group} is not positive at nodes {nodes}: its logarithm is undefined"
+            f"latent: the variance of {group} is not positive at nodes {nodes}: its logarithm is undefined"
         )
 
 
@@ -110,7 +110,7 @@ def log_variance(latent: Float[Tensor, "batch width"], *, check: bool = True) ->
     """
     check_latent(latent)
     if latent.shape[0] < 2:
-        raise ValueError(f"the variance of the batch needs 2 or more points; got {latent.shape[0]}")
+        raise ValueError(f"latent: the variance of the batch needs 2 or more points; got {latent.shape[0]}")
     variance = latent.var(dim=0)
     if check:
         _positive(variance, "the batch")
@@ -148,7 +148,7 @@ def conditional_log_variance(
     check_latent(latent)
     values, index, counts = checked_label(label, latent).unique(return_inverse=True, return_counts=True)
     for value in values[counts == 1].tolist():
-        raise ValueError(f"the variance of class {value} needs 2 or more points; got 1")
+        raise ValueError(f"latent: the variance of class {value} needs 2 or more points; got 1")
     for position, value in enumerate(values.tolist()):
         _positive(latent[index == position].var(dim=0), f"class {value}")
     return _conditional_log_variance(latent, index, len(values))

@@ -9,6 +9,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from lpc.arrays import EPSILON, Array, as_float64, rows_at_once
+from lpc.errors import Undefined
 
 
 def check_several(value: Int64[Tensor, " classes"]) -> None:
@@ -20,7 +21,7 @@ def check_several(value: Int64[Tensor, " classes"]) -> None:
         The labels that occur.
     """
     if len(value) < 2:
-        raise ValueError(f"label holds one class, {value.tolist()}; expected 2 or more")
+        raise Undefined(f"label holds one class, {value.tolist()}; expected 2 or more")
 
 
 def about_global_mean(
@@ -79,7 +80,9 @@ def collapse_of_means(
     norm = torch.linalg.vector_norm(mean, dim=1)
     if bool((norm <= rounding).any()):
         which = value[norm <= rounding].tolist()
-        raise ValueError(f"the means of classes {which} lie at the global mean: their angles are undefined")
+        raise Undefined(
+            f"latent: the means of classes {which} lie at the global mean: their angles are undefined"
+        )
     direction = mean / norm[:, None]
     first, second = torch.triu_indices(classes, classes, offset=1, device=mean.device)
     cosine = (direction @ direction.T)[first, second]
@@ -160,5 +163,5 @@ def duality(matrix: Float64[Tensor, "classes width"], mean: Float64[Tensor, "cla
     """
     size = torch.linalg.matrix_norm(matrix)
     if float(size) == 0.0:
-        raise ValueError("classifier_weight is zero for every class: its direction is undefined")
+        raise Undefined("classifier_weight is zero for every class: its direction is undefined")
     return float((matrix / size - mean / torch.linalg.matrix_norm(mean)).square().sum())

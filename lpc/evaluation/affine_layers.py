@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from lpc.arrays import Array, tensor_of
+from lpc.arrays import Array, as_float64
 from lpc.backbones import MLP, ReluMLP
 from lpc.evaluation._networks import check_evaluation_mode
 from lpc.generators import as_they_were
@@ -43,7 +43,7 @@ class AffineLayers:
     @measurement
     def __call__(self, images: Float[Array, " batch *shape"]) -> Float64[Tensor, "batch classes"]:
         """Return the logits of images, which are flattened and taken to float64."""
-        value = tensor_of(images).to(self.weight[0]).flatten(start_dim=1)
+        value = as_float64(images, name="image").to(self.weight[0].device).flatten(start_dim=1)
         for weight, bias, activation in zip(self.weight, self.bias, (*self.activation, None), strict=True):
             value = value @ weight.T + bias
             if activation is not None:

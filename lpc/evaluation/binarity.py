@@ -204,7 +204,7 @@ def hypercube(latent: Float[ArrayT, "points width"], label: Integer[Array, " poi
     size = group_means(points / binary_scale(points), groups)
     rms = size.square().mean(dim=0).sqrt()
     if float(rms.max()) == 0.0:
-        raise ValueError("all class means are zero: they have no sign patterns")
+        raise ValueError("latent: all class means are zero: they have no sign patterns")
     alive = rms >= _DEAD * rms.max()
     absolute = size.abs()
     variation = absolute.std(dim=0, correction=0) / absolute.mean(dim=0)

@@ -121,7 +121,7 @@ def _ratios(
         bad = int(torch.nonzero(both)[0])
         names = groups.value[[int(index[bad]), int(nearest[bad])]].tolist()
         raise ValueError(
-            f"point {first + bad} lies on the means of classes {names[0]} and {names[1]}, "
+            f"latent: point {first + bad} lies on the means of classes {names[0]} and {names[1]}, "
             "which coincide: its margin is undefined"
         )
     return other / own

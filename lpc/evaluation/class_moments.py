@@ -17,6 +17,7 @@ from lpc.arrays import (
     measuring_device,
     within_weights,
 )
+from lpc.errors import Undefined
 from lpc.evaluation._class_means import (
     about_global_mean,
     as_classifier,
@@ -171,7 +172,9 @@ class ClassMoments:
         within = float(self.sums.scatter.diagonal(dim1=1, dim2=2).sum()) / self.points
         between = float(self._means(value).square().sum(dim=1).mean())
         if between == 0.0:
-            raise ValueError("all class means coincide: the ratio of within to between traces is undefined")
+            raise ValueError(
+                "latent: all class means coincide: the ratio of within to between traces is undefined"
+            )
         return Traces(within, between, within / between)
 
     @measurement
@@ -229,7 +232,7 @@ class ClassMoments:
     def _seen(self) -> Int64[Tensor, " seen"]:
         """Return the classes that have points; ValueError where none has."""
         if self.points == 0:
-            raise ValueError("there are no points yet: update with a batch first")
+            raise Undefined("there are no points yet: update with a batch first")
         return self.sums.count.nonzero()[:, 0]
 
     def _means(self, value: Int64[Tensor, " seen"]) -> Float64[Tensor, "seen width"]:

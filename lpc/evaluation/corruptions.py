@@ -13,6 +13,7 @@ from torch import Tensor
 from lpc.arrays import Array, ArrayT, as_labels
 from lpc.evaluation._networks import Logits, Network, as_images, given, guarded
 from lpc.numerics import measurement
+from lpc.options import number, whole
 
 STRENGTHS: Mapping[str, tuple[float, ...]] = {
     "noise": (0.08, 0.12, 0.18, 0.26, 0.38),
@@ -85,8 +86,7 @@ def corrupted(
     """
     if kind not in STRENGTHS:
         raise ValueError(f"kind is {kind!r}; expected one of {', '.join(STRENGTHS)}")
-    if not (math.isfinite(strength) and strength >= 0):
-        raise ValueError(f"strength is {strength}; expected a finite number, 0 or more")
+    strength = number("strength", strength, least=0)
     pixels = as_images(image, dims=4)
     _check_pixels(pixels)
     return given(_changed(pixels, kind, strength, seed), image)
@@ -165,8 +165,7 @@ def corrupted_accuracy(
         As :func:`corrupted`; labels that do not fit; logits that are not finite; a network in training mode,
         or whose logits depend on chance or on the other images.
     """
-    if chunk < 1:
-        raise ValueError(f"chunk={chunk}; expected 1 or more images")
+    chunk = whole("chunk", chunk)
     with guarded(logits_fn, image, gradients=False, dims=4, chunk=chunk) as network, torch.no_grad():
         return _accuracies(network, as_labels(label, network.image), strengths, seed=seed, chunk=chunk)
 

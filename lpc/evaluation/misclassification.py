@@ -20,7 +20,9 @@ def _checked(confidence: Array, correct: Array) -> tuple[Float64[Tensor, " point
     right = as_flags(correct, score, name="correct")
     positive, negative = int(right.sum()), int((~right).sum())
     if positive == 0 or negative == 0:
-        raise ValueError(f"{positive} predictions are right and {negative} wrong: both kinds are needed")
+        raise ValueError(
+            f"{positive} predictions are right and {negative} wrong by correct: both kinds are needed"
+        )
     if bool((score == score[0]).all()):
         raise ValueError(
             f"every confidence is {float(score[0])}: it ranks nothing. Compute it in float64, or use a "

@@ -89,10 +89,10 @@ def fit_bimodal(latent: Float[ArrayT, "points width"], *, reg_covar: float = 0.0
     starts lead to.
 
     The likelihood is unbounded where a component shrinks to one value. If it holds max(2, 1 % of the
-    points) or more, the dimension is reported as degenerate: that value repeats. If it holds fewer, it is an
-    outlier, and that start is dropped. Where outliers take all three starts (1 to 2 % of Gaussian dimensions of
-    some hundred points), the dimension is fitted as with a ``reg_covar`` of 0.09 times its variance: no sd is
-    then below 0.3 of the dimension's, and no outlier is worth a component of its own.
+    points) or more, the dimension is reported as degenerate: that value repeats. If it holds fewer, it is
+    an outlier, and that start is dropped. Where outliers take all three starts (1 to 2 % of Gaussian
+    dimensions of some hundred points), the dimension is fitted as with a ``reg_covar`` of 0.09 times its
+    variance: no sd is then below 0.3 of the dimension's, and no outlier is worth a component of its own.
 
     With ``reg_covar`` the steps no longer climb the likelihood. What is reported is their fixed point, where
     each variance is the weighted mean square about its mean plus ``reg_covar``, sought from where

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from lpc.arrays import binary_scale
+from lpc.arrays import as_float64, as_points, binary_scale
 from lpc.evaluation._clusters import Clusters, clusters
 from lpc.numerics import measurement
 from lpc.options import choice, whole
@@ -76,6 +76,8 @@ def method_for(width: int, *, norm: Norm, device: str = "cpu") -> Method:
         products choose, direct differences decide; the Euclidean norm otherwise. ``"pairs"``: direct
         differences of all pairs, in blocks; the Chebyshev norm elsewhere than on the CPU.
     """
+    check_norm(norm)
+    whole("width", width)
     if device == "cpu" and (norm == "linf" or width <= _TREE_WIDTH):
         return "tree"
     return "products" if norm == "l2" else "pairs"
@@ -107,6 +109,7 @@ def kth_distance(
     the points, memory holds at most one float32 copy of them and blocks of some MiB.
     """
     check_norm(norm)
+    points = as_points(points, name="points")
     total, width = points.shape
     check_k(k, total, "points")
     method = method_for(width, norm=norm, device=points.device.type)
@@ -133,6 +136,10 @@ def count_within(
     radius
         One positive radius a point.
     """
+    points = as_points(points, name="points")
+    radius = as_float64(radius, name="radius", dims=1).to(points.device)
+    if len(radius) != len(points):
+        raise ValueError(f"radius has {len(radius)} entries for {len(points)} points")
     if method_for(points.shape[1], norm="linf", device=points.device.type) == "tree":
         from scipy.spatial import cKDTree
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,12 +14,15 @@ from torch import Tensor
 from torch.nn import Module
 
 from lpc.arrays import Convention, measuring_device
+from lpc.errors import Undefined
 from lpc.evaluation._class_sums import ClassSums, merged
 from lpc.evaluation.class_moments import ClassMoments
+from lpc.evaluation.neural_collapse import NeuralCollapse
 from lpc.numerics import measurement
+from lpc.options import choice
 
 try:
-    from torchmetrics import Metric
+    from torchmetrics import Metric, MetricCollection
 except ModuleNotFoundError as error:
     raise ImportError(
         "lpc.evaluation.neural_collapse_metric needs torchmetrics: pip install 'torchmetrics>=1.6', or "
@@ -37,24 +42,30 @@ class NeuralCollapseMetric(Metric):
         Returns the weights of the last layer, shape (outputs, width), when a value is computed, such as
         ``lambda: model.head.weight``; a function at module level where the metric is pickled. Without it
         there is no ``nc3``.
+    measure
+        The one that ``compute()`` and ``forward()`` return, as a scalar, for Lightning's ``self.log``,
+        ``MetricTracker``, ``BootStrapper``, ``Running`` and ``plot``; None: all of them, in a dict.
     **kwargs
         Of :class:`torchmetrics.Metric`, but ``dist_sync_on_step``.
 
     Notes
     -----
     ``compute()`` and ``forward()`` return a dict of float64 tensors without dimensions, named as in
-    :class:`~.neural_collapse.NeuralCollapse`. NC4 is not among them: one pass cannot know it, see
+    :class:`~.neural_collapse.NeuralCollapse`, or one of them. They are NaN, and a warning says why, where
+    the points seen have no such measures, such as those of one class in Lightning's sanity check: training
+    goes on. :meth:`collection` gives metrics of one measure each, with common states, for
+    ``self.log_dict``. NC4 is not among them: one pass cannot know it, see
     :class:`~.class_moments.ClassMoments`, which :meth:`moments` gives for the second pass.
 
     States are float64 and stay so under ``half()``, ``to(dtype)`` and ``set_dtype``. Batches must be on the
     metric's device, float32 or float64 (under autocast: ``latent.float()``). A batch that is refused with a
-    ValueError changes nothing. ``forward`` also measures its batch alone, which has to hold two classes;
-    ``update`` takes any batch, at half the cost.
+    ValueError changes nothing. ``forward`` also measures its batch alone; ``update`` does not, at half the
+    cost.
     """
 
     is_differentiable = False
     higher_is_better = False
-    full_state_update = True
+    full_state_update = False  # for Running; forward is our own
 
     count: Tensor
     origin: Tensor
@@ -68,6 +79,7 @@ class NeuralCollapseMetric(Metric):
         width: int,
         convention: Convention = "paper",
         classifier_weight: Callable[[], Tensor] | None = None,
+        measure: str | None = None,
         max_bytes: int = 2**30,
         **kwargs: Any,
     ) -> None:
@@ -81,12 +93,32 @@ class NeuralCollapseMetric(Metric):
             raise ValueError(
                 "classifier_weight is no function that returns weights: lambda: layer.weight is one"
             )
-        self.classes, self.max_bytes = classes, max_bytes
+        measures = [name for name in NeuralCollapse._fields if name != "nc4"]
+        if measure is not None:
+            choice("measure", measure, measures)
+        if measure == "nc3" and classifier_weight is None:
+            raise ValueError("measure is 'nc3', which needs classifier_weight; it is None")
+        self.measures = [name for name in measures if name != "nc3" or classifier_weight is not None]
+        self.classes, self.max_bytes, self.measure = classes, max_bytes, measure
         self.convention: Convention = convention
         self.classifier_weight = classifier_weight
         empty = ClassMoments(classes=classes, convention=convention, width=width, max_bytes=max_bytes)
         for name, value in empty.sums._asdict().items():
             self.add_state(name, default=value, dist_reduce_fx=None)
+
+    @classmethod
+    def collection(cls, *measures: str, **options: Any) -> MetricCollection:
+        """Return one metric for each measure, which share their states: for Lightning's ``self.log_dict``.
+
+        Parameters
+        ----------
+        *measures
+            Their names; none: all, ``nc3`` where there is a ``classifier_weight``.
+        **options
+            Of the class, but ``measure``.
+        """
+        names = list(measures) or cls(**options).measures
+        return MetricCollection({name: cls(measure=name, **options) for name in names})
 
     @measurement
     def update(self, latent: Float[Tensor, "points width"], label: Integer[Tensor, " points"]) -> None:
@@ -98,15 +130,15 @@ class NeuralCollapseMetric(Metric):
         self._keep(moments)
 
     @measurement
-    def compute(self) -> dict[str, Float64[Tensor, ""]]:
-        """Return the measures of all points, of all processes."""
+    def compute(self) -> dict[str, Float64[Tensor, ""]] | Float64[Tensor, ""]:
+        """Return the measures of all points, of all processes; NaN where these points have none."""
         return self._measures(self.moments())
 
     @measurement
     def forward(
         self, latent: Float[Tensor, "points width"], label: Integer[Tensor, " points"]
-    ) -> dict[str, Float64[Tensor, ""]]:
-        """Add a batch, and return the measures of it alone; where these do not exist nothing is added."""
+    ) -> dict[str, Float64[Tensor, ""]] | Float64[Tensor, ""]:
+        """Add a batch, and return the measures of it alone; NaN where it has none."""
         batch = self._moments_of(None)
         batch.update(latent, label)
         value = self._measures(batch)
@@ -131,6 +163,16 @@ class NeuralCollapseMetric(Metric):
         self._computed = None
         self._update_count += 1
 
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plot one value or several, as torchmetrics does; of ``measure``, or of all."""
+        return self._plot(val, ax)
+
+    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
+        """Add the points of a state: what torchmetrics' wrappers call."""
+        moments = self.moments()
+        moments.merge(self._moments_of(incoming_state))
+        self._keep(moments)
+
     def moments(self) -> ClassMoments:
         """Return the moments of the points of this process; of all processes while the metric is synced."""
         return self._moments_of({name: getattr(self, name) for name in ClassSums._fields})
@@ -151,14 +193,18 @@ class NeuralCollapseMetric(Metric):
         for name, value in moments.sums._asdict().items():
             setattr(self, name, value)
 
-    def _measures(self, moments: ClassMoments) -> dict[str, Float64[Tensor, ""]]:
+    def _measures(self, moments: ClassMoments) -> dict[str, Float64[Tensor, ""]] | Float64[Tensor, ""]:
         weight = None if self.classifier_weight is None else self.classifier_weight()
-        result = moments.neural_collapse(classifier_weight=weight)._asdict()
-        return {
-            name: torch.tensor(value, dtype=torch.float64, device=self.count.device)
-            for name, value in result.items()
-            if value is not None
+        try:
+            result = moments.neural_collapse(classifier_weight=weight)._asdict()
+        except Undefined as reason:
+            warnings.warn(f"the measures of neural collapse are NaN: {reason}", stacklevel=2)
+            result = dict.fromkeys(self.measures, math.nan)
+        values = {
+            name: torch.tensor(result[name], dtype=torch.float64, device=self.count.device)
+            for name in self.measures
         }
+        return values if self.measure is None else values[self.measure]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Module:
         """Follow to another device, never to another dtype."""

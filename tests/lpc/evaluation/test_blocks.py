@@ -1,4 +1,4 @@
-"""What is measured of many points and many classes is measured in blocks: no points x classes array is whole."""
+"""Many points and classes are measured in blocks: no array of points x classes is ever whole."""
 
 import pytest
 import torch
@@ -23,8 +23,8 @@ class Largest(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         made = func(*args, **(kwargs or {}))
         for value in made if isinstance(made, (tuple, list)) else (made,):
-            if isinstance(value, torch.Tensor) and not func._schema.name.startswith("aten::expand"):
-                self.bytes = max(self.bytes, value.numel() * value.element_size())
+            if isinstance(value, torch.Tensor):
+                self.bytes = max(self.bytes, value.untyped_storage().nbytes())
         return made
 
 

@@ -9,7 +9,8 @@ from datetime import timedelta
 import pytest
 import torch
 from torch import distributed
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric, MetricCollection, MetricTracker
+from torchmetrics.wrappers import BootStrapper, Running
 
 from lpc.evaluation.class_moments import ClassMoments
 from lpc.evaluation.neural_collapse import neural_collapse
@@ -86,10 +87,121 @@ def test_a_refused_batch_loses_nothing():
             add(bad, label[:5])
         with pytest.raises(ValueError, match="labels go from 4 to 4"):
             add(latent[:1], torch.tensor([4]))
-    with pytest.raises(ValueError, match="one class"):
-        one(latent[:1], label[:1])
     assert one.moments().points == 300
     assert_same(one.compute(), neural_collapse(latent, label))
+
+
+def test_points_without_measures_are_nan_with_a_reason_and_are_kept():
+    latent, label = sample()
+    one = metric(classifier_weight=weight)
+    with pytest.warns(
+        UserWarning, match=f"NaN: label holds one class, .{int(label[0])}., expected 2"
+    ) as said:
+        value = one(latent[:1], label[:1])
+    assert len(said) == 1 and set(value) == set(MEASURES)
+    assert all(bool(number.isnan()) for number in value.values())
+    with pytest.warns(UserWarning, match="one class"):
+        assert bool(one.compute()["nc1"].isnan())
+    one.update(latent[1:], label[1:])
+    assert_same(one.compute(), neural_collapse(latent, label, classifier_weight=weight()))
+    with pytest.raises(ValueError, match="classifier_weight has width 5"):  # no matter of the points
+        fed(latent, label, classifier_weight=lambda: weight()[:, :5]).compute()
+
+
+@pytest.mark.parametrize("measure", ["nc1", "equinorm", "nc3"])
+def test_one_measure_is_a_scalar_for_torchmetrics_wrappers(measure):
+    latent, label = sample()
+    expected = getattr(neural_collapse(latent, label, classifier_weight=weight()), measure)
+    one = metric(measure=measure, classifier_weight=weight)
+    batch = one(latent, label)
+    assert isinstance(batch, torch.Tensor) and float(batch) == pytest.approx(expected, rel=1e-12)
+    assert float(one.compute()) == pytest.approx(expected, rel=1e-12)
+
+    tracker = MetricTracker(metric(measure=measure, classifier_weight=weight), maximize=False)
+    for scale in (1.0, 3.0):
+        tracker.increment()
+        noise = torch.randn(300, 6, generator=torch.Generator().manual_seed(1))
+        tracker.update(latent + (scale - 1) * noise, label)
+    assert float(tracker.best_metric()) == pytest.approx(min(tracker.compute_all().tolist()))
+
+    torch.manual_seed(0)
+    again = BootStrapper(metric(measure=measure, classifier_weight=weight), num_bootstraps=4)
+    again.update(latent, label)
+    assert float(again.compute()["mean"]) == pytest.approx(expected, rel=0.5)
+
+    figure, _ = one.plot()
+    assert figure is not None
+
+
+def test_running_keeps_the_last_batches():
+    latent, label = sample()
+    running = Running(metric(measure="nc1"), window=2)
+    for some in (slice(0, 100), slice(100, 200), slice(200, 300)):
+        running.update(latent[some], label[some])
+    expected = neural_collapse(latent[100:], label[100:]).nc1
+    assert float(running.compute()) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_collection_has_one_scalar_a_measure():
+    latent, label = sample()
+    both = NeuralCollapseMetric.collection("nc1", "equinorm", classes=4, width=6)
+    both.update(latent, label)
+    expected = neural_collapse(latent, label)
+    value = {name: float(number) for name, number in both.compute().items()}
+    assert value == pytest.approx({"nc1": expected.nc1, "equinorm": expected.equinorm}, rel=1e-12)
+    assert set(NeuralCollapseMetric.collection(classes=4, width=6)) == set(MEASURES) - {"nc3"}
+    with pytest.raises(ValueError, match=r"measure is 'nc2'; expected 'nc1'"):
+        metric(measure="nc2")
+    with pytest.raises(ValueError, match="measure is 'nc3', which needs classifier_weight"):
+        metric(measure="nc3")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("how", ["log", "log_dict", "compute"])
+def test_lightnings_sanity_check_on_one_class_does_not_stop_training(how, tmp_path):
+    lightning = pytest.importorskip("lightning")
+    latent = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
+    label = torch.arange(64) // 16  # in the order of the classes: the sanity check sees one
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(latent, label), 8)
+    logged = {}
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(6, 4)
+            self.one, self.all = metric(measure="nc1"), metric()
+            self.some = NeuralCollapseMetric.collection("nc1", classes=4, width=6)
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 1e-2)
+
+        def training_step(self, batch, index):
+            return torch.nn.functional.cross_entropy(self.layer(batch[0]), batch[1])
+
+        def validation_step(self, batch, index):
+            chosen = {"log": self.one, "log_dict": self.some, "compute": self.all}[how]
+            chosen.update(*batch)
+            if how == "log":
+                self.log("nc1", self.one)
+            elif how == "log_dict":
+                self.log_dict(self.some)
+
+        def on_validation_epoch_end(self):
+            if how == "compute":
+                self.log_dict(self.all.compute())
+                self.all.reset()
+
+        def on_train_end(self):
+            logged.update(self.trainer.callback_metrics)
+
+    off = dict.fromkeys(
+        ("logger", "enable_progress_bar", "enable_checkpointing", "enable_model_summary"), False
+    )
+    trainer = lightning.Trainer(
+        accelerator="cpu", devices=1, max_epochs=1, num_sanity_val_steps=2, default_root_dir=tmp_path, **off
+    )
+    trainer.fit(Module(), data, data)
+    assert float(logged["nc1"]) == pytest.approx(neural_collapse(latent, label).nc1, rel=1e-5)
 
 
 def test_merging_states():
