@@ -172,9 +172,7 @@ class ClassMoments:
         within = float(self.sums.scatter.diagonal(dim1=1, dim2=2).sum()) / self.points
         between = float(self._means(value).square().sum(dim=1).mean())
         if between == 0.0:
-            raise ValueError(
-                "latent: all class means coincide: the ratio of within to between traces is undefined"
-            )
+            raise ValueError("latent: all class means coincide; the ratio of their traces is undefined")
         return Traces(within, between, within / between)
 
     @measurement

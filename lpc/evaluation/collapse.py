@@ -163,9 +163,7 @@ def within_between_traces(latent: Float[Array, "points width"], label: Integer[A
     within = float((centred - mean[groups.index]).square().sum(dim=1).mean())
     between = float(mean.square().sum(dim=1).mean())
     if between == 0.0:
-        raise ValueError(
-            "latent: all class means coincide: the ratio of within to between traces is undefined"
-        )
+        raise ValueError("latent: all class means coincide; the ratio of their traces is undefined")
     return Traces(within * scale**2, between * scale**2, within / between)
 
 

@@ -495,7 +495,8 @@ def moments_of(latent, label):
 
 
 def metric_of(latent, label):
-    found = neural_collapse_metric.NeuralCollapseMetric(classes=CLASSES, width=latent.shape[1])
+    width = latent.shape[1] if isinstance(latent, torch.Tensor) else 2
+    found = neural_collapse_metric.NeuralCollapseMetric(classes=CLASSES, width=width)
     found.update(latent, label)
     value = tuple(found.compute().values())
     if any(bool(number.isnan()) for number in value):
@@ -560,7 +561,7 @@ def smallest_of(image):
 def layers_of(image):
     layer = torch.nn.Linear(math.prod(IMAGE), 3, bias=False).double()
     layer.weight.data = torch.from_numpy(WEIGHT)
-    return affine_layers.affine_layers(torch.nn.Sequential(torch.nn.Flatten(), layer).eval())(image.double())
+    return affine_layers.affine_layers(torch.nn.Sequential(torch.nn.Flatten(), layer).eval())(image)
 
 
 def summary_of(perturbation, image):
