@@ -7,6 +7,7 @@ from scipy.stats import norm
 from sklearn.mixture import GaussianMixture
 
 from lpc.evaluation.binarity import binarity, hypercube
+from lpc.evaluation.mixture import fit_bimodal
 
 
 def test_degenerate_dimensions_are_left_out(rng):
