@@ -579,6 +579,14 @@ def seeded(draw):
     return torch.Generator().manual_seed(0)
 
 
+FIXED = np.random.default_rng(6).random((5, *IMAGE))
+
+
+def stepped():
+    rule = {"overshoot": 0.02, "max_iter": 50, "candidates": 10, "step_floor": 0.0, "chunk": 2}
+    return robustness.steps(network, torch.from_numpy(FIXED), **rule)
+
+
 LATENT, LABELLED = {"latent": "points"}, {"latent": "points", "label": "label"}
 SPLIT = {"train_latent": "train", "train_label": "train_label", "latent": "points", "label": "label"}
 JUDGED = {
@@ -749,6 +757,9 @@ REFERENCES: dict[Any, Case] = {
         tensors=True,
         tolerance=1e-3,
         call=lambda image: length(robustness.deepfool(network, image).perturbation),
+    ),
+    robustness.steps: Case(  # of what deepfool has checked
+        {}, lambda: 1.02 * nearest(FIXED), call=lambda: length(stepped().perturbation), tolerance=1e-3
     ),
     robustness.relative_perturbation: Case({"perturbation": "pixels", "image": "pictures"}, relative),
     robustness.perturbation_summary: Case(
