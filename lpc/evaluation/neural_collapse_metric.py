@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float64, Integer
+from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.nn import Module
 
@@ -130,14 +130,12 @@ class NeuralCollapseMetric(Metric):
         self._keep(moments)
 
     @measurement
-    def compute(self) -> dict[str, Float64[Tensor, ""]] | Float64[Tensor, ""]:
+    def compute(self) -> Any:
         """Return the measures of all points, of all processes; NaN where these points have none."""
         return self._measures(self.moments())
 
     @measurement
-    def forward(
-        self, latent: Float[Tensor, "points width"], label: Integer[Tensor, " points"]
-    ) -> dict[str, Float64[Tensor, ""]] | Float64[Tensor, ""]:
+    def forward(self, latent: Float[Tensor, "points width"], label: Integer[Tensor, " points"]) -> Any:
         """Add a batch, and return the measures of it alone; NaN where it has none."""
         batch = self._moments_of(None)
         batch.update(latent, label)
@@ -193,7 +191,7 @@ class NeuralCollapseMetric(Metric):
         for name, value in moments.sums._asdict().items():
             setattr(self, name, value)
 
-    def _measures(self, moments: ClassMoments) -> dict[str, Float64[Tensor, ""]] | Float64[Tensor, ""]:
+    def _measures(self, moments: ClassMoments) -> Any:
         weight = None if self.classifier_weight is None else self.classifier_weight()
         try:
             result = moments.neural_collapse(classifier_weight=weight)._asdict()

@@ -235,7 +235,7 @@ def test_the_plain_value_or_an_error_that_names_the_argument(function):
 
     @settings(
         max_examples=EXAMPLES, deadline=None, derandomize=True, database=None,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         phases=[Phase.generate],  # what fails is small as it is
     )  # fmt: skip
     @given(data=st.data())

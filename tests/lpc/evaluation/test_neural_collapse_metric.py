@@ -5,6 +5,7 @@ import multiprocessing
 import pickle
 import sys
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import torch
@@ -122,7 +123,9 @@ def test_one_measure_is_a_scalar_for_torchmetrics_wrappers(measure):
         tracker.increment()
         noise = torch.randn(300, 6, generator=torch.Generator().manual_seed(1))
         tracker.update(latent + (scale - 1) * noise, label)
-    assert float(tracker.best_metric()) == pytest.approx(min(tracker.compute_all().tolist()))
+    best: Any = tracker.best_metric()
+    every: Any = tracker.compute_all()
+    assert float(best) == pytest.approx(min(every.tolist()))
 
     torch.manual_seed(0)
     again = BootStrapper(metric(measure=measure, classifier_weight=weight), num_bootstraps=4)
