@@ -3,13 +3,87 @@
 from __future__ import annotations
 
 import os
+import re
+import warnings
+from pathlib import Path
 
 import torch
 
+from lpc.errors import MissingGPU
 
-def default_device() -> torch.device:
-    """Return the GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+ASKING = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "SLURM_GPUS_ON_NODE")
+"""Variables by which a user or SLURM sets GPUs aside for a process: by name; the last one says how many."""
+NOT_ASKING = ("", "-1", "NoDevFiles", "void", "none")
+"""Their values that set none aside."""
+DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def default_device(given: torch.device | str | None = None) -> torch.device:
+    """Return the device to compute on: the given one, else the GPU where there is one, else the CPU.
+
+    Parameters
+    ----------
+    given
+        A device; None: what the variable ``LPC_DEVICE`` names, or where it is not set the GPU if there is
+        one. The CPU takes its place only where nobody has asked for a GPU.
+
+    Raises
+    ------
+    MissingGPU
+        A GPU was asked for, by ``given``, ``LPC_DEVICE`` or what sets GPUs aside (:data:`ASKING`), that torch
+        does not find.
+
+    Warns
+    -----
+    UserWarning
+        The CPU is taken although the machine has a driver of NVIDIA's.
+    """
+    given = given or os.environ.get("LPC_DEVICE") or None
+    if given is not None:
+        device = torch.device(given)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise MissingGPU(f"the device is {str(device)!r}, but {_why()}")
+        return device
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    asked = _gpus_asked_for()
+    if asked:
+        raise MissingGPU(f"GPUs were asked for ({asked}), but {_why()}; LPC_DEVICE=cpu computes on the CPU")
+    if DRIVER.exists():
+        warnings.warn(f"computing on the CPU: {_why()}", stacklevel=2)
+    return torch.device("cpu")
+
+
+def _gpus_asked_for() -> str:
+    """Return the settings of the environment that set GPUs aside for this process; empty: none does."""
+    asking = {name: os.environ.get(name, "") for name in ASKING}
+    if asking[ASKING[-1]] == "0":
+        del asking[ASKING[-1]]
+    return ", ".join(f"{name}={value}" for name, value in asking.items() if value not in NOT_ASKING)
+
+
+def driver_version() -> str | None:
+    """Return the version of NVIDIA's driver; None where none is loaded."""
+    try:
+        found = re.search(r"\d+\.\d+(\.\d+)?", DRIVER.read_text())
+    except OSError:
+        return None
+    return found[0] if found else None
+
+
+def _why() -> str:
+    """Return why torch finds no GPU, as far as can be told: the driver and the CUDA of the wheel."""
+    built = torch.version.cuda
+    wheel = f"torch {torch.__version__} is built for CUDA {built}"
+    if built is None:
+        return f"torch {torch.__version__} is built without CUDA: install a wheel with it"
+    driver = driver_version()
+    if driver is None:
+        return f"torch finds no GPU: no driver of NVIDIA's is loaded ({wheel})"
+    return (
+        f"torch finds no GPU: driver {driver} is too old, or no card is visible to this process ({wheel}; "
+        "nvidia-smi names the newest CUDA that the driver runs)"
+    )
 
 
 def default_workers() -> int:

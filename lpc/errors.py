@@ -63,3 +63,7 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
 
 class Undefined(ValueError):
     """What is asked for does not exist for these points: they are valid, but too few or too much alike."""
+
+
+class MissingGPU(RuntimeError, ValueError):
+    """A GPU was asked for that torch does not find; the message names the driver and the wheel's CUDA."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from lpc.devices import default_device
+from lpc.devices import default_device, driver_version
 
 
 def provenance(
@@ -28,7 +28,7 @@ def provenance(
     packages
         Of which the versions are named beside those of torch, torchvision, numpy and scikit-learn.
     """
-    device = device or default_device()
+    device = default_device(device)
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str | None:
@@ -42,6 +42,7 @@ def provenance(
 
     tracked = git("ls-files", "--error-unmatch", Path(__file__).name) is not None
     changes = git("status", "--porcelain", "--", *(f":/{name}" for name in folders)) if tracked else None
+    on_gpu = device.type == "cuda"
     return {
         "commit": git("rev-parse", "HEAD") if tracked else None,
         "dirty": None if changes is None else bool(changes),
@@ -50,6 +51,23 @@ def provenance(
             name: metadata.version(name)
             for name in ("torch", "torchvision", "numpy", "scikit-learn", *packages)
         },
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
         "threads": torch.get_num_threads(),
+        **({"gpu": _gpu(device)} if on_gpu else {}),
+    }
+
+
+def _gpu(device: torch.device) -> dict[str, str | None]:
+    """Return what a GPU's numbers depend on beside torch's version: its libraries, compiler and driver."""
+    try:
+        triton = metadata.version("triton")
+    except metadata.PackageNotFoundError:
+        triton = None
+    cudnn = torch.backends.cudnn.version()
+    return {
+        "cuda": torch.version.cuda,
+        "cudnn": None if cudnn is None else str(cudnn),
+        "driver": driver_version(),
+        "triton": triton,
+        "capability": ".".join(map(str, torch.cuda.get_device_capability(device))),
     }

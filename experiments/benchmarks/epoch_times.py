@@ -93,7 +93,7 @@ def measure(
         The new rows. ``seconds`` is of one epoch of one run on all its ``images``; recording metrics is not
         in it.
     """
-    device = device or default_device()
+    device = default_device(device)
     steps = STEPS[device.type] if steps is None else steps
     if steps < 1 or epochs < 1:
         raise ValueError(f"steps is {steps} and epochs is {epochs}; expected 1 or more of each")

@@ -248,7 +248,7 @@ def measure_all(
     left = missing(study, names)
     check_extras(dict.fromkeys(name for _, name in left))
     jobs = [Job(study.store.root, key, name) for key, name in left]
-    device = device or default_device()
+    device = default_device(device)
     workers = min(default_workers() if workers is None else workers, len(jobs))
     with (
         stop_on_signal("the runs under way") as stop,

@@ -90,7 +90,7 @@ def execute_all(
         A gamma that the budget cannot carry (:func:`~lpc.equilibrium.budget_warning`); runs that another
         program has taken over, as this one seemed dead.
     """
-    device = device or default_device()
+    device = default_device(device)
     total = packing.run_epochs(packing.plan(specs, store))
     tried = None
     with (
@@ -159,7 +159,7 @@ def measure(spec: RunSpec, store: RunStore, *, device: torch.device | None = Non
     """
     if store.measured(spec):
         return store.test(spec)
-    splits = load_images(spec.data, device=device or default_device())
+    splits = load_images(spec.data, device=default_device(device))
     model = load_member(spec, splits.test, store.load_weights(spec))
     store.save_test(spec, table2_metrics(model, splits).as_dict())
     return store.test(spec)

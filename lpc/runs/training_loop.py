@@ -115,9 +115,12 @@ def _train_leased(
     histories: list[list[dict[str, Any]]] = [[] for _ in specs]
     failed: list[int | None] = [None] * len(specs)
     seconds = 0.0
-    state = store.load_state(plan.cohort, splits.train.images.device)
+    state = store.load_state(plan.cohort, "cpu")  # the training knows what belongs where
     if state is not None:
-        training.load_state_dict(state["training"])
+        try:
+            training.load_state_dict(state["training"])
+        except ValueError as error:
+            raise ValueError(f"{store.root / 'cohorts' / plan.cohort}: {error}") from error
         histories, failed, seconds = state["histories"], state["failed"], state["seconds"]
         advance(training.epoch * len(specs))
     began = time.monotonic() - seconds

@@ -20,7 +20,7 @@ from lpc.specs import METRIC_LEARNING, RunSpec
 from lpc.threads import by_work
 from lpc.training.draws import Batch
 from lpc.training.optimizers import CLASSIFIER, restore
-from lpc.training.trainers import Trainer, same_shapes
+from lpc.training.trainers import Trainer, check_device, same_shapes
 
 
 def shape_of(spec: RunSpec) -> str:
@@ -154,7 +154,11 @@ class Cohort(Trainer):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state_dict`; a state of other shapes is a ValueError and changes nothing."""
+        """Continue from :meth:`state_dict`, wherever its tensors lie.
+
+        A state of other shapes, or of another kind of device, is a ValueError and changes nothing.
+        """
+        check_device(self, state)
         for name in ("parameters", "buffers"):
             if not same_shapes(getattr(self, name), state[name]):
                 raise ValueError(f"the checkpoint's {name} do not have the shapes of this cohort's")

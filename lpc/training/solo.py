@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -17,9 +16,10 @@ from lpc.numerics import measurement
 from lpc.precision import exact_float32
 from lpc.specs import METRIC_LEARNING, RunSpec
 from lpc.threads import by_work
+from lpc.training.compiling import compiles
 from lpc.training.draws import Batch
 from lpc.training.optimizers import adamw, restore, set_rates
-from lpc.training.trainers import Trainer, same_shapes
+from lpc.training.trainers import Trainer, check_device, same_shapes
 
 WARM_UP = 3
 """Steps that are taken one by one before the next ones are recorded as a CUDA graph."""
@@ -35,7 +35,8 @@ class Solo(Trainer):
     images
         The train set, on the device to train on.
     compiled
-        Whether to compile the backbone (``torch.compile``). None: on a GPU that Triton supports.
+        Whether to compile the backbone (``torch.compile``). None: on a GPU where that works; where it does
+        not, a warning says why.
     graphed
         Whether to record a step as a CUDA graph and replay it. None: on a GPU, but for objectives of metric
         learning, whose library waits for the device to count pairs.
@@ -45,7 +46,8 @@ class Solo(Trainer):
     The backbone runs channels-last, under autocast where the spec's precision is bfloat16; head, penalty,
     loss, weights and optimizer stay in float32. gamma and the learning rates are tensors on the device, so
     that a recorded step stays valid when they change. A step of another batch size, the last one of an
-    epoch, is taken as it is. Within an epoch nothing waits for the device, but for metric learning.
+    epoch, is taken as it is: neither recorded nor compiled, as a second size would make ``torch.compile``
+    compile for any. Within an epoch nothing waits for the device, but for metric learning.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class Solo(Trainer):
         (spec,) = specs
         self.device = images.images.device
         on_gpu = self.device.type == "cuda"
-        self.compiled = on_gpu and find_spec("triton") is not None if compiled is None else compiled
+        self.compiled = on_gpu and compiles(self.device) if compiled is None else compiled
         objective = spec.train.objective
         metric_learning = objective in METRIC_LEARNING
         self.graphed = on_gpu and not metric_learning if graphed is None else graphed
@@ -78,7 +80,8 @@ class Solo(Trainer):
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__([spec], images, model=self.model)
         self.half = spec.train.precision == "bfloat16"
-        self.backbone = torch.compile(self.model.backbone) if self.compiled else self.model.backbone
+        backbone = self.model.backbone
+        self.backbone = torch.compile(backbone, dynamic=False) if self.compiled else backbone
         self.optimizer = adamw(
             self.model.named_parameters(), weight_decay=spec.train.weight_decay, on_gpu=on_gpu
         )
@@ -89,6 +92,7 @@ class Solo(Trainer):
         self.totals = torch.zeros(2, 1, device=self.device)
         self._counted = by_work(self._step, size=lambda batch: len(batch.label))
         self.steps = 0
+        self.stream = torch.cuda.Stream(self.device) if self.graphed else None
         self.recorded: tuple[torch.cuda.CUDAGraph, Batch] | None = None
 
     def packing(self) -> dict[str, bool]:
@@ -112,8 +116,9 @@ class Solo(Trainer):
     def _step(self, batch: Batch) -> None:
         drawn, label = batch.drawn, batch.label
         masks = {"mask": drawn.pop("mask")} if "mask" in drawn else {}
+        backbone = self.backbone if len(label) == self.specs[0].train.batch_size else self.model.backbone
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half, cache_enabled=False):
-            features = self.backbone(batch.images, **masks)
+            features = backbone(batch.images, **masks)
         output = self.model.head(features, **drawn)
         losses = self.loss(
             output,
@@ -129,20 +134,21 @@ class Solo(Trainer):
         self.totals += torch.stack(losses).detach()[:, None] * label.shape[0]
 
     def _graphed_step(self, batch: Batch) -> None:
-        """Take a step: the first ones as they are, on their own stream, the others by a recorded graph."""
+        """Take a step: the first ones as they are, the others by a graph recorded on the same stream."""
+        current = torch.cuda.current_stream(self.device)
         if self.recorded is None and self.steps < WARM_UP:
-            stream = torch.cuda.Stream(self.device)
-            stream.wait_stream(torch.cuda.current_stream(self.device))
-            with torch.cuda.stream(stream):
+            assert self.stream is not None
+            self.stream.wait_stream(current)
+            with torch.cuda.stream(self.stream):
                 self._step(batch)
-            torch.cuda.current_stream(self.device).wait_stream(stream)
+            current.wait_stream(self.stream)
             self.steps += 1
             return
         if self.recorded is None:
             fixed = Batch(*(None if part is None else part.clone() for part in batch))  # type: ignore[arg-type]
             graph = torch.cuda.CUDAGraph()
             self.optimizer.zero_grad(set_to_none=True)
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, stream=self.stream):
                 self._step(fixed)
             self.recorded = graph, fixed
         graph, fixed = self.recorded
@@ -188,7 +194,11 @@ class Solo(Trainer):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state_dict`; a state of other shapes is a ValueError and changes nothing."""
+        """Continue from :meth:`state_dict`, wherever its tensors lie.
+
+        A state of other shapes, or of another kind of device, is a ValueError and changes nothing.
+        """
+        check_device(self, state)
         if not same_shapes(self.model.state_dict(), state["model"]):
             raise ValueError("the checkpoint's weights do not have the shapes of this run's")
         self.model.load_state_dict(state["model"])

@@ -157,6 +157,27 @@ class Trainer(ABC):
         return constant, [rate * part for rate, part in zip(rates, share, strict=True)]
 
 
+def check_device(training: Trainer, state: dict[str, Any]) -> None:
+    """Raise ValueError for a state whose random numbers another kind of device drew: it cannot go on there.
+
+    Parameters
+    ----------
+    training
+        What is to go on.
+    state
+        From ``state_dict``. Generators of the CPU and of GPUs keep states of different sizes.
+    """
+    for draws, saved in zip(training.draws, state["generators"], strict=True):
+        if len(saved) != len(draws.generator.get_state()):
+            here = draws.generator.device.type
+            there = "a GPU" if here == "cpu" else "the CPU"
+            raise ValueError(
+                f"the checkpoint was written on {there} and this is the device {here!r}, which draws other "
+                "random numbers: the run cannot go on to the same bits. Go on where it began (LPC_DEVICE "
+                "names a device), or remove the checkpoint to train it here from the start"
+            )
+
+
 def same_shapes(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
     """Whether two states hold tensors of the same names and shapes."""
     return {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}

@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 CHECKED_ON_CPU = {"one_hot"}
 """Functions that look at values on a CPU alone (given the number of classes)."""
+MADE_OF_NUMBERS = ("tensor", "as_tensor", "new_tensor")
 _own_generator, _own_load, _own_autocast = torch.Generator, torch.load, torch.autocast
 _own_groups = torch._C._group_tensors_by_device_and_dtype
 
@@ -128,7 +129,7 @@ class Calls(TorchFunctionMode):
                 raise RuntimeError(f"{name} at {line()}: a generator on {value.device} for another device")
         if there and name == "tolist":
             kernels.wait(name)
-        if target and name in ("tensor", "as_tensor"):
+        if target and name in MADE_OF_NUMBERS:
             kernels.wait("copy to cuda")
         if asked is not None and not target:
             kwargs["device"] = asked
@@ -139,7 +140,8 @@ class Calls(TorchFunctionMode):
             out = func(*args, **kwargs)
         finally:
             kernels.target, kernels.uncounted = before
-        return mark(out, target) if asked is not None or (there and name == "__deepcopy__") else out
+        moved = asked is not None or (there and name in ("__deepcopy__", "new_tensor"))
+        return mark(out, target) if moved else out
 
 
 def _patches(kernels: Kernels) -> dict[Any, dict[str, Any]]:

@@ -133,7 +133,7 @@ class Project:
         return subprocess.Popen(
             [sys.executable, *map(str, arguments)],
             cwd=self.root,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "LPC_DEVICE": "cpu"},
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -10,7 +10,7 @@ from support.pretended_gpu import pretended_gpu
 
 from lpc.data import load_images
 from lpc.specs import VARIANTS, DataSpec, TrainSpec, variant_spec
-from lpc.training import optimizers, solo, trainer
+from lpc.training import compiling, optimizers, solo, trainer
 from lpc.training.solo import Solo
 
 DATA = DataSpec(name="digits", validation=100, train_limit=150, noise=0.01)
@@ -176,3 +176,75 @@ def test_training_rounds_nothing_to_tf32(gpu):
     assert not gpu.rounded
     training.model(training.images.normalised(slice(0, 4)))
     assert gpu.rounded  # the control: a network that is called outside
+
+
+@pytest.mark.parametrize("specs", [[make()], CASES["cohort"]], ids=["alone", "cohort"])
+@pytest.mark.parametrize("came_from", ["cpu", "cuda"])
+def test_a_checkpoint_of_another_kind_of_device_is_refused_and_changes_nothing(gpu, specs, came_from):
+    goes_to = "cuda" if came_from == "cpu" else "cpu"
+    half, *_ = trained(specs, came_from, compiled=False, epochs=1)
+    other = trainer(specs, load_images(DATA, device=goes_to).train, compiled=False)
+    before = other.member_state(0)
+    with pytest.raises(ValueError, match=rf"written on .* this is the device '{goes_to}'.*LPC_DEVICE"):
+        other.load_state_dict(half.state_dict())
+    assert all(torch.equal(before[name], value) for name, value in other.member_state(0).items())
+    assert other.epoch == 0
+
+
+def test_steps_are_recorded_on_the_stream_that_warmed_up(gpu, monkeypatch):
+    used = []
+    step = Solo._step
+    monkeypatch.setattr(Solo, "_step", lambda self, batch: (used.append(gpu.stream), step(self, batch))[1])
+    training = Solo([make()], load_images(DATA, device="cuda").train, compiled=False)
+    training.train_epoch()
+    assert used[: solo.WARM_UP] == [training.stream] * solo.WARM_UP
+    assert gpu.captured_on == [training.stream]
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    """What stands in for ``torch.compile``: it notes its options, and the batches that its networks see."""
+    seen: dict[str, Any] = {"options": [], "batches": set()}
+
+    def compile(function: Any, **options: Any) -> Any:
+        seen["options"].append(options)
+
+        def compiled(images: torch.Tensor, **masks: torch.Tensor) -> torch.Tensor:
+            seen["batches"].add(len(images))
+            return function(images, **masks)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compile)
+    compiling.compiles.cache_clear()
+    yield seen
+    compiling.compiles.cache_clear()
+
+
+def test_a_smaller_last_batch_is_not_compiled_for(compiler):
+    images = load_images(DATA).train
+    assert len(images) % 32
+    plain, compiled = (Solo([make()], images, compiled=compiled) for compiled in (False, True))
+    losses = [training.train_epoch().cross_entropy for training in (plain, compiled)]
+    assert compiler == {"options": [{"dynamic": False}], "batches": {32}}
+    assert torch.equal(*losses)
+
+
+def test_where_a_device_cannot_compile_a_warning_says_why_once(gpu, compiler, monkeypatch):
+    images = load_images(DATA, device="cuda").train
+    monkeypatch.setattr(compiling, "has_triton", lambda: True)
+    assert Solo([make()], images).packing()["compiled"]
+    assert Solo([make()], images).compiled and len(compiler["options"]) == 3  # one try, two networks
+
+    def no_compiler(function: Any, **options: Any) -> Any:
+        raise RuntimeError("Failed to find C compiler.\nPlease specify one")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    compiling.compiles.cache_clear()
+    with pytest.warns(UserWarning, match=r"uncompiled.* RuntimeError: Failed to find C compiler\.$"):
+        assert not Solo([make()], images).packing()["compiled"]
+    assert not Solo([make()], images).compiled
+    compiling.compiles.cache_clear()
+    monkeypatch.setattr(compiling, "has_triton", lambda: False)
+    with pytest.warns(UserWarning, match="Triton is not installed, or does not support this card"):
+        assert not Solo([make()], images).compiled
