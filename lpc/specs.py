@@ -441,6 +441,12 @@ _LATER = {
 """Fields that protocol 2 did not have at first: at their defaults they stay out of the key."""
 
 
+_DEFAULTS = {
+    part: {item.name: item.default for item in fields(kind)}
+    for part, kind in (("data", DataSpec), ("model", ModelSpec), ("train", TrainSpec))
+}
+
+
 def canonical_json(spec: RunSpec) -> str:
     """Return the spec as JSON with sorted keys and no spaces: equal specs, equal text.
 
@@ -452,13 +458,16 @@ def canonical_json(spec: RunSpec) -> str:
     spec
         Of a run.
     """
-    values = asdict(spec)
+    return _canonical(asdict(spec))
+
+
+def _canonical(values: Mapping[str, Any]) -> str:
+    shown = dict(values)
     for part, names in _LATER.items():
-        defaults = {item.name: item.default for item in fields(type(getattr(spec, part)))}
-        for name in names:
-            if values[part][name] == defaults[name]:
-                del values[part][name]
-    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        kept = {name: value for name, value in values[part].items() if name not in names}
+        later = {name: values[part][name] for name in names if name in values[part]}
+        shown[part] = kept | {name: value for name, value in later.items() if value != _DEFAULTS[part][name]}
+    return json.dumps(shown, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def run_key(spec: RunSpec) -> str:
@@ -470,6 +479,25 @@ def run_key(spec: RunSpec) -> str:
         Of a run.
     """
     return hashlib.sha256(canonical_json(spec).encode()).hexdigest()
+
+
+def key_of(values: Mapping[str, Any]) -> str:
+    """Return :func:`run_key` of the spec with these fields, without checking or building it.
+
+    Parameters
+    ----------
+    values
+        As of :func:`spec_from_dict`.
+
+    Raises
+    ------
+    ValueError
+        No fields of a spec.
+    """
+    try:
+        return hashlib.sha256(_canonical(values).encode()).hexdigest()
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a run spec of this version: {error!r}") from error
 
 
 def spec_from_dict(values: Mapping[str, Any]) -> RunSpec:

@@ -20,6 +20,8 @@ from experiments.studies.profiles import profile, specs
 from lpc.specs import PROTOCOL, run_key
 from lpc.store.holders import HEARTBEAT
 from lpc.store.listing import FILES, TOGETHER, rows
+from lpc.store.listing import READ as READ_FILES
+from lpc.store.wholeness import PARTS
 
 LOOK = 0.5e-3
 """Seconds that a file server is taken to need to look up or open a file."""
@@ -72,10 +74,10 @@ class Listing(NamedTuple):
 
 
 def write_runs(root: Path, runs: int) -> int:
-    """Write a store of so many finished runs, as files of an hour ago; return how many files it has.
+    """Write a store of so many finished runs, as files of an hour ago; return how many files a listing reads.
 
-    They are the runs of ``paper-cifar10`` with more seeds. Their metrics are random numbers, and there are
-    no weights, histories and provenances: what is listed does not read them.
+    They are the runs of ``paper-cifar10`` with more seeds. Their metrics are random numbers, and weights,
+    histories and provenances are empty: a listing looks whether they are there, and does not read them.
     """
     declared = specs(profile("paper-cifar10"))
     source = random.Random(0)
@@ -89,9 +91,13 @@ def write_runs(root: Path, runs: int) -> int:
             contents.append({**metrics, "missing": {}})
         directory = root / "runs" / run_key(spec)
         directory.mkdir(parents=True)
-        for name, content in zip(FILES, contents, strict=False):
+        texts = {
+            name: json.dumps(content, indent=1) + "\n"
+            for name, content in zip(READ_FILES, contents, strict=False)
+        }
+        for name, text in {**texts, **dict.fromkeys(PARTS, "")}.items():
             path = directory / name
-            path.write_text(json.dumps(content, indent=1) + "\n")
+            path.write_text(text)
             os.utime(path, (hour_ago, hour_ago))
         files += len(contents)
     return files

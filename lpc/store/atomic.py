@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 GONE = (errno.ENOENT, errno.ESTALE)
 """Errors of a file that another program has removed; the second is NFS's."""
@@ -75,28 +74,3 @@ def see_afresh(folder: Path) -> None:
     """Make this machine see a folder as the file server has it: writing there ends what NFS has cached."""
     with tempfile.NamedTemporaryFile(prefix=".fresh.", dir=folder):
         pass
-
-
-def read_json(path: Path) -> Any:
-    """Return the value of a JSON file; one that is not whole is an error."""
-    return parsed_json(path, path.read_bytes())
-
-
-def parsed_json(path: Path, content: bytes) -> Any:
-    """Return the value of what a JSON file holds; what is not whole is an error that names the file."""
-    try:
-        return json.loads(content)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} is not whole JSON ({error}); remove {path.parent} to run it again"
-        ) from error
-
-
-def read_json_if_there(path: Path) -> Any | None:
-    """Return the value of a JSON file, or None where it is gone: other programs may remove it meanwhile."""
-    try:
-        return read_json(path)
-    except OSError as error:
-        if error.errno not in GONE:
-            raise
-        return None

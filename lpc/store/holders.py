@@ -9,7 +9,6 @@ Layout::
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
@@ -20,7 +19,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lpc.store.atomic import GONE, read_json_if_there
+from lpc.store.atomic import GONE
+from lpc.store.reading import Damaged, parsed_object, read_object_if_there
 
 HEARTBEAT = 15.0
 """Seconds from one sign of life to the next."""
@@ -59,6 +59,15 @@ class Holder:
 
     def __str__(self) -> str:
         return f"{self.host}:{self.pid}" + (f" (job {self.job})" if self.job else "")
+
+
+_HOLDER = {
+    **dict.fromkeys(("host", "since"), str),
+    **dict.fromkeys(("pid", "restart"), int),
+    **dict.fromkeys(("place", "cluster", "job"), (str, type(None))),
+    "started": (int, type(None)),
+}
+_OWNER = {**_HOLDER, "token": str, "ended": (str, type(None))}
 
 
 @dataclass(frozen=True)
@@ -132,21 +141,30 @@ def has_died(holder: Holder, me: Holder) -> bool:
 
 
 class Sign(NamedTuple):
-    """What a heartbeat says: when it was last given, and its content."""
+    """What a heartbeat says: when it was last given, by whom, and of which runs.
+
+    A damaged one says only when: nobody is known to have died, and it counts for as long as its lease.
+    """
 
     time: float
-    content: dict[str, Any]
+    holder: Holder | None
+    keys: list[str]
 
 
 def sign_of(heartbeat: Path) -> Sign | None:
     """Return a heartbeat as the server has it, or None where it is gone."""
     try:
-        with heartbeat.open() as stream:  # opening asks the server; a mere stat may be a minute old
-            return Sign(os.fstat(stream.fileno()).st_mtime, json.load(stream))
+        with heartbeat.open("rb") as stream:  # opening asks the server; a mere stat may be a minute old
+            time, content = os.fstat(stream.fileno()).st_mtime, stream.read()
     except OSError as error:
         if error.errno not in GONE:
             raise
         return None
+    try:
+        values = parsed_object(heartbeat, content, fields={**_HOLDER, "keys": list})
+    except Damaged:
+        return Sign(time, None, [])
+    return Sign(time, holder_of(values), [key for key in values["keys"] if isinstance(key, str)])
 
 
 def server_time(folder: Path) -> float:
@@ -161,8 +179,21 @@ def holder_of(content: dict[str, Any]) -> Holder:
     return Holder(**{field.name: content[field.name] for field in fields(Holder)})
 
 
+def read_owner(path: Path) -> dict[str, Any] | None:
+    """Return what an owner file says, or None where it is gone.
+
+    Raises
+    ------
+    lpc.store.reading.Damaged
+        It does not say whose the run is.
+    """
+    return read_object_if_there(path, fields=_OWNER)
+
+
 def _lives(sign: Sign | None, me: Holder, now: Callable[[], float]) -> bool:
-    return sign is not None and not has_died(holder_of(sign.content), me) and now() - sign.time <= LEASE
+    if sign is None or (sign.holder is not None and has_died(sign.holder, me)):
+        return False
+    return now() - sign.time <= LEASE
 
 
 def live_holders(root: Path) -> dict[str, Holder]:
@@ -172,8 +203,8 @@ def live_holders(root: Path) -> dict[str, Holder]:
     now = server_time(folder) if heartbeats else 0.0
     for heartbeat in sorted(heartbeats):
         sign = sign_of(heartbeat)
-        if sign is not None and _lives(sign, me, lambda: now):
-            found.update(dict.fromkeys(sign.content["keys"], holder_of(sign.content)))
+        if sign is not None and sign.holder is not None and _lives(sign, me, lambda: now):
+            found.update(dict.fromkeys(sign.keys, sign.holder))
     return found
 
 
@@ -181,7 +212,7 @@ def attempts(root: Path, key: str) -> list[Attempt]:
     """Return the attempts at a run that has not finished, in their order; leases withdrawn are none."""
     folder, me, found = root / "heartbeats", this_process(), []
     for path in owners(root / "runs" / key).values():
-        content = read_json_if_there(path)
+        content = read_owner(path)
         if content is None or content["ended"] == WITHDRAWN:
             continue
         ended = content["ended"]

@@ -1,15 +1,17 @@
-"""Listing: one row a run of a store, quick for thousands of runs and on a file system across a network.
+"""Listing: one row per run of a store, quick for thousands of runs and on a file system across a network.
 
-Up to three small files say what a run's row holds. Reading them is several requests a run where the file
+Up to three small files say what a run's row holds, and three more must be there once it has ended
+(:mod:`lpc.store.wholeness`). Reading them is several requests a run where the file
 system is across a network, one waiting for the other. So many runs are looked at together, and the rows
 that were read are kept in one file of the store, ``listing-<protocol>.json``. A row is taken from there
 while its run's files have the sizes and modification times that they had before they were read.
 
 That file is a copy and never needed: it may be deleted at any time. Whoever finds many rows out of date
 replaces it whole, through a temporary neighbour, so that readers see one that somebody wrote completely.
-It begins with a checksum over itself and over this module: a damaged one, or one of another version, is
-as good as none. Files that changed within the last two seconds are not trusted to show their next change
-in their time, and their rows are not kept. Where the store cannot be written, nothing is kept.
+It begins with a checksum over itself and over the modules that judge files: a damaged one, or one of
+another version, is as good as none. Files that changed within the last two seconds are not trusted to show
+their next change in their time, and their rows are not kept. Where the store cannot be written, nothing is
+kept.
 """
 
 from __future__ import annotations
@@ -28,14 +30,19 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lpc.store.atomic import GONE, parsed_json, write_file
+from lpc.store import reading, wholeness
+from lpc.store.atomic import GONE, write_file
+from lpc.store.reading import Damaged, damaged, parsed_object
+from lpc.store.wholeness import PARTS, check_part, check_spec, parsed_result
 
 Row = dict[str, Any]
 Stamp = list[list[int] | None]
 """Modification time (ns) and size (bytes) of each of a run's files; None where there is none."""
 
-FILES = ("spec.json", "result.json", "test.json")
+READ = ("spec.json", "result.json", "test.json")
 """Files of a run that its row is made of."""
+FILES = (*READ, *PARTS)
+"""Files of a run that are looked at."""
 TOGETHER = 32
 """Runs that are looked at together: what waits is the network, not a processor."""
 SETTLED = 2.0
@@ -43,20 +50,21 @@ SETTLED = 2.0
 KEPT_FROM = 0.01
 """Share of all runs whose rows must have been read for them to be kept: the file is written as a whole."""
 
-_VERSION = Path(__file__).read_bytes()
+_VERSION = b"".join(Path(file).read_bytes() for file in (__file__, wholeness.__file__, reading.__file__))
 
 
 class _Found(NamedTuple):
-    """What a run's files say: the row is None where there is no spec or it is another protocol's."""
+    """What a run's files say: the row is None where the run has not begun or is another protocol's."""
 
     key: str
     stamp: Stamp
     row: Row | None
     read: bool
+    damage: Damaged | None = None
 
 
 def rows(root: Path, *, protocol: int) -> list[Row]:
-    """Return one row a run that has begun under one protocol, sorted by key.
+    """Return one row per run that has begun under one protocol, sorted by key.
 
     Parameters
     ----------
@@ -73,8 +81,8 @@ def rows(root: Path, *, protocol: int) -> list[Row]:
 
     Raises
     ------
-    ValueError
-        A file that is not whole JSON.
+    lpc.store.reading.Damaged
+        A run that has begun under this protocol, or under nobody knows which, is not whole.
     """
     index = root / f"listing-{protocol}.json"
     started = time.monotonic()
@@ -87,6 +95,10 @@ def rows(root: Path, *, protocol: int) -> list[Row]:
     parts = [keys[first : first + TOGETHER] for first in range(0, len(keys), TOGETHER)]
     with ThreadPoolExecutor(TOGETHER) as pool:
         found = list(chain.from_iterable(pool.map(look, parts)))
+    damages = [one.damage for one in found if one.damage is not None]
+    if damages:
+        more = f" ({len(damages) - 1} more runs of {root} are damaged)" if damages[1:] else ""
+        raise Damaged(f"{damages[0]}{more}") from damages[0]
     if sum(one.read for one in found) > KEPT_FROM * len(found):
         _keep(index, found, started)
     return [one.row for one in found if one.row is not None]
@@ -120,24 +132,42 @@ def _none_where_gone(error: OSError) -> None:
 
 
 def _read(directory: Path, protocol: int) -> _Found:
-    parts = [_content(directory / name) for name in FILES]
-    stamp = [None if part is None else part[0] for part in parts]
-    spec, result, test = (
-        None if part is None else partial(parsed_json, directory / name, part[1])
-        for name, part in zip(FILES, parts, strict=True)
-    )
-    values = {} if spec is None else spec()
-    if spec is None or values.get("protocol") != protocol:
-        return _Found(directory.name, stamp, None, read=True)
+    contents = [_content(directory / name) for name in READ]
+    stamp = [None if one is None else one[0] for one in contents]
+    stamp += [_stamp(f"{directory}/{name}") for name in PARTS]
+    try:
+        row = _row(directory, [None if one is None else one[1] for one in contents], stamp, protocol)
+    except Damaged as damage:
+        return _Found(directory.name, stamp, None, read=True, damage=damage)
+    return _Found(directory.name, stamp, row, read=True)
+
+
+def _row(directory: Path, contents: Sequence[bytes | None], stamp: Stamp, protocol: int) -> Row | None:
+    spec, result, test = contents
+    if spec is None:
+        if result is not None:
+            raise damaged(directory / "spec.json", "does not exist, but the run has a result")
+        return None
+    values = parsed_object(directory / "spec.json", spec)
+    if values.get("protocol", protocol) != protocol:
+        return None
+    check_spec(directory / "spec.json", values)
     row: Row = {"key": directory.name}
     for name, value in values.items():
         nested = value.items() if isinstance(value, dict) else ()
         row.update({f"{name}.{inner}": field for inner, field in nested} or {name: value})
     row["status"] = "training"
-    for part, prefix in ((result, ""), (test, "test_")):
-        values = {} if part is None else part()
-        row.update({prefix + field: value for field, value in values.items() if field != "missing"})
-    return _Found(directory.name, stamp, row, read=True)
+    if result is not None:
+        row.update(_fields(parsed_result(directory / "result.json", result)))
+        for name, part in zip(PARTS, stamp[len(READ) :], strict=True):
+            check_part(directory / name, None if part is None else part[1])
+    if test is not None:
+        row.update(_fields(parsed_object(directory / "test.json", test), "test_"))
+    return row
+
+
+def _fields(values: Row, prefix: str = "") -> Row:
+    return {prefix + name: value for name, value in values.items() if name != "missing"}
 
 
 def _content(path: Path) -> tuple[list[int], bytes] | None:
@@ -190,7 +220,7 @@ def _changed(one: _Found) -> int:
 def _body(found: Iterable[_Found]) -> bytes:
     """Return rows as JSON, those of the same columns together."""
     alike: dict[tuple[str, ...] | None, list[list[Any]]] = defaultdict(list)
-    for key, stamp, row, _ in found:
-        columns = None if row is None else tuple(row)
-        alike[columns].append([key, stamp, *(row or {}).values()])
+    for one in found:
+        columns = None if one.row is None else tuple(one.row)
+        alike[columns].append([one.key, one.stamp, *(one.row or {}).values()])
     return json.dumps(list(alike.items()), separators=(",", ":")).encode()

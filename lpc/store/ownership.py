@@ -23,13 +23,14 @@ from typing import Any
 
 from lpc.stopping import Stopped
 from lpc.store import holders
-from lpc.store.atomic import GONE, as_json, draft, name_exclusively, read_json_if_there, write_json
+from lpc.store.atomic import GONE, as_json, draft, name_exclusively, write_json
 from lpc.store.holders import (
     WITHDRAWN,
     has_died,
     holder_of,
     owner_file,
     owners,
+    read_owner,
     server_time,
     sign_of,
     this_process,
@@ -169,7 +170,7 @@ class Lease:
             # having written there, this machine sees the folder as the server has it
             number = max(owners(directory), default=0)
             while True:
-                self._bury(key, read_json_if_there(owner_file(directory, number)))
+                self._bury(key, read_owner(owner_file(directory, number)))
                 number += 1
                 own = owner_file(directory, number)
                 if name_exclusively(temporary, own):

@@ -14,10 +14,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lpc.store.atomic import read_json_if_there, write_file, write_json
+from lpc.store.atomic import write_file, write_json
+from lpc.store.reading import read_object_if_there
+from lpc.store.reading import read_table as read_csv
 
 if TYPE_CHECKING:
     import pandas
+
+
+_FIELDS = {"version": int, "values": dict, "table": bool}
 
 
 class Probe(NamedTuple):
@@ -80,7 +85,7 @@ def read(directory: Path, name: str, *, version: int) -> dict[str, Any] | None:
     name, version
         Of the probe, as in :func:`save`.
     """
-    found = read_json_if_there(directory / f"{name}.probe")
+    found = read_object_if_there(directory / f"{name}.probe", fields=_FIELDS)
     return found if found is not None and found["version"] == version else None
 
 
@@ -97,9 +102,7 @@ def read_table(directory: Path, name: str, *, version: int) -> pandas.DataFrame 
     found = read(directory, name, version=version)
     if found is None or not found["table"]:
         return None
-    import pandas
-
-    return pandas.read_csv(directory / f"{name}.csv")
+    return read_csv(directory / f"{name}.csv")
 
 
 def rows(root: Path, keys: Iterable[str], versions: Mapping[str, int]) -> pandas.DataFrame:

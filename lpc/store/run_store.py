@@ -35,12 +35,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from lpc.specs import PROTOCOL, RunSpec, run_key, spec_from_dict
+from lpc.specs import PROTOCOL, RunSpec, run_key
 from lpc.store import holders, listing, probes
-from lpc.store.atomic import read_json, read_json_if_there, see_afresh, write_file, write_json
+from lpc.store.atomic import see_afresh, write_file, write_json
 from lpc.store.holders import Attempt, Holder
 from lpc.store.ownership import Lease
 from lpc.store.probes import Probe
+from lpc.store.reading import (
+    bytes_if_there,
+    damaged,
+    parsed_lines,
+    read_object,
+    read_object_if_there,
+    read_texts,
+)
+from lpc.store.wholeness import has_ended, parsed_result, read_spec
 
 if TYPE_CHECKING:
     import pandas
@@ -57,17 +66,34 @@ class RunStore:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
+        self._whole: dict[str, tuple[int, int]] = {}
 
     def directory(self, key: str) -> Path:
         """Return the directory of a run."""
         return self.root / "runs" / key
 
     def finished(self, spec: RunSpec) -> bool:
-        """Whether the run has its result, be it trained or failed."""
-        return self._has_result(run_key(spec))
+        """Whether the run has its result, be it trained or failed, and is whole.
 
-    def _has_result(self, key: str) -> bool:
-        return (self.directory(key) / "result.json").exists()
+        Raises
+        ------
+        lpc.store.reading.Damaged
+            It has a result, but its status, its spec or another of its files is not as it must be.
+        """
+        return self._has_ended(run_key(spec))
+
+    def _has_ended(self, key: str) -> bool:
+        """Whether a run has ended; one that was seen to be whole is read again when its result changes."""
+        try:
+            status = (self.directory(key) / "result.json").stat()
+        except FileNotFoundError:
+            return False
+        stamp = status.st_mtime_ns, status.st_size
+        if self._whole.get(key) != stamp:
+            if not has_ended(self.directory(key)):
+                return False
+            self._whole[key] = stamp
+        return True
 
     def measured(self, spec: RunSpec) -> bool:
         """Whether the run has its test metrics."""
@@ -91,7 +117,7 @@ class RunStore:
             raise ValueError(
                 f"{path} does not exist: run {spec.architecture}, seed {spec.seed}, has no {name}"
             )
-        return read_json(path)
+        return parsed_result(path, path.read_bytes()) if name == "result.json" else read_object(path)
 
     @staticmethod
     def cohort(specs: Sequence[RunSpec]) -> str:
@@ -106,7 +132,7 @@ class RunStore:
         lpc.store.Held
             Another program has one of them.
         """
-        return Lease(self.root, [run_key(spec) for spec in specs], self._has_result)
+        return Lease(self.root, [run_key(spec) for spec in specs], self._has_ended)
 
     def holders(self) -> dict[str, Holder]:
         """Return who has which runs at this moment, by run key."""
@@ -135,18 +161,12 @@ class RunStore:
         """
         if afresh and (self.root / "cohorts").exists():
             see_afresh(self.root / "cohorts")
-        found = (
-            (path, read_json_if_there(path)) for path in sorted(self.root.glob("cohorts/*/members.json"))
-        )
+        found = ((path, read_texts(path)) for path in sorted(self.root.glob("cohorts/*/members.json")))
         return {path.parent.name: keys for path, keys in found if keys is not None}
 
     def spec(self, key: str) -> RunSpec:
         """Return the spec of a run that has begun; one that does not have this key is an error."""
-        path = self.directory(key) / "spec.json"
-        spec = spec_from_dict(read_json(path))
-        if run_key(spec) != key:
-            raise ValueError(f"{path} is the spec of run {run_key(spec)}, not of {key}; remove {path.parent}")
-        return spec
+        return read_spec(self.directory(key) / "spec.json")
 
     def save_state(self, cohort: str, state: dict[str, Any], *, epoch: int) -> None:
         """Write where a cohort stands, after so many epochs."""
@@ -160,7 +180,8 @@ class RunStore:
         """Return the epochs that the runs of every cohort under way have behind them, by run key."""
         found = {}
         for cohort, keys in self.cohorts().items():
-            progress = read_json_if_there(self.root / "cohorts" / cohort / "progress.json")
+            path = self.root / "cohorts" / cohort / "progress.json"
+            progress = read_object_if_there(path, fields={"epoch": int})
             if progress is not None:
                 found.update(dict.fromkeys(keys, progress["epoch"]))
         return found
@@ -286,15 +307,27 @@ class RunStore:
         import pandas
 
         found = (
-            sorted(self.root.glob("runs/*/history.jsonl"))
+            sorted(path.parent.name for path in self.root.glob("runs/*/history.jsonl"))
             if keys is None
-            else [self.directory(key) / "history.jsonl" for key in sorted(keys)]
+            else sorted(keys)
         )
         parts = []
-        for path in found:
-            if path.exists() and read_json(path.parent / "spec.json").get("protocol") == protocol:
-                lines = pandas.DataFrame([json.loads(line) for line in path.read_text().splitlines()])
-                parts.append(lines.assign(key=path.parent.name))
+        for key in found:
+            lines = self._history(key, protocol)
+            if lines is not None:
+                parts.append(pandas.DataFrame(lines).assign(key=key))
         return (
             pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame(columns=["key", "epoch"])
         )
+
+    def _history(self, key: str, protocol: int) -> list[dict[str, Any]] | None:
+        """Return a run's history; None where it has none yet, or is of another protocol."""
+        path = self.directory(key) / "history.jsonl"
+        content = bytes_if_there(path)
+        if content is None:
+            if self._has_ended(key):
+                raise damaged(path, "does not exist, but the run has a result")
+            return None
+        if read_object(path.with_name("spec.json")).get("protocol") != protocol:
+            return None
+        return parsed_lines(path, content)

@@ -1,18 +1,18 @@
 """Times are fabricated, and the hours that follow from them worked out by hand."""
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
+from support.ended_runs import end
 
 from experiments.benchmarks import epoch_times
 from experiments.benchmarks.epoch_times import COLUMNS, hours_left, measure, model_of
 from experiments.studies.image_shapes import SHAPES, random_images, shape_of_data
 from experiments.studies.profiles import profile, specs
 from lpc.data import load_images
-from lpc.specs import DataSpec, run_key
+from lpc.specs import DataSpec
 from lpc.store import RunStore
 
 CIFAR = profile("paper-cifar10")
@@ -25,11 +25,7 @@ def runs(count, **train):
 
 def finish(store, spec, **provenance):
     """Put down that a run is finished, and what it took."""
-    folder = store.directory(run_key(spec))
-    folder.mkdir(parents=True)
-    (folder / "spec.json").write_text(json.dumps(asdict(spec)))
-    (folder / "result.json").write_text(json.dumps({"status": "finished"}))
-    (folder / "provenance.json").write_text(json.dumps(provenance))
+    end(store, spec, provenance=provenance)
 
 
 def row(spec, seconds, device="NVIDIA X", threads=1, **other):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from support.ended_runs import end
 from support.pretended_runs import pretend
 
 from experiments.cluster import jobs as queue
@@ -49,21 +50,10 @@ def scheduler(monkeypatch):
     return tasks
 
 
-def ended(store, specs, result=None):
+def ended(store, specs):
     """Write runs as ended."""
     for spec in specs:
-        store.begin([spec])
-        path = store.directory(run_key(spec)) / "result.json"
-        path.write_text(
-            json.dumps(
-                {
-                    "status": "finished",
-                    "validation_accuracy": 0.5,
-                    "validation_cross_entropy": spec.train.learning_rate,
-                }
-            )
-        )
-        store.end(store.cohort([spec]))
+        end(store, spec, validation_accuracy=0.5, validation_cross_entropy=spec.train.learning_rate)
 
 
 class TestRecords:

@@ -1,4 +1,3 @@
-import json
 import math
 from collections import Counter
 from dataclasses import replace
@@ -9,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import t, ttest_ind
+from support import ended_runs
 
 from experiments.chapters.factor.links import gamma_of
 from experiments.reporting import claims, paper, tables
@@ -19,7 +19,7 @@ from experiments.studies.ablation import ABLATION
 from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
 from experiments.studies.profiles import PROFILES, plain
 from experiments.studies.recorded import Recorded
-from lpc.specs import GAMMAS, run_key
+from lpc.specs import GAMMAS
 from lpc.store import RunStore
 
 
@@ -358,11 +358,8 @@ class TestSiblings:
         def end(seeds):
             for spec in ablation.declared("smoke-gammas"):
                 if spec.seed in seeds:
-                    store.begin([spec])
                     accuracy = 0.25 if spec.architecture == "gamma0" else 0.5 + 0.25 * spec.seed
-                    values = {"status": "finished", "validation_accuracy": accuracy}
-                    path = store.directory(run_key(spec)) / "result.json"
-                    path.write_text(json.dumps({**values, "validation_cross_entropy": 1.0}))
+                    ended_runs.end(store, spec, validation_accuracy=accuracy, validation_cross_entropy=1.0)
 
         return end
 

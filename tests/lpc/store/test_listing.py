@@ -14,6 +14,8 @@ from pandas.testing import assert_frame_equal
 
 from lpc.specs import PROTOCOL, DataSpec, TrainSpec, run_key, variant_spec
 from lpc.store import listing
+from lpc.store.reading import Damaged, cure
+from lpc.store.wholeness import PARTS
 
 HOUR = 3600 * 10**9
 
@@ -41,6 +43,9 @@ def write(root, spec, result=None, test=None, *, age=HOUR):
     ):
         if value is not None:
             put(directory / name, json.dumps(value, indent=1), age=age)
+    if result is not None:
+        for name in PARTS:
+            put(directory / name, "{}", age=age)
     return directory
 
 
@@ -117,7 +122,7 @@ def test_a_listing_is_what_the_files_say_with_and_without_rows_that_were_kept(ro
         index_of(root).unlink(missing_ok=True)
         opened.clear()
         assert_frame_equal(listed(root), expected)
-        assert len(opened) == 3 * 40
+        assert len(opened) == len(listing.READ) * 40
         opened.clear()
         assert_frame_equal(listed(root), expected)
         assert opened == []
@@ -142,6 +147,8 @@ def test_a_store_without_runs_has_no_rows(tmp_path):
 def test_what_changed_is_shown(root, age):
     listed(root)
     begun, finished, measured = write(root, spec_of(0, "NoPen")), write(root, spec_of(2, "NoPen")), spec_of(1)
+    for name in PARTS:
+        put(begun / name, "{}", age=age)
     put(begun / "result.json", '{"status": "finished", "accuracy": 0.125}', age=age)
     put(finished / "test.json", '{"accuracy": 0.25}', age=age)
     (write(root, measured) / "test.json").unlink()
@@ -199,7 +206,7 @@ def test_kept_rows_that_are_damaged_are_never_shown(root, opened):
         index.write_bytes(content)
         opened.clear()
         assert_frame_equal(listed(root), expected)
-        assert len(opened) == 3 * 40
+        assert len(opened) == len(listing.READ) * 40
         assert index.read_bytes() == whole
 
 
@@ -208,7 +215,7 @@ def test_rows_of_another_version_are_read_again(root, opened, monkeypatch):
     monkeypatch.setattr(listing, "_VERSION", b"another")
     opened.clear()
     listed(root)
-    assert len(opened) == 3 * 40
+    assert len(opened) == len(listing.READ) * 40
 
 
 def test_a_store_that_cannot_be_written_is_listed(root, monkeypatch):
@@ -255,13 +262,13 @@ def test_protocols_are_listed_apart_and_another_ones_files_are_not_judged(root):
         listed(root, 99)
 
 
-@pytest.mark.parametrize("name", listing.FILES)
+@pytest.mark.parametrize("name", listing.READ)
 def test_a_file_that_is_not_whole_is_named(root, name):
     listed(root)
     path = write(root, spec_of(1), {"status": "finished"}, {"accuracy": 1.0}) / name
     put(path, path.read_text()[:9])
     for _ in range(2):
-        with pytest.raises(ValueError, match=f"{path} is not whole JSON .*; remove {path.parent} to run it"):
+        with pytest.raises(Damaged, match=f"^{path} is not whole JSON .*; {cure(path)}$"):
             listed(root)
 
 
@@ -272,7 +279,59 @@ def test_rows_are_kept_again_once_one_in_a_hundred_was_read(tmp_path, opened):
     for changed, kept in ((2, False), (3, True)):
         for seed in range(changed):
             write(tmp_path, spec_of(seed), {"status": "finished", "accuracy": 0.75}, age=HOUR - changed)
-        for expected in (3 * changed, 0 if kept else 3 * changed):
+        for expected in (len(listing.READ) * changed, 0 if kept else len(listing.READ) * changed):
             opened.clear()
             assert listed(tmp_path)["accuracy"].sum() == 100 + 0.25 * changed
             assert len(opened) == expected
+
+
+RESULT = {"status": "finished", "accuracy": 0.5}
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("spec.json", None, "does not exist, but the run has a result"),
+        ("spec.json", dataclasses.asdict(spec_of(2)), f"is the spec of run {run_key(spec_of(2))}, not of"),
+        ("spec.json", [], "holds a list, expected an object"),
+        ("spec.json", {"protocol": PROTOCOL}, "is not a run spec of this version"),
+        ("result.json", {}, "has status None, expected finished or failed"),
+        ("result.json", {"status": "training"}, "has status 'training', expected finished or failed"),
+        ("result.json", 3, "holds 3, expected an object"),
+        *((part, None, "does not exist, but the run has a result") for part in PARTS),
+    ],
+)
+def test_a_run_with_a_result_that_is_not_whole_is_named_and_never_passed_over(
+    tmp_path, kept, name, content, told
+):
+    other = write(tmp_path, spec_of(0), RESULT)
+    directory = write(tmp_path, spec_of(1), RESULT)
+    if kept:
+        listed(tmp_path)
+    if content is None:
+        (directory / name).unlink()
+    else:
+        put(directory / name, json.dumps(content), age=HOUR // 2)
+    for _ in range(2):
+        with pytest.raises(
+            Damaged, match=rf"^{directory}/{name} {told}.*; remove {directory} to run it again"
+        ):
+            listed(tmp_path)
+    shutil.rmtree(directory)
+    assert listed(tmp_path)["key"].tolist() == [other.name]
+
+
+def test_damaged_runs_are_counted_behind_the_first(tmp_path):
+    for seed in range(3):
+        (write(tmp_path, spec_of(seed), RESULT) / "history.jsonl").unlink()
+    with pytest.raises(Damaged, match=rf"\(2 more runs of {tmp_path} are damaged\)$"):
+        listed(tmp_path)
+
+
+def test_a_run_without_a_result_needs_no_more_than_its_spec(tmp_path):
+    directory = write(tmp_path, spec_of(0))
+    assert listed(tmp_path)["status"].tolist() == ["training"]
+    (directory / "spec.json").unlink()
+    (directory / "owner-1.json").write_text("{}")
+    assert listed(tmp_path).empty

@@ -9,6 +9,7 @@ import torch
 
 from lpc.specs import DataSpec, TrainSpec, run_key, variant_spec
 from lpc.store import RunStore
+from lpc.store.reading import Damaged
 
 
 def make(seed=0, **changed):
@@ -169,3 +170,31 @@ def test_what_other_programs_remove_meanwhile_is_no_error(store, monkeypatch):
     store.end(second)
     assert set(store.cohorts()) == {first}
     assert not list(store.root.glob("cohorts/.*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("spec.json", None, "does not exist"),
+        ("spec.json", "{}", "is not a run spec"),
+        ("spec.json", json.dumps(dataclasses.asdict(make(1))), f"is the spec of run {run_key(make(1))}"),
+        ("result.json", "{}", "has status None"),
+        ("result.json", "[]", "holds a list"),
+        ("result.json", '{"sta', "is not whole JSON"),
+        ("provenance.json", None, "does not exist"),
+        ("history.jsonl", None, "does not exist"),
+        ("checkpoint.safetensors", None, "does not exist"),
+    ],
+)
+def test_a_run_that_is_not_whole_is_neither_finished_nor_trained_again(store, name, content, told):
+    store.begin([make()])
+    finish(store, make())
+    path = store.directory(run_key(make())) / name
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content)
+    for ask in (store.finished, lambda spec: store.lease([spec])):
+        with pytest.raises(Damaged, match=f"^{path} {told}.*; remove {path.parent} to run it again$"):
+            ask(make())
+    assert not list((store.root / "heartbeats").glob("*"))

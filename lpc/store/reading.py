@@ -1,0 +1,215 @@
+"""Reading what may be damaged: a file that cannot be used is one error, with its path and the cure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lpc.store.atomic import GONE
+
+if TYPE_CHECKING:
+    import pandas
+
+Fields = Mapping[str, "type | tuple[type, ...]"]
+"""Names that an object must have, and the types that their values may be of."""
+
+_CURES = (
+    (r"members\.json|state\.pt", "remove {path.parent} to train its runs from the start"),
+    (r"progress\.json", "remove it: the next checkpoint writes it again"),
+    (r"test\.json", "remove it to measure the run on the test images again"),
+    (r".*\.probe|[a-z_]+\.csv", "remove {path.parent}/{path.stem}.probe to probe the run again"),
+    (r"owner-\d+\.json", "remove it once no program trains the run"),
+)
+
+
+class Damaged(ValueError):
+    """A file is missing, unreadable or not of the shape that it must have; the message says what mends it."""
+
+
+def cure(path: Path) -> str:
+    """Return what mends a store without a file of it, as a sentence without its full stop."""
+    found = next((words for name, words in _CURES if re.fullmatch(name, path.name)), None)
+    return (found or "remove {path.parent} to run it again").format(path=path)
+
+
+def damaged(path: Path, what: str, *, mend: str | None = None) -> Damaged:
+    """Return the error of a damaged file.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    what
+        What is wrong with it, as a predicate: "is not whole JSON".
+    mend
+        What the user can do; None: :func:`cure`.
+    """
+    return Damaged(f"{path} {what}; {mend or cure(path)}")
+
+
+def parsed(path: Path, content: bytes, *, mend: str | None = None) -> Any:
+    """Return the value of what a JSON file holds.
+
+    Raises
+    ------
+    Damaged
+        It is not whole JSON.
+    """
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError, too
+        raise damaged(path, f"is not whole JSON ({error})", mend=mend) from error
+
+
+def as_object(
+    path: Path, value: object, *, fields: Fields | None = None, mend: str | None = None
+) -> dict[str, Any]:
+    """Return the value of a JSON file, once it is an object with some fields.
+
+    Raises
+    ------
+    Damaged
+        It is another value, or a field is missing or of another type.
+    """
+    if not isinstance(value, dict):
+        raise damaged(path, f"holds {_kind(value)}, expected an object", mend=mend)
+    for name, types in (fields or {}).items():
+        if name not in value:
+            raise damaged(path, f"has no {name!r}", mend=mend)
+        if not isinstance(value[name], types):
+            expected = " or ".join(
+                "null" if one is type(None) else one.__name__
+                for one in (types if isinstance(types, tuple) else (types,))
+            )
+            raise damaged(path, f"has {name!r} = {_shown(value[name])}, expected {expected}", mend=mend)
+    return value
+
+
+def parsed_object(
+    path: Path, content: bytes, *, fields: Fields | None = None, mend: str | None = None
+) -> dict[str, Any]:
+    """Return the object that a JSON file holds; parameters and errors as of :func:`read_object`."""
+    return as_object(path, parsed(path, content, mend=mend), fields=fields, mend=mend)
+
+
+def read_object(path: Path, *, fields: Fields | None = None, mend: str | None = None) -> dict[str, Any]:
+    """Return the object that a JSON file holds.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    fields
+        Names that it must have, with the types of their values; None: any.
+    mend
+        What the user can do where it is damaged; None: :func:`cure`.
+
+    Raises
+    ------
+    Damaged
+        It does not exist, is not whole JSON, is no object, or has not these fields.
+    """
+    found = read_object_if_there(path, fields=fields, mend=mend)
+    if found is None:
+        raise damaged(path, "does not exist", mend=mend)
+    return found
+
+
+def read_object_if_there(
+    path: Path, *, fields: Fields | None = None, mend: str | None = None
+) -> dict[str, Any] | None:
+    """Return the object that a JSON file holds, or None where it is gone: others may remove it meanwhile.
+
+    Parameters and errors are those of :func:`read_object`.
+    """
+    content = bytes_if_there(path)
+    return None if content is None else parsed_object(path, content, fields=fields, mend=mend)
+
+
+def bytes_if_there(path: Path) -> bytes | None:
+    """Return what a file holds, or None where it is gone."""
+    try:
+        return path.read_bytes()
+    except IsADirectoryError as error:
+        raise damaged(path, "is a folder, expected a file") from error
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
+        return None
+
+
+def read_texts(path: Path, *, mend: str | None = None) -> list[str] | None:
+    """Return the texts that a JSON file lists, or None where it is gone.
+
+    Raises
+    ------
+    Damaged
+        It is not whole JSON, or not a list of texts.
+    """
+    content = bytes_if_there(path)
+    if content is None:
+        return None
+    value = parsed(path, content, mend=mend)
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise damaged(path, f"holds {_kind(value)}, expected a list of texts", mend=mend)
+    return value
+
+
+def parsed_lines(path: Path, content: bytes, *, mend: str | None = None) -> list[dict[str, Any]]:
+    """Return the objects of a file with one JSON object per line.
+
+    Raises
+    ------
+    Damaged
+        A line is no whole object.
+    """
+    return [parsed_object(path, line, mend=mend) for line in content.splitlines()]
+
+
+def read_table(
+    path: Path, *, columns: tuple[str, ...] = (), mend: str | None = None, **options: Any
+) -> pandas.DataFrame:
+    """Return a table of comma-separated values.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    columns
+        Names that it must have.
+    mend
+        What the user can do where it is damaged; None: :func:`cure`.
+    options
+        Of ``pandas.read_csv``.
+
+    Raises
+    ------
+    Damaged
+        It does not exist, is no table, or has not these columns.
+    """
+    import pandas
+
+    try:
+        table = pandas.read_csv(path, **options)
+    except FileNotFoundError as error:
+        raise damaged(path, "does not exist", mend=mend) from error
+    except (ValueError, IsADirectoryError) as error:  # pandas' ParserError and EmptyDataError are ValueErrors
+        text = " ".join(str(error).split())
+        raise damaged(path, f"is no whole table ({text})", mend=mend) from error
+    absent = [name for name in columns if name not in table]
+    if absent:
+        raise damaged(path, f"has no column {', '.join(absent)}", mend=mend)
+    return table
+
+
+def _kind(value: object) -> str:
+    kinds = ((list, "a list"), (dict, "an object"), (str, "a text"), (type(None), "null"))
+    return next((words for kind, words in kinds if isinstance(value, kind)), _shown(value))
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."

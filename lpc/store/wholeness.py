@@ -1,0 +1,95 @@
+"""Wholeness: what makes a run finished, beyond a result that is there.
+
+A run is finished only if its result says ``finished`` or ``failed``, its spec hashes to the name of its
+folder, and its other files are there. A run with a result that lacks any of this is damaged: an error that
+names the file, as training it again, or selecting among the others, would pass it over in silence.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lpc.specs import RunSpec, key_of, run_key, spec_from_dict
+from lpc.store.atomic import GONE
+from lpc.store.reading import bytes_if_there, damaged, parsed_object, read_object
+
+ENDED = ("finished", "failed")
+"""How a run may have ended."""
+PARTS = ("provenance.json", "history.jsonl", "checkpoint.safetensors")
+"""Files that a run that has ended has beside its spec and its result."""
+
+
+def read_spec(path: Path) -> RunSpec:
+    """Return the spec that a run's file holds, once it is that of the run's folder.
+
+    Raises
+    ------
+    lpc.store.reading.Damaged
+        It does not exist, is not whole, or is another run's.
+    """
+    values = read_object(path)
+    check_spec(path, values)
+    return _built(path, values)
+
+
+def check_spec(path: Path, values: dict[str, Any]) -> None:
+    """Check that these fields of a spec hash to the name of the folder that they were read from."""
+    with suppress(ValueError):
+        if key_of(values) == path.parent.name:
+            return
+    key = run_key(_built(path, values))
+    if key != path.parent.name:
+        raise damaged(path, f"is the spec of run {key}, not of {path.parent.name}")
+
+
+def _built(path: Path, values: dict[str, Any]) -> RunSpec:
+    try:
+        return spec_from_dict(values)
+    except (ValueError, TypeError) as error:
+        raise damaged(path, f"is {error}") from error
+
+
+def parsed_result(path: Path, content: bytes) -> dict[str, Any]:
+    """Return what a run's result file holds, once it says how the run ended."""
+    values = parsed_object(path, content)
+    if values.get("status") not in ENDED:
+        raise damaged(path, f"has status {values.get('status')!r}, expected {' or '.join(ENDED)}")
+    return values
+
+
+def check_part(path: Path, size: int | None) -> None:
+    """Check a file of a run that has ended; ``size`` is what it has (bytes), None where it is gone."""
+    if size is None:
+        raise damaged(path, "does not exist, but the run has a result")
+
+
+def has_ended(directory: Path) -> bool:
+    """Whether a run has its result, and is whole.
+
+    Raises
+    ------
+    lpc.store.reading.Damaged
+        It has a result, and is not whole.
+    """
+    path = directory / "result.json"
+    content = bytes_if_there(path)
+    if content is None:
+        return False
+    parsed_result(path, content)
+    check_spec(directory / "spec.json", read_object(directory / "spec.json"))
+    for name in PARTS:
+        check_part(directory / name, size_of(directory / name))
+    return True
+
+
+def size_of(path: Path) -> int | None:
+    """Return how long a file is (bytes), None where there is none."""
+    try:
+        return os.stat(path).st_size  # noqa: PTH116
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
+        return None
