@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 
+from lpc._epoch_noise import wander
+from lpc.errors import unknown_name
 from lpc.schedules import gamma as gamma_in
 from lpc.specs import TrainSpec
 
@@ -76,8 +79,8 @@ def radius(gamma: float, *, classes: int, separation: float) -> float:
     return 2 * gap / separation * math.sqrt((classes - 1) / (2 * classes))
 
 
-def reachable_separation(*, width: int, learning_rate: float, steps: int) -> float:
-    r"""Return the farthest apart that AdamW can move two weight vectors from zero.
+def reachable_separation(*, width: int, learning_rate: float, steps: int, classes: int = 2) -> float:
+    r"""Return how far apart AdamW can move the weight vectors of some classes from zero.
 
     Parameters
     ----------
@@ -87,18 +90,33 @@ def reachable_separation(*, width: int, learning_rate: float, steps: int) -> flo
         Of the classifier.
     steps
         Updates of the weights, T.
+    classes
+        K, 2 or more: the root mean square distance over all pairs of them. 2: the distance of one pair.
 
     Notes
     -----
-    AdamW moves a weight by about the learning rate a step, so two vectors of P weights end about
-    :math:`D = 2\sqrt P\,\eta T` apart at most. Gradients that keep growing give longer steps (up to
-    :math:`\sqrt{(1-\beta_1)^2/(1-\beta_2)}` times the rate in the extreme): a budget, not a strict bound.
+    AdamW moves a weight by about the learning rate a step, so it ends within :math:`\eta T` of zero. At one
+    node the sum of squared differences over all pairs is then at most :math:`4 (\eta T)^2` times the number
+    of pairs with different signs, :math:`\lfloor K/2\rfloor\lceil K/2\rceil`: over P nodes the mean is
+
+    .. math:: D^2 \le \frac{8\lfloor K/2\rfloor\lceil K/2\rceil}{K(K-1)}\,P\,(\eta T)^2,
+
+    :math:`2KP/(K-1)\,(\eta T)^2` for even K (Plotkin's bound; sign matrices with balanced columns reach it),
+    and :math:`4P(\eta T)^2` for one pair. Gradients that keep growing give longer steps (up to
+    :math:`\sqrt{(1-\beta_1)^2/(1-\beta_2)}` times the rate in the extreme, :math:`\sqrt 3` where they grow in
+    proportion to the step): a budget, not a strict bound.
+
+    References
+    ----------
+    Plotkin 1960, Binary codes with specified minimum distance.
     """
-    if width < 1 or learning_rate <= 0 or steps < 1:
+    if width < 1 or learning_rate <= 0 or steps < 1 or classes < 2:
         raise ValueError(
-            f"width={width}, learning_rate={learning_rate}, steps={steps}; expected all positive"
+            f"width={width}, learning_rate={learning_rate}, steps={steps}, classes={classes}; "
+            "expected all positive, and 2 or more classes"
         )
-    return 2 * math.sqrt(width) * learning_rate * steps
+    apart = 8 * (classes // 2) * (-(-classes // 2)) / (classes * (classes - 1))
+    return math.sqrt(apart * width) * learning_rate * steps
 
 
 def carried_gamma(*, gap: float, classes: int, width: int, learning_rate: float, steps: int) -> float:
@@ -113,20 +131,38 @@ def carried_gamma(*, gap: float, classes: int, width: int, learning_rate: float,
     """
     if gap <= 0:
         raise ValueError(f"gap is {gap}; expected a positive number")
-    separation = reachable_separation(width=width, learning_rate=learning_rate, steps=steps)
+    separation = reachable_separation(
+        width=width, learning_rate=learning_rate, steps=steps, classes=classes
+    )
     return classes * separation**2 / (4 * gap * (math.exp(gap) + classes - 1))
 
 
-def bias_sd(*, learning_rate: float, classes: int, batch_size: int) -> float:
+def bias_sd(
+    *,
+    learning_rate: float,
+    classes: int,
+    batch_size: int,
+    images: int | None = None,
+    momentum: float = 0.9,
+    at: Literal["epoch end", "any step"] = "epoch end",
+) -> float:
     r"""Return the standard deviation of a classifier's biases that have nothing to learn.
 
     Notes
     -----
-    Where logit gaps are small the softmax is :math:`1/K + b_k/K`, and a batch of B points, its classes drawn
-    at random, gives a bias the gradient :math:`b_k/K` with noise of variance :math:`(K-1)/(K^2 B)`. AdamW
-    divides by the noise: every step is :math:`-\eta\sqrt{B/(K-1)}\,b_k` and noise of sd :math:`\eta`, whose
-    stationary variance is :math:`\tfrac{\eta}{2}\sqrt{(K-1)/B}`. It falls with the learning rate only as its
-    root, where the logit gap at a large gamma falls as its square.
+    Where logit gaps are small the softmax is :math:`1/K + b_k/K`: a bias's gradient is :math:`b_k/K` and the
+    noise of the batch's label counts, of variance :math:`(K-1)/(K^2 B)`. AdamW divides by the noise, so a bias
+    relaxes within :math:`\tau = \sqrt{(K-1)/B}/\eta` steps and every step adds noise of sd :math:`\eta`.
+
+    *Labels drawn at random*: a walk, of stationary variance :math:`\eta^2\tau/2 =
+    \tfrac{\eta}{2}\sqrt{(K-1)/B}`.
+
+    *Permuted epochs*: the counts of an epoch are those of the data set, so the noise of its m batches sums to
+    zero and the walk is a bridge. At the ends of epochs, with :math:`\theta = m/\tau`, what is left of the
+    walk's variance is the share :math:`1 - \tfrac{2}{\theta}\tanh\tfrac{\theta}{2}`; inside an epoch
+    :math:`\eta^2 m/6` comes on top where :math:`\tau` is well above m. Both are for batches of one size and
+    without momentum. What is returned has both (:mod:`lpc._epoch_noise`): a last batch that is smaller than the
+    others counts each of its labels for more, and momentum carries the last steps over the end of the epoch.
 
     Parameters
     ----------
@@ -134,13 +170,33 @@ def bias_sd(*, learning_rate: float, classes: int, batch_size: int) -> float:
         Of the run; the learning rate is the classifier's, which the paper does not decay.
     classes
         K, 2 or more, equally frequent.
+    images
+        Labels in an epoch, which is a permutation of them; None: labels are drawn at random for every batch.
+    momentum
+        AdamW's first beta.
+    at
+        After whole epochs, or the root mean square over all steps.
+
+    Returns
+    -------
+    float
+        0 where one batch holds all images; infinite where the rate is too large for a stationary state.
     """
-    if learning_rate <= 0 or batch_size < 1 or classes < 2:
+    if learning_rate <= 0 or batch_size < 1 or classes < 2 or (images is not None and images < 1):
         raise ValueError(
-            f"learning_rate={learning_rate}, classes={classes}, batch_size={batch_size}; "
-            "expected a positive rate, 2 or more classes and 1 or more points a batch"
+            f"learning_rate={learning_rate}, classes={classes}, batch_size={batch_size}, images={images}; "
+            "expected a positive rate, 2 or more classes, and 1 or more points a batch and in all"
         )
-    return math.sqrt(learning_rate / 2 * math.sqrt((classes - 1) / batch_size))
+    if at not in ("epoch end", "any step"):
+        raise unknown_name("at", at, ("epoch end", "any step"))
+    found = wander(
+        learning_rate=learning_rate,
+        share=1 / classes,
+        batch_size=batch_size,
+        images=images,
+        momentum=momentum,
+    )
+    return found.epoch_end if at == "epoch end" else found.any_step
 
 
 def _last_gamma(train: TrainSpec) -> float:
@@ -157,17 +213,38 @@ def _share(train: TrainSpec, width: int) -> float:
     return 1 / width if train.penalty_reduction == "mean" else 1.0
 
 
-def readout_margin(train: TrainSpec, *, width: int, classes: int, steps: int) -> float:
+def _images(train: TrainSpec, steps: int, images: int | None) -> int:
+    """Return the images of an epoch; where they are not given, those that fill every batch."""
+    if images is None:
+        return train.batch_size * max(1, round(steps / train.epochs))
+    expected = train.epochs * math.ceil(images / train.batch_size)
+    if steps != expected:
+        raise ValueError(
+            f"steps is {steps}; {train.epochs} epochs of {images} images in batches of {train.batch_size} "
+            f"are {expected}"
+        )
+    return images
+
+
+def _largest_gap(train: TrainSpec, width: int, classes: int, steps: int) -> float:
+    """Return the logit gap at the last gamma and the largest separation that the budget allows."""
+    separation = reachable_separation(
+        width=width, learning_rate=train.learning_rate, steps=steps, classes=classes
+    )
+    return logit_gap(_last_gamma(train) * _share(train, width), classes=classes, separation=separation)
+
+
+def readout_margin(
+    train: TrainSpec, *, width: int, classes: int, steps: int, images: int | None = None
+) -> float:
     """Return how many standard deviations of the biases the largest logit gap is that a budget can hold.
 
     The gap is :func:`logit_gap` at :func:`reachable_separation` and the last gamma; the deviation is
-    :func:`bias_sd`.
+    :func:`bias_sd` at the ends of permuted epochs.
 
     Notes
     -----
-    The separation is a bound that runs stay below, so one deviation is not enough. In 87 runs on digits (IB
-    and NarrowIB, learning rates 1e-3 to 2e-2, batches of 32 and 128, 100 to 400 epochs, gamma from 10 to 1e8)
-    all with a margin below 50 lost their readout or ended at chance, and all above 53 kept it.
+    The separation is a bound that runs stay below, so one deviation is not enough: CALIBRATION
 
     Parameters
     ----------
@@ -179,6 +256,9 @@ def readout_margin(train: TrainSpec, *, width: int, classes: int, steps: int) ->
         Of the data set.
     steps
         Optimizer steps of the whole run.
+    images
+        Training images; None: as many as fill every batch of the steps. A last batch that is not full adds to
+        the biases' wander.
     """
     if train.penalty != "squared_norm":
         raise ValueError(f"TrainSpec.penalty is {train.penalty!r}; expected 'squared_norm'")
@@ -186,38 +266,50 @@ def readout_margin(train: TrainSpec, *, width: int, classes: int, steps: int) ->
         raise ValueError(
             f"TrainSpec.objective is {train.objective!r}, whose logits do not shrink with latents"
         )
-    rate, gamma = train.learning_rate, _last_gamma(train) * _share(train, width)
-    separation = reachable_separation(width=width, learning_rate=rate, steps=steps)
-    gap = logit_gap(gamma, classes=classes, separation=separation)
-    return gap / bias_sd(learning_rate=rate, classes=classes, batch_size=train.batch_size)
+    deviation = bias_sd(
+        learning_rate=train.learning_rate,
+        classes=classes,
+        batch_size=train.batch_size,
+        images=_images(train, steps, images),
+    )
+    gap = _largest_gap(train, width, classes, steps)
+    return gap / deviation if deviation else math.inf
 
 
-def budget_warning(train: TrainSpec, *, width: int, classes: int, steps: int) -> str | None:
+def budget_warning(
+    train: TrainSpec, *, width: int, classes: int, steps: int, images: int | None = None
+) -> str | None:
     """Return a warning where gamma ends so high that no classifier can read the latents, else None.
 
     The largest logit gap that the budget can hold is then less than :data:`LOST_STEPS` steps of the
     classifier's bias. No warning is no promise: the limit lies far below the margin at which runs on digits
-    lost their readout (:func:`readout_margin`; there all 27 runs under the limit ended at chance), because it
-    is to hold for any network.
+    lost their readout (:func:`readout_margin`), because it is to hold for any network.
 
     Parameters
     ----------
     train
         Of the run; None is returned where its penalty is not the squared norm, and for ``arcface`` and
         ``cosface``, whose logits do not shrink with the latents.
-    width, classes, steps
+    width, classes, steps, images
         As in :func:`readout_margin`.
     """
     if not _holds(train):
         return None
-    rate, batch, share = train.learning_rate, train.batch_size, _share(train, width)
-    wander = bias_sd(learning_rate=rate, classes=classes, batch_size=batch)
-    gap = wander * readout_margin(train, width=width, classes=classes, steps=steps)
+    rate, share = train.learning_rate, _share(train, width)
+    gap = _largest_gap(train, width, classes, steps)
     if gap >= LOST_STEPS * rate:
         return None
+    deviation = bias_sd(
+        learning_rate=rate,
+        classes=classes,
+        batch_size=train.batch_size,
+        images=_images(train, steps, images),
+        at="any step",
+    )
     carried = carried_gamma(gap=2.0, classes=classes, width=width, learning_rate=rate, steps=steps) / share
     return (
         f"gamma ends at {_last_gamma(train):.3g}, where {steps:,} steps at learning rate {rate:g} and "
-        f"{width} nodes hold a logit gap of at most {gap:.2g}: the biases wander by {wander:.2g}, "
-        f"so the readout will be lost. At a gap of 2 this budget carries gamma to {carried:.2g}"
+        f"{width} nodes hold a logit gap of at most {gap:.2g}: a step of a bias is {rate:g} and the biases "
+        f"wander by {deviation:.2g}, so the readout will be lost. At a gap of 2 this budget carries gamma to "
+        f"{carried:.2g}"
     )

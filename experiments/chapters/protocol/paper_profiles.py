@@ -71,7 +71,9 @@ def margin(spec: RunSpec) -> float:
             )
         width = int(backbone.feature_width)  # type: ignore[arg-type]
     steps = spec.train.epochs * math.ceil(shape.train / spec.train.batch_size)
-    return readout_margin(spec.train, width=width, classes=shape.classes, steps=steps)
+    return readout_margin(
+        spec.train, width=width, classes=shape.classes, steps=steps, images=shape.train
+    )
 
 
 def judged(study: Study) -> pd.DataFrame:
