@@ -128,7 +128,8 @@ def train_classifier(
     Returns
     -------
     DataFrame
-        ``gamma``, ``learning_rate``, ``step``, ``reach`` (:func:`lpc.equilibrium.reachable_separation`),
+        ``gamma``, ``learning_rate``, ``step``, ``reach`` and ``reach_pair``
+        (:func:`lpc.equilibrium.reachable_separation` of all pairs, and of one),
         the fields of :class:`experiments.chapters.theory.readout.Readout`, ``weight_spread``: the sd over the
         mean of the absolute weights, and ``cube_spread``: the same for the latents, averaged over nodes (0 on
         the vertices of a cube).
@@ -165,12 +166,14 @@ def train_classifier(
                 z = _newton(z, weight, bias, own, gamma, iterations=50, tolerance=1e-12)
             for run, (own_gamma, own_rate) in enumerate(pairs):
                 w, b = weight[run].detach(), bias[run].detach()
+                budget = {"width": width, "learning_rate": own_rate, "steps": step}
                 rows.append(
                     {
                         "gamma": own_gamma,
                         "learning_rate": own_rate,
                         "step": step,
-                        "reach": reachable_separation(width=width, learning_rate=own_rate, steps=step),
+                        "reach": reachable_separation(**budget, classes=classes),
+                        "reach_pair": reachable_separation(**budget),
                         **readout(z[run], label, weight=w, bias=b, gamma=own_gamma)._asdict(),
                         "weight_spread": float(w.abs().std(correction=0) / w.abs().mean()),
                         "cube_spread": hypercube(z[run], label).mean_variation,

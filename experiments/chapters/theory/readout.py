@@ -117,7 +117,10 @@ def penalised(study: Study) -> pd.DataFrame:
                 "seed": spec.seed,
                 "gamma": gamma,
                 "reach": reachable_separation(
-                    width=width, learning_rate=spec.train.learning_rate, steps=steps
+                    width=width,
+                    learning_rate=spec.train.learning_rate,
+                    steps=steps,
+                    classes=images.classes,
                 ),
                 **readout(latents.latent, latents.label, weight=weight, bias=bias, gamma=gamma)._asdict(),
                 "nearest_mean_accuracy": run["nearest_mean_accuracy"],
