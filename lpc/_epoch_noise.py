@@ -67,7 +67,9 @@ def wander(
     if scale == 0:
         return Wander(0.0, 0.0)
     pull = learning_rate / scale
-    step = np.array([[1 - pull * (1 - momentum) * share, -pull * momentum], [(1 - momentum) * share, momentum]])
+    step = np.array(
+        [[1 - pull * (1 - momentum) * share, -pull * momentum], [(1 - momentum) * share, momentum]]
+    )
     kick = np.array([-pull * (1 - momentum), 1 - momentum])
     if max(abs(np.linalg.eigvals(step))) >= 1:
         return Wander(math.inf, math.inf)

@@ -131,9 +131,7 @@ def carried_gamma(*, gap: float, classes: int, width: int, learning_rate: float,
     """
     if gap <= 0:
         raise ValueError(f"gap is {gap}; expected a positive number")
-    separation = reachable_separation(
-        width=width, learning_rate=learning_rate, steps=steps, classes=classes
-    )
+    separation = reachable_separation(width=width, learning_rate=learning_rate, steps=steps, classes=classes)
     return classes * separation**2 / (4 * gap * (math.exp(gap) + classes - 1))
 
 
@@ -151,8 +149,9 @@ def bias_sd(
     Notes
     -----
     Where logit gaps are small the softmax is :math:`1/K + b_k/K`: a bias's gradient is :math:`b_k/K` and the
-    noise of the batch's label counts, of variance :math:`(K-1)/(K^2 B)`. AdamW divides by the noise, so a bias
-    relaxes within :math:`\tau = \sqrt{(K-1)/B}/\eta` steps and every step adds noise of sd :math:`\eta`.
+    noise of the batch's label counts, of variance :math:`(K-1)/(K^2 B)`. AdamW divides by the noise, so a
+    bias relaxes within :math:`\tau = \sqrt{(K-1)/B}/\eta` steps and every step adds noise of sd
+    :math:`\eta`.
 
     *Labels drawn at random*: a walk, of stationary variance :math:`\eta^2\tau/2 =
     \tfrac{\eta}{2}\sqrt{(K-1)/B}`.
@@ -161,8 +160,9 @@ def bias_sd(
     zero and the walk is a bridge. At the ends of epochs, with :math:`\theta = m/\tau`, what is left of the
     walk's variance is the share :math:`1 - \tfrac{2}{\theta}\tanh\tfrac{\theta}{2}`; inside an epoch
     :math:`\eta^2 m/6` comes on top where :math:`\tau` is well above m. Both are for batches of one size and
-    without momentum. What is returned has both (:mod:`lpc._epoch_noise`): a last batch that is smaller than the
-    others counts each of its labels for more, and momentum carries the last steps over the end of the epoch.
+    without momentum. What is returned has both (:mod:`lpc._epoch_noise`): a last batch that is smaller than
+    the others counts each of its labels for more, and momentum carries the last steps over the end of the
+    epoch.
 
     Parameters
     ----------
@@ -244,7 +244,11 @@ def readout_margin(
 
     Notes
     -----
-    The separation is a bound that runs stay below, so one deviation is not enough: CALIBRATION
+    The separation is a bound that runs stay below, so one deviation is not enough. In 61 runs on digits (IB
+    and NarrowIB, learning rates 2e-3 to 2e-2, batches of 32 and 128, 100 and 300 epochs, gamma from 9 to
+    6,600) all 38 with a margin below 87 lost their readout, and 8 of the 23 from 87 to 151. The classes of
+    digits are not quite equally frequent, and biases learn the logarithms of their frequencies, whose sd of
+    0.015 is no smaller than the wander: where classes are equally frequent, less may do.
 
     Parameters
     ----------

@@ -17,8 +17,8 @@ def extinction_gamma(*, weight_decay: float, classes: int) -> float:
     :math:`\gamma = 1 / (2\lambda K)`. With latents Z (one column a class) and logits
     :math:`M = WZ`, the cheapest factorisation of M costs
     :math:`\min \tfrac{\gamma}{K}\lVert Z\rVert^2 + \tfrac\lambda2\lVert W\rVert^2
-    = \sqrt{2\gamma\lambda/K}\,\lVert M\rVert_*`, K balanced classes' mean cross-entropy is convex in M, and its
-    gradient at zero has the spectral norm :math:`1/K`. So zero is the minimum if and only if
+    = \sqrt{2\gamma\lambda/K}\,\lVert M\rVert_*`, the mean cross-entropy of K balanced classes is convex in M,
+    and its gradient at zero has the spectral norm :math:`1/K`. So zero is the minimum if and only if
     :math:`\sqrt{2\gamma\lambda/K} \ge 1/K`.
 
     Parameters

@@ -20,10 +20,12 @@ from experiments.publishing.cell_html import Html, cell_name, html_of
 from experiments.publishing.places import PLACES, Places
 from experiments.publishing.prose import Page
 from experiments.publishing.typed_numbers import REGISTER, Offence
-from experiments.reporting.claims import NO_RUN, NOT_ATTEMPTED, NOT_JUDGED, NOT_MEASURED, WORDS
+from experiments.reporting.claims import NOT_ATTEMPTED, NOT_JUDGED, NOT_MEASURED
+from experiments.reporting.declarations import NO_RUN
 from experiments.reporting.tables import MISSING
+from experiments.reporting.verdicts import UNDECIDED, WORDS
 
-VERDICTS = (*WORDS[True], *WORDS[False], NOT_ATTEMPTED, NOT_JUDGED, NOT_MEASURED)
+VERDICTS = (*WORDS[True], *WORDS[False], UNDECIDED, NOT_ATTEMPTED, NOT_JUDGED, NOT_MEASURED)
 """The words that a verdict may be."""
 LEAST_WORDS = 5
 """An alt text of fewer words says nothing."""

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from experiments.paths import LEDGER, read_toml
+from experiments.paths import LEDGER
 from experiments.reporting import paper
-from experiments.reporting.significance import welch
-from experiments.reporting.tables import mean_sd, number
+from experiments.reporting.declarations import NO_RUN, TESTS, WRITTEN, Claim, read
+from experiments.reporting.image_variance import of_log_ratio
+from experiments.reporting.significance import holm, welch
+from experiments.reporting.tables import number
+from experiments.reporting.verdicts import (
+    ALPHA,
+    NULLS,
+    UNDECIDED,
+    WORDS,
+    Judgement,
+    judge,
+    judge_p,
+)
 from experiments.studies import ablation, bottlenecks
 from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
 from experiments.studies.profiles import LIVE, PROFILES, plain, relatives
 from experiments.studies.recorded import Recorded, all_recorded, all_recorded_bottlenecks
 from experiments.studies.study import Study
-from lpc.errors import unknown_name
-from lpc.specs import VARIANTS
 
 NOT_ATTEMPTED = "not attempted"
 """Nothing has been run that could judge the claim."""
@@ -28,110 +36,10 @@ NOT_JUDGED = "not judged"
 """The claim's profile is trained with the book, and its runs are not here: it was built with another."""
 NOT_MEASURED = "not measured"
 """The runs are there, but the quantity could not be computed for any seed."""
-WORDS = {
-    True: ("holds here", "holds in part", "does not hold here"),
-    False: ("reproduced", "partly reproduced", "not reproduced"),
-}
-"""The three verdicts on our own data sets, and on the papers'."""
-MARKS = ("✓", "◐", "✗")
-"""Marks of the three verdicts, in the order of :data:`WORDS`."""
-OPEN_MARK = "○"
-"""The mark of a claim without a verdict."""
-OURS = ("digits", "Fashion-MNIST")
-"""Data sets that are not the papers'."""
-_OWN = {"id", "like", "prose", "why"}
-"""Fields that a claim does not take from the one it is like."""
-NO_RUN = "none"
-"""The profile of claims about printed numbers."""
-_QUANTITIES = ("value", "ratio", "difference", "lead", "welch", "paper_welch")
 
 
 class ClaimMismatch(ValueError):
     """What a chapter's text takes for granted is not what the runs say."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """One row of the ledger; the fields are explained at the head of ``claims.toml``."""
-
-    id: str
-    where: str
-    dataset: str
-    statement: str
-    paper: str
-    profile: str
-    chapter: str
-    quantity: str
-    metric: str
-    of: tuple[str, ...]
-    holds: tuple[float, float]
-    over: tuple[str, ...] = ()
-    per: str | None = None
-    sign: str = "larger"
-    partly: tuple[float, float] | None = None
-    like: str | None = None
-    prose: str | None = None
-    why: str = ""
-
-    @property
-    def words(self) -> tuple[str, str, str]:
-        """The three verdicts: for the papers' own data sets, or for ours."""
-        return WORDS[self.dataset in OURS]
-
-    @property
-    def tolerance(self) -> str:
-        """The interval in which the claim holds, as text."""
-        low, high = self.holds
-        if math.isinf(high):
-            return f"{number(low)} or more"
-        return f"{number(high)} or less" if math.isinf(low) else f"{number(low)} to {number(high)}"
-
-
-def read(path: Path = LEDGER) -> list[Claim]:
-    """Return the ledger's claims.
-
-    Raises
-    ------
-    ValueError
-        An unknown or missing field, profile, quantity or architecture, an id that stands twice, or a claim
-        like one that does not stand above it.
-    """
-    known = {item.name for item in fields(Claim)}
-    needed = {item.name for item in fields(Claim) if item.default is MISSING}
-    claims: dict[str, Claim] = {}
-    for entry in read_toml(path)["claim"]:
-        where = f"{path.name}, claim {entry.get('id', '?')}"
-        for name in entry:
-            if name not in known:
-                raise unknown_name(f"field in {where}:", name, known)
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
-        if "like" in entry:
-            if entry["like"] not in claims:
-                raise unknown_name(f"earlier claim in {where}:", entry["like"], claims)
-            above = claims[entry["like"]]
-            values = {**{name: getattr(above, name) for name in known - _OWN}, **values}
-        if absent := sorted(needed - set(values)):
-            raise ValueError(f"{where} lacks {', '.join(absent)}")
-        claim = Claim(**values)
-        if claim.id in claims or not claim.id.isidentifier():
-            raise ValueError(f"{where}: the id stands twice or is not an identifier")
-        _check_names(claim, where)
-        claims[claim.id] = claim
-    return list(claims.values())
-
-
-def _check_names(claim: Claim, where: str) -> None:
-    if claim.profile not in (*PROFILES, *BOTTLENECK_PROFILES, NO_RUN):
-        raise unknown_name(f"profile in {where}:", claim.profile, [*PROFILES, *BOTTLENECK_PROFILES, NO_RUN])
-    if claim.quantity not in _QUANTITIES:
-        raise unknown_name(f"quantity in {where}:", claim.quantity, _QUANTITIES)
-    table = PROFILES[claim.profile].variants if claim.profile in PROFILES else VARIANTS
-    known = [*table, *(bottlenecks.names(claim.profile) if claim.profile in BOTTLENECK_PROFILES else ())]
-    for name in (*claim.of, *claim.over):
-        if name not in known:
-            raise unknown_name(f"architecture in {where}:", name, known)
-    if claim.prose is not None and claim.prose not in claim.words:
-        raise unknown_name(f"prose in {where}:", claim.prose, claim.words)
 
 
 def quantities(claim: Claim, selected: pd.DataFrame) -> list[float]:
@@ -143,7 +51,7 @@ def quantities(claim: Claim, selected: pd.DataFrame) -> list[float]:
         table = paper.welch(claim.dataset, claim.metric, baseline=claim.over[0]).set_index("architecture")
         row = table.T[claim.of[0]]
         return [math.copysign(float(row["p"]), float(row["difference"]))]
-    if claim.metric not in selected:
+    if claim.metric not in selected or (claim.per is not None and claim.per not in selected):
         return []
     value = pd.to_numeric(selected[claim.metric], errors="coerce")
     if claim.metric == "terminal_epoch":
@@ -171,19 +79,41 @@ def quantities(claim: Claim, selected: pd.DataFrame) -> list[float]:
     return [float(value) for value in result.dropna()]
 
 
-def _within(value: float, interval: tuple[float, float] | None) -> bool:
-    return interval is not None and interval[0] <= value <= interval[1]
+def judged(claim: Claim, values: Sequence[float], images: tuple[float, int] | None = None) -> Judgement:
+    """Return what a claim's values say of it, taken alone: the tolerance is that of before the run.
+
+    Parameters
+    ----------
+    claim
+        The claim.
+    values
+        Of :func:`quantities`, one or more.
+    images
+        As in :func:`experiments.reporting.intervals.interval`.
+    """
+    if claim.quantity in TESTS:
+        return judge_p(values[0])
+    limits = claim.limits
+    if claim.ratio:
+        limits = (max(0.0, limits[0]), limits[1])
+    null = NULLS.get(claim.quantity) if claim.null is None else claim.null
+    return judge(
+        values,
+        holds=claim.holds,
+        partly=claim.partly,
+        null=null,
+        limits=limits,
+        ratio=claim.ratio,
+        images=images,
+    )
 
 
-def verdict(claim: Claim, values: list[float]) -> str:
-    """Return the verdict on the mean of the values: the claim's interval, decided before the run."""
+def verdict(claim: Claim, values: Sequence[float]) -> str:
+    """Return the verdict on some values of a claim that is no other's like: without Holm's correction."""
     if not values:
         return NOT_ATTEMPTED
-    mean = sum(values) / len(values)
-    good, fair, bad = claim.words
-    if _within(mean, claim.holds):
-        return good
-    return fair if _within(mean, claim.partly) else bad
+    found = judged(claim, values)
+    return claim.words[found.place] if found.p < ALPHA else UNDECIDED
 
 
 def ledger(
@@ -224,31 +154,98 @@ def ledger(
     selected[NO_RUN] = pd.DataFrame()
     for name, rows in _bottleneck_runs(shown, study).items():
         selected[name] = pd.concat([selected[name], rows]) if name in selected else rows
-    rows = []
     declared = {claim.id: claim for claim in read(path)}
+    tables = {one.profile.name: one.probe_table("attacks") for one in recorded if one.profile.name != here}
+    if hasattr(study, "probe_table"):
+        tables[here] = study.probe_table("attacks")  # type: ignore[union-attr]
+    rows, judgements = [], {}
     for claim in declared.values():
         runs = selected.get(claim.profile)
         values = [] if runs is None else quantities(claim, runs)
+        if values:
+            images = _images(claim, tables.get(claim.profile), runs)
+            judgements[claim.id] = judged(claim, values, images)
         rows.append(
             {
                 "id": claim.id,
                 "like": claim.like or claim.id,
                 "same": _same(claim, declared),
+                "family": _family(claim, declared),
+                "kind": claim.kind,
                 "where": claim.where,
                 "dataset": claim.dataset,
                 "profile": claim.profile,
                 "statement": claim.statement,
                 "paper": claim.paper,
                 "tolerance": claim.tolerance,
-                "measured": _text(values),
+                "written": WRITTEN[claim.written],
+                "measured": _text(claim, values, judgements.get(claim.id)),
                 "n": paper.EXPERIMENTS if claim.quantity == "paper_welch" else _seeds(claim, values, runs),
                 "verdict": _word(claim, values, runs),
+                "needed": "",
                 "why": claim.why,
                 "chapter": claim.chapter,
                 "prose": claim.prose,
             }
         )
+    _decide(rows, declared, judgements)
     return pd.DataFrame(rows)
+
+
+def _images(claim: Claim, table: pd.DataFrame | None, runs: pd.DataFrame | None) -> tuple[float, int] | None:
+    """Return the variance that the test images add, where each of them was attacked."""
+    if table is None or runs is None or claim.quantity != "ratio" or not len(table):
+        return None
+    rows = table[table["key"].isin(runs["key"])] if "key" in runs and "key" in table else table
+    return of_log_ratio(rows, own=claim.of[0], base=claim.over[0], metric=claim.metric, per=claim.per)
+
+
+def _family(claim: Claim, declared: Mapping[str, Claim]) -> str:
+    """Return the id at the head of the claims that a claim is like: one claim, asked of several runs."""
+    while claim.like is not None:
+        claim = declared[claim.like]
+    return claim.id
+
+
+def _decide(
+    rows: list[dict[str, Any]], declared: Mapping[str, Claim], judgements: Mapping[str, Judgement]
+) -> None:
+    """Write each verdict: the place of the mean where the family's corrected p decides it, else undecided."""
+    families: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["id"] in judgements:
+            families.setdefault(row["family"], []).append(row)
+    for members in families.values():
+        corrected = holm([judgements[row["id"]].p for row in members])
+        for row, p in zip(members, corrected, strict=True):
+            found = judgements[row["id"]]
+            if p < ALPHA:
+                row["verdict"] = declared[row["id"]].words[found.place]
+            else:
+                row |= {"verdict": UNDECIDED, "needed": _needed(found.seeds_needed(), row["n"])}
+
+
+def _needed(seeds: int | None, there: int) -> str:
+    """Return how many seeds would decide a claim, as text; empty where no number would."""
+    if seeds is None:
+        return ""
+    return f"{seeds} seeds" if seeds > there else f"more than {there} seeds"
+
+
+def chance(table: pd.DataFrame) -> tuple[int, int, float]:
+    """Return how many claims are decided, in how many families, and how many families chance would decide.
+
+    Were every true value on an edge of its tolerance, one family in twenty would have a verdict.
+
+    Parameters
+    ----------
+    table
+        Of :func:`ledger`.
+    """
+    words = {word for three in WORDS.values() for word in three}
+    decided = table[(table["kind"] == "claim") & table["verdict"].isin(words)]
+    families = table[(table["kind"] == "claim") & table["verdict"].isin({*words, UNDECIDED})]["family"]
+    return len(decided), int(families.nunique()), ALPHA * float(families.nunique())
 
 
 def _same(claim: Claim, declared: Mapping[str, Claim]) -> str:
@@ -289,12 +286,17 @@ def _word(claim: Claim, values: list[float], runs: pd.DataFrame | None) -> str:
     if runs is None:
         return NOT_JUDGED if claim.profile in LIVE else NOT_ATTEMPTED
     there = claim.metric in runs and {*claim.of, *claim.over} <= set(runs["architecture"])
-    return NOT_MEASURED if there and not values else verdict(claim, values)
+    return NOT_MEASURED if there and not values else NOT_ATTEMPTED
 
 
-def _text(values: list[float]) -> str:
+def _text(claim: Claim, values: list[float], found: Judgement | None) -> str:
+    """Return what was measured: the mean with its interval, or a test's p."""
+    if not values:
+        return ""
+    if claim.quantity in TESTS:
+        return number(values[0])
     never = sum(map(math.isinf, values))
-    return f"never in {never} of {len(values)}" if never else mean_sd(values) if values else ""
+    return f"never in {never} of {len(values)}" if never or found is None else str(found.interval)
 
 
 def _seeds(claim: Claim, values: list[float], runs: pd.DataFrame | None) -> int:
@@ -330,7 +332,8 @@ def substitutions(study: Study, *, beside: str | None = None) -> dict[str, Any]:
     """
     table = ledger(study, beside=beside)
     check(table)
-    columns = ["verdict", "measured", "n", "tolerance", "paper", "like", "chapter", "statement", "profile"]
+    columns = ["verdict", "measured", "n", "needed", "tolerance", "written", "paper", "like", "chapter"]
+    columns += ["statement", "profile", "kind"]
     return {
         "profile": study.profile.name,
         "claims": {

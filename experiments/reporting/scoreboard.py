@@ -8,13 +8,19 @@ from typing import NamedTuple
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from experiments.reporting.claims import MARKS, NO_RUN, NOT_ATTEMPTED, NOT_MEASURED, OURS, WORDS
+from experiments.reporting.claims import NOT_ATTEMPTED, NOT_MEASURED, chance
 from experiments.reporting.csv_tables import CsvStyler, bundle
+from experiments.reporting.declarations import NO_RUN, OURS
 from experiments.reporting.tables import MISSING
+from experiments.reporting.verdicts import MARKS, UNDECIDED, WORDS
 from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
 from experiments.studies.profiles import PROFILES
 
-_PLACES = {word: place for words in WORDS.values() for place, word in enumerate(words)}
+_PLACES = {word: place for words in WORDS.values() for place, word in enumerate(words)} | {UNDECIDED: 3}
+
+
+CHECKS = "Checks (what cannot fail, or must)"
+"""Heading of the rows that are no claims."""
 
 
 class Html(NamedTuple):
@@ -40,20 +46,25 @@ class Html(NamedTuple):
 
 
 def is_judged(table: pd.DataFrame) -> pd.Series:
-    """Whether a claim has one of the six verdicts."""
+    """Whether runs have judged a claim, be it that they leave it undecided."""
     return table["verdict"].isin(_PLACES)
 
 
 def tally(table: pd.DataFrame) -> pd.DataFrame:
-    """Return, a profile a row, how many of its claims hold (✓), hold in part (◐) and do not (✗)."""
+    """Return one row per profile: claims that hold (✓), in part (◐), that do not (✗), undecided (?).
+
+    Checks are not claims and are not counted: give those alone for a tally of their own.
+    """
     rows = {}
+    if set(table["kind"]) == {"claim", "check"}:
+        table = table[table["kind"] == "claim"]
     named = dict(list(table.groupby("profile")))
     for name in (one for one in dict.fromkeys((*PROFILES, *BOTTLENECK_PROFILES, NO_RUN)) if one in named):
         own = named[name]
         places = own["verdict"].map(_PLACES)
         counts = [f"{int((places == place).sum()) or MISSING}" for place in range(len(MARKS))]
         open_ = own["verdict"][places.isna()].value_counts()
-        rows["printed numbers" if name == NO_RUN else name] = [
+        rows["no run" if name == NO_RUN else name] = [
             ", ".join(dict.fromkeys(own["dataset"])),
             *(counts if places.notna().any() else [MISSING] * len(MARKS)),
             ", ".join(f"{count} {word}" for word, count in open_.items()) or MISSING,
@@ -78,18 +89,31 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
     above = table.shift().where(table["like"] == table["like"].shift())
     runs = table["dataset"] + " (" + table["profile"].replace(NO_RUN, "as printed") + ")"
     seeds = "(n = " + table["n"].astype(str) + ")"
+    needed = [f"; {text} would decide" if text else "" for text in table["needed"]]
     return pd.DataFrame(
         {
-            "verdict": [_marked(word, word) for word in table["verdict"]],
+            "verdict": [
+                _marked(word, word) + more for word, more in zip(table["verdict"], needed, strict=True)
+            ],
             "claim": table["statement"].mask(table["statement"] == above["statement"], "the same"),
             "runs": runs,
             "measured": (table["measured"] + " " + seeds).where(table["measured"] != "", ""),
-            "holds at": table["tolerance"],
+            "holds at": table["tolerance"] + " (" + table["written"] + ")",
             "in the paper": (table["where"] + ": " + table["paper"]).mask(
                 table["paper"] == above["paper"], table["where"].str.partition("; ")[2]
             ),
             "why": table["why"],
         }
+    )
+
+
+def by_chance(table: pd.DataFrame) -> str:
+    """Return one sentence on how many of the decided claims chance alone would have decided."""
+    decided, families, expected = chance(table)
+    return (
+        f"{decided} claims are decided, in {families} families of claims that are alike. Were every true "
+        "value on an edge of its tolerance, chance alone would still decide about "
+        f"{expected:.0f} of the families."
     )
 
 
@@ -101,18 +125,24 @@ def chapter_title(name: str) -> str:
 def folded(table: pd.DataFrame) -> Html:
     """Return :func:`verdicts` folded by chapter, each with its counts; it opens without scripts.
 
+    Checks are folded below the chapters, with counts of their own.
+
     Parameters
     ----------
     table
         The ledger.
     """
     parts, shown = [], verdicts(table)
-    for name, own in table[~is_waiting(table)].groupby("chapter", sort=False):
+    checks = table["kind"] == "check"
+    groups = [*table[~is_waiting(table) & ~checks].groupby("chapter", sort=False)]
+    groups += [("checks", own) for own in [table[~is_waiting(table) & checks]] if len(own)]
+    for name, own in groups:
         places = own["verdict"].map(_PLACES)
         counts = [f"{int((places == place).sum())} {mark}" for place, mark in enumerate(MARKS)]
         counts.append(f"{int(places.isna().sum())} open")
         rows = shown.loc[shown.index.intersection(own.index, sort=False)]
-        title = chapter_title(str(name))
+        title = CHECKS if name == "checks" else chapter_title(str(name))
+        link = "" if name == "checks" else f'<p><a href="{name}.html">The chapter</a></p>'
         caption = (
             f"<caption>{escape(title)}: each claim's verdict, what was measured, when it holds.</caption>"
         )
@@ -120,7 +150,7 @@ def folded(table: pd.DataFrame) -> Html:
         html = html.replace(' style="text-align: right;"', "").replace("<th>", '<th scope="col">')
         parts.append(
             f'<details class="claims"><summary>{escape(title)}: {", ".join(counts)}</summary>'
-            f'<p><a href="{name}.html">The chapter</a></p>{html}</details>'
+            f"{link}{html}</details>"
         )
     return Html("".join(parts), table)
 

@@ -91,11 +91,11 @@ def scaled_schedule(*, epochs: int, gamma_maximum: float, batch_size: int = 128)
 def carried_maximum(
     *, epochs: int, images: int, slowest: float, width: int = 8, batch_size: int = 128
 ) -> float:
-    """Return the gamma at which a budget can hold a logit gap of 2 between one pair, rounded to one digit.
+    """Return the gamma at which a budget can hold a logit gap of 2 for one pair, rounded to one digit.
 
     The declared runs were chosen by this law of one pair. All ten classes at once can be a little less far
-    apart (``lpc.equilibrium.reachable_separation``), so that the gap is about 1.5; other gammas would be other
-    runs.
+    apart (``lpc.equilibrium.reachable_separation``), so that the gap is about 1.5; other gammas would be
+    other runs.
 
     Parameters
     ----------

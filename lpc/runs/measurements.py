@@ -207,6 +207,7 @@ def table2_metrics(model: Classifier, splits: Splits) -> Measured:
         lambda: collapse.nearest_mean_accuracy(train.latent, train.label, test.latent, test.label),
     )
     add(["cross_entropy"], lambda: float(cross_entropy(test.logits.double(), test.label)))
+    add(["trace_ratio"], lambda: collapse.within_between_traces(test.latent, test.label)[2])
     fitted = (train.latent, train.label, train.predicted, test.latent, test.predicted)
     ways = {
         "mahalanobis": lambda: reliability.mahalanobis_confidence(*fitted),
@@ -287,7 +288,7 @@ def _attack(measured: Measured, model: Classifier, images: ImageSet, correct: Te
         ["deepfool_step_floor_relative_norm"],
         lambda: float(tensor_of(robustness.relative_perturbation(floored, inputs)).mean()),
     )
-    measured.add(["deepfool_median"], lambda: float(ratio.median()))
+    measured.add(["deepfool_median"], lambda: float(ratio.quantile(0.5)))
     measured.add(["deepfool_relative_norm_pixel"], lambda: float(pixel.mean()))
     measured.add(["deepfool_unfooled"], lambda: int((~result.fooled).sum()))
     measured.add(["deepfool_images"], lambda: len(chosen))

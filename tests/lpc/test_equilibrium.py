@@ -99,7 +99,7 @@ def wander_of_adamw(*, rate, classes, batch, images, permuted, epochs, replicas=
     bias = torch.zeros(replicas, classes, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.AdamW([bias], lr=rate, weight_decay=0.5e-4)
     ends, steps, eye = [], [], np.eye(classes)
-    for epoch in range(epochs):
+    for _ in range(epochs):
         if permuted:
             drawn = generator.permuted(np.tile(label, (replicas, 1)), axis=1)
         else:
@@ -203,7 +203,7 @@ def test_the_margin_is_the_gap_over_the_biases_sd_at_the_ends_of_epochs():
     assert readout_margin(averaged, **RUN) == pytest.approx(readout_margin(LAPTOP, **RUN))
     with pytest.raises(ValueError, match="penalty is 'none'; expected 'squared_norm'"):
         readout_margin(replace(LAPTOP, penalty="none"), **RUN)
-    with pytest.raises(ValueError, match="steps is 4000; 400 epochs of 1000 images .* are 3200"):
+    with pytest.raises(ValueError, match=r"steps is 4000; 400 epochs of 1000 images .* are 3200"):
         readout_margin(LAPTOP, **RUN, images=1000)
     assert math.isinf(readout_margin(replace(LAPTOP, batch_size=1280), **{**RUN, "steps": 400}, images=1280))
 

@@ -8,7 +8,7 @@ from lpc.extinction import decayed_gap, extinction_gamma
 
 
 def minimum(*, gamma, decay, classes, width, start):
-    """The least of Eq. 3 and the classifier's decay over free latents and weights, from some start: L-BFGS."""
+    """The least of Eq. 3 and the classifier's decay over free latents and weights, by L-BFGS."""
     generator = torch.Generator().manual_seed(0)
     latent, weight = (
         (start * torch.randn(classes, width, generator=generator, dtype=torch.float64)).requires_grad_()
@@ -38,7 +38,9 @@ def test_only_the_zero_latent_is_left_from_the_threshold_on(classes, decay):
     threshold = extinction_gamma(weight_decay=decay, classes=classes)
     assert threshold == pytest.approx(1 / (2 * decay * classes))
     for factor, start in ((0.7, 1.0), (0.2, 0.3)):
-        gap, value = minimum(gamma=factor * threshold, decay=decay, classes=classes, width=classes, start=start)
+        gap, value = minimum(
+            gamma=factor * threshold, decay=decay, classes=classes, width=classes, start=start
+        )
         expected = decayed_gap(factor * threshold, weight_decay=decay, classes=classes)
         torch.testing.assert_close(gap, torch.full_like(gap, expected), rtol=1e-3, atol=1e-4)
         assert expected > 0.1 and value < math.log(classes) - 1e-3
@@ -63,7 +65,9 @@ def test_the_gap_depends_on_the_product_alone():
     assert one == pytest.approx(other) and one == pytest.approx(math.log(10 / math.sqrt(0.04) - 9))
 
 
-@pytest.mark.parametrize("values", [{"weight_decay": 0.0, "classes": 10}, {"weight_decay": 1e-3, "classes": 1}])
+@pytest.mark.parametrize(
+    "values", [{"weight_decay": 0.0, "classes": 10}, {"weight_decay": 1e-3, "classes": 1}]
+)
 def test_bad_values_are_named(values):
     with pytest.raises(ValueError, match="expected a positive decay and 2 or more classes"):
         extinction_gamma(**values)

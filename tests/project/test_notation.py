@@ -10,7 +10,8 @@ from pybtex.database import BibliographyData, parse_file, parse_string
 
 from experiments.paths import BOOK
 from experiments.publishing.places import PLACES
-from experiments.reporting.claims import NOT_ATTEMPTED, NOT_JUDGED, NOT_MEASURED, WORDS
+from experiments.reporting.claims import NOT_ATTEMPTED, NOT_JUDGED, NOT_MEASURED
+from experiments.reporting.verdicts import WORDS
 from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
 from experiments.studies.profiles import PROFILES, SIBLINGS, plain
 from lpc.specs import VARIANTS

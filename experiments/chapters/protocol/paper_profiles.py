@@ -13,7 +13,8 @@ from experiments.studies.learning_rates import first_retrained, retrained
 from experiments.studies.profiles import Profile, resolve, specs
 from experiments.studies.study import Study
 from lpc.backbones import build_backbone
-from lpc.equilibrium import readout_margin
+from lpc.equilibrium import bias_sd, logit_gap, reachable_separation, readout_margin
+from lpc.schedules import gamma
 from lpc.specs import RunSpec, run_key
 
 
@@ -61,6 +62,57 @@ def margins() -> pd.DataFrame:
     return table
 
 
+LOST_BELOW, KEPT_ABOVE = 87, 151
+"""Margins between which some runs on digits lost their readout; below all did, above none was tried."""
+FIRST_LOST_BELOW = 50
+"""The margin below which they lost it by the first form of the law."""
+
+
+def predictions() -> pd.DataFrame:
+    """Return IB's margins by the forms that the law has had, as text.
+
+    Returns
+    -------
+    DataFrame
+        One row per data set and form, one column per learning rate: the margin; ``lost`` where all runs on
+        digits with so small a one lost their readout, ``either`` where some did.
+    """
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for chosen in resolve("paper"):
+        for spec in specs(chosen, seeds=1, only=("IB",)):
+            shape, rate = shape_of_data(spec.data), spec.train.learning_rate
+            now = margin(spec)
+            per = {"learning_rate": rate, "classes": shape.classes, "batch_size": spec.train.batch_size}
+            one_pair = _gap(spec, classes=2) / bias_sd(**per, images=shape.train)
+            first = _gap(spec, classes=2) / bias_sd(**per)
+            scale = (
+                (10 - 1) / 10 * 2
+            )  # digits have ten classes: one pair's separation squared over all pairs'
+            forms = {
+                "first: walk, one pair": (first, FIRST_LOST_BELOW, FIRST_LOST_BELOW),
+                "bridge, one pair": (one_pair, scale * LOST_BELOW, scale * KEPT_ABOVE),
+                "now: bridge, all pairs": (now, LOST_BELOW, KEPT_ABOVE),
+            }
+            for form, (value, low, high) in forms.items():
+                word = " lost" if value < low else " either" if value < high else ""
+                row = rows.setdefault((chosen.data.name, form), {})
+                row[number(rate, 2)] = f"{number(value, 2)}{word}"
+    table = pd.DataFrame(list(rows.values()))
+    table.index = pd.MultiIndex.from_tuples(list(rows), names=["data set", "form of the law"])
+    return table
+
+
+def _gap(spec: RunSpec, *, classes: int) -> float:
+    """Return the logit gap that IB's budget holds at its last gamma, by the separation of some classes."""
+    shape, width = shape_of_data(spec.data), spec.model.latent_width
+    assert width is not None
+    steps = spec.train.epochs * math.ceil(shape.train / spec.train.batch_size)
+    separation = reachable_separation(
+        width=width, learning_rate=spec.train.learning_rate, steps=steps, classes=classes
+    )
+    return logit_gap(gamma(spec.train.epochs - 1, spec.train), classes=shape.classes, separation=separation)
+
+
 def margin(spec: RunSpec) -> float:
     """Return the readout's margin of a run; no image is loaded and no weight is made."""
     shape, width = shape_of_data(spec.data), spec.model.latent_width
@@ -71,9 +123,7 @@ def margin(spec: RunSpec) -> float:
             )
         width = int(backbone.feature_width)  # type: ignore[arg-type]
     steps = spec.train.epochs * math.ceil(shape.train / spec.train.batch_size)
-    return readout_margin(
-        spec.train, width=width, classes=shape.classes, steps=steps, images=shape.train
-    )
+    return readout_margin(spec.train, width=width, classes=shape.classes, steps=steps, images=shape.train)
 
 
 def judged(study: Study) -> pd.DataFrame:

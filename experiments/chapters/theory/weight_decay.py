@@ -1,4 +1,4 @@
-"""Coupled and decoupled weight decay beside the penalty: free latents and networks, on both sides of extinction."""
+"""Coupled and decoupled weight decay beside the penalty, on free latents and on networks."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from experiments.chapters.protocol.paper_profiles import judged, margin, margins, runs
+from experiments.chapters.protocol.paper_profiles import judged, margin, margins, predictions, runs
 from experiments.chapters.protocol.tables import (
     architectures,
     beside_appendix_c,
@@ -12,11 +12,13 @@ from experiments.chapters.protocol.tables import (
     switches,
     widths,
 )
+from experiments.chapters.protocol.wander import checked
 from experiments.reporting.tables import measured
 from experiments.studies import recorded
 from experiments.studies.profiles import profile, specs
 from experiments.studies.schedules import PAPER_TRAIN
 from lpc.data import load_images
+from lpc.equilibrium import bias_sd
 from lpc.losses import geometric_gamma
 from lpc.schedules import learning_rate
 from lpc.specs import VARIANTS, run_key
@@ -140,16 +142,34 @@ def test_the_paper_asks_for_600_runs_and_120_again():
 
 
 def test_margins_of_the_paper():
-    """By hand where the gap is small: g = D^2 / (4 gamma) to 5 %, and the biases' sd."""
+    """By hand where the gap is small: g = D^2 / (4 gamma) to 5 %, and the biases' sd at epoch ends."""
     table = margins()
     assert table.shape == (9, 5) and not table.isna().any(axis=None)
     steps, gamma_end, rate, width = 800 * 352, 1e6, 1e-4, 4
-    gap = 4 * width * (rate * steps) ** 2 / (4 * gamma_end)
-    sd = (rate / 2) ** 0.5 * (9 / 128) ** 0.25
+    gap = 20 / 9 * width * (rate * steps) ** 2 / (4 * gamma_end)
+    sd = bias_sd(learning_rate=rate, classes=10, batch_size=128, images=45_000)
     assert float(table.T["cifar10", "NarrowIB"].iloc[0]) == pytest.approx(gap / sd, rel=0.05)
     wide = next(s for s in specs(profile("paper-cifar100"), only=("WideIB",)) if s.seed == 0)
     narrow = next(s for s in specs(profile("paper-cifar100"), only=("NarrowIB",)) if s.seed == 0)
     assert margin(wide) > 100 * margin(narrow)  # 2,048 nodes, not 8
+
+
+def test_the_prediction_is_shown_in_every_form_that_it_had():
+    table = predictions()
+    first, pair, now = (table.T["cifar10", form].tolist() for form in table.T["cifar10"].columns)
+    assert first[0] == "1.7 lost" and first[-1] == "88"
+    assert pair[0] == "26 lost" and now[0] == "14 lost"
+    values = [[float(text.split()[0]) for text in row] for row in (pair, now)]
+    small = values[0][0] / values[1][0]
+    assert small == pytest.approx(1.8, rel=0.05), "2 (K - 1) / K where the gap is small"
+    assert table.T["svhn", "now: bridge, all pairs"].str.fullmatch(r"[\d.e]+").all()
+
+
+def test_the_biases_of_adamw_follow_the_law_of_their_kind_of_epoch():
+    table = checked(learning_rates=(2e-2,))
+    assert table["ratio"].astype(float).tolist() == pytest.approx([1.0, 1.0], abs=0.08)
+    law = table["law"].astype(float)
+    assert law.iloc[1] > 2 * law.iloc[0]
 
 
 def test_readouts_stand_beside_their_margins(study):

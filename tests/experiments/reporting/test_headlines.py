@@ -6,8 +6,11 @@ import pytest
 
 from experiments.publishing.places import PLACES
 from experiments.reporting import claims, headlines, scoreboard
+from experiments.reporting.declarations import OURS
 from experiments.reporting.headlines import HEADLINES, badge, in_a_minute
+from experiments.reporting.verdicts import UNDECIDED, WORDS
 from experiments.studies.ablation import existing
+from experiments.studies.profiles import LIVE
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +54,10 @@ def test_every_headline_is_judged_by_claims_of_the_ledger_and_types_no_number():
     ledger = {claim.id: claim for claim in claims.read()}
     assert 6 <= len(HEADLINES) <= 8
     for one in HEADLINES:
-        assert all(ledger[name].dataset in claims.OURS for name in one.judged)
-        assert all(ledger[name].dataset not in claims.OURS for name in one.again)
+        assert all(ledger[name].dataset in OURS for name in one.judged)
+        assert all(ledger[name].dataset not in OURS for name in one.again)
         assert not re.search(r"\d", one.words) and one.words[-1] == "." and one.reason
-        assert {ledger[name].profile for name in one.again} & set(claims.LIVE) == set()
+        assert {ledger[name].profile for name in one.again} & set(LIVE) == set()
     papers = [any("Kirsch" in ledger[name].where for name in one.judged) for one in HEADLINES]
     assert 0 < sum(papers) < len(papers), "both papers"
 
@@ -71,7 +74,7 @@ def test_the_first_page_shows_what_the_ledger_says_and_nothing_else(table):
             own = by_id.loc[name]
             assert own["paper"] in paper and words in ours
             same = table[(table["like"] == own["like"]) & (table["statement"] == own["statement"])]
-            for _, other in same[scoreboard.is_judged(same) & same["dataset"].isin(claims.OURS)].iterrows():
+            for _, other in same[scoreboard.is_judged(same) & same["dataset"].isin(OURS)].iterrows():
                 assert f"{other['dataset']} {other['measured']} " in ours and other["verdict"] in ours
         for name in one.again:
             assert by_id.loc[name, "dataset"] in again and f"[Re] {by_id.loc[name, 'verdict']}" in again
@@ -81,9 +84,9 @@ def test_the_first_page_shows_what_the_ledger_says_and_nothing_else(table):
 
 
 def test_a_verdict_has_words_a_mark_and_its_own_class():
-    seen = [badge(word, "digits") for word in (*claims.WORDS[True], "not attempted", "not judged")]
+    seen = [badge(word, "digits") for word in (*WORDS[True], "not attempted", "not judged", UNDECIDED)]
     assert [re.findall(r'class="badge-verdict (\w+)"', one)[0] for one in seen] == [
-        "holds", "partly", "fails", "open", "open",
+        "holds", "partly", "fails", "open", "open", "undecided",
     ]  # fmt: skip
     assert "✓ holds here<" in seen[0] and "✗ does not hold here<" in seen[2]
     assert "✗ [Re] not reproduced<" in badge("not reproduced", "SVHN") and "fails" in badge(
@@ -120,15 +123,24 @@ def test_verdicts_on_the_papers_data_are_grouped_with_the_data_sets_that_they_ar
 def test_the_scoreboard_folds_by_chapter_and_keeps_every_claim(table):
     html = scoreboard.folded(table).html
     shown = table[~scoreboard.is_waiting(table)]
-    summaries = re.findall(r"<summary>([^:]*): (\d+) ✓, (\d+) ◐, (\d+) ✗, (\d+) open</summary>", html)
-    assert len(summaries) == shown["chapter"].nunique() == html.count("<details") == html.count("<caption>")
+    summaries = re.findall(
+        r"<summary>([^:]*): (\d+) ✓, (\d+) ◐, (\d+) ✗, (\d+) \?, (\d+) open</summary>", html
+    )
+    asserted = shown[shown["kind"] == "claim"]
+    folds = asserted["chapter"].nunique() + 1
+    assert len(summaries) == folds == html.count("<details") == html.count("<caption>")
+    assert summaries[-1][0] == scoreboard.CHECKS and scoreboard.tally(table).index.tolist()
     assert (
         sum(int(count) for one in summaries for count in one[1:])
         == len(shown)
         == html.count("<tr>") - len(summaries)
     )
-    for name, own in shown.groupby("chapter"):
+    counted = scoreboard.tally(table)
+    for mark, place in zip("✓◐✗?", range(1, 5), strict=True):
+        told = sum(int(one[place]) for one in summaries[:-1])
+        assert told == sum(int(cell) for cell in counted[mark] if cell != "–"), "the counts are the ledger's"
+    for name, own in asserted.groupby("chapter"):
         words = next(one for one in summaries if one[0] == scoreboard.chapter_title(str(name)))
-        holds = own["verdict"].isin([claims.WORDS[True][0], claims.WORDS[False][0]]).sum()
+        holds = own["verdict"].isin([WORDS[True][0], WORDS[False][0]]).sum()
         assert int(words[1]) == holds
     assert "<script" not in html and "open>" not in html

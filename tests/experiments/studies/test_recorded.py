@@ -7,6 +7,7 @@ from pandas.testing import assert_frame_equal
 from support.pretended_runs import pretend
 
 from experiments.reporting import claims, paper, scoreboard, tables
+from experiments.reporting.verdicts import WORDS
 from experiments.studies import recorded
 from experiments.studies.ablation import ABLATION, declared, existing
 from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
@@ -262,14 +263,17 @@ def ledger_of(live, *names):
 def test_the_tally_counts_every_claim_once(live):
     table = ledger_of(live, "fashion-cpu")
     tally = scoreboard.tally(table)
-    names = dict.fromkeys((*PROFILES, *BOTTLENECK_PROFILES, "printed numbers"))
+    names = dict.fromkeys((*PROFILES, *BOTTLENECK_PROFILES, "no run"))
     judged = {claim.profile for claim in claims.read()}
-    assert tally.index.tolist() == [name for name in names if name in judged or name == "printed numbers"]
-    assert tally.T["printed numbers"].tolist() == ["CIFAR10, CIFAR100, SVHN", "3", "–", "2", "–"]
-    asked = sum(claim.profile == "fashion" for claim in claims.read())
+    assert tally.index.tolist() == [name for name in names if name in judged or name == "no run"]
+    assert tally.T["no run"].tolist() == [
+        "CIFAR10, CIFAR100, SVHN", "3", "–", "2", "–", "3 not attempted",
+    ]  # fmt: skip
+    asked = sum(claim.profile == "fashion" and claim.kind == "claim" for claim in claims.read())
     assert tally.T["fashion"]["open"] == f"{asked} not attempted"
-    fashion = table[table["profile"] == "fashion-cpu"]["verdict"].value_counts()
-    for mark, word in zip("✓◐✗", claims.WORDS[True], strict=True):
+    own = table[(table["profile"] == "fashion-cpu") & (table["kind"] == "claim")]
+    fashion = own["verdict"].value_counts()
+    for mark, word in zip("✓◐✗?", (*WORDS[True], "undecided"), strict=True):
         assert tally.T["fashion-cpu"][mark] == str(fashion.get(word, "–"))
 
 
@@ -301,4 +305,4 @@ def test_claims_of_a_page_are_side_by_side_only_where_several_profiles_judge_the
     assert styled is not None and "&lt;" in styled.to_html()
     assert shown.columns.tolist() == ["holds at", "claim", "paper-svhn", "fashion-cpu", "fashion"]
     row = shown[shown["claim"].str.startswith("The collapse costs no accuracy")].iloc[0]
-    assert row["fashion"] == row["fashion-cpu"] and row["fashion"][0] in "✓◐✗" and row["paper-svhn"] == "–"
+    assert row["fashion"] == row["fashion-cpu"] and row["fashion"][0] in "✓◐✗?" and row["paper-svhn"] == "–"

@@ -1,0 +1,134 @@
+"""What the ledger declares: claims, their tolerances, and how ``claims.toml`` is read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from experiments.paths import LEDGER, read_toml
+from experiments.reporting.tables import number
+from experiments.reporting.verdicts import UNDECIDED, WORDS
+from experiments.studies import bottlenecks
+from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
+from experiments.studies.profiles import PROFILES
+from lpc.errors import unknown_name
+from lpc.specs import VARIANTS
+
+OURS = ("digits", "Fashion-MNIST")
+"""Data sets that are not the papers'."""
+_OWN = {"id", "like", "prose", "why", "written"}
+"""Fields that a claim does not take from the one it is like."""
+NO_RUN = "none"
+"""The profile of claims about printed numbers."""
+_QUANTITIES = ("value", "ratio", "difference", "lead", "welch", "paper_welch")
+TESTS = ("welch", "paper_welch")
+"""Quantities that are a p, not one value per seed."""
+KINDS = ("claim", "check")
+"""What could have come out otherwise, and what could not: the two have tallies of their own."""
+WRITTEN: Mapping[str, str] = {
+    "before": "before the run",
+    "pilot": "after a pilot on the same data",
+    "after": "after the run",
+}
+"""When a tolerance was written, and how the tables say it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One row of the ledger; the fields are explained at the head of ``claims.toml``."""
+
+    id: str
+    where: str
+    dataset: str
+    statement: str
+    paper: str
+    profile: str
+    chapter: str
+    quantity: str
+    metric: str
+    of: tuple[str, ...]
+    holds: tuple[float, float]
+    over: tuple[str, ...] = ()
+    per: str | None = None
+    sign: str = "larger"
+    partly: tuple[float, float] | None = None
+    null: float | None = None
+    limits: tuple[float, float] = (-math.inf, math.inf)
+    kind: str = "claim"
+    written: str = "before"
+    like: str | None = None
+    prose: str | None = None
+    why: str = ""
+
+    @property
+    def words(self) -> tuple[str, str, str]:
+        """The three verdicts: for the papers' own data sets, or for ours."""
+        return WORDS[self.dataset in OURS]
+
+    @property
+    def ratio(self) -> bool:
+        """Whether its values are ratios, of which the logarithm is judged."""
+        return self.quantity == "ratio" or (self.quantity == "value" and self.per is not None)
+
+    @property
+    def tolerance(self) -> str:
+        """The interval in which the claim holds, as text."""
+        low, high = self.holds
+        if math.isinf(high):
+            return f"{number(low)} or more"
+        return f"{number(high)} or less" if math.isinf(low) else f"{number(low)} to {number(high)}"
+
+
+def read(path: Path = LEDGER) -> list[Claim]:
+    """Return the ledger's claims.
+
+    Raises
+    ------
+    ValueError
+        An unknown or missing field, profile, quantity or architecture, an id that stands twice, or a claim
+        like one that does not stand above it.
+    """
+    known = {item.name for item in fields(Claim)}
+    needed = {item.name for item in fields(Claim) if item.default is MISSING}
+    claims: dict[str, Claim] = {}
+    for entry in read_toml(path)["claim"]:
+        where = f"{path.name}, claim {entry.get('id', '?')}"
+        for name in entry:
+            if name not in known:
+                raise unknown_name(f"field in {where}:", name, known)
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+        if "like" in entry:
+            if entry["like"] not in claims:
+                raise unknown_name(f"earlier claim in {where}:", entry["like"], claims)
+            above = claims[entry["like"]]
+            values = {**{name: getattr(above, name) for name in known - _OWN}, **values}
+        if absent := sorted(needed - set(values)):
+            raise ValueError(f"{where} lacks {', '.join(absent)}")
+        claim = Claim(**values)
+        if claim.id in claims or not claim.id.isidentifier():
+            raise ValueError(f"{where}: the id stands twice or is not an identifier")
+        _check_names(claim, where)
+        claims[claim.id] = claim
+    return list(claims.values())
+
+
+def _check_names(claim: Claim, where: str) -> None:
+    if claim.profile not in (*PROFILES, *BOTTLENECK_PROFILES, NO_RUN):
+        raise unknown_name(f"profile in {where}:", claim.profile, [*PROFILES, *BOTTLENECK_PROFILES, NO_RUN])
+    if claim.quantity not in _QUANTITIES:
+        raise unknown_name(f"quantity in {where}:", claim.quantity, _QUANTITIES)
+    if claim.kind not in KINDS:
+        raise unknown_name(f"kind in {where}:", claim.kind, KINDS)
+    if claim.written not in WRITTEN:
+        raise unknown_name(f"written in {where}:", claim.written, WRITTEN)
+    table = PROFILES[claim.profile].variants if claim.profile in PROFILES else VARIANTS
+    known = [*table, *(bottlenecks.names(claim.profile) if claim.profile in BOTTLENECK_PROFILES else ())]
+    for name in (*claim.of, *claim.over):
+        if name not in known:
+            raise unknown_name(f"architecture in {where}:", name, known)
+    words = (*claim.words, UNDECIDED)
+    if claim.prose is not None and claim.prose not in words:
+        raise unknown_name(f"prose in {where}:", claim.prose, words)

@@ -1,0 +1,137 @@
+"""Confidence intervals of few seeds, and what they say of an edge: Student's t, ratios as logarithms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import t as student
+
+from experiments.reporting.tables import number
+
+LEVEL = 0.95
+"""Of every interval of the ledger."""
+MOST_SEEDS = 1000
+"""No larger number of seeds is looked for."""
+
+
+class Interval(NamedTuple):
+    """A mean over seeds with its interval.
+
+    Attributes
+    ----------
+    centre
+        The mean; of ratios, the geometric mean.
+    low, high
+        The 95 % interval; infinite where there is one seed.
+    error, freedom
+        Standard error on the scale that is judged, and its degrees of freedom.
+    log
+        Whether that scale is the logarithm.
+    """
+
+    centre: float
+    low: float
+    high: float
+    error: float
+    freedom: float
+    log: bool
+
+    def __str__(self) -> str:
+        if not math.isfinite(self.error):
+            return f"{number(self.centre)} (one seed)"
+        return f"{number(self.centre)} [{number(self.low)}, {number(self.high)}]"
+
+    def p(self, edge: float) -> float:
+        """Return the two-sided p of the t test that the true value is the edge.
+
+        1 where there is no spread to judge by; 0 where there is none and the centre is not the edge.
+        """
+        if not math.isfinite(self.error):
+            return 1.0
+        if self.log and edge <= 0:
+            return 0.0
+        distance = abs(math.log(self.centre / edge) if self.log else self.centre - edge)
+        if self.error == 0:
+            return float(distance == 0)
+        return float(2 * student.sf(distance / self.error, self.freedom))
+
+
+def interval(
+    values: Sequence[float], *, ratio: bool = False, images: tuple[float, int] | None = None
+) -> Interval:
+    r"""Return the mean of one value per seed, with its 95 % interval.
+
+    Parameters
+    ----------
+    values
+        One or more finite numbers.
+    ratio
+        Whether they are ratios: then the interval is of the logarithm, and what is returned its exponential.
+        Ratios of which one is not positive have no logarithm, and are judged as they are.
+    images
+        Variance of the mean that comes from the test images, which all seeds share, on the scale that is
+        judged; and the number of images. None: unknown, and left out.
+
+    Notes
+    -----
+    The variance is :math:`s^2/n` plus that of the images. The degrees of freedom are Welch and
+    Satterthwaite's: :math:`(a + b)^2 / (a^2/(n-1) + b^2/(N-1))`.
+    """
+    found = np.asarray(values, dtype=float)
+    if not len(found) or not np.isfinite(found).all():
+        raise ValueError(f"values are {list(values)}; expected one or more finite numbers")
+    log = ratio and bool((found > 0).all())
+    judged = np.log(found) if log else found
+    count, mean = len(judged), float(judged.mean())
+    rounding = 1e-12 * float(np.abs(judged).max())  # equal values differ by no more
+    back: Callable[[float], float] = _exp if log else float
+    if count < 2:
+        return Interval(back(mean), back(-math.inf), math.inf, math.inf, 0.0, log)
+    spread = float(judged.std(ddof=1))
+    seeds = (spread if spread > rounding else 0.0) ** 2 / count
+    shared, total = images or (0.0, 2)
+    error, freedom = math.sqrt(seeds + shared), float(count - 1)
+    if seeds + shared > 0:
+        freedom = (seeds + shared) ** 2 / (seeds**2 / (count - 1) + shared**2 / (total - 1))
+    half = float(student.isf((1 - LEVEL) / 2, freedom)) * error
+    return Interval(back(mean), back(mean - half), back(mean + half), error, freedom, log)
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf
+
+
+def seeds_to_decide(values: Sequence[float], edges: Sequence[float], *, ratio: bool = False) -> int | None:
+    """Return how many seeds would tell the mean from every edge, were mean and spread what they are now.
+
+    Parameters
+    ----------
+    values
+        One per seed, two or more.
+    edges
+        Those that the interval must not contain.
+    ratio
+        As in :func:`interval`.
+
+    Returns
+    -------
+    int or None
+        None where no number up to :data:`MOST_SEEDS` would, or there is no spread to judge by.
+    """
+    if len(values) < 2:
+        return None
+    found = interval(values, ratio=ratio)
+    judged = [
+        math.log(e / found.centre) if found.log else e - found.centre for e in edges if e > 0 or not found.log
+    ]
+    distance = min(map(abs, judged), default=math.inf)
+    spread = found.error * math.sqrt(len(values))
+    if distance == 0:
+        return None
+    for count in range(2, MOST_SEEDS + 1):
+        if float(student.isf((1 - LEVEL) / 2, count - 1)) * spread / math.sqrt(count) < distance:
+            return count
+    return None

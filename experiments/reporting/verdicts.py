@@ -1,0 +1,136 @@
+"""A verdict from an interval and a tolerance: inside it, outside, in the wider one, or undecided."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from experiments.reporting.intervals import LEVEL, Interval, interval, seeds_to_decide
+
+WORDS = {
+    True: ("holds here", "holds in part", "does not hold here"),
+    False: ("reproduced", "partly reproduced", "not reproduced"),
+}
+"""The three verdicts on our own data sets, and on the papers'."""
+UNDECIDED = "undecided"
+"""The interval lies across an edge of the tolerance: the seeds that there are cannot tell."""
+MARKS = ("✓", "◐", "✗", "?")
+"""Marks of the three verdicts, in the order of :data:`WORDS`, and of :data:`UNDECIDED`."""
+OPEN_MARK = "○"
+"""The mark of a claim that no run has judged."""
+ALPHA = 1 - LEVEL
+NULLS = {"ratio": 1.0, "difference": 0.0, "lead": 0.0}
+"""What a quantity is where there is no effect; the others have none."""
+
+Range = tuple[float, float]
+
+
+class Judgement(NamedTuple):
+    """What some values say of a claim, taken alone.
+
+    Attributes
+    ----------
+    place
+        0: the mean is in the tolerance; 2: outside; 1: outside, and the whole interval in the wider one.
+    p
+        Two-sided, that the true value lies on the tolerance's nearest edge: unless it is below 5 % after
+        Holm's correction, the verdict is undecided.
+    edges
+        Those that the interval must not contain.
+    interval
+        Of the values; None for tests, whose value is a p.
+    values
+        One per seed.
+    ratio
+        Whether they are ratios.
+    """
+
+    place: int
+    p: float
+    edges: tuple[float, ...] = ()
+    interval: Interval | None = None
+    values: tuple[float, ...] = ()
+    ratio: bool = False
+
+    def seeds_needed(self) -> int | None:
+        """Return how many seeds would decide at the spread that is seen; None where it cannot be told."""
+        if self.interval is None or not self.edges:
+            return None
+        return seeds_to_decide(self.values, self.edges, ratio=self.ratio)
+
+
+def wider(holds: Range, partly: Range | None, null: float | None) -> Range | None:
+    """Return the part of the wider tolerance that lies on the tolerance's side of "no effect".
+
+    Where no effect lies inside the tolerance, the claim is one of likeness and the wider one stays as it is.
+
+    Parameters
+    ----------
+    holds, partly
+        The tolerance, and the wider one; None: there is none.
+    null
+        What the quantity is without effect; None: not known.
+    """
+    if partly is None or null is None or holds[0] < null < holds[1]:
+        return partly
+    low, high = (max(partly[0], null), partly[1]) if holds[0] >= null else (partly[0], min(partly[1], null))
+    return (low, high) if low < high else None
+
+
+def judge(
+    values: Sequence[float],
+    *,
+    holds: Range,
+    partly: Range | None = None,
+    null: float | None = None,
+    limits: Range = (-math.inf, math.inf),
+    ratio: bool = False,
+    images: tuple[float, int] | None = None,
+) -> Judgement:
+    """Return where the mean of one value per seed lies, and how surely.
+
+    Parameters
+    ----------
+    values
+        One or more; infinite where a run never got there.
+    holds, partly, null
+        As in :func:`wider`; edges belong to the tolerance, but for "no effect".
+    limits
+        What values can be: an edge at a limit or beyond it cannot be crossed, and needs not be told from.
+    ratio, images
+        As in :func:`experiments.reporting.intervals.interval`.
+    """
+    if any(map(math.isinf, values)):
+        outside = all(map(math.isinf, values)) and math.isfinite(holds[1])
+        return Judgement(2, 0.0 if outside and len(values) > 1 else 1.0)
+    found = interval(values, ratio=ratio, images=images)
+    inside = holds[0] <= found.centre <= holds[1]
+    near = holds if inside else (holds[1],) if found.centre > holds[1] else (holds[0],)
+    edges, p = _told_from(found, near, limits, exact=inside)
+    place = 0 if inside else 2
+    part = wider(holds, partly, null)
+    if not inside and part is not None and part[0] <= found.centre <= part[1] and found.centre != null:
+        _, outer = _told_from(found, part, limits, exact=True)
+        place = 1 if outer < ALPHA else 2
+    return Judgement(place, p, edges, found, tuple(values), ratio)
+
+
+def _told_from(
+    found: Interval, edges: Sequence[float], limits: Range, *, exact: bool
+) -> tuple[tuple[float, ...], float]:
+    """Return the edges that can be crossed, and the largest p that the true value is one of them.
+
+    Without any spread a mean on an edge counts as inside where ``exact``.
+    """
+    real = tuple(e for e in dict.fromkeys(edges) if limits[0] < e < limits[1] and math.isfinite(e))
+    if not math.isfinite(found.error):
+        return real, 1.0
+    if not real or (exact and found.error == 0):
+        return real, 0.0
+    return real, max(map(found.p, real))
+
+
+def judge_p(signed: float) -> Judgement:
+    """Return what a test says: a two-sided p, negative where the difference has the wrong sign."""
+    return Judgement(0 if signed > 0 else 2, abs(signed))
