@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 
 from experiments.probes.attacks import BEATS, CHECKS, MAIN, RECOMMENDED
+from experiments.reporting.intervals import interval
 from experiments.reporting.tables import MISSING, NOT_RUN, number
 from experiments.studies.probing import PROBES
 from experiments.studies.recorded import Recorded
@@ -67,14 +68,14 @@ class Norms:
         return rows.pivot_table(index="seed", columns="image", values=column).dropna(axis="columns")
 
     def median(self, architecture: str, column: str) -> Interval:
-        """Return the mean over seeds of the median over images, with its interval (:func:`resampled`)."""
+        """Return the geometric mean over seeds of the median over images, with its interval."""
         own = self.of(architecture, column)
         return resampled(own.to_numpy()) if len(own) else NOTHING
 
     def ratio(self, architecture: str, column: str, *, over: str = BASELINE) -> Interval:
-        """Return the mean over seeds of an architecture's median over that of another, same images and seeds.
+        """Return the geometric mean over seeds of an architecture's median over that of another.
 
-        Seeds that both have; the interval is that of :func:`resampled`.
+        Seeds and images that both have; the interval is that of :func:`resampled`.
         """
         own, base = self.of(architecture, column), self.of(over, column)
         seeds = [] if base.empty else [seed for seed in own.index if seed in base.index]
@@ -112,21 +113,10 @@ def failures(one: Study | Recorded) -> pd.Series:
     return pd.Series(counts, dtype="int64")
 
 
-def draws(
-    seeds: int, images: int
-) -> tuple[Int64[np.ndarray, "draws seeds"], Int64[np.ndarray, "draws images"]]:
-    """Return seeds and images drawn with replacement, :data:`RESAMPLES` times, the same at every call."""
-    generator = np.random.default_rng(0)
-    return (
-        generator.integers(seeds, size=(RESAMPLES, seeds)),
-        generator.integers(images, size=(RESAMPLES, images)),
-    )
-
-
 def resampled(
     own: Float64[np.ndarray, "seeds images"], base: Float64[np.ndarray, "seeds images"] | None = None
 ) -> Interval:
-    """Return the mean over seeds of medians over images, or of their ratios, with a 95 % interval.
+    """Return the geometric mean over seeds of medians over images, or of their ratios, with a 95 % interval.
 
     Parameters
     ----------
@@ -138,11 +128,12 @@ def resampled(
     Returns
     -------
     Interval
-        The 2.5th and 97.5th percentile of the same number over resamples in which images and, independently,
-        seeds are drawn with replacement: the same images for every seed and for both networks, so that the
-        comparison is paired. NaN where a median is infinite, as fewer than half of the images are fooled.
+        Student's, of the logarithms over seeds, widened by the variance over images: these are drawn with
+        replacement, the same for every seed and for both networks, so that the comparison is paired
+        (:func:`experiments.reporting.intervals.interval`). Without ends where there is one seed; NaN where a
+        median is infinite, as fewer than half of the images are fooled.
     """
-    by_seed, by_image = draws(*own.shape)
+    by_image = np.random.default_rng(0).integers(own.shape[1], size=(RESAMPLES, own.shape[1]))
 
     def medians(values: np.ndarray) -> np.ndarray:
         both = np.concatenate([np.arange(values.shape[1])[None], by_image])
@@ -150,12 +141,42 @@ def resampled(
         return np.where(np.isfinite(found), found, np.nan)
 
     found = medians(own) if base is None else medians(own) / medians(base)
-    value = found[:, 0].mean()
-    means = np.take_along_axis(found[:, 1:].T, by_seed, axis=1).mean(axis=1)
-    if not np.isfinite(means).all():
-        return Interval(float(value), float("nan"), float("nan"))
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(float(value), float(low), float(high))
+    value = float(np.exp(np.log(found[:, 0]).mean()))
+    if not np.isfinite(found).all() or len(own) < 2:
+        return Interval(value, float("nan"), float("nan"))
+    images = float(np.log(found[:, 1:]).mean(axis=0).var(ddof=1)), own.shape[1]
+    judged = interval(found[:, 0].tolist(), ratio=True, images=images)
+    return Interval(judged.centre, judged.low, judged.high)
+
+
+def robust_accuracy(
+    found: Norms, architecture: str, norm: Float64[np.ndarray, " norms"], *, column: str = "box_smallest"
+) -> Float64[np.ndarray, "seeds norms"]:
+    """Return the share of images that stay rightly classified under every perturbation up to a norm.
+
+    An image that is misclassified to begin with is wrong at every norm: its distance is zero, whatever the
+    attack on its wrong decision needed.
+
+    Parameters
+    ----------
+    found
+        Norms, with the columns ``label`` and ``predicted``.
+    architecture
+        Whose runs.
+    norm
+        Sizes of the perturbation, in the units of the column.
+    column
+        Of the smallest perturbation that changes the decision.
+
+    Returns
+    -------
+    ndarray
+        One row per seed: an upper bound, as no attack finds every perturbation.
+    """
+    rows = found.table[found.table["architecture"] == architecture]
+    distance = rows[column].where(rows["label"] == rows["predicted"], 0.0)
+    by_seed = [own.to_numpy(dtype=float) for _, own in distance.groupby(rows["seed"])]
+    return np.stack([(own[:, None] > norm).mean(axis=0) for own in by_seed])
 
 
 def settings() -> pd.DataFrame:

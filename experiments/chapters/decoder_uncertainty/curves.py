@@ -242,5 +242,8 @@ def held_points(one: Encoded, *, objective: str) -> HeldPoints | None:
     slope = torch.autograd.grad(mean * len(label), scores)[0].norm(dim=1)
     outside = 1 - weight.detach().max(dim=1).values
     return HeldPoints(
-        float(held.double().mean()), float(mean.detach()), float(outside.median()), float(slope.median())
+        float(held.double().mean()),
+        float(mean.detach()),
+        float(outside.quantile(0.5)),
+        float(slope.quantile(0.5)),
     )

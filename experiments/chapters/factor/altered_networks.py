@@ -114,7 +114,7 @@ def _target(model: Classifier, images: ImageSet, count: int) -> tuple[Logits, Te
     """Return a network in float64 on pixels, the attacked images, and its median margin."""
     pixel = images.pixels(attacked_images(images, count=count), dtype=torch.float64)
     logits = pixel_logits(attacks.in_float64(model), images)
-    return logits, pixel, float(margin_gradient(logits, pixel).margin.median())
+    return logits, pixel, float(margin_gradient(logits, pixel).margin.quantile(0.5))
 
 
 def _attacked(
@@ -127,10 +127,10 @@ def _attacked(
     length = torch.linalg.vector_norm(result.perturbation.flatten(start_dim=1), dim=1)
     return {
         "deepfool": float(length.mean()),
-        "deepfool_median": float(length.median()),
+        "deepfool_median": float(length.quantile(0.5)),
         "unfooled": float((~result.fooled).sum()),
         "superdeepfool": float(shorter.norm[shorter.fooled].mean()),
         "superdeepfool_unfooled": float((~shorter.fooled).sum()),
-        "first_order": float(margin_gradient(network, pixel).distance.median()),
+        "first_order": float(margin_gradient(network, pixel).distance.quantile(0.5)),
         "changed": float(changed.sum()),
     }
