@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,7 +64,7 @@ def checked(learning_rates: Sequence[float] = (5e-3, 1e-2, 2e-2)) -> pd.DataFram
     learning_rates
         Rows; there are as many labels as digits have training images in the laptop profile, made even.
     """
-    setting = {"classes": 10, "batch_size": 128}
+    setting: dict[str, Any] = {"classes": 10, "batch_size": 128}
     rows = {}
     for rate in learning_rates:
         for kind, images in (("permuted", 1200), ("drawn at random", None)):
