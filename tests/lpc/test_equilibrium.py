@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,7 +155,7 @@ def test_the_wander_has_the_closed_forms_of_full_batches_without_momentum(rate):
 
 
 def test_a_batch_of_all_images_does_not_wander_and_too_large_a_rate_has_no_law():
-    law = {"classes": 10, "batch_size": 128}
+    law: Any = {"classes": 10, "batch_size": 128}
     assert bias_sd(learning_rate=5e-3, images=128, **law) == 0
     assert math.isinf(bias_sd(learning_rate=50.0, images=1200, **law))
 

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -104,7 +105,7 @@ def test_the_variance_of_images_is_that_of_a_paired_log_ratio():
         )
     ]
     table = pd.DataFrame(rows)
-    options = {"own": "IB", "base": "NoPen", "metric": "attacks_box_smallest_median"}
+    options: Any = {"own": "IB", "base": "NoPen", "metric": "attacks_box_smallest_median"}
     found = of_log_ratio(table, **options)
     assert found is not None and found[1] == images
     unpaired = math.pi / 2 * (1 + 1 + sigma**2) / images
