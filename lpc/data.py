@@ -150,7 +150,17 @@ class ImageSet:
         return change * self._moments(change)[1]
 
     def _moments(self, like: Tensor) -> Float[Tensor, "2 channel 1 1"]:
-        return torch.tensor([self.mean, self.sd], dtype=like.dtype, device=like.device)[:, :, None, None]
+        """Return mean and sd in a tensor's dtype, on its device: copied once, as a GPU is waited for."""
+        place = like.dtype, like.device
+        if place not in self._kept:
+            with torch.inference_mode(False):
+                moments = torch.tensor([self.mean, self.sd], dtype=like.dtype, device=like.device)
+            self._kept[place] = moments[:, :, None, None]
+        return self._kept[place]
+
+    @cached_property
+    def _kept(self) -> dict[tuple[torch.dtype, torch.device], Tensor]:
+        return {}
 
     def augmented(
         self, index: Int[Tensor, " batch"], augment: Augment, generator: torch.Generator

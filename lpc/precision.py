@@ -25,7 +25,7 @@ _inside, _undo = 0, ExitStack()
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Keep float32 products and convolutions in float32, and choose algorithms that repeat to the bit.
+    """Keep float32 products and convolutions in float32, and cuDNN to algorithms that repeat to the bit.
 
     By default cuDNN rounds the inputs of float32 convolutions to TF32's 10 bits of mantissa, and products
     are rounded to TF32 or bfloat16 where ``torch.backends.fp32_precision`` or

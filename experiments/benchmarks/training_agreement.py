@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import torch
+
 from experiments.benchmarks.plain_training import PlainTraining
 from lpc.classifiers import build_classifier
 from lpc.data import ImageSet
+from lpc.precision import exact_float32
 from lpc.specs import RunSpec
 from lpc.training import trainer
 from lpc.training.draws import Draws
+from lpc.training.solo import WARM_UP, Solo
 
 
 class SameOrder:
@@ -47,10 +51,18 @@ def without_chance(spec: RunSpec) -> RunSpec:
     )
 
 
+def batches_to_compare(device: torch.device) -> int:
+    """Return how many batches an epoch must have, so that what trains on a device is compared.
+
+    On a GPU some warm up, one is recorded and taken, and two more are taken by what was recorded.
+    """
+    return WARM_UP + 3 if device.type == "cuda" else 2
+
+
 def loss_difference(spec: RunSpec, images: ImageSet, *, epochs: int = 1) -> float:
     """Return the largest relative difference between the mean losses of the plain loop's epochs and ours.
 
-    Same weights at first, same order of images, no augmentation or dropout, float32.
+    Same weights at first, same order of images, no augmentation or dropout, float32 that neither rounds.
 
     Parameters
     ----------
@@ -60,12 +72,25 @@ def loss_difference(spec: RunSpec, images: ImageSet, *, epochs: int = 1) -> floa
         On the device to train on.
     epochs
         That are compared.
+
+    Raises
+    ------
+    ValueError
+        So few batches that none is taken by a recorded step (:func:`batches_to_compare`).
     """
     certain = without_chance(spec)
     plain = PlainTraining(certain, images, device=images.images.device, order=SameOrder(certain, images))
     ours = trainer([certain], images, compiled=False)
     found = []
     for _ in range(epochs):
-        theirs, loss = plain.train_epoch(), ours.train_epoch()
+        with exact_float32():
+            theirs = plain.train_epoch()
+        loss = ours.train_epoch()
         found.append(abs(float(loss.cross_entropy + loss.penalty) / theirs - 1))
+    if isinstance(ours, Solo) and ours.graphed and ours.recorded is None:
+        whole, needed = len(images) // spec.train.batch_size, batches_to_compare(images.images.device)
+        raise ValueError(
+            f"{len(images)} images are {whole} whole batches, all of the warm-up: the recorded step is not "
+            f"compared; expected {needed} or more"
+        )
     return max(found)

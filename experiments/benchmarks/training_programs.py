@@ -12,7 +12,7 @@ import torch
 from experiments.benchmarks.plain_training import PlainTraining, best_workers
 from experiments.benchmarks.sizes import Size
 from experiments.benchmarks.timing import Comparison, interleave, usable_cores
-from experiments.benchmarks.training_agreement import loss_difference
+from experiments.benchmarks.training_agreement import batches_to_compare, loss_difference
 from experiments.studies.image_shapes import random_images, shape_of_data
 from experiments.studies.profiles import profile, specs
 from lpc.data import ImageSet
@@ -169,7 +169,8 @@ def time_run(
     else:
         programs = {PLAIN: plain.train_epoch, _ours(spec): trainer([spec], images).train_epoch}
     seconds, cold = _turns(programs, of, device)
-    few = random_images(spec.data, 2 * spec.train.batch_size, device=device)
+    batches = batches_to_compare(images.images.device)
+    few = random_images(spec.data, batches * spec.train.batch_size, device=device)
     return Timed([spec], len(images), workers, seconds, loss_difference(spec, few), target, cold)
 
 

@@ -101,7 +101,7 @@ def shortest(
     """
     limit = norms(network.perturbation)
     best = limit.clone()
-    fraction = torch.arange(1, steps + 1, dtype=limit.dtype) / steps
+    fraction = torch.arange(1, steps + 1, dtype=limit.dtype, device=limit.device) / steps
     with torch.no_grad():
         decision = network.logits(network.image).argmax(dim=1)
         for direction in directions:

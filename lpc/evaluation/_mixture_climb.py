@@ -9,10 +9,9 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from lpc.arrays import EPSILON
+from lpc.arrays import EPSILON, entries_at_once
 
 _LOG_2PI = math.log(2 * math.pi)
-_CHUNK_ENTRIES = 1 << 14  # values surveyed at once, so that the temporaries stay in cache
 _PASSES = 500
 _AT_FLOOR = 1e-6  # how near the smallest log sd counts as there
 _FAR = 0.1  # steps of expectation-maximisation longer than this, in sds, are taken as they are
@@ -92,7 +91,7 @@ def survey(
     sd = theta[:, 3:].exp()
     log_weight = torch.nn.functional.logsigmoid(torch.stack([-theta[:, 0], theta[:, 0]], dim=1))
     height = log_weight - theta[:, 3:] - 0.5 * _LOG_2PI
-    size = max(1, _CHUNK_ENTRIES // rows.x.shape[1])
+    size = max(1, entries_at_once(theta.device) // rows.x.shape[1])
     chunks = (value.split(size) for value in (index, theta[:, 1:3], sd, height))
     sums = torch.cat([_sums(rows, *chunk) for chunk in zip(*chunks, strict=True)])
     part, shift, spread = sums[:, 1:3], sums[:, 3:5], sums[:, 5:7]

@@ -10,13 +10,12 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from lpc.arrays import EPSILON, Array, ArrayT, as_points, centre, like
+from lpc.arrays import EPSILON, Array, ArrayT, as_points, centre, entries_at_once, like
 from lpc.evaluation._mixture_climb import Rows, at_floor, climb, settle
 from lpc.numerics import measurement
 from lpc.options import number
 
 _BLOCK_ENTRIES = 1 << 21  # values climbed together: 16 MiB, and a few times that in all
-_CHUNK_ENTRIES = 1 << 14  # values prepared together, so that the temporaries stay in cache
 _COARSE, _TOLERANCE = 1e-10, 1e-16  # nats a point that the next step promises
 _SINGLE, _RUNS, _ENDS = 512, 64, 64  # fewer points stay single; runs of groups; single points at the ends
 _MARGIN, _SAME = 0.02, 1e-8  # nats a point below the best coarse top: still climbed in full; one and the same
@@ -164,7 +163,7 @@ def _prepared(points: Float64[Tensor, "points width"], reg_covar: float) -> _Pre
 def _fit_block(points: Float64[Tensor, "points width"], reg_covar: float) -> tuple[Tensor, ...]:
     """Return the fields of the fit, and in which dimensions outliers took every start."""
     total, width = points.shape
-    size = max(1, _CHUNK_ENTRIES // total)
+    size = max(1, entries_at_once(points.device) // total)
     chunks = [_prepared(chunk, reg_covar) for chunk in points.split(size, dim=1)]
     block = _Prepared(*(torch.cat(field) for field in zip(*chunks, strict=True)))
     groups = Rows(block.mean, block.within, block.share, block.floor)

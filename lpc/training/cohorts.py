@@ -143,7 +143,10 @@ class Cohort(Trainer):
         return {name: value[member].detach().clone() for name, value in self._stacked().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything a resumed cohort needs to go on to the same bits."""
+        """Return everything a resumed cohort needs to go on: to the same bits on a CPU.
+
+        On a GPU that holds where all kernels of a step add in a fixed order, which has not been shown.
+        """
         return {
             "epoch": self.epoch,
             "parameters": {name: value.detach() for name, value in self.parameters.items()},

@@ -184,7 +184,11 @@ class Solo(Trainer):
         return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that a resumed run needs to go on to the same bits."""
+        """Return everything that a resumed run needs to go on to the same bits on a CPU.
+
+        On a GPU not always: compiled again in another process, the backbone may get other kernels, which
+        round otherwise.
+        """
         return {
             "epoch": self.epoch,
             "model": self.model.state_dict(),

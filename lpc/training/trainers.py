@@ -131,7 +131,7 @@ class Trainer(ABC):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that is needed to go on to the same bits."""
+        """Return everything that is needed to go on: on a CPU to the same bits."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:

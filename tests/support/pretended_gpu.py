@@ -119,6 +119,8 @@ class Calls(TorchFunctionMode):
             return self._moved(args[0], name, args[1:], kwargs)
         if name == "as_tensor" and isinstance(args[0], Tensor):
             return self._moved(args[0], "to", args[1:], kwargs)
+        if name == "pin_memory":
+            return args[0]
         there = any(on_gpu(one) for one in tensors((args, kwargs)))
         if there and name in ("numpy", "__array__"):
             raise TypeError(f"{name} at {line()}: can't convert cuda:0 device type tensor to numpy")
@@ -182,13 +184,14 @@ def _patches(kernels: Kernels) -> dict[Any, dict[str, Any]]:
     nothing, zero = lambda *_: None, lambda *_: 0
     return {
         torch.cuda: {
-            "is_available": lambda: True,
+            **dict.fromkeys(("is_available", "is_initialized"), lambda: True),
             "device_count": lambda: 1,
             "get_device_name": lambda *_: "pretended",
             "get_device_capability": lambda *_: (9, 0),
             "is_current_stream_capturing": lambda: kernels.tape is not None,
             "synchronize": lambda *_: kernels.wait("synchronize"),
-            "manual_seed_all": seeded,
+            **dict.fromkeys(("manual_seed", "manual_seed_all"), seeded),
+            "device": lambda _: contextlib.nullcontext(),
             "get_rng_state": lambda *_: state[0],
             "set_rng_state": lambda new, *_: state.__setitem__(0, new),
             "current_stream": lambda *_: kernels.stream,

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from support.pretended_gpu import pretended_gpu
 from torch.utils.data import SequentialSampler
 
 from experiments.benchmarks import (
@@ -18,7 +19,7 @@ from experiments.benchmarks import (
 )
 from experiments.benchmarks.plain_training import PlainTraining, best_workers, transform, worker_counts
 from experiments.benchmarks.sizes import SIZES
-from experiments.benchmarks.training_agreement import loss_difference, without_chance
+from experiments.benchmarks.training_agreement import batches_to_compare, loss_difference, without_chance
 from experiments.benchmarks.training_flops import flops, matmul_rate, parameters, run_flops, stored
 from experiments.benchmarks.training_packing import Crew, Way, ways
 from experiments.benchmarks.training_programs import PLAIN, Timed, digits_cohort, first_run
@@ -77,6 +78,20 @@ def test_another_objective_or_schedule_is_seen(wrong, monkeypatch):
         ),
     )
     assert loss_difference(spec, pictures(spec), epochs=2) > 1e-4
+
+
+def test_on_a_gpu_the_recorded_step_is_compared_and_neither_side_rounds():
+    spec = slim()
+
+    def compared(batches):
+        images = random_images(replace(spec.data, size=16), 16 * batches, device="cuda")
+        return loss_difference(spec, images)
+
+    with pretended_gpu() as gpu:
+        assert compared(batches_to_compare(torch.device("cuda"))) < 2e-5
+        assert any(what == "replay" for what, _ in gpu.launches) and not gpu.rounded
+        with pytest.raises(ValueError, match=r"2 whole batches, all of the warm-up.* expected 6"):
+            compared(2)
 
 
 def test_weights_agree_after_an_epoch_and_channels_last_changes_nothing():

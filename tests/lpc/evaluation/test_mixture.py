@@ -5,8 +5,10 @@ import pytest
 import torch
 from scipy.stats import norm
 from sklearn.mixture import GaussianMixture
+from support.pretended_gpu import pretended_gpu
 
-from lpc.evaluation import _mixture_climb, mixture
+from lpc import arrays
+from lpc.evaluation import mixture
 from lpc.evaluation._mixture_climb import Rows, climb, survey
 from lpc.evaluation.mixture import fit_bimodal
 
@@ -193,8 +195,7 @@ def test_fit_is_equivariant_and_the_same_for_each_dimension_alone(rng, monkeypat
     np.testing.assert_allclose(np.asarray(moved.sd)[:, ::-1], 1e-4 * base.sd, rtol=1e-5)
     np.testing.assert_allclose(np.asarray(moved.mean)[:, ::-1], 3 - 1e-4 * base.mean, atol=1e-9)
     monkeypatch.setattr(mixture, "_BLOCK_ENTRIES", n)
-    monkeypatch.setattr(mixture, "_CHUNK_ENTRIES", n)
-    monkeypatch.setattr(_mixture_climb, "_CHUNK_ENTRIES", n)
+    monkeypatch.setattr(arrays, "_CACHED_ENTRIES", n)
     alone = fit_bimodal(x)
     shuffled = fit_bimodal(rng.permutation(x))
     for ours, theirs, others in zip(alone, base, shuffled, strict=True):
@@ -292,3 +293,21 @@ def test_added_variance_follows_the_units_and_vanishes(rng):
 def test_impossible_reg_covar(reg_covar):
     with pytest.raises(ValueError, match="reg_covar is"):
         fit_bimodal(np.zeros((5, 2)), reg_covar=reg_covar)
+
+
+def test_a_gpu_is_not_given_the_chunks_of_a_cpus_cache(monkeypatch):
+    """Launches cost there; how many dimensions are worked on together changes no number."""
+    points = torch.randn(400, 100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    points[:200] += 3.0
+    assert points.numel() > 2 * arrays._CACHED_ENTRIES
+
+    def fitted():
+        with pretended_gpu() as gpu:
+            found = fit_bimodal(points.cuda()).mean.cpu()
+        return found, gpu.launches.total()
+
+    found, launches = fitted()
+    monkeypatch.setattr(arrays, "_BLOCK_ENTRIES", arrays._CACHED_ENTRIES)
+    expected, more = fitted()
+    assert torch.equal(found, expected)
+    assert launches < 0.8 * more

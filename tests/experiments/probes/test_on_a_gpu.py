@@ -1,0 +1,109 @@
+"""Probes, and what is measured of every run, on a pretended GPU: the CPU's values, and nothing rounded."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from support.pretended_gpu import pretended_gpu
+
+from experiments.probes import factor, perturbations
+from experiments.studies.probing import PROBES, ProbeKind
+from lpc.data import Splits, load_images
+from lpc.evaluation.robustness import deepfool
+from lpc.heads import readout_weight
+from lpc.latents import collect
+from lpc.runs import measurements
+from lpc.specs import DataSpec, TrainSpec, variant_spec
+from lpc.training import load_member, trainer
+
+DATA = DataSpec(name="digits", validation=100, train_limit=150, noise=0.01)
+TRAIN = TrainSpec(epochs=4, batch_size=32, learning_rate=5e-3, gamma_maximum=1.0)
+IMAGES = 3
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A run, and its weights."""
+    spec = variant_spec("IB", data=DATA, backbone="mlp", backbone_width=12, train=TRAIN, seed=0)
+    training = trainer([spec], load_images(DATA).train)
+    while not training.finished:
+        training.train_epoch()
+    return spec, training.member_state(0)
+
+
+def network(trained, device) -> tuple[Any, Splits]:
+    spec, state = trained
+    splits = load_images(DATA, device=device)
+    test = dataclasses.replace(
+        splits.test, images=splits.test.images[:IMAGES], label=splits.test.label[:IMAGES]
+    )
+    return load_member(spec, splits.train, state), splits._replace(test=test)
+
+
+def of_the_train_set(model: Any, splits: Splits) -> dict[str, Any]:
+    head = model.head.classifier
+    return measurements.latent_metrics(
+        collect(model, splits.train),
+        weight=readout_weight(head.weight.detach(), "linear"),
+        bias=head.bias.detach(),
+        classes=10,
+        mixtures=True,
+    ).as_dict()
+
+
+def by(kind: ProbeKind) -> Callable[[Any, Splits], dict[str, Any]]:
+    return lambda model, splits: kind.function(model, splits).values
+
+
+ATTACKING = ("attacks", "attack_checks", "attack_steps")
+"""Thousands of small steps, each of which the pretended device counts: too many for a test of seconds."""
+MEASURED = {name: by(kind) for name, kind in PROBES.items() if name not in ATTACKING}
+MEASURED["factor"] = lambda model, splits: factor.summary(
+    factor.measured(model, splits.test, count=2, names=("ddn",))
+)
+MEASURED["of the train set"] = of_the_train_set
+MEASURED["of the test set"] = lambda model, splits: measurements.table2_metrics(model, splits).as_dict()
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_what_is_measured_on_a_gpu_is_what_is_measured_on_the_cpu(trained, name):
+    expected = MEASURED[name](*network(trained, "cpu"))
+    with pretended_gpu() as gpu:
+        found = MEASURED[name](*network(trained, "cuda"))
+    assert gpu.launches and not gpu.rounded
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        if isinstance(value, float) and math.isfinite(value):
+            assert found[key] == pytest.approx(value, rel=1e-6, abs=1e-12), key
+        else:
+            assert found[key] == value or value != value, key
+
+
+def test_the_shortest_ways_are_looked_for_on_the_device_of_the_images(trained):
+    def shortest(device):
+        model, splits = network(trained, device)
+        model = model.double()
+        image = splits.test.normalised(slice(None)).double()
+        logits = perturbations.through(model)
+        found = perturbations.Attacked(logits, image, deepfool(logits, image).perturbation)
+        return perturbations.shortest(found, [found.perturbation, torch.ones_like(image)])
+
+    expected = shortest("cpu")
+    with pretended_gpu():
+        found = shortest("cuda")
+        assert found.is_cuda
+    assert torch.allclose(found, expected, rtol=1e-9)
+
+
+def test_a_network_in_pixels_is_not_waited_for_at_every_call():
+    with pretended_gpu() as gpu:
+        images = load_images(DATA, device="cuda").test
+        pixels = images.pixels(slice(0, IMAGES))
+        images.normalise(pixels)
+        gpu.waits.clear()
+        for _ in range(5):
+            images.in_pixels(images.normalise(pixels))
+        assert not gpu.waits
