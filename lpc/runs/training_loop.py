@@ -85,7 +85,7 @@ def train_plan(
     with store.lease(plan.specs) as lease:
         if lease.keys:
             _check_up_to_date(plan, store, lease)
-            _train_leased(plan, store, lease, splits, advance, stop, workers)
+            _Training(plan, store, lease, splits, workers).run(advance, stop)
 
 
 def _check_up_to_date(plan: Plan, store: RunStore, lease: Lease) -> None:
@@ -99,55 +99,156 @@ def _check_up_to_date(plan: Plan, store: RunStore, lease: Lease) -> None:
         raise Held(f"some runs of cohort {plan.cohort} have finished since it was planned; plan again")
 
 
-def _train_leased(
-    plan: Plan,
-    store: RunStore,
-    lease: Lease,
-    splits: Splits,
-    advance: Callable[[int], object],
-    stop: Callable[[], bool],
-    workers: int,
-) -> None:
-    specs, train = plan.specs, plan.specs[0].train
-    store.begin(specs)
-    training = trainer(specs, splits.train)
-    _warn_of_budgets(training)
-    histories: list[list[dict[str, Any]]] = [[] for _ in specs]
-    failed: list[int | None] = [None] * len(specs)
-    seconds = 0.0
-    state = store.load_state(plan.cohort, "cpu")  # the training knows what belongs where
-    if state is not None:
-        try:
-            training.load_state_dict(state["training"])
-        except ValueError as error:
-            raise ValueError(f"{store.root / 'cohorts' / plan.cohort}: {error}") from error
-        histories, failed, seconds = state["histories"], state["failed"], state["seconds"]
-        advance(training.epoch * len(specs))
-    began = time.monotonic() - seconds
-    while not training.finished:
-        _train_and_record(training, splits, histories, failed)
-        advance(len(specs))
-        stopping = stop() and not training.finished
-        if training.epoch % train.record_every == 0 or training.finished or stopping:
-            lease.check()
-            store.save_state(
-                plan.cohort,
-                {
-                    "training": training.state_dict(),
-                    "histories": histories,
-                    "failed": failed,
-                    "seconds": time.monotonic() - began,
-                },
-                epoch=training.epoch,
+class _Training:
+    """The training of a plan whose runs are leased: from its last checkpoint to the stored results."""
+
+    def __init__(self, plan: Plan, store: RunStore, lease: Lease, splits: Splits, workers: int) -> None:
+        self.plan, self.store, self.lease, self.splits, self.workers = plan, store, lease, splits, workers
+        store.begin(plan.specs)
+        self.trainer = trainer(plan.specs, splits.train)
+        _warn_of_budgets(self.trainer)
+        self.histories: list[list[dict[str, Any]]] = [[] for _ in plan.specs]
+        self.failed: list[int | None] = [None] * len(plan.specs)
+        """The epoch in which a run failed; None: it has not."""
+        seconds = 0.0
+        state = store.load_state(plan.cohort, "cpu")  # the trainer knows what belongs where
+        if state is not None:
+            try:
+                self.trainer.load_state_dict(state["training"])
+            except ValueError as error:
+                raise ValueError(f"{store.root / 'cohorts' / plan.cohort}: {error}") from error
+            self.histories, self.failed, seconds = state["histories"], state["failed"], state["seconds"]
+        self._began = time.monotonic() - seconds
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, those before the last checkpoint included."""
+        return time.monotonic() - self._began
+
+    def run(self, advance: Callable[[int], object], stop: Callable[[], bool]) -> None:
+        """Train to the end and store the results; ``advance`` and ``stop`` as in :func:`train_plan`."""
+        training, train, runs = self.trainer, self.plan.specs[0].train, len(self.plan.specs)
+        if training.epoch:
+            advance(training.epoch * runs)
+        while not training.finished:
+            self._train_epoch()
+            advance(runs)
+            stopping = stop() and not training.finished
+            if training.epoch % train.record_every == 0 or training.finished or stopping:
+                self._save()
+            if stopping:
+                raise Stopped(
+                    f"stopped after epoch {training.epoch} of {train.epochs}; "
+                    "checkpoints are written, call again to go on"
+                )
+        self._finish()
+        self.lease.check()
+        self.store.end(self.plan.cohort)
+
+    def _save(self) -> None:
+        self.lease.check()
+        self.store.save_state(
+            self.plan.cohort,
+            {
+                "training": self.trainer.state_dict(),
+                "histories": self.histories,
+                "failed": self.failed,
+                "seconds": self.seconds,
+            },
+            epoch=self.trainer.epoch,
+        )
+
+    def _train_epoch(self) -> None:
+        """Train one epoch and append what there is to record of it to every run's history."""
+        training, train = self.trainer, self.plan.specs[0].train
+        gamma, (_, rates) = training.gamma(), training.rates()
+        loss = training.train_epoch()
+        for member, bad in enumerate(bad_epoch(loss)):
+            if bad and self.failed[member] is None:
+                self.failed[member] = training.epoch
+        recorded = training.finished or training.epoch % train.record_every == 0
+        asked = training.epoch % train.accuracy_every == 0
+        unconverged = [
+            m
+            for m in range(len(self.failed))
+            if asked and self.failed[m] is None and not _converged(self.histories[m])
+        ]
+        outputs = training.outputs(self.splits.train) if recorded or unconverged else None
+        for member in range(len(self.failed)):
+            if self.failed[member] is not None:
+                continue
+            entry: dict[str, Any] = {
+                "epoch": training.epoch,
+                "gamma": gamma[member],
+                "learning_rate": rates[member],
+                "loss_cross_entropy": float(loss.cross_entropy[member]),
+                "loss_penalty": float(loss.penalty[member]),
+            }
+            if outputs is not None and (recorded or member in unconverged):
+                latents = Latents(outputs.latent[member], outputs.logits[member], self.splits.train.label)
+                if not bool(torch.isfinite(latents.logits).all()):
+                    self.failed[member] = training.epoch
+                    continue
+                entry["accuracy"] = accuracy(latents.logits, latents.label)
+                if recorded:
+                    entry |= self._metrics(member, latents).as_dict()
+            self.histories[member].append(entry)
+
+    def _metrics(self, member: int, latents: Latents) -> Measured:
+        """Measure a run's latents of the train set; which metrics, its spec says."""
+        training, splits = self.trainer, self.splits
+        spec, weights = training.specs[member], training.member_state(member)
+        if spec.train.metrics == "information":
+            return information_metrics(load_member(spec, splits.train, weights), splits)
+        quick = spec.train.metrics == "geometry"
+        return latent_metrics(
+            latents,
+            weight=readout_weight(weights["head.classifier.weight"], spec.model.classifier),
+            bias=weights["head.classifier.bias"],
+            classes=splits.train.classes,
+            mixtures=not quick and (training.finished or spec.model.penultimate == "linear"),
+            entropies=not quick,
+        )
+
+    def _finish(self) -> None:
+        training, splits, specs, seconds = self.trainer, self.splits, self.plan.specs, self.seconds
+        outputs = training.outputs(splits.train)
+        held = training.outputs(splits.validation) if splits.validation is not None else None
+        epochs = specs[0].train.epochs
+        metric_learning = specs[0].train.objective in METRIC_LEARNING
+        packages = ("pytorch-metric-learning",) if metric_learning else ()
+        shared = {
+            **provenance(splits.train.images.device, packages=packages),
+            "data_checksum": splits.train.checksum(),
+            "cohort": self.plan.cohort,
+            "cohort_runs": len(specs),
+            "cohort_seconds": round(seconds, 3),
+            "run_epoch_seconds": seconds / epochs / len(specs),
+            "workers": self.workers,
+            **training.packing(),
+        }
+        for member, spec in enumerate(specs):
+            if self.store.finished(spec):
+                continue
+            history = self.histories[member]
+            if self.failed[member] is not None:
+                result: dict[str, Any] = {
+                    "status": "failed",
+                    "reason": f"the loss or the logits were not finite in epoch {self.failed[member]}",
+                    "epoch": self.failed[member],
+                }
+            else:
+                latents = Latents(outputs.latent[member], outputs.logits[member], splits.train.label)
+                heldout = None if held is None else held.logits[member].double()
+                result = {"status": "finished", **_result(spec, history, latents, splits, heldout)}
+            self.lease.check()
+            self.store.finish(
+                spec,
+                result=result,
+                history=history,
+                provenance={**shared, "seed": spec.seed, "attempts": len(self.store.attempts(spec))},
+                weights=training.member_state(member),
             )
-        if stopping:
-            raise Stopped(
-                f"stopped after epoch {training.epoch} of {train.epochs}; "
-                "checkpoints are written, call again to go on"
-            )
-    _finish(training, plan, store, lease, splits, histories, failed, time.monotonic() - began, workers)
-    lease.check()
-    store.end(plan.cohort)
 
 
 def _warn_of_budgets(training: Trainer) -> None:
@@ -166,109 +267,6 @@ def _warn_of_budgets(training: Trainer) -> None:
         )
         if text is not None:
             warnings.warn(f"{spec.architecture}, seed {spec.seed}: {text}", stacklevel=3)
-
-
-def _train_and_record(
-    training: Trainer, splits: Splits, histories: list[list[dict[str, Any]]], failed: list[int | None]
-) -> None:
-    """Train one epoch and append what there is to record of it to every run's history."""
-    specs, train = training.specs, training.specs[0].train
-    gamma, (_, rates) = training.gamma(), training.rates()
-    loss = training.train_epoch()
-    for member, bad in enumerate(bad_epoch(loss)):
-        if bad and failed[member] is None:
-            failed[member] = training.epoch
-    recorded = training.finished or training.epoch % train.record_every == 0
-    asked = training.epoch % train.accuracy_every == 0
-    unconverged = [
-        m for m in range(len(specs)) if asked and failed[m] is None and not _converged(histories[m])
-    ]
-    outputs = training.outputs(splits.train) if recorded or unconverged else None
-    for member in range(len(specs)):
-        if failed[member] is not None:
-            continue
-        entry: dict[str, Any] = {
-            "epoch": training.epoch,
-            "gamma": gamma[member],
-            "learning_rate": rates[member],
-            "loss_cross_entropy": float(loss.cross_entropy[member]),
-            "loss_penalty": float(loss.penalty[member]),
-        }
-        if outputs is not None and (recorded or member in unconverged):
-            latents = Latents(outputs.latent[member], outputs.logits[member], splits.train.label)
-            if not bool(torch.isfinite(latents.logits).all()):
-                failed[member] = training.epoch
-                continue
-            entry["accuracy"] = accuracy(latents.logits, latents.label)
-            if recorded:
-                entry |= _metrics(training, member, latents, splits).as_dict()
-        histories[member].append(entry)
-
-
-def _metrics(training: Trainer, member: int, latents: Latents, splits: Splits) -> Measured:
-    """Measure a run's latents of the train set; which metrics, its spec says."""
-    spec, weights = training.specs[member], training.member_state(member)
-    if spec.train.metrics == "information":
-        return information_metrics(load_member(spec, splits.train, weights), splits)
-    quick = spec.train.metrics == "geometry"
-    return latent_metrics(
-        latents,
-        weight=readout_weight(weights["head.classifier.weight"], spec.model.classifier),
-        bias=weights["head.classifier.bias"],
-        classes=splits.train.classes,
-        mixtures=not quick and (training.finished or spec.model.penultimate == "linear"),
-        entropies=not quick,
-    )
-
-
-def _finish(
-    training: Trainer,
-    plan: Plan,
-    store: RunStore,
-    lease: Lease,
-    splits: Splits,
-    histories: list[list[dict[str, Any]]],
-    failed: list[int | None],
-    seconds: float,
-    workers: int,
-) -> None:
-    outputs = training.outputs(splits.train)
-    held = training.outputs(splits.validation) if splits.validation is not None else None
-    specs, epochs = plan.specs, plan.specs[0].train.epochs
-    metric_learning = specs[0].train.objective in METRIC_LEARNING
-    packages = ("pytorch-metric-learning",) if metric_learning else ()
-    shared = {
-        **provenance(splits.train.images.device, packages=packages),
-        "data_checksum": splits.train.checksum(),
-        "cohort": plan.cohort,
-        "cohort_runs": len(specs),
-        "cohort_seconds": round(seconds, 3),
-        "run_epoch_seconds": seconds / epochs / len(specs),
-        "workers": workers,
-        **training.packing(),
-    }
-    for member, spec in enumerate(specs):
-        if store.finished(spec):
-            continue
-        history = histories[member]
-        if failed[member] is not None:
-            result: dict[str, Any] = {
-                "status": "failed",
-                "reason": f"the loss or the logits were not finite in epoch {failed[member]}",
-                "epoch": failed[member],
-            }
-        else:
-            latents = Latents(outputs.latent[member], outputs.logits[member], splits.train.label)
-            heldout = None if held is None else held.logits[member].double()
-            result = {"status": "finished", **_result(spec, history, latents, splits, heldout)}
-        lease.check()
-        store.finish(
-            spec,
-            result=result,
-            history=history,
-            provenance={**shared, "seed": spec.seed, "attempts": len(store.attempts(spec))},
-            weights=training.member_state(member),
-        )
 
 
 def _result(

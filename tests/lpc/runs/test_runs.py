@@ -196,7 +196,9 @@ def test_an_error_in_a_worker_reaches_the_caller(tmp_path):
 def test_a_truncated_checkpoint_stops_the_next_call_and_says_what_to_remove(tmp_path, monkeypatch):
     store = RunStore(tmp_path)
     monkeypatch.setattr(Trainer, "finished", property(lambda self: self.epoch >= 1))
-    monkeypatch.setattr(training_loop, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        training_loop._Training, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         execute(make(), store)
     monkeypatch.undo()

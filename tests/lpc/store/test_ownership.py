@@ -484,15 +484,15 @@ from lpc.runs import execute_all, execution, training_loop
 from lpc.specs import DataSpec, TrainSpec, run_key, variant_spec
 from lpc.store import RunStore
 
-log, original, execution.POLL = Path(sys.argv[2]), training_loop._train_and_record, 0.2
+log, original, execution.POLL = Path(sys.argv[2]), training_loop._Training._train_epoch, 0.2
 
-def noted(training, *parts):
+def noted(training):
     with log.open("a") as stream:
-        for spec in training.specs:
-            stream.write(f"{run_key(spec)} {training.epoch}\\n")
-    original(training, *parts)
+        for spec in training.plan.specs:
+            stream.write(f"{run_key(spec)} {training.trainer.epoch}\\n")
+    original(training)
 
-training_loop._train_and_record = noted
+training_loop._Training._train_epoch = noted
 data = DataSpec(name="digits", validation=100, train_limit=150, noise=0.01)
 train = TrainSpec(epochs=20, batch_size=64, learning_rate=1e-2, record_every=5, gamma_maximum=1.0)
 specs = [
