@@ -20,6 +20,7 @@ from tqdm import tqdm
 from lpc.data import Splits, load_images
 from lpc.devices import default_device, default_workers
 from lpc.errors import missing_extra, unknown_name
+from lpc.numerics import measurement
 from lpc.provenance import provenance
 from lpc.specs import DataSpec
 from lpc.stopping import Stopped, leave_signals_to_parent, stop_on_signal
@@ -75,9 +76,9 @@ class ProbeKind(NamedTuple):
 
     @property
     def function(self) -> Callable[[Any, Splits], Probe]:
-        """The function that ``run`` names."""
+        """The function that ``run`` names, computing as measurements do, as do networks that it calls."""
         module, _, name = self.run.partition(":")
-        return getattr(importlib.import_module(module), name)
+        return measurement(getattr(importlib.import_module(module), name))
 
 
 PROBES: Mapping[str, ProbeKind] = {

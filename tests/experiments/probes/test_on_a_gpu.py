@@ -107,3 +107,17 @@ def test_a_network_in_pixels_is_not_waited_for_at_every_call():
         for _ in range(5):
             images.in_pixels(images.normalise(pixels))
         assert not gpu.waits
+
+
+def test_no_measurement_of_a_network_with_convolutions_rounds_to_tf32():
+    spec = variant_spec("IB", data=DATA, backbone="small_cnn", backbone_width=2, train=TRAIN, seed=0)
+    with pretended_gpu() as gpu:
+        weights = trainer([spec], load_images(DATA, device="cuda").train, compiled=False).member_state(0)
+        model, splits = network((spec, weights), "cuda")
+        for name in ("of the train set", "of the test set", "corruptions", "margins"):
+            gpu.launches.clear()
+            MEASURED[name](model, splits)
+            assert any(what == "convolution" for what, _ in gpu.launches), name
+            assert not gpu.rounded, name
+        model.float()(splits.test.normalised())
+        assert gpu.rounded  # the control: a network that is called outside
