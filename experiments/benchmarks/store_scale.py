@@ -18,6 +18,7 @@ from experiments.benchmarks.training_flops import parameters
 from experiments.reporting.tables import number
 from experiments.studies.profiles import profile, specs
 from lpc.specs import PROTOCOL, run_key
+from lpc.store.checksums import part, sealed_object
 from lpc.store.holders import HEARTBEAT
 from lpc.store.listing import FILES, TOGETHER, rows
 from lpc.store.listing import READ as READ_FILES
@@ -82,22 +83,21 @@ def write_runs(root: Path, runs: int) -> int:
     declared = specs(profile("paper-cifar10"))
     source = random.Random(0)
     hour_ago = time.time() - 3600
-    files = 0
+    files, empty = 0, {name: part(b"")._asdict() for name in PARTS}
     for place in range(runs):
         spec = replace(declared[place % len(declared)], seed=place)
         metrics = {f"metric_{one}": source.random() for one in range(METRICS)}
-        contents = [asdict(spec), {"status": "finished", **metrics, "missing": {}}]
+        contents = [
+            (json.dumps(asdict(spec), indent=1) + "\n").encode(),
+            sealed_object({"status": "finished", **metrics, "missing": {}, "files": empty}),
+        ]
         if place % MEASURED_OF == 0:
-            contents.append({**metrics, "missing": {}})
+            contents.append(sealed_object({**metrics, "missing": {}}))
         directory = root / "runs" / run_key(spec)
         directory.mkdir(parents=True)
-        texts = {
-            name: json.dumps(content, indent=1) + "\n"
-            for name, content in zip(READ_FILES, contents, strict=False)
-        }
-        for name, text in {**texts, **dict.fromkeys(PARTS, "")}.items():
+        for name, content in (*zip(READ_FILES, contents, strict=False), *((name, b"") for name in PARTS)):
             path = directory / name
-            path.write_text(text)
+            path.write_bytes(content)
             os.utime(path, (hour_ago, hour_ago))
         files += len(contents)
     return files

@@ -43,6 +43,17 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
 
 
+def write_bytes(path: Path, *content: bytes | memoryview) -> None:
+    """Write a file of some bytes, one after the other: readers see the old file or the whole new one."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as stream:
+            for one in content:
+                stream.write(one)
+
+    write_file(path, write)
+
+
 def write_json(path: Path, value: object) -> None:
     """Write a value as JSON: readers see the old file or the whole new one."""
     write_file(path, as_json(value))

@@ -30,8 +30,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lpc.store import reading, wholeness
+from lpc.store import checksums, reading, wholeness
 from lpc.store.atomic import GONE, write_file
+from lpc.store.checksums import opened_object
 from lpc.store.reading import Damaged, damaged, parsed_object
 from lpc.store.wholeness import PARTS, check_part, check_spec, parsed_result
 
@@ -50,7 +51,8 @@ SETTLED = 2.0
 KEPT_FROM = 0.01
 """Share of all runs whose rows must have been read for them to be kept: the file is written as a whole."""
 
-_VERSION = b"".join(Path(file).read_bytes() for file in (__file__, wholeness.__file__, reading.__file__))
+_JUDGES = (__file__, wholeness.__file__, checksums.__file__, reading.__file__)
+_VERSION = b"".join(Path(file).read_bytes() for file in _JUDGES)
 
 
 class _Found(NamedTuple):
@@ -60,10 +62,31 @@ class _Found(NamedTuple):
     stamp: Stamp
     row: Row | None
     read: bool
+    checked: bool = True
     damage: Damaged | None = None
 
 
+class Listing(NamedTuple):
+    """The runs of a store.
+
+    Attributes
+    ----------
+    rows
+        As :func:`rows` returns them.
+    unchecked
+        Keys of runs with results that have no checksum.
+    """
+
+    rows: list[Row]
+    unchecked: list[str]
+
+
 def rows(root: Path, *, protocol: int) -> list[Row]:
+    """Return the rows of :func:`read` alone."""
+    return read(root, protocol=protocol).rows
+
+
+def read(root: Path, *, protocol: int) -> Listing:
     """Return one row per run that has begun under one protocol, sorted by key.
 
     Parameters
@@ -75,9 +98,9 @@ def rows(root: Path, *, protocol: int) -> list[Row]:
 
     Returns
     -------
-    list of dict
-        ``key``; the spec's fields, nested ones as ``data.name``; ``status``, which is ``training`` without
-        a result; the result's fields; the test's as ``test_*``.
+    Listing
+        Every row has ``key``; the spec's fields, nested ones as ``data.name``; ``status``, which is
+        ``training`` without a result; the result's fields; the test's as ``test_*``.
 
     Raises
     ------
@@ -89,7 +112,7 @@ def rows(root: Path, *, protocol: int) -> list[Row]:
     try:
         keys = sorted(path.name for path in (root / "runs").iterdir())
     except FileNotFoundError:
-        return []
+        return Listing([], [])
     kept = _kept(index)
     look = partial(_look, root / "runs", protocol, kept)
     parts = [keys[first : first + TOGETHER] for first in range(0, len(keys), TOGETHER)]
@@ -101,18 +124,18 @@ def rows(root: Path, *, protocol: int) -> list[Row]:
         raise Damaged(f"{damages[0]}{more}") from damages[0]
     if sum(one.read for one in found) > KEPT_FROM * len(found):
         _keep(index, found, started)
-    return [one.row for one in found if one.row is not None]
+    return Listing(
+        [one.row for one in found if one.row is not None], [one.key for one in found if not one.checked]
+    )
 
 
-def _look(
-    runs: Path, protocol: int, kept: Mapping[str, tuple[Stamp, Row | None]], keys: Sequence[str]
-) -> list[_Found]:
+def _look(runs: Path, protocol: int, kept: Mapping[str, _Found], keys: Sequence[str]) -> list[_Found]:
     """Return what is found of some runs: kept rows where the files' times and sizes are still theirs."""
     found = []
     for key in keys:
-        known, row = kept.get(key, (None, None))
-        if known is not None and known == [_stamp(f"{runs}/{key}/{name}") for name in FILES]:
-            found.append(_Found(key, known, row, read=False))
+        known = kept.get(key)
+        if known is not None and known.stamp == [_stamp(f"{runs}/{key}/{name}") for name in FILES]:
+            found.append(known)
         else:
             found.append(_read(runs / key, protocol))
     return found
@@ -136,21 +159,24 @@ def _read(directory: Path, protocol: int) -> _Found:
     stamp = [None if one is None else one[0] for one in contents]
     stamp += [_stamp(f"{directory}/{name}") for name in PARTS]
     try:
-        row = _row(directory, [None if one is None else one[1] for one in contents], stamp, protocol)
+        row, checked = _row(directory, [None if one is None else one[1] for one in contents], stamp, protocol)
     except Damaged as damage:
         return _Found(directory.name, stamp, None, read=True, damage=damage)
-    return _Found(directory.name, stamp, row, read=True)
+    return _Found(directory.name, stamp, row, read=True, checked=checked)
 
 
-def _row(directory: Path, contents: Sequence[bytes | None], stamp: Stamp, protocol: int) -> Row | None:
-    spec, result, test = contents
+def _row(
+    directory: Path, contents: Sequence[bytes | None], stamp: Stamp, protocol: int
+) -> tuple[Row | None, bool]:
+    """Return a run's row, and whether its results, where it has any, had checksums."""
+    (spec, result, test), checked = contents, True
     if spec is None:
         if result is not None:
             raise damaged(directory / "spec.json", "does not exist, but the run has a result")
-        return None
+        return None, True
     values = parsed_object(directory / "spec.json", spec)
     if values.get("protocol", protocol) != protocol:
-        return None
+        return None, True
     check_spec(directory / "spec.json", values)
     row: Row = {"key": directory.name}
     for name, value in values.items():
@@ -158,12 +184,16 @@ def _row(directory: Path, contents: Sequence[bytes | None], stamp: Stamp, protoc
         row.update({f"{name}.{inner}": field for inner, field in nested} or {name: value})
     row["status"] = "training"
     if result is not None:
-        row.update(_fields(parsed_result(directory / "result.json", result)))
+        ended = parsed_result(directory / "result.json", result)
+        row.update(_fields(ended.values))
+        checked = ended.parts is not None
         for name, part in zip(PARTS, stamp[len(READ) :], strict=True):
-            check_part(directory / name, None if part is None else part[1])
+            check_part(directory / name, None if part is None else part[1], ended)
     if test is not None:
-        row.update(_fields(parsed_object(directory / "test.json", test), "test_"))
-    return row
+        values, sealed = opened_object(directory / "test.json", test)
+        row.update(_fields(values, "test_"))
+        checked = checked and sealed
+    return row, checked
 
 
 def _fields(values: Row, prefix: str = "") -> Row:
@@ -184,7 +214,7 @@ def _checksum(body: bytes) -> bytes:
     return hashlib.sha256(_VERSION + body).hexdigest().encode()
 
 
-def _kept(index: Path) -> dict[str, tuple[Stamp, Row | None]]:
+def _kept(index: Path) -> dict[str, _Found]:
     """Return the rows that were kept, by key; none where the file is not one that this version wrote."""
     try:
         checksum, _, body = index.read_bytes().partition(b"\n")
@@ -192,10 +222,11 @@ def _kept(index: Path) -> dict[str, tuple[Stamp, Row | None]]:
         return {}
     if checksum != _checksum(body):
         return {}
-    kept: dict[str, tuple[Stamp, Row | None]] = {}
+    kept: dict[str, _Found] = {}
     for columns, runs in json.loads(body):
-        for key, stamp, *values in runs:
-            kept[key] = (stamp, None if columns is None else dict(zip(columns, values, strict=True)))
+        for key, stamp, checked, *values in runs:
+            row = None if columns is None else dict(zip(columns, values, strict=True))
+            kept[key] = _Found(key, stamp, row, read=False, checked=checked)
     return kept
 
 
@@ -222,5 +253,5 @@ def _body(found: Iterable[_Found]) -> bytes:
     alike: dict[tuple[str, ...] | None, list[list[Any]]] = defaultdict(list)
     for one in found:
         columns = None if one.row is None else tuple(one.row)
-        alike[columns].append([one.key, one.stamp, *(one.row or {}).values()])
+        alike[columns].append([one.key, one.stamp, one.checked, *(one.row or {}).values()])
     return json.dumps(list(alike.items()), separators=(",", ":")).encode()

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lpc.store.atomic import write_file, write_json
-from lpc.store.reading import read_object_if_there
-from lpc.store.reading import read_table as read_csv
+from lpc.store.atomic import write_bytes
+from lpc.store.checksums import Part, check, opened_object, part, parts_of, sealed_object
+from lpc.store.reading import as_object, bytes_if_there, damaged, parsed_table
 
 if TYPE_CHECKING:
     import pandas
@@ -63,16 +63,15 @@ def save(
         raise ValueError(f"name is {name!r}; a probe's name is an identifier, it begins columns and files")
     if not directory.is_dir():
         raise ValueError(f"{directory} does not exist: a probe {name} is of a run that has begun")
-    table = directory / f"{name}.csv"
+    table, files = directory / f"{name}.csv", {}
     if probe.table is None:
         table.unlink(missing_ok=True)
     else:
-        content = probe.table.to_csv(index=False)
-        write_file(table, lambda temporary: temporary.write_text(content))
-    write_json(
-        directory / f"{name}.probe",
-        {"version": version, "values": probe.values, "table": probe.table is not None, **(about or {})},
-    )
+        content = probe.table.to_csv(index=False).encode()
+        write_bytes(table, content)
+        files = {"files": {table.name: part(content)._asdict()}}
+    made = {"version": version, "values": probe.values, "table": probe.table is not None}
+    write_bytes(directory / f"{name}.probe", sealed_object({**made, **(about or {}), **files}))
 
 
 def read(directory: Path, name: str, *, version: int) -> dict[str, Any] | None:
@@ -85,8 +84,19 @@ def read(directory: Path, name: str, *, version: int) -> dict[str, Any] | None:
     name, version
         Of the probe, as in :func:`save`.
     """
-    found = read_object_if_there(directory / f"{name}.probe", fields=_FIELDS)
-    return found if found is not None and found["version"] == version else None
+    found = _read(directory, name, version)
+    return None if found is None else found[0]
+
+
+def _read(directory: Path, name: str, version: int) -> tuple[dict[str, Any], dict[str, Part] | None] | None:
+    path = directory / f"{name}.probe"
+    content = bytes_if_there(path)
+    if content is None:
+        return None
+    values, _ = opened_object(path, content)
+    parts = parts_of(path, values)
+    as_object(path, values, fields=_FIELDS)
+    return (values, parts) if values["version"] == version else None
 
 
 def read_table(directory: Path, name: str, *, version: int) -> pandas.DataFrame | None:
@@ -99,10 +109,15 @@ def read_table(directory: Path, name: str, *, version: int) -> pandas.DataFrame 
     name, version
         Of the probe, as in :func:`save`.
     """
-    found = read(directory, name, version=version)
-    if found is None or not found["table"]:
+    found = _read(directory, name, version)
+    if found is None or not found[0]["table"]:
         return None
-    return read_csv(directory / f"{name}.csv")
+    path = directory / f"{name}.csv"
+    content = bytes_if_there(path)
+    if content is None:
+        raise damaged(path, "does not exist, but the probe has a table")
+    check(path, content, found[1])
+    return parsed_table(path, content)
 
 
 def rows(root: Path, keys: Iterable[str], versions: Mapping[str, int]) -> pandas.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -169,34 +170,40 @@ def parsed_lines(path: Path, content: bytes, *, mend: str | None = None) -> list
     return [parsed_object(path, line, mend=mend) for line in content.splitlines()]
 
 
-def read_table(
-    path: Path, *, columns: tuple[str, ...] = (), mend: str | None = None, **options: Any
+def read_table(path: Path, *, columns: tuple[str, ...] = (), mend: str | None = None) -> pandas.DataFrame:
+    """Return a table of comma-separated values; parameters and errors as of :func:`parsed_table`."""
+    content = bytes_if_there(path)
+    if content is None:
+        raise damaged(path, "does not exist", mend=mend)
+    return parsed_table(path, content, columns=columns, mend=mend)
+
+
+def parsed_table(
+    path: Path, content: bytes, *, columns: tuple[str, ...] = (), mend: str | None = None
 ) -> pandas.DataFrame:
-    """Return a table of comma-separated values.
+    """Return the table of comma-separated values that a file holds.
 
     Parameters
     ----------
     path
         Of the file.
+    content
+        What it holds.
     columns
         Names that it must have.
     mend
         What the user can do where it is damaged; None: :func:`cure`.
-    options
-        Of ``pandas.read_csv``.
 
     Raises
     ------
     Damaged
-        It does not exist, is no table, or has not these columns.
+        It is no table, or has not these columns.
     """
     import pandas
 
     try:
-        table = pandas.read_csv(path, **options)
-    except FileNotFoundError as error:
-        raise damaged(path, "does not exist", mend=mend) from error
-    except (ValueError, IsADirectoryError) as error:  # pandas' ParserError and EmptyDataError are ValueErrors
+        table = pandas.read_csv(io.BytesIO(content))
+    except ValueError as error:  # pandas' ParserError and EmptyDataError are ValueErrors
         text = " ".join(str(error).split())
         raise damaged(path, f"is no whole table ({text})", mend=mend) from error
     absent = [name for name in columns if name not in table]

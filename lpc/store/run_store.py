@@ -37,19 +37,30 @@ from torch import Tensor
 
 from lpc.specs import PROTOCOL, RunSpec, run_key
 from lpc.store import holders, listing, probes
-from lpc.store.atomic import see_afresh, write_file, write_json
+from lpc.store.atomic import see_afresh, write_bytes, write_json
+from lpc.store.checksums import (
+    check,
+    opened_bytes,
+    opened_object,
+    part,
+    say_unchecked,
+    seal,
+    sealed_object,
+)
 from lpc.store.holders import Attempt, Holder
 from lpc.store.ownership import Lease
 from lpc.store.probes import Probe
 from lpc.store.reading import (
+    Damaged,
     bytes_if_there,
     damaged,
     parsed_lines,
+    parsed_object,
     read_object,
     read_object_if_there,
     read_texts,
 )
-from lpc.store.wholeness import has_ended, parsed_result, read_spec
+from lpc.store.wholeness import has_ended, parsed_result, read_result, read_spec
 
 if TYPE_CHECKING:
     import pandas
@@ -117,7 +128,22 @@ class RunStore:
             raise ValueError(
                 f"{path} does not exist: run {spec.architecture}, seed {spec.seed}, has no {name}"
             )
-        return parsed_result(path, path.read_bytes()) if name == "result.json" else read_object(path)
+        content = path.read_bytes()
+        if name == "provenance.json":
+            self._check(path, content)
+            return parsed_object(path, content)
+        if name == "result.json":
+            return parsed_result(path, content).values
+        values, sealed = opened_object(path, content)
+        if not sealed:
+            say_unchecked(self.root, path)
+        return values
+
+    def _check(self, path: Path, content: bytes) -> None:
+        """Check a file of a run against what its result says of it, where it has one."""
+        result = read_result(path.parent)
+        if result is not None and not check(path, content, result.parts):
+            say_unchecked(self.root, path)
 
     @staticmethod
     def cohort(specs: Sequence[RunSpec]) -> str:
@@ -173,7 +199,7 @@ class RunStore:
         path = self.root / "cohorts" / cohort / "state.pt"
         content = io.BytesIO()  # torch reports a full disk as a RuntimeError, a plain write as an OSError
         torch.save({"cohort": cohort, **state}, content)
-        write_file(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
+        write_bytes(path, content.getbuffer(), seal(content.getbuffer()))
         write_json(path.with_name("progress.json"), {"epoch": epoch})
 
     def epochs_done(self) -> dict[str, int]:
@@ -198,7 +224,10 @@ class RunStore:
         if not path.exists():
             return None
         try:
-            state = torch.load(path, map_location=device, weights_only=True)
+            body, sealed = opened_bytes(path, path.read_bytes())
+            state = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
+        except Damaged:
+            raise
         except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError) as error:
             raise ValueError(
                 f"{path} is truncated or not a checkpoint ({type(error).__name__}); "
@@ -210,6 +239,8 @@ class RunStore:
                 f"{path} is the checkpoint of cohort {owner}, expected {cohort}; "
                 f"remove {path.parent} to train its runs from the start"
             )
+        if not sealed:
+            say_unchecked(self.root, path)
         return state
 
     def finish(
@@ -224,13 +255,16 @@ class RunStore:
         """Write everything of a run, its result last."""
         key = run_key(spec)
         directory = self.directory(key)
-        lines = "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in history)
-        write_file(directory / "history.jsonl", lambda temporary: temporary.write_text(lines))
-        write_json(directory / "provenance.json", provenance)
         tensors = {name: value.contiguous().cpu() for name, value in weights.items()}
-        content = save(tensors, metadata={"key": key})
-        write_file(directory / "checkpoint.safetensors", lambda temporary: temporary.write_bytes(content))
-        write_json(directory / "result.json", result)
+        contents = {
+            "history.jsonl": "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in history).encode(),
+            "provenance.json": (json.dumps(provenance, indent=1, allow_nan=False) + "\n").encode(),
+            "checkpoint.safetensors": save(tensors, metadata={"key": key}),
+        }
+        for name, content in contents.items():
+            write_bytes(directory / name, content)
+        files = {name: part(content)._asdict() for name, content in contents.items()}
+        write_bytes(directory / "result.json", sealed_object({**result, "files": files}))
 
     def end(self, cohort: str) -> None:
         """Remove a cohort once all its runs are finished, or belong to others; its list of members first."""
@@ -240,7 +274,7 @@ class RunStore:
 
     def save_test(self, spec: RunSpec, test: dict[str, Any]) -> None:
         """Write the test metrics of a finished run."""
-        write_json(self.directory(run_key(spec)) / "test.json", test)
+        write_bytes(self.directory(run_key(spec)) / "test.json", sealed_object(test))
 
     def save_probe(
         self, spec: RunSpec, name: str, probe: Probe, *, version: int, about: Mapping[str, Any] | None = None
@@ -281,6 +315,7 @@ class RunStore:
             ) from error
         if owner != key:
             raise ValueError(f"{path} is the checkpoint of run {owner}, expected {key}; remove {path.parent}")
+        self._check(path, path.read_bytes())
         return weights
 
     def frame(self, *, protocol: int = PROTOCOL) -> pandas.DataFrame:
@@ -292,7 +327,10 @@ class RunStore:
         """
         import pandas
 
-        return pandas.DataFrame(listing.rows(self.root, protocol=protocol))
+        found = listing.read(self.root, protocol=protocol)
+        if found.unchecked:
+            say_unchecked(self.root, self.directory(found.unchecked[0]) / "result.json")
+        return pandas.DataFrame(found.rows)
 
     def history(self, keys: Iterable[str] | None = None, *, protocol: int = PROTOCOL) -> pandas.DataFrame:
         """Return one row a run and epoch: ``key``, ``epoch``, losses, rates and the recorded metrics.
@@ -330,4 +368,5 @@ class RunStore:
             return None
         if read_object(path.with_name("spec.json")).get("protocol") != protocol:
             return None
+        self._check(path, content)
         return parsed_lines(path, content)

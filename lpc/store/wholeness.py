@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lpc.specs import RunSpec, key_of, run_key, spec_from_dict
 from lpc.store.atomic import GONE
-from lpc.store.reading import bytes_if_there, damaged, parsed_object, read_object
+from lpc.store.checksums import Part, opened_object, parts_of
+from lpc.store.reading import bytes_if_there, damaged, read_object
 
 ENDED = ("finished", "failed")
 """How a run may have ended."""
@@ -52,18 +53,43 @@ def _built(path: Path, values: dict[str, Any]) -> RunSpec:
         raise damaged(path, f"is {error}") from error
 
 
-def parsed_result(path: Path, content: bytes) -> dict[str, Any]:
+class Result(NamedTuple):
+    """What a run's result file holds.
+
+    Attributes
+    ----------
+    values
+        The result.
+    parts
+        What the run's other files must be; None where a version without checksums wrote it.
+    """
+
+    values: dict[str, Any]
+    parts: dict[str, Part] | None
+
+
+def parsed_result(path: Path, content: bytes) -> Result:
     """Return what a run's result file holds, once it says how the run ended."""
-    values = parsed_object(path, content)
+    values, _ = opened_object(path, content)
+    parts = parts_of(path, values)
     if values.get("status") not in ENDED:
         raise damaged(path, f"has status {values.get('status')!r}, expected {' or '.join(ENDED)}")
-    return values
+    return Result(values, parts)
 
 
-def check_part(path: Path, size: int | None) -> None:
+def read_result(directory: Path) -> Result | None:
+    """Return a run's result, or None where it has none."""
+    content = bytes_if_there(directory / "result.json")
+    return None if content is None else parsed_result(directory / "result.json", content)
+
+
+def check_part(path: Path, size: int | None, result: Result) -> None:
     """Check a file of a run that has ended; ``size`` is what it has (bytes), None where it is gone."""
     if size is None:
         raise damaged(path, "does not exist, but the run has a result")
+    expected = (result.parts or {}).get(path.name)
+    if expected is not None and size != expected.size:
+        raise damaged(path, f"has {size} bytes, expected {expected.size}")
 
 
 def has_ended(directory: Path) -> bool:
@@ -74,14 +100,12 @@ def has_ended(directory: Path) -> bool:
     lpc.store.reading.Damaged
         It has a result, and is not whole.
     """
-    path = directory / "result.json"
-    content = bytes_if_there(path)
-    if content is None:
+    result = read_result(directory)
+    if result is None:
         return False
-    parsed_result(path, content)
     check_spec(directory / "spec.json", read_object(directory / "spec.json"))
     for name in PARTS:
-        check_part(directory / name, size_of(directory / name))
+        check_part(directory / name, size_of(directory / name), result)
     return True
 
 

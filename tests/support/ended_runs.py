@@ -2,6 +2,8 @@
 
 import torch
 
+from lpc.specs import run_key
+
 
 def end(store, spec, *, history=({"epoch": 1},), provenance=None, weights=None, **result):
     """Write a run as it is left by training; its status is ``finished`` unless it is given."""
@@ -14,3 +16,16 @@ def end(store, spec, *, history=({"epoch": 1},), provenance=None, weights=None, 
         weights={"weight": torch.zeros(1)} if weights is None else weights,
     )
     store.end(cohort)
+
+
+def altered(store, spec, *, provenance=None, **result):
+    """Write a run that has ended again, with another provenance or other fields of its result."""
+    key = run_key(spec)
+    end(
+        store,
+        spec,
+        history=store.history([key]).drop(columns="key").to_dict("records"),
+        provenance=store.provenance(spec) | (provenance or {}),
+        weights=store.load_weights(spec),
+        **store.result(spec) | result,
+    )

@@ -4,6 +4,7 @@ import json
 import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
+from support.ended_runs import altered, end
 from support.pretended_runs import pretend
 
 from experiments.reporting import claims, paper, scoreboard, tables
@@ -147,15 +148,15 @@ def test_files_of_different_recordings_are_an_error(live):
 
 def test_a_failed_run_keeps_its_reason_and_is_not_selected(live, tmp_path):
     spec = live.specs[0]
-    folder = live.store.directory(run_key(spec))
-    kept = (folder / "result.json").read_text()
-    try:
-        (folder / "result.json").write_text(
-            json.dumps({"status": "failed", "reason": "not finite", "epoch": 3})
-        )
-        record(live)
-    finally:
-        (folder / "result.json").write_text(kept)
+    end(
+        live.store,
+        spec,
+        provenance=live.store.provenance(spec),
+        status="failed",
+        reason="not finite",
+        epoch=3,
+    )
+    record(live)
     found = read()
     row = found.frame[found.frame["key"] == run_key(spec)].iloc[0]
     assert (row["status"], row["reason"]) == ("failed", "not finite") and pd.isna(row["readout_lost"])
@@ -164,15 +165,10 @@ def test_a_failed_run_keeps_its_reason_and_is_not_selected(live, tmp_path):
 
 
 def test_where_it_was_run_is_told_and_a_dirty_commit_too(live):
-    path = live.store.directory(run_key(live.specs[0])) / "provenance.json"
-    kept = path.read_text()
-    changed = {**json.loads(kept), "commit": "0123456789ab", "dirty": True, "device": "Some GPU"}
+    changed = {"commit": "0123456789ab", "dirty": True, "device": "Some GPU"}
     changed |= {"cohort_runs": 2, "cohort_seconds": 7200.0}
-    try:
-        path.write_text(json.dumps(changed))
-        folder = record(live)
-    finally:
-        path.write_text(kept)
+    altered(live.store, live.specs[0], provenance=changed)
+    folder = record(live)
     made = json.loads((folder / "provenance.json").read_text())
     assert [entry["runs"] for entry in made["data"]] == [8] and len(made["code"]) == 2
     assert sum(entry["runs"] for entry in made["code"]) == made["runs"] == 8

@@ -1,0 +1,148 @@
+"""Checksums: SHA-256 of what is stored, in the file itself or in the result of its run, checked when read.
+
+An object's file begins with the digest of all that follows it, so that both change at once::
+
+    {
+     "sha256": "<64 hexadecimal digits>",
+     "status": "finished", ...
+
+A binary file of which there are several versions in its life ends with the digest of all before it. Files
+that are written once, before the result, stand in the result with their sizes and digests, as ``files``.
+Files that versions without checksums wrote are read unchecked, which is said once for every store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lpc.store.reading import Damaged, as_object, damaged, parsed
+
+_HEAD = b'{\n "sha256": "'
+_TAIL = b"\nsha256 "
+_DIGITS = re.compile(rb"[0-9a-f]{64}")
+_said: set[Path] = set()
+
+
+class Part(NamedTuple):
+    """What a file of a run must be: its size in bytes, and its digest."""
+
+    size: int
+    sha256: str
+
+
+def digest(content: bytes | memoryview) -> str:
+    """Return the SHA-256 of some bytes, as 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def part(content: bytes) -> Part:
+    """Return size and digest of some bytes."""
+    return Part(len(content), digest(content))
+
+
+def sealed_object(value: dict[str, Any]) -> bytes:
+    """Return an object as the JSON of a file that begins with the digest of the rest."""
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    rest = (('",' if value else '"\n') + text[1:]).encode()
+    return _HEAD + digest(rest).encode() + rest
+
+
+def is_sealed(path: Path, content: bytes) -> bool:
+    """Whether an object's file has a digest, which is then checked.
+
+    Raises
+    ------
+    Damaged
+        It has one, of other content.
+    """
+    place = len(_HEAD)
+    begins, written = content.startswith(_HEAD), content[place : place + 64]
+    if not begins and not _DIGITS.fullmatch(written):  # either is enough: a changed one must not undo a seal
+        return False
+    if not begins or digest(content[place + 64 :]).encode() != written:
+        raise _changed(path)
+    return True
+
+
+def opened_object(path: Path, content: bytes) -> tuple[dict[str, Any], bool]:
+    """Return the object that a file holds, without its digest, and whether it had one.
+
+    Raises
+    ------
+    Damaged
+        It is no whole object, or its digest is of other content.
+    """
+    value = as_object(path, parsed(path, content))
+    sealed = is_sealed(path, content)
+    if sealed:
+        del value["sha256"]
+    return value, sealed
+
+
+def seal(content: bytes | memoryview) -> bytes:
+    """Return what stands behind some bytes in a file that ends with their digest."""
+    return _TAIL + digest(content).encode() + b"\n"
+
+
+def opened_bytes(path: Path, content: bytes) -> tuple[memoryview, bool]:
+    """Return the bytes before a file's digest, and whether it had one.
+
+    Raises
+    ------
+    Damaged
+        The digest is of other content.
+    """
+    length = len(_TAIL) + 64 + 1
+    body, tail = memoryview(content)[:-length], content[-length:]
+    ends, written = tail.startswith(_TAIL), tail[len(_TAIL) : -1]
+    if not ends and not _DIGITS.fullmatch(written):
+        return memoryview(content), False
+    if not ends or digest(body).encode() != written:
+        raise _changed(path)
+    return body, True
+
+
+def parts_of(path: Path, result: dict[str, Any]) -> dict[str, Part] | None:
+    """Take out of a result what the other files of its run must be; None where it does not say."""
+    files = result.pop("files", None)
+    if files is None:
+        return None
+    try:
+        return {name: Part(**values) for name, values in files.items()}
+    except (AttributeError, TypeError) as error:
+        raise damaged(path, "does not say what the other files of its run are") from error
+
+
+def check(path: Path, content: bytes, parts: dict[str, Part] | None) -> bool:
+    """Check a file against what its run's result says of it; False where that says nothing.
+
+    Raises
+    ------
+    Damaged
+        It is another.
+    """
+    if parts is None or path.name not in parts:
+        return False
+    if digest(content) != parts[path.name].sha256:
+        raise _changed(path)
+    return True
+
+
+def say_unchecked(root: Path, path: Path) -> None:
+    """Warn that a store has files without checksums, once for every store and process."""
+    if root not in _said:
+        _said.add(root)
+        warnings.warn(
+            f"{path} has no checksum, as earlier versions wrote none: it and others like it in {root} are "
+            "read unchecked",
+            stacklevel=3,
+        )
+
+
+def _changed(path: Path) -> Damaged:
+    return damaged(path, "is not what was written: its SHA-256 is another")
