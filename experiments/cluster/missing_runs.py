@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from experiments.cluster.resources import read as read_resources
 from experiments.cluster.submissions import Request, every
+from experiments.studies.study import title
 from lpc.specs import RunSpec, run_key
 from lpc.store import RunStore
 
@@ -27,11 +28,6 @@ def again(request: Request, profile: str) -> dict[str, RunSpec | None]:
 
 def _pair(spec: RunSpec) -> str:
     return f"{spec.architecture}/{spec.seed}"
-
-
-def title(spec: RunSpec) -> str:
-    """Return what people call a run."""
-    return f"{spec.architecture}, seed {spec.seed}, learning rate {spec.train.learning_rate:g}"
 
 
 class Missing(NamedTuple):

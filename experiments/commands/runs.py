@@ -157,10 +157,13 @@ def record(selection: Selection) -> None:
     Example:
       python -m experiments record --profile fashion
     """
+    from experiments.studies.export import open_ends
     from experiments.studies.recorded import record as write
 
     for study in selection.studies():
         click.echo(relative(write(study)))
+        for line in open_ends([study]) if study.kind.selects else ():
+            click.echo(line)
 
 
 @click.command()
@@ -207,6 +210,6 @@ def export(selection: Selection, file_format: str | None, output: str, epochs: b
         raise ValueError(f"no {what} in {relative(store)}: train it first")
     table = write(tables, path, file_format=file_format)
     click.echo(f"{len(table)} rows, {len(table.columns)} columns: {output}")
-    if selected:
+    if selection.kind.selects:
         for line in open_ends(found):
             click.echo(line)

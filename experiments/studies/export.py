@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.studies.study import Study
+from experiments.studies.study import Study, titles
+from lpc.store.atomic import write_file
 
 FORMATS = ("csv", "parquet")
 
@@ -47,7 +48,8 @@ def open_ends(found: Sequence[Study]) -> list[str]:
         lines.append(f"{absent} of {pairs} architectures and seeds have no selected run yet")
     runs = sum(len(one.specs) for one in found)
     if still := runs - sum(int((one.frame["status"] != "training").sum()) for one in found):
-        lines.append(f"{still} of {runs} runs to select from have not ended: what is selected may change")
+        missing = [spec for one in found for spec in one.missing]
+        lines.append(f"{still} of {runs} runs to select from have not ended: {titles(missing)}")
     return lines
 
 
@@ -68,12 +70,10 @@ def format_of(path: Path, given: str | None) -> str:
 
 
 def write(tables: Sequence[pd.DataFrame], path: Path, *, file_format: str = "csv") -> pd.DataFrame:
-    """Write some tables as one, in the format ``csv`` or ``parquet``; return it."""
+    """Write some tables as one, in the format ``csv`` or ``parquet``, whole or not at all; return it."""
     table = pd.concat([one for one in tables if len(one)]).drop(columns="missing", errors="ignore")
-    if file_format == "csv":
-        table.to_csv(path, index=False)
-    else:
-        table.to_parquet(path, index=False)
+    save = table.to_csv if file_format == "csv" else table.to_parquet
+    write_file(path, lambda temporary: save(temporary, index=False))
     return table
 
 

@@ -145,7 +145,7 @@ def _write(
 def _provenance(name: str, store: RunStore, rows: pd.DataFrame) -> dict[str, Any]:
     """Return what the runs came from: every distinct value with the number of runs that have it."""
     paths = [store.directory(str(key)) / "provenance.json" for key in rows["key"]]
-    runs = [json.loads(path.read_text()) for path in paths]
+    runs = [store.provenance(store.spec(str(key))) for key in rows["key"]]
     counted = {title: _distinct(runs, names) for title, names in _DISTINCT.items()}
     made = {
         probe: [store.probe(str(key), probe, version=kind.version) for key in rows["key"]]

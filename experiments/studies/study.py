@@ -27,6 +27,17 @@ from lpc.store import RunStore
 _COLUMNS = ["key", "architecture", "seed", "status", "train.learning_rate", "validation_accuracy"]
 
 
+def title(spec: RunSpec) -> str:
+    """Return what people call a run."""
+    return f"{spec.architecture}, seed {spec.seed}, learning rate {spec.train.learning_rate:g}"
+
+
+def titles(specs: Sequence[RunSpec], *, most: int = 5) -> str:
+    """Return what people call some runs, the first few by name."""
+    more = f"; and {len(specs) - most} more" if len(specs) > most else ""
+    return "; ".join(map(title, specs[:most])) + more
+
+
 class Declared(Protocol):
     """What both kinds of profile say of themselves."""
 
@@ -172,10 +183,9 @@ class Study(Generic[ProfileT]):
     def chosen(self) -> pd.DataFrame:
         """One row per architecture and seed: the run with the best validation accuracy.
 
-        Where it is to be trained again, only once every learning rate is finished or failed.
+        Only once every learning rate is finished or failed: a run that is missing never changes which of the
+        others is selected.
         """
-        if not self.profile.retrain:
-            return select(self.frame)
         ended = set(self.frame.loc[self.frame["status"] != "training", "key"])
         open_ = {(spec.architecture, spec.seed) for spec in self.specs if run_key(spec) not in ended}
         pairs = zip(self.frame["architecture"], self.frame["seed"], strict=True)
@@ -353,6 +363,11 @@ class Study(Generic[ProfileT]):
             Processes; None: one per core, one where there is a GPU.
         progress
             Whether to show progress bars.
+
+        Raises
+        ------
+        ValueError
+            Runs that are missing although all were trained, by name.
         """
         workers = default_workers() if workers is None else workers
         self._find_data()
@@ -365,7 +380,19 @@ class Study(Generic[ProfileT]):
         if found.tested:
             measure_all(found.tested, found.store, progress=progress)
             found = found.afresh()
+        if found.missing:
+            raise ValueError(
+                f"runs of profile {found.profile.name} are missing in {found.store.root} although all were "
+                f"trained: {titles(found.missing)}; if nobody removed them, train the profile again"
+            )
         return found
+
+    @property
+    def missing(self) -> list[RunSpec]:
+        """Runs that have not ended, those that train a chosen rate again included."""
+        rows = self.runs
+        ended = set(rows.loc[rows["status"] != "training", "key"])
+        return [spec for spec in (*self.specs, *self.retrainings) if run_key(spec) not in ended]
 
     def _find_data(self) -> None:
         """Fetch the data of runs that are to be trained, where they are missing, before any is trained."""

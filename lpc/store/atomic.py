@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,14 +19,12 @@ GONE = (errno.ENOENT, errno.ESTALE)
 def draft(path: Path, write: Callable[[Path], object]) -> Iterator[Path]:
     """Yield a hidden neighbour of a path, written and on disk; removed at the end where it is still there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
     try:
+        temporary.touch(exist_ok=False)  # its mode follows the umask, which mkstemp's does not
         write(temporary)
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
-        temporary.chmod(0o644)
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)

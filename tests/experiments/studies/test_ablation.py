@@ -162,8 +162,9 @@ def test_an_empty_store_has_a_frame_without_rows(tmp_path):
 def test_one_seed_of_everything_is_trained_first(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr("experiments.studies.study.execute_all", lambda specs, *_, **__: asked.append(specs))
-    study("fashion", store=tmp_path)
-    study("smoke", store=tmp_path)
+    for name in ("fashion", "smoke"):
+        with pytest.raises(ValueError, match=rf"profile {name} are missing .* IB, seed 0, learning"):
+            study(name, store=tmp_path)
     assert [{spec.seed for spec in part} for part in asked] == [{0}, {1}, {2}, {0, 1}]
     assert [spec for part in asked[:3] for spec in part] == specs(PROFILES["fashion"])
 
@@ -173,7 +174,8 @@ def test_workers_are_passed_on(monkeypatch, tmp_path):
     monkeypatch.setattr(
         "experiments.studies.study.execute_all", lambda *_, workers, **__: asked.append(workers)
     )
-    study("smoke", store=tmp_path, workers=7)
+    with pytest.raises(ValueError, match=r"missing .*; and 35 more; if nobody removed them, train"):
+        study("smoke", store=tmp_path, workers=7)
     assert asked == [7]
 
 

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,16 +110,23 @@ def test_rates_trained_again_are_told_with_the_accuracy_that_selected_them(expor
     assert set(everything.loc[everything["selected"], "key"]) == set(keys) and len(everything) == 8 + 3
 
 
-def test_a_selection_that_may_still_change_says_so(export, profile, tmp_path):
+def test_nothing_is_selected_while_a_run_to_select_from_is_missing(export, profile, tmp_path):
     store = RunStore(tmp_path / "runs")
     first, second, *_ = ablation.declared("small", only=("NoPen",), seeds=1)
     finish(store, first, validation_accuracy=0.5)
     store.begin([second])
+    table, printed = export("--profile", "small", "--only", "NoPen", "--seeds", "1")
+    assert table["status"].tolist() == ["finished", "training"] and not table["selected"].any()
+    assert "1 of 1 architectures and seeds have no selected run yet" in printed
+    named = f"NoPen, seed 0, learning rate {second.train.learning_rate:g}"
+    assert f"1 of 2 runs to select from have not ended: {named}\n" in printed
+    finish(store, second, validation_accuracy=0.25)
     table, printed = export("--profile", "small", "--selected", "--only", "NoPen", "--seeds", "1")
-    assert len(table) == 1 and "no selected run yet" not in printed
-    assert "1 of 2 runs to select from have not ended: what is selected may change" in printed
-    table, printed = export("--profile", "small", "--selected", "--seeds", "1")
-    assert "1 of 2 architectures and seeds have no selected run yet" in printed and "3 of 4 runs" in printed
+    assert table["key"].tolist() == [run_key(first)] and len(printed.splitlines()) == 1
+    shutil.rmtree(store.directory(run_key(first)))
+    table, printed = export("--profile", "small", "--only", "NoPen", "--seeds", "1")
+    assert table["key"].tolist() == [run_key(second)] and not table["selected"].any()
+    assert "1 of 2 runs to select from have not ended" in printed
 
 
 def test_profiles_of_a_group_become_one_table(export, store, monkeypatch):

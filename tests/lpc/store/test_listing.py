@@ -3,7 +3,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -224,7 +223,7 @@ def test_a_store_that_cannot_be_written_is_listed(root, monkeypatch):
     def refuse(*_args, **_keywords):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(Path, "touch", refuse)
     assert_frame_equal(listed(root), expected)
     monkeypatch.undo()
     monkeypatch.setattr(Path, "replace", refuse)

@@ -198,3 +198,17 @@ def test_a_run_that_is_not_whole_is_neither_finished_nor_trained_again(store, na
         with pytest.raises(Damaged, match=f"^{path} {told}.*; remove {path.parent} to run it again$"):
             ask(make())
     assert not list((store.root / "heartbeats").glob("*"))
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_follow_the_umask(store, mask, mode):
+    before = os.umask(mask)
+    try:
+        cohort = store.begin([make()])
+        store.save_state(cohort, {"epoch": 1}, epoch=1)
+        finish(store, make())
+        store.save_test(make(), {"accuracy": 0.5})
+    finally:
+        os.umask(before)
+    files = [path for path in store.root.rglob("*") if path.is_file()]
+    assert len(files) == 9 and {path.stat().st_mode & 0o777 for path in files} == {mode}, files
