@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -58,4 +59,5 @@ def main(arguments: Iterable[str] | None = None) -> Any:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C; training has a handler of its own
     main()

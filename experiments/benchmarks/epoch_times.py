@@ -20,6 +20,7 @@ from lpc.provenance import provenance
 from lpc.runs.packing import COHORT_SIZE, COHORTED
 from lpc.specs import RunSpec, run_key
 from lpc.store import RunStore
+from lpc.store.reading import read_table
 from lpc.training import trainer
 from lpc.training.cohorts import shape_of
 
@@ -152,7 +153,7 @@ def recorded(path: Path = EPOCH_TIMES) -> pd.DataFrame:
     """
     if not path.exists():
         return pd.DataFrame(columns=COLUMNS)
-    table = pd.read_csv(path)
+    table = read_table(path, mend="remove it to measure the times again, or restore it")
     if list(table.columns) != COLUMNS:
         raise ValueError(f"{path} has the columns {list(table.columns)}; expected {COLUMNS}")
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -16,6 +17,9 @@ import papermill
 from experiments.publishing import needs
 from experiments.publishing.places import PLACES, Places
 from lpc.errors import unknown_name
+
+MINUTES = 60.0
+"""Time limit of a chapter whose header gives none: several times what the longest takes on two slow cores."""
 
 
 def parse(text: str) -> Any:
@@ -68,11 +72,14 @@ class Settings(NamedTuple):
         What it reads, of ``experiments.publishing.needs.NEEDS``: runs, and probes of them.
     live
         Whether it trains so much itself that it is for profiles of ``experiments.studies.profiles.LIVE``.
+    minutes
+        Time limit of the chapter, and so of each of its cells.
     """
 
     alone: bool = False
     needs: tuple[str, ...] = ("ablation",)
     live: bool = False
+    minutes: float = MINUTES
 
 
 def settings_of(name: str, places: Places = PLACES) -> Settings:
@@ -81,7 +88,8 @@ def settings_of(name: str, places: Places = PLACES) -> Settings:
     Raises
     ------
     ValueError
-        Anything there but ``alone`` and ``live``, which are true or false, and ``needs``, a list.
+        Anything there but ``alone`` and ``live``, which are true or false, ``needs``, a list, and
+        ``minutes``, a number above 0.
     """
     given = _parsed(places.source(name).read_text()).metadata.get("lpc", {})
     settings = given if isinstance(given, dict) else {"unknown": given}
@@ -90,14 +98,16 @@ def settings_of(name: str, places: Places = PLACES) -> Settings:
         settings.get("alone", False),
         settings.get("live", False),
     )
+    minutes = settings.get("minutes", MINUTES)
     known = set(settings) <= set(Settings._fields) and needs.valid(read)
+    known &= isinstance(minutes, (int, float)) and not isinstance(minutes, bool) and 0 < minutes < math.inf
     if not known or {alone, live} - {True, False}:
         raise ValueError(
             f"chapter {name} has lpc: {given} in its header; expected alone: true or false, live: the same, "
             f"needs: a list of {', '.join(needs.NEEDS)} (the last beside runs that are probed: "
-            f"{', '.join(needs.PROBED)})"
+            f"{', '.join(needs.PROBED)}), minutes: a number above 0"
         )
-    return Settings(alone, tuple(read), live)
+    return Settings(alone, tuple(read), live, minutes)
 
 
 def assign(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import multiprocessing
 import os
 import platform
+import re
 import sys
 import tempfile
 import time
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import papermill
-from nbclient.exceptions import DeadKernelError
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
@@ -79,10 +81,11 @@ def execute_one(
     Raises
     ------
     ChapterError
-        A cell that raised, or a kernel that died.
+        A cell that raised, a kernel that died, or a chapter that took longer than its header allows.
     """
     places.notebooks.mkdir(parents=True, exist_ok=True)
     made_from = fingerprint(name, values, places)  # before: what is edited meanwhile is not in the output
+    minutes = settings_of(name, places).minutes
     began, started = time.monotonic(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     with (
         tempfile.TemporaryDirectory(dir=places.notebooks, prefix=".executing-") as folder,
@@ -91,7 +94,15 @@ def execute_one(
         source, target = Path(folder) / f"{name}.ipynb", Path(folder) / f"{name}.out.ipynb"
         convert(name, source, places)
         try:
-            _run(source, target, values, progress)
+            _run(source, target, values, progress, began + 60 * minutes)
+        except CellTimeoutError as error:
+            _, *cell = re.split(r"^-+\n", str(error), maxsplit=1, flags=re.MULTILINE)
+            line = "".join(cell).strip().partition("\n")[0]
+            raise ChapterError(
+                f"chapter {name}, cell beginning {line!r}: the chapter took longer than its limit of "
+                f"{minutes:g} minutes (minutes under lpc in its header sets another).\n"
+                "The previous output of this chapter is kept."
+            ) from None
         except PapermillExecutionError as error:
             line = (error.source or "").strip().splitlines() or [""]
             raise ChapterError(
@@ -121,8 +132,10 @@ def execute_one(
         (Path(folder) / "stamp.json").replace(places.notebooks / f"{name}.json")
 
 
-def _run(source: Path, target: Path, values: Mapping[str, Any], progress: bool) -> None:
-    """Execute a notebook; a kernel that does not start is started again.
+def _run(
+    source: Path, target: Path, values: Mapping[str, Any], progress: bool, until: float = math.inf
+) -> None:
+    """Execute a notebook until a time of ``time.monotonic``; a kernel that does not start is started again.
 
     Kernels choose their ports before they bind them: of several that start at once, one may find its port
     taken, and dies.
@@ -136,6 +149,7 @@ def _run(source: Path, target: Path, values: Mapping[str, Any], progress: bool) 
                 kernel_name="python3",
                 cwd=str(ROOT),
                 progress_bar=progress,
+                timeout_func=lambda _cell: None if until == math.inf else max(1, until - time.monotonic()),
             )
             return
         except RuntimeError as error:

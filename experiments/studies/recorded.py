@@ -32,6 +32,7 @@ from experiments.studies.selection import kind_of
 from experiments.studies.study import Kind, Study
 from lpc.specs import run_key
 from lpc.store import RunStore
+from lpc.store.reading import damaged, read_object, read_table
 
 _DISTINCT: Mapping[str, tuple[str, ...]] = {
     "code": ("commit", "dirty"),
@@ -40,6 +41,13 @@ _DISTINCT: Mapping[str, tuple[str, ...]] = {
     "data": ("data_checksum",),
 }
 """Fields of a run's provenance that are listed together, each distinct value once."""
+_PROVENANCE = {
+    "profile": str,
+    "trained_until": str,
+    "run_seconds": (int, float),
+    "code": list,
+    "machine": list,
+}
 _WORDS: Mapping[str, object] = {"": None, "True": True, "False": False}
 
 
@@ -73,7 +81,7 @@ class Recorded:
         path, column = RESULTS / self.profile.name / f"{name}.csv", f"{name}_version"
         if not path.exists() or column not in self.selected:
             return None
-        rows = pd.read_csv(path)
+        rows = read_table(path, columns=("key",), mend=_cure(path))
         probed = self.selected.loc[self.selected[column].notna(), "key"]
         return rows[rows["key"].isin(probed)].reset_index(drop=True)
 
@@ -193,7 +201,8 @@ def recorded(name: str, *, study: str = "ablation") -> Recorded | None:
     if not (folder / "runs.csv").exists():
         return None
     chosen = kind.profiles[name]
-    rows, history = _read(folder / "runs.csv"), _read(folder / "history.csv")
+    marked = ("key", "status", "architecture", "seed", *(("selected",) if kind.selects else ()))
+    rows, history = _read(folder / "runs.csv", marked), _read(folder / "history.csv", ("key", "epoch"))
     keys = set(map(run_key, runs))
     again = map(retrained, runs) if chosen.retrain else ()
     _check_declared(rows, keys | set(map(run_key, again)), name, folder)
@@ -209,7 +218,9 @@ def recorded(name: str, *, study: str = "ablation") -> Recorded | None:
         frame=rows[rows["key"].isin(keys)].reset_index(drop=True),
         selected=selected,
         history=history,
-        provenance=json.loads((folder / "provenance.json").read_text()),
+        provenance=read_object(
+            folder / "provenance.json", fields=_PROVENANCE, mend=_cure(folder / "provenance.json")
+        ),
     )
 
 
@@ -232,14 +243,34 @@ def _check_declared(rows: pd.DataFrame, keys: set[str], name: str, folder: Path)
         )
 
 
-def _read(path: Path) -> pd.DataFrame:
-    """Return a table as the run store would: every number to the bit, and only empty cells missing."""
-    with path.open(newline="") as stream:
-        rows = [
-            {name: text if name == "key" else _value(text) for name, text in row.items()}
-            for row in csv.DictReader(stream)
-        ]
-    return pd.DataFrame(rows)
+def _read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    """Return a table as the run store would: every number to the bit, and only empty cells missing.
+
+    Raises
+    ------
+    lpc.store.reading.Damaged
+        A file that is not there, is no whole table, or has not these columns.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            header, *lines = csv.reader(stream, strict=True)
+    except (OSError, ValueError, csv.Error) as error:
+        raise damaged(path, f"is no whole table ({error})", mend=_cure(path)) from error
+    if absent := [name for name in columns if name not in header]:
+        raise damaged(path, f"has no column {', '.join(absent)}", mend=_cure(path))
+    for place, line in enumerate(lines, 1):
+        if len(line) != len(header):
+            what = f"has {len(line)} cells in row {place}, expected {len(header)}"
+            raise damaged(path, what, mend=_cure(path))
+    rows = [
+        {name: text if name == "key" else _value(text) for name, text in zip(header, line, strict=True)}
+        for line in lines
+    ]
+    return pd.DataFrame(rows, columns=header)
+
+
+def _cure(path: Path) -> str:
+    return f"record the profile again, or remove {path.parent}"
 
 
 def _value(text: str) -> object:

@@ -100,7 +100,7 @@ def opened_bytes(path: Path, content: bytes) -> tuple[memoryview, bool]:
     length = len(_TAIL) + 64 + 1
     body, tail = memoryview(content)[:-length], content[-length:]
     ends, written = tail.startswith(_TAIL), tail[len(_TAIL) : -1]
-    if not ends and not _DIGITS.fullmatch(written):
+    if not ends and not _DIGITS.fullmatch(written) and _TAIL not in tail:  # in it: it was cut short
         return memoryview(content), False
     if not ends or digest(body).encode() != written:
         raise _changed(path)

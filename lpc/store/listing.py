@@ -32,9 +32,8 @@ from typing import Any, NamedTuple
 
 from lpc.store import checksums, reading, wholeness
 from lpc.store.atomic import GONE, write_file
-from lpc.store.checksums import opened_object
 from lpc.store.reading import Damaged, damaged, parsed_object
-from lpc.store.wholeness import PARTS, check_part, check_spec, parsed_result
+from lpc.store.wholeness import PARTS, check_part, is_of, parsed_result, parsed_test
 
 Row = dict[str, Any]
 Stamp = list[list[int] | None]
@@ -175,14 +174,14 @@ def _row(
             raise damaged(directory / "spec.json", "does not exist, but the run has a result")
         return None, True
     values = parsed_object(directory / "spec.json", spec)
-    if values.get("protocol", protocol) != protocol:
+    if not is_of(directory / "spec.json", values, protocol):
         return None, True
-    check_spec(directory / "spec.json", values)
     row: Row = {"key": directory.name}
     for name, value in values.items():
         nested = value.items() if isinstance(value, dict) else ()
         row.update({f"{name}.{inner}": field for inner, field in nested} or {name: value})
     row["status"] = "training"
+    ended = None
     if result is not None:
         ended = parsed_result(directory / "result.json", result)
         row.update(_fields(ended.values))
@@ -190,7 +189,7 @@ def _row(
         for name, part in zip(PARTS, stamp[len(READ) :], strict=True):
             check_part(directory / name, None if part is None else part[1], ended)
     if test is not None:
-        values, sealed = opened_object(directory / "test.json", test)
+        values, sealed = parsed_test(directory / "test.json", test, ended)
         row.update(_fields(values, "test_"))
         checked = checked and sealed
     return row, checked

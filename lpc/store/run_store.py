@@ -41,7 +41,6 @@ from lpc.store.atomic import see_afresh, write_bytes, write_json
 from lpc.store.checksums import (
     check,
     opened_bytes,
-    opened_object,
     part,
     say_unchecked,
     seal,
@@ -60,10 +59,14 @@ from lpc.store.reading import (
     read_object_if_there,
     read_texts,
 )
-from lpc.store.wholeness import has_ended, parsed_result, read_result, read_spec
+from lpc.store.wholeness import has_ended, is_of, parsed_result, parsed_test, read_result, read_spec
 
 if TYPE_CHECKING:
     import pandas
+
+
+def _cohort_of(keys: Iterable[str]) -> str:
+    return hashlib.sha256("".join(keys).encode()).hexdigest()
 
 
 class RunStore:
@@ -128,13 +131,13 @@ class RunStore:
             raise ValueError(
                 f"{path} does not exist: run {spec.architecture}, seed {spec.seed}, has no {name}"
             )
-        content = path.read_bytes()
+        content = bytes_if_there(path) or b""
         if name == "provenance.json":
             self._check(path, content)
             return parsed_object(path, content)
         if name == "result.json":
             return parsed_result(path, content).values
-        values, sealed = opened_object(path, content)
+        values, sealed = parsed_test(path, content, read_result(path.parent))
         if not sealed:
             say_unchecked(self.root, path)
         return values
@@ -148,7 +151,7 @@ class RunStore:
     @staticmethod
     def cohort(specs: Sequence[RunSpec]) -> str:
         """Return the id of a cohort of these runs, in this order."""
-        return hashlib.sha256("".join(run_key(spec) for spec in specs).encode()).hexdigest()
+        return _cohort_of(map(run_key, specs))
 
     def lease(self, specs: Sequence[RunSpec]) -> Lease:
         """Return a lease of this process on those of some runs that have not finished: all or none.
@@ -187,8 +190,15 @@ class RunStore:
         """
         if afresh and (self.root / "cohorts").exists():
             see_afresh(self.root / "cohorts")
-        found = ((path, read_texts(path)) for path in sorted(self.root.glob("cohorts/*/members.json")))
-        return {path.parent.name: keys for path, keys in found if keys is not None}
+        found = {}
+        for path in sorted(self.root.glob("cohorts/*/members.json")):
+            keys = read_texts(path)
+            if keys is None:
+                continue
+            if _cohort_of(keys) != path.parent.name:
+                raise damaged(path, f"lists the runs of cohort {_cohort_of(keys)}")
+            found[path.parent.name] = keys
+        return found
 
     def spec(self, key: str) -> RunSpec:
         """Return the spec of a run that has begun; one that does not have this key is an error."""
@@ -224,7 +234,7 @@ class RunStore:
         if not path.exists():
             return None
         try:
-            body, sealed = opened_bytes(path, path.read_bytes())
+            body, sealed = opened_bytes(path, bytes_if_there(path) or b"")
             state = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
         except Damaged:
             raise
@@ -304,6 +314,9 @@ class RunStore:
         """
         key = run_key(spec)
         path = self.directory(key) / "checkpoint.safetensors"
+        content = bytes_if_there(path)
+        if content is None:
+            raise damaged(path, "does not exist")
         try:
             with safe_open(path, framework="pt") as stream:
                 owner = (stream.metadata() or {}).get("key")
@@ -315,7 +328,7 @@ class RunStore:
             ) from error
         if owner != key:
             raise ValueError(f"{path} is the checkpoint of run {owner}, expected {key}; remove {path.parent}")
-        self._check(path, path.read_bytes())
+        self._check(path, content)
         return weights
 
     def frame(self, *, protocol: int = PROTOCOL) -> pandas.DataFrame:
@@ -366,7 +379,7 @@ class RunStore:
             if self._has_ended(key):
                 raise damaged(path, "does not exist, but the run has a result")
             return None
-        if read_object(path.with_name("spec.json")).get("protocol") != protocol:
+        if not is_of(path.with_name("spec.json"), read_object(path.with_name("spec.json")), protocol):
             return None
         self._check(path, content)
         return parsed_lines(path, content)

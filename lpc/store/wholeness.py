@@ -46,6 +46,26 @@ def check_spec(path: Path, values: dict[str, Any]) -> None:
         raise damaged(path, f"is the spec of run {key}, not of {path.parent.name}")
 
 
+def is_of(path: Path, values: dict[str, Any], protocol: int) -> bool:
+    """Whether a spec is of a protocol; one of this protocol hashes to the name of its folder.
+
+    Raises
+    ------
+    lpc.store.reading.Damaged
+        It does not, or only its protocol is another than that of the run of this folder.
+    """
+    if values.get("protocol", protocol) == protocol:
+        check_spec(path, values)
+        return True
+    try:
+        ours = key_of({**values, "protocol": protocol}) == path.parent.name
+    except ValueError:  # fields of another protocol
+        return False
+    if ours:
+        raise damaged(path, f"has protocol {values['protocol']!r}, but the run's is {protocol}")
+    return False
+
+
 def _built(path: Path, values: dict[str, Any]) -> RunSpec:
     try:
         return spec_from_dict(values)
@@ -75,6 +95,14 @@ def parsed_result(path: Path, content: bytes) -> Result:
     if values.get("status") not in ENDED:
         raise damaged(path, f"has status {values.get('status')!r}, expected {' or '.join(ENDED)}")
     return Result(values, parts)
+
+
+def parsed_test(path: Path, content: bytes, result: Result | None) -> tuple[dict[str, Any], bool]:
+    """Return a run's test metrics, and whether they have a checksum, as they must have if the result has."""
+    values, sealed = opened_object(path, content)
+    if not sealed and result is not None and result.parts is not None:
+        raise damaged(path, "has no checksum, but the run's result has")
+    return values, sealed
 
 
 def read_result(directory: Path) -> Result | None:

@@ -389,3 +389,16 @@ def test_every_chapter_of_the_book_is_well_formed():
     names = PLACES.page_names()
     assert names[0] == "index"
     assert sorted(names) == sorted(path.stem for path in BOOK.glob("*.md"))
+
+
+def test_a_cell_that_hangs_fails_by_name_and_leaves_the_good_page(project):
+    project.write("index", "print(number)")
+    project.execute()
+    project.write("index", "import time\ntime.sleep(600)")
+    path = project.sources / "index.md"
+    path.write_text(path.read_text().replace("kernelspec:", "lpc: {minutes: 0.05}\nkernelspec:"))
+    told = r"chapter index, cell beginning 'import time': .* longer than its limit of 0\.05 minutes"
+    with pytest.raises(ChapterError, match=told):
+        project.execute()
+    assert project.output("index") == "1\n"
+    assert sorted(one.name for one in project.notebooks.iterdir()) == ["index.ipynb", "index.json"]
