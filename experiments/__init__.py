@@ -3,7 +3,7 @@
 import os
 
 from experiments.moved import RENAMED
-from lpc.moved import announce
+from lpc._front.moved import announce
 
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 """How threads wait for each other at the end of a parallel region: asleep, not on a core that others need."""

@@ -62,4 +62,4 @@ _NOW = {
 }
 
 RENAMED: Mapping[str, str] = {f"experiments.{old}": f"experiments.{new}" for old, new in _NOW.items()}
-"""New paths by old ones; modules that kept their name are found without (:mod:`lpc.moved`)."""
+"""New paths by old ones; modules that kept their name are found without (:mod:`lpc._front.moved`)."""

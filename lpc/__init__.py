@@ -6,12 +6,12 @@ What people want first is here: ``lpc.bottleneck_classifier``, ``lpc.squared_nor
 
 from typing import TYPE_CHECKING
 
-from lpc.faces import face
-from lpc.moved import RENAMED, announce
+from lpc._front.faces import face
+from lpc._front.moved import RENAMED, announce
 
 if TYPE_CHECKING:
     from lpc import evaluation as evaluation
-    from lpc._version import __version__ as __version__
+    from lpc._front.version import __version__ as __version__
     from lpc.architectures import EMBEDDINGS as EMBEDDINGS
     from lpc.architectures import GAMMAS as GAMMAS
     from lpc.architectures import VARIANTS as VARIANTS

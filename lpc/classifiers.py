@@ -12,10 +12,10 @@ from torch import nn
 
 from lpc.arrays import Array, tensor_of
 from lpc.backbones import build_backbone
-from lpc.features import check_features, features_of, warn_of_classifier
-from lpc.generators import as_they_were, seeded
+from lpc.computing.generators import as_they_were, seeded
 from lpc.heads import BottleneckHead, CategoricalHead, Classifier
-from lpc.networks import evaluating
+from lpc.inputs.features import check_features, features_of, warn_of_classifier
+from lpc.inputs.networks import evaluating
 from lpc.specs import ModelSpec, Penultimate
 
 

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from torch.nn.functional import linear, normalize
 
 from lpc.errors import unknown_name
-from lpc.features import check_features
+from lpc.inputs.features import check_features
 from lpc.options import choice, flag, number, whole
 from lpc.sampling import ZERO_ENTROPY_SD, repeated
 from lpc.specs import Decoder, DropoutSite, LastLayer, LatentNoise, Penultimate

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lpc.computing.numerics import measurement
+from lpc.computing.threads import by_work
 from lpc.data import ImageSet
 from lpc.heads import Classifier
-from lpc.networks import described, evaluating
-from lpc.numerics import measurement
-from lpc.threads import by_work
+from lpc.inputs.networks import described, evaluating
 
 
 class Latents(NamedTuple):

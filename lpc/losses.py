@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from lpc.batches import check_latent, checked_label
-from lpc.numerics import full_precision
+from lpc.computing.numerics import full_precision
+from lpc.inputs.batches import check_latent, checked_label
 from lpc.options import choice, flag, number, whole
 from lpc.sampling import ZERO_ENTROPY_SD
 from lpc.specs import Reduction

@@ -14,9 +14,9 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.func import functional_call
 
-from lpc.batches import check_latent, checked_label
+from lpc.computing.numerics import full_precision
 from lpc.errors import missing_extra
-from lpc.numerics import full_precision
+from lpc.inputs.batches import check_latent, checked_label
 from lpc.options import number
 
 

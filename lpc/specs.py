@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
+from lpc._front.faces import face
 from lpc.errors import unknown_name
-from lpc.faces import face
 
 if TYPE_CHECKING:  # the tables of architectures, under the path they had here
     from lpc.architectures import EMBEDDINGS as EMBEDDINGS

@@ -3,7 +3,7 @@
 ``python -m experiments.benchmarks.busy_cores`` prints a row per case, first on the cores as they are.
 
 Four programs that never wait run beside; every case is timed in turns on one thread, with the threads that it
-chooses by itself, and with torch's threads as they are without :mod:`lpc.threads`.
+chooses by itself, and with torch's threads as they are without :mod:`lpc.computing.threads`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from unittest import mock
 
 import torch
 
-from lpc import numerics
+from lpc.computing import numerics
 from lpc.training import trainers
 
 NEIGHBOURS = 4

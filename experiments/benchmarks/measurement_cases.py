@@ -15,13 +15,13 @@ from experiments.benchmarks import baselines
 from experiments.benchmarks.sizes import CLASSES, Size, humps_of, points_of
 from experiments.benchmarks.timing import NOT_SLOWER, Case, table
 from experiments.reporting.tables import number
+from lpc.computing.generators import seeded
 from lpc.evaluation.information import knn_entropy, mutual_information
 from lpc.evaluation.mixture import fit_bimodal
 from lpc.evaluation.neighbours import kth_distance
 from lpc.evaluation.neural_collapse import neural_collapse
 from lpc.evaluation.reliability import ClassGaussians, mahalanobis_confidence
 from lpc.evaluation.robustness import deepfool
-from lpc.generators import seeded
 
 _SPREADS = {"Gaussian": None, "10 classes of sd 1e-3": 1e-3, "10 classes of sd 1e-7": 1e-7}
 _WORKERS = {"scipy tree, 1 worker": 1, "scipy tree, all cores": -1}

@@ -9,8 +9,8 @@ import torch
 
 from experiments.benchmarks.plain_training import PlainTraining
 from lpc.classifiers import build_classifier
+from lpc.computing.precision import exact_float32
 from lpc.data import ImageSet
-from lpc.precision import exact_float32
 from lpc.specs import RunSpec
 from lpc.training import trainer
 from lpc.training.draws import Draws

@@ -14,10 +14,10 @@ from scipy.stats import binom
 from torch import Tensor
 
 from experiments.probes.image_functions import Logits, norms
+from lpc.computing.numerics import measurement
 from lpc.data import ImageSet, Splits
 from lpc.evaluation.attacks import ATTACKS, Attacked, attack, check_target, in_float64, rescaled, smallest
 from lpc.heads import Classifier
-from lpc.numerics import measurement
 from lpc.runs.measurements import attacked_images
 from lpc.store.probes import Probe
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from experiments.paths import ROOT
 from experiments.publishing.api_members import Member, members, parsed, summary
+from lpc._front.faces import offered
 from lpc.evaluation import TASKS as MEASURED
-from lpc.faces import offered
 
 PLACE = "% finder\n"
 """The line of the staged api.md in whose place the finder goes."""
@@ -24,13 +24,17 @@ TASKS: dict[str, tuple[str, ...]] = {
     **{task: tuple(f"evaluation.{name}" for name in names) for task, names in MEASURED.items()},
     "Store and runs": (
         *("specs", "architectures", "runs.execution", "store.run_store", "store.probes"),
-        *("runs.measurements", "provenance", "devices", "numerics", "precision", "threads", "figures"),
+        *("runs.measurements", "provenance", "devices", "figures"),
+        *("computing.numerics", "computing.precision", "computing.threads"),
     ),
 }
 """Public modules by what one comes for, each with a page of its own; names without ``lpc.``."""
 
 INNER: dict[str, str] = {
     "": "Inner works of the library",
+    "computing": "Inner works of computing",
+    "inputs": "Inner works of inputs",
+    "_front": "Inner works of the front door",
     "evaluation": "Inner works of measuring",
     "training": "Inner works of training",
     "store": "Inner works of the store",

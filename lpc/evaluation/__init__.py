@@ -1,13 +1,13 @@
 """Measurements of latents, logits and classifiers: pure functions of arrays, computed in float64.
 
 Whoever calls them, they compute outside autocast, networks too, with float32 not rounded to TF32 or bfloat16:
-:func:`lpc.numerics.measurement`.
+:func:`lpc.computing.numerics.measurement`.
 """
 
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from lpc.faces import face
+from lpc._front.faces import face
 
 TASKS: dict[str, tuple[str, ...]] = {
     "Collapse": ("collapse", "class_margins", "class_moments"),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lpc.arrays import Array, as_float64
 from lpc.evaluation._networks import Logits, Network, check_evaluation_mode, given, guarded
-from lpc.networks import logits_of
+from lpc.inputs.networks import logits_of
 
 Box = tuple[float, float]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)

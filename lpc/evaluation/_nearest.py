@@ -7,7 +7,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from lpc.arrays import rows_at_once
-from lpc.threads import threads_for
+from lpc.computing.threads import threads_for
 
 
 def nearest_row(

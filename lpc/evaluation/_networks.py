@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from lpc.arrays import Array, as_float64
+from lpc.computing.generators import as_they_were
+from lpc.computing.threads import by_work
 from lpc.evaluation._modules_behind import modules_behind
-from lpc.generators import as_they_were
-from lpc.networks import Snapshot, logits_of
-from lpc.threads import by_work
+from lpc.inputs.networks import Snapshot, logits_of
 
 Logits = Callable[[Tensor], Any]
 """Images to logits: a tensor, or an object or mapping that holds them as ``logits``."""

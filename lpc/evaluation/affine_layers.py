@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from lpc.arrays import Array, as_float64
 from lpc.backbones import MLP, ReluMLP
+from lpc.computing.generators import as_they_were
+from lpc.computing.numerics import measurement
 from lpc.evaluation._networks import check_evaluation_mode
-from lpc.generators import as_they_were
 from lpc.heads import BottleneckHead, Classifier
-from lpc.networks import Snapshot, logits_of
-from lpc.numerics import measurement
+from lpc.inputs.networks import Snapshot, logits_of
 
 _ACTIVATIONS = {nn.SiLU: "silu", nn.ReLU: "relu"}
 

@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from lpc.arrays import Array, tensor_of
+from lpc.computing.generators import seeded
+from lpc.computing.numerics import measurement
 from lpc.evaluation import _attack_methods
 from lpc.evaluation._attack_checks import (
     Box,
@@ -29,8 +31,6 @@ from lpc.evaluation._attack_checks import (
 )
 from lpc.evaluation._attack_methods import Case
 from lpc.evaluation._networks import AttackError, as_given, as_images, guarded
-from lpc.generators import seeded
-from lpc.numerics import measurement
 
 __all__ = [
     "ATTACKS",

@@ -24,8 +24,8 @@ from lpc.arrays import (
     like,
     tensor_of,
 )
+from lpc.computing.numerics import measurement
 from lpc.evaluation.mixture import Bimodal, fit_bimodal
-from lpc.numerics import measurement
 from lpc.options import flag
 
 __all__ = ["Bimodal", "Binarity", "Hypercube", "binarity", "fit_bimodal", "hypercube"]

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Float64, Int64, Integer
 from torch import Tensor
 
 from lpc.arrays import Array, as_labels, floats, group_sums, rows_at_once
-from lpc.numerics import measurement
+from lpc.computing.numerics import measurement
 from lpc.options import choice, whole
 
 Norm = Literal["l1", "max"]

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from lpc.arrays import CHUNK_BYTES, Array, ArrayT, images_at_once
+from lpc.computing.numerics import measurement
 from lpc.errors import missing_extra
 from lpc.evaluation._networks import as_images, given
 from lpc.evaluation.affine_layers import AffineLayers
-from lpc.numerics import measurement
 
 Method = Literal["spectral", "interval", "crown"]
 METHODS: tuple[Method, ...] = ("spectral", "interval", "crown")

@@ -22,8 +22,8 @@ from lpc.arrays import (
     like,
     rows_at_once,
 )
-from lpc.numerics import measurement
-from lpc.threads import threads_for
+from lpc.computing.numerics import measurement
+from lpc.computing.threads import threads_for
 
 
 @measurement

@@ -17,6 +17,7 @@ from lpc.arrays import (
     measuring_device,
     within_weights,
 )
+from lpc.computing.numerics import measurement
 from lpc.errors import Undefined
 from lpc.evaluation._class_means import (
     about_global_mean,
@@ -30,7 +31,6 @@ from lpc.evaluation._class_sums import ClassSums, merged, no_points, with_points
 from lpc.evaluation._nearest import nearest_row
 from lpc.evaluation.collapse import Traces
 from lpc.evaluation.neural_collapse import NeuralCollapse
-from lpc.numerics import measurement
 from lpc.options import whole
 
 SMALLEST, LARGEST = 1e-130, 1e130  # beyond these, squares of deviations leave the range of doubles

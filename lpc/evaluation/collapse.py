@@ -23,9 +23,9 @@ from lpc.arrays import (
     like,
     within_weights,
 )
+from lpc.computing.numerics import measurement
+from lpc.computing.threads import threads_for
 from lpc.evaluation._nearest import nearest_row
-from lpc.numerics import measurement
-from lpc.threads import threads_for
 
 
 @measurement

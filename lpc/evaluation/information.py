@@ -10,9 +10,9 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from lpc.arrays import Array, as_distributions, as_labels, as_points, group, group_sums
+from lpc.computing.numerics import measurement
 from lpc.evaluation.mutual_information import mutual_information as mutual_information
 from lpc.evaluation.neighbours import Norm, check_k, check_norm, kth_distance
-from lpc.numerics import measurement
 from lpc.options import number
 
 

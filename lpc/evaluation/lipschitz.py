@@ -9,8 +9,8 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from lpc.arrays import Array, as_labels, images_at_once, like, tensor_of
+from lpc.computing.numerics import measurement
 from lpc.evaluation._networks import Logits, Network, as_given, guarded
-from lpc.numerics import measurement
 
 
 class MarginGradient(NamedTuple):

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from lpc.arrays import Array, ArrayT, Convention, as_flags, as_float64, check_convention, like
-from lpc.numerics import measurement
+from lpc.computing.numerics import measurement
 from lpc.options import choice, number
 
 

@@ -9,8 +9,8 @@ from jaxtyping import Float, Float64, Int64, Integer
 from torch import Tensor
 
 from lpc.arrays import EPSILON, Array, as_labels, as_points, binary_scale, centre, group
+from lpc.computing.numerics import measurement
 from lpc.evaluation.neighbours import check_k, count_within, kth_distance
-from lpc.numerics import measurement
 from lpc.options import whole
 
 _ONE_VALUE = 16 * EPSILON  # times the largest: a gap that rounding alone may have made

@@ -15,10 +15,10 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from lpc.arrays import as_float64, as_points, binary_scale
+from lpc.computing.numerics import measurement
+from lpc.computing.threads import callers_threads, threads_for
 from lpc.evaluation._clusters import Clusters, clusters
-from lpc.numerics import measurement
 from lpc.options import choice, whole
-from lpc.threads import callers_threads, threads_for
 
 Norm = Literal["l2", "linf"]
 Method = Literal["tree", "products", "pairs"]

@@ -20,6 +20,7 @@ from lpc.arrays import (
     group_means,
     within_weights,
 )
+from lpc.computing.numerics import measurement
 from lpc.evaluation._class_means import (
     about_global_mean,
     as_classifier,
@@ -29,7 +30,6 @@ from lpc.evaluation._class_means import (
     whitening,
 )
 from lpc.evaluation._nearest import nearest_row
-from lpc.numerics import measurement
 
 
 class NeuralCollapse(NamedTuple):

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn import Module
 
 from lpc.arrays import Convention, measuring_device
+from lpc.computing.numerics import measurement
 from lpc.errors import Undefined
 from lpc.evaluation._class_sums import ClassSums, merged
 from lpc.evaluation.class_moments import ClassMoments
 from lpc.evaluation.neural_collapse import NeuralCollapse
-from lpc.numerics import measurement
 from lpc.options import choice
 
 try:

@@ -20,8 +20,8 @@ from lpc.arrays import (
     group_sums,
     not_negative,
 )
+from lpc.computing.numerics import measurement
 from lpc.evaluation.posterior import posterior_entropies
-from lpc.numerics import measurement
 
 ZERO_ENTROPY_VARIANCE = 1.0 / (2.0 * math.pi * math.e)
 """Variance of the Gaussian whose differential entropy is zero in every dimension."""

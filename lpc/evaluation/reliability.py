@@ -20,10 +20,10 @@ from lpc.arrays import (
     check_convention,
     like,
 )
+from lpc.computing.numerics import measurement
+from lpc.computing.threads import threads_for
 from lpc.evaluation.misclassification import misclassification_auroc as misclassification_auroc
-from lpc.numerics import measurement
 from lpc.options import number
-from lpc.threads import threads_for
 
 RELEASED_RIDGE = 1e-6
 """What scikit-learn's GaussianMixture adds to every variance unless told otherwise (``reg_covar``)."""

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from lpc.arrays import Array, ArrayT, as_flags, as_float64, images_at_once, like, tensor_of
+from lpc.computing.numerics import measurement
 from lpc.evaluation._networks import Logits, as_given, guarded
-from lpc.numerics import measurement
 
 
 class Status(IntEnum):

@@ -6,7 +6,7 @@ test metrics of a run that was selected, ``load_model`` returns the classifier o
 
 from typing import TYPE_CHECKING
 
-from lpc.faces import face
+from lpc._front.faces import face
 
 if TYPE_CHECKING:
     from lpc.runs.execution import execute as execute

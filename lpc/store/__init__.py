@@ -6,7 +6,7 @@ another one has them, ``LostLease`` where another one has taken over.
 
 from typing import TYPE_CHECKING
 
-from lpc.faces import face
+from lpc._front.faces import face
 
 if TYPE_CHECKING:
     from lpc.store.holders import Attempt as Attempt

@@ -5,7 +5,7 @@
 
 from typing import TYPE_CHECKING
 
-from lpc.faces import face
+from lpc._front.faces import face
 
 if TYPE_CHECKING:
     from lpc.training.build import load_member as load_member

@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
 from lpc.classifiers import build_classifier
+from lpc.computing.numerics import measurement
+from lpc.computing.precision import exact_float32
+from lpc.computing.threads import by_work
 from lpc.data import ImageSet
 from lpc.heads import HeadOutput
-from lpc.numerics import measurement
-from lpc.precision import exact_float32
 from lpc.specs import METRIC_LEARNING, RunSpec
-from lpc.threads import by_work
 from lpc.training.draws import Batch
 from lpc.training.optimizers import CLASSIFIER, restore
 from lpc.training.trainers import Trainer, check_device, same_shapes

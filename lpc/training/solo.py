@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lpc.classifiers import build_classifier
+from lpc.computing.numerics import measurement
+from lpc.computing.precision import exact_float32
+from lpc.computing.threads import by_work
 from lpc.data import ImageSet
 from lpc.heads import HeadOutput
-from lpc.numerics import measurement
-from lpc.precision import exact_float32
 from lpc.specs import METRIC_LEARNING, RunSpec
-from lpc.threads import by_work
 from lpc.training.compiling import compiles
 from lpc.training.draws import Batch
 from lpc.training.optimizers import adamw, restore, set_rates

@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lpc.computing.threads import one_thread
 from lpc.data import ImageSet
 from lpc.heads import CategoricalHead, Classifier, HeadOutput
 from lpc.objectives import objective, optimal_decoder
 from lpc.schedules import gamma, latent_sd, learning_rate, plateau_share
 from lpc.specs import RunSpec
-from lpc.threads import one_thread
 from lpc.training.draws import Draws
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import lpc
 from experiments.moved import RENAMED as EXPERIMENTS
-from lpc.moved import RENAMED as LIBRARY
+from lpc._front.moved import RENAMED as LIBRARY
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from support.pretended_gpu import pretended_gpu
 from support.pretended_kernels import on_gpu
 
-from lpc.precision import exact_float32
+from lpc.computing.precision import exact_float32
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
+from lpc.computing.precision import precision_of
 from lpc.evaluation import neighbours
 from lpc.evaluation._clusters import clusters
 from lpc.evaluation.neighbours import Norm, count_within, kth_distance, method_for
-from lpc.precision import precision_of
 
 
 def collapsed(rng, width, spread, points=600, classes=10):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lpc.networks import described
+from lpc.inputs.networks import described
 
 _NAMES = frozenset(("fc", "head", "heads", "classifier", "last_linear", "head_dist"))
 """What networks call their own classifier; a name within a name, such as ``heads.head``, as well."""

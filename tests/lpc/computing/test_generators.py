@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from lpc.classifiers import build_classifier
+from lpc.computing.generators import as_they_were, seeded
 from lpc.evaluation.attacks import ATTACKS, attack
 from lpc.evaluation.corruptions import corrupted_accuracy
-from lpc.generators import as_they_were, seeded
 from lpc.specs import ModelSpec
 
 

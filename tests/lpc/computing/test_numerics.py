@@ -11,6 +11,8 @@ import torch
 
 import lpc.evaluation
 from lpc import losses, metric_learning, objectives
+from lpc.computing.numerics import measurement
+from lpc.computing.precision import precision_of
 from lpc.evaluation.binarity import binarity
 from lpc.evaluation.class_margins import distance_margin
 from lpc.evaluation.collapse import nearest_mean_accuracy, within_class_covariance
@@ -22,8 +24,6 @@ from lpc.evaluation.posterior import posterior_entropies
 from lpc.evaluation.quantities import gaussian_quantities
 from lpc.evaluation.reliability import mahalanobis_confidence
 from lpc.evaluation.robustness import deepfool
-from lpc.numerics import measurement
-from lpc.precision import precision_of
 
 CLASSES = 3
 

@@ -9,7 +9,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lpc import threads
+from lpc.computing import threads
+from lpc.computing.numerics import measurement
+from lpc.computing.threads import LEAST_WORK, PER_ENTRY, by_work, callers_threads, one_thread, threads_for
 from lpc.evaluation.binarity import binarity
 from lpc.evaluation.class_moments import ClassMoments
 from lpc.evaluation.collapse import nearest_mean_accuracy, within_class_covariance
@@ -18,9 +20,7 @@ from lpc.evaluation.neural_collapse import neural_collapse
 from lpc.evaluation.quantities import gaussian_quantities
 from lpc.evaluation.reliability import mahalanobis_confidence
 from lpc.evaluation.robustness import deepfool
-from lpc.numerics import measurement
 from lpc.specs import DataSpec, TrainSpec, variant_spec
-from lpc.threads import LEAST_WORK, PER_ENTRY, by_work, callers_threads, one_thread, threads_for
 from lpc.training import trainer
 
 THREADS = 3

@@ -78,8 +78,8 @@ def _modules(package: str) -> list[str]:
 
 def _hint(name: str, module: str) -> str:
     """Return where the name nearest to one is, among all that the library's public modules define."""
+    from lpc._front.moved import RENAMED
     from lpc.errors import nearest
-    from lpc.moved import RENAMED
 
     if f"{module}.{name}" in RENAMED:
         return f": it is {RENAMED[f'{module}.{name}']} now"

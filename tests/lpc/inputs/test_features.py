@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from lpc.classifiers import bottleneck_classifier
-from lpc.features import own_classifier
 from lpc.heads import BottleneckHead, CategoricalHead, Classifier
+from lpc.inputs.features import own_classifier
 from lpc.latents import collect
 
 IMAGES = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -11,8 +11,8 @@ from typing import Any, ParamSpec, TypeVar, cast
 import torch
 from torch import Tensor
 
-from lpc.precision import exact_float32
-from lpc.threads import one_thread
+from lpc.computing.precision import exact_float32
+from lpc.computing.threads import one_thread
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,7 +37,7 @@ def outside_autocast() -> Iterator[None]:
 @contextmanager
 def measuring() -> Iterator[None]:
     """Compute as every measurement does: outside autocast, with float32 not rounded, and
-    on one thread, but for what :func:`lpc.threads.threads_for` finds large.
+    on one thread, but for what :func:`lpc.computing.threads.threads_for` finds large.
 
     What :func:`measurement` does for a function; for code that calls a network to measure it.
     """

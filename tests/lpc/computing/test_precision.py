@@ -8,7 +8,7 @@ import threading
 
 import torch
 
-from lpc.precision import _SETTINGS, exact_float32, precision_of
+from lpc.computing.precision import _SETTINGS, exact_float32, precision_of
 
 CASES = {
     "nothing": "pass",
@@ -29,7 +29,7 @@ LATER = "torch.backends.fp32_precision = 'ieee'"
 """What the caller sets afterwards: whatever was inherited must still follow it."""
 PROGRAM = """
 import json, os, sys, torch
-from lpc.precision import _SETTINGS, exact_float32
+from lpc.computing.precision import _SETTINGS, exact_float32
 
 def state():
     found = [torch._C._get_fp32_precision_getter(*setting) for setting in _SETTINGS]

@@ -1,0 +1,1 @@
+"""How the packages offer their names, and say where moved ones are."""

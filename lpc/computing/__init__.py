@@ -1,0 +1,1 @@
+"""How results are computed: in which precision, on how many threads, from which generator."""

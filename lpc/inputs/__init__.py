@@ -1,0 +1,1 @@
+"""What other people give: batches, networks, and the features that these return."""
