@@ -59,9 +59,8 @@ POINTS = torch.randn(600, 24, generator=torch.Generator().manual_seed(0)) + LABE
 
 
 def network() -> torch.nn.Module:
-    return torch.nn.Sequential(
-        torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.SiLU(), torch.nn.Linear(32, 5)
-    )
+    layers = torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.SiLU(), torch.nn.Linear(32, 5)
+    return torch.nn.Sequential(*layers).eval()
 
 
 def moments() -> None:
