@@ -17,10 +17,10 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from lpc.computing.numerics import measurement
 from lpc.data import Splits, load_images
 from lpc.devices import default_device, default_workers
 from lpc.errors import missing_extra, unknown_name
-from lpc.numerics import measurement
 from lpc.provenance import provenance
 from lpc.specs import DataSpec
 from lpc.stopping import Stopped, leave_signals_to_parent, stop_on_signal
