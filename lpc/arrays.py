@@ -220,7 +220,7 @@ def as_points(latent: Array, *, name: str = "latent") -> Float64[Tensor, "points
     Parameters
     ----------
     latent
-        float32 or float64, one row a point.
+        float32 or float64, one row per point.
     name
         What the value is called in messages.
 

@@ -92,7 +92,7 @@ class ImageSet:
     classes
         Number of classes.
     mean, sd
-        Of the train set's pixels in [0, 1], one a channel.
+        Of the train set's pixels in [0, 1], one per channel.
     """
 
     images: UInt8[Tensor, "images channel row column"]
@@ -213,7 +213,7 @@ def _hold_out(label: np.ndarray, size: int, seed: int, what: str) -> tuple[np.nd
     if not classes <= size <= len(label) - classes:
         raise ValueError(
             f"{what} asks for {size} of {len(label)} training images; "
-            f"expected {classes} (one a class) to {len(label) - classes}"
+            f"expected {classes} (one per class) to {len(label) - classes}"
         )
     kept, held = train_test_split(np.arange(len(label)), test_size=size, random_state=seed, stratify=label)
     return np.sort(kept), np.sort(held)

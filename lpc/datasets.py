@@ -205,7 +205,7 @@ def _read_idx_set(paths: Sequence[Path]) -> RawImages:
     parts = [_read_idx(path, 1 if index % 2 else 3) for index, path in enumerate(paths)]
     for images, label, path in ((parts[0], parts[1], paths[1]), (parts[2], parts[3], paths[3])):
         if len(images) != len(label):
-            raise ValueError(f"{path} has {len(label)} labels; expected {len(images)}, one an image")
+            raise ValueError(f"{path} has {len(label)} labels; expected {len(images)}, one per image")
     return RawImages(parts[0][:, None], parts[1], parts[2][:, None], parts[3])
 
 

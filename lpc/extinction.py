@@ -14,7 +14,7 @@ def extinction_gamma(*, weight_decay: float, classes: int) -> float:
 
     Notes
     -----
-    :math:`\gamma = 1 / (2\lambda K)`. With latents Z (one column a class) and logits
+    :math:`\gamma = 1 / (2\lambda K)`. With latents Z (one column per class) and logits
     :math:`M = WZ`, the cheapest factorisation of M costs
     :math:`\min \tfrac{\gamma}{K}\lVert Z\rVert^2 + \tfrac\lambda2\lVert W\rVert^2
     = \sqrt{2\gamma\lambda/K}\,\lVert M\rVert_*`, the mean cross-entropy of K balanced classes is convex in M,

@@ -67,7 +67,7 @@ def name_rows(grid: np.ndarray, names: Sequence[str]) -> None:
         One a row.
     """
     if len(names) != len(grid):
-        raise ValueError(f"name_rows: {len(names)} names for {len(grid)} rows of panels; expected one a row")
+        raise ValueError(f"name_rows: {len(names)} names for {len(grid)} rows of panels; expected one each")
     if len(names) > 1:
         for axes, name in zip(grid, names, strict=True):
             axes[0].set_title(name, loc="left", fontweight="bold")
@@ -149,7 +149,7 @@ def mark_terminal_phase(ax: Axes, selected: pd.DataFrame, *, architectures: Sequ
 def by_architecture(
     ax: Axes, frame: pd.DataFrame, column: str, *, architectures: Sequence[str], label: str, log: bool = False
 ) -> Axes:
-    """Draw a point a run, and a bar at the mean, for every architecture.
+    """Draw one point per run, and a bar at the mean, for every architecture.
 
     Parameters
     ----------

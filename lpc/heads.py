@@ -40,11 +40,11 @@ class CategoricalOutput(NamedTuple):
     Attributes
     ----------
     latent
-        p(z | x), a row an image.
+        p(z | x), one row per image.
     logits
         ln p(y | x).
     decoder
-        ln p(y | z), a row a category.
+        ln p(y | z), one row per category.
     """
 
     latent: Float[Tensor, "batch categories"]
@@ -67,7 +67,7 @@ class CosineClassifier(nn.Module):
     Attributes
     ----------
     weight
-        One row a class, started as in ``torch.nn.Linear``; only its direction has an effect.
+        One row per class, started as in ``torch.nn.Linear``; only its direction has an effect.
     bias
         Zeros, not trained: for what reads a classifier's bias.
 
@@ -291,7 +291,7 @@ class CategoricalHead(nn.Module):
     -----
     p(z | x) is the softmax of a linear layer, p(y | x) the sum of p(z | x) p(y | z) over the categories; the
     logits are its logarithm, or of the smallest float where p is below it. The table of p(y | z) is computed
-    once a batch. In float32, also under autocast.
+    once per batch. In float32, also under autocast.
 
     References
     ----------
@@ -336,7 +336,7 @@ class CategoricalHead(nn.Module):
             )
 
     def log_decoder(self) -> Float[Tensor, "categories classes"]:
-        """Return the logarithm of p(y | z), a row a category; of the smallest float where p is below it."""
+        """Return the logarithm of p(y | z), one row per category; of the smallest float where p is below."""
         if self.decoder is None:
             table = _wide(self.table)
             return table.clamp(min=torch.finfo(table.dtype).tiny).log()

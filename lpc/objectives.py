@@ -109,7 +109,7 @@ def decoder_uncertainty_loss(
     Parameters
     ----------
     weight
-        p(z | x) of all categories, a row a point.
+        p(z | x) of all categories, one row per point.
     label
         Class of every point.
     classes

@@ -62,53 +62,53 @@ def entropy_case(
     )
 
 
-def entropy(of: Size, device: str = "cpu") -> Iterator[Case]:
+def entropy(size: Size, device: str = "cpu") -> Iterator[Case]:
     """Yield k-NN entropy by the Euclidean norm: wide and narrow, Gaussian and collapsed."""
     for kind, spread in _SPREADS.items():
-        value = points_of(of.points, of.width, spread)
+        value = points_of(size.points, size.width, spread)
         for against in _WORKERS:
-            case = entropy_case(value, k=of.k, device=device, kind=kind, against=against, target=8.0)
+            case = entropy_case(value, k=size.k, device=device, kind=kind, against=against, target=8.0)
             yield replace(case, patience=5.0) if spread is None else case
         if spread is None or spread > 1e-4:  # below, expanded squares have too few digits left to compare
             points = _on(value, device)
             yield Case(
                 what=f"{kind}, {_shape(*value.shape)}",
                 against="scikit-learn brute",
-                ours=lambda points=points: knn_entropy(points, k=of.k),
+                ours=lambda points=points: knn_entropy(points, k=size.k),
                 theirs=lambda value=value: baselines.entropy_of(
-                    baselines.brute_distance(value, k=of.k), k=of.k, width=of.width, norm="l2"
+                    baselines.brute_distance(value, k=size.k), k=size.k, width=size.width, norm="l2"
                 ),
                 tolerance=1e-6,
             )
     for kind in list(_SPREADS)[:2]:
-        value = points_of(of.narrow_points, 8, _SPREADS[kind])
+        value = points_of(size.narrow_points, 8, _SPREADS[kind])
         for against in _WORKERS:
-            yield entropy_case(value, k=of.k, device=device, kind=kind, against=against, target=NOT_SLOWER)
+            yield entropy_case(value, k=size.k, device=device, kind=kind, against=against, target=NOT_SLOWER)
 
 
-def chebyshev(of: Size, device: str = "cpu") -> Iterator[Case]:
+def chebyshev(size: Size, device: str = "cpu") -> Iterator[Case]:
     """Yield k-NN entropy by the Chebyshev norm at several widths."""
-    for width in of.widths:
+    for width in size.widths:
         for kind in list(_SPREADS)[:2]:
-            value = points_of(of.chebyshev_points, width, _SPREADS[kind])
+            value = points_of(size.chebyshev_points, width, _SPREADS[kind])
             options = {"norm": "linf", "device": device, "kind": kind, "target": NOT_SLOWER}
             for against in _WORKERS:
-                yield entropy_case(value, k=of.k, against=against, **options)
+                yield entropy_case(value, k=size.k, against=against, **options)
 
 
-def information(of: Size, device: str = "cpu") -> Iterator[Case]:
+def information(size: Size, device: str = "cpu") -> Iterator[Case]:
     """Yield mutual information between latents of some width and 8 numbers that depend on them."""
-    for width in (8, of.width):
-        x = points_of(of.joint_points, width)
+    for width in (8, size.width):
+        x = points_of(size.joint_points, width)
         y = x[:, :8] + np.random.default_rng(1).normal(size=(len(x), 8))
         first, second = _on(x, device), _on(y, device)
         for against, workers in _WORKERS.items():
             yield Case(
                 what=f"{_shape(*x.shape)} and 8",
                 against=against.replace("tree", "trees"),
-                ours=lambda first=first, second=second: mutual_information(first, second, k=of.k),
+                ours=lambda first=first, second=second: mutual_information(first, second, k=size.k),
                 theirs=lambda x=x, y=y, workers=workers: baselines.tree_mutual_information(
-                    x, y, k=of.k, workers=workers
+                    x, y, k=size.k, workers=workers
                 ),
                 tolerance=1e-9,
             )
@@ -137,26 +137,26 @@ def mixture_case(
     )
 
 
-def mixtures(of: Size, device: str = "cpu") -> Iterator[Case]:
+def mixtures(size: Size, device: str = "cpu") -> Iterator[Case]:
     """Yield two-component mixtures: to the top of the likelihood, and with scikit-learn's own tolerance."""
-    options = {"sampled": of.sampled, "device": device}
-    yield mixture_case(of.points, of.width, **options, target=8.0)
-    yield mixture_case(of.points, of.width, **options, stop=1e-3)
+    options = {"sampled": size.sampled, "device": device}
+    yield mixture_case(size.points, size.width, **options, target=8.0)
+    yield mixture_case(size.points, size.width, **options, stop=1e-3)
 
 
-def mahalanobis(of: Size, device: str = "cpu") -> Iterator[Case]:
+def mahalanobis(size: Size, device: str = "cpu") -> Iterator[Case]:
     """Yield Mahalanobis distances of points to their classes: with fits given, and with the fits."""
-    value = points_of(CLASSES * of.train + of.judged, of.width, 0.3)
+    value = points_of(CLASSES * size.train + size.judged, size.width, 0.3)
     label = np.arange(len(value)) % CLASSES
-    (train, points), (known, decision) = (np.split(part, [CLASSES * of.train]) for part in (value, label))
+    (train, points), (known, decision) = (np.split(part, [CLASSES * size.train]) for part in (value, label))
     fit = [_on(part, device) for part in (train, known, known)]
     given = [_on(part, device) for part in (points, decision)]
     gaussians = ClassGaussians(*fit).fit(range(CLASSES))
     fitted = baselines.class_gaussians(train, known)
     inverse = baselines.inverses(fitted)
-    few = max(CLASSES, of.judged // 40)
+    few = max(CLASSES, size.judged // 40)
 
-    def judged(count: int = of.judged) -> Tensor:
+    def judged(count: int = size.judged) -> Tensor:
         return -gaussians.confidence(*given)[:count]
 
     def looped_with_fits() -> np.ndarray:
@@ -178,7 +178,7 @@ def mahalanobis(of: Size, device: str = "cpu") -> Iterator[Case]:
         against=f"scipy, inverting for {few} points",
         ours=lambda: judged(few),
         theirs=lambda: baselines.looped_mahalanobis(fitted, points[:few], decision[:few], inverse=None),
-        share=few / of.judged,
+        share=few / size.judged,
         target=15.0,
         **options,
     )
@@ -191,7 +191,7 @@ def mahalanobis(of: Size, device: str = "cpu") -> Iterator[Case]:
     )
     yield Case(
         what=f"{what}, with the fit",
-        against="scipy, inverse once a class",
+        against="scipy, inverse once per class",
         ours=lambda: -mahalanobis_confidence(*fit, *given),
         theirs=looped_with_fits,
         **options,
@@ -213,10 +213,10 @@ def digits_network(device: str = "cpu") -> tuple[torch.nn.Module, Tensor]:
     return network.eval().requires_grad_(False), image
 
 
-def robustness(of: Size, device: str = "cpu") -> Iterator[Case]:
+def robustness(size: Size, device: str = "cpu") -> Iterator[Case]:
     """Yield DeepFool on digits, against itself one image at a time and against foolbox."""
     network, image = digits_network(device)
-    image = image[: of.images]
+    image = image[: size.images]
     what = f"{len(image)} digits, an MLP"
     yield Case(
         what=what,
@@ -256,22 +256,22 @@ def collapse_case(total: int, width: int, classes: int, device: str = "cpu") -> 
     )
 
 
-def collapse(of: Size, device: str = "cpu") -> Iterator[Case]:
+def collapse(size: Size, device: str = "cpu") -> Iterator[Case]:
     """Yield the measures of neural collapse, against the formulas with both covariances formed."""
-    for classes in of.classes:
-        yield collapse_case(of.collapse_points, of.width, classes, device)
+    for classes in size.classes:
+        yield collapse_case(size.collapse_points, size.width, classes, device)
 
 
-def on_gpu(of: Size, device: str = "cuda") -> Iterator[Case]:
+def on_gpu(size: Size, device: str = "cuda") -> Iterator[Case]:
     """Yield k-th distances of a large set, against direct differences there for a tenth of it."""
-    points = _on(points_of(of.gpu_points, of.width), device)
+    points = _on(points_of(size.gpu_points, size.width), device)
     tenth = points[: max(1, len(points) // 10)]
     for norm in ("l2", "linf"):
         yield Case(
             what=f"k-th distances, {norm}, {_shape(*points.shape)}",
             against="torch.cdist, all pairs, same device",
-            ours=lambda norm=norm: kth_distance(points, k=of.k, norm=norm)[: len(tenth)],
-            theirs=lambda norm=norm: baselines.direct_distance(tenth, points, k=of.k, norm=norm),
+            ours=lambda norm=norm: kth_distance(points, k=size.k, norm=norm)[: len(tenth)],
+            theirs=lambda norm=norm: baselines.direct_distance(tenth, points, k=size.k, norm=norm),
             tolerance=1e-9,
             share=len(tenth) / len(points),
         )
@@ -290,7 +290,7 @@ FAMILIES: Mapping[str, Callable[[Size, str], Iterator[Case]]] = {
 """Family -> its cases at a size, ours on a device; ``gpu`` is meant for a GPU only."""
 
 
-def times(family: str, of: Size, device: str = "cpu") -> pd.DataFrame:
+def times(family: str, size: Size, device: str = "cpu") -> pd.DataFrame:
     """Return a family's table (:func:`experiments.benchmarks.timing.table`), with targets where meant."""
-    cases = (case if of.aims else replace(case, target=None) for case in FAMILIES[family](of, device))
-    return table(cases, repeats=of.repeats, limit=of.limit, device=device)
+    cases = (case if size.aims else replace(case, target=None) for case in FAMILIES[family](size, device))
+    return table(cases, repeats=size.repeats, limit=size.limit, device=device)

@@ -30,31 +30,31 @@ PANELS = {
 _BLOCK_ENTRIES = {"cpu": 1 << 20}  # of a block of the product
 
 
-def growing(of: Size) -> Iterator[tuple[str, int, Case]]:
+def growing(size: Size) -> Iterator[tuple[str, int, Case]]:
     """Yield what grows, how large it is, and the case, all on the CPU."""
-    for total in of.growth_points:
-        yield "points", total, entropy_case(points_of(total, 64), k=min(of.k, total // 4))
-    for width in of.growth_widths:
-        value = points_of(of.growth_total, width)
-        yield "width", width, entropy_case(value, k=min(of.k, len(value) // 4))
-    for width in of.growth_nodes:
-        yield "nodes", width, mixture_case(of.growth_total, width, sampled=2)
-    for classes in of.growth_classes:
-        yield "classes", classes, collapse_case(2 * of.growth_total, of.width, classes)
+    for total in size.growth_points:
+        yield "points", total, entropy_case(points_of(total, 64), k=min(size.k, total // 4))
+    for width in size.growth_widths:
+        value = points_of(size.growth_total, width)
+        yield "width", width, entropy_case(value, k=min(size.k, len(value) // 4))
+    for width in size.growth_nodes:
+        yield "nodes", width, mixture_case(size.growth_total, width, sampled=2)
+    for classes in size.growth_classes:
+        yield "classes", classes, collapse_case(2 * size.growth_total, size.width, classes)
 
 
-def growth(of: Size) -> pd.DataFrame:
-    """Return a row a case with ``what``, ``size``, ``against`` and the seconds of ``ours`` and ``theirs``."""
+def growth(size: Size) -> pd.DataFrame:
+    """Return one row per case: ``what``, ``size``, ``against``, and seconds of ``ours`` and ``theirs``."""
     rows = []
-    for what, place, case in growing(of):
+    for what, place, case in growing(size):
         assert case.theirs is not None
         found = compare(
             case.ours,
             case.theirs,
-            repeats=min(3, of.repeats),
+            repeats=min(3, size.repeats),
             tolerance=case.tolerance,
             share=case.share,
-            limit=of.limit / 8,
+            limit=size.limit / 8,
         )
         against = case.against.split(",")[0]
         rows.append(
@@ -92,12 +92,12 @@ def exponents(grown: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("time grows like the power of")
 
 
-def floor(of: Size, device: str = "cpu") -> pd.DataFrame:
+def floor(size: Size, device: str = "cpu") -> pd.DataFrame:
     """Return the times of the entropy beside what it cannot do without, as text.
 
     Parameters
     ----------
-    of
+    size
         ``points`` on the CPU, ``gpu_points`` on a GPU, each ``width`` wide.
     device
         ``"cpu"`` or ``"cuda"``.
@@ -107,8 +107,8 @@ def floor(of: Size, device: str = "cpu") -> pd.DataFrame:
     The products are of all points with all points, in blocks as small as the library's own; the selection
     takes the k + 1 smallest entries of each row.
     """
-    total = of.points if device == "cpu" else of.gpu_points
-    points = torch.from_numpy(points_of(total, of.width)).to(device)
+    total = size.points if device == "cpu" else size.gpu_points
+    points = torch.from_numpy(points_of(total, size.width)).to(device)
     single = points.float()
     rows = max(1, _BLOCK_ENTRIES.get(device, 1 << 26) // total)
 
@@ -118,12 +118,12 @@ def floor(of: Size, device: str = "cpu") -> pd.DataFrame:
     calls = {
         "matrix product alone": lambda: [len(block) for block in products(points)],
         "product and selection": lambda: [
-            block.topk(of.k + 1, dim=1, largest=False, sorted=False).indices for block in products(points)
+            block.topk(size.k + 1, dim=1, largest=False, sorted=False).indices for block in products(points)
         ],
         "matrix product in float32": lambda: [len(block) for block in products(single)],
-        "entropy (lpc)": lambda: knn_entropy(points, k=of.k),
+        "entropy (lpc)": lambda: knn_entropy(points, k=size.k),
     }
-    turns = interleave(list(calls.values()), repeats=of.repeats, limit=of.limit, device=device)
+    turns = interleave(list(calls.values()), repeats=size.repeats, limit=size.limit, device=device)
     seconds = np.array([taken for taken, _ in turns])
     kept = seconds[1:] if len(seconds) > 1 else seconds
     median = np.median(kept, axis=0)
@@ -133,10 +133,10 @@ def floor(of: Size, device: str = "cpu") -> pd.DataFrame:
             "time (ms)": [number(1e3 * value) for value in median],
             "over the product": [number(v) for v in over],
         },
-        index=pd.Index(list(calls), name=f"{total:,} x {of.width}, k = {of.k}"),
+        index=pd.Index(list(calls), name=f"{total:,} x {size.width}, k = {size.k}"),
     )
     if device != "cpu":
-        aimed = (total, of.width, of.k) == (50_000, 512, 100)
+        aimed = (total, size.width, size.k) == (50_000, 512, 100)
         reached = "yes" if median[-1] <= GPU_SECONDS else "no"
         none = [MISSING] * (len(calls) - 1)
         result["target"] = [*none, f"≤ {number(1e3 * GPU_SECONDS)} ms" if aimed else MISSING]
@@ -144,10 +144,10 @@ def floor(of: Size, device: str = "cpu") -> pd.DataFrame:
     return result
 
 
-def digits_kept(of: Size) -> pd.DataFrame:
+def digits_kept(size: Size) -> pd.DataFrame:
     """Return the largest relative error of k-th distances, by the sd of the classes, as text."""
     rows = {}
-    total, k = min(of.points, 1000), min(of.k, 20)
+    total, k = min(size.points, 1000), min(size.k, 20)
     for power in range(-1, -10, -1):
         value = points_of(total, 64, 10.0**power)
         exact = baselines.tree_distance(value, k=k, norm="l2", workers=1)

@@ -1,4 +1,4 @@
-"""Training as one would write it: transforms, a DataLoader, a loop. The chapter on cost times it."""
+"""Training as it is usually written: transforms, a DataLoader, a loop. The chapter on cost times it."""
 
 from __future__ import annotations
 

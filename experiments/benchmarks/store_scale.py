@@ -154,7 +154,7 @@ def checkpoint_bytes(name: str = "paper-cifar10") -> int:
 
 
 def growth(sizes: Sequence[int] = (720, 10_000, 100_000), *, name: str = "paper-cifar10") -> pd.DataFrame:
-    """Return what finished runs of a profile take, a column a number of runs; computed, as text."""
+    """Return what finished runs of a profile take, one column per number of runs; computed, as text."""
     weights = 4 * parameters(specs(profile(name))[0])
     columns = {
         f"{runs:,} runs": {
@@ -168,7 +168,7 @@ def growth(sizes: Sequence[int] = (720, 10_000, 100_000), *, name: str = "paper-
 
 
 def traffic(processes: Sequence[int] = (64, 300, 3_000), *, name: str = "paper-cifar10") -> pd.DataFrame:
-    """Return what processes that train at once ask of the disk, a column a number; computed, as text."""
+    """Return what processes that train at once ask of the disk, one column per number; computed, as text."""
     size = checkpoint_bytes(name)
     columns = {
         f"{count:,} processes": {

@@ -52,8 +52,8 @@ def flops(spec: RunSpec, images: ImageSet) -> Operations:
 
 
 @cache
-def _counted(of: ModelSpec, channels: int, size: int, classes: int) -> Operations:
-    model = build_classifier(of, channels=channels, size=size, classes=classes, seed=0)
+def _counted(model_spec: ModelSpec, channels: int, size: int, classes: int) -> Operations:
+    model = build_classifier(model_spec, channels=channels, size=size, classes=classes, seed=0)
     batch, label = torch.randn(2, channels, size, size), torch.tensor([0, 1])
     with FlopCounterMode(display=False) as counter:
         output = model(batch)

@@ -163,14 +163,14 @@ def mps_is_on() -> bool:
     return (Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")) / "control").exists()
 
 
-def packing_table(spec: RunSpec, of: Size, *, workers: int, device: str = "cpu") -> pd.DataFrame:
+def packing_table(spec: RunSpec, size: Size, *, workers: int, device: str = "cpu") -> pd.DataFrame:
     """Return a row of text a way to train several runs at once: runs an hour over all, memory.
 
     Parameters
     ----------
     spec
         What is trained.
-    of
+    size
         How much is timed.
     workers
         Of the plain loop's DataLoader; the loop has the device alone and is the first row.
@@ -184,7 +184,7 @@ def packing_table(spec: RunSpec, of: Size, *, workers: int, device: str = "cpu")
     which trains the cohort too, holds all that it has trained. On a CPU the library has a process a core
     (``lpc.devices.default_workers``): that row has the target.
     """
-    images = of.training_images if device == "cpu" else of.gpu_training_images
+    images = size.training_images if device == "cpu" else size.gpu_training_images
     compared = ways(usable_cores(), device, spec.train.precision)
     plain = PlainTraining(
         spec, random_images(spec.data, images, device=device), device=device, workers=workers
@@ -194,8 +194,8 @@ def packing_table(spec: RunSpec, of: Size, *, workers: int, device: str = "cpu")
             crew.epoch(way)  # compiles, which no limit should count
         turns = interleave(
             [plain.train_epoch, *(lambda way=way: crew.epoch(way) for way in compared)],
-            repeats=of.training_repeats,
-            limit=PATIENCE[device] * of.training_limit,
+            repeats=size.training_repeats,
+            limit=PATIENCE[device] * size.training_limit,
             device=device,
         )
         taken, memory = _gathered(turns)
@@ -208,7 +208,7 @@ def packing_table(spec: RunSpec, of: Size, *, workers: int, device: str = "cpu")
     for place, way in enumerate([None, *compared]):
         low, middle, high = ratio[:, place].tolist()
         known = [] if way is None else [value for value in memory[place] if value is not None]
-        aimed = of.aims and way is not None and device == "cpu" and _as_the_library(way, spec)
+        aimed = size.aims and way is not None and device == "cpu" and _as_the_library(way, spec)
         found = Comparison(
             float(np.median(kept[:, place])),
             float(np.median(kept[:, 0])),

@@ -91,19 +91,19 @@ def network(spec: RunSpec) -> str:
     return f"{spec.model.backbone} ({spec.model.backbone_width})"
 
 
-def first_run(name: str, of: Size, *, precision: Precision | None = None) -> RunSpec:
+def first_run(name: str, size: Size, *, precision: Precision | None = None) -> RunSpec:
     """Return the first IB run of a profile, in the batches that are timed.
 
     Parameters
     ----------
     name
         Of the profile; ``fashion-cpu`` is the one for a small ResNet.
-    of
+    size
         How much is timed.
     precision
         None: the profile's own.
     """
-    spec = _timed_spec(specs(profile(name), only=("IB",))[0], of)
+    spec = _timed_spec(specs(profile(name), only=("IB",))[0], size)
     return spec if precision is None else in_precision(spec, precision)
 
 
@@ -112,15 +112,15 @@ def in_precision(spec: RunSpec, precision: Precision) -> RunSpec:
     return replace(spec, train=replace(spec.train, precision=precision))
 
 
-def digits_cohort(of: Size) -> list[RunSpec]:
+def digits_cohort(size: Size) -> list[RunSpec]:
     """Return runs of profile ``laptop`` that train together."""
     declared = specs(profile("laptop"))
-    alike = [spec for spec in declared if shape_of(spec) == shape_of(declared[0])][: of.cohort]
-    return [_timed_spec(spec, of) for spec in alike]
+    alike = [spec for spec in declared if shape_of(spec) == shape_of(declared[0])][: size.cohort]
+    return [_timed_spec(spec, size) for spec in alike]
 
 
-def _timed_spec(spec: RunSpec, of: Size) -> RunSpec:
-    return replace(spec, train=replace(spec.train, batch_size=of.training_batch or spec.train.batch_size))
+def _timed_spec(spec: RunSpec, size: Size) -> RunSpec:
+    return replace(spec, train=replace(spec.train, batch_size=size.training_batch or spec.train.batch_size))
 
 
 def fed(plain: PlainTraining, images: ImageSet) -> Callable[[], Any]:
@@ -137,7 +137,7 @@ def fed(plain: PlainTraining, images: ImageSet) -> Callable[[], Any]:
 
 def time_run(
     spec: RunSpec,
-    of: Size,
+    size: Size,
     *,
     device: str = "cpu",
     target: float | None = None,
@@ -149,7 +149,7 @@ def time_run(
     ----------
     spec
         Of the run. The plain loop trains it in float32.
-    of
+    size
         How much is timed.
     device
         ``"cpu"`` or ``"cuda"``.
@@ -160,7 +160,7 @@ def time_run(
     """
     if device == "cuda":
         torch.compiler.reset()  # compiled networks of one class share a limit
-    total = of.training_images if device == "cpu" else of.gpu_training_images
+    total = size.training_images if device == "cpu" else size.gpu_training_images
     images = random_images(spec.data, total, device=device)
     workers = best_workers(spec, images, cores=usable_cores(), device=device)
     plain = PlainTraining(spec, images, device=device, workers=workers)
@@ -168,7 +168,7 @@ def time_run(
         programs = {PLAIN: plain.train_epoch, **_choices(spec, images)}
     else:
         programs = {PLAIN: plain.train_epoch, _ours(spec): trainer([spec], images).train_epoch}
-    seconds, cold = _turns(programs, of, device)
+    seconds, cold = _turns(programs, size, device)
     batches = batches_to_compare(images.images.device)
     few = random_images(spec.data, batches * spec.train.batch_size, device=device)
     return Timed([spec], len(images), workers, seconds, loss_difference(spec, few), target, cold)
@@ -196,7 +196,7 @@ def _choices(spec: RunSpec, images: ImageSet) -> dict[str, Callable[[], Any]]:
     return programs
 
 
-def time_cohort(together: Sequence[RunSpec], of: Size, *, device: str = "cpu") -> Timed:
+def time_cohort(together: Sequence[RunSpec], size: Size, *, device: str = "cpu") -> Timed:
     """Time epochs of runs that train together, against plain loops one after the other for some of them.
 
     Parameters
@@ -206,29 +206,29 @@ def time_cohort(together: Sequence[RunSpec], of: Size, *, device: str = "cpu") -
     of, device
         As in :func:`time_run`.
     """
-    images = random_images(together[0].data, of.digits, device=device)
+    images = random_images(together[0].data, size.digits, device=device)
     workers = best_workers(together[0], images, cores=usable_cores(), device=device)
-    looped = [PlainTraining(spec, images, device=device, workers=workers) for spec in together[: of.looped]]
+    looped = [PlainTraining(spec, images, device=device, workers=workers) for spec in together[: size.looped]]
     cohort = trainer(together, images)
     programs = {
         PLAIN: lambda: [plain.train_epoch() for plain in looped],
         _ours(together[0]): cohort.train_epoch,
     }
-    seconds, cold = _turns(programs, of, device)
+    seconds, cold = _turns(programs, size, device)
     seconds[PLAIN] = seconds[PLAIN] * len(together) / len(looped)
     difference = loss_difference(together[0], images)
     return Timed(together, len(images), workers, seconds, difference, None, cold)
 
 
 def _turns(
-    programs: Mapping[str, Callable[[], Any]], of: Size, device: str
+    programs: Mapping[str, Callable[[], Any]], size: Size, device: str
 ) -> tuple[dict[str, np.ndarray], bool]:
     """Return every program's seconds in all turns but the first, or in that one if there is no other."""
     if device == "cuda":
         for program in programs.values():
             program()  # compiles, which no limit should count
-    limit = PATIENCE[device] * of.training_limit
-    turns = interleave(list(programs.values()), repeats=of.training_repeats, limit=limit, device=device)
+    limit = PATIENCE[device] * size.training_limit
+    turns = interleave(list(programs.values()), repeats=size.training_repeats, limit=limit, device=device)
     taken = np.array([seconds for seconds, _ in turns])
     kept = taken[1:] if len(taken) > 1 else taken
     return dict(zip(programs, kept.T, strict=True)), len(taken) == 1

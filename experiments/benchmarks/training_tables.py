@@ -42,33 +42,33 @@ NO_GPU = "not run on a GPU"
 DTYPES: Mapping[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def time_all(of: Size, device: str = "cpu") -> list[Timed]:
+def time_all(size: Size, device: str = "cpu") -> list[Timed]:
     """Time everything that the tables show on a device: ``"cpu"`` or ``"cuda"``."""
     if device == "cpu":
-        alone = [time_run(first_run("fashion-cpu", of), of)]
+        alone = [time_run(first_run("fashion-cpu", size), size)]
     else:
         brief = {"device": device, "choices": False}
         alone = [
-            time_run(first_run("paper-cifar10", of), of, device=device, target=GPU_TARGET),
-            time_run(first_run("paper-cifar10", of, precision="float32"), of, **brief),
-            time_run(first_run("paper-cifar100", of), of, **brief),
+            time_run(first_run("paper-cifar10", size), size, device=device, target=GPU_TARGET),
+            time_run(first_run("paper-cifar10", size, precision="float32"), size, **brief),
+            time_run(first_run("paper-cifar100", size), size, **brief),
         ]
-    return [*alone, time_cohort(digits_cohort(of), of, device=device)]
+    return [*alone, time_cohort(digits_cohort(size), size, device=device)]
 
 
-def training_table(timed: Sequence[Timed], of: Size) -> pd.DataFrame:
-    """Return a row of text a model: images a second and runs an hour, of the plain loop and of the library.
+def training_table(timed: Sequence[Timed], size: Size) -> pd.DataFrame:
+    """Return one row of text per model: images a second and runs an hour, of the plain loop and the library.
 
     Parameters
     ----------
     timed
         From :func:`time_all`.
-    of
+    size
         Whether the targets are meant for what was timed.
     """
     rows = {}
     for one in timed:
-        found, target = one.against(one.ours), one.target if of.aims else None
+        found, target = one.against(one.ours), one.target if size.aims else None
         rows[one.name] = {
             "plain (images/s)": number(one.rate(PLAIN)),
             "ours (images/s)": number(one.rate(one.ours)),
@@ -94,7 +94,7 @@ def gpu_targets() -> pd.DataFrame:
     return pd.DataFrame({"target": aims, "reached": dict.fromkeys(aims, NO_GPU)}).rename_axis("on one GPU")
 
 
-def choices_table(one: Timed, rates: Mapping[Precision, float], of: Size) -> pd.DataFrame:
+def choices_table(one: Timed, rates: Mapping[Precision, float], size: Size) -> pd.DataFrame:
     """Return a row of text a program: images a second, over the plain loop, share of a matrix product's rate.
 
     Parameters
@@ -103,7 +103,7 @@ def choices_table(one: Timed, rates: Mapping[Precision, float], of: Size) -> pd.
         A run that was timed with its choices.
     rates
         FLOP/s of a large matrix product (:func:`product_rates`).
-    of
+    size
         Whether the target is meant.
     """
     spec = one.specs[0]
@@ -113,7 +113,7 @@ def choices_table(one: Timed, rates: Mapping[Precision, float], of: Size) -> pd.
         found = one.against(program)
         dtype: Precision = "bfloat16" if "bfloat16" in program else "float32"
         share = each * one.rate(program) / rates[dtype]
-        aimed = of.aims and one.target == GPU_TARGET and program == one.ours
+        aimed = size.aims and one.target == GPU_TARGET and program == one.ours
         rows[program] = {
             "images/s": number(one.rate(program)),
             "over the plain loop": number(found.ratio),
@@ -126,13 +126,13 @@ def choices_table(one: Timed, rates: Mapping[Precision, float], of: Size) -> pd.
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(network(spec))
 
 
-def product_rates(of: Size, device: str = "cpu") -> dict[Precision, float]:
+def product_rates(size: Size, device: str = "cpu") -> dict[Precision, float]:
     """Return the FLOP/s of a large matrix product in float32 and bfloat16."""
-    return {name: matmul_rate(device, dtype, size=of.product) for name, dtype in DTYPES.items()}
+    return {name: matmul_rate(device, dtype, size=size.product) for name, dtype in DTYPES.items()}
 
 
 def flops_table() -> pd.DataFrame:
-    """Return a row of text a profile: what its network costs an image, a run, and on disk."""
+    """Return one row of text per profile: what its network costs per image, per run, and on disk."""
     rows = {}
     for name in ("laptop", "fashion-cpu", "fashion", "paper-svhn", "paper-cifar10", "paper-cifar100"):
         spec = specs(profile(name), only=("IB",))[0]
@@ -202,17 +202,17 @@ def protocol_cost(timed: Sequence[Timed] = (), *, product: float | None = None) 
     return text.rename_axis("part of the protocol")
 
 
-def memory_table(of: Size) -> pd.DataFrame:
-    """Return a row of text a network: the most memory that an epoch of training holds on the GPU, in GB.
+def memory_table(size: Size) -> pd.DataFrame:
+    """Return one row of text per network: the most memory that an epoch of training holds on the GPU, in GB.
 
     Parameters
     ----------
-    of
+    size
         How many images an epoch has.
     """
     rows = {}
     for name, precision in itertools.product(("paper-cifar10", "paper-cifar100"), DTYPES):
-        spec = first_run(name, of, precision=precision)
+        spec = first_run(name, size, precision=precision)
         images = random_images(spec.data, 8 * spec.train.batch_size, device="cuda")
         heading = f"{network(spec)}, {precision}"
         rows[heading] = {}

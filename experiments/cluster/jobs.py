@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from experiments.cluster import slurm
-from experiments.cluster.submissions import Job, Submission, every, read
+from experiments.cluster.submissions import Submission, SubmittedJob, every, read
 
-Queue = dict[str, tuple[Submission, Job, dict[str, slurm.Job]]]
+Queue = dict[str, tuple[Submission, SubmittedJob, dict[str, slurm.QueuedTask]]]
 """Jobs by id: of which submission, and what the scheduler says of their tasks."""
 
 
@@ -27,7 +27,7 @@ def queued(store: str) -> Queue:
 
 
 def in_queue(store: str) -> list[str]:
-    """Return, a line a job of a store's submissions, what the scheduler has of it.
+    """Return, one line per job of a store's submissions, what the scheduler has of it.
 
     Where it has nothing more of the last one, what that one's report begins with.
     """
@@ -51,7 +51,7 @@ def in_queue(store: str) -> list[str]:
     return lines
 
 
-def _words(task: slurm.Job) -> str:
+def _words(task: slurm.QueuedTask) -> str:
     waits = task.state == "PENDING" and task.reason != "None"
     return task.state.lower() + (f" ({task.reason})" if waits else "")
 

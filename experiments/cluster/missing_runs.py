@@ -36,7 +36,7 @@ class Missing(NamedTuple):
     Attributes
     ----------
     profile, name
-        Its profile, and its key or ``architecture/seed``, as in ``Job.tasks``.
+        Its profile, and its key or ``architecture/seed``, as in ``SubmittedJob.tasks``.
     title
         For people.
     failures

@@ -32,7 +32,7 @@ class SchedulerError(RuntimeError):
     """SLURM is not there, does not answer, or refuses; the message says which and what it said."""
 
 
-class Job(NamedTuple):
+class QueuedTask(NamedTuple):
     """A job, or a task of an array, that is in the queue.
 
     Attributes
@@ -162,7 +162,7 @@ def max_array() -> int:
     return min(int(size or tasks) for size, tasks in limits)
 
 
-def states(jobs: Iterable[str]) -> dict[str, Job]:
+def states(jobs: Iterable[str]) -> dict[str, QueuedTask]:
     """Return, by id, those of the jobs that are in the queue: they wait, run, or are about to end.
 
     Parameters
@@ -183,9 +183,9 @@ def states(jobs: Iterable[str]) -> dict[str, Job]:
         if done.returncode and _GONE[0] not in done.stderr:
             raise SchedulerError(f"squeue failed: {_words(done.stderr)}")
         for line in done.stdout.splitlines():
-            job = Job(*line.strip().split("|"))
-            if job.id in wanted or job.id.partition("_")[0] in wanted:
-                found[job.id] = job
+            task = QueuedTask(*line.strip().split("|"))
+            if task.id in wanted or task.id.partition("_")[0] in wanted:
+                found[task.id] = task
     return found
 
 

@@ -76,7 +76,7 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class SubmittedJob:
     """A job, or an array of them, as it was submitted.
 
     Attributes
@@ -108,14 +108,14 @@ class Submission:
     created: str
     request: Request
     code: dict[str, Any]
-    jobs: tuple[Job, ...] = field(default=())
+    jobs: tuple[SubmittedJob, ...] = field(default=())
 
     @property
     def folder(self) -> Path:
         """Logs and reports."""
         return Path(self.request.store) / "submissions" / self.id
 
-    def with_job(self, job: Job) -> Submission:
+    def with_job(self, job: SubmittedJob) -> Submission:
         """Return the submission with one more job."""
         return replace(self, jobs=(*self.jobs, job))
 
@@ -162,7 +162,7 @@ def rebuild(values: Mapping[str, Any]) -> Submission:
         **{
             **values,
             "request": Request(**request, only=None if only is None else tuple(only)),
-            "jobs": tuple(Job(**job) for job in values["jobs"]),
+            "jobs": tuple(SubmittedJob(**job) for job in values["jobs"]),
         }
     )
 

@@ -18,7 +18,7 @@ from experiments.cluster.jobs import Queue, queued
 from experiments.cluster.missing_runs import again, missing
 from experiments.cluster.resources import FINISH, Resources
 from experiments.cluster.resources import read as read_resources
-from experiments.cluster.submissions import Job, Kind, Request, Submission, begin, code, difference
+from experiments.cluster.submissions import Kind, Request, Submission, SubmittedJob, begin, code, difference
 from experiments.paths import ROOT
 from experiments.studies.profiles import BOOKS
 from lpc.datasets import absent_files, data_folder
@@ -57,7 +57,7 @@ DEFAULT_ARRAY = 1_000
 
 
 class Batch(NamedTuple):
-    """Tasks of one kind that are submitted as one array; the runs of every task as in ``Job.tasks``."""
+    """Tasks of one kind that are submitted as one array; runs of every task as in ``SubmittedJob.tasks``."""
 
     kind: Kind
     profile: str
@@ -363,7 +363,7 @@ def _send(
                 f"{len(parts)} jobs are in the queue; once the scheduler answers, submit again adds the rest"
             ) from error
         tasks = {job.job_id: names for job, names in zip(jobs, part.tasks, strict=True)}
-        submission = submission.with_job(Job(kind=part.kind, profile=part.profile, tasks=tasks))
+        submission = submission.with_job(SubmittedJob(kind=part.kind, profile=part.profile, tasks=tasks))
         submission.write()
         told(f"job {submission.jobs[-1].id}: {_summary(part)}")
     return submission

@@ -42,7 +42,7 @@ def run(values: Mapping[str, Any], kind: str, profile: str, names: Sequence[str]
     values
         The submission, as a dictionary.
     kind, profile, names
-        As in :class:`experiments.cluster.submissions.Job`.
+        As in :class:`experiments.cluster.submissions.SubmittedJob`.
 
     Raises
     ------
@@ -182,7 +182,7 @@ def _seed_counts(request: Request, profile: str) -> list[int]:
 
 
 def local(request: Request, *, workers: int | None, gpus: int) -> None:
-    """Do what a submission does on this machine: train, with a program a GPU, then finish.
+    """Do what a submission does on this machine: train, with one program per GPU, then finish.
 
     Parameters
     ----------

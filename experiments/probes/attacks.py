@@ -257,7 +257,7 @@ def median_interval(values: np.ndarray, *, level: float = 0.95) -> tuple[float, 
 
 
 def probe(model: Classifier, splits: Splits) -> Probe:
-    """Return what :data:`MAIN`'s attacks find: a row an image with the norms, and their medians.
+    """Return what :data:`MAIN`'s attacks find: one row per image with the norms, and their medians.
 
     Values, by ``<setting>_<attack>``: ``_median`` of the norms in pixel units, ``_low`` and ``_high`` of
     its 95 % interval over images, share ``_fooled``, how many images the attack ``_failed`` on. ``smallest``

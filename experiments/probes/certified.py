@@ -99,7 +99,7 @@ def sample(images: ImageSet) -> tuple[Tensor, Float64[Tensor, "images channel ro
 
 
 def radii(network: AffineLayers, image: Float[Tensor, "images channel row column"]) -> pd.DataFrame:
-    """Return what is proved, estimated and found of the distance to the decision's boundary, a row an image.
+    """Return what is proved, estimated and found of the distance to the decision boundary, one row per image.
 
     Returns
     -------
@@ -218,7 +218,7 @@ def beside_attacks(study: probing.Probed) -> pd.DataFrame:
 
 
 def by_run(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return, a run a row, medians of the radii, and shares of the images where they exceed ``smallest``.
+    """Return, one row per run, medians of the radii, and shares of the images where they exceed ``smallest``.
 
     Parameters
     ----------

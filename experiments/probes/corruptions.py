@@ -47,7 +47,7 @@ def curves(table: pd.DataFrame, selected: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     table
-        Of :func:`experiments.studies.probing.table`: a row a run, kind and strength.
+        Of :func:`experiments.studies.probing.table`: one row per run, kind and strength.
     selected
         The runs, with ``corruptions_clean``.
 

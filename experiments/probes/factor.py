@@ -75,14 +75,14 @@ def measured(
     Returns
     -------
     DataFrame
-        One row an image; lengths are Euclidean, in pixel units, for the attacked image is in [0, 1]:
+        One row per image; lengths are Euclidean, in pixel units, for the attacked image is in [0, 1]:
 
         ``image``, ``label``, ``decision``: index in the test set, class, the network's class.
         ``deepfool``, ``fooled``, ``iterations``, ``first_step``: DeepFool in float64 (50 steps, overshoot
         0.02, nothing clipped), whether it fooled, its steps, the length of the first.
         ``deepfool_float32``, ``deepfool_released``: in float32, without and with the release's step floor.
         ``own_line``: the shortest along DeepFool's own direction; missing where it did not fool.
-        One column an attack (float32, no box); missing where it did not fool.
+        One column per attack (float32, no box); missing where it did not fool.
         ``smallest``: the least of ``own_line`` and the attacks'; missing where none fooled.
         ``margin``, ``gradient``, ``gradient_float32``: the logit margin at the image, and the norm of its
         gradient there, in logits a pixel unit.

@@ -18,7 +18,7 @@ import nbformat
 from experiments.publishing import prose, typed_numbers
 from experiments.publishing.cell_html import Html, cell_name, html_of
 from experiments.publishing.places import PLACES, Places
-from experiments.publishing.prose import Page
+from experiments.publishing.prose import PageProse
 from experiments.publishing.typed_numbers import REGISTER, Offence
 from experiments.reporting.claims import NOT_ATTEMPTED, NOT_JUDGED, NOT_MEASURED
 from experiments.reporting.declarations import NO_RUN
@@ -80,13 +80,17 @@ def check(
         raise CheckError(f"the pages are not fit to be built ({len(found)} offences):\n{lines}")
 
 
-def read_pages(places: Places = PLACES) -> list[Page]:
+def read_pages(places: Places = PLACES) -> list[PageProse]:
     """Return the prose of all pages of a table of contents."""
     return [prose.read(places.source(name)) for name in places.page_names()]
 
 
 def source_offences(
-    pages: Sequence[Page], substitutions: Mapping[str, Any], places: Places = PLACES, *, whole: bool = True
+    pages: Sequence[PageProse],
+    substitutions: Mapping[str, Any],
+    places: Places = PLACES,
+    *,
+    whole: bool = True,
 ) -> Iterator[Offence]:
     """Yield what can be said before anything is executed: typed numbers, pictures, substitutions."""
     yield from typed_numbers.check(pages, typed_numbers.read(places.sources / REGISTER), whole=whole)
@@ -99,7 +103,7 @@ def source_offences(
         yield from _insertions(page, substitutions)
 
 
-def _insertions(page: Page, substitutions: Mapping[str, Any]) -> Iterator[Offence]:
+def _insertions(page: PageProse, substitutions: Mapping[str, Any]) -> Iterator[Offence]:
     """Yield substitutions of nothing, and measured values whose verdict the page does not have."""
     there = {text for _, text in page.inserted}
     for line, text in page.inserted:
@@ -146,7 +150,7 @@ def _wrong_alt(alt: str, caption: str) -> str:
     return "has its caption as alt text" if " ".join(words) in " ".join(told) else ""
 
 
-def _figures(notebooks: Mapping[str, Any], pages: Sequence[Page]) -> Iterator[Offence]:
+def _figures(notebooks: Mapping[str, Any], pages: Sequence[PageProse]) -> Iterator[Offence]:
     names: dict[str, str] = {}
     for page in pages:
         for line, name in page.figures:
@@ -199,7 +203,7 @@ def _dead_links(notebooks: Mapping[str, Any], staged: Path) -> Iterator[Offence]
 
 # ------------------------------------------------------------------ verdicts
 def _verdicts(
-    ledger: Mapping[str, Any], pages: Sequence[Page], notebooks: Mapping[str, Any], *, first: str
+    ledger: Mapping[str, Any], pages: Sequence[PageProse], notebooks: Mapping[str, Any], *, first: str
 ) -> Iterator[Offence]:
     """Yield claims without a verdict that a reader sees.
 

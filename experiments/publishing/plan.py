@@ -43,7 +43,7 @@ class ChapterPlan(NamedTuple):
     why: str
 
 
-def scale_of(profile: str) -> str | None:
+def bottleneck_profile(profile: str) -> str | None:
     """Return the name under which a profile's bottleneck runs are declared: its own, or its group's."""
     names = [profile, *(group for group, members in GROUPS.items() if profile in members)]
     return next((name for name in names if name in BOTTLENECK_PROFILES), None)
@@ -105,12 +105,12 @@ def _reasons(profile: str, seeds: int | None, store: str | Path) -> dict[str, st
 
     Siblings and probes of a profile that is trained with the book are made with it.
     """
-    scale = scale_of(profile)
+    bottlenecks = bottleneck_profile(profile)
     reasons = {"ablation": lacking(profile, seeds=seeds, store=store)}
     reasons["bottlenecks"] = (
         f"profile {profile} declares no bottleneck runs"
-        if scale is None
-        else lacking(scale, study="bottlenecks", seeds=seeds, store=store)
+        if bottlenecks is None
+        else lacking(bottlenecks, study="bottlenecks", seeds=seeds, store=store)
     )
     for table in SIBLINGS:
         name = f"{profile}-{table}"
@@ -125,14 +125,14 @@ def _reasons(profile: str, seeds: int | None, store: str | Path) -> dict[str, st
     return reasons
 
 
-def _read(needs: Sequence[str], scale: str | None, profile: str, *, ledger: bool) -> list[str]:
+def _read(needs: Sequence[str], bottlenecks: str | None, profile: str, *, ledger: bool) -> list[str]:
     """Return what of a chapter's needs decides whether it is made from a profile, as keys of the reasons.
 
     A chapter about both papers' runs shows the profile's bottleneck runs only where they are its own, and
     one that shows the ``ledger`` beside another profile's shows of siblings and probes what there is.
     """
     read = [kind for kind in needs if kind == "ablation" or (kind in SIBLINGS and not ledger)]
-    if "bottlenecks" in needs and ("ablation" not in needs or scale == profile):
+    if "bottlenecks" in needs and ("ablation" not in needs or bottlenecks == profile):
         read.append("bottlenecks")
     if "stress" in needs and not ledger:
         read += [f"stress of {kind}" for kind in needs if kind in PROBED]
@@ -176,7 +176,7 @@ def plan(
         of_book(profile)
     if beside not in BOOKS:
         raise unknown_name("profile to make other chapters from, trained with the book:", beside, BOOKS)
-    scale, reasons, pages = scale_of(profile), _reasons(profile, seeds, store), []
+    bottlenecks, reasons, pages = bottleneck_profile(profile), _reasons(profile, seeds, store), []
     for name, defaults in assign(places.chapter_names(), {}, places).items():
         _, needs, live = settings_of(name, places)
         if "profile" not in defaults:
@@ -185,12 +185,12 @@ def plan(
         if "store" not in defaults:
             own, why = profile in SIZES, f"it has no sizes for profile {profile}"
         else:
-            read = _read(needs, scale, profile, ledger="beside" in defaults)
+            read = _read(needs, bottlenecks, profile, ledger="beside" in defaults)
             why = next((reasons[kind] for kind in read if reasons[kind]), "")
             if not why and live and profile not in LIVE:
                 why = f"it trains networks itself, too many at profile {profile}"
             own = not why
-        taken = (scale if needs == ("bottlenecks",) else profile) if own else beside
+        taken = (bottlenecks if needs == ("bottlenecks",) else profile) if own else beside
         given = {"profile": taken, "store": str(store), "beside": beside}
         given["seeds"] = seeds if own or profile == beside else None
         values = {**defaults, **{key: value for key, value in given.items() if key in defaults}}

@@ -56,7 +56,7 @@ class Picture(NamedTuple):
     alt: str
 
 
-class Page(NamedTuple):
+class PageProse(NamedTuple):
     """A page's prose, the images that its Markdown shows, and with their lines its figures and substitutions.
 
     Attributes
@@ -84,14 +84,14 @@ def _parser() -> MarkdownIt:
     return create_md_parser(MdParserConfig(enable_extensions=set(extensions)), RendererHTML)
 
 
-def read(path: Path) -> Page:
+def read(path: Path) -> PageProse:
     """Return the prose and the pictures of a page."""
-    page = Page(path.stem, [], [], [], [])
+    page = PageProse(path.stem, [], [], [], [])
     _collect(path.read_text(), 1, page)
     return page
 
 
-def _collect(text: str, first: int, page: Page) -> None:
+def _collect(text: str, first: int, page: PageProse) -> None:
     """Add what a text holds whose first line is the page's line ``first``."""
     for token in _parser().parse(text):
         if token.map is None:
@@ -167,7 +167,7 @@ def _html_pictures(html: str, line: int) -> Iterator[Picture]:
         yield Picture(line + html.count("\n", 0, tag.start()), told.get("src", ""), told.get("alt", ""))
 
 
-def _directive(token: Token, line: int, page: Page) -> None:
+def _directive(token: Token, line: int, page: PageProse) -> None:
     name, _, argument = token.info.partition("}")
     name = name[1:]
     options, body, skipped = _options(token.content)
@@ -202,7 +202,7 @@ def _options(content: str) -> tuple[dict, str, int]:
     return options, "\n".join(lines[end:]), end
 
 
-def _described(text: str | None, content: str, line: int, page: Page) -> None:
+def _described(text: str | None, content: str, line: int, page: PageProse) -> None:
     """Add a caption or alt text, with the line breaks that it has in the cell's header."""
     words = (text or "").split()
     if not words:

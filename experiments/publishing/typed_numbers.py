@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.paths import read_toml
-from experiments.publishing.prose import NOT_PROSE, Block, Page
+from experiments.publishing.prose import NOT_PROSE, Block, PageProse
 from lpc.errors import unknown_name
 
 REGISTER = "numbers.toml"
@@ -148,7 +148,7 @@ def spans(masked: str) -> list[tuple[int, int]]:
     return joined
 
 
-def check(pages: Sequence[Page], register: Register, *, whole: bool = True) -> Iterator[Offence]:
+def check(pages: Sequence[PageProse], register: Register, *, whole: bool = True) -> Iterator[Offence]:
     """Yield the typed numbers that the register does not hold, and its entries that no page holds.
 
     Parameters

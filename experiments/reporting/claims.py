@@ -43,7 +43,7 @@ class ClaimMismatch(ValueError):
 
 
 def quantities(claim: Claim, selected: pd.DataFrame) -> list[float]:
-    """Return the claim's quantity, one a seed (one in all for the tests).
+    """Return the claim's quantity, one per seed (one in all for the tests).
 
     Missing values stay out, but for a terminal phase that a run never reached: that is infinitely late.
     """

@@ -95,7 +95,7 @@ HEADLINES: tuple[Headline, ...] = (
         "The second paper's practical result: surrogates of the information bottleneck that train.",
     ),
 )
-"""Chosen by us: what the two abstracts promise, a row a promise, judged by the ledger and nothing else."""
+"""Chosen by us: what the two abstracts promise, one row per promise, judged by the ledger alone."""
 
 
 def badge(verdict: str, dataset: str) -> str:

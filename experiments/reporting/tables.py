@@ -61,7 +61,7 @@ def measured(
     percent: Sequence[str] = (),
     others: Sequence[Recorded] | None = None,
 ) -> pd.DataFrame:
-    """Return one row an architecture with mean ± sd over seeds of the selected runs.
+    """Return one row per architecture with mean ± sd over seeds of the selected runs.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def beside_recorded(
     Parameters
     ----------
     table
-        An architecture a row; returned as it is where there is nothing to show beside it.
+        One row per architecture; returned as it is where there is nothing to show beside it.
     study
         The runs that it is about.
     columns, digits, percent

@@ -17,9 +17,9 @@ def with_summaries(frame: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     frame
-        One row a run.
+        One row per run.
     history
-        One row a run and recorded epoch.
+        One row per run and recorded epoch.
 
     Returns
     -------

@@ -123,7 +123,7 @@ class Probed(Protocol):
 
     @property
     def selected(self) -> Any:
-        """DataFrame, one row a run, with its ``key``; Any, as type checkers do not see a cached property."""
+        """DataFrame, one row per run, with its ``key``; Any: type checkers do not see a cached property."""
         ...
 
 
@@ -248,7 +248,7 @@ def measure_all(
     """
     left = missing(study, names)
     check_extras(dict.fromkeys(name for _, name in left))
-    jobs = [Job(study.store.root, key, name) for key, name in left]
+    jobs = [ProbeOfRun(study.store.root, key, name) for key, name in left]
     device = default_device(device)
     workers = min(default_workers() if workers is None else workers, len(jobs))
     with (
@@ -259,7 +259,7 @@ def measure_all(
     return dataclasses.replace(study)  # type: ignore[type-var]
 
 
-class Job(NamedTuple):
+class ProbeOfRun(NamedTuple):
     """One probe of one run."""
 
     root: Path
@@ -275,7 +275,9 @@ class ProbeError(RuntimeError):
     """A probe that went wrong; the message names it and the run."""
 
 
-def _in_turn(jobs: Sequence[Job], device: str, workers: int, stop: Callable[[], bool], bar: tqdm) -> None:
+def _in_turn(
+    jobs: Sequence[ProbeOfRun], device: str, workers: int, stop: Callable[[], bool], bar: tqdm
+) -> None:
     del workers
     for job in jobs:
         if stop():
@@ -285,11 +287,13 @@ def _in_turn(jobs: Sequence[Job], device: str, workers: int, stop: Callable[[], 
         bar.update()
 
 
-def _share(jobs: Sequence[Job], device: str, workers: int, stop: Callable[[], bool], bar: tqdm) -> None:
+def _share(
+    jobs: Sequence[ProbeOfRun], device: str, workers: int, stop: Callable[[], bool], bar: tqdm
+) -> None:
     """Probe in several processes; the first error is raised once the runs under way have ended."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_enter) as pool:
-        waiting: dict[Future[None], Job] = {pool.submit(do, job, device): job for job in jobs}
+        waiting: dict[Future[None], ProbeOfRun] = {pool.submit(do, job, device): job for job in jobs}
         failed: BaseException | None = None
         while waiting:
             done, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -317,7 +321,7 @@ def _images(data: DataSpec, device: str) -> Splits:
     return load_images(data, device=torch.device(device))
 
 
-def do(job: Job, device: str) -> None:
+def do(job: ProbeOfRun, device: str) -> None:
     """Probe a run and keep what was found.
 
     Raises

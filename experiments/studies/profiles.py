@@ -51,7 +51,7 @@ class Profile:
     learning_rates, seeds
         Every architecture is trained with each of them.
     variants
-        The table: ``lpc.specs.VARIANTS``, the ablation, or another one in a sibling profile.
+        The table: ``lpc.architectures.VARIANTS``, the ablation, or another one in a sibling profile.
     architectures
         Keys of the table; none: all of them.
     frozen

@@ -104,7 +104,7 @@ class LastLayer(NamedTuple):
     Attributes
     ----------
     weight
-        One row a class.
+        One row per class.
     bias
         One entry a class.
     """

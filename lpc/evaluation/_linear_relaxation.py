@@ -45,7 +45,7 @@ def silu_slope(value: Float64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
 
 
 class Ball(LpNormSet):
-    """Euclidean balls, a centre and a radius an image.
+    """Euclidean balls, one centre and one radius per image.
 
     The library's own class takes the dual of the p-norm to be p / (1 - p), which is -2 for p = 2, and not
     p / (p - 1): its bounds over balls are not bounds. Here a form's least value over a ball is that at the

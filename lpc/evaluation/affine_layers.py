@@ -75,7 +75,7 @@ def affine_layers(
         A :class:`~lpc.heads.Classifier` with a dense backbone, or a Sequential; in evaluation mode. It is
         left as it was.
     mean, sd
-        Of the normalisation, a number a channel: the result then takes pixels x, which the model sees as
+        Of the normalisation, one number per channel: the result then takes pixels x, which the model sees as
         (x - mean) / sd. Both or neither; None: the result takes what the model takes.
 
     Raises
@@ -273,11 +273,11 @@ def _affine(module: nn.Module) -> tuple[Tensor, Tensor] | None:
 def _from_pixels(
     weight: Tensor, bias: Tensor, mean: Sequence[float], sd: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
-    """Put the normalisation of the pixels, a mean and an sd a channel, into the first map."""
+    """Put the normalisation of the pixels, one mean and one sd per channel, into the first map."""
     channels, inputs = len(mean), weight.shape[1]
     if len(sd) != channels or inputs % channels or not all(value > 0 for value in sd):
         raise ValueError(
-            f"mean {tuple(mean)} and sd {tuple(sd)} for {inputs} inputs; expected one a channel, sd above 0"
+            f"mean {tuple(mean)} and sd {tuple(sd)} for {inputs} inputs; expected one per channel, sd above 0"
         )
     centre, spread = (
         torch.tensor(tuple(value), dtype=torch.float64, device=weight.device).repeat_interleave(

@@ -30,7 +30,7 @@ def expected_calibration_error(
     Parameters
     ----------
     probability
-        One row a point, not negative, adding up to 1 within 1e-5; float32 or float64. Not logits.
+        One row per point, not negative, adding up to 1 within 1e-5; float32 or float64. Not logits.
     label
         From 0 to classes - 1. A point is right where its largest probability (of equal ones the first) is
         its label's.

@@ -214,7 +214,7 @@ def differences(
 
 
 def _others(decision: Int64[Tensor, " batch"], classes: int) -> Int64[Tensor, "batch others"]:
-    """Return all classes but the decision, a row an image."""
+    """Return all classes but the decision, one row per image."""
     place = torch.arange(classes - 1, device=decision.device).expand(len(decision), -1)
     return place + (place >= decision[:, None])
 
@@ -291,7 +291,7 @@ def sampled_radius(
     network, image
         As in :func:`certified_radius`.
     reach
-        Radius of the ball that is sampled uniformly, one in all or one an image. 0: the image alone.
+        Radius of the ball that is sampled uniformly, one in all or one per image. 0: the image alone.
     samples
         Points an image.
     generator

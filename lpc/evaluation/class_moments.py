@@ -47,7 +47,7 @@ class ClassMoments:
     convention
         How the within-class covariance is averaged, as in :func:`~.collapse.within_class_covariance`.
         ``"paper"`` keeps one scatter matrix. ``"released"`` weights a class by 1 / (its points - 1), known
-        only at the end, so it keeps one a class.
+        only at the end, so it keeps one per class.
     width, device
         Of the latents; where not given, those of the first batch.
     max_bytes

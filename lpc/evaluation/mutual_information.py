@@ -26,7 +26,7 @@ def mutual_information(
     Parameters
     ----------
     x, y
-        float32 or float64, one row a point; each is centred and divided by one number, its rms, so that
+        float32 or float64, one row per point; each is centred and divided by one number, its rms, so that
         the estimate does not depend on the scale or offset of either.
     k
         Which nearest neighbour in the joint space.
@@ -115,7 +115,7 @@ def discrete_mutual_information(
     Parameters
     ----------
     latent
-        float32 or float64, one row a point; the scale and offset have no effect.
+        float32 or float64, one row per point; the scale and offset have no effect.
     label
         Class of each point.
     k

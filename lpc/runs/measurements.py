@@ -170,7 +170,7 @@ def accuracy(scores: Tensor, label: Tensor) -> float:
     Parameters
     ----------
     scores
-        One row a point, one column a class.
+        One row per point, one column per class.
     label
         Class of each point.
     """

@@ -34,7 +34,7 @@ class Probe(NamedTuple):
         Numbers, texts or truths by name, as in a row of a table. One that could not be computed is None.
         ``missing``, a mapping of such names to reasons, is kept and is no column.
     table
-        More than fits in a row, such as a row an image; None: nothing.
+        More than fits in a row, such as one row per image; None: nothing.
     """
 
     values: dict[str, Any]

@@ -147,7 +147,7 @@ def paper(page: Page) -> list[str]:
 
 
 def barriers(page: Page, *, only: tuple[str, ...] = ()) -> list[str]:
-    """Return axe's violations of serious or critical impact, a line an element; ``only``: of these rules."""
+    """Return axe's violations of serious or critical impact, one line per element; ``only``: these rules."""
     if not page.evaluate("typeof window.axe === 'object'"):
         page.evaluate(AXE_SCRIPT)
     options: dict[str, Any] = {"resultTypes": ["violations"], "preload": False}

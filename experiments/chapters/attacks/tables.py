@@ -49,7 +49,7 @@ class Norms:
     Attributes
     ----------
     table
-        A row a run and image: ``architecture``, ``seed``, ``image``, and a column ``<setting>_<attack>`` of
+        One row per run and image: ``architecture``, ``seed``, ``image``, columns ``<setting>_<attack>`` of
         norms in pixel units, infinite where the attack does not fool. Without rows where nothing was probed.
     """
 
@@ -61,7 +61,7 @@ class Norms:
         return list(dict.fromkeys(self.table["architecture"]))
 
     def of(self, architecture: str, column: str) -> pd.DataFrame:
-        """Return an architecture's values, a row a seed and a column an image; empty where there are none."""
+        """Return an architecture's values, one row per seed, one column per image; empty if none."""
         rows = self.table[self.table["architecture"] == architecture]
         if rows.empty or column not in rows:
             return pd.DataFrame()
@@ -180,7 +180,7 @@ def robust_accuracy(
 
 
 def settings() -> pd.DataFrame:
-    """Return, an attack a row, what it sees, where it is from, and how long it runs here."""
+    """Return, one row per attack, what it sees, where it is from, and how long it runs here."""
     rows = {}
     for name, (budget, rounds) in MAIN["box"].attacks.items():
         kind = ATTACKS[name]
@@ -196,7 +196,7 @@ def settings() -> pd.DataFrame:
 
 
 def strength(found: Norms, architectures: Sequence[str]) -> pd.DataFrame:
-    """Return, an architecture a row, the smallest perturbation of all attacks and its ratio to NoPen's."""
+    """Return, one row per architecture, the smallest perturbation of all attacks and its ratio to NoPen's."""
     rows = {}
     for name in architectures:
         if name not in found.architectures:
@@ -213,7 +213,7 @@ _STRENGTH = {"smallest of all": "box_smallest", "smallest, over the image's norm
 
 
 def by_attack(found: Norms, architectures: Sequence[str], setting: str = "box") -> pd.DataFrame:
-    """Return, an attack a row, medians with the share of images fooled where it is not all of them."""
+    """Return, one row per attack, medians with the share of images fooled where it is not all of them."""
     rows = {}
     for attack in (*MAIN[setting].attacks, "smallest"):
         column = f"{setting}_{attack}"
@@ -229,7 +229,7 @@ def _with_share(found: Norms, architecture: str, column: str) -> str:
 
 
 def ratios_by_attack(found: Norms, architectures: Sequence[str], setting: str = "box") -> pd.DataFrame:
-    """Return, an attack a row, the ratio of every architecture's median to NoPen's, with its interval."""
+    """Return, one row per attack, the ratio of every architecture's median to NoPen's, with its interval."""
     rows = {}
     for attack in (*MAIN[setting].attacks, "smallest"):
         rows[attack] = {name: str(found.ratio(name, f"{setting}_{attack}")) for name in architectures}
@@ -257,7 +257,7 @@ def units(found: Norms, architectures: Sequence[str]) -> pd.DataFrame:
 
 
 def masking(found: Norms, architectures: Sequence[str]) -> pd.DataFrame:
-    """Return, an architecture a row, what the usual checks for masked gradients say.
+    """Return, one row per architecture, what the usual checks for masked gradients say.
 
     The share of images on which some attack without gradients finds less than all with them, and the median
     over images and seeds of the ratio between the two; how many images every attack without a box fools.

@@ -35,7 +35,7 @@ def cost(
     seeds: int | None = None,
     rates: Mapping[str, float] = DATA_SHEET,
 ) -> pd.DataFrame:
-    """Return, a profile a row, what its runs cost.
+    """Return, one row per profile, what its runs cost.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def hours(
     only: Sequence[str] | None = None,
     seeds: int | None = None,
 ) -> str:
-    """Return, in words, the hours of the same runs by epoch times that were measured, a line a profile."""
+    """Return, in words, the hours of the same runs by measured epoch times, one line per profile."""
     lines = []
     for chosen in resolve(name, dataset):
         search, again = runs_of(chosen, seeds=seeds, only=only)

@@ -58,7 +58,7 @@ _BEGINS = {
 
 
 def jobs(profile: str = "paper", *, resources: Path = CLUSTER_EXAMPLE) -> pd.DataFrame:
-    """Return, a job a row, what a profile becomes on an empty store: tasks, runs, and when they begin.
+    """Return, one row per job, what a profile becomes on an empty store: tasks, runs, and when they begin.
 
     Parameters
     ----------

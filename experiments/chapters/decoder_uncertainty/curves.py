@@ -63,7 +63,7 @@ def draw_trials(ax: Axes, history: pd.DataFrame, name: str) -> None:
     ax
         Where; its y axis becomes logarithmic.
     history
-        A row a run and recorded epoch: ``architecture``, ``epoch`` and the columns of :data:`METRICS`.
+        One row per run and recorded epoch: ``architecture``, ``epoch`` and the columns of :data:`METRICS`.
     name
         Of the setting.
     """
@@ -94,12 +94,12 @@ def kinds(history: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def inequality_checks(history: pd.DataFrame) -> pd.DataFrame:
-    """Return, a row a statement and kind of latent, how the inequalities of Section 5 fare on every row.
+    """Return, one row per statement and kind of latent, how the inequalities of Section 5 fare on every row.
 
     Parameters
     ----------
     history
-        A row a run and recorded epoch, of all runs.
+        One row per run and recorded epoch, of all runs.
 
     Returns
     -------
@@ -139,7 +139,7 @@ def inequality_checks(history: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_error_bound(ax: Axes, history: pd.DataFrame) -> None:
-    """Draw the probability that a drawn class is wrong against its bound, a point a run and epoch.
+    """Draw the probability that a drawn class is wrong against its bound, one point per run and epoch.
 
     Parameters
     ----------
@@ -175,12 +175,12 @@ def median_quartiles(values: Sequence[float] | pd.Series, *, digits: int = 3) ->
 
 
 def results(frame: pd.DataFrame, columns: Mapping[str, str], *, digits: int = 3) -> pd.DataFrame:
-    """Return, a row a setting, the median and quartiles over finished trials of some columns, as text.
+    """Return, one row per setting, the median and quartiles over finished trials of some columns, as text.
 
     Parameters
     ----------
     frame
-        A row a run.
+        One row per run.
     columns
         Column -> heading.
     digits

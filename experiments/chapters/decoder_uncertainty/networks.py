@@ -106,7 +106,7 @@ def sample_estimates(
     Returns
     -------
     DataFrame
-        A row a size: ``samples``; ``mean_of_losses``,
+        One row per size: ``samples``; ``mean_of_losses``,
         :math:`-\frac1K\sum_k \ln p_\Theta(y|z_k)` (Inoue, 2019), and ``loss_of_mean``,
         :math:`-\ln\frac1K\sum_k p_\Theta(y|z_k)` (Noh et al., 2017), means over disjoint groups of K samples
         and over points; ``mean_of_losses_error`` and ``loss_of_mean_error``, their standard errors over
@@ -197,7 +197,7 @@ def first_steps(
     Returns
     -------
     DataFrame
-        A row a measurement: ``step``, ``decoder_uncertainty``, ``encoding_uncertainty``,
+        One row per measurement: ``step``, ``decoder_uncertainty``, ``encoding_uncertainty``,
         ``encoding_entropy`` in nats, ``sharing``: classes that share their most probable category.
     """
     if objective not in ("decoder", "prediction") or decoder not in ("learned", "optimal"):

@@ -31,7 +31,7 @@ def medians(study: Study, names: Sequence[str]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``architecture``, ``seed``, a column an attack, and ``smallest`` over them image by image: Euclidean
+        ``architecture``, ``seed``, one column per attack, and ``smallest``, the least per image: Euclidean
         norms in units of pixels from 0 to 1, within the box of valid pixels, medians over
         ``lpc.runs.measurements.attacked_images``, infinite where half of them are not fooled; ``unfooled``:
         images that none fools.

@@ -100,7 +100,7 @@ DIRECTIONS: Mapping[str, Column] = {
 def table(
     study: Study | Recorded, names: Sequence[str], columns: Mapping[str, Column], *, digits: int = 3
 ) -> pd.DataFrame:
-    """Return one row an embedding with mean ± sd over seeds, as text.
+    """Return one row per embedding with mean ± sd over seeds, as text.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ def draw_schedules(axes: Sequence[Axes], schedules: Mapping[str, TrainSpec]) -> 
 
 
 def scatter(ax: Axes, study: Study | Recorded, x: str, y: str, names: Sequence[str]) -> Axes:
-    """Draw a point an embedding, means over seeds with bars of one sd; filled: with the penalty.
+    """Draw one point per embedding, means over seeds with bars of one sd; filled: with the penalty.
 
     Parameters
     ----------

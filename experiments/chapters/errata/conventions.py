@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from experiments.chapters.errata.paired_values import ALL, Number, Reading, Run, evaluate, load
+from experiments.chapters.errata.paired_values import ALL, Comparison, Number, Run, evaluate, load
 from experiments.studies.study import Study
 from lpc.arrays import Convention
 from lpc.evaluation.binarity import binarity
@@ -32,7 +32,7 @@ RELEASE_2025 = 2025
 """In place of a line's number: how the 2025 release differs again."""
 
 
-def spread(run: Run) -> Iterator[Reading]:
+def spread(run: Run) -> Iterator[Comparison]:
     """Lines 8, 9, 10, 20 and 21: within-class covariance, NC1, norms."""
     train, shown, test, classes = run.train, run.augmented, run.test, run.splits.train.classes
 
@@ -48,28 +48,28 @@ def spread(run: Run) -> Iterator[Reading]:
     here = cache(lambda: float(sw(train, train.label).trace()))
     ratio = cache(lambda: nc1(train, train.label))
     equal, predicted, noisy = "unbiased, classes equal", "predicted labels", "augmented images"
-    yield Reading(8, "Σ_W", "mean entry, not trace", here, lambda: mean_entry(sw(train, train.label)))
-    yield Reading(8, "Σ_W", equal, here, lambda: float(sw(train, train.label, "released").trace()))
-    yield Reading(9, "Σ_W", predicted, here, lambda: float(sw(train, train.predicted).trace()))
-    yield Reading(10, "Σ_W", noisy, here, lambda: float(sw(shown, shown.label).trace()))
-    yield Reading(21, "Σ_W", "divided by K as well", here, lambda: here() / classes)
-    yield Reading(8, "Σ_W", ALL, here, lambda: mean_entry(sw(shown, shown.predicted, "released")))
-    yield Reading(
+    yield Comparison(8, "Σ_W", "mean entry, not trace", here, lambda: mean_entry(sw(train, train.label)))
+    yield Comparison(8, "Σ_W", equal, here, lambda: float(sw(train, train.label, "released").trace()))
+    yield Comparison(9, "Σ_W", predicted, here, lambda: float(sw(train, train.predicted).trace()))
+    yield Comparison(10, "Σ_W", noisy, here, lambda: float(sw(shown, shown.label).trace()))
+    yield Comparison(21, "Σ_W", "divided by K as well", here, lambda: here() / classes)
+    yield Comparison(8, "Σ_W", ALL, here, lambda: mean_entry(sw(shown, shown.predicted, "released")))
+    yield Comparison(
         9,
         "Σ_W, test images",
         predicted,
         lambda: float(sw(test, test.label).trace()),
         lambda: float(sw(test, test.predicted).trace()),
     )
-    yield Reading(8, "NC1 / P", equal, ratio, lambda: nc1(train, train.label, "released"))
-    yield Reading(9, "NC1 / P", predicted, ratio, lambda: nc1(train, train.predicted))
-    yield Reading(10, "NC1 / P", noisy, ratio, lambda: nc1(shown, shown.label))
-    yield Reading(8, "NC1 / P", ALL, ratio, lambda: nc1(shown, shown.predicted, "released"))
+    yield Comparison(8, "NC1 / P", equal, ratio, lambda: nc1(train, train.label, "released"))
+    yield Comparison(9, "NC1 / P", predicted, ratio, lambda: nc1(train, train.predicted))
+    yield Comparison(10, "NC1 / P", noisy, ratio, lambda: nc1(shown, shown.label))
+    yield Comparison(8, "NC1 / P", ALL, ratio, lambda: nc1(shown, shown.predicted, "released"))
     variation = cache(lambda: norm_coefficient_of_variation(train.latent))
-    yield Reading(20, "coefficient of variation", "the released function", variation, raises)
+    yield Comparison(20, "coefficient of variation", "the released function", variation, raises)
 
 
-def entropy(run: Run) -> Iterator[Reading]:
+def entropy(run: Run) -> Iterator[Comparison]:
     """Lines 10 and 11 and the 2025 release: k-NN entropy in nats."""
     z, noisy, points = run.train.latent.double(), run.augmented.latent.double(), len(run.train.latent)
     k = neighbours(points, run.splits.train.classes)
@@ -81,11 +81,11 @@ def entropy(run: Run) -> Iterator[Reading]:
 
     here = cache(lambda: knn_entropy(z, k=k))
     name, floor = "entropy (nats)", "1e-10 added to distances"
-    yield Reading(11, name, "Chebyshev distance", here, lambda: knn_entropy(z, k=k, norm="linf"))
-    yield Reading(11, name, floor, here, lambda: knn_entropy(z, k=k, floor=1e-10))
-    yield Reading(10, name, "augmented images", here, lambda: knn_entropy(noisy, k=k))
-    yield Reading(11, name, ALL, here, lambda: knn_entropy(noisy, k=k, norm="linf", floor=1e-10))
-    yield Reading(
+    yield Comparison(11, name, "Chebyshev distance", here, lambda: knn_entropy(z, k=k, norm="linf"))
+    yield Comparison(11, name, floor, here, lambda: knn_entropy(z, k=k, floor=1e-10))
+    yield Comparison(10, name, "augmented images", here, lambda: knn_entropy(noisy, k=k))
+    yield Comparison(11, name, ALL, here, lambda: knn_entropy(noisy, k=k, norm="linf", floor=1e-10))
+    yield Comparison(
         11,
         f"{name}, latents × 1e-6",
         floor,
@@ -93,11 +93,11 @@ def entropy(run: Run) -> Iterator[Reading]:
         lambda: knn_entropy(z * 1e-6, k=k, floor=1e-10),
     )
     fifth = max(1, round(k / 5))
-    yield Reading(RELEASE_2025, name, "k a fifth: 20, not 100", here, lambda: knn_entropy(z, k=fifth))
-    yield Reading(RELEASE_2025, name, "a fifth of the points, ψ of all", here, some)
+    yield Comparison(RELEASE_2025, name, "k a fifth: 20, not 100", here, lambda: knn_entropy(z, k=fifth))
+    yield Comparison(RELEASE_2025, name, "a fifth of the points, ψ of all", here, some)
 
 
-def mixtures(run: Run) -> Iterator[Reading]:
+def mixtures(run: Run) -> Iterator[Comparison]:
     """Lines 16 and 22: the mixtures of Figure 2, for networks with an added layer."""
     if run.model.head.penultimate is None:
         return
@@ -106,18 +106,18 @@ def mixtures(run: Run) -> Iterator[Reading]:
     standard = cache(lambda: binarity(z, standardise=True))
     floored = cache(lambda: binarity(z, standardise=True, reg_covar=RELEASED_RIDGE))
     released = cache(lambda: binarity(z, standardise=True, convention="released", reg_covar=RELEASED_RIDGE))
-    yield Reading(22, "ℓ̄", "mixture weights", lambda: raw()[0], lambda: weighted()[0])
+    yield Comparison(22, "ℓ̄", "mixture weights", lambda: raw()[0], lambda: weighted()[0])
     for place, name in enumerate(("ℓ̄", "σ̄", "μ̄")):
 
         def of(fit: Callable[[], tuple], place: int = place) -> Number:
             return lambda: float(fit()[place])
 
-        yield Reading(16, name, "standardised nodes", of(raw), of(standard))
-        yield Reading(16, f"{name}, standardised", "1e-6 added to variances", of(standard), of(floored))
-        yield Reading(16, name, ALL, of(raw), of(released))
+        yield Comparison(16, name, "standardised nodes", of(raw), of(standard))
+        yield Comparison(16, f"{name}, standardised", "1e-6 added to variances", of(standard), of(floored))
+        yield Comparison(16, name, ALL, of(raw), of(released))
 
 
-def attack(run: Run) -> Iterator[Reading]:
+def attack(run: Run) -> Iterator[Comparison]:
     """Line 12: DeepFool's relative norm, in float64."""
     images, model = run.splits.test, run.model.double()
     pixels, chosen = images.normalised().double(), attacked_images(images)
@@ -138,14 +138,14 @@ def attack(run: Run) -> Iterator[Reading]:
         return float(norms[chosen][plain.fooled[chosen]].mean())
 
     name = "DeepFool norm"
-    yield Reading(12, name, "1e-4 added to steps", here, lambda: float(steps[chosen].mean()))
-    yield Reading(12, name, f"{len(images)} images, not {len(chosen)}", here, lambda: float(norms.mean()))
-    yield Reading(12, name, "unfooled left out", here, fooled)
-    yield Reading(12, name, "pixel units", here, lambda: float(shown.mean()))
-    yield Reading(12, name, ALL, here, lambda: float(steps.mean()))
+    yield Comparison(12, name, "1e-4 added to steps", here, lambda: float(steps[chosen].mean()))
+    yield Comparison(12, name, f"{len(images)} images, not {len(chosen)}", here, lambda: float(norms.mean()))
+    yield Comparison(12, name, "unfooled left out", here, fooled)
+    yield Comparison(12, name, "pixel units", here, lambda: float(shown.mean()))
+    yield Comparison(12, name, ALL, here, lambda: float(steps.mean()))
 
 
-def reliability(run: Run) -> Iterator[Reading]:
+def reliability(run: Run) -> Iterator[Comparison]:
     """Lines 13, 14 and 15: AUROC of telling right from wrong test predictions."""
     train, test = run.train, run.test
     right = test.predicted == test.label
@@ -166,12 +166,12 @@ def reliability(run: Run) -> Iterator[Reading]:
         ("AUROC, Mahalanobis", mahalanobis, 15, "the release's Gaussians"),
     ):
         here = auroc("paper", "paper")
-        yield Reading(line, name, switch, here, auroc("released", "paper"))
-        yield Reading(14, name, "101-point sum", here, auroc("paper", "released"))
-        yield Reading(line, name, ALL, here, auroc("released", "released"))
+        yield Comparison(line, name, switch, here, auroc("released", "paper"))
+        yield Comparison(14, name, "101-point sum", here, auroc("paper", "released"))
+        yield Comparison(line, name, ALL, here, auroc("released", "released"))
 
 
-def convergence(run: Run) -> Iterator[Reading]:
+def convergence(run: Run) -> Iterator[Comparison]:
     """Line 23: the epoch after which train accuracy is 99.9 %."""
 
     def first(epochs: pd.DataFrame) -> float:
@@ -182,7 +182,7 @@ def convergence(run: Run) -> Iterator[Reading]:
 
     epoch = run.history["epoch"]
     recorded = run.history[(epoch % run.record_every == 0) | (epoch == epoch.max())]
-    yield Reading(
+    yield Comparison(
         23,
         "terminal epoch",
         f"looked at every {run.record_every} epochs",
@@ -194,8 +194,8 @@ def convergence(run: Run) -> Iterator[Reading]:
 TOPICS = (spread, entropy, mixtures, attack, reliability, convergence)
 
 
-def readings(study: Study, architectures: Sequence[str] = ARCHITECTURES) -> pd.DataFrame:
-    """Return every reading of the selected runs, one row a reading, architecture and seed.
+def comparisons(study: Study, architectures: Sequence[str] = ARCHITECTURES) -> pd.DataFrame:
+    """Return every comparison of the selected runs, one row per comparison, architecture and seed.
 
     Parameters
     ----------

@@ -37,14 +37,14 @@ class Evidence(NamedTuple):
     ----------
     study
         Runs of a profile.
-    readings
-        From :func:`experiments.chapters.errata.conventions.readings`.
+    comparisons
+        From :func:`experiments.chapters.errata.conventions.comparisons`.
     trained, selections
         From :mod:`experiments.chapters.errata.released_training`.
     """
 
     study: Study
-    readings: pd.DataFrame
+    comparisons: pd.DataFrame
     trained: pd.DataFrame
     selections: pd.DataFrame
 
@@ -77,7 +77,7 @@ def overview(numbers: Sequence[int] | None = None, *, path: Path = ERRATA) -> pd
 
 
 def summary(evidence: Evidence, *, path: Path = ERRATA) -> pd.DataFrame:
-    """Return one row a line: its subject, what is done here, and what the release's way does to the runs.
+    """Return one row per line: its subject, what is done here, and what the release's way does to the runs.
 
     Parameters
     ----------
@@ -96,16 +96,16 @@ def summary(evidence: Evidence, *, path: Path = ERRATA) -> pd.DataFrame:
 def phrase(line: Line, evidence: Evidence) -> str:
     """Return what the release's way of one line does to a profile's runs, in a phrase."""
     if line.quantity is not None:
-        return _read(line, evidence.readings)
+        return _read(line, evidence.comparisons)
     if line.switch is not None:
         return _trained(line.switch, evidence.trained)
     return _OTHERS[line.line](evidence)
 
 
-def _read(line: Line, readings: pd.DataFrame) -> str:
+def _read(line: Line, comparisons: pd.DataFrame) -> str:
     """The range over architectures of the effect, mean over seeds."""
-    same = (readings["line"] == line.line) & (readings["quantity"] == line.quantity)
-    chosen = readings[same & (readings["switch"] == line.switch) if line.switch else same]
+    same = (comparisons["line"] == line.line) & (comparisons["quantity"] == line.quantity)
+    chosen = comparisons[same & (comparisons["switch"] == line.switch) if line.switch else same]
     means = chosen.groupby("architecture", sort=False)["effect"].mean().dropna()
     if means.empty:
         why = chosen.loc[chosen["missing"] != "", "missing"]

@@ -23,7 +23,7 @@ DIFFERENCES = ("entropy", "ℓ̄", "AUROC", "terminal epoch")
 Number = Callable[[], float]
 
 
-class Reading(NamedTuple):
+class Comparison(NamedTuple):
     """A number in two conventions.
 
     Attributes
@@ -51,7 +51,7 @@ class Run(NamedTuple):
     augmented
         Of the training images, flipped, cropped and with noise as the run's own batches were.
     history
-        One row an epoch, with ``epoch`` and, where it was taken, ``accuracy``.
+        One row per epoch, with ``epoch`` and, where it was taken, ``accuracy``.
     record_every
         Epochs between recorded metrics.
     """
@@ -73,7 +73,7 @@ def augmented(model: Classifier, images: ImageSet, augment: Augment, *, seed: in
 
 
 def load(study: Study, architecture: str, seed: int) -> Run:
-    """Return a selected run with everything that the readings need."""
+    """Return a selected run with everything that the comparisons need."""
     spec, splits = study.spec(architecture, seed), study.images
     model = load_model(spec, study.store, splits.train)
     history = study.history
@@ -94,10 +94,10 @@ def difference(quantity: str) -> bool:
     return quantity.startswith(DIFFERENCES)
 
 
-def evaluate(reading: Reading) -> dict[str, object]:
-    """Return a reading's two values, what lies between them, and why one is missing."""
+def evaluate(comparison: Comparison) -> dict[str, object]:
+    """Return a comparison's two values, what lies between them, and why one is missing."""
     values, reasons = [], []
-    for number in (reading.here, reading.switched):
+    for number in (comparison.here, comparison.switched):
         try:
             values.append(number())
         except ValueError as error:
@@ -106,9 +106,9 @@ def evaluate(reading: Reading) -> dict[str, object]:
     here, switched = values
     quotient = switched / here if here else math.nan
     return {
-        **{name: getattr(reading, name) for name in ("line", "quantity", "switch")},
+        **{name: getattr(comparison, name) for name in ("line", "quantity", "switch")},
         "here": here,
         "switched": switched,
-        "effect": switched - here if difference(reading.quantity) else quotient,
+        "effect": switched - here if difference(comparison.quantity) else quotient,
         "missing": "; ".join(dict.fromkeys(reasons)),
     }

@@ -115,7 +115,7 @@ def switched(study: Study) -> dict[tuple[str, int, str], RunSpec]:
 
 
 def trained(study: Study, *, workers: int | None = None, progress: bool = True) -> pd.DataFrame:
-    """Train and measure what is missing, and return one row a run, those of the study first.
+    """Train and measure what is missing, and return one row per run, those of the study first.
 
     The extra runs go into the study's store and are not the study's: its tables do not change. A second
     call trains nothing.
@@ -161,7 +161,7 @@ def selections(study: Study) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row an architecture and seed: ``validation`` (the paper's), ``test`` (the release's: the best
+        One row per architecture and seed: ``validation`` (the paper's), ``test`` (the release's: the best
         test accuracy), and both for the first :data:`RELEASED_RATES` learning rates, as ``validation_few``
         and ``test_few``.
     """

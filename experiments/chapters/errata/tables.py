@@ -21,7 +21,7 @@ def effect(values: pd.Series, quantity: str) -> str:
     Parameters
     ----------
     values
-        Of ``effect`` in :func:`experiments.chapters.errata.paired_values.evaluate`, one a seed.
+        Of ``effect`` in :func:`experiments.chapters.errata.paired_values.evaluate`, one per seed.
     quantity
         Which of the two they are of.
     """
@@ -37,21 +37,21 @@ def effect(values: pd.Series, quantity: str) -> str:
     return f"{'' if text.startswith('-') else '+'}{text}{'' if difference(quantity) else ' %'}"
 
 
-def readings_table(readings: pd.DataFrame, numbers: Sequence[int]) -> pd.DataFrame:
-    """Return the readings of some lines as text, one column an architecture.
+def comparison_table(comparisons: pd.DataFrame, numbers: Sequence[int]) -> pd.DataFrame:
+    """Return the comparisons of some lines as text, one column per architecture.
 
-    For every quantity a row with its mean ± sd over seeds as measured here, then a row a switch with the
+    For every quantity a row with its mean ± sd over seeds as measured here, then one row per switch with the
     switched mean and, below it in brackets, the :func:`effect`.
 
     Parameters
     ----------
-    readings
-        From :func:`experiments.chapters.errata.conventions.readings`.
+    comparisons
+        From :func:`experiments.chapters.errata.conventions.comparisons`.
     numbers
         Lines to show.
     """
     rows: dict[tuple[str, str, str], dict[str, str]] = {}
-    for quantity, same in readings[readings["line"].isin(numbers)].groupby("quantity", sort=False):
+    for quantity, same in comparisons[comparisons["line"].isin(numbers)].groupby("quantity", sort=False):
         first = same.drop_duplicates(["architecture", "seed"]).groupby("architecture", sort=False)
         rows[str(quantity), MISSING, "here"] = {str(name): mean_sd(values) for name, values in first["here"]}
         for (line, switch), alike in same.groupby(["line", "switch"], sort=False):
@@ -69,9 +69,9 @@ def _switched(group: pd.DataFrame, quantity: str) -> str:
     return f"{number(group['switched'].mean())}\n({effect(group['effect'], quantity)})"
 
 
-def reasons(readings: pd.DataFrame, numbers: Sequence[int]) -> list[str]:
+def reasons(comparisons: pd.DataFrame, numbers: Sequence[int]) -> list[str]:
     """Return one sentence for every reason why numbers of some lines are missing, and where."""
-    chosen = readings[readings["line"].isin(numbers) & (readings["missing"] != "")]
+    chosen = comparisons[comparisons["line"].isin(numbers) & (comparisons["missing"] != "")]
     first = chosen.assign(why=chosen["missing"].str.split(";").str[0])
     return [
         f"{quantity}, {', '.join(dict.fromkeys(same['architecture']))}: {why}"
@@ -84,9 +84,9 @@ def listed(reasons: Sequence[str], *more: str) -> Markdown:
     return Markdown("\n".join(f"- {reason}" for reason in (*reasons, *more)))
 
 
-def ratios(readings: pd.DataFrame) -> pd.DataFrame:
-    """Return every effect that is a ratio, mean over seeds: a row a switch, a column an architecture."""
-    chosen = readings[~readings["quantity"].map(difference)]
+def ratios(comparisons: pd.DataFrame) -> pd.DataFrame:
+    """Return every effect that is a ratio, mean over seeds; rows are switches, columns architectures."""
+    chosen = comparisons[~comparisons["quantity"].map(difference)]
     label = chosen["quantity"] + ": " + chosen["switch"]
     table = chosen.assign(label=label).pivot_table(
         index="label", columns="architecture", values="effect", sort=False

@@ -53,7 +53,7 @@ class Frames(NamedTuple):
     deviation: np.ndarray
 
     def table(self) -> pd.DataFrame:
-        """Return what can be read off each frame, one row a network and epoch.
+        """Return what can be read off each frame, one row per network and epoch.
 
         ``gamma``, ``rms`` of the latents' entries, ``trace_within`` and ``trace_between`` (squared latent
         units), ``trace_ratio`` of the two, ``accuracy`` of the classifier and ``nearest_mean_accuracy``, both

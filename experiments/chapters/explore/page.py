@@ -29,7 +29,7 @@ ROOT = "lpc-explore"
 """The id of the page's element."""
 
 
-class Page(NamedTuple):
+class Element(NamedTuple):
     """HTML that a notebook shows as it is."""
 
     html: str
@@ -39,7 +39,7 @@ class Page(NamedTuple):
 
 
 def last_gamma(name: str) -> float:
-    """Return the last gamma of a row of :data:`lpc.specs.GAMMAS`; 0 for the one without penalty."""
+    """Return the last gamma of a row of :data:`lpc.architectures.GAMMAS`; 0 for the one without penalty."""
     if name not in GAMMAS:
         raise unknown_name("row of the gamma sweep", name, GAMMAS)
     return GAMMAS[name].gamma_maximum or 0.0
@@ -76,7 +76,7 @@ def encode(frames: Frames, *, bins: int = BINS, shown: int = SHOWN) -> dict[str,
     Parameters
     ----------
     frames
-        Of networks of :data:`lpc.specs.GAMMAS`.
+        Of networks of :data:`lpc.architectures.GAMMAS`.
     bins
         Of a histogram.
     shown
@@ -149,10 +149,10 @@ def _rounded(values: np.ndarray) -> list[list[float]]:
     return [[float(f"{value:.6g}") for value in row] for row in values]
 
 
-def page(frames: Frames) -> Page:
+def element(frames: Frames) -> Element:
     """Return the element on which the reader moves gamma and the epoch; empty where no script runs."""
     data = json.dumps(encode(frames), separators=(",", ":"))
-    return Page(
+    return Element(
         f'<div id="{ROOT}">\n'
         "<noscript><p>The controls need JavaScript. The figure below shows the same without.</p></noscript>\n"
         f'<script type="application/json" id="{ROOT}-data">{data}</script>\n</div>'
@@ -170,7 +170,7 @@ def still(fig: Figure, frames: Frames, *, columns: int = 5) -> None:
     fig
         Where to draw: about 1.7 inches an epoch wide, and as high a network.
     frames
-        Of networks of :data:`lpc.specs.GAMMAS`.
+        Of networks of :data:`lpc.architectures.GAMMAS`.
     columns
         Epochs, spread evenly over those there are, first and last included.
     """

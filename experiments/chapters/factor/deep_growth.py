@@ -15,7 +15,7 @@ from lpc.specs import GAMMAS, RunSpec, run_key, variant_spec
 from lpc.store.probes import Probe
 
 ROWS = ("gamma0", "gamma1")
-"""Of :data:`lpc.specs.GAMMAS`: gamma 1 is well below what so short a training carries."""
+"""Of :data:`lpc.architectures.GAMMAS`: gamma 1 is well below what so short a training carries."""
 WIDTH = 8
 """Channels of the first stage: an eighth of ResNet-18's."""
 RATE = 8e-3
@@ -57,7 +57,7 @@ def declared(study: Study, *, seeds: int = 1) -> list[RunSpec]:
 def trained(
     study: Study, *, seeds: int = 1, workers: int | None = None, progress: bool = True
 ) -> pd.DataFrame:
-    """Train and attack what is missing, and return one row a run.
+    """Train and attack what is missing, and return one row per run.
 
     The runs go into the store of the sweep and are not among its runs.
 

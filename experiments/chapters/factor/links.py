@@ -29,7 +29,7 @@ LINKS: Mapping[str, tuple[str, str | None]] = {
 
 
 def gamma_of(name: str) -> float:
-    """Return the last gamma of a row of :data:`lpc.specs.GAMMAS`; 0 for the one without penalty."""
+    """Return the last gamma of a row of :data:`lpc.architectures.GAMMAS`; 0 for the one without penalty."""
     if name not in GAMMAS:
         raise unknown_name("row of the gamma sweep", name, GAMMAS)
     return GAMMAS[name].gamma_maximum or 0.0
@@ -41,7 +41,7 @@ def values(selected: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     Parameters
     ----------
     selected
-        One row a run, with ``architecture`` and ``seed``.
+        One row per run, with ``architecture`` and ``seed``.
     columns
         Column -> heading.
 
@@ -79,14 +79,14 @@ def decomposition(selected: pd.DataFrame, *, base: str = BASE) -> pd.DataFrame:
     Parameters
     ----------
     selected
-        One row a run, with the columns of the probe ``factor`` (``gamma_growth.summary``).
+        One row per run, with the columns of the probe ``factor`` (``gamma_growth.summary``).
     base
         The architecture to divide by.
 
     Returns
     -------
     DataFrame
-        By (seed, architecture), a column a link of :data:`LINKS`, and ``product``: the growth of what the
+        By (seed, architecture), one column per link of :data:`LINKS`, and ``product``: the growth of what the
         release averages, which is their product.
     """
     names = {f"factor_{name}": name for pair in LINKS.values() for name in pair if name is not None}
@@ -115,7 +115,7 @@ def shares(links: pd.DataFrame, architecture: str) -> dict[str, float]:
 
 
 def by_gamma(table: pd.DataFrame, *, digits: int = 3) -> pd.DataFrame:
-    """Return a table by (seed, architecture) as the book shows it: mean ± sd over seeds, a row a gamma."""
+    """Return a table by (seed, architecture) as the book shows it: mean ± sd over seeds, gammas as rows."""
     rows = {}
     for name in GAMMAS:
         part = table[table.index.get_level_values("architecture") == name]
@@ -125,12 +125,12 @@ def by_gamma(table: pd.DataFrame, *, digits: int = 3) -> pd.DataFrame:
 
 
 def draw(ax: Axes, table: pd.DataFrame, looks: Mapping[str, Look]) -> Axes:
-    """Draw columns over gamma: a point a run, a line through the means over seeds.
+    """Draw columns over gamma: one point per run, a line through the means over seeds.
 
     Parameters
     ----------
     ax
-        Where to draw; the rows of :data:`lpc.specs.GAMMAS` stand at equal distances, decades but for 0.
+        Where to draw; rows of :data:`lpc.architectures.GAMMAS` stand at equal distances, decades but for 0.
     table
         By (seed, architecture).
     looks

@@ -61,7 +61,7 @@ def through_noise(
     Returns
     -------
     DataFrame
-        A row a noise: ``noise``, and the fields of :class:`lpc.evaluation.quantities.Quantities`, in nats.
+        One row per noise: ``noise`` and the fields of :class:`lpc.evaluation.quantities.Quantities`, in nats.
 
     Notes
     -----
@@ -207,7 +207,7 @@ def milestones(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_noise_curves(ax: Axes, curves: pd.DataFrame, quantity: str, *, against: str = "noise") -> Axes:
-    """Draw one quantity against the noise, or against another quantity: a line a run.
+    """Draw one quantity against the noise, or against another quantity: one line per run.
 
     Parameters
     ----------

@@ -48,7 +48,7 @@ def entropy_parts(selected: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     selected
-        One row an architecture and seed, with ``knn_entropy`` and ``knn_entropy_unit_rms``.
+        One row per architecture and seed, with ``knn_entropy`` and ``knn_entropy_unit_rms``.
 
     Returns
     -------

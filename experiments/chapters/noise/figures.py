@@ -47,7 +47,7 @@ def with_errors(runs: Study, names: Sequence[str]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row a run and recorded epoch: ``test_error``, with noise where the run has it; ``sd`` of every node,
+        One row per run and recorded epoch: ``test_error``, with the run's noise if any; ``sd`` of every node,
         as scheduled, before noise; in nats a node ``bound`` (of the latent, noise included), ``knn`` and
         ``exact`` (NaN without noise); and all of the history.
     """
@@ -98,7 +98,7 @@ def noise_at_test(readout: Readout, *, sds: Sequence[float], points: int = 1024)
     Returns
     -------
     DataFrame
-        A row an sd: ``sd``, ``test_error`` with predictions averaged over 12 draws as in training,
+        One row per sd: ``sd``, ``test_error`` with predictions averaged over 12 draws as in training,
         ``one_draw`` with one, and ``preserved_information`` I[X; Z] of the train set in nats, estimated at so
         many ``points`` at most.
     """
@@ -145,7 +145,7 @@ def adam_steps(
     Returns
     -------
     DataFrame
-        A row an sd: rms ``*_gradient`` and relative rms change ``*_change`` of the weights of
+        One row per sd: rms ``*_gradient`` and relative rms change ``*_change`` of the weights of
         ``encoder`` (all before the decoder) and ``decoder``.
     """
     batch = slice(0, min(1024, len(images)))

@@ -144,7 +144,7 @@ def ends(errors: pd.DataFrame, readout: Readout) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row a format: ``decoder_predicted``, at which the decoder's largest weight is the format's largest
+        One row per format: ``decoder_predicted``, where the decoder's largest weight is the format's largest
         number; ``decoder_measured``; ``latent_predicted``, the smallest subnormal; ``latent_measured``.
         Measured is the least sd down to which no error is more than a point above that at the largest sd.
     """

@@ -19,7 +19,7 @@ BETAS = (1.25, 2.0, 5.0, 20.0)
 """Weights of I[Y; Z] at which objectives are compared."""
 
 Objective = Callable[[pd.DataFrame, float], pd.Series]
-"""(quantities, an encoder a row; beta) -> what is minimised, in nats."""
+"""(quantities, one row per encoder; beta) -> what is minimised, in nats."""
 
 
 def _canonical(regulariser: str, weight: Callable[[float], float]) -> Objective:
@@ -127,7 +127,7 @@ def random_encoders(
 def of_encoders(
     p_xy: Float[Array, "points classes"], encoders: Float[Array, "encoders points categories"]
 ) -> pd.DataFrame:
-    """Return the quantities of p(x, y) p(z | x) in nats, a row an encoder, a column a quantity.
+    """Return the quantities of p(x, y) p(z | x) in nats, one row per encoder, one column per quantity.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def of_encoders(
 
 
 def objective(name: str, quantities: pd.DataFrame, *, beta: float) -> pd.Series:
-    """Return an objective of :data:`OBJECTIVES` in nats, a value an encoder.
+    """Return an objective of :data:`OBJECTIVES` in nats, one value per encoder.
 
     Raises
     ------

@@ -129,7 +129,7 @@ class Descent(NamedTuple):
     mean
         (points, width), where they ended.
     history
-        A row a step: ``step``, ``encoding_entropy``, ``reverse_decoder_uncertainty``,
+        One row per step: ``step``, ``encoding_entropy``, ``reverse_decoder_uncertainty``,
         ``decoder_uncertainty`` in nats, ``sd`` of the noise, and ``within`` and ``between``: rms distance
         of points from their class mean, and of class means from each other.
     """

@@ -205,7 +205,7 @@ def assignment(partition: str) -> Float64[Tensor, "points clusters"]:
 
 
 def best_hard_clusters(clusters: pd.DataFrame, betas: Sequence[float]) -> pd.DataFrame:
-    """Return the rows of :func:`hard_clusters` that minimise H[Z] - beta I[Y; Z], a row a beta.
+    """Return the rows of :func:`hard_clusters` that minimise H[Z] - beta I[Y; Z], one row per beta.
 
     Notes
     -----
@@ -224,7 +224,7 @@ def draw_plane(ax: Axes, clouds: Mapping[str, pd.DataFrame]) -> Axes:
     ax
         Where to draw.
     clouds
-        Name in the legend -> quantities, an encoder a row; one or two.
+        Name in the legend -> quantities, one row per encoder; one or two.
     """
     for (name, table), colour in zip(clouds.items(), ("#E69F00", "#999999"), strict=False):
         ax.plot(

@@ -19,7 +19,7 @@ from lpc.specs import RunSpec, run_key
 
 
 def runs() -> pd.DataFrame:
-    """Return, a profile a row, how many runs it asks for, and on how many images each is trained."""
+    """Return, one row per profile, how many runs it asks for, and on how many images each is trained."""
     table = pd.DataFrame({chosen.name: _asked(chosen) for chosen in resolve("paper")}).T
     table.loc["all"] = table.sum()
     shown = table.map("{:,}".format)
@@ -49,7 +49,7 @@ def margins() -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row a data set and architecture, a column a learning rate.
+        One row per data set and architecture, one column per learning rate.
     """
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for chosen in resolve("paper"):
@@ -137,7 +137,7 @@ def judged(study: Study) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row an architecture and learning rate, by rising margin; as text.
+        One row per architecture and learning rate, by rising margin; as text.
     """
     ended = study.frame[study.frame["status"] == "finished"].set_index("key")
     found: dict[tuple[str, float], list[RunSpec]] = {}

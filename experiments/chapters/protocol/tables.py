@@ -29,7 +29,7 @@ def _layer(variant: Variant) -> str:
 
 
 def architectures() -> pd.DataFrame:
-    """Return ``lpc.specs.VARIANTS`` in the columns of the paper's Table 3, and where the paper has them."""
+    """Return ``lpc.architectures.VARIANTS`` in the columns of the paper's Table 3, and where it has them."""
     rows = {
         name: {
             "H loss": "yes" if variant.penalty == "squared_norm" else MISSING,
@@ -45,7 +45,7 @@ def architectures() -> pd.DataFrame:
 
 
 def widths() -> pd.DataFrame:
-    """Return ``lpc.specs.WIDTHS``: nodes of the added layer by data set."""
+    """Return ``lpc.architectures.WIDTHS``: nodes of the added layer by data set."""
     rows = {
         dataset: {kind: "the backbone's" if nodes is None else str(nodes) for kind, nodes in chosen.items()}
         for dataset, chosen in WIDTHS.items()
@@ -71,7 +71,7 @@ def _settings(chosen: Profile) -> dict[str, str]:
         "epochs": f"{train.epochs}",
         "batch": f"{train.batch_size}",
         "steps": f"{steps:,}",
-        "learning rates": rates if chosen.frozen is None else "one an architecture, found on fewer images",
+        "learning rates": rates if chosen.frozen is None else "one per architecture, found on fewer images",
         "first halving, then every": f"epoch {train.decay_start}, {train.decay_every} epochs",
         "weight decay": number(train.weight_decay, 1),
         "γ, first epoch": f"{train.gamma_initial:g}",

@@ -225,7 +225,7 @@ def atomic() -> dict[str, Named]:
 
 
 def reading_guide() -> pd.DataFrame:
-    """Return a row a named quantity: its symbol, its atoms in a Markov chain Y - X - Z, and what it tells."""
+    """Return one row per named quantity: symbol, atoms in a Markov chain Y - X - Z, and what it tells."""
     atom = atomic()
     rows = {}
     for one in NAMED:
@@ -239,7 +239,7 @@ def reading_guide() -> pd.DataFrame:
 
 
 def identity_table(joint: Float64[Tensor, "x y z"]) -> pd.DataFrame:
-    """Return a row an identity of Appendix A.1, and of Eq. 10 corrected: both sides, and where it holds.
+    """Return one row per identity of Appendix A.1, and of Eq. 10 corrected: both sides, and where it holds.
 
     Returns
     -------

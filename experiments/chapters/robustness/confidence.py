@@ -71,7 +71,7 @@ def auroc(run: Judged, measure: str, index: np.ndarray | slice = slice(None)) ->
 
 
 def aurocs(judgements: Judgements) -> pd.DataFrame:
-    """Return one row a run: its errors, and every measure's AUROC with Hanley and McNeil's standard error.
+    """Return one row per run: its errors, and every measure's AUROC with Hanley and McNeil's standard error.
 
     Columns are ``architecture``, ``seed``, ``errors``, and for each measure its name and ``<name>_error``.
     """

@@ -56,7 +56,7 @@ def evened(runs: Study) -> dict[tuple[float, int], RunSpec]:
 
 
 def trained(runs: Study, *, workers: int | None = None, progress: bool = True) -> pd.DataFrame:
-    """Train what is missing, and return one row a run with its metrics, those in uneven batches first.
+    """Train what is missing, and return one row per run with its metrics, those in uneven batches first.
 
     The extra runs go into the store of the others and are not among them: their tables do not change. A
     second call trains nothing.

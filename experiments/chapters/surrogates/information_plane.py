@@ -217,14 +217,14 @@ def draw_saturation(
 
 
 def draw_trajectories(ax: Axes, history: pd.DataFrame, *, x: str, y: str, colours: ScalarMappable) -> Axes:
-    """Draw two columns against each other over epochs, a line a gamma: medians over trials.
+    """Draw two columns against each other over epochs, one line per gamma: medians over trials.
 
     Parameters
     ----------
     ax
         Where to draw.
     history
-        A row a run and recorded epoch of one regularizer, as
+        One row per run and recorded epoch of one regularizer, as
         :func:`experiments.chapters.surrogates.tables.of_surrogates` returns it.
     x, y
         Columns; ``epoch`` may be one.

@@ -39,7 +39,7 @@ def of_surrogates(rows: pd.DataFrame, gammas: Sequence[float]) -> pd.DataFrame:
 
 
 def medians(table: pd.DataFrame, regularizer: str) -> pd.DataFrame:
-    """Return the median over trials of every numeric column of a regularizer's runs, a row a gamma.
+    """Return the median over trials of every numeric column of a regularizer's runs, one row per gamma.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def medians(table: pd.DataFrame, regularizer: str) -> pd.DataFrame:
 
 
 def side_by_side(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Return medians over trials, a row a gamma, with columns (regularizer, column).
+    """Return medians over trials, one row per gamma, with columns (regularizer, column).
 
     Parameters
     ----------
@@ -95,12 +95,12 @@ def rate_drops(rows: pd.DataFrame) -> pd.Series:
 
 
 def course(history: pd.DataFrame) -> pd.DataFrame:
-    """Return the way of one regularizer's runs, a row a gamma: medians over trials.
+    """Return the way of one regularizer's runs, one row per gamma: medians over trials.
 
     Parameters
     ----------
     history
-        A row a run and recorded epoch, as :func:`of_surrogates` returns it.
+        One row per run and recorded epoch, as :func:`of_surrogates` returns it.
 
     Returns
     -------

@@ -21,7 +21,7 @@ from experiments.chapters.errata import (
 from experiments.chapters.errata import (
     lines as errata,
 )
-from experiments.chapters.errata.paired_values import ALL, Reading, Run, evaluate
+from experiments.chapters.errata.paired_values import ALL, Comparison, Run, evaluate
 from experiments.chapters.errata.released_training import HERE, SWITCHES, TRAINED
 from experiments.reporting.tables import number
 from experiments.studies.ablation import existing, study
@@ -205,11 +205,11 @@ def test_a_number_that_does_not_exist_is_missing_with_its_reason():
     def fails() -> float:
         raise ValueError("no such number")
 
-    row = evaluate(Reading(1, "entropy (nats)", "s", lambda: 1.0, fails))
+    row = evaluate(Comparison(1, "entropy (nats)", "s", lambda: 1.0, fails))
     assert math.isnan(row["switched"]) and math.isnan(row["effect"])  # type: ignore[arg-type]
     assert row["missing"] == "no such number"
-    assert evaluate(Reading(1, "AUROC", "s", lambda: 2.0, lambda: 5.0))["effect"] == 3.0
-    assert evaluate(Reading(1, "Σ_W", "s", lambda: 2.0, lambda: 5.0))["effect"] == 2.5
+    assert evaluate(Comparison(1, "AUROC", "s", lambda: 2.0, lambda: 5.0))["effect"] == 3.0
+    assert evaluate(Comparison(1, "Σ_W", "s", lambda: 2.0, lambda: 5.0))["effect"] == 2.5
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def evidence(tmp_path_factory):
     after = existing("smoke", only=NAMES, store=runs.store.root)
     pd.testing.assert_frame_equal(after.selected, before)
     assert len(after.frame) == len(runs.specs) and len(after.store.frame()) > len(runs.specs)
-    return errata.Evidence(runs, conventions.readings(runs), trained, released_training.selections(runs))
+    return errata.Evidence(runs, conventions.comparisons(runs), trained, released_training.selections(runs))
 
 
 def test_the_extra_runs_are_trained_once(evidence, monkeypatch):
@@ -325,15 +325,17 @@ def test_every_line_has_its_row(evidence):
 def test_a_line_names_a_reading_or_a_switch_that_exists(evidence):
     for line in errata.read():
         if line.quantity is not None:
-            same = (evidence.readings["line"] == line.line) & (evidence.readings["quantity"] == line.quantity)
-            assert line.switch is None or line.switch in set(evidence.readings.loc[same, "switch"])
+            same = (evidence.comparisons["line"] == line.line) & (
+                evidence.comparisons["quantity"] == line.quantity
+            )
+            assert line.switch is None or line.switch in set(evidence.comparisons.loc[same, "switch"])
             assert same.any()
         elif line.switch is not None:
             assert SWITCHES[line.switch].line == line.line
 
 
 def test_tables_have_a_row_a_switch(evidence):
-    table = tables.readings_table(evidence.readings, [13])
+    table = tables.comparison_table(evidence.comparisons, [13])
     assert table.index.get_level_values("switch").tolist() == ["here", "softmax twice", ALL]
     assert table.index.get_level_values("line").tolist() == ["–", "13", "13"]
     assert table.columns.tolist() == [name for name in NAMES if name in conventions.ARCHITECTURES]
@@ -343,9 +345,9 @@ def test_tables_have_a_row_a_switch(evidence):
     assert trained.loc[("IB", "weight decay"), "line"] == "2"
     assert trained.loc[("LinPen", HERE), "line"] == "–"
     assert tables.selections_table(evidence.selections).index.tolist() == list(NAMES)
-    ratios = tables.ratios(evidence.readings).T
+    ratios = tables.ratios(evidence.comparisons).T
     assert ratios["Σ_W: divided by K as well"].tolist() == pytest.approx([0.1] * 4)
-    assert any("released function" in why for why in tables.reasons(evidence.readings, [20]))
+    assert any("released function" in why for why in tables.reasons(evidence.comparisons, [20]))
 
 
 def test_lines_that_cannot_be_read_are_named(tmp_path):

@@ -6,7 +6,7 @@ from lpc.evaluation.neural_collapse import neural_collapse
 
 
 def measures(means):
-    """The library's measures of class means, one point a class."""
+    """The library's measures of class means, one point per class."""
     return neural_collapse(means, torch.arange(len(means)))
 
 

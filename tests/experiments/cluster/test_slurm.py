@@ -56,7 +56,7 @@ class TestOneNode:
         second = submit(script(f"--dependency=afterany:{first}"))
         until(lambda: states_of(first) == {first: "RUNNING"})
         waiting = slurm.states([second])[second]
-        assert waiting == slurm.Job(id=second, state="PENDING", reason="Dependency", node="")
+        assert waiting == slurm.QueuedTask(id=second, state="PENDING", reason="Dependency", node="")
         running = slurm.states([first])[first]
         assert running.reason == "None" and running.node != ""
         gate.touch()

@@ -15,7 +15,16 @@ from support.pretended_runs import pretend
 from experiments.cluster import jobs as queue
 from experiments.cluster import slurm, submit, worker
 from experiments.cluster.missing_runs import missing, report
-from experiments.cluster.submissions import Job, Kind, Request, begin, difference, every, read, rebuild
+from experiments.cluster.submissions import (
+    Kind,
+    Request,
+    SubmittedJob,
+    begin,
+    difference,
+    every,
+    read,
+    rebuild,
+)
 from experiments.studies import profiles, recorded
 from experiments.studies.profiles import PROFILES, specs
 from lpc.specs import run_key
@@ -42,7 +51,11 @@ def scheduler(monkeypatch):
 
     def states(jobs):
         wanted = set(jobs)
-        return {name: slurm.Job(name, *rest) for name, rest in tasks.items() if name.split("_")[0] in wanted}
+        return {
+            name: slurm.QueuedTask(name, *rest)
+            for name, rest in tasks.items()
+            if name.split("_")[0] in wanted
+        }
 
     monkeypatch.setattr(slurm, "states", states)
     monkeypatch.setattr(slurm, "require", lambda: None)
@@ -60,9 +73,9 @@ class TestRecords:
     def test_a_record_is_read_back_as_it_was_written(self, request_):
         asked = replace(request_, only=("IB", "NoPen"), seeds=1, dataset="digits", turn=2)
         made = begin(asked).with_job(
-            Job(kind="train", profile="smoke", tasks={"7_0": ["a", "b"], "7_1": ["c"]})
+            SubmittedJob(kind="train", profile="smoke", tasks={"7_0": ["a", "b"], "7_1": ["c"]})
         )
-        made = made.with_job(Job(kind="finish", profile="smoke", tasks={"8": []}))
+        made = made.with_job(SubmittedJob(kind="finish", profile="smoke", tasks={"8": []}))
         made.write()
         assert read(request_.store, made.id) == made == rebuild(asdict(made))
         assert [job.id for job in made.jobs] == ["7", "8"]
@@ -179,7 +192,7 @@ class TestBatches:
         ended(RunStore(request_.store), request_.selection.declared()["smoke"])
         found, _ = submit.prepare(request_, {})
         assert [one.kind for one in found] == ["finish"]
-        begin(request_).with_job(Job(kind="finish", profile="smoke", tasks={"8": []})).write()
+        begin(request_).with_job(SubmittedJob(kind="finish", profile="smoke", tasks={"8": []})).write()
         scheduler["8"] = ("PENDING", "Dependency", "")
         assert submit.prepare(request_, queue.queued(request_.store)) == ([], [])
 
@@ -191,7 +204,7 @@ class TestBatches:
             ("finish", "smoke", "6"),
         ]
         for kind, profile, name in jobs:
-            made = made.with_job(Job(kind=kind, profile=profile, tasks={name: ["k"]}))
+            made = made.with_job(SubmittedJob(kind=kind, profile=profile, tasks={name: ["k"]}))
             scheduler[name] = ("RUNNING", "None", "n")
         made.write()
         there = queue.queued(request_.store)
@@ -208,9 +221,9 @@ class TestBatches:
 class TestQueue:
     def submitted(self, request_, **tasks):
         made = begin(request_).with_job(
-            Job(kind="train", profile="smoke", tasks=tasks or {"3_0": ["a"], "3_1": ["b"]})
+            SubmittedJob(kind="train", profile="smoke", tasks=tasks or {"3_0": ["a"], "3_1": ["b"]})
         )
-        made = made.with_job(Job(kind="finish", profile="smoke", tasks={"4": []}))
+        made = made.with_job(SubmittedJob(kind="finish", profile="smoke", tasks={"4": []}))
         made.write()
         return made
 
@@ -257,7 +270,9 @@ class TestQueue:
         assert cancelled == ["3", "4"]
         with pytest.raises(ValueError, match="unknown submission"):
             queue.take_back(request_.store, ["2026"])
-        other = replace(first, id="other", jobs=(Job(kind="train", profile="smoke", tasks={"11": ["z"]}),))
+        other = replace(
+            first, id="other", jobs=(SubmittedJob(kind="train", profile="smoke", tasks={"11": ["z"]}),)
+        )
         other.write()
         scheduler["11"] = ("RUNNING", "None", "n")
         assert queue.take_back(request_.store, ["other"]) == ["job 11 of submission other is cancelled"]

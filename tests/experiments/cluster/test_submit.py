@@ -373,7 +373,7 @@ def test_what_cannot_even_start_is_submitted_again_a_few_times_only(store):
     failed = [path.read_text() for path in made.root.glob("submissions/*/*.failed")]
     assert len(failed) == 2 and all(text.endswith(" status 7\n") and text.count("\n") == 1 for text in failed)
     assert made.report().startswith("profile smoke: 2 runs are missing")
-    assert made.report().count(" status 7; log: ") == 4  # a line a run and turn
+    assert made.report().count(" status 7; log: ") == 4  # one line per run and turn
     assert "2 runs are missing (at the end" in made.project.call("status", "--store", made.root)
     assert not (made.root / "runs").exists()
 

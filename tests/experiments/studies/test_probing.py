@@ -20,7 +20,7 @@ HERE = __name__
 
 
 def weigh(model, splits):
-    """A probe that is quick: the sum of all weights, and a row an image."""
+    """A probe that is quick: the sum of all weights, and one row per image."""
     assert not model.training and len(splits.test)
     total = sum(float(part.double().sum()) for part in model.state_dict().values())
     table = pd.DataFrame({"image": [0, 1], "third": [1 / 3, float("inf")]})

@@ -30,7 +30,7 @@ def frames(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(frames):
-    return json.loads(re.findall(r'-data">(.*)</script>', explorer.page(frames).html)[0])
+    return json.loads(re.findall(r'-data">(.*)</script>', explorer.element(frames).html)[0])
 
 
 def decoded(data, name):
@@ -131,7 +131,7 @@ def place(frames, tmp_path_factory):
         '<meta charset="utf-8"><link rel="stylesheet" href="explore.css"><script src="explore.js"></script>'
     )
     path.write_text(
-        f"<!DOCTYPE html><html><head>{head}</head><body>{explorer.page(frames).html}</body></html>"
+        f"<!DOCTYPE html><html><head>{head}</head><body>{explorer.element(frames).html}</body></html>"
     )
     return path.as_uri()
 
@@ -236,7 +236,7 @@ def test_without_scripts_there_are_words_and_no_dead_controls(browser, place):
 
 def test_nothing_is_loaded_from_elsewhere(frames):
     whole = (
-        explorer.page(frames).html
+        explorer.element(frames).html
         + (STATIC / "explore.js").read_text()
         + (STATIC / "explore.css").read_text()
     )
