@@ -61,7 +61,7 @@ def stage(
         Pages without what :func:`experiments.publishing.checks.check` asks of them.
     """
     target.mkdir(parents=True)
-    settings = yaml.safe_load(places.config.read_text())
+    settings = staged_settings(places.config)
     files = Downloads(target, places, substitutions, repository(settings))
     for name in places.page_names():
         if places.is_text(name):
@@ -93,6 +93,13 @@ def stage(
     sphinx["myst_substitutions"] = dict(substitutions)
     (target / "_config.yml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     check(target, substitutions, places, whole=whole)
+
+
+def staged_settings(config: Path) -> dict[str, Any]:
+    """Return the book's settings for a staged folder, without extensions that refuse any other."""
+    settings = yaml.safe_load(config.read_text())
+    settings.get("sphinx", {}).pop("local_extensions", None)
+    return settings
 
 
 def _executed(name: str, places: Places) -> tuple[nbformat.NotebookNode, dict[str, Any]]:

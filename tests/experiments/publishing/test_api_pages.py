@@ -12,6 +12,7 @@ import yaml
 
 from experiments.paths import BOOK, ROOT
 from experiments.publishing import api_members, api_pages
+from experiments.publishing.build import staged_settings
 
 LPC = ROOT / "lpc"
 MODULES = api_pages.module_names()
@@ -155,7 +156,7 @@ def built(folder, *modules):
     stage = folder / "stage"
     shutil.copytree(BOOK / "_static", stage / "_static")
     shutil.copy(BOOK / "references.bib", stage)
-    shutil.copy(ROOT / "_config.yml", stage)
+    (stage / "_config.yml").write_text(yaml.safe_dump(staged_settings(ROOT / "_config.yml")))
     names = [api_pages.page_of(module) for module in modules]
     for module, name in zip(modules, names, strict=True):
         page = f"# {module}\n\n{api_pages.described(module)}"

@@ -1,0 +1,27 @@
+"""Refuse to build the pages from the project's root, where Sphinx would miss a file that nobody wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Let Sphinx go on in any folder but the project's root.
+
+    Raises
+    ------
+    ExtensionError
+        The pages are read from the root; the message says what to type.
+    """
+    if Path(app.srcdir).resolve() == ROOT:
+        raise ExtensionError(
+            "the book is not built from the project's root: its chapters are executed and laid out in a "
+            "folder of their own first. Type: make book (or make book PROFILE=smoke for a quick one)"
+        )
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
