@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments.paths import CLUSTER_EXAMPLE, read_toml
 from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
@@ -31,12 +31,6 @@ _OPTION = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _SECONDS = {"s": 1, "min": 60, "h": 3_600, "d": 86_400}
 _LONGEST_WARNING = 65_535  # seconds: sbatch's most
 
-_OWN_KEYS: Mapping[str, str] = {
-    **{name: name for name in ("partition", "account", "qos", "constraint", "gres", "time")},
-    **dict.fromkeys(("mem", "mem-per-cpu", "mem-per-gpu"), "memory"),
-    **dict.fromkeys(("cpus-per-task", "cpus-per-gpu"), "cpus"),
-}
-"""Options of sbatch that are asked for with a key of the table."""
 _SET_HERE = (
     *("array", "chdir", "dependency", "error", "job-name", "no-requeue", "nodes", "ntasks"),
     *("ntasks-per-node", "open-mode", "output", "parsable", "requeue", "signal", "test-only", "wait", "wrap"),
@@ -87,6 +81,13 @@ class Resources:
     tries: int = 3
     setup: tuple[str, ...] = ()
     options: Mapping[str, str | bool] = field(default_factory=dict)
+
+    def parameters(self) -> dict[str, Any]:
+        """Return what is asked of the scheduler, by submitit's names of it; ``options`` are left out."""
+        asked = {key.parameter: getattr(self, name) for name, key in _KEYS.items() if key.parameter}
+        if self.memory is not None:
+            asked[_KEYS["memory"].parameter] = f"{self.memory}M"
+        return {name: value for name, value in asked.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -191,10 +192,9 @@ def _value(key: str, value: object, path: Path, table: str) -> Any:
     """Return a key's value in the units of the tables, or raise a ValueError that names it."""
     if key not in _KEYS:
         raise unknown_name(f"key in {path}, [{table}]:", key, _KEYS)
-    parse, expected = _KEYS[key]
-    result = parse(value)
+    result = _KEYS[key].parse(value)
     if result is None:
-        raise ValueError(f"{path}, [{table}]: {key} is {value!r}; expected {expected}")
+        raise ValueError(f"{path}, [{table}]: {key} is {value!r}; expected {_KEYS[key].expected}")
     if table == FINISH and key in ("runs_at_once", "tasks_at_once"):
         raise ValueError(f"{path}, [{table}]: {key} has no meaning: the last job is one, and trains nothing")
     if key == "options":
@@ -206,8 +206,9 @@ def _option(name: str, value: object, path: Path, table: str) -> str | bool:
     place = f"{path}, [{table}.options]: {name} is {value!r}"
     if not _OPTION.fullmatch(name):
         raise ValueError(f'{place}; expected the long name of an option of sbatch, as "mail-type"')
-    if name in _OWN_KEYS:
-        raise ValueError(f"{place}; expected the key {_OWN_KEYS[name]} of [{table}] instead")
+    own = next((key for key, about in _KEYS.items() if name in about.options), None)
+    if own is not None:
+        raise ValueError(f"{place}; expected the key {own} of [{table}] instead")
     if name in _SET_HERE:
         raise ValueError(f"{place}; expected no such option: the submission sets it itself")
     text = True if value is True else _text(str(value) if type(value) is int else value)
@@ -264,21 +265,44 @@ def _table(value: object) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+class _Key(NamedTuple):
+    """A key of a table.
+
+    Attributes
+    ----------
+    parse
+        Returns a value in the units of :class:`Resources`; None: not one that is expected.
+    expected
+        What is, in words.
+    parameter
+        The parameter of submitit that it sets; empty: the scheduler is not asked for it.
+    options
+        The options of sbatch that it stands for.
+    """
+
+    parse: Callable[[Any], Any]
+    expected: str
+    parameter: str = ""
+    options: tuple[str, ...] = ()
+
+
 _NUMBER = "a whole number above 0"
 _LIMIT = 'a time in quotes with its unit, as "12 h", "90 min", "2 d", "12:00:00" or "1-12:00:00"'
-_KEYS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
-    "partition": (_text, 'a name in quotes, as "gpu"'),
-    "account": (_text, 'a name in quotes, as "project42"'),
-    "qos": (_text, 'a name in quotes, as "long"'),
-    "constraint": (_text, 'features of nodes in quotes, as "a100|h100"'),
-    "gres": (_text, 'generic resources in quotes, as "gpu:1"'),
-    "time": (_seconds, _LIMIT),
-    "memory": (_megabytes, 'memory in quotes with its unit, MB or GB, as "32 GB" or "500 MB"'),
-    "cpus": (_count, _NUMBER),
-    "runs_at_once": (_count, _NUMBER),
-    "tasks_at_once": (_count, _NUMBER),
-    "warning": (_warning, f'{_LIMIT}, and {_LONGEST_WARNING:,} s at most, as "5 min"'),
-    "tries": (_count, _NUMBER),
-    "setup": (_lines, 'a list of lines of shell, none of them empty, as ["module load cuda"]'),
-    "options": (_table, 'a table of its own, as exclude = "node7" below [all.options]'),
+_SIZE = 'memory in quotes with its unit, MB or GB, as "32 GB" or "500 MB"'
+_KEYS: Mapping[str, _Key] = {
+    "partition": _Key(_text, 'a name in quotes, as "gpu"', "partition", ("partition",)),
+    "account": _Key(_text, 'a name in quotes, as "project42"', "account", ("account",)),
+    "qos": _Key(_text, 'a name in quotes, as "long"', "qos", ("qos",)),
+    "constraint": _Key(_text, 'features of nodes in quotes, as "a100|h100"', "constraint", ("constraint",)),
+    "gres": _Key(_text, 'generic resources in quotes, as "gpu:1"', "gres", ("gres",)),
+    "time": _Key(_seconds, _LIMIT, "time", ("time",)),
+    "memory": _Key(_megabytes, _SIZE, "mem", ("mem", "mem-per-cpu", "mem-per-gpu")),
+    "cpus": _Key(_count, _NUMBER, "cpus_per_task", ("cpus-per-task", "cpus-per-gpu")),
+    "runs_at_once": _Key(_count, _NUMBER),
+    "tasks_at_once": _Key(_count, _NUMBER, "array_parallelism"),
+    "warning": _Key(_warning, f'{_LIMIT}, and {_LONGEST_WARNING:,} s at most, as "5 min"', "signal_delay_s"),
+    "tries": _Key(_count, _NUMBER),
+    "setup": _Key(_lines, 'a list of lines of shell, none of them empty, as ["module load cuda"]'),
+    "options": _Key(_table, 'a table of its own, as exclude = "node7" below [all.options]'),
 }
+"""Every key that a table may have: what it takes, and what it is called at submitit and sbatch."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from experiments.cluster import slurm
 from experiments.cluster.demand import of_request
@@ -116,24 +116,12 @@ def executor(
         def affinity(cls) -> int:
             return 2
 
-    asked: dict[str, Any] = {
-        "job_name": batch.name,
-        "partition": resources.partition,
-        "account": resources.account,
-        "qos": resources.qos,
-        "constraint": resources.constraint,
-        "gres": resources.gres,
-        "time": resources.time,
-        "mem": None if resources.memory is None else f"{resources.memory}M",
-        "cpus_per_task": resources.cpus,
-        "signal_delay_s": resources.warning,
-        "array_parallelism": resources.tasks_at_once,
-        "dependency": f"afterany:{':'.join(after)}" if after else None,
-        "wckey": None,
-    }
     made = Executor(folder=submission.folder)
     made.update_parameters(
-        **{name: value for name, value in asked.items() if value is not None or name == "wckey"},
+        job_name=batch.name,
+        **resources.parameters(),
+        **({"dependency": f"afterany:{':'.join(after)}"} if after else {}),
+        wckey=None,
         stderr_to_stdout=True,
         additional_parameters={"chdir": str(ROOT), "requeue": True, **resources.options},
         setup=[

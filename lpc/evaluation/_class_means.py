@@ -157,7 +157,7 @@ def duality(matrix: Float64[Tensor, "classes width"], mean: Float64[Tensor, "cla
     Parameters
     ----------
     matrix
-        The classifier's weights, a row a class.
+        The classifier's weights, one row per class.
     mean
         Centred class means.
     """

@@ -18,6 +18,7 @@ from torch import Tensor
 from lpc.arrays import Array, tensor_of
 from lpc.computing.generators import seeded
 from lpc.computing.numerics import measurement
+from lpc.errors import missing_extra
 from lpc.evaluation import _attack_methods
 from lpc.evaluation._attack_checks import (
     Box,
@@ -295,8 +296,8 @@ def attack(
     AttackError
         Any other exception, in the network or in the attack, with the attack's name; nothing is said of the
         images then. A RuntimeError.
-    ImportError
-        The attack's library is not installed.
+    lpc.errors.MissingExtra
+        The attack's library is not installed. An ImportError, and a ValueError.
 
     Notes
     -----
@@ -405,18 +406,15 @@ def smallest(results: Mapping[str, Attacked]) -> Attacked:
 
 
 def _library(chosen: Attack) -> None:
-    """Import an attack's library, whose own imports may warn; ImportError says how to get it."""
+    """Import an attack's library, whose own imports may warn; where it is missing, name the extra."""
     if chosen.library is None:
         return
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             importlib.import_module(chosen.library)
-    except ImportError as error:
-        raise ImportError(
-            f"{chosen.name} needs {chosen.library.split('.')[0]} ({error}); "
-            "install the extra: pip install 'latent-point-collapse[attacks]'"
-        ) from error
+    except ModuleNotFoundError as error:
+        raise missing_extra(f"attack {chosen.name}", [chosen.library.split(".")[0]], "attacks") from error
 
 
 def _in_halves(chosen: Attack, case: Case) -> tuple[Tensor, Tensor, tuple[str | None, ...], int]:

@@ -15,7 +15,7 @@ from torch.nn import Module
 
 from lpc.arrays import Convention, measuring_device
 from lpc.computing.numerics import measurement
-from lpc.errors import Undefined
+from lpc.errors import Undefined, missing_extra
 from lpc.evaluation._class_sums import ClassSums, merged
 from lpc.evaluation.class_moments import ClassMoments
 from lpc.evaluation.neural_collapse import NeuralCollapse
@@ -24,10 +24,8 @@ from lpc.options import choice
 try:
     from torchmetrics import Metric, MetricCollection
 except ModuleNotFoundError as error:
-    raise ImportError(
-        "lpc.evaluation.neural_collapse_metric needs torchmetrics: pip install 'torchmetrics>=1.6', or "
-        "use lpc.evaluation.class_moments, which does not"
-    ) from error
+    what = "lpc.evaluation.neural_collapse_metric (unlike lpc.evaluation.class_moments)"
+    raise missing_extra(what, ["torchmetrics"], "metrics") from error
 
 
 class NeuralCollapseMetric(Metric):

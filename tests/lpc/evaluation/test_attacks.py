@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from lpc.errors import MissingExtra
 from lpc.evaluation import _attack_methods, attacks
 from lpc.evaluation.attacks import ATTACKS, AttackError, attack, check_target, in_float64, rescaled, smallest
 
@@ -618,10 +619,10 @@ def test_attack_refuses_bad_options(unchecked):
 
 def test_a_library_that_is_not_there_is_named(monkeypatch):
     def missing(name):
-        raise ImportError(f"No module named {name!r}")
+        raise ModuleNotFoundError(f"No module named {name!r}")
 
     monkeypatch.setattr("importlib.import_module", missing)
-    with pytest.raises(ImportError, match=r"fab needs adv_lib .*latent-point-collapse\[attacks\]"):
+    with pytest.raises(MissingExtra, match=r"attack fab needs adv_lib, .*pip install '\.\[attacks\]'"):
         attack("fab", affine()[2], pixels(2))
     attack("deepfool", affine()[2], pixels(2))
 
