@@ -174,7 +174,7 @@ def test_deepfool_is_switched_on_a_network_whose_perturbation_is_known():
     pixels = torch.from_numpy(np.random.default_rng(0).integers(1, 255, (120, 1, 2, 2)).astype(np.uint8))
     images = ImageSet(pixels, torch.zeros(120, dtype=torch.int64), 2, (0.5,), (0.25,))
     splits = SimpleNamespace(test=images)
-    found = numbers(conventions.attack, run(model=Linear(), splits=splits))
+    found = numbers(conventions.attack, run(model=Linear().eval(), splits=splits))
     x = images.normalised().double().flatten(1)
     length = 1.02 * (x @ Linear.weight).abs() / 3
     chosen = torch.randperm(120, generator=torch.Generator().manual_seed(0))[:100]
