@@ -178,7 +178,8 @@ def plan(
         raise unknown_name("profile to make other chapters from, trained with the book:", beside, BOOKS)
     bottlenecks, reasons, pages = bottleneck_profile(profile), _reasons(profile, seeds, store), []
     for name, defaults in assign(places.chapter_names(), {}, places).items():
-        _, needs, live = settings_of(name, places)
+        settings = settings_of(name, places)
+        needs, live = settings.needs, settings.live
         if "profile" not in defaults:
             pages.append(ChapterPlan(name, None, defaults, ""))
             continue
