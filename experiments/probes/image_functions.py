@@ -12,6 +12,6 @@ Logits = Callable[[Tensor], Tensor]
 """A network as a function: images to logits."""
 
 
-def norms(images: Float[Tensor, images * shape]) -> Float[Tensor, " images"]:
+def norms(images: Float[Tensor, "images ..."]) -> Float[Tensor, " images"]:
     """Return the Euclidean norm of every image, or of every difference of images."""
     return torch.linalg.vector_norm(images.flatten(start_dim=1), dim=1)

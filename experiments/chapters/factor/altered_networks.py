@@ -131,6 +131,6 @@ def _attacked(
         "unfooled": float((~result.fooled).sum()),
         "superdeepfool": float(shorter.norm[shorter.fooled].mean()),
         "superdeepfool_unfooled": float((~shorter.fooled).sum()),
-        "first_order": float(margin_gradient(network, pixel).distance.quantile(0.5)),
+        "first_order": float(torch.as_tensor(margin_gradient(network, pixel).distance).quantile(0.5)),
         "changed": float(changed.sum()),
     }

@@ -8,7 +8,7 @@ from sklearn.mixture import GaussianMixture
 from support.pretended_gpu import pretended_gpu
 
 from lpc import arrays
-from lpc.evaluation import mixture
+from lpc.evaluation import _mixture_climb, mixture
 from lpc.evaluation._mixture_climb import Rows, climb, survey
 from lpc.evaluation.mixture import fit_bimodal
 
@@ -303,7 +303,7 @@ def test_a_gpu_is_not_given_the_chunks_of_a_cpus_cache(monkeypatch):
 
     def fitted():
         with pretended_gpu() as gpu:
-            found = fit_bimodal(points.cuda()).mean.cpu()
+            found = torch.as_tensor(fit_bimodal(points.cuda()).mean).cpu()
         return found, gpu.launches.total()
 
     found, launches = fitted()
