@@ -46,7 +46,7 @@ def measuring() -> Iterator[None]:
 
 
 def measurement(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function of :mod:`lpc.evaluation` compute inside :func:`measuring`, whoever calls it.
+    """Make a function of ``lpc.evaluation`` compute inside :func:`measuring`, whoever calls it.
 
     Parameters
     ----------

@@ -22,7 +22,6 @@ from lpc.errors import missing_extra
 from lpc.evaluation import _attack_methods
 from lpc.evaluation._attack_checks import (
     Box,
-    Logits,
     check_images,
     check_target,
     decided,
@@ -31,7 +30,7 @@ from lpc.evaluation._attack_checks import (
     without_gradient,
 )
 from lpc.evaluation._attack_methods import Case
-from lpc.evaluation._networks import AttackError, as_given, as_images, guarded
+from lpc.evaluation._networks import AttackError, Logits, as_given, as_images, guarded
 
 __all__ = [
     "ATTACKS",
