@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from browser.reading import barriers, clipped, empty_files, images, maths, opened, paper, weight
 from playwright.sync_api import Browser, Page
-from reading import barriers, clipped, empty_files, images, maths, opened, paper, weight
 
 SOUND = '<h1>A page</h1><p>Words.</p><img alt="a grey square" src="grey.svg" width="40" height="40">'
 

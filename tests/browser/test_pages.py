@@ -8,8 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
-from reading import (
+from browser.reading import (
     NARROW,
     WIDE,
     Opened,
@@ -22,6 +21,7 @@ from reading import (
     paper,
     weight,
 )
+from playwright.sync_api import Browser
 
 from experiments.publishing.minify import LIMIT
 
