@@ -195,3 +195,10 @@ def test_missing_data_are_looked_for_before_anything_is_trained(call, tmp_path, 
     monkeypatch.setattr("experiments.studies.study.execute_all", lambda *_, **__: pytest.fail("trained"))
     error = call("train", "--profile", "smoke", "--store", str(tmp_path / "runs"), status=1)
     assert error == "error: data set 'digits' is not here\n"
+
+
+def test_a_dry_run_on_this_machine_says_what_it_would_take(call, tmp_path):
+    asked = ["submit", "--cluster", "local", "--dry-run", "--profile", "smoke", "--only", "IB"]
+    output = call(*asked, "--store", str(tmp_path / "runs"))
+    assert output.startswith("smoke: 4 of 4 runs are to be trained\n") and " kept, and " in output
+    assert not (tmp_path / "runs" / "runs").exists()

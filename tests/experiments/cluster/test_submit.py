@@ -464,7 +464,6 @@ def test_other_code_is_refused_where_it_is_submitted_and_on_nodes(store, project
         ("", ("--store", "/proc/runs"), "'/proc/runs'"),
         ("", ("--resources", "nowhere.toml"), "nowhere.toml does not exist; copy "),
         ("", ("--workers", "2"), "--workers is given with --cluster slurm, where it means nothing"),
-        ("", ("--cluster", "local", "--dry-run"), "--dry-run is given with --cluster local"),
         ("", ("--profile", "paper", "--dataset", "CIFAR10"), "data set 'cifar10' is not complete: "),
         ("", ("--beside", "fashion"), "trained with the book: 'fashion'"),
         ("", ("--profile", "smoke-gammas", "--only", "IB"), "architecture of profile smoke-gammas 'IB'"),
