@@ -44,6 +44,8 @@ def light_page(html: str, *, search: bool) -> str:
         '<summary aria-label="Pages below"><span class="toctree-toggle"',
     )
     html = html.replace('alt="-"', 'alt="fold or unfold"')
+    # a target may not stand in a list of definitions, where Sphinx puts the second of a name's addresses
+    html = re.sub(r'(<dl\b[^>]*>\s*)((?:<span id="[^"]*"></span>\s*)+)', r"\2\1", html)
     html = re.sub(r"<dl>\s*((?:<dd>.*?</dd>\s*)+)</dl>", _parameters, html, flags=re.DOTALL)
     if 'class="sd-' not in html:
         html = re.sub(r'<link\b[^>]*\bhref="[^"]*sphinx-design[^"]*"[^>]*>\n?', "", html)

@@ -82,3 +82,9 @@ def test_styles_of_what_a_page_may_have_are_kept():
         '@media print{.a{x:8}}@font-face{src:url(f.ttf)}[href$=".b"]{x:9}@keyframes k{12.5%{x:10}}'
     )
     assert light_style(css, {"a", "b", "c"}) == css
+
+
+def test_a_target_does_not_stand_in_a_list_of_definitions():
+    page = '<dl class="py class" id="a.b">\n<span id="a.c"></span><dt id="a.d">name</dt></dl>'
+    expected = '<span id="a.c"></span><dl class="py class" id="a.b">\n<dt id="a.d">name</dt></dl>'
+    assert light_page(page, search=True) == expected
