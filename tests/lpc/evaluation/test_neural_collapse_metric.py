@@ -96,7 +96,7 @@ def test_points_without_measures_are_nan_with_a_reason_and_are_kept():
     latent, label = sample()
     one = metric(classifier_weight=weight)
     with pytest.warns(
-        UserWarning, match=f"NaN: label holds one class, .{int(label[0])}., expected 2"
+        UserWarning, match=f"NaN: label holds one class, .{int(label[0])}.; expected 2"
     ) as said:
         value = one(latent[:1], label[:1])
     assert len(said) == 1 and set(value) == set(MEASURES)
