@@ -44,8 +44,8 @@ class AffineLayers:
     def __call__(self, images: Float[Array, " batch *shape"]) -> Float64[Tensor, "batch classes"]:
         """Return the logits of images, which are flattened and taken to float64."""
         value = as_float64(images, name="image")
-        if isinstance(images, Tensor) and images.requires_grad:
-            value = images.double()  # the check above gives numbers alone: gradients go through the images
+        if isinstance(images, Tensor):  # checked arrays are detached: gradients go through the images
+            value = images.to(value)
         value = value.to(self.weight[0].device).flatten(start_dim=1)
         for weight, bias, activation in zip(self.weight, self.bias, (*self.activation, None), strict=True):
             value = value @ weight.T + bias
