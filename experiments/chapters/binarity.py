@@ -58,7 +58,7 @@ def control_points(
 
 
 def control_table(*, points: int, width: int, classes: int, seed: int) -> pd.DataFrame:
-    """Return the measures of binarity of :func:`control_points`, one row a set.
+    """Return the measures of binarity of :func:`control_points`, one row per set.
 
     Returns
     -------

@@ -186,7 +186,7 @@ def reasons(study: probing.Probed) -> dict[str, str]:
 
 
 def over_gamma(study: probing.Probed) -> pd.DataFrame:
-    """Return what was measured of a sweep of gamma, mean over seeds: one row a final gamma, by its text."""
+    """Return what was measured of a sweep of gamma, mean over seeds: one row per final gamma, by its text."""
     columns = [name for name in study.selected if name.startswith("certified_")]
     numbers = study.selected[columns].apply(pd.to_numeric, errors="coerce")
     means = numbers.groupby(study.selected["architecture"]).mean()

@@ -123,7 +123,7 @@ def ledger(
     others: Sequence[Recorded] | None = None,
     beside: str | None = None,
 ) -> pd.DataFrame:
-    """Return one row a claim with what was measured and the verdict.
+    """Return one row per claim with what was measured and the verdict.
 
     Every claim is judged by runs of its own profile: the study's, or recorded ones. Where there are none it
     is ``not attempted``, or ``not judged`` if the book trains that profile itself and was built with another.

@@ -50,7 +50,7 @@ FLAT = "NO_GRADIENT: no logit moves relative to another at the image"
 
 
 class Attacked(NamedTuple):
-    """Outcome of an attack, one entry an image.
+    """Outcome of an attack, one entry per image.
 
     Attributes
     ----------

@@ -150,7 +150,7 @@ def _check_layers(network: object) -> None:
 
 
 def _chunk(network: AffineLayers) -> int:
-    """Return how many images' bounds, one row a hidden node of the widest layer, fit into a chunk."""
+    """Return how many images' bounds, one row per hidden node of the widest layer, fit into a chunk."""
     widest = max(weight.shape[1] for weight in network.weight)
     return max(1, CHUNK_BYTES // (8 * widest**2))
 

@@ -29,7 +29,7 @@ class Status(IntEnum):
 
 
 class DeepFool(NamedTuple):
-    """Outcome of DeepFool, one entry an image.
+    """Outcome of DeepFool, one entry per image.
 
     Attributes
     ----------

@@ -121,7 +121,7 @@ def read_table(directory: Path, name: str, *, version: int) -> pandas.DataFrame 
 
 
 def rows(root: Path, keys: Iterable[str], versions: Mapping[str, int]) -> pandas.DataFrame:
-    """Return one row a run that has a probe: ``key``, and the values of each as ``<probe>_<value>``.
+    """Return one row per run that has a probe: ``key``, and the values of each as ``<probe>_<value>``.
 
     The probe's version stands among them, as ``<probe>_version``.
 

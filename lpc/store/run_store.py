@@ -4,7 +4,7 @@ Layout::
 
     runs/<key>/spec.json               what the run is; <key> is its SHA-256
     runs/<key>/provenance.json         commit, versions, device, packing, data checksum, wall time, attempts
-    runs/<key>/history.jsonl           one line an epoch
+    runs/<key>/history.jsonl           one line per epoch
     runs/<key>/checkpoint.safetensors  final weights and buffers
     runs/<key>/result.json             train and validation metrics; written last: it marks the run finished
     runs/<key>/test.json               test metrics, only of runs that were selected
@@ -297,7 +297,7 @@ class RunStore:
         return probes.read(self.directory(key), name, version=version)
 
     def probes(self, keys: Iterable[str], versions: Mapping[str, int]) -> pandas.DataFrame:
-        """Return one row a run that has a probe: ``key``, and the values of each as ``<probe>_<value>``."""
+        """Return one row per run that has a probe: ``key``, and the values of each as ``<probe>_<value>``."""
         return probes.rows(self.root, keys, versions)
 
     def probe_table(self, key: str, name: str, *, version: int) -> pandas.DataFrame | None:
@@ -332,7 +332,7 @@ class RunStore:
         return weights
 
     def frame(self, *, protocol: int = PROTOCOL) -> pandas.DataFrame:
-        """Return one row a run that has begun, under one protocol.
+        """Return one row per run that has begun, under one protocol.
 
         Columns are the spec's fields (``data.name``, ``train.learning_rate``, ...), ``status``
         (``training``, ``finished`` or ``failed``), the result's metrics, and the test metrics as
@@ -346,7 +346,7 @@ class RunStore:
         return pandas.DataFrame(found.rows)
 
     def history(self, keys: Iterable[str] | None = None, *, protocol: int = PROTOCOL) -> pandas.DataFrame:
-        """Return one row a run and epoch: ``key``, ``epoch``, losses, rates and the recorded metrics.
+        """Return one row per run and epoch: ``key``, ``epoch``, losses, rates and the recorded metrics.
 
         Parameters
         ----------

@@ -84,7 +84,7 @@ def readout(
 
 
 def penalised(study: Study) -> pd.DataFrame:
-    """Return one row a finished run with the squared-norm penalty, selected or not, on its train set.
+    """Return one row per finished run with the squared-norm penalty, selected or not, on its train set.
 
     Parameters
     ----------
