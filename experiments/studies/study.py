@@ -396,9 +396,8 @@ class Study(Generic[ProfileT]):
 
     def _find_data(self) -> None:
         """Fetch the data of runs that are to be trained, where they are missing, before any is trained."""
-        waiting = (spec.data.name for spec in self.needed if not self.store.finished(spec))
-        for name in dict.fromkeys(waiting):
-            if absent_files(name):
+        for name in filter(absent_files, dict.fromkeys(spec.data.name for spec in self.specs)):
+            if not all(self.store.finished(spec) for spec in self.needed if spec.data.name == name):
                 load_raw(name)
 
     def afresh(self) -> Study[ProfileT]:
