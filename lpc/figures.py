@@ -83,7 +83,7 @@ def over_epochs(
     log: bool = False,
     looks: Mapping[str, Look] = LOOKS,
 ) -> Axes:
-    """Draw a metric over epochs: mean over seeds, with a band of one sd.
+    """Draw a metric over epochs: mean over seeds, and a band from the least to the largest.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def over_epochs(
     label
         Of the y axis, with the unit.
     log
-        Whether the y axis is logarithmic; the band is then that of the logarithms.
+        Whether the y axis is logarithmic; the mean is then that of the logarithms.
     looks
         Of the architectures; others than the ablation's bring their own.
     """
@@ -107,9 +107,8 @@ def over_epochs(
         if rows.empty:
             continue
         values = rows.assign(value=np.log(rows[column]) if log else rows[column])
-        grouped = values.groupby("epoch")["value"].agg(["mean", "std"]).fillna(0.0)
-        middle, band = grouped["mean"].to_numpy(), grouped["std"].to_numpy()
-        lower, upper = middle - band, middle + band
+        grouped = values.groupby("epoch")["value"].agg(["mean", "min", "max"])
+        middle, lower, upper = (grouped[part].to_numpy() for part in ("mean", "min", "max"))
         if log:
             middle, lower, upper = np.exp(middle), np.exp(lower), np.exp(upper)
         look = looks[name]

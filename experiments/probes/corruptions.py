@@ -54,11 +54,10 @@ def curves(table: pd.DataFrame, selected: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``architecture``, ``kind``, ``level``, and ``mean`` and ``sd`` of the accuracy over seeds; of one seed
-        there is no sd.
+        ``architecture``, ``kind``, ``level``, and ``mean``, ``min`` and ``max`` of the accuracy over seeds.
     """
     clean = selected[["key", "architecture", "seed", "corruptions_clean"]].dropna()
     clean = clean.rename(columns={"corruptions_clean": "accuracy"}).assign(level=0)
     rows = pd.concat([table, *(clean.assign(kind=kind) for kind in STRENGTHS)])
     grouped = rows.groupby(["architecture", "kind", "level"])["accuracy"]
-    return grouped.agg(mean="mean", sd="std").reset_index()
+    return grouped.agg(["mean", "min", "max"]).reset_index()

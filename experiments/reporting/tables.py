@@ -1,4 +1,4 @@
-"""Tables of the book: measured mean and sd over seeds, beside the paper's values."""
+"""Tables of the book: what was measured of every seed, beside the paper's values."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ REPORTED_AND_RUN = "paper (reported)"
 """Heading of the paper's own values on data sets on which the same has been run."""
 BESIDE = 2
 """Columns shown of recorded profiles, shared among them: the first of those shown of the live one."""
+POINTS = 3
+"""Up to so many runs are shown one by one: their standard deviation would say nothing."""
 MISSING = "–"
 """What a cell shows where the paper gives no value, or a run's value could not be computed."""
 
@@ -39,14 +41,28 @@ def number(value: float, digits: int = 3) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-def mean_sd(values: Sequence[float] | pd.Series, *, digits: int = 3) -> str:
-    """Return ``mean ± sd (n)`` of the values that are there; n is shown where some are missing."""
+def over_seeds(values: Sequence[float] | pd.Series, *, digits: int = 3, signed: bool = False) -> str:
+    """Return what runs of one kind gave: up to :data:`POINTS` values each of them, else ``mean ± sd``.
+
+    The standard deviation of two or three values says next to nothing of the spread, and would be read as an
+    interval. How many there are is said where some are missing.
+
+    Parameters
+    ----------
+    values
+        One per run; NaN or None where it is missing.
+    digits
+        Significant digits of the values, or of their mean.
+    signed
+        Whether positive numbers bear a sign.
+    """
     series = pd.to_numeric(pd.Series(values), errors="coerce")
     there = series.dropna()
     if there.empty:
         return MISSING
-    text = number(float(there.mean()), digits)
-    if len(there) > 1:
+    shown = list(there) if len(there) <= POINTS else [float(there.mean())]
+    text = ", ".join(("+" if signed and value > 0 else "") + number(value, digits) for value in shown)
+    if len(there) > POINTS:
         sd = float(there.std())
         rounding = 1e-12 * float(there.abs().max())  # equal values differ by no more
         text += f" ± {number(sd if sd > rounding else 0.0, 2)}"
@@ -61,7 +77,7 @@ def measured(
     percent: Sequence[str] = (),
     others: Sequence[Recorded] | None = None,
 ) -> pd.DataFrame:
-    """Return one row per architecture with mean ± sd over seeds of the selected runs.
+    """Return one row per architecture with what the selected runs gave, by :func:`over_seeds`.
 
     Parameters
     ----------
@@ -93,7 +109,7 @@ def measured(
             rows[architecture] = dict.fromkeys(columns.values(), "failed" if begun else NOT_RUN)
             continue
         rows[architecture] = {
-            heading: mean_sd(pd.to_numeric(own[name]) * (100 if name in percent else 1), digits=digits)
+            heading: over_seeds(pd.to_numeric(own[name]) * (100 if name in percent else 1), digits=digits)
             for name, heading in columns.items()
         }
     table = pd.DataFrame.from_dict(rows, orient="index")
@@ -209,9 +225,7 @@ def ratios(
         table = one.selected.pivot_table(index="seed", columns="architecture", values=column, dropna=False)
         ours = table.reindex(columns=names)
         ours = ours.div(ours[baseline], axis=0)
-        found[(f"{one.profile.name} (ours)", "mean ± sd of the ratio")] = {
-            name: mean_sd(ours[name]) for name in names
-        }
+        found[(f"{one.profile.name} (ours)", "ratio")] = {name: over_seeds(ours[name]) for name in names}
     result = pd.DataFrame(found)
     result.index.name = "architecture"
     rows = paper.reported()

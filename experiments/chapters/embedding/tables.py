@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from experiments.reporting.tables import MISSING, NOT_RUN, mean_sd, number
+from experiments.reporting.tables import MISSING, NOT_RUN, number, over_seeds
 from experiments.studies.recorded import Recorded
 from experiments.studies.study import Study
 from lpc.figures import Look
@@ -100,7 +100,7 @@ DIRECTIONS: Mapping[str, Column] = {
 def table(
     study: Study | Recorded, names: Sequence[str], columns: Mapping[str, Column], *, digits: int = 3
 ) -> pd.DataFrame:
-    """Return one row per embedding with mean ± sd over seeds, as text.
+    """Return one row per embedding with what its seeds gave, as text.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def table(
         rows[name] = {
             column.heading: NOT_RUN
             if own.empty
-            else mean_sd(pd.to_numeric(own[key]) * (100 if column.percent else 1), digits=digits)
+            else over_seeds(pd.to_numeric(own[key]) * (100 if column.percent else 1), digits=digits)
             if key in own
             else MISSING
             for key, column in columns.items()
@@ -149,7 +149,7 @@ GAINS: Mapping[str, Gain] = {
 
 
 def gains(study: Study | Recorded, names: Sequence[str] = tuple(WITHOUT)) -> pd.DataFrame:
-    """Return what the penalty does to each embedding: seed by seed, mean ± sd, as text.
+    """Return what the penalty does to each embedding: one value per seed, as text.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def gains(study: Study | Recorded, names: Sequence[str] = tuple(WITHOUT)) -> pd.
     rows: dict[str, dict[str, str]] = {}
     for name in names:
         rows[f"{name} / {WITHOUT[name]}"] = {
-            gain.heading: MISSING if change is None else mean_sd(change)
+            gain.heading: MISSING if change is None else over_seeds(change)
             for key, gain in GAINS.items()
             for change in (_change(study.selected, key, name, gain),)
         }
@@ -229,8 +229,14 @@ def draw_schedules(axes: Sequence[Axes], schedules: Mapping[str, TrainSpec]) -> 
         ax.grid(alpha=0.3)
 
 
+def _reach(values: np.ndarray) -> list[list[float]]:
+    """Return how far the smallest and the largest value lie from the mean, as error bars ask for it."""
+    mean = np.nanmean(values)
+    return [[float(mean - np.nanmin(values))], [float(np.nanmax(values) - mean)]]
+
+
 def scatter(ax: Axes, study: Study | Recorded, x: str, y: str, names: Sequence[str]) -> Axes:
-    """Draw one point per embedding, means over seeds with bars of one sd; filled: with the penalty.
+    """Draw one point per embedding, filled with the penalty: means over seeds, bars from least to largest.
 
     Parameters
     ----------
@@ -254,8 +260,8 @@ def scatter(ax: Axes, study: Study | Recorded, x: str, y: str, names: Sequence[s
         ax.errorbar(
             np.nanmean(across),
             np.nanmean(up),
-            xerr=np.nanstd(across),
-            yerr=np.nanstd(up),
+            xerr=_reach(across),
+            yerr=_reach(up),
             fmt=look.marker,
             color=look.colour,
             markersize=8,

@@ -9,14 +9,14 @@ from IPython.display import Markdown
 
 from experiments.chapters.errata.paired_values import difference
 from experiments.chapters.errata.released_training import SWITCHES
-from experiments.reporting.tables import MISSING, mean_sd, number
+from experiments.reporting.tables import MISSING, number, over_seeds
 
 _SAME = 1e-9
 """Relative change, or difference, that is rounding."""
 
 
 def effect(values: pd.Series, quantity: str) -> str:
-    """Return an effect as text, mean ± sd: a signed difference, a change in percent, or a factor.
+    """Return an effect as text, one per seed: a signed difference, a change in percent, or a factor.
 
     Parameters
     ----------
@@ -32,15 +32,15 @@ def effect(values: pd.Series, quantity: str) -> str:
     if bool((change.abs() <= _SAME).all()):
         return "none"
     if not difference(quantity) and not 0.5 < there.mean() < 2:
-        return f"× {mean_sd(values)}"
-    text = mean_sd(values if difference(quantity) else 100 * (values - 1), digits=2)
-    return f"{'' if text.startswith('-') else '+'}{text}{'' if difference(quantity) else ' %'}"
+        return f"× {over_seeds(values)}"
+    shown = values if difference(quantity) else 100 * (values - 1)
+    return over_seeds(shown, digits=2, signed=True) + ("" if difference(quantity) else " %")
 
 
 def comparison_table(comparisons: pd.DataFrame, numbers: Sequence[int]) -> pd.DataFrame:
     """Return the comparisons of some lines as text, one column per architecture.
 
-    For every quantity a row with its mean ± sd over seeds as measured here, then one row per switch with the
+    For every quantity a row with its value of every seed as measured here, then one row per switch with the
     switched mean and, below it in brackets, the :func:`effect`.
 
     Parameters
@@ -53,7 +53,9 @@ def comparison_table(comparisons: pd.DataFrame, numbers: Sequence[int]) -> pd.Da
     rows: dict[tuple[str, str, str], dict[str, str]] = {}
     for quantity, same in comparisons[comparisons["line"].isin(numbers)].groupby("quantity", sort=False):
         first = same.drop_duplicates(["architecture", "seed"]).groupby("architecture", sort=False)
-        rows[str(quantity), MISSING, "here"] = {str(name): mean_sd(values) for name, values in first["here"]}
+        rows[str(quantity), MISSING, "here"] = {
+            str(name): over_seeds(values) for name, values in first["here"]
+        }
         for (line, switch), alike in same.groupby(["line", "switch"], sort=False):
             rows[str(quantity), str(line), str(switch)] = {
                 str(name): _switched(group, str(quantity))
@@ -112,7 +114,7 @@ def training_table(trained: pd.DataFrame) -> pd.DataFrame:
     }
     rows = {
         (name, switch): {"line": _line(str(switch)), "last γ": number(group["gamma"].mean(), 4)}
-        | {heading: mean_sd(group[column] * scale) for column, (heading, scale) in columns.items()}
+        | {heading: over_seeds(group[column] * scale) for column, (heading, scale) in columns.items()}
         for name, same in trained.groupby("architecture", sort=False)
         for switch, group in same.groupby("switch", sort=False)
     }
@@ -125,7 +127,7 @@ def _line(switch: str) -> str:
 
 
 def selections_table(selections: pd.DataFrame) -> pd.DataFrame:
-    """Return the test accuracy in percent that each way of selecting would report, mean ± sd over seeds."""
+    """Return the test accuracy in percent that each way of selecting would report, by seed."""
     headings = {
         "validation": "validation, every rate (here)",
         "test": "test, every rate",
@@ -133,7 +135,7 @@ def selections_table(selections: pd.DataFrame) -> pd.DataFrame:
         "test_few": "test, first two (release)",
     }
     rows = {
-        name: {heading: mean_sd(100 * group[column], digits=4) for column, heading in headings.items()}
+        name: {heading: over_seeds(100 * group[column], digits=4) for column, heading in headings.items()}
         for name, group in selections.groupby("architecture", sort=False)
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("architecture")

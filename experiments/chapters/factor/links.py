@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from experiments.reporting.tables import mean_sd
+from experiments.reporting.tables import over_seeds
 from lpc.errors import unknown_name
 from lpc.figures import Look
 from lpc.specs import GAMMAS
@@ -115,12 +115,12 @@ def shares(links: pd.DataFrame, architecture: str) -> dict[str, float]:
 
 
 def by_gamma(table: pd.DataFrame, *, digits: int = 3) -> pd.DataFrame:
-    """Return a table by (seed, architecture) as the book shows it: mean ± sd over seeds, gammas as rows."""
+    """Return a table by (seed, architecture) as the book shows it: one value per seed, gammas as rows."""
     rows = {}
     for name in GAMMAS:
         part = table[table.index.get_level_values("architecture") == name]
         if len(part):
-            rows[f"{gamma_of(name):g}"] = {c: mean_sd(part[c], digits=digits) for c in table}
+            rows[f"{gamma_of(name):g}"] = {c: over_seeds(part[c], digits=digits) for c in table}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("gamma")
 
 

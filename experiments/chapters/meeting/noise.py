@@ -229,12 +229,14 @@ def draw_noise_curves(ax: Axes, curves: pd.DataFrame, quantity: str, *, against:
 
 
 def draw_along_gamma(ax: Axes, rows: pd.DataFrame, column: str, *, look: Look, label: str) -> Axes:
-    """Draw one column of :func:`along_gamma` against gamma: mean over seeds with a band of one sd."""
+    """Draw a column of :func:`along_gamma`: mean over seeds, and a band from the least to the largest."""
     there = rows[rows[column].notna()]
-    grouped = there.groupby("gamma")[column].agg(["mean", "std"]).fillna(0.0)
-    gamma, mean, sd = grouped.index.to_numpy(), grouped["mean"].to_numpy(), grouped["std"].to_numpy()
-    ax.plot(gamma, mean, look.line, color=look.colour, marker=look.marker, markersize=4, label=label)
-    ax.fill_between(gamma, mean - sd, mean + sd, color=look.colour, alpha=0.15, linewidth=0)
+    grouped = there.groupby("gamma")[column].agg(["mean", "min", "max"])
+    gamma = grouped.index.to_numpy()
+    ax.plot(
+        gamma, grouped["mean"], look.line, color=look.colour, marker=look.marker, markersize=4, label=label
+    )
+    ax.fill_between(gamma, grouped["min"], grouped["max"], color=look.colour, alpha=0.15, linewidth=0)
     ax.set_xscale("log")
     ax.grid(alpha=0.3)
     return ax

@@ -245,7 +245,7 @@ def draw_parts(ax: Axes, parts: pd.DataFrame, *, group: str) -> Axes:
     ax
         Where to draw.
     parts
-        Of :func:`entropy_parts`: means over seeds are drawn, with the sd of the total.
+        Of :func:`entropy_parts`: means over seeds are drawn, and how far the totals of single seeds reach.
     group
         A key of :data:`BASELINES`.
     """
@@ -254,7 +254,8 @@ def draw_parts(ax: Axes, parts: pd.DataFrame, *, group: str) -> Axes:
     own = parts[parts["group"] == group]
     names = [name for name in VARIANTS if (own["architecture"] == name).any()]
     grouped = own.groupby("architecture")[["scale", "shape", "total"]]
-    mean, sd = grouped.mean().reindex(names), grouped.std().reindex(names).fillna(0.0)
+    mean = grouped.mean().reindex(names)
+    least, largest = (part.reindex(names)["total"] for part in (grouped.min(), grouped.max()))
     place = np.arange(len(names))
     ends = {True: np.zeros(len(names)), False: np.zeros(len(names))}
     for part, (colour, hatch) in _PARTS.items():
@@ -265,7 +266,10 @@ def draw_parts(ax: Axes, parts: pd.DataFrame, *, group: str) -> Axes:
         )
         for negative, end in ends.items():
             end += np.where((value < 0) == negative, value, 0.0)
-    ax.errorbar(mean["total"], place, xerr=sd["total"], fmt="kD", markersize=4, capsize=3, label="both")
+    total = mean["total"]
+    ax.errorbar(
+        total, place, xerr=[total - least, largest - total], fmt="kD", markersize=4, capsize=3, label="both"
+    )
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_yticks(place, names)
     ax.invert_yaxis()

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import torch
 
-from experiments.reporting.tables import mean_sd, number
+from experiments.reporting.tables import number, over_seeds
 from experiments.studies.image_shapes import shape_of_data
 from experiments.studies.learning_rates import first_retrained, retrained
 from experiments.studies.profiles import Profile, resolve, specs
@@ -155,7 +155,7 @@ def judged(study: Study) -> pd.DataFrame:
                 "learning rate": f"{rate:g}",
                 "margin": number(margin(found[name, rate][0]), 2),
                 "readout lost or at chance": f"{int(bad.sum())} of {len(own)}",
-                "train accuracy (%)": mean_sd(100 * own["accuracy"]),
+                "train accuracy (%)": over_seeds(100 * own["accuracy"]),
             }
         )
     return pd.DataFrame(rows).set_index(["architecture", "learning rate"])

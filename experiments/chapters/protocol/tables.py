@@ -9,7 +9,7 @@ from dataclasses import asdict
 import pandas as pd
 
 from experiments.chapters.errata.released_training import ALL, RELEASED_RATES, SWITCHES
-from experiments.reporting.tables import MISSING, mean_sd, number
+from experiments.reporting.tables import MISSING, number, over_seeds
 from experiments.studies.image_shapes import shape_of_data
 from experiments.studies.profiles import Profile, profile, specs
 from experiments.studies.recorded import Recorded, recorded
@@ -199,7 +199,7 @@ def health(study: Study | Recorded) -> pd.DataFrame:
         chosen = study.selected[study.selected["architecture"] == name]
         finished = runs[runs["status"] == "finished"]
         passed = chosen["terminal_epoch"].notna()
-        epochs = mean_sd(chosen.loc[passed, "terminal_epoch"]) if passed.any() else MISSING
+        epochs = over_seeds(chosen.loc[passed, "terminal_epoch"]) if passed.any() else MISSING
         rows[name] = {
             "failed": f"{int((runs['status'] == 'failed').sum())} of {len(runs)}",
             "at chance": f"{int(finished['at_chance'].astype(bool).sum())} of {len(runs)}",
@@ -207,7 +207,7 @@ def health(study: Study | Recorded) -> pd.DataFrame:
             "lost, selected": f"{int(chosen['readout_lost'].astype(bool).sum())} of {len(chosen)}",
             "passed 99.9 %": f"{int(passed.sum())} of {len(chosen)}",
             "at epoch": epochs,
-            "train accuracy (%)": mean_sd(100 * chosen["accuracy"]) if len(chosen) else MISSING,
-            "cross-entropy": mean_sd(chosen["cross_entropy"]) if len(chosen) else MISSING,
+            "train accuracy (%)": over_seeds(100 * chosen["accuracy"]) if len(chosen) else MISSING,
+            "cross-entropy": over_seeds(chosen["cross_entropy"]) if len(chosen) else MISSING,
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("architecture")

@@ -217,9 +217,9 @@ def test_a_number_that_does_not_exist_is_missing_with_its_reason():
     [
         ([1.0, 1.0 + 1e-12], "Σ_W", "none"),
         ([0.0, 0.0], "AUROC, ODIN", "none"),
-        ([0.25, 0.25], "Σ_W", "× 0.250 ± 0"),
-        ([1.02, 1.04], "Σ_W", "+3.0 ± 1.4 %"),
-        ([0.875, 0.875], "Σ_W", "-12 ± 0 %"),
+        ([0.25, 0.25], "Σ_W", "× 0.250, 0.250"),
+        ([1.02, 1.04], "Σ_W", "+2.0, +4.0 %"),
+        ([0.875, 0.875], "Σ_W", "-12, -12 %"),
         ([0.5], "entropy (nats)", "+0.50"),
         ([math.nan], "entropy (nats)", "–"),
         ([math.nan], "Σ_W", "–"),
@@ -339,8 +339,8 @@ def test_tables_have_a_row_a_switch(evidence):
     assert table.index.get_level_values("switch").tolist() == ["here", "softmax twice", ALL]
     assert table.index.get_level_values("line").tolist() == ["–", "13", "13"]
     assert table.columns.tolist() == [name for name in NAMES if name in conventions.ARCHITECTURES]
-    own = evidence.study.selected.groupby("architecture")["test_auroc_odin"]
-    assert table["IB"].iloc[0] == f"{own.mean()['IB']:.3f} ± {number(own.std()['IB'], 2)}"
+    own = evidence.study.selected.query("architecture == 'IB'")["test_auroc_odin"]
+    assert table["IB"].iloc[0] == ", ".join(map(number, own))
     trained = tables.training_table(evidence.trained)
     assert trained.loc[("IB", "weight decay"), "line"] == "2"
     assert trained.loc[("LinPen", HERE), "line"] == "–"

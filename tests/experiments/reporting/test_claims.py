@@ -1,4 +1,5 @@
 import math
+import re
 from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from scipy.stats import t, ttest_ind
 from support import ended_runs
 
 from experiments.chapters.factor.links import gamma_of
+from experiments.paths import BOOK
 from experiments.reporting import claims, paper, tables
 from experiments.reporting.claims import ClaimMismatch
 from experiments.reporting.declarations import Claim
@@ -359,16 +361,34 @@ def test_numbers_are_written_with_three_digits(value, text):
     assert tables.number(value) == text
 
 
-def test_mean_sd_says_how_many_values_there_were():
-    assert tables.mean_sd([1.0, 2.0, 3.0]) == "2.00 ± 1.0"
-    assert tables.mean_sd([1.0, np.nan, 3.0]) == "2.00 ± 1.4 (2 of 3)"
-    assert tables.mean_sd([np.nan]) == "–"
+def test_up_to_three_seeds_are_shown_one_by_one_and_more_as_mean_and_sd():
+    assert tables.over_seeds([1.0, 2.0, 3.0]) == "1.00, 2.00, 3.00"
+    assert tables.over_seeds([1.0, np.nan, 3.0]) == "1.00, 3.00 (2 of 3)"
+    assert tables.over_seeds([np.nan]) == "–"
+    assert tables.over_seeds([1.0, 2.0, 3.0, 4.0]) == "2.50 ± 1.3"
+    assert tables.over_seeds([0.3] * 4) == "0.300 ± 0"
+    assert tables.over_seeds([1.0, -2.0], digits=2, signed=True) == "+1.0, -2.0"
+    assert tables.over_seeds([1.0, 2.0, 3.0, 4.0], signed=True) == "+2.50 ± 1.3"
+
+
+def test_no_page_shows_the_sd_of_a_few_seeds():
+    shown = re.compile(
+        r"±\s*(sd|standard deviation)|mean and sd over|(band|bars) of one sd|sd over seeds\)", re.I
+    )
+    found = {
+        page.name: some.group()
+        for page in sorted(BOOK.glob("*.md"))
+        for some in shown.finditer(page.read_text(encoding="utf-8"))
+    }
+    found.pop("notation.md", None)  # which states the rule
+    assert not found
+    assert shown.search("Mean ± sd over seeds") and not shown.search("error ± standard error")
 
 
 def test_ratios_are_by_seed_and_the_papers_by_printed_means():
     chosen = study(robust={"IB": [2.0, 3.0, 4.0], "LinPen": [1.0, 1.0, 1.0], "NoPen": [1.0, 2.0, 1.0]})
     table = tables.ratios(chosen, "robust", "deepfool_relative_norm")
-    assert table.T["IB"].tolist() == ["2.50 ± 1.3", "29", "52", "31"]
+    assert table.T["IB"].tolist() == ["2.00, 1.50, 4.00", "29", "52", "31"]
     assert table.T["NonLinIB"].tolist() == ["–", "–", "–", "–"]
 
 
