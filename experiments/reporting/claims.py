@@ -12,7 +12,7 @@ import pandas as pd
 from experiments.paths import LEDGER
 from experiments.reporting import paper
 from experiments.reporting.declarations import NO_RUN, TESTS, WRITTEN, Claim, read
-from experiments.reporting.image_variance import of_log_ratio
+from experiments.reporting.image_variance import Images, Tables, of_source
 from experiments.reporting.significance import holm, welch
 from experiments.reporting.tables import number
 from experiments.reporting.verdicts import (
@@ -145,26 +145,28 @@ def ledger(
     here = study.profile.name
     shown = [here] if beside is None or here in LIVE else [here, beside]
     recorded = all_recorded() if others is None else others
-    selected = {one.profile.name: one.selected for one in recorded if one.profile.name != here}
+    sources: dict[str, Study | Recorded] = {
+        one.profile.name: one for one in recorded if one.profile.name != here
+    }
     if shown != [here]:
-        selected[shown[-1]] = ablation.existing(shown[-1], store=study.store.root).selected
-    selected.update(_runs_of_relatives(shown, study))
+        sources[shown[-1]] = ablation.existing(shown[-1], store=study.store.root)
+    sources.update(_relatives(shown, study))
     if study.kind.selects:
-        selected[here] = study.selected
+        sources[here] = study
+    selected = {name: one.selected for name, one in sources.items()}
     selected[NO_RUN] = pd.DataFrame()
     for name, rows in _bottleneck_runs(shown, study).items():
         selected[name] = pd.concat([selected[name], rows]) if name in selected else rows
     declared = {claim.id: claim for claim in read(path)}
-    tables = {one.profile.name: one.probe_table("attacks") for one in recorded if one.profile.name != here}
-    if hasattr(study, "probe_table"):
-        tables[here] = study.probe_table("attacks")  # type: ignore[union-attr]
+    tables: Tables = {}
     rows, judgements = [], {}
     for claim in declared.values():
         runs = selected.get(claim.profile)
         values = [] if runs is None else quantities(claim, runs)
-        if values:
-            images = _images(claim, tables.get(claim.profile), runs)
-            judgements[claim.id] = judged(claim, values, images)
+        images = Images("")
+        if values and runs is not None:
+            images = of_source(claim, runs, sources.get(claim.profile), tables)
+            judgements[claim.id] = judged(claim, values, images.variance)
         rows.append(
             {
                 "id": claim.id,
@@ -181,6 +183,7 @@ def ledger(
                 "written": WRITTEN[claim.written],
                 "measured": _text(claim, values, judgements.get(claim.id)),
                 "n": paper.EXPERIMENTS if claim.quantity == "paper_welch" else _seeds(claim, values, runs),
+                "images": images.how,
                 "verdict": _word(claim, values, runs),
                 "needed": "",
                 "why": claim.why,
@@ -190,14 +193,6 @@ def ledger(
         )
     _decide(rows, declared, judgements)
     return pd.DataFrame(rows)
-
-
-def _images(claim: Claim, table: pd.DataFrame | None, runs: pd.DataFrame | None) -> tuple[float, int] | None:
-    """Return the variance that the test images add, where each of them was attacked."""
-    if table is None or runs is None or claim.quantity != "ratio" or not len(table):
-        return None
-    rows = table[table["key"].isin(runs["key"])] if "key" in runs and "key" in table else table
-    return of_log_ratio(rows, own=claim.of[0], base=claim.over[0], metric=claim.metric, per=claim.per)
 
 
 def _family(claim: Claim, declared: Mapping[str, Claim]) -> str:
@@ -222,14 +217,7 @@ def _decide(
             if p < ALPHA:
                 row["verdict"] = declared[row["id"]].words[found.place]
             else:
-                row |= {"verdict": UNDECIDED, "needed": _needed(found.seeds_needed(), row["n"])}
-
-
-def _needed(seeds: int | None, there: int) -> str:
-    """Return how many seeds would decide a claim, as text; empty where no number would."""
-    if seeds is None:
-        return ""
-    return f"{seeds} seeds" if seeds > there else f"more than {there} seeds"
+                row |= {"verdict": UNDECIDED, "needed": found.needed()}
 
 
 def chance(table: pd.DataFrame) -> tuple[int, int, float]:
@@ -259,8 +247,8 @@ def _same(claim: Claim, declared: Mapping[str, Claim]) -> str:
     return claim.id
 
 
-def _runs_of_relatives(shown: Sequence[str], study: Study) -> dict[str, pd.DataFrame]:
-    """Return the selected runs of the profiles beside some, those of which the store has all."""
+def _relatives(shown: Sequence[str], study: Study) -> dict[str, Study]:
+    """Return the studies of the profiles beside some, those of which the store has all runs."""
     found = {}
     for place, name in enumerate(shown):
         seeds = len({one.seed for one in study.specs}) if study.kind.selects and not place else None
@@ -268,7 +256,7 @@ def _runs_of_relatives(shown: Sequence[str], study: Study) -> dict[str, pd.DataF
             number = None if seeds is None else min(seeds, len(PROFILES[other].seeds))
             runs = ablation.existing(other, seeds=number, store=study.store.root)
             if other not in shown and all(map(runs.store.finished, runs.specs)):
-                found[other] = runs.selected
+                found[other] = runs
     return found
 
 

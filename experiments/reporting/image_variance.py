@@ -2,68 +2,188 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
 import numpy as np
 import pandas as pd
 
-_PREFIX, _SUFFIX = "attacks_", "_median"
+from experiments.reporting.declarations import Claim
+from experiments.reporting.image_statistics import AUROCS, SHARES, about_images, of_images
+from experiments.reporting.significance import hanley_mcneil
+from experiments.studies.image_shapes import shape_of_data
+from experiments.studies.profiles import PROFILES
+
+DRAWS = 500
+"""How often the test images are drawn again."""
+HOW = PAIRED, BOUND, LEFT_OUT = "drawn again", "bounded", "left out"
+"""How the test images enter a verdict: drawn again, the same for all networks; by a bound; not at all."""
 
 
-def column_of(metric: str) -> str | None:
-    """Return the column of the attacks' table, one value per image, whose median a metric is; else None."""
-    if metric.startswith(_PREFIX) and metric.endswith(_SUFFIX):
-        return metric.removeprefix(_PREFIX).removesuffix(_SUFFIX)
-    return None
+class Images(NamedTuple):
+    """What the test images add to a claim's uncertainty.
+
+    Attributes
+    ----------
+    how
+        :data:`PAIRED`, :data:`BOUND` or :data:`LEFT_OUT`; empty: the claim is not about test images.
+    variance
+        Of the mean over seeds, and the number of images; None where it is not known.
+    """
+
+    how: str
+    variance: tuple[float, int] | None = None
 
 
-def of_log_ratio(
-    table: pd.DataFrame,
-    *,
-    own: str,
-    base: str,
-    metric: str,
-    per: str | None = None,
-    resamples: int = 500,
-    seed: int = 0,
-) -> tuple[float, int] | None:
-    """Return the variance of the mean log ratio over seeds under resampling of the images, and their number.
+Tables = dict[tuple[str, str], pd.DataFrame | None]
+"""Tables that have been read, by profile and probe."""
 
-    The images are drawn once for all seeds and both networks: what is compared is paired by image.
+
+def of_source(claim: Claim, runs: pd.DataFrame, source: Any, tables: Tables) -> Images:
+    """Return what the test images add to a claim that is judged by the runs of a study.
 
     Parameters
     ----------
-    table
-        One row per network and image: ``architecture``, ``seed``, ``image`` and the attacks' columns.
-    own, base
-        Architectures: the ratio is of the first over the second, of medians over images.
-    metric, per
-        The ledger's metric, and the one that it is divided by.
-    resamples, seed
-        How many to draw, and from which seed.
-
-    Returns
-    -------
-    tuple or None
-        None where the metric is no median over attacked images, or the table lacks a network.
+    claim, runs
+        As in :func:`of_claim`.
+    source
+        With a ``probe_table``, as a study or recorded runs; others keep nothing of single images.
+    tables
+        Those that have been read; this adds to them.
     """
-    names = [column_of(name) for name in (metric, per) if name is not None]
-    if None in names or any(name not in table for name in names):
+    kept = {}
+    for metric in (claim.metric, claim.per or claim.metric):
+        kind = of_images(metric)
+        if kind is None or not hasattr(source, "probe_table"):
+            continue
+        if (claim.profile, kind.probe) not in tables:
+            tables[claim.profile, kind.probe] = source.probe_table(kind.probe)
+        table = tables[claim.profile, kind.probe]
+        if table is not None:
+            kept[kind.probe] = table[table["key"].isin(runs["key"])] if "key" in runs else table
+    declared = PROFILES.get(claim.profile)
+    total = None if declared is None else shape_of_data(declared.data).test
+    return of_claim(claim, runs, kept, total=total)
+
+
+def of_claim(
+    claim: Claim,
+    runs: pd.DataFrame,
+    tables: Mapping[str, pd.DataFrame],
+    *,
+    total: int | None,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Images:
+    """Return what other test images would change of a claim's mean over seeds.
+
+    Where a probe kept every image of every network, the images are drawn again, the same for all of them:
+    what is compared is paired by image. Where none did, shares and AUROCs have a bound.
+
+    Parameters
+    ----------
+    claim
+        The claim; tests have no mean.
+    runs
+        Selected runs of its profile, with its metric.
+    tables
+        By probe: one row per network and image, with ``architecture`` and ``seed``; ``image`` where not all
+        test images are there in order.
+    total
+        Number of test images, of which the bounds are; None: not known.
+    draws, seed
+        How often to draw, and from which seed.
+
+    Notes
+    -----
+    A share p of N images varies by p (1 - p) / N at most, its mean over networks by no more. A difference of
+    two is bounded by the sum, as an image that one network gets right is no harder for the other. An AUROC
+    varies by Hanley and McNeil's formula.
+    """
+    metrics = [name for name in (claim.metric, claim.per) if name is not None]
+    if not any(map(about_images, metrics)):
+        return Images("")
+    if claim.quantity not in ("value", "ratio", "difference", "lead"):
+        return Images(LEFT_OUT)
+    found = _resampled(claim, metrics, runs, tables, draws=draws, seed=seed)
+    if found is not None:
+        return Images(PAIRED, found)
+    found = _bounded(claim, runs, total)
+    return Images(LEFT_OUT) if found is None else Images(BOUND, found)
+
+
+def _resampled(
+    claim: Claim,
+    metrics: list[str],
+    runs: pd.DataFrame,
+    tables: Mapping[str, pd.DataFrame],
+    *,
+    draws: int,
+    seed: int,
+) -> tuple[float, int] | None:
+    kinds = [of_images(name) for name in metrics]
+    if any(kind is None or kind.probe not in tables for kind in kinds):
         return None
-    sides = []
-    for architecture, sign in ((own, 1.0), (base, -1.0)):
-        for name, power in zip(names, (1.0, -1.0), strict=False):
-            rows = table[table["architecture"] == architecture]
-            values = rows.pivot_table(index="seed", columns="image", values=name, dropna=False)
-            if values.empty:
-                return None
-            sides.append((sign * power, values))
-    images = sorted(set.intersection(*(set(values.columns) for _, values in sides)))
-    if len(images) < 2:
+    names = [*claim.of[:1], *claim.over]
+    seeds = sorted(set(runs.loc[runs["architecture"] == claim.of[0], "seed"]))
+    rows: dict[tuple[int, str, int], pd.DataFrame] = {}
+    for place, kind in enumerate(kinds):
+        groups = dict(iter(tables[kind.probe].groupby(["architecture", "seed"])))  # type: ignore[union-attr]
+        for name in names:
+            for one in seeds:
+                if (name, one) not in groups:
+                    return None
+                own = groups[name, one]
+                index = own["image"] if "image" in own else np.arange(len(own))
+                rows[place, name, one] = own.set_index(np.asarray(index))
+    shared = sorted(set.intersection(*(set(own.index) for own in rows.values())))
+    if len(shared) < 2:
         return None
     generator = np.random.default_rng(seed)
-    arrays = [(sign, values[images].to_numpy(dtype=float)) for sign, values in sides]
-    found = []
-    for _ in range(resamples):
-        drawn = generator.integers(len(images), size=len(images))
-        logs = [sign * np.log(np.nanmedian(array[:, drawn], axis=1)).mean() for sign, array in arrays]
-        found.append(float(sum(logs)))
-    return float(np.var(found, ddof=1)), len(images)
+    counts = generator.multinomial(len(shared), np.full(len(shared), 1 / len(shared)), size=draws)
+
+    def value(name: str, one: int) -> np.ndarray:
+        parts = [
+            kind.statistic(counts, rows[i, name, one].loc[shared]) for i, kind in enumerate(kinds) if kind
+        ]
+        return parts[0] if len(parts) == 1 else parts[0] / parts[1]
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        by_seed = [_quantity(claim, {name: value(name, one) for name in names}) for one in seeds]
+        moved = np.mean([np.log(one) if claim.ratio else one for one in by_seed], axis=0)
+    moved = moved[np.isfinite(moved)]
+    return (float(moved.var(ddof=1)), len(shared)) if len(moved) > draws / 2 else None
+
+
+def _quantity(claim: Claim, values: Mapping[str, np.ndarray]) -> np.ndarray:
+    own, others = values[claim.of[0]], [values[name] for name in claim.over]
+    if claim.quantity == "value":
+        return own
+    if claim.quantity == "ratio":
+        return own / others[0]
+    if claim.quantity == "difference":
+        return own - others[0]
+    return np.min(others, axis=0) - own if claim.sign == "smaller" else own - np.max(others, axis=0)
+
+
+def _bounded(claim: Claim, runs: pd.DataFrame, total: int | None) -> tuple[float, int] | None:
+    """Return the bound of a share's or an AUROC's variance; of a lead, that over the best of the others."""
+    if total is None or claim.per is not None or claim.quantity == "ratio":
+        return None
+    if claim.metric not in (*SHARES, *AUROCS) or claim.metric not in runs:
+        return None
+    means = runs.groupby("architecture")[list({claim.metric, "test_accuracy"} & set(runs))].mean()
+    others = means.reindex(list(claim.over))[claim.metric].dropna().sort_values()
+    names = [claim.of[0]] + ([str(others.index[-1])] if len(others) else [])
+    variance = 0.0
+    for name in names:
+        value = float(means.loc[name, claim.metric])
+        if claim.metric in AUROCS:
+            right = round(float(means.loc[name, "test_accuracy"]) * total)
+            counts = right, total - right
+            if min(counts) < 1:
+                return None
+            variance += hanley_mcneil(value, *counts) ** 2
+        else:
+            variance += value * (1 - value) / total
+    return variance, total

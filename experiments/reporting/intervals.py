@@ -30,6 +30,8 @@ class Interval(NamedTuple):
         Standard error on the scale that is judged, and its degrees of freedom.
     log
         Whether that scale is the logarithm.
+    alone
+        Error and degrees of freedom of the seeds alone: what images add never makes a mean surer.
     """
 
     centre: float
@@ -38,6 +40,7 @@ class Interval(NamedTuple):
     error: float
     freedom: float
     log: bool
+    alone: tuple[float, float] = (0.0, 1.0)
 
     def __str__(self) -> str:
         if not math.isfinite(self.error):
@@ -56,7 +59,8 @@ class Interval(NamedTuple):
         distance = abs(math.log(self.centre / edge) if self.log else self.centre - edge)
         if self.error == 0:
             return float(distance == 0)
-        return float(2 * student.sf(distance / self.error, self.freedom))
+        both = [(self.error, self.freedom), *([self.alone] if self.alone[0] else [])]
+        return max(float(2 * student.sf(distance / error, freedom)) for error, freedom in both)
 
 
 def interval(
@@ -78,7 +82,8 @@ def interval(
     Notes
     -----
     The variance is :math:`s^2/n` plus that of the images. The degrees of freedom are Welch and
-    Satterthwaite's: :math:`(a + b)^2 / (a^2/(n-1) + b^2/(N-1))`.
+    Satterthwaite's: :math:`(a + b)^2 / (a^2/(n-1) + b^2/(N-1))`. Of two seeds with one degree of freedom
+    they can make an interval narrower than without images: then that of the seeds alone stands.
     """
     found = np.asarray(values, dtype=float)
     if not len(found) or not np.isfinite(found).all():
@@ -92,19 +97,37 @@ def interval(
         return Interval(back(mean), back(-math.inf), math.inf, math.inf, 0.0, log)
     spread = float(judged.std(ddof=1))
     seeds = (spread if spread > rounding else 0.0) ** 2 / count
+    error, freedom = _both(seeds, count, images)
+    alone = (math.sqrt(seeds), float(count - 1))
+    half = max(_half(error, freedom), _half(*alone))
+    return Interval(back(mean), back(mean - half), back(mean + half), error, freedom, log, alone)
+
+
+def _both(seeds: float, count: int, images: tuple[float, int] | None) -> tuple[float, float]:
+    """Return the standard error of seeds and images together, and its degrees of freedom."""
     shared, total = images or (0.0, 2)
-    error, freedom = math.sqrt(seeds + shared), float(count - 1)
-    if seeds + shared > 0:
-        freedom = (seeds + shared) ** 2 / (seeds**2 / (count - 1) + shared**2 / (total - 1))
-    half = float(student.isf((1 - LEVEL) / 2, freedom)) * error
-    return Interval(back(mean), back(mean - half), back(mean + half), error, freedom, log)
+    if seeds + shared == 0:
+        return 0.0, float(count - 1)
+    freedom = (seeds + shared) ** 2 / (seeds**2 / (count - 1) + shared**2 / (total - 1))
+    return math.sqrt(seeds + shared), freedom
+
+
+def _half(error: float, freedom: float) -> float:
+    """Return half the width of the interval of a mean with this standard error."""
+    return float(student.isf((1 - LEVEL) / 2, freedom)) * error
 
 
 def _exp(value: float) -> float:
     return math.exp(value) if value < 700 else math.inf
 
 
-def seeds_to_decide(values: Sequence[float], edges: Sequence[float], *, ratio: bool = False) -> int | None:
+def seeds_to_decide(
+    values: Sequence[float],
+    edges: Sequence[float],
+    *,
+    ratio: bool = False,
+    images: tuple[float, int] | None = None,
+) -> int | None:
     """Return how many seeds would tell the mean from every edge, were mean and spread what they are now.
 
     Parameters
@@ -113,8 +136,8 @@ def seeds_to_decide(values: Sequence[float], edges: Sequence[float], *, ratio: b
         One per seed, two or more.
     edges
         Those that the interval must not contain.
-    ratio
-        As in :func:`interval`.
+    ratio, images
+        As in :func:`interval`; seeds do not lessen the variance of images.
 
     Returns
     -------
@@ -128,10 +151,11 @@ def seeds_to_decide(values: Sequence[float], edges: Sequence[float], *, ratio: b
         math.log(e / found.centre) if found.log else e - found.centre for e in edges if e > 0 or not found.log
     ]
     distance = min(map(abs, judged), default=math.inf)
-    spread = found.error * math.sqrt(len(values))
+    spread = found.alone[0] * math.sqrt(len(values))
     if distance == 0:
         return None
     for count in range(2, MOST_SEEDS + 1):
-        if float(student.isf((1 - LEVEL) / 2, count - 1)) * spread / math.sqrt(count) < distance:
+        alone = spread / math.sqrt(count)
+        if max(_half(*_both(alone**2, count, images)), _half(alone, count - 1)) < distance:
             return count
     return None

@@ -11,6 +11,7 @@ from pandas.io.formats.style import Styler
 from experiments.reporting.claims import NOT_ATTEMPTED, NOT_MEASURED, chance
 from experiments.reporting.csv_tables import CsvStyler, bundle
 from experiments.reporting.declarations import NO_RUN, OURS
+from experiments.reporting.image_variance import HOW
 from experiments.reporting.tables import MISSING
 from experiments.reporting.verdicts import MARKS, UNDECIDED, WORDS
 from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
@@ -88,7 +89,8 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
     table = table.assign(place=table["like"].map(place)).sort_values("place", kind="stable")
     above = table.shift().where(table["like"] == table["like"].shift())
     runs = table["dataset"] + " (" + table["profile"].replace(NO_RUN, "as printed") + ")"
-    seeds = "(n = " + table["n"].astype(str) + ")"
+    images = table["images"].map({how: f"; images {how}" for how in HOW}).fillna("")
+    seeds = "(n = " + table["n"].astype(str) + images + ")"
     needed = [f"; {text} would decide" if text else "" for text in table["needed"]]
     return pd.DataFrame(
         {

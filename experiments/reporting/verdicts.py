@@ -44,6 +44,8 @@ class Judgement(NamedTuple):
         One per seed.
     ratio
         Whether they are ratios.
+    images
+        As in :func:`experiments.reporting.intervals.interval`.
     """
 
     place: int
@@ -52,12 +54,21 @@ class Judgement(NamedTuple):
     interval: Interval | None = None
     values: tuple[float, ...] = ()
     ratio: bool = False
+    images: tuple[float, int] | None = None
 
-    def seeds_needed(self) -> int | None:
-        """Return how many seeds would decide at the spread that is seen; None where it cannot be told."""
+    def needed(self) -> str:
+        """Return what would decide at the spread that is seen, as text; empty where nothing can be told.
+
+        That is a number of seeds, or more test images where these ones hide what seeds could tell.
+        """
         if self.interval is None or not self.edges:
-            return None
-        return seeds_to_decide(self.values, self.edges, ratio=self.ratio)
+            return ""
+        there = len(self.values)
+        seeds = seeds_to_decide(self.values, self.edges, ratio=self.ratio, images=self.images)
+        if seeds is not None:
+            return f"{seeds} seeds" if seeds > there else f"more than {there} seeds"
+        alone = seeds_to_decide(self.values, self.edges, ratio=self.ratio)
+        return "" if alone is None else "more test images"
 
 
 def wider(holds: Range, partly: Range | None, null: float | None) -> Range | None:
@@ -113,7 +124,7 @@ def judge(
     if not inside and part is not None and part[0] <= found.centre <= part[1] and found.centre != null:
         _, outer = _told_from(found, part, limits, exact=True)
         place = 1 if outer < ALPHA else 2
-    return Judgement(place, p, edges, found, tuple(values), ratio)
+    return Judgement(place, p, edges, found, tuple(values), ratio, images)
 
 
 def _told_from(

@@ -13,21 +13,22 @@ from lpc.specs import DataSpec
 
 
 class Shape(NamedTuple):
-    """A data set's channels, pixels a side, classes, and images of its official train set."""
+    """A data set's channels, pixels a side, classes, and images of its official train and test sets."""
 
     channels: int
     size: int
     classes: int
     train: int
+    test: int
 
 
 SHAPES: Mapping[str, Shape] = {
-    "digits": Shape(1, 8, 10, 1_437),
-    "mnist": Shape(1, 28, 10, 60_000),
-    "fashion_mnist": Shape(1, 28, 10, 60_000),
-    "svhn": Shape(3, 32, 10, 73_257),
-    "cifar10": Shape(3, 32, 10, 50_000),
-    "cifar100": Shape(3, 32, 100, 50_000),
+    "digits": Shape(1, 8, 10, 1_437, 360),
+    "mnist": Shape(1, 28, 10, 60_000, 10_000),
+    "fashion_mnist": Shape(1, 28, 10, 60_000, 10_000),
+    "svhn": Shape(3, 32, 10, 73_257, 26_032),
+    "cifar10": Shape(3, 32, 10, 50_000, 10_000),
+    "cifar100": Shape(3, 32, 100, 50_000, 10_000),
 }
 
 

@@ -103,6 +103,7 @@ PROBES: Mapping[str, ProbeKind] = {
     "factor": ProbeKind(
         1, "experiments.probes.factor:probe", studies=("gammas",), extra="attacks", tabled=False
     ),
+    "images": ProbeKind(1, "experiments.probes.images:probe", ("ablation", "embedding"), tabled=False),
     "margins": ProbeKind(1, "experiments.probes.margins:probe", studies=("embedding",), tabled=False),
 }
 """The probes by name, which begins their columns (``<name>_<value>``) and files."""

@@ -1,12 +1,9 @@
 import math
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.stats import t, ttest_1samp
 
-from experiments.reporting.image_variance import of_log_ratio
 from experiments.reporting.intervals import interval, seeds_to_decide
 from experiments.reporting.verdicts import judge, wider
 
@@ -50,6 +47,10 @@ def test_images_widen_an_interval_by_their_variance():
     alone, both = interval(values), interval(values, images=(0.02, 200))
     assert both.error**2 == pytest.approx(alone.error**2 + 0.02)
     assert 2 < both.freedom < 201 and both.high > alone.high
+    two = [0.1, 0.2]  # one degree of freedom, to which few images would add a hundred
+    alone, both = interval(two), interval(two, images=(0.05**2, 200))
+    assert (both.low, both.high) == (alone.low, alone.high) and both.p(0.7) == alone.p(0.7)
+    assert interval(two, images=(4.0, 200)).high > alone.high
 
 
 def test_as_many_seeds_as_are_said_would_decide():
@@ -59,6 +60,10 @@ def test_as_many_seeds_as_are_said_would_decide():
     assert needed is not None and needed > 3
     reach = [t.ppf(0.975, n - 1) * sd / math.sqrt(n) for n in (needed - 1, needed)]
     assert reach[1] < mean <= reach[0]
+    assert seeds_to_decide(values, [0.0], images=(0.3**2, 200)) > needed  # type: ignore[operator]
+    assert seeds_to_decide(values, [0.0], images=(1.0, 200)) is None, "no number of seeds mends 200 images"
+    assert judge(values, holds=(0.0, math.inf), images=(1.0, 200)).needed() == "more test images"
+    assert judge(values, holds=(0.0, math.inf)).needed() == f"{needed} seeds"
     assert seeds_to_decide(values, [float(mean)]) is None and seeds_to_decide([1.0], [0.0]) is None
 
 
@@ -90,27 +95,3 @@ def test_the_wider_tolerance_ends_at_no_effect_unless_the_claim_is_one_of_likene
     assert wider((0.9, 1.1), (0.7, 1.4), 1.0) == (0.7, 1.4)
     assert wider((-0.01, math.inf), (-0.03, -0.01), 0.0) == (-0.03, -0.01)
     assert wider((10.0, math.inf), (5.0, 10.0), None) == (5.0, 10.0)
-
-
-def test_the_variance_of_images_is_that_of_a_paired_log_ratio():
-    """Log-normal distances: the median's log has the variance pi / 2 sigma^2 / N; what is shared cancels."""
-    generator = np.random.default_rng(0)
-    images, sigma = 400, 0.5
-    shared = generator.normal(size=images)
-    rows = [
-        {"architecture": name, "seed": 0, "image": i, "box_smallest": math.exp(shared[i] + shift + noise)}
-        for name, shift in (("IB", 0.3), ("NoPen", 0.0))
-        for i, noise in enumerate(
-            generator.normal(scale=sigma, size=images) if name == "IB" else [0.0] * images
-        )
-    ]
-    table = pd.DataFrame(rows)
-    options: Any = {"own": "IB", "base": "NoPen", "metric": "attacks_box_smallest_median"}
-    found = of_log_ratio(table, **options)
-    assert found is not None and found[1] == images
-    unpaired = math.pi / 2 * (1 + 1 + sigma**2) / images
-    assert 0 < found[0] < 0.6 * unpaired
-    same = table.assign(box_smallest=[math.exp(shared[i]) for i in table["image"]])
-    assert of_log_ratio(same, **options) == (0.0, images)
-    assert of_log_ratio(table, **{**options, "metric": "trace_ratio"}) is None
-    assert of_log_ratio(table, **{**options, "base": "LinPen"}) is None
