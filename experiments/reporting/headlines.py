@@ -52,7 +52,7 @@ HEADLINES: tuple[Headline, ...] = (
     Headline(
         "The points are vertices of a hypercube.",
         {"cube": "unevenness of the class means at a node, 0 on a cube"},
-        (),
+        ("cube_svhn", "cube_cifar10", "cube_cifar100"),
         "The geometry that the paper gives the collapse; of its claims the one that only a cube meets.",
     ),
     Headline(

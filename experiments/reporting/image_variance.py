@@ -172,18 +172,22 @@ def _bounded(claim: Claim, runs: pd.DataFrame, total: int | None) -> tuple[float
         return None
     if claim.metric not in (*SHARES, *AUROCS) or claim.metric not in runs:
         return None
-    means = runs.groupby("architecture")[list({claim.metric, "test_accuracy"} & set(runs))].mean()
-    others = means.reindex(list(claim.over))[claim.metric].dropna().sort_values()
-    names = [claim.of[0]] + ([str(others.index[-1])] if len(others) else [])
+    value = _means(runs, claim.metric)
+    others = {name: value[name] for name in claim.over if name in value}
     variance = 0.0
-    for name in names:
-        value = float(means.loc[name, claim.metric])
+    for name in [claim.of[0], *([max(others, key=others.__getitem__)] if others else [])]:
         if claim.metric in AUROCS:
-            right = round(float(means.loc[name, "test_accuracy"]) * total)
+            right = round(_means(runs, "test_accuracy")[name] * total)
             counts = right, total - right
             if min(counts) < 1:
                 return None
-            variance += hanley_mcneil(value, *counts) ** 2
+            variance += hanley_mcneil(value[name], *counts) ** 2
         else:
-            variance += value * (1 - value) / total
+            variance += value[name] * (1 - value[name]) / total
     return variance, total
+
+
+def _means(runs: pd.DataFrame, column: str) -> dict[str, float]:
+    """Return a column's mean over seeds by architecture, where there is one."""
+    values = pd.to_numeric(runs[column], errors="coerce").groupby(runs["architecture"]).mean().dropna()
+    return {str(name): float(value) for name, value in values.items()}

@@ -60,7 +60,7 @@ def test_as_many_seeds_as_are_said_would_decide():
     assert needed is not None and needed > 3
     reach = [t.ppf(0.975, n - 1) * sd / math.sqrt(n) for n in (needed - 1, needed)]
     assert reach[1] < mean <= reach[0]
-    assert seeds_to_decide(values, [0.0], images=(0.3**2, 200)) > needed  # type: ignore[operator]
+    assert seeds_to_decide(values, [0.0], images=(0.45**2, 200)) > needed  # type: ignore[operator]
     assert seeds_to_decide(values, [0.0], images=(1.0, 200)) is None, "no number of seeds mends 200 images"
     assert judge(values, holds=(0.0, math.inf), images=(1.0, 200)).needed() == "more test images"
     assert judge(values, holds=(0.0, math.inf)).needed() == f"{needed} seeds"
