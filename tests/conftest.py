@@ -9,10 +9,15 @@ import jaxtyping
 import numpy as np
 import pytest
 import support.typecheck
+from support.cpu_seconds import CpuSeconds
 
 # Before torch is loaded: on tensors as small as the tests' threads only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 jaxtyping.install_import_hook("lpc", f"{support.typecheck.__name__}.checked")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(CpuSeconds(config))
 
 
 @pytest.fixture(scope="session")

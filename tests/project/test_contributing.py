@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import warm
 
 ROOT = Path(__file__).parents[2]
 TEXT = ROOT.joinpath("CONTRIBUTING.md").read_text()
@@ -38,9 +39,7 @@ def changed(request, tmp_path):
 
 
 def run(project, *arguments):
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=project, capture_output=True, text=True, check=False
-    )
+    done = warm.run(*arguments, cwd=project)
     assert not done.returncode, done.stdout + done.stderr
     return done.stdout
 

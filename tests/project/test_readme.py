@@ -3,13 +3,11 @@
 import ast
 import re
 import shlex
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import click
 import pytest
+from support import warm
 
 from experiments.__main__ import cli
 from experiments.publishing import dependencies
@@ -89,10 +87,7 @@ def test_a_command_with_an_unknown_option_would_be_noticed():
 
 def test_the_papermill_line_works(tmp_path):
     (line,) = re.findall(r"(\.venv/bin/jupytext .*)", README)
-    scripts = Path(sys.executable).parent
-    line = line.replace(".venv/bin/", f"{scripts}/").replace("build/", f"{tmp_path}/")
-    line += f" -p store {tmp_path / 'runs'} -p seeds 1"
-    done = subprocess.run(line, shell=True, cwd=ROOT, capture_output=True, text=True)
+    line = line.replace("build/", f"{tmp_path}/") + f" -p store {tmp_path / 'runs'} -p seeds 1"
+    done = warm.shell(line, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "collapse-smoke.ipynb").exists()
-    assert shutil.which("papermill", path=str(scripts))

@@ -2,8 +2,6 @@
 
 import os
 import re
-import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
+from support import warm
 
 BOOK = Path(__file__).parents[2] / "book"
 
@@ -28,10 +27,8 @@ def executed(name: str, checks: str) -> str:
     """Return what a page prints, run in order and then checked, as users run it: no shape checks."""
     source = "\n".join([*cells(name), textwrap.dedent(checks)])
     environment = {**os.environ, "MPLBACKEND": "Agg"}
-    command = [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", "-c", source]
-    done = subprocess.run(
-        command, cwd=BOOK.parent, env=environment, capture_output=True, text=True, check=False
-    )
+    strictly = ("-W", "error", "-W", "ignore::ResourceWarning")
+    done = warm.run(*strictly, "-c", source, cwd=BOOK.parent, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

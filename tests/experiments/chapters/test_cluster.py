@@ -6,12 +6,12 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from dataclasses import fields
 
 import click
 import numpy as np
 import pytest
+from support import warm
 
 from experiments.__main__ import cli
 from experiments.chapters.cluster import cost, tables, transcript
@@ -188,19 +188,12 @@ def changed(tmp_path_factory):
 
 def call(project, *arguments):
     environment = {name: text for name, text in os.environ.items() if name != "LPC_DATA"}
-    return subprocess.run(
-        [sys.executable, "-m", "experiments", *arguments],
-        cwd=project,
-        env={**environment, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return warm.run(*arguments, cwd=project, env=environment)
 
 
 def test_the_data_set_and_the_architecture_that_the_chapter_adds_are_trained(changed):
     chosen = ["--profile", "mine", "--only", "NarrowLinPen", "--seeds", "1"]
-    done = call(changed, "train", *chosen, "--workers", "1")
+    done = call(changed, "-m", "experiments", "train", *chosen, "--workers", "1")
     assert "mine: 4 runs, 1 selected and measured, 0 failed" in done.stdout, done.stderr
 
 
@@ -210,6 +203,5 @@ def test_without_the_file_what_is_missing_is_named(changed):
         "from lpc.datasets import absent_files; print(absent_files('mine'));"
         "from lpc.figures import LOOKS; from lpc.specs import VARIANTS; print(set(VARIANTS) <= set(LOOKS))"
     )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=changed, capture_output=True, text=True, check=False)
+    done = call(changed, "-c", code)
     assert "mine.npz" in done.stdout and done.stdout.endswith("True\n"), done.stderr

@@ -3,8 +3,6 @@
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 import yaml
 from IPython.core.formatters import DisplayFormatter
 from papermill.cli import _resolve_type
+from support import warm
 
 from experiments.paths import BOOK, ROOT
 from experiments.publishing import downloads, external_links
@@ -231,9 +230,7 @@ def test_the_lines_of_the_box_work_when_they_are_pasted(tmp_path):
     box = run_box({"chapter": name, "parameters": {"seed": 0}})
     ours, papermill = re.findall(r"```sh\n(.*?)```", box, flags=re.DOTALL)
     assert ours == f".venv/bin/python -m experiments chapters {name} -p seed 0\n"
-    scripts = Path(sys.executable).parent
-    lines = papermill.replace(".venv/bin/", f"{scripts}/").replace("build", str(tmp_path / "build"))
-    done = subprocess.run(lines, shell=True, cwd=ROOT, capture_output=True, text=True)
+    done = warm.shell(papermill.replace("build", str(tmp_path / "build")), cwd=ROOT)
     assert done.returncode == 0, done.stderr
     made = nbformat.read(tmp_path / "build" / f"{name}-executed.ipynb", as_version=4)
     assert made.metadata["papermill"]["parameters"] == {"seed": 0}
