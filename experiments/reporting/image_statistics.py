@@ -41,11 +41,16 @@ def about_images(metric: str) -> bool:
     return metric.startswith(_ABOUT) or metric in _ABOUT_TOO or certified
 
 
+def _values(rows: pd.DataFrame, column: str) -> np.ndarray:
+    """Return a column, NaN where the probe could not compute it."""
+    return rows[column].to_numpy(dtype=float) if column in rows else np.full(len(rows), np.nan)
+
+
 def mean(column: str, *, where: str | None = None) -> Statistic:
     """Return the mean of a column over the images that have it, and for which ``where`` is true."""
 
     def of(counts: np.ndarray, rows: pd.DataFrame) -> np.ndarray:
-        value = rows[column].to_numpy(dtype=float)
+        value = _values(rows, column)
         kept = ~np.isnan(value) if where is None else ~np.isnan(value) & rows[where].to_numpy(dtype=bool)
         with np.errstate(divide="ignore", invalid="ignore"):
             return counts[:, kept] @ value[kept] / counts[:, kept].sum(axis=1)
@@ -57,10 +62,12 @@ def median(column: str, *, over: str | None = None) -> Statistic:
     """Return the median of a column, or of its ratio to another, over the images that have it."""
 
     def of(counts: np.ndarray, rows: pd.DataFrame) -> np.ndarray:
-        value = rows[column].to_numpy(dtype=float)
+        value = _values(rows, column)
         if over is not None:
-            value = value / rows[over].to_numpy(dtype=float)
+            value = value / _values(rows, over)
         order = np.argsort(value)[: int((~np.isnan(value)).sum())]
+        if not len(order):
+            return np.full(len(counts), np.nan)
         below = counts[:, order].cumsum(axis=1)
         total = below[:, -1]
         low, high = ((below <= place[:, None]).sum(axis=1) for place in ((total - 1) // 2, total // 2))
@@ -75,7 +82,9 @@ def auroc(confidence: str) -> Statistic:
     """Return the probability that a right prediction has the higher confidence, ties counting half."""
 
     def of(counts: np.ndarray, rows: pd.DataFrame) -> np.ndarray:
-        value, right = rows[confidence].to_numpy(dtype=float), rows["right"].to_numpy(dtype=bool)
+        value, right = _values(rows, confidence), rows["right"].to_numpy(dtype=bool)
+        if np.isnan(value).any():
+            return np.full(len(counts), np.nan)
         order = np.argsort(value, kind="stable")
         starts = np.unique(value[order], return_index=True)[1]
         rights, wrongs = (
@@ -94,7 +103,9 @@ def _over(first: Statistic, second: Statistic) -> Statistic:
 
 def _exceeds(larger: str, smaller: str) -> Statistic:
     share = mean("exceeds")
-    return lambda counts, rows: share(counts, rows.assign(exceeds=rows[larger] > rows[smaller]))
+    return lambda counts, rows: share(
+        counts, rows.assign(exceeds=_values(rows, larger) > _values(rows, smaller))
+    )
 
 
 _KNOWN: Mapping[str, OfImages] = {

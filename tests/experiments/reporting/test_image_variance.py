@@ -75,6 +75,19 @@ def test_counts_as_weights_are_images_that_stand_several_times(generator):
             assert found[name][draw] == pytest.approx(number), name
 
 
+def test_what_a_probe_could_not_compute_is_left_out_and_no_error():
+    rows = pd.DataFrame({"right": [True, False], "odin": [math.nan, 1.0], "empty": [math.nan] * 2})
+    counts = np.ones((3, 2), dtype=int)
+    for one in (statistics.mean("no"), statistics.median("no"), statistics.auroc("no")):
+        assert np.isnan(one(counts, rows)).all()
+    assert np.isnan(statistics.median("empty")(counts, rows)).all()
+    assert np.isnan(statistics.auroc("odin")(counts, rows)).all()
+    wanted = claim(quantity="difference", metric="test_accuracy")
+    lacking = {"images": table(odin=(np.ones(3), np.ones(3)))}
+    found = of_claim(wanted, runs(test_accuracy=[0.9, 0.8]), lacking, total=10)
+    assert found.how == BOUND
+
+
 def test_a_ratio_is_paired_by_image(generator):
     """Log-normal distances: the median's log has the variance pi / 2 sigma^2 / N; what is shared cancels."""
     sigma, shared = 0.5, generator.normal(size=IMAGES)
