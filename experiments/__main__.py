@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from experiments.commands import cli
+from lpc.stopping import Stopped, exit_status, interrupt
 
 
 def _known_errors() -> tuple[type[BaseException], ...]:
@@ -20,13 +21,6 @@ def _known_errors() -> tuple[type[BaseException], ...]:
     from experiments.publishing.execution import ChapterError
 
     return (ValueError, BuildError, ChapterError, CheckError, SchedulerError)
-
-
-def _stopped(error: Exception) -> bool:
-    """Whether training was asked to stop and has written where it stands."""
-    from lpc.stopping import Stopped
-
-    return isinstance(error, Stopped)
 
 
 def _explain(error: OSError) -> str:
@@ -42,15 +36,16 @@ def _explain(error: OSError) -> str:
 def main(arguments: Iterable[str] | None = None) -> Any:
     """Run the command line; errors that a user can cause are one message and exit status 1.
 
-    Training that was asked to stop says where it stands; its exit status is 130.
+    Training that was asked to stop says where it stands; the exit status is 130 after Ctrl-C, 143 after
+    SIGTERM.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return cli.main(given, prog_name="python -m experiments")
     except Exception as error:
-        if _stopped(error):
+        if isinstance(error, Stopped):
             click.echo(str(error), err=True)
-            sys.exit(130)
+            sys.exit(exit_status())
         known = isinstance(error, (*_known_errors(), OSError))
         if "--debug" in given or not known:
             raise
@@ -59,5 +54,7 @@ def main(arguments: Iterable[str] | None = None) -> Any:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C; training has a handler of its own
+    for number in (signal.SIGINT, signal.SIGTERM):  # training has a handler of its own
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as it is for a shell's background
+            signal.signal(number, interrupt)
     main()

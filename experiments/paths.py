@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lpc.errors import on_one_line
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -50,11 +52,11 @@ def in_project(folder: str | Path) -> Path:
     Raises
     ------
     ValueError
-        An empty name.
+        An empty name, or one with line breaks.
     """
     if not str(folder).strip():
         raise ValueError(f"the folder's name is {str(folder)!r}; expected a path")
-    return ROOT / Path(folder).expanduser()
+    return ROOT / on_one_line(folder, "the folder's name").expanduser()
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lpc.errors import unknown_name
+from lpc.errors import on_one_line, unknown_name
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package ``dataset-fashion-mnist`` puts its files."""
@@ -67,7 +67,8 @@ def data_folder() -> Path:
     -----
     Files lie in it as torchvision puts them: it is the ``root`` of torchvision's data sets.
     """
-    return Path(os.environ.get("LPC_DATA") or "data").expanduser()
+    given = os.environ.get("LPC_DATA") or "data"
+    return on_one_line(given, "the environment variable LPC_DATA").expanduser()
 
 
 def _torchvision(kind: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def nearest(name: object, known: Iterable[str], *, cutoff: float = 0.5) -> list[str]:
@@ -59,6 +60,26 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
     near = nearest(name, known)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return ValueError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
+
+
+def on_one_line(path: str | Path, what: str) -> Path:
+    """Return a path that has no control characters, such as line breaks: messages and scripts rely on that.
+
+    Parameters
+    ----------
+    path
+        The path.
+    what
+        What it is, as the message begins.
+
+    Raises
+    ------
+    ValueError
+        It has such characters.
+    """
+    if any(character < " " or character in "\x7f\x85\u2028\u2029" for character in str(path)):
+        raise ValueError(f"{what} is {str(path)!r}; expected a path without control characters")
+    return Path(path)
 
 
 class Undefined(ValueError):

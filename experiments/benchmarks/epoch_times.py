@@ -20,6 +20,7 @@ from lpc.provenance import provenance
 from lpc.runs.packing import COHORT_SIZE, COHORTED
 from lpc.specs import RunSpec, run_key
 from lpc.store import RunStore
+from lpc.store.atomic import write_file
 from lpc.store.reading import read_table
 from lpc.training import trainer
 from lpc.training.cohorts import shape_of
@@ -132,7 +133,8 @@ def measure(
     fresh = pd.DataFrame(rows, columns=COLUMNS)
     kept = pd.concat([recorded(path), fresh]) if path.exists() else fresh
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept.drop_duplicates(KEY, keep="last").sort_values(KEY).to_csv(path, index=False)
+    table = kept.drop_duplicates(KEY, keep="last").sort_values(KEY)
+    write_file(path, lambda temporary: table.to_csv(temporary, index=False))
     return fresh
 
 

@@ -45,9 +45,8 @@ def in_queue(store: str) -> list[str]:
         lines.append(f"job {job.id} ({job.kind} {job.profile}, submission {one.id}): {states}")
     report = known[-1].folder / "report.txt"
     if not there and report.exists():
-        lines.append(
-            f"{report.read_text().splitlines()[0]} (at the end of submission {known[-1].id}: {report})"
-        )
+        first = report.read_text(errors="replace").partition("\n")[0]
+        lines.append(f"{first or 'an empty report'} (at the end of submission {known[-1].id}: {report})")
     return lines
 
 

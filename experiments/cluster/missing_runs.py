@@ -94,7 +94,7 @@ def _failed_tasks(request: Request) -> dict[tuple[str, str], list[str]]:
             for task, names in job.tasks.items():
                 path = one.folder / f"{task}.failed"
                 if path.exists():
-                    noted = "; ".join(path.read_text().splitlines())
+                    noted = "; ".join(path.read_text(errors="replace").splitlines())
                     line = f"task {task}: {noted}; log: {one.folder / f'{task}_0_log.out'}"
                     for name in names:
                         found.setdefault((job.profile, name), []).append(line)

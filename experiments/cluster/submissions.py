@@ -4,12 +4,14 @@ Layout::
 
     submissions/<id>.json    what was asked for, by which code, and which task of which job has which runs
     submissions/<id>/        logs of the jobs, what submitit hands over to them, the last job's report
+
+Nobody else may enter (mode 0700): submitit hands over pickles, which run code when they are read.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -24,6 +26,7 @@ from experiments.studies.selection import Selection
 from lpc.errors import unknown_name
 from lpc.provenance import provenance
 from lpc.store.atomic import write_json
+from lpc.store.reading import Damaged, damaged, read_object
 
 Kind = Literal["train", "retrain", "finish"]
 _OF_SELECTION = tuple(item.name for item in fields(Selection))
@@ -115,13 +118,38 @@ class Submission:
         """Logs and reports."""
         return Path(self.request.store) / "submissions" / self.id
 
+    def make_folder(self) -> None:
+        """Make the folder of logs and of what submitit hands over, and let nobody else into it.
+
+        submitit's pickles are code that the nodes run: who may write there runs it as this user.
+
+        Raises
+        ------
+        ValueError
+            A folder of another user.
+        """
+        _close_to_others(self.folder.parent)
+        _close_to_others(self.folder)
+
     def with_job(self, job: SubmittedJob) -> Submission:
         """Return the submission with one more job."""
         return replace(self, jobs=(*self.jobs, job))
 
     def write(self) -> None:
         """Write the record; a reader sees the old one or the whole new one."""
+        _close_to_others(self.folder.parent)
         write_json(self.folder.with_suffix(".json"), asdict(self))
+
+
+def _close_to_others(folder: Path) -> None:
+    """Make a folder of this user into which nobody else may go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise ValueError(
+            f"{folder} belongs to another user: who may write there runs code as you on the nodes; use a "
+            "store of your own"
+        )
+    folder.chmod(0o700)
 
 
 def begin(request: Request) -> Submission:
@@ -148,10 +176,24 @@ def read(store: str | Path, name: str) -> Submission:
         if not known:
             raise ValueError(f"there is no submission {name!r}: {path.parent} has none")
         raise unknown_name(f"submission in {path.parent}:", name, known)
+    mend = "remove it once none of its jobs is in the queue"
+    values = read_object(path, mend=mend)
     try:
-        return rebuild(json.loads(path.read_text()))
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not the record of a submission of this version ({error})") from error
+        return rebuild(values)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"is not the record of a submission of this version ({error})"
+        raise damaged(path, what, mend=mend) from error
+
+
+def damages(store: str | Path) -> list[Damaged]:
+    """Return what is wrong with the records of a store's submissions, one error each."""
+    found = []
+    for path in sorted((Path(store) / "submissions").glob("*.json")):
+        try:
+            read(store, path.stem)
+        except Damaged as error:
+            found.append(error)
+    return found
 
 
 def rebuild(values: Mapping[str, Any]) -> Submission:

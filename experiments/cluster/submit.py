@@ -39,17 +39,17 @@ again() {
   [ $code -eq 0 ] && exit 0
   job="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
   [ "$(squeue --noheader --jobs="$job" --format=%T)" = RUNNING ] || exit $code
-  if [ $code -ne 130 ] && [ $code -ne 138 ]; then
+  case $code in 130|138|143) ;; *)
     failed="$LPC_SUBMISSION/$job.failed"
     echo "$(date -Is) $SLURMD_NODENAME status $code" >> "$failed"
     [ "$(wc -l < "$failed")" -lt "$LPC_TRIES" ] || exit $code
-  fi
+  esac
   scontrol requeue "$job"
 }
 trap again EXIT"""
-"""Shell of every job: what a signal stopped (status 130; 138 before Python heard it) is queued again, what
-failed is tried again a few times, what was cancelled (no longer RUNNING for the scheduler) is left alone. A
-task is named by its array: the plain id of an array's last task stands for the whole array."""
+"""Shell of every job: what a signal stopped (130, 138, 143; also before Python heard it) is queued again,
+what failed is tried again a few times, what was cancelled (no more RUNNING to the scheduler) is left alone.
+A task is named by its array: the plain id of an array's last task stands for the whole array."""
 
 
 DEFAULT_ARRAY = 1_000
@@ -339,6 +339,7 @@ def _send(
     from submitit.core.utils import FailedJobError
 
     begun = submission
+    submission.make_folder()
     for part, asked in parts:
         sent = [(job.kind, job.profile, job.id) for job in submission.jobs]
         made = executor(part, submission, asked, _after(part, there, sent))

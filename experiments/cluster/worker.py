@@ -27,11 +27,9 @@ from experiments.studies.profiles import LIVE, PROFILES, plain
 from experiments.studies.recorded import record
 from lpc.runs import execute_all, measure_all
 from lpc.specs import RunSpec, run_key
-from lpc.stopping import Stopped, stop_on_signal
+from lpc.stopping import STATUSES, Stopped, exit_status, stop_on_signal
 from lpc.store import RunStore
-
-STOPPED = 130
-"""Exit status of a task that a signal stopped and that has written its checkpoints."""
+from lpc.store.atomic import write_bytes
 
 
 def run(values: Mapping[str, Any], kind: str, profile: str, names: Sequence[str]) -> None:
@@ -49,7 +47,7 @@ def run(values: Mapping[str, Any], kind: str, profile: str, names: Sequence[str]
     ValueError
         The code or the versions here are not those of the submission.
     SystemExit
-        With status 130, where a signal stopped the training.
+        With the signal's status (:data:`lpc.stopping.STATUSES`), where one stopped the training.
     """
     differs = difference(code(), values["code"])
     if differs:
@@ -65,7 +63,7 @@ def run(values: Mapping[str, Any], kind: str, profile: str, names: Sequence[str]
             _train(submission, kind, profile, names)
     except Stopped as stopped:
         print(stopped, flush=True)
-        sys.exit(STOPPED)
+        sys.exit(exit_status())
 
 
 def _train(submission: Submission, kind: str, profile: str, names: Sequence[str]) -> None:
@@ -115,8 +113,8 @@ def finish(submission: Submission) -> None:
         return
     report = report_of(request, missing)
     print(report, flush=True)
-    submission.folder.mkdir(parents=True, exist_ok=True)
-    (submission.folder / "report.txt").write_text(report + "\n")
+    submission.make_folder()
+    write_bytes(submission.folder / "report.txt", f"{report}\n".encode())
     profiles = [*request.selection.declared()]
     for profile in profiles:
         _write_tables(request, profile)
@@ -155,7 +153,9 @@ def _write_tables(request: Request, profile: str) -> None:
     for path in export.write_all(found, output(request, profile) / "tables"):
         print(f"written: {path}", flush=True)
     if profile not in LIVE and (found.frame["status"] == "finished").any():
-        print(f"recorded: {record(found.kind.existing(profile, store=request.store))}", flush=True)
+        print(
+            f"recorded: {record(found.kind.existing(profile, store=request.store), partial=True)}", flush=True
+        )
 
 
 def _make_pages(request: Request, profile: str, folder: Path) -> None:
@@ -264,7 +264,7 @@ def _train_on_each(request: Request, workers: int | None, gpus: int) -> None:
             for one in programs:
                 one.kill()
     failed = [one.returncode for one in programs if one.returncode]
-    if stop() or STOPPED in failed:
+    if stop() or STATUSES.intersection(failed):
         raise Stopped("stopped; checkpoints are written, call again to go on")
     if failed:
         raise ChildProcessError(f"{len(failed)} of {gpus} programs failed, with status {failed[0]}")

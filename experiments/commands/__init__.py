@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import click
 
-from experiments.commands import jobs, pages, runs
+from experiments.commands import jobs, pages, runs, stores
+from lpc.stopping import exit_status
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Verbs(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a verb; one that a signal ends leaves with the signal's status, which click would make 1."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("stopped: what was finished is kept, the same command goes on from there", err=True)
+            sys.exit(exit_status())
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
     """Train what the book needs, execute its chapters, build its pages.
@@ -20,6 +34,7 @@ def cli(debug: bool) -> None:
 
 for _command in (
     *(runs.fetch, runs.train, runs.stress, runs.status, runs.time, runs.record, runs.export),
+    stores.doctor,
     *(jobs.submit, jobs.cancel),
     *(pages.chapters, pages.book, pages.pdf),
 ):

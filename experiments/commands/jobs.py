@@ -9,6 +9,7 @@ import click
 
 from experiments.commands.options import relative, selecting, store_option
 from experiments.studies.selection import Selection
+from lpc.errors import on_one_line
 
 
 @click.command()
@@ -71,7 +72,7 @@ def submit(
         raise ValueError(f"--workers is given with --cluster {cluster}, where it means nothing")
     request = Request.of(
         selection,
-        resources="" if local else str(Path(resources).absolute()),
+        resources="" if local else str(on_one_line(resources, "--resources").absolute()),
         beside=beside,
         pages=pages,
     )

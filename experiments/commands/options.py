@@ -13,6 +13,7 @@ import click
 
 from experiments.studies.profiles import GROUPS, PROFILES, plain
 from experiments.studies.selection import KINDS, Selection
+from lpc.errors import on_one_line
 from lpc.specs import VARIANTS
 
 profile_option = click.option(
@@ -29,7 +30,7 @@ def _folder(_context: click.Context, _option: click.Parameter, given: str) -> st
     """Return a folder as an absolute path: to chapters, relative ones lie in the project."""
     if not given.strip():
         raise ValueError("--store is empty; expected a folder")
-    return str(Path(given).absolute())
+    return str(on_one_line(given, "--store").absolute())
 
 
 store_option = click.option(

@@ -10,6 +10,7 @@ import click
 
 from experiments.commands.options import names, relative, selecting, workers_option
 from experiments.studies.selection import Selection
+from lpc.errors import on_one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,12 +115,15 @@ def status(selection: Selection) -> None:
     from experiments.benchmarks.epoch_times import Model, hours_left, missing_times
     from experiments.cluster.jobs import in_queue
     from experiments.studies.progress import of_study, sentence
+    from experiments.studies.study import titles
 
     untimed: list[Model] = []
     for number, found in enumerate(selection.studies()):
         table, profile = of_study(found), found.profile
         click.echo("\n" * (number > 0) + f"{profile.name}: {profile.summary}\n\n{table.to_string()}\n")
         click.echo(sentence(table))
+        if (missing := found.missing) and table["finished"].sum():
+            click.echo(f"not ended: {titles(missing)}")
         if not found.kind.selects:  # epochs of the others, which measure information, are not timed
             continue
         if hours := hours_left(found.needed, found.store, untimed=untimed):
@@ -148,10 +152,20 @@ def time(selection: Selection) -> None:
             click.echo(f"{profile}: {row['seconds']:.3g} s an epoch of {row['backbone']} on {row['device']}")
 
 
+_partial = click.option(
+    "--partial",
+    is_flag=True,
+    help="Also of a profile of which runs are missing: they are named.",
+)
+
+
 @click.command()
 @selecting()
-def record(selection: Selection) -> None:
+@_partial
+def record(selection: Selection, partial: bool) -> None:
     """Write what is finished of a profile into experiments/results, where the book reads it.
+
+    A profile of which runs have not ended is an error that names them, unless --partial is given.
 
     \b
     Example:
@@ -161,7 +175,7 @@ def record(selection: Selection) -> None:
     from experiments.studies.recorded import record as write
 
     for study in selection.studies():
-        click.echo(relative(write(study)))
+        click.echo(relative(write(study, partial=partial)))
         for line in open_ends([study]) if study.kind.selects else ():
             click.echo(line)
 
@@ -181,12 +195,16 @@ def record(selection: Selection) -> None:
     is_flag=True,
     help="One row per architecture and seed: the run with the selected learning rate, measured on test.",
 )
-def export(selection: Selection, file_format: str | None, output: str, epochs: bool, selected: bool) -> None:
+@_partial
+def export(
+    selection: Selection, file_format: str | None, output: str, epochs: bool, selected: bool, partial: bool
+) -> None:
     """Write the runs of a profile as one tidy table: spec, metrics, test metrics.
 
-    Nothing is trained: runs that do not exist have no row, values that are missing are empty. Runs that
-    train a selected rate again on the full train set have no validation images (data.validation is 0); the
-    accuracy that their rate was selected by is selected_validation_accuracy.
+    Nothing is trained. A profile of which runs have not ended is an error that names them; with --partial
+    they have no row, or one without results. Values that are missing are empty. Runs that train a selected
+    rate again on the full train set have no validation images (data.validation is 0); the accuracy that
+    their rate was selected by is selected_validation_accuracy.
 
     \b
     Examples:
@@ -196,7 +214,7 @@ def export(selection: Selection, file_format: str | None, output: str, epochs: b
     """
     from experiments.studies.export import best_results, every_run, format_of, open_ends, write
 
-    path = Path(output)
+    path = on_one_line(output, "--output")
     file_format = format_of(path, file_format)
     if not path.parent.is_dir():
         raise ValueError(f"--output is {output!r}, but {path.parent} is not a folder; make it first")
@@ -208,6 +226,8 @@ def export(selection: Selection, file_format: str | None, output: str, epochs: b
     if all(table.empty for table in tables):
         what, store = f"{'selected ' * selected}run of profile {selection.profile}", Path(selection.store)
         raise ValueError(f"no {what} in {relative(store)}: train it first")
+    for one in () if partial else found:
+        one.check_ended()
     table = write(tables, path, file_format=file_format)
     click.echo(f"{len(table)} rows, {len(table.columns)} columns: {output}")
     if selection.kind.selects:

@@ -24,6 +24,7 @@ from experiments.publishing.header_footer import banner, fold_parameters, footer
 from experiments.publishing.minify import lighten
 from experiments.publishing.places import PLACES, Places
 from experiments.publishing.staleness import read_stamp
+from lpc.store.writers import folder_prefix
 
 API = "api"
 """The page below which the library's reference pages stand."""
@@ -138,7 +139,7 @@ def build(substitutions: Mapping[str, Any], places: Places = PLACES, *, whole: b
         that is not there.
     """
     places.output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=places.output, prefix=".building-") as folder:
+    with tempfile.TemporaryDirectory(dir=places.output, prefix=folder_prefix("building")) as folder:
         staged, scratch = Path(folder) / "stage", Path(folder) / "scratch"
         stage(staged, substitutions, places, whole=whole)
         made = run_sphinx(staged, scratch)

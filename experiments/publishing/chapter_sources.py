@@ -20,13 +20,15 @@ from lpc.errors import unknown_name
 
 MINUTES = 60.0
 """Time limit of a chapter whose header gives none: several times what the longest takes on two slow cores."""
+_TEXTS = {"profile", "store"}
+"""Parameters that are texts in every chapter."""
 
 
 def parse(text: str) -> Any:
     """Return a parameter's value as Python reads it, or the text itself."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
 
 
@@ -132,6 +134,9 @@ def assign(
         for name in names:
             found = convert(name, Path(folder) / "chapter.ipynb", places)
             defaults[name] = {key: parse(value) for key, value in found.items()}
+    for key in _TEXTS & values.keys():
+        if not isinstance(values[key], str):
+            raise ValueError(f"parameter {key} is {values[key]!r}; expected a text")
     everything = sorted({key for found in defaults.values() for key in found})
     for key in values:
         for name in names:

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import platform
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -24,12 +25,14 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
 from experiments.paths import BUILD, ROOT
-from experiments.publishing import needs
+from experiments.publishing import needs, scratch
 from experiments.publishing.chapter_sources import chosen, convert, settings_of
 from experiments.publishing.places import PLACES, Places
 from experiments.publishing.staleness import digest_of, fingerprint, is_current
 from lpc.devices import default_workers
 from lpc.provenance import provenance
+from lpc.stopping import interrupt, was_asked
+from lpc.store.writers import folder_prefix
 
 
 class ChapterError(RuntimeError):
@@ -41,7 +44,8 @@ def own_kernel(threads: int | None) -> Iterator[None]:
     """Make ``python3`` this very interpreter, with an IPython folder (kernels race on one) and threads.
 
     None leaves the threads to the libraries, which take every core unless the user says otherwise.
-    Matplotlib keeps its list of fonts in the build folder: pages do not depend on anyone's home.
+    Matplotlib keeps its list of fonts in the build folder: pages do not depend on anyone's home. That a store
+    has no checksums is said when what is missing is trained, and not once more on every page.
     """
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder) / "kernels" / "python3"
@@ -54,6 +58,7 @@ def own_kernel(threads: int | None) -> Iterator[None]:
             "IPYTHONDIR": str(Path(folder) / "ipython"),
             "MPLCONFIGDIR": str(BUILD / "matplotlib"),
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+            "PYTHONWARNINGS": ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:unchecked"))),
         }
         if threads is not None:
             changed["OMP_NUM_THREADS"] = str(threads)
@@ -88,7 +93,7 @@ def execute_one(
     minutes = settings_of(name, places).minutes
     began, started = time.monotonic(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     with (
-        tempfile.TemporaryDirectory(dir=places.notebooks, prefix=".executing-") as folder,
+        tempfile.TemporaryDirectory(dir=places.notebooks, prefix=folder_prefix("executing")) as folder,
         own_kernel(threads),
     ):
         source, target = Path(folder) / f"{name}.ipynb", Path(folder) / f"{name}.out.ipynb"
@@ -224,6 +229,8 @@ def execute_each(
     force, places, workers
         As in :func:`execute`.
     """
+    with contextlib.suppress(OSError):
+        scratch.sweep([places.output])
     todo = [name for name in assigned if force or not is_current(name, assigned[name], places)]
     alone = [name for name in todo if settings_of(name, places).alone]
     together = [name for name in todo if name not in alone]
@@ -255,17 +262,39 @@ def _execute_together(
 ) -> list[str]:
     """Execute several chapters at once and return what failed, one line for each."""
     failures = []
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_enter) as pool:
         jobs = {
-            pool.submit(execute_one, name, assigned[name], places, progress=False, threads=threads): name
+            pool.submit(_execute_unless_stopped, name, assigned[name], places, threads): name
             for name in names
         }
         bar = tqdm(as_completed(jobs), total=len(jobs), desc="executing chapters", unit=" chapters")
-        for job in bar:
-            bar.set_postfix_str(jobs[job])
-            error = job.exception()
-            if isinstance(error, ChapterError):
-                failures.append(str(error))
-            elif error is not None:
-                raise error
+        try:
+            for job in bar:
+                bar.set_postfix_str(jobs[job])
+                error = job.exception()
+                if isinstance(error, ChapterError):
+                    failures.append(str(error))
+                elif error is not None:
+                    raise error
+        except KeyboardInterrupt:
+            processes = [*pool._processes.values()]
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:  # which end their kernels
+                process.terminate()
+            raise
     return failures
+
+
+def _enter() -> None:
+    """Set up a worker process: the one that began it tells it to stop, by SIGTERM."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def _execute_unless_stopped(
+    name: str, values: Mapping[str, Any], places: Places, threads: int | None
+) -> None:
+    if was_asked():
+        raise KeyboardInterrupt
+    execute_one(name, values, places, progress=False, threads=threads)

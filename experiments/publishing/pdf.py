@@ -18,6 +18,7 @@ from pypdf.generic import DictionaryObject, NameObject, TextStringObject
 
 from experiments.publishing.build import BuildError, run_sphinx, stage
 from experiments.publishing.places import PLACES, Places
+from lpc.store.writers import folder_prefix
 
 NAME = "latent-point-collapse.pdf"
 VARIABLE = "LPC_CHROMIUM"
@@ -226,7 +227,7 @@ def write(substitutions: Mapping[str, Any], places: Places = PLACES) -> Path:
     """
     chromium = find_chromium()
     places.output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=places.output, prefix=".printing-") as folder:
+    with tempfile.TemporaryDirectory(dir=places.output, prefix=folder_prefix("printing")) as folder:
         staged, printed = Path(folder) / "stage", Path(folder) / NAME
         stage(staged, substitutions, places)
         page = run_sphinx(staged, Path(folder) / "scratch", builder="singlehtml") / "index.html"

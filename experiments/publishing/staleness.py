@@ -62,9 +62,9 @@ def read_stamp(name: str, places: Places = PLACES) -> dict[str, Any] | None:
     """
     try:
         stamp = json.loads((places.notebooks / f"{name}.json").read_text())
-        whole = stamp["notebook"] == digest_of(places.notebooks / f"{name}.ipynb")
-    except (FileNotFoundError, json.JSONDecodeError, KeyError):
-        return None  # none yet, or cut short: execute again
+        whole = "fingerprint" in stamp and stamp["notebook"] == digest_of(places.notebooks / f"{name}.ipynb")
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None  # none yet, or damaged: execute again
     return stamp if whole else None
 
 

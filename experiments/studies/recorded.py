@@ -33,6 +33,7 @@ from experiments.studies.study import Kind, Study
 from lpc.specs import run_key
 from lpc.store import RunStore
 from lpc.store.reading import damaged, read_object, read_table
+from lpc.store.writers import folder_prefix
 
 _DISTINCT: Mapping[str, tuple[str, ...]] = {
     "code": ("commit", "dirty"),
@@ -86,10 +87,17 @@ class Recorded:
         return rows[rows["key"].isin(probed)].reset_index(drop=True)
 
 
-def record(found: Study) -> Path:
+def record(found: Study, *, partial: bool = False) -> Path:
     """Write the finished and failed runs of a study to ``results/<profile>/``, in place of what is there.
 
     Nothing is trained.
+
+    Parameters
+    ----------
+    found
+        The study.
+    partial
+        Whether to record a study of which runs are missing.
 
     Returns
     -------
@@ -99,7 +107,7 @@ def record(found: Study) -> Path:
     Raises
     ------
     ValueError
-        No run has finished.
+        No run has finished; or some are missing, by name.
     """
     name, rows = found.profile.name, found.frame
     if rows.empty or not (rows["status"] == "finished").any():
@@ -107,6 +115,8 @@ def record(found: Study) -> Path:
             f"no run of profile {name} has finished in {found.store.root} (of its {found.kind.name}): "
             "train it before it is recorded"
         )
+    if not partial:
+        found.check_ended()
     if found.kind.selects:
         keys = list(dict.fromkeys([*rows["key"], *found.selected["key"]]))  # trained again: last
         both = pd.concat([found.selected, rows]).drop_duplicates("key")
@@ -134,7 +144,7 @@ def _write(
     tables: Mapping[str, pd.DataFrame | None],
 ) -> Path:
     RESULTS.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=RESULTS, prefix=".recording-") as folder:
+    with tempfile.TemporaryDirectory(dir=RESULTS, prefix=folder_prefix("recording")) as folder:
         made = Path(folder)
         for table, file in ((rows, "runs.csv"), (history, "history.csv")):
             table.drop(columns="missing", errors="ignore").to_csv(made / file, index=False)

@@ -394,6 +394,21 @@ class Study(Generic[ProfileT]):
         ended = set(rows.loc[rows["status"] != "training", "key"])
         return [spec for spec in (*self.specs, *self.retrainings) if run_key(spec) not in ended]
 
+    def check_ended(self) -> None:
+        """Check that every run has ended: what is shown of fewer would be of another study.
+
+        Raises
+        ------
+        ValueError
+            Runs that have not, by name.
+        """
+        if missing := self.missing:
+            total = len(self.specs) + len(self.retrainings)
+            raise ValueError(
+                f"{len(missing)} of {total} runs of profile {self.profile.name} have not ended in "
+                f"{self.store.root}: {titles(missing)}; train them, or ask for what there is with --partial"
+            )
+
     def _find_data(self) -> None:
         """Fetch the data of runs that are to be trained, where they are missing, before any is trained."""
         for name in filter(absent_files, dict.fromkeys(spec.data.name for spec in self.specs)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -93,6 +94,7 @@ def execute_all(
     device = default_device(device)
     total = packing.run_epochs(packing.plan(specs, store))
     tried = None
+    trained = False
     with (
         stop_on_signal() as stop,
         tqdm(total=total, unit=" run-epochs", mininterval=1, disable=not progress or not total) as bar,
@@ -103,7 +105,7 @@ def execute_all(
             bar.n = max(0, total - packing.run_epochs(everything))
             planned = packing.plan(missing, store, held=holders) if holders else everything
             if planned and (planned, workers) != tried:
-                tried = planned, workers
+                tried, trained = (planned, workers), True
                 pool = min(workers, len(planned))
                 run = packing.in_turn if pool == 1 else packing.share
                 left = run(planned, store, device, pool, stop, bar)
@@ -115,7 +117,10 @@ def execute_all(
                     len(missing), [holders[key] for key in map(run_key, missing) if key in holders], stop, bar
                 )
             else:
-                return
+                break
+    if trained:
+        with suppress(OSError):
+            store.sweep(specs, patient=False)  # what programs that were killed have left of these runs
 
 
 def _pause(missing: int, holders: Sequence[Holder], stop: Callable[[], bool], bar: tqdm) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
-import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from lpc.store.writers import draft_of
 
 GONE = (errno.ENOENT, errno.ESTALE)
 """Errors of a file that another program has removed; the second is NFS's."""
@@ -18,16 +18,27 @@ GONE = (errno.ENOENT, errno.ESTALE)
 @contextmanager
 def draft(path: Path, write: Callable[[Path], object]) -> Iterator[Path]:
     """Yield a hidden neighbour of a path, written and on disk; removed at the end where it is still there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+    temporary = _begun(draft_of(path))
     try:
-        temporary.touch(exist_ok=False)  # its mode follows the umask, which mkstemp's does not
         write(temporary)
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _begun(temporary: Path) -> Path:
+    """Make an empty file, and its folder; who sweeps may remove an empty folder in between."""
+    for last in (False, False, True):
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.touch(exist_ok=False)  # its mode follows the umask, which mkstemp's does not
+            break
+        except FileNotFoundError:
+            if last:
+                raise
+    return temporary
 
 
 def as_json(value: object) -> Callable[[Path], object]:
@@ -82,5 +93,15 @@ def name_exclusively(temporary: Path, path: Path) -> bool:
 
 def see_afresh(folder: Path) -> None:
     """Make this machine see a folder as the file server has it: writing there ends what NFS has cached."""
-    with tempfile.NamedTemporaryFile(prefix=".fresh.", dir=folder):
+    with written_there(folder, "fresh"):
         pass
+
+
+@contextmanager
+def written_there(folder: Path, name: str) -> Iterator[Path]:
+    """Yield an empty hidden file in a folder, which is removed at the end."""
+    probe = _begun(draft_of(folder / name))
+    try:
+        yield probe
+    finally:
+        probe.unlink(missing_ok=True)

@@ -28,6 +28,10 @@ _DIGITS = re.compile(rb"[0-9a-f]{64}")
 _said: set[Path] = set()
 
 
+class Unchecked(UserWarning):
+    """A store has files without checksums."""
+
+
 class Part(NamedTuple):
     """What a file of a run must be: its size in bytes, and its digest."""
 
@@ -138,8 +142,9 @@ def say_unchecked(root: Path, path: Path) -> None:
     if root not in _said:
         _said.add(root)
         warnings.warn(
-            f"{path} has no checksum, as earlier versions wrote none: it and others like it in {root} are "
-            "read unchecked",
+            f"unchecked: {path} has no checksum, as earlier versions wrote none; it and others like it in "
+            f"{root} are read as they are",
+            Unchecked,
             stacklevel=3,
         )
 

@@ -12,15 +12,17 @@ from __future__ import annotations
 import os
 import re
 import socket
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lpc.store.atomic import GONE
+from lpc.store.atomic import GONE, written_there
 from lpc.store.reading import Damaged, parsed_object, read_object_if_there
+from lpc.store.writers import has_ended
+from lpc.store.writers import place as _place
+from lpc.store.writers import started as _started
 
 HEARTBEAT = 15.0
 """Seconds from one sign of life to the next."""
@@ -103,23 +105,6 @@ def this_process() -> Holder:
     )
 
 
-def _place() -> str | None:
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{socket.gethostname()} {boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return None  # not Linux: only leases tell who is dead
-
-
-def _started(pid: int) -> int | None:
-    """Return when a process started, or None where it has ended or the system does not say."""
-    try:
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if state in "ZX" else int(rest[18])
-
-
 def has_died(holder: Holder, me: Holder) -> bool:
     """Whether this process knows, without waiting for the lease, that a holder is no more.
 
@@ -129,15 +114,7 @@ def has_died(holder: Holder, me: Holder) -> bool:
     if holder.place is None or holder.place != me.place:
         again = holder.job is not None and (holder.cluster, holder.job) == (me.cluster, me.job)
         return again and holder.restart < me.restart  # the same job, before it was requeued
-    if Path(f"/proc/{holder.pid}/stat").exists():
-        return _started(holder.pid) != holder.started
-    try:
-        os.kill(holder.pid, 0)  # where /proc hides others' processes
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    return has_ended(holder.pid, holder.started)
 
 
 class Sign(NamedTuple):
@@ -156,6 +133,8 @@ def sign_of(heartbeat: Path) -> Sign | None:
     try:
         with heartbeat.open("rb") as stream:  # opening asks the server; a mere stat may be a minute old
             time, content = os.fstat(stream.fileno()).st_mtime, stream.read()
+    except IsADirectoryError:
+        return Sign(heartbeat.stat().st_mtime, None, [])
     except OSError as error:
         if error.errno not in GONE:
             raise
@@ -167,11 +146,21 @@ def sign_of(heartbeat: Path) -> Sign | None:
     return Sign(time, holder_of(values), [key for key in values["keys"] if isinstance(key, str)])
 
 
+def remove_heartbeat(heartbeat: Path) -> None:
+    """Remove a heartbeat, also one in whose place there is an empty folder; it may be gone already."""
+    try:
+        heartbeat.unlink(missing_ok=True)
+    except OSError:
+        if not heartbeat.is_dir():
+            raise
+        heartbeat.rmdir()
+
+
 def server_time(folder: Path) -> float:
     """Return the time by the clock that dates the heartbeats: no machine's own."""
-    with tempfile.NamedTemporaryFile(prefix=".clock.", dir=folder) as probe:
-        os.utime(probe.name)
-        return Path(probe.name).stat().st_mtime
+    with written_there(folder, "clock") as probe:
+        os.utime(probe)
+        return probe.stat().st_mtime
 
 
 def holder_of(content: dict[str, Any]) -> Holder:

@@ -74,10 +74,16 @@ class Listing(NamedTuple):
         As :func:`rows` returns them.
     unchecked
         Keys of runs with results that have no checksum.
+    damages
+        What is wrong with other runs, one error each.
+    others
+        Number of other folders: runs of another protocol, and those that have not begun.
     """
 
     rows: list[Row]
     unchecked: list[str]
+    damages: list[Damaged]
+    others: int
 
 
 def rows(root: Path, *, protocol: int) -> list[Row]:
@@ -86,7 +92,23 @@ def rows(root: Path, *, protocol: int) -> list[Row]:
 
 
 def read(root: Path, *, protocol: int) -> Listing:
-    """Return one row per run that has begun under one protocol, sorted by key.
+    """Return what :func:`look` does, of a store in which nothing is damaged.
+
+    Raises
+    ------
+    lpc.store.reading.Damaged
+        A run that has begun under this protocol, or under nobody knows which, is not whole.
+    """
+    found = look(root, protocol=protocol)
+    if found.damages:
+        first, others = found.damages[0], len(found.damages) - 1
+        more = f" ({others} more runs of {root} are damaged)" if others else ""
+        raise Damaged(f"{first}{more}") from first
+    return found
+
+
+def look(root: Path, *, protocol: int) -> Listing:
+    """Return one row per run that has begun under one protocol and is whole, sorted by key.
 
     Parameters
     ----------
@@ -100,31 +122,27 @@ def read(root: Path, *, protocol: int) -> Listing:
     Listing
         Every row has ``key``; the spec's fields, nested ones as ``data.name``; ``status``, which is
         ``training`` without a result; the result's fields; the test's as ``test_*``.
-
-    Raises
-    ------
-    lpc.store.reading.Damaged
-        A run that has begun under this protocol, or under nobody knows which, is not whole.
     """
     index = root / f"listing-{protocol}.json"
     started = time.monotonic()
     try:
         keys = sorted(path.name for path in (root / "runs").iterdir())
     except FileNotFoundError:
-        return Listing([], [])
+        return Listing([], [], [], 0)
     kept = _kept(index)
     look = partial(_look, root / "runs", protocol, kept)
     parts = [keys[first : first + TOGETHER] for first in range(0, len(keys), TOGETHER)]
     with ThreadPoolExecutor(TOGETHER) as pool:
         found = list(chain.from_iterable(pool.map(look, parts)))
-    damages = [one.damage for one in found if one.damage is not None]
-    if damages:
-        more = f" ({len(damages) - 1} more runs of {root} are damaged)" if damages[1:] else ""
-        raise Damaged(f"{damages[0]}{more}") from damages[0]
-    if sum(one.read for one in found) > KEPT_FROM * len(found):
+    whole = [one for one in found if one.damage is None]
+    if len(whole) == len(found) and sum(one.read for one in found) > KEPT_FROM * len(found):
         _keep(index, found, started)
+    rows = [one.row for one in whole if one.row is not None]
     return Listing(
-        [one.row for one in found if one.row is not None], [one.key for one in found if not one.checked]
+        rows,
+        [one.key for one in whole if not one.checked],
+        [one.damage for one in found if one.damage is not None],
+        len(whole) - len(rows),
     )
 
 
@@ -154,7 +172,10 @@ def _none_where_gone(error: OSError) -> None:
 
 
 def _read(directory: Path, protocol: int) -> _Found:
-    contents = [_content(directory / name) for name in READ]
+    try:
+        contents = [_content(directory / name) for name in READ]
+    except Damaged as damage:
+        return _Found(directory.name, [], None, read=True, damage=damage)
     stamp = [None if one is None else one[0] for one in contents]
     stamp += [_stamp(f"{directory}/{name}") for name in PARTS]
     try:
@@ -205,6 +226,8 @@ def _content(path: Path) -> tuple[list[int], bytes] | None:
         with path.open("rb", buffering=0) as stream:
             status = os.fstat(stream.fileno())
             return [status.st_mtime_ns, status.st_size], stream.read()
+    except IsADirectoryError as error:
+        raise damaged(path, "is a folder, expected a file") from error
     except OSError as error:
         return _none_where_gone(error)
 

@@ -31,6 +31,7 @@ from lpc.store.holders import (
     owner_file,
     owners,
     read_owner,
+    remove_heartbeat,
     server_time,
     sign_of,
     this_process,
@@ -194,4 +195,4 @@ class Lease:
             again = sign_of(heartbeat)
             if again is not None and again.time != sign.time:
                 raise held
-        heartbeat.unlink(missing_ok=True)
+        remove_heartbeat(heartbeat)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lpc.store.atomic import write_bytes
 from lpc.store.checksums import Part, check, opened_object, part, parts_of, sealed_object
 from lpc.store.reading import as_object, bytes_if_there, damaged, parsed_table
+from lpc.store.wholeness import size_of
 
 if TYPE_CHECKING:
     import pandas
@@ -97,6 +98,38 @@ def _read(directory: Path, name: str, version: int) -> tuple[dict[str, Any], dic
     parts = parts_of(path, values)
     as_object(path, values, fields=_FIELDS)
     return (values, parts) if values["version"] == version else None
+
+
+def check_whole(directory: Path, name: str, *, deep: bool = False) -> bool:
+    """Check a run's probe of whatever version, and that its table is there; return whether it has a checksum.
+
+    Parameters
+    ----------
+    directory, name
+        As in :func:`save`.
+    deep
+        Whether to read the table too, else it must only be as long as it was.
+
+    Raises
+    ------
+    lpc.store.reading.Damaged
+        One of the two is not whole.
+    """
+    path, table = directory / f"{name}.probe", directory / f"{name}.csv"
+    content = bytes_if_there(path)
+    if content is None:
+        return True  # removed since
+    values, sealed = opened_object(path, content)
+    parts = parts_of(path, values)
+    if as_object(path, values, fields=_FIELDS)["table"]:
+        if deep:
+            read_table(directory, name, version=values["version"])
+        size, written = size_of(table), (parts or {}).get(table.name)
+        if size is None:
+            raise damaged(table, "does not exist, but the probe has a table")
+        if written is not None and size != written.size:
+            raise damaged(table, f"has {size} bytes, expected {written.size}")
+    return sealed
 
 
 def read_table(directory: Path, name: str, *, version: int) -> pandas.DataFrame | None:

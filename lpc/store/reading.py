@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +28,38 @@ _CURES = (
 
 
 class Damaged(ValueError):
-    """A file is missing, unreadable or not of the shape that it must have; the message says what mends it."""
+    """A file is missing, unreadable or not of the shape that it must have; the message says what mends it.
+
+    Attributes
+    ----------
+    path, what, mend
+        The file, what is wrong with it, and what the user can do: the parts of the message.
+    """
+
+    path: Path | None = None
+    what: str = ""
+    mend: str = ""
 
 
 def cure(path: Path) -> str:
     """Return what mends a store without a file of it, as a sentence without its full stop."""
     found = next((words for name, words in _CURES if re.fullmatch(name, path.name)), None)
-    return (found or "remove {path.parent} to run it again").format(path=path)
+    if found is not None:
+        return found.format(path=path)
+    cohorts = _cohorts_of(path.parent)
+    if not cohorts:
+        return f"remove {path.parent} to run it again"
+    return f"remove {path.parent} and {' and '.join(cohorts)} to train the runs of that cohort from the start"
+
+
+def _cohorts_of(run: Path) -> list[str]:
+    """Return the folders of the cohorts in which a run of a store trains: without it they cannot go on."""
+    found = []
+    for members in sorted(run.parent.parent.glob("cohorts/*/members.json")):
+        with suppress(OSError):
+            if f'"{run.name}"'.encode() in members.read_bytes():
+                found.append(str(members.parent))
+    return found
 
 
 def damaged(path: Path, what: str, *, mend: str | None = None) -> Damaged:
@@ -48,7 +74,10 @@ def damaged(path: Path, what: str, *, mend: str | None = None) -> Damaged:
     mend
         What the user can do; None: :func:`cure`.
     """
-    return Damaged(f"{path} {what}; {mend or cure(path)}")
+    mend = mend or cure(path)
+    error = Damaged(f"{path} {what}; {mend}")
+    error.path, error.what, error.mend = path, what, mend
+    return error
 
 
 def parsed(path: Path, content: bytes, *, mend: str | None = None) -> Any:

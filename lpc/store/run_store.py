@@ -35,8 +35,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from lpc.errors import on_one_line
 from lpc.specs import PROTOCOL, RunSpec, run_key
-from lpc.store import holders, listing, probes
+from lpc.store import holders, leftovers, listing, probes
 from lpc.store.atomic import see_afresh, write_bytes, write_json
 from lpc.store.checksums import (
     check,
@@ -47,6 +48,7 @@ from lpc.store.checksums import (
     sealed_object,
 )
 from lpc.store.holders import Attempt, Holder
+from lpc.store.leftovers import Leftover, Swept
 from lpc.store.ownership import Lease
 from lpc.store.probes import Probe
 from lpc.store.reading import (
@@ -76,10 +78,15 @@ class RunStore:
     ----------
     root
         Directory of the store; made when something is first written.
+
+    Raises
+    ------
+    ValueError
+        A path with line breaks.
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+        self.root = on_one_line(root, "the folder of the run store")
         self._whole: dict[str, tuple[int, int]] = {}
 
     def directory(self, key: str) -> Path:
@@ -94,10 +101,13 @@ class RunStore:
         lpc.store.reading.Damaged
             It has a result, but its status, its spec or another of its files is not as it must be.
         """
-        return self._has_ended(run_key(spec))
+        return self.has_ended(run_key(spec))
 
-    def _has_ended(self, key: str) -> bool:
-        """Whether a run has ended; one that was seen to be whole is read again when its result changes."""
+    def has_ended(self, key: str) -> bool:
+        """Whether the run of a key has ended, as :meth:`finished` says.
+
+        One that was seen to be whole is read again when its result changes.
+        """
         try:
             status = (self.directory(key) / "result.json").stat()
         except FileNotFoundError:
@@ -161,7 +171,7 @@ class RunStore:
         lpc.store.Held
             Another program has one of them.
         """
-        return Lease(self.root, [run_key(spec) for spec in specs], self._has_ended)
+        return Lease(self.root, [run_key(spec) for spec in specs], self.has_ended)
 
     def holders(self) -> dict[str, Holder]:
         """Return who has which runs at this moment, by run key."""
@@ -192,13 +202,18 @@ class RunStore:
             see_afresh(self.root / "cohorts")
         found = {}
         for path in sorted(self.root.glob("cohorts/*/members.json")):
-            keys = read_texts(path)
-            if keys is None:
-                continue
-            if _cohort_of(keys) != path.parent.name:
-                raise damaged(path, f"lists the runs of cohort {_cohort_of(keys)}")
-            found[path.parent.name] = keys
+            keys = self.members(path.parent.name)
+            if keys is not None:
+                found[path.parent.name] = keys
         return found
+
+    def members(self, cohort: str) -> list[str] | None:
+        """Return the keys of a cohort's runs, or None where it has ended."""
+        path = self.root / "cohorts" / cohort / "members.json"
+        keys = read_texts(path)
+        if keys is not None and _cohort_of(keys) != cohort:
+            raise damaged(path, f"lists the runs of cohort {_cohort_of(keys)}")
+        return keys
 
     def spec(self, key: str) -> RunSpec:
         """Return the spec of a run that has begun; one that does not have this key is an error."""
@@ -216,11 +231,16 @@ class RunStore:
         """Return the epochs that the runs of every cohort under way have behind them, by run key."""
         found = {}
         for cohort, keys in self.cohorts().items():
-            path = self.root / "cohorts" / cohort / "progress.json"
-            progress = read_object_if_there(path, fields={"epoch": int})
-            if progress is not None:
-                found.update(dict.fromkeys(keys, progress["epoch"]))
+            epoch = self.progress(cohort)
+            if epoch is not None:
+                found.update(dict.fromkeys(keys, epoch))
         return found
+
+    def progress(self, cohort: str) -> int | None:
+        """Return how many epochs a cohort's last checkpoint has behind it, or None where it has none."""
+        path = self.root / "cohorts" / cohort / "progress.json"
+        progress = read_object_if_there(path, fields={"epoch": int})
+        return None if progress is None else progress["epoch"]
 
     def load_state(self, cohort: str, device: torch.device | str) -> dict[str, Any] | None:
         """Return where a cohort stands, or None before its first checkpoint.
@@ -239,16 +259,10 @@ class RunStore:
         except Damaged:
             raise
         except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError) as error:
-            raise ValueError(
-                f"{path} is truncated or not a checkpoint ({type(error).__name__}); "
-                f"remove {path.parent} to train its runs from the start"
-            ) from error
+            raise damaged(path, f"is truncated or not a checkpoint ({type(error).__name__})") from error
         owner = state.get("cohort") if isinstance(state, dict) else None
         if owner != cohort:
-            raise ValueError(
-                f"{path} is the checkpoint of cohort {owner}, expected {cohort}; "
-                f"remove {path.parent} to train its runs from the start"
-            )
+            raise damaged(path, f"is the checkpoint of cohort {owner}, expected {cohort}")
         if not sealed:
             say_unchecked(self.root, path)
         return state
@@ -275,6 +289,23 @@ class RunStore:
             write_bytes(directory / name, content)
         files = {name: part(content)._asdict() for name, content in contents.items()}
         write_bytes(directory / "result.json", sealed_object({**result, "files": files}))
+
+    def leftovers(self) -> list[Leftover]:
+        """Return what programs that were killed have left, and nobody needs (:mod:`lpc.store.leftovers`)."""
+        return leftovers.leftovers(self.root, self.has_ended)
+
+    def sweep(self, specs: Iterable[RunSpec] | None = None, *, patient: bool = True) -> list[Swept]:
+        """Remove what is safely dead; return what was tried.
+
+        Parameters
+        ----------
+        specs
+            The runs to look at, beside what belongs to no run; None: all of the store.
+        patient
+            As in :func:`lpc.store.leftovers.sweep`.
+        """
+        keys = None if specs is None else [run_key(spec) for spec in specs]
+        return leftovers.sweep(self.root, self.has_ended, keys=keys, patient=patient)
 
     def end(self, cohort: str) -> None:
         """Remove a cohort once all its runs are finished, or belong to others; its list of members first."""
@@ -322,12 +353,9 @@ class RunStore:
                 owner = (stream.metadata() or {}).get("key")
                 weights = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
         except (SafetensorError, FileNotFoundError) as error:
-            raise ValueError(
-                f"{path} is missing, truncated or not a checkpoint ({error}); "
-                f"remove {path.parent} to run it again"
-            ) from error
+            raise damaged(path, f"is missing, truncated or not a checkpoint ({error})") from error
         if owner != key:
-            raise ValueError(f"{path} is the checkpoint of run {owner}, expected {key}; remove {path.parent}")
+            raise damaged(path, f"is the checkpoint of run {owner}, expected {key}")
         self._check(path, content)
         return weights
 
@@ -376,7 +404,7 @@ class RunStore:
         path = self.directory(key) / "history.jsonl"
         content = bytes_if_there(path)
         if content is None:
-            if self._has_ended(key):
+            if self.has_ended(key):
                 raise damaged(path, "does not exist, but the run has a result")
             return None
         if not is_of(path.with_name("spec.json"), read_object(path.with_name("spec.json")), protocol):

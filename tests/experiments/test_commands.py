@@ -1,6 +1,10 @@
 import dataclasses
 import hashlib
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import pandas as pd
 import pytest
@@ -115,6 +119,27 @@ def test_training_that_was_stopped_says_where_it_stands_and_exits_with_130(call,
     assert call("train", status=130) == "stopped after epoch 7 of 400\n"
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_the_state_and_is_the_exit_status(tmp_path, number, status):
+    store = tmp_path / "runs"
+    command = [sys.executable, "-m", "experiments", "train", "--only", "NoPen", "--seeds", "1"]
+    with subprocess.Popen(
+        [*command, "--workers", "1", "--store", str(store)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        while not list(store.glob("cohorts/*/members.json")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=300)
+    assert process.returncode == status, said
+    assert "checkpoints are written, call again to go on" in said and "Traceback" not in said
+    assert len(list(store.glob("cohorts/*/state.pt"))) == 1 and not list(store.glob("heartbeats/*"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -136,6 +161,12 @@ def test_training_that_was_stopped_says_where_it_stands_and_exits_with_130(call,
         (["status", "--profile", "smoke", "--store", ""], "--store is empty; expected a folder"),
         (["export", "--output", "x.txt"], "--output is 'x.txt'; expected an ending, .csv or .parquet"),
         (["export", "--output", "x.csv", "--format", "parquet"], "'x.csv', but --format is parquet"),
+        (["chapters", "collapse", "-p", "profile", "{{1}}"], "unknown profile '{{1}}'"),
+        (["chapters", "collapse", "-p", "profile", "{1}"], "parameter profile is {1}; expected a text"),
+        (["chapters", "collapse", "-p", "store", "a\nb"], "a\\nb'; expected a path without control"),
+        (["status", "--store", "a\nb"], "--store is 'a\\nb'; expected a path without control characters"),
+        (["export", "--output", "a\nb.csv"], "--output is 'a\\nb.csv'; expected a path without control"),
+        (["submit", "--resources", "a\nb"], "--resources is 'a\\nb'; expected a path without control"),
         (["submit", "--workers", "2"], "--workers is given with --cluster slurm"),
         (
             [

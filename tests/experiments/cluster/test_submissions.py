@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import time
 from dataclasses import asdict, replace
@@ -27,7 +28,9 @@ from experiments.cluster.submissions import (
 )
 from experiments.studies import profiles, recorded
 from experiments.studies.profiles import PROFILES, specs
+from lpc import stopping
 from lpc.specs import run_key
+from lpc.stopping import STATUSES
 from lpc.store import RunStore, holders
 
 RESOURCES = '[all]\ntime = "1 h"\ntries = 2\nruns_at_once = 2\n'
@@ -93,6 +96,19 @@ class TestRecords:
         assert begin(replace(first.request, turn=2, since="2026-01-01")).request.since == "2026-01-01"
         assert first.id != begin(request_).id
 
+    def test_nobody_else_may_write_where_pickles_lie(self, request_, monkeypatch):
+        folder = Path(request_.store) / "submissions"
+        folder.mkdir(parents=True)
+        folder.chmod(0o777)
+        made = begin(request_)
+        made.write()
+        assert folder.stat().st_mode & 0o777 == 0o700 and not made.folder.exists()
+        made.make_folder()
+        assert made.folder.stat().st_mode & 0o777 == 0o700
+        monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
+        with pytest.raises(ValueError, match=f"^{folder} belongs to another user: who may write there"):
+            begin(request_).write()
+
     def test_unknown_and_broken_records_are_named(self, request_, tmp_path):
         made = begin(request_)
         made.write()
@@ -103,7 +119,8 @@ class TestRecords:
         path = made.folder.with_suffix(".json")
         for text in ("{", "{}", json.dumps({**json.loads(path.read_text()), "more": 1}), "[]"):
             path.write_text(text)
-            with pytest.raises(ValueError, match=f"{made.id}.json is not the record of a submission of this"):
+            what = "(is not the record of a submission of this|is not whole JSON|holds a list)"
+            with pytest.raises(ValueError, match=f"{made.id}.json {what}.*; remove it once"):
                 read(request_.store, made.id)
 
     def test_how_code_differs_is_said_in_words(self, request_):
@@ -311,8 +328,9 @@ class TestShell:
         assert not list(tmp_path.iterdir())
 
     def test_what_was_stopped_is_requeued_any_number_of_times(self, tmp_path):
-        for _ in range(5):
-            assert self.run(tmp_path, 130) == (130, ["scontrol requeue 12"])
+        for code in (130, 138, 143, 143, 130):
+            assert code in STATUSES
+            assert self.run(tmp_path, code) == (code, ["scontrol requeue 12"])
         assert not list(tmp_path.iterdir())
 
     def test_a_task_is_requeued_by_the_name_of_its_array(self, tmp_path):
@@ -388,14 +406,22 @@ class TestTasks:
         )
         assert not (Path(request_.store) / "runs").exists()
 
-    def test_a_signal_leaves_with_the_status_that_is_queued_again(self, request_, monkeypatch, capsys):
+    @pytest.mark.parametrize(("number", "status"), [("SIGTERM", 143), ("SIGUSR1", 138), ("SIGINT", 130)])
+    def test_a_signal_leaves_with_the_status_that_is_queued_again(
+        self, request_, monkeypatch, capsys, number, status
+    ):
+        monkeypatch.setattr(stopping, "_last", None)
+
         def stopped(*_, **__):
+            with stopping.stop_on_signal() as stop:
+                signal.raise_signal(getattr(signal, number))
+                assert stop()
             raise worker.Stopped("stopped after epoch 7 of 400")
 
         monkeypatch.setattr(worker, "execute_all", stopped)
         with pytest.raises(SystemExit) as caught:
             worker.run(asdict(begin(request_)), "train", "smoke", [])
-        assert caught.value.code == worker.STOPPED == 130
+        assert caught.value.code == status
         assert "stopped after epoch 7" in capsys.readouterr().out
 
 

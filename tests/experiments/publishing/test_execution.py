@@ -4,7 +4,10 @@ import json
 import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -13,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from experiments.__main__ import cli, main
-from experiments.paths import BOOK
+from experiments.paths import BOOK, ROOT
 from experiments.publishing import execution
 from experiments.publishing.build import BuildError, build, stage
 from experiments.publishing.chapter_sources import parse
@@ -120,8 +123,9 @@ def test_a_stamp_cut_short_is_not_current(project):
     project.execute()
     values = {"number": 1, "word": "one"}
     assert is_current("index", values, project.places)
-    (project.notebooks / "index.json").write_text('{"chapter": "in')
-    assert not is_current("index", values, project.places)
+    for damaged in (b'{"chapter": "in', b"", b"[]", b"null", b"{}", bytes(range(256)), b'"notebook"'):
+        (project.notebooks / "index.json").write_bytes(damaged)
+        assert not is_current("index", values, project.places)
 
 
 def test_a_page_is_made_from_the_runs_it_declares_and_from_no_others(project, tmp_path):
@@ -137,6 +141,19 @@ def test_a_page_is_made_from_the_runs_it_declares_and_from_no_others(project, tm
     before = fingerprint("index", values, project.places)
     assert after(own.with_name("0" * 64)) == before
     assert after(own) != before
+
+
+UNCHECKED = """import warnings
+from pathlib import Path
+from lpc.store.checksums import say_unchecked
+say_unchecked(Path("store"), Path("store/result.json"))
+warnings.warn("another warning")"""
+
+
+def test_an_old_store_is_no_matter_of_the_page(project):
+    project.write("index", UNCHECKED)
+    project.execute()
+    assert "another warning" in project.output("index") and "unchecked" not in project.output("index")
 
 
 def test_kernels_do_not_depend_on_the_home_folder(project, tmp_path, monkeypatch):
@@ -232,6 +249,50 @@ def test_a_dead_kernel_is_named_and_other_chapters_go_on(project):
     assert project.output("index") == "alive\n"
 
 
+INTERRUPTED = """
+import signal, sys
+from pathlib import Path
+from experiments.publishing.execution import execute
+from experiments.publishing.places import Places
+from lpc.stopping import exit_status, interrupt
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, interrupt)
+    root = Path(sys.argv[1])
+    places = Places(sources=root / "book", toc=root / "_toc.yml", output=root / "build")
+    try:
+        execute(None, {}, places=places, workers=int(sys.argv[2]))
+    except KeyboardInterrupt:
+        sys.exit(exit_status())
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_signal_ends_chapters_and_their_kernels_and_leaves_nothing(project, tmp_path, workers):
+    wait = "import os, time\nPath('FOLDER', f'kernel-{os.getpid()}').touch()\ntime.sleep(500)"
+    for name in ("index", "other", "third"):
+        project.write(name, "from pathlib import Path\n" + wait.replace("FOLDER", str(tmp_path)))
+    script = tmp_path / "interrupted.py"
+    script.write_text(INTERRUPTED)
+    command = [sys.executable, str(script), str(tmp_path), str(workers)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        while len(list(tmp_path.glob("kernel-*"))) < workers:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=300)
+    assert process.returncode == 143, said
+    kernels = [int(path.name.removeprefix("kernel-")) for path in tmp_path.glob("kernel-*")]
+    assert len(kernels) == workers, "the third chapter is not begun"
+    for pid in kernels:
+        until = time.monotonic() + 60
+        while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        assert not Path(f"/proc/{pid}").exists(), "a kernel lives on"
+    assert list(project.notebooks.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("names", "values", "words"),
     [
@@ -256,7 +317,8 @@ def test_a_chapter_needs_one_parameters_cell(project):
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("2", 2), ("1e-3", 1e-3), ("None", None), ("True", True), ("smoke", "smoke")]
+    ("text", "value"),
+    [("2", 2), ("1e-3", 1e-3), ("None", None), ("True", True), ("smoke", "smoke"), ("{{1}}", "{{1}}")],
 )
 def test_parameters_are_read_as_python(text, value):
     assert parse(text) == value

@@ -1,3 +1,4 @@
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -96,7 +97,7 @@ def test_rates_trained_again_are_told_with_the_accuracy_that_selected_them(expor
     study = ablation.existing("again", store=store.root)
     for spec in study.retrainings[:3]:
         finish(store, spec, validation_accuracy=None, accuracy=0.99)
-    table, printed = export("--profile", "again", "--selected")
+    table, printed = export("--profile", "again", "--selected", "--partial")
     assert "3 rows" in printed and "1 of 4 architectures and seeds have no selected run yet" in printed
     assert "not ended" not in printed
     rows = table.set_index(["architecture", "seed"])
@@ -105,7 +106,7 @@ def test_rates_trained_again_are_told_with_the_accuracy_that_selected_them(expor
     best = {pair: max(VALIDATION[pair]) for pair in done}
     assert rows["selected_validation_accuracy"].to_dict() == pytest.approx(best)
     assert set(rows["data.validation"]) == {0} and set(rows["accuracy"]) == {0.99}
-    everything, _ = export("--profile", "again")
+    everything, _ = export("--profile", "again", "--partial")
     keys = [run_key(spec) for spec in study.retrainings[:3]]
     assert set(everything.loc[everything["selected"], "key"]) == set(keys) and len(everything) == 8 + 3
 
@@ -115,16 +116,21 @@ def test_nothing_is_selected_while_a_run_to_select_from_is_missing(export, profi
     first, second, *_ = ablation.declared("small", only=("NoPen",), seeds=1)
     finish(store, first, validation_accuracy=0.5)
     store.begin([second])
-    table, printed = export("--profile", "small", "--only", "NoPen", "--seeds", "1")
+    asked = ("--profile", "small", "--only", "NoPen", "--seeds", "1")
+    message = export(*asked, status=1)
+    named = f"NoPen, seed 0, learning rate {second.train.learning_rate:g}"
+    assert message.startswith("error: 1 of 2 runs of profile small have not ended in ") and named in message
+    assert "--partial" in message and len(message.splitlines()) == 1 and not (tmp_path / "table.csv").exists()
+    table, printed = export(*asked, "--partial")
     assert table["status"].tolist() == ["finished", "training"] and not table["selected"].any()
     assert "1 of 1 architectures and seeds have no selected run yet" in printed
-    named = f"NoPen, seed 0, learning rate {second.train.learning_rate:g}"
     assert f"1 of 2 runs to select from have not ended: {named}\n" in printed
     finish(store, second, validation_accuracy=0.25)
-    table, printed = export("--profile", "small", "--selected", "--only", "NoPen", "--seeds", "1")
+    table, printed = export(*asked, "--selected")
     assert table["key"].tolist() == [run_key(first)] and len(printed.splitlines()) == 1
     shutil.rmtree(store.directory(run_key(first)))
-    table, printed = export("--profile", "small", "--only", "NoPen", "--seeds", "1")
+    assert "have not ended" in export(*asked, status=1)
+    table, printed = export(*asked, "--partial")
     assert table["key"].tolist() == [run_key(second)] and not table["selected"].any()
     assert "1 of 2 runs to select from have not ended" in printed
 
@@ -162,7 +168,7 @@ def test_failed_and_open_runs_are_not_selected(export, profile, tmp_path):
     first, second, *_ = ablation.declared("small", only=("IB",), seeds=1)
     finish(store, first, status="failed", reason="loss is nan", validation_accuracy=0.9)
     store.begin([second])
-    table, _ = export("--profile", "small")
+    table, _ = export("--profile", "small", "--partial")
     assert table["status"].tolist() == ["failed", "training"] and not table["selected"].any()
     assert "no selected run of profile small" in export("--profile", "small", "--selected", status=1)
 
@@ -190,3 +196,30 @@ def test_a_folder_without_permission_is_an_error(export, store, tmp_path, monkey
     monkeypatch.setattr(pd.DataFrame, f"to_{kind}", refused)  # tests may run as root, who may write anywhere
     message = export("--profile", "small", output=f"table.{kind}", status=1)
     assert message.startswith("error: ") and "no permission to write there" in message
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_is_written_whole_or_not_at_all_and_its_mode_follows_the_umask(
+    export, store, tmp_path, monkeypatch, kind
+):
+    path, write = tmp_path / f"table.{kind}", getattr(pd.DataFrame, f"to_{kind}")
+    path.write_text("as it was")
+
+    def cut_short(table, place, **options):
+        write(table, place, **options)
+        with Path(place).open("r+b") as stream:
+            stream.truncate(100)
+        assert path.read_text() == "as it was", "what is being written lies beside it"
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pd.DataFrame, f"to_{kind}", cut_short)
+        message = export("--profile", "small", output=path.name, status=1)
+    assert "the disk is full" in message and path.read_text() == "as it was"
+    assert [one.name for one in tmp_path.iterdir() if one.name != "runs"] == [path.name]
+    before = os.umask(0o027)
+    try:
+        export("--profile", "small", output=path.name)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -96,6 +97,17 @@ def test_nothing_finished_is_refused_and_leaves_what_is_there(live, tmp_path):
     with pytest.raises(ValueError, match="no run of profile smoke has finished"):
         recorded.record(existing("smoke", store=tmp_path / "empty"))
     assert (folder / "runs.csv").read_bytes() == before
+
+
+def test_runs_that_are_missing_are_named_before_anything_is_recorded(live):
+    lost = live.specs[3]
+    shutil.rmtree(live.store.directory(run_key(lost)))
+    named = rf"1 of 8 runs .* have not ended in .*: {lost.architecture}, seed {lost.seed}, .*--partial$"
+    with pytest.raises(ValueError, match=named):
+        record(live)
+    assert not recorded.RESULTS.exists()
+    recorded.record(existing("smoke", store=live.store.root, only=TWO), partial=True)
+    assert len(read().frame) == 7
 
 
 def test_what_is_not_recorded_is_none_and_unknown_names_are_errors(live):

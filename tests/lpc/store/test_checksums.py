@@ -140,7 +140,7 @@ def test_a_store_without_checksums_is_read_and_said_to_be_unchecked_once(store, 
         values, _ = checksums.opened_object(directory / name, (directory / name).read_bytes())
         values.pop("files", None)
         (directory / name).write_text(json.dumps(values, indent=1) + "\n")
-    with pytest.warns(UserWarning, match=f"result.json has no checksum.*{store.root} are read unchecked"):
+    with pytest.warns(UserWarning, match=f"^unchecked: .*result.json has no checksum.*{store.root} are read"):
         frame = store.frame()
     assert frame.loc[0, "test_accuracy"] == 0.75
     with warnings.catch_warnings():

@@ -10,6 +10,7 @@ from support.ended_runs import end
 from lpc.runs import packing
 from lpc.specs import DataSpec, TrainSpec, run_key, variant_spec
 from lpc.store import Held, RunStore, holders
+from lpc.store.examination import examine
 from lpc.store.probes import Probe
 
 
@@ -134,11 +135,16 @@ def test_damage_ends_in_the_same_result_or_in_one_line_that_names_the_file(whole
     shutil.copytree(whole, root)
     path = root / FILES[kind]
     WAYS[way](path, path.read_bytes())
+    listed = {one.path for one in examine(RunStore(root), deep=True).damaged}
+    assert {one.path for one in examine(RunStore(root)).damaged} <= listed
+    assert listed <= {path}, "nothing else is damaged"
     for verb, run in VERBS.items():
         try:
             found = run(RunStore(root))
         except (ValueError, OSError) as error:
             text = str(error)
+            there = (kind, way) not in NOTHING_THERE
+            assert not there or listed == {path}, "what a verb stumbles over the doctor sees"
             assert str(path) in text and len(text.splitlines()) == 1, (verb, text)
             continue
         if verb == "lease" and kind in ("heartbeat", "owner"):
