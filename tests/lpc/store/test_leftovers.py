@@ -232,7 +232,9 @@ def leased():
 
 
 store = RunStore(sys.argv[1])
-for turn in range(20):
+turn = 0
+while turn < 10 or not (store.root / "enough").exists():
+    turn += 1
     with leased() as lease:
         cohort = store.begin([ONE, HALF])
         for epoch in (1, 2):
@@ -266,8 +268,9 @@ def test_a_training_that_starts_and_ends_loses_nothing_to_sweeps(tmp_path, monke
     while process.poll() is None:
         RunStore(tmp_path).sweep()
         sweeps += 1
+        if sweeps == 40 and not blind:
+            (tmp_path / "enough").touch()
     out, err = process.communicate()
-    assert sweeps > 5
     if blind:
         assert process.returncode and err
     else:
