@@ -91,6 +91,7 @@ def stress(selection: Selection, probes: str | None, workers: int | None) -> Non
       python -m experiments stress --profile fashion-cpu --only IB,NoPen --probes attacks
     """
     from experiments.studies.probing import applicable, measure_all
+    from experiments.studies.study import titles
 
     for found in selection.studies():
         profile = found.profile.name
@@ -100,6 +101,8 @@ def stress(selection: Selection, probes: str | None, workers: int | None) -> Non
         wanted = applicable(profile, names(probes, "--probes"))
         measure_all(found, names=wanted, workers=workers)
         click.echo(f"{profile}: {', '.join(wanted) or 'no probe'} of {len(found.selected)} selected runs")
+        if missing := found.missing:
+            click.echo(f"not ended: {titles(missing)}")
 
 
 @click.command()

@@ -111,7 +111,7 @@ def test_rates_trained_again_are_told_with_the_accuracy_that_selected_them(expor
     assert set(everything.loc[everything["selected"], "key"]) == set(keys) and len(everything) == 8 + 3
 
 
-def test_nothing_is_selected_while_a_run_to_select_from_is_missing(export, profile, tmp_path):
+def test_nothing_is_selected_while_a_run_to_select_from_is_missing(export, profile, tmp_path, capsys):
     store = RunStore(tmp_path / "runs")
     first, second, *_ = ablation.declared("small", only=("NoPen",), seeds=1)
     finish(store, first, validation_accuracy=0.5)
@@ -121,6 +121,9 @@ def test_nothing_is_selected_while_a_run_to_select_from_is_missing(export, profi
     named = f"NoPen, seed 0, learning rate {second.train.learning_rate:g}"
     assert message.startswith("error: 1 of 2 runs of profile small have not ended in ") and named in message
     assert "--partial" in message and len(message.splitlines()) == 1 and not (tmp_path / "table.csv").exists()
+    with pytest.raises(SystemExit, match="0"):
+        main(["status", "--store", str(tmp_path / "runs"), *asked])
+    assert f"1 interrupted, 0 missing\nnot ended: {named}\n" in capsys.readouterr().out
     table, printed = export(*asked, "--partial")
     assert table["status"].tolist() == ["finished", "training"] and not table["selected"].any()
     assert "1 of 1 architectures and seeds have no selected run yet" in printed
