@@ -51,7 +51,7 @@ class Examination:
     left: list[Leftover] = field(default_factory=list)
     unchecked: list[Path] = field(default_factory=list)
 
-    def note(self, look: Callable[[], _T]) -> _T | None:
+    def _note(self, look: Callable[[], _T]) -> _T | None:
         """Return what a look at some files finds; None where it raises what is then noted."""
         try:
             return look()
@@ -94,12 +94,12 @@ def _look_further(store: RunStore, found: Examination, deep: bool) -> None:
         _look_beside(store.directory(key), found, deep)
     epochs: dict[str, int | None] = {}
     for cohort in _names(store.root / "cohorts"):
-        for key in found.note(lambda cohort=cohort: store.members(cohort)) or ():
-            found.note(lambda key=key: read_spec(store.directory(key) / "spec.json"))
-            epochs[key] = found.note(lambda cohort=cohort: store.progress(cohort))
+        for key in found._note(lambda cohort=cohort: store.members(cohort)) or ():
+            found._note(lambda key=key: read_spec(store.directory(key) / "spec.json"))
+            epochs[key] = found._note(lambda cohort=cohort: store.progress(cohort))
         _look_at_state(store, cohort, found, deep)
     for name in _names(store.root / "heartbeats"):
-        found.note(lambda name=name: _check_heartbeat(store.root / "heartbeats" / name))
+        found._note(lambda name=name: _check_heartbeat(store.root / "heartbeats" / name))
     held = store.holders()
     for row in found.unfinished:
         key = str(row["key"])
@@ -120,17 +120,17 @@ def _look_beside(directory: Path, found: Examination, deep: bool) -> None:
     for name in names:
         if name.endswith(".probe"):
             probe = name.removesuffix(".probe")
-            sealed = found.note(lambda probe=probe: probes.check_whole(directory, probe, deep=deep))
+            sealed = found._note(lambda probe=probe: probes.check_whole(directory, probe, deep=deep))
             if sealed is False:
                 found.unchecked.append(directory / name)
     for path in owners(directory).values() if any(name.startswith("owner-") for name in names) else ():
-        found.note(lambda path=path: read_owner(path))
+        found._note(lambda path=path: read_owner(path))
 
 
 def _look_deep(store: RunStore, key: str, found: Examination) -> None:
     """Read the files of a run that has ended of which only the length was looked at."""
     directory = store.directory(key)
-    result = found.note(lambda: read_result(directory))
+    result = found._note(lambda: read_result(directory))
 
     def read(path: Path) -> None:
         content = bytes_if_there(path)
@@ -144,7 +144,7 @@ def _look_deep(store: RunStore, key: str, found: Examination) -> None:
             (parsed_lines if path.suffix == ".jsonl" else parsed_object)(path, content)
 
     for name in PARTS:
-        found.note(lambda name=name: read(directory / name))
+        found._note(lambda name=name: read(directory / name))
 
 
 def _look_at_state(store: RunStore, cohort: str, found: Examination, deep: bool) -> None:
@@ -170,7 +170,7 @@ def _look_at_state(store: RunStore, cohort: str, found: Examination, deep: bool)
         except Damaged:  # there is a checksum, of more than this end
             return True
 
-    if found.note(sealed) is False:
+    if found._note(sealed) is False:
         found.unchecked.append(path)
 
 
