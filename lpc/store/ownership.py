@@ -26,6 +26,8 @@ from lpc.store import holders
 from lpc.store.atomic import GONE, as_json, draft, name_exclusively, write_json
 from lpc.store.holders import (
     WITHDRAWN,
+    Holder,
+    attempts,
     has_died,
     holder_of,
     owner_file,
@@ -84,6 +86,8 @@ class Lease:
         if not self.keys:
             self._released.set()
             return
+        for key in self.keys:
+            self._look(key)
         write_json(self._heartbeat, {**asdict(self._me), "keys": self.keys})
         self._beating.start()
         try:
@@ -164,6 +168,12 @@ class Lease:
     def _owner(self, ended: str | None) -> dict[str, Any]:
         return {**asdict(self._me), "token": self._token, "ended": ended}
 
+    def _look(self, key: str) -> None:
+        """Raise Held where a run's owner lives: seen in a few requests, before anything is written."""
+        for attempt in attempts(self._root, key)[-1:]:
+            if attempt.ended is None:
+                raise _held(key, attempt.holder)
+
     def _gain(self, key: str) -> Path:
         """Become the next owner of a run, unless the last one lives."""
         directory = self._root / "runs" / key
@@ -185,7 +195,7 @@ class Lease:
         sign = sign_of(heartbeat)
         if sign is None:
             return
-        held = Held(f"run {key} is held by {holder_of(owner)} since {owner['since']}")
+        held = _held(key, holder_of(owner))
         if not has_died(holder_of(owner), self._me):
             if server_time(heartbeat.parent) - sign.time <= holders.LEASE:
                 raise held
@@ -196,3 +206,7 @@ class Lease:
             if again is not None and again.time != sign.time:
                 raise held
         remove_heartbeat(heartbeat)
+
+
+def _held(key: str, holder: Holder) -> Held:
+    return Held(f"run {key} is held by {holder} since {holder.since}")

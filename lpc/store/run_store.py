@@ -26,7 +26,9 @@ import pickle
 import shutil
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +104,23 @@ class RunStore:
             It has a result, but its status, its spec or another of its files is not as it must be.
         """
         return self.has_ended(run_key(spec))
+
+    def unfinished(self, specs: Iterable[RunSpec]) -> list[RunSpec]:
+        """Return those of some runs that have no result yet; several are looked at together.
+
+        Raises
+        ------
+        lpc.store.reading.Damaged
+            As :meth:`finished` does, of the first run that is damaged.
+        """
+        asked = list(specs)
+        parts = [asked[first : first + listing.TOGETHER] for first in range(0, len(asked), listing.TOGETHER)]
+        with ThreadPoolExecutor(listing.TOGETHER) as pool:
+            look = map if len(parts) == 1 else pool.map
+            return list(chain.from_iterable(look(self._those_unfinished, parts)))
+
+    def _those_unfinished(self, specs: Sequence[RunSpec]) -> list[RunSpec]:
+        return [spec for spec in specs if not self.finished(spec)]
 
     def has_ended(self, key: str) -> bool:
         """Whether the run of a key has ended, as :meth:`finished` says.
