@@ -2,8 +2,6 @@ import io
 import os
 import threading
 import time
-from contextlib import nullcontext
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +14,7 @@ from experiments.benchmarks.virtual_server import Server
 from experiments.reporting.recorded_tables import recorded
 from lpc.runs import packing
 from lpc.specs import run_key
-from lpc.store import RunStore
+from lpc.store import Lease, RunStore
 from lpc.store.listing import TOGETHER
 
 
@@ -119,10 +117,8 @@ def test_programs_share_the_runs_and_none_is_trained_twice(tmp_path):
 
 
 def test_without_leases_runs_are_trained_twice(tmp_path, monkeypatch):
-    def everything(_store, specs):
-        return nullcontext(SimpleNamespace(keys=[run_key(spec) for spec in specs], check=lambda: None))
-
-    monkeypatch.setattr(RunStore, "lease", everything)
+    monkeypatch.setattr(Lease, "_look", lambda *_: None)
+    monkeypatch.setattr(Lease, "_gain", lambda self, key: self._root / "runs" / key / "owner-1.json")
     assert claim(tmp_path.resolve(), unfinished(4), 2).twice > 0
 
 
