@@ -104,6 +104,9 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, OSError) and error.errno in GONE and self.keys and not self._give_sign():
+            self.release()
+            raise self._lost() from error  # a successor has ended, and removed, what was being written
         if error is None or isinstance(error, Held):
             self.release()
         elif isinstance(error, Stopped) or not isinstance(error, Exception):
@@ -120,10 +123,13 @@ class Lease:
             Another program has taken over: nothing may be written.
         """
         if self.keys and not self._give_sign():
-            raise LostLease(
-                f"{self._me} was taken for dead (no sign of life for {holders.LEASE:g} s, or its job was "
-                "requeued): another program goes on with its runs, and nothing more is written here"
-            )
+            raise self._lost()
+
+    def _lost(self) -> LostLease:
+        return LostLease(
+            f"{self._me} was taken for dead (no sign of life for {holders.LEASE:g} s, or its job was "
+            "requeued): another program goes on with its runs, and nothing more is written here"
+        )
 
     def release(self, *, ended: str | None = None) -> None:
         """Give the runs back, once.
