@@ -174,7 +174,7 @@ def test_what_differs_from_run_to_run_is_no_part_of_a_kind():
         f"heartbeats/{token}": "heartbeats/*",
         f"heartbeats/.{token}.0123456789ab": "heartbeats/.*.*",
         f"runs/{key}/.result.json.0123456789ab": "runs/*/.result.json.*",
-        "cohorts/.fresh.ab_d3fgh": "cohorts/.fresh.*",
+        "cohorts/.fresh.01234567-12345-98765.0123456789ab": "cohorts/.fresh.*",
         "listing-2.json": "listing-2.json",
     }.items():
         assert Event("open", path).kind.path == kind
