@@ -187,7 +187,7 @@ def test_what_other_programs_remove_meanwhile_is_no_error(store, monkeypatch):
     ],
 )
 def test_a_run_that_is_not_whole_is_neither_finished_nor_trained_again(store, name, content, told):
-    store.begin([make()])
+    store.end(store.begin([make()]))
     finish(store, make())
     path = store.directory(run_key(make())) / name
     if content is None:
