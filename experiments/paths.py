@@ -42,6 +42,8 @@ RESULTS = EXPERIMENTS / "results"
 """Recorded results; one folder per profile."""
 EPOCH_TIMES = RESULTS / "epoch_times.csv"
 """Times of an epoch as measured by the verb ``time``."""
+MEASURED = RESULTS / "measured"
+"""Tables that are measured once, such as those of the store at the scale of a cluster."""
 TRANSCRIPT = RESULTS / "cluster" / "transcript.txt"
 """A recorded submission to a cluster."""
 

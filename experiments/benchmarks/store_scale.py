@@ -17,7 +17,7 @@ import pandas as pd
 from experiments.benchmarks.training_flops import parameters
 from experiments.reporting.tables import number
 from experiments.studies.profiles import profile, specs
-from lpc.specs import PROTOCOL, run_key
+from lpc.specs import PROTOCOL, RunSpec, run_key
 from lpc.store.checksums import part, sealed_object
 from lpc.store.holders import HEARTBEAT
 from lpc.store.listing import FILES, TOGETHER, rows
@@ -74,18 +74,22 @@ class Listing(NamedTuple):
         return self.runs * len(FILES) * LOOK
 
 
+def declared(runs: int) -> list[RunSpec]:
+    """Return the runs of ``paper-cifar10``, with more seeds until there are so many."""
+    own = specs(profile("paper-cifar10"))
+    return [replace(own[place % len(own)], seed=place) for place in range(runs)]
+
+
 def write_runs(root: Path, runs: int) -> int:
     """Write a store of so many finished runs, as files of an hour ago; return how many files a listing reads.
 
-    They are the runs of ``paper-cifar10`` with more seeds. Their metrics are random numbers, and weights,
+    They are :func:`declared`. Their metrics are random numbers, and weights,
     histories and provenances are empty: a listing looks whether they are there, and does not read them.
     """
-    declared = specs(profile("paper-cifar10"))
     source = random.Random(0)
     hour_ago = time.time() - 3600
     files, empty = 0, {name: part(b"")._asdict() for name in PARTS}
-    for place in range(runs):
-        spec = replace(declared[place % len(declared)], seed=place)
+    for place, spec in enumerate(declared(runs)):
         metrics = {f"metric_{one}": source.random() for one in range(METRICS)}
         contents = [
             (json.dumps(asdict(spec), indent=1) + "\n").encode(),
@@ -160,7 +164,7 @@ def growth(sizes: Sequence[int] = (720, 10_000, 100_000), *, name: str = "paper-
         f"{runs:,} runs": {
             "files and folders": f"{runs * (KEPT_FILES + 1) - -runs // MEASURED_OF:,}",
             "weights (GB)": number(runs * weights / 1e9),
-            "asked one by one on a network (s)": number(runs * LOOK),
+            "asked which are missing, on a network (s)": number(runs * (6 * LOOK + 2 * READ) / TOGETHER),
         }
         for runs in sizes
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from experiments.commands import jobs, pages, runs, stores
+from experiments.commands import crashes, jobs, pages, runs, stores
 from lpc.stopping import exit_status
 
 
@@ -34,7 +34,7 @@ def cli(debug: bool) -> None:
 
 for _command in (
     *(runs.fetch, runs.train, runs.stress, runs.status, runs.time, runs.record, runs.export),
-    stores.doctor,
+    *(stores.doctor, crashes.crashtest),
     *(jobs.submit, jobs.cancel),
     *(pages.chapters, pages.book, pages.pdf),
 ):

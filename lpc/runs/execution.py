@@ -22,7 +22,11 @@ from lpc.store.holders import Holder
 from lpc.training import load_member
 
 POLL = 5.0
-"""Seconds from one look at the runs that others train to the next."""
+"""Seconds from one look at the runs that others train to the next, where they are few."""
+POLL_PER_RUN = 0.1
+"""Seconds for each of them, where they are many: every look asks the file server for each."""
+LONGEST_POLL = 60.0
+"""Seconds that it is at most."""
 
 
 def execute(spec: RunSpec, store: RunStore, *, device: torch.device | None = None) -> dict[str, Any]:
@@ -99,7 +103,7 @@ def execute_all(
         stop_on_signal() as stop,
         tqdm(total=total, unit=" run-epochs", mininterval=1, disable=not progress or not total) as bar,
     ):
-        while missing := [spec for spec in specs if not store.finished(spec)]:
+        while missing := store.unfinished(specs):
             holders = store.holders()
             everything = packing.plan(missing, store)
             bar.n = max(0, total - packing.run_epochs(everything))
@@ -128,7 +132,7 @@ def _pause(missing: int, holders: Sequence[Holder], stop: Callable[[], bool], ba
     by = ", ".join(dict.fromkeys(map(str, holders))) or "others"
     waiting = f"waiting for {missing} runs held by {by}"
     bar.set_description(waiting)
-    until = time.monotonic() + POLL
+    until = time.monotonic() + min(max(POLL, POLL_PER_RUN * missing), LONGEST_POLL)
     while time.monotonic() < until:
         if stop():
             raise Stopped(f"stopped while {waiting}; call again to go on")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import random
 import warnings
 from collections.abc import Callable, Container, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -43,7 +44,7 @@ def plan(specs: Sequence[RunSpec], store: RunStore, *, held: Container[str] = ()
     held
         Keys that others train: these are left out, and so are cohorts that they have begun in.
     """
-    waiting = {run_key(spec): spec for spec in specs if not store.finished(spec)}
+    waiting = {run_key(spec): spec for spec in store.unfinished(specs)}
     planned: list[Plan] = []
     for cohort, keys in store.cohorts().items():
         if any(key in waiting for key in keys):
@@ -134,11 +135,16 @@ def in_turn(
     stop: Callable[[], bool],
     bar: tqdm,
 ) -> list[Plan]:
-    """Train one plan after the other, but what others hold; return those that did not fit in memory."""
+    """Train one plan after the other, but what others hold; return those that did not fit in memory.
+
+    Once one turns out to be held, the rest follow in a random order: programs that began together go the same
+    way, and each would ask for all that the others have before it finds something free.
+    """
     del workers
     images: dict[DataSpec, Splits] = {}
-    left = []
-    for plan in planned:
+    left, waiting = [], planned[::-1]
+    while waiting:
+        plan = waiting.pop()
         if stop():
             raise Stopped("stopped before all was trained; call again to go on")
         names = ", ".join(dict.fromkeys(spec.architecture for spec in plan.specs))
@@ -152,6 +158,7 @@ def in_turn(
             left.append(plan)
         except Held as error:
             _warn_of_loss(error)
+            random.SystemRandom().shuffle(waiting)
     return left
 
 

@@ -64,6 +64,12 @@ def write_bytes(path: Path, *content: bytes | memoryview) -> None:
     write_file(path, write)
 
 
+def write_once(path: Path, content: bytes) -> bool:
+    """Write a file that is not there yet, whole; False where it is: then it stays as it is."""
+    with draft(path, lambda temporary: temporary.write_bytes(content)) as temporary:
+        return name_exclusively(temporary, path)
+
+
 def write_json(path: Path, value: object) -> None:
     """Write a value as JSON: readers see the old file or the whole new one."""
     write_file(path, as_json(value))

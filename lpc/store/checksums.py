@@ -7,7 +7,8 @@ An object's file begins with the digest of all that follows it, so that both cha
      "status": "finished", ...
 
 A binary file of which there are several versions in its life ends with the digest of all before it. Files
-that are written once, before the result, stand in the result with their sizes and digests, as ``files``.
+that every program writes alike, before the result, stand in the result with their sizes and digests, as
+``files``.
 Files that versions without checksums wrote are read unchecked, which is said once for every store.
 """
 

@@ -14,9 +14,9 @@ from lpc.store import holders, listing, probes
 from lpc.store.checksums import Unchecked, check, opened_bytes
 from lpc.store.holders import owners, read_owner, sign_of
 from lpc.store.leftovers import Leftover
-from lpc.store.reading import Damaged, bytes_if_there, damaged, parsed_lines, parsed_object
+from lpc.store.reading import Damaged, bytes_if_there, damaged, parsed_lines
 from lpc.store.run_store import RunStore
-from lpc.store.wholeness import PARTS, read_result, read_spec
+from lpc.store.wholeness import PARTS, parsed_provenance, read_result, read_spec
 
 _T = TypeVar("_T")
 _END = 4_096
@@ -136,12 +136,15 @@ def _look_deep(store: RunStore, key: str, found: Examination) -> None:
         content = bytes_if_there(path)
         if content is None:
             raise damaged(path, "does not exist, but the run has a result")
+        if path.name == "provenance.json":
+            parsed_provenance(path, content, result)
+            return
         if check(path, content, result.parts if result else None):
             return
         if path.name == "checkpoint.safetensors":
             store.load_weights(read_spec(directory / "spec.json"))
         else:
-            (parsed_lines if path.suffix == ".jsonl" else parsed_object)(path, content)
+            parsed_lines(path, content)
 
     for name in PARTS:
         found._note(lambda name=name: read(directory / name))

@@ -26,6 +26,8 @@ from lpc.store import holders
 from lpc.store.atomic import GONE, as_json, draft, name_exclusively, write_json
 from lpc.store.holders import (
     WITHDRAWN,
+    Holder,
+    attempts,
     has_died,
     holder_of,
     owner_file,
@@ -84,6 +86,8 @@ class Lease:
         if not self.keys:
             self._released.set()
             return
+        for key in self.keys:
+            self._look(key)
         write_json(self._heartbeat, {**asdict(self._me), "keys": self.keys})
         self._beating.start()
         try:
@@ -100,6 +104,9 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, OSError) and error.errno in GONE and self.keys and not self._give_sign():
+            self.release()
+            raise self._lost() from error  # a successor has ended, and removed, what was being written
         if error is None or isinstance(error, Held):
             self.release()
         elif isinstance(error, Stopped) or not isinstance(error, Exception):
@@ -116,10 +123,13 @@ class Lease:
             Another program has taken over: nothing may be written.
         """
         if self.keys and not self._give_sign():
-            raise LostLease(
-                f"{self._me} was taken for dead (no sign of life for {holders.LEASE:g} s, or its job was "
-                "requeued): another program goes on with its runs, and nothing more is written here"
-            )
+            raise self._lost()
+
+    def _lost(self) -> LostLease:
+        return LostLease(
+            f"{self._me} was taken for dead (no sign of life for {holders.LEASE:g} s, or its job was "
+            "requeued): another program goes on with its runs, and nothing more is written here"
+        )
 
     def release(self, *, ended: str | None = None) -> None:
         """Give the runs back, once.
@@ -164,6 +174,12 @@ class Lease:
     def _owner(self, ended: str | None) -> dict[str, Any]:
         return {**asdict(self._me), "token": self._token, "ended": ended}
 
+    def _look(self, key: str) -> None:
+        """Raise Held where a run's owner lives: seen in a few requests, before anything is written."""
+        for attempt in attempts(self._root, key)[-1:]:
+            if attempt.ended is None:
+                raise _held(key, attempt.holder)
+
     def _gain(self, key: str) -> Path:
         """Become the next owner of a run, unless the last one lives."""
         directory = self._root / "runs" / key
@@ -185,7 +201,7 @@ class Lease:
         sign = sign_of(heartbeat)
         if sign is None:
             return
-        held = Held(f"run {key} is held by {holder_of(owner)} since {owner['since']}")
+        held = _held(key, holder_of(owner))
         if not has_died(holder_of(owner), self._me):
             if server_time(heartbeat.parent) - sign.time <= holders.LEASE:
                 raise held
@@ -196,3 +212,7 @@ class Lease:
             if again is not None and again.time != sign.time:
                 raise held
         remove_heartbeat(heartbeat)
+
+
+def _held(key: str, holder: Holder) -> Held:
+    return Held(f"run {key} is held by {holder} since {holder.since}")

@@ -26,7 +26,9 @@ import pickle
 import shutil
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +40,7 @@ from torch import Tensor
 from lpc.errors import on_one_line
 from lpc.specs import PROTOCOL, RunSpec, run_key
 from lpc.store import holders, leftovers, listing, probes
-from lpc.store.atomic import see_afresh, write_bytes, write_json
+from lpc.store.atomic import see_afresh, write_bytes, write_json, write_once
 from lpc.store.checksums import (
     check,
     opened_bytes,
@@ -56,12 +58,19 @@ from lpc.store.reading import (
     bytes_if_there,
     damaged,
     parsed_lines,
-    parsed_object,
     read_object,
     read_object_if_there,
     read_texts,
 )
-from lpc.store.wholeness import has_ended, is_of, parsed_result, parsed_test, read_result, read_spec
+from lpc.store.wholeness import (
+    has_ended,
+    is_of,
+    parsed_provenance,
+    parsed_result,
+    parsed_test,
+    read_result,
+    read_spec,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -103,6 +112,23 @@ class RunStore:
         """
         return self.has_ended(run_key(spec))
 
+    def unfinished(self, specs: Iterable[RunSpec]) -> list[RunSpec]:
+        """Return those of some runs that have no result yet; several are looked at together.
+
+        Raises
+        ------
+        lpc.store.reading.Damaged
+            As :meth:`finished` does, of the first run that is damaged.
+        """
+        asked = list(specs)
+        parts = [asked[first : first + listing.TOGETHER] for first in range(0, len(asked), listing.TOGETHER)]
+        with ThreadPoolExecutor(listing.TOGETHER) as pool:
+            look = map if len(parts) == 1 else pool.map
+            return list(chain.from_iterable(look(self._those_unfinished, parts)))
+
+    def _those_unfinished(self, specs: Sequence[RunSpec]) -> list[RunSpec]:
+        return [spec for spec in specs if not self.finished(spec)]
+
     def has_ended(self, key: str) -> bool:
         """Whether the run of a key has ended, as :meth:`finished` says.
 
@@ -142,12 +168,10 @@ class RunStore:
                 f"{path} does not exist: run {spec.architecture}, seed {spec.seed}, has no {name}"
             )
         content = bytes_if_there(path) or b""
-        if name == "provenance.json":
-            self._check(path, content)
-            return parsed_object(path, content)
         if name == "result.json":
             return parsed_result(path, content).values
-        values, sealed = parsed_test(path, content, read_result(path.parent))
+        parse = parsed_provenance if name == "provenance.json" else parsed_test
+        values, sealed = parse(path, content, read_result(path.parent))
         if not sealed:
             say_unchecked(self.root, path)
         return values
@@ -276,19 +300,23 @@ class RunStore:
         provenance: dict[str, Any],
         weights: dict[str, Tensor],
     ) -> None:
-        """Write everything of a run, its result last."""
+        """Write everything of a run, its result last; a run that has a result keeps that one.
+
+        So who was asleep in the middle of this, and was taken for dead, undoes nothing: all who train a run
+        write the same, except for the provenance, which is whole by itself.
+        """
         key = run_key(spec)
         directory = self.directory(key)
         tensors = {name: value.contiguous().cpu() for name, value in weights.items()}
         contents = {
             "history.jsonl": "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in history).encode(),
-            "provenance.json": (json.dumps(provenance, indent=1, allow_nan=False) + "\n").encode(),
             "checkpoint.safetensors": save(tensors, metadata={"key": key}),
         }
         for name, content in contents.items():
             write_bytes(directory / name, content)
+        write_bytes(directory / "provenance.json", sealed_object(provenance))
         files = {name: part(content)._asdict() for name, content in contents.items()}
-        write_bytes(directory / "result.json", sealed_object({**result, "files": files}))
+        write_once(directory / "result.json", sealed_object({**result, "files": files}))
 
     def leftovers(self) -> list[Leftover]:
         """Return what programs that were killed have left, and nobody needs (:mod:`lpc.store.leftovers`)."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from lpc.specs import RunSpec, key_of, run_key, spec_from_dict
 from lpc.store.atomic import GONE
-from lpc.store.checksums import Part, opened_object, parts_of
+from lpc.store.checksums import Part, check, opened_object, parts_of
 from lpc.store.reading import bytes_if_there, damaged, read_object
 
 ENDED = ("finished", "failed")
@@ -102,6 +102,19 @@ def parsed_test(path: Path, content: bytes, result: Result | None) -> tuple[dict
     values, sealed = opened_object(path, content)
     if not sealed and result is not None and result.parts is not None:
         raise damaged(path, "has no checksum, but the run's result has")
+    return values, sealed
+
+
+def parsed_provenance(path: Path, content: bytes, result: Result | None) -> tuple[dict[str, Any], bool]:
+    """Return where a run comes from, and whether that has a checksum: in itself or, as once, in the result.
+
+    In itself, as a program that was asleep and taken for dead may replace it by its own, once it wakes.
+    """
+    values, sealed = opened_object(path, content)
+    if not sealed and result is not None and result.parts is not None:
+        if not check(path, content, result.parts):
+            raise damaged(path, "has no checksum, but the run's result has")
+        sealed = True
     return values, sealed
 
 

@@ -23,13 +23,15 @@ def end(store, spec, *, history=({"epoch": 1},), provenance=None, weights=None, 
 def altered(store, spec, *, provenance=None, **result):
     """Write a run that has ended again, with another provenance or other fields of its result."""
     key = run_key(spec)
+    kept, made = store.result(spec), store.provenance(spec)
+    (store.directory(key) / "result.json").unlink()  # which training never replaces
     end(
         store,
         spec,
         history=[
             json.loads(line) for line in (store.directory(key) / "history.jsonl").read_text().splitlines()
         ],
-        provenance=store.provenance(spec) | (provenance or {}),
+        provenance=made | (provenance or {}),
         weights=store.load_weights(spec),
-        **store.result(spec) | result,
+        **kept | result,
     )

@@ -1,6 +1,7 @@
 """Leases: many programs on one store, real ones, some of them killed."""
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -559,3 +560,33 @@ def test_a_file_gets_its_name_once(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"has no hard links.*third"):
         Lease(tmp_path, ["third"], has_result(tmp_path))
     assert not list((tmp_path / "heartbeats").iterdir())
+
+
+def test_who_finds_its_files_removed_by_a_successor_has_lost_its_lease(tmp_path):
+    store = RunStore(tmp_path)
+
+    def end_with(error, *, taken_over):
+        with store.lease([make()]) as lease:
+            if taken_over:
+                lease._heartbeat.unlink()
+            raise error
+
+    gone, full = FileNotFoundError(errno.ENOENT, "gone"), OSError(errno.ENOSPC, "full")
+    with pytest.raises(FileNotFoundError, match="gone"):
+        end_with(gone, taken_over=False)
+    with pytest.raises(LostLease, match="was taken for dead"):
+        end_with(gone, taken_over=True)
+    with pytest.raises(OSError, match="full"):
+        end_with(full, taken_over=True)
+
+
+def test_a_refused_claim_writes_nothing_of_its_own(tmp_path, monkeypatch):
+    store = RunStore(tmp_path)
+    with store.lease([make()]):
+        monkeypatch.setattr(ownership, "write_json", lambda *_: pytest.fail("a heartbeat was written"))
+        monkeypatch.setattr(ownership, "draft", lambda *_: pytest.fail("an owner was written"))
+        with pytest.raises(Held, match=f"run {run_key(make())} is held by .*:{os.getpid()}"):
+            store.lease([make()])
+        monkeypatch.undo()
+    with store.lease([make()]) as lease:
+        assert lease.keys == [run_key(make())]

@@ -187,7 +187,7 @@ def test_what_other_programs_remove_meanwhile_is_no_error(store, monkeypatch):
     ],
 )
 def test_a_run_that_is_not_whole_is_neither_finished_nor_trained_again(store, name, content, told):
-    store.begin([make()])
+    store.end(store.begin([make()]))
     finish(store, make())
     path = store.directory(run_key(make())) / name
     if content is None:
@@ -212,3 +212,26 @@ def test_files_follow_the_umask(store, mask, mode):
         os.umask(before)
     files = [path for path in store.root.rglob("*") if path.is_file()]
     assert len(files) == 9 and {path.stat().st_mode & 0o777 for path in files} == {mode}, files
+
+
+def test_a_run_that_has_its_result_keeps_it_whoever_wakes_later(store):
+    store.begin([make()])
+    finish(store, make())
+    directory = store.directory(run_key(make()))
+    before = (directory / "result.json").read_bytes()
+    for attempts in (2, 3):
+        store.finish(
+            make(),
+            result={"status": "finished", "accuracy": attempts},
+            history=[{"epoch": 1, "accuracy": 0.25}, {"epoch": 2, "accuracy": 0.5}],
+            provenance={"attempts": attempts},
+            weights=store.load_weights(make()),
+        )
+        assert (directory / "result.json").read_bytes() == before
+        assert RunStore(store.root).finished(make()) and store.provenance(make()) == {"attempts": attempts}, (
+            "whole by itself, whose ever it is"
+        )
+    (directory / "provenance.json").write_text("{}")
+    with pytest.raises(Damaged, match=r"provenance.json has no checksum, but the run's result has"):
+        store.provenance(make())
+    assert not list(directory.glob(".*"))

@@ -1,0 +1,216 @@
+"""The store at scale: many programs that claim its runs on a slow file server, simulated without training.
+
+What is real: every file that programs read and write, and the library's code that does it, from planning to
+the stored result. What is simulated: the server's time (:mod:`experiments.benchmarks.virtual_server`) and the
+training, which takes a fixed time and makes one number.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import pandas as pd
+import torch
+
+from experiments.benchmarks.store_scale import LOOK
+from experiments.benchmarks.virtual_server import Server
+from experiments.studies.profiles import profile, specs
+from lpc.data import load_images
+from lpc.runs import execute_all, packing, training_loop
+from lpc.runs.training_loop import Plan
+from lpc.specs import DataSpec, RunSpec, run_key
+from lpc.store import Lease, RunStore, run_store
+
+SERVICE = 0.1e-3
+"""Seconds for which a request keeps one of the server's places busy."""
+PLACES = 1
+"""Places of the server: with the above, it answers 10,000 requests a second."""
+TRAINING = 600.0
+"""Seconds that training a run is taken to last."""
+FIRST_SEED = 10_000_000
+"""Seeds of runs that are not finished count from here."""
+
+
+class Claims(NamedTuple):
+    """What programs did that trained all runs of a store that had not finished.
+
+    Attributes
+    ----------
+    slower
+        How many times as slow as usual the server was.
+    finished, missing
+        Runs that had finished before, and that had not.
+    programs
+        How many.
+    begun
+        Virtual seconds until as many runs as there are programs had begun.
+    seconds
+        Virtual seconds until the last has ended.
+    refused
+        Attempts at runs that another program had.
+    requests
+        To the file server, by kind.
+    waited
+        Virtual seconds in which requests waited for a place of the server, of all together.
+    twice
+        Runs that were trained more than once.
+    """
+
+    slower: float
+    finished: int
+    missing: int
+    programs: int
+    begun: float
+    seconds: float
+    refused: int
+    requests: Counter[str]
+    waited: float
+    twice: int
+
+    @property
+    def ideal(self) -> float:
+        """Seconds that the training alone takes with so many programs."""
+        return -(-self.missing // self.programs) * TRAINING
+
+    @property
+    def row(self) -> dict[str, str]:
+        """The figures as a row of a table."""
+        total = self.requests.total()
+        return {
+            "programs": f"{self.programs}",
+            "requests that the server answers (1/s)": f"{PLACES / SERVICE / self.slower:,.0f}",
+            "runs finished before": f"{self.finished:,}",
+            "trained": f"{self.missing:,}",
+            "all at work after (s)": f"{self.begun:.1f}",
+            "runs an hour": f"{3600 * self.missing / self.seconds:,.0f}",
+            "of the ideal (%)": f"{100 * self.ideal / self.seconds:.1f}",
+            "refused claims per run": f"{self.refused / self.missing:.2f}",
+            "requests per run": f"{total / self.missing:,.0f}",
+            "requests a second": f"{total / self.seconds:,.0f}",
+            "waiting for the server (s per run)": f"{self.waited / self.missing:.2f}",
+            "trained twice": f"{self.twice}",
+        }
+
+
+def unfinished(count: int) -> list[RunSpec]:
+    """Return runs of ``paper-cifar10`` with seeds that nothing else has; each trains alone."""
+    declared = specs(profile("paper-cifar10"))
+    return [replace(declared[place % len(declared)], seed=FIRST_SEED + place) for place in range(count)]
+
+
+def claim(
+    store: Path, wanted: Sequence[RunSpec], programs: int, *, finished: int = 0, slower: float = 1.0
+) -> Claims:
+    """Have programs train runs of a store together, in virtual time, and return what they did.
+
+    Parameters
+    ----------
+    store
+        The folder, in which none of these runs has begun.
+    wanted
+        The runs.
+    programs
+        How many; each is asked to train all the runs.
+    finished
+        How many runs there are in the store that have finished, to be told of.
+    slower
+        How many times as slow as :data:`LOOK` and :data:`SERVICE` the server is.
+    """
+    if programs < 1 or not wanted:
+        raise ValueError(f"{programs} programs and {len(wanted)} runs; expected 1 or more of each")
+    server = Server(store, network=slower * LOOK, service=slower * SERVICE, places=PLACES)
+    trained: Counter[str] = Counter()
+    begun: list[float] = []
+    refused = 0
+
+    class Untrained:
+        """What stands for the training of a plan whose runs are leased."""
+
+        def __init__(self, plan: Plan, store: RunStore, lease: Lease, *_: Any) -> None:
+            self.plan, self.store, self.lease = plan, store, lease
+            begun.append(server.now)
+            store.begin(plan.specs)
+
+        def run(self, *_: Any) -> None:
+            server.sleep(TRAINING)
+            self.lease.check()
+            self.store.save_state(self.plan.cohort, {"weight": torch.zeros(1)}, epoch=1)
+            for spec in self.plan.specs:
+                trained[run_key(spec)] += 1
+                self.store.finish(
+                    spec,
+                    result={"status": "finished", "seed": spec.seed},
+                    history=[],
+                    provenance={},
+                    weights={"weight": torch.zeros(1)},
+                )
+            self.lease.check()
+            self.store.end(self.plan.cohort)
+
+    def train_plan(*arguments: Any, **options: Any) -> None:
+        nonlocal refused
+        try:
+            usual(*arguments, **options)
+        except packing.Held:
+            refused += 1
+            raise
+
+    digits = load_images(DataSpec(name="digits"), device="cpu")  # which nothing looks at
+    usual: Callable[..., None] = packing.train_plan
+    work = partial(execute_all, wanted, device=torch.device("cpu"), progress=False)
+    with (
+        mock.patch.object(training_loop, "_Training", Untrained),
+        mock.patch.object(packing, "train_plan", train_plan),
+        mock.patch.object(packing, "load_images", return_value=digits),
+        mock.patch.object(run_store, "ThreadPoolExecutor", server.pool),
+    ):
+        ends = server.run([partial(work, RunStore(store)) for _ in range(programs)])
+    twice = sum(times > 1 for times in trained.values())
+    assert set(trained) == set(map(run_key, wanted)), "a run was left out"
+    at_work = sorted(begun)[min(programs, len(wanted)) - 1]
+    return Claims(
+        slower,
+        finished,
+        len(wanted),
+        programs,
+        at_work,
+        max(ends),
+        refused,
+        server.requests,
+        server.waited,
+        twice,
+    )
+
+
+def table(
+    sizes: Sequence[tuple[int, float]] = ((1, 1.0), (20, 1.0), (200, 1.0), (200, 10.0)),
+    *,
+    store: Path,
+    missing_each: int = 5,
+    finished: int = 0,
+) -> pd.DataFrame:
+    """Return one row per number of programs, each with so many runs to train per program.
+
+    Parameters
+    ----------
+    sizes
+        Numbers of programs, and how many times as slow as usual their server is.
+    store
+        The folder, in which none of the runs of :func:`unfinished` has begun.
+    missing_each
+        Runs that are to be trained, per program.
+    finished
+        Runs in the store that have finished before.
+    """
+    rows, begun = [], 0
+    for programs, slower in sizes:
+        wanted = unfinished(begun + programs * missing_each)[begun:]
+        rows.append(claim(store, wanted, programs, finished=finished + begun, slower=slower).row)
+        begun += len(wanted)
+    return pd.DataFrame(rows).set_index("programs")

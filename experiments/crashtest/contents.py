@@ -1,0 +1,57 @@
+"""What a store holds, as far as two that were trained alike must hold the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from experiments.crashtest.programs import PROBE, runs
+from lpc.specs import run_key
+from lpc.store import RunStore
+from lpc.store.checksums import opened_object, parts_of
+
+
+def files(root: Path) -> set[str]:
+    """Return everything that lies in a store, but for the copy of its rows and the folders of every store."""
+    found = {str(path.relative_to(root)) for path in root.rglob("*")}
+    ours = {"runs", "cohorts", "heartbeats"}
+    return {name for name in found if name not in ours and not name.startswith("listing-")}
+
+
+def finished(root: Path) -> dict[str, str]:
+    """Return the digests of the results that are there, by run key: a run that has one is finished."""
+    return {
+        path.parent.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in root.glob("runs/*/result.json")
+    }
+
+
+def bits(root: Path) -> dict[str, str]:
+    """Return the digests of all that training, measuring and probing must repeat to the bit, by file.
+
+    Seconds and dates are left out. A file that is missing or damaged is there by what is wrong with it.
+    """
+    found = {}
+    for key in map(run_key, runs()):
+        directory = RunStore(root).directory(key)
+        for name in ("checkpoint.safetensors", "history.jsonl", f"{PROBE}.csv"):
+            found[f"{key}/{name}"] = _digest(directory / name)
+        for name in ("result.json", "test.json", f"{PROBE}.probe"):
+            found[f"{key}/{name}"] = _object(directory / name)
+    return found
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "missing"
+
+
+def _object(path: Path) -> str:
+    if not path.exists():
+        return "missing"
+    try:
+        value, _ = opened_object(path, path.read_bytes())
+        parts_of(path, value)
+    except ValueError as error:
+        return str(error)
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

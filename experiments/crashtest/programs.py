@@ -1,0 +1,154 @@
+"""Programs of a crash test: forked from one that has everything imported, they train a few tiny runs."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from lpc.runs import execute_all, execution, measure_all
+from lpc.specs import DataSpec, RunSpec, TrainSpec, run_key, variant_spec
+from lpc.store import Probe, RunStore, holders
+
+EPOCHS = 3
+"""Of every run, with a checkpoint after each."""
+POLL = 0.02
+"""Seconds from one look at what others train to the next."""
+LIMIT = 120.0
+"""Seconds after which a program that has not ended counts as stuck."""
+PROBE = "crash"
+
+
+def runs() -> list[RunSpec]:
+    """Return the runs that are trained: two in one cohort, and one alone."""
+    return [
+        variant_spec(
+            architecture,
+            data=DataSpec(name="digits", validation=40, train_limit=60),
+            backbone="mlp",
+            backbone_width=8,
+            train=TrainSpec(
+                epochs=EPOCHS, batch_size=20, learning_rate=rate, record_every=1, metrics="geometry"
+            ),
+            seed=0,
+        )
+        for architecture, rate in (("IB", 1e-2), ("IB", 2e-2), ("NoPen", 1e-2))
+    ]
+
+
+def train(root: Path) -> None:
+    """Do what ``train``, ``stress`` and ``status`` do to a store: train, measure, probe, list."""
+    store, specs = RunStore(root), runs()
+    execute_all(specs, store, device=torch.device("cpu"), progress=False)
+    measure_all(specs[:1], store, device=torch.device("cpu"), progress=False)
+    if store.probe(run_key(specs[0]), PROBE, version=1) is None:
+        table = pd.DataFrame({"image": [0, 1], "distance": [0.25, 0.5]})
+        store.save_probe(specs[0], PROBE, Probe({"mean": 0.375}, table), version=1)
+    store.frame()
+
+
+def read(root: Path) -> None:
+    """Read everything that is in a store, as ``status`` and a chapter do; a damaged file is an error."""
+    store = RunStore(root)
+    store.frame()
+    store.history()
+    store.epochs_done()
+    store.holders()
+    for cohort in store.cohorts():
+        store.load_state(cohort, "cpu")
+    for spec in runs():
+        store.attempts(spec)
+        if store.finished(spec):
+            store.result(spec)
+            store.provenance(spec)
+            store.load_weights(spec)
+            store.probe_table(run_key(spec), PROBE, version=1)
+        if store.measured(spec):
+            store.test(spec)
+
+
+def warm(names: list[str]) -> None:
+    """Import modules, so that forked programs need not."""
+    for name in names:
+        with suppress(Exception):  # some are made by others while these are imported
+            importlib.import_module(name)
+
+
+def fork(work: Callable[[], None], said: Path, *, lease: float | None = None) -> int:
+    """Do something in a forked process and return its id; its exit status is 1 after an error.
+
+    Parameters
+    ----------
+    work
+        What it does.
+    said
+        A file to which all that it prints is appended, an error's type and message last.
+    lease
+        Seconds without a sign of life after which it takes over, six times those between two of its own;
+        None: the usual ones.
+    """
+    process = os.fork()
+    if process:
+        return process
+    status = 1
+    try:
+        stream = os.open(said, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        os.dup2(stream, 1)
+        os.dup2(stream, 2)
+        execution.POLL = POLL
+        if lease is not None:
+            holders.LEASE, holders.HEARTBEAT = lease, lease / 6
+        work()
+        status = 0
+    except BaseException as error:
+        os.write(2, f"{type(error).__name__}: {error}\n".encode())
+    finally:
+        os._exit(status)
+
+
+def modules_of(work: Callable[[], None], said: Path) -> list[str]:
+    """Do something in a forked process and return the modules that it has imported in the end."""
+
+    def listed() -> None:
+        work()
+        names.write_text("\n".join(sys.modules))
+
+    names = said.with_suffix(".modules")
+    if ended(fork(listed, said)) != 0:
+        raise RuntimeError(f"an undisturbed program fails: {said.read_text().strip()}")
+    return names.read_text().splitlines()
+
+
+def ended(process: int, *, stopped: bool = False) -> int | None:
+    """Wait for a process and return its exit status, negative for a signal; None where it is stuck.
+
+    Parameters
+    ----------
+    process
+        A child's id. One that is stuck is killed.
+    stopped
+        Whether a process that was stopped counts, too: with minus the signal that did it.
+    """
+    until = time.monotonic() + LIMIT
+    while time.monotonic() < until:
+        found, status = os.waitpid(process, os.WNOHANG | (os.WUNTRACED if stopped else 0))
+        if found:
+            return -os.WSTOPSIG(status) if os.WIFSTOPPED(status) else os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    kill(process)
+    return None
+
+
+def kill(process: int) -> None:
+    """End a child of this process, if it has not ended."""
+    with suppress(ProcessLookupError, ChildProcessError):
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)

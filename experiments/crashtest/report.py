@@ -1,0 +1,54 @@
+"""What is said of a crash test, and its table among the recorded results."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+from experiments.crashtest.campaign import Found
+from experiments.crashtest.events import Event
+from experiments.reporting.recorded_tables import Recorded, record, recorded
+
+NAME = "crashtest"
+MOST = 5
+"""Lines of one kind that are shown."""
+
+
+def lines(found: Found) -> list[str]:
+    """Return what the table cannot say: at how many kinds of event, what is wrong, what is left over."""
+    said = [f"interrupted at {len(found.reached & found.kinds)} of {len(found.kinds)} kinds of event"]
+    if found.late:
+        said.append(f"{found.late} interruptions came too late and were repeated earlier")
+    left = Counter(Event("", path).kind.path for one in found.outcomes for path in one.left)
+    said += [f"left over, {number} times: {path}" for path, number in left.most_common(MOST)]
+    wrong = [(one.trial.way, line) for one in found.outcomes for line in one.damage]
+    said += [f"{way}: {line}" for way, line in wrong[:MOST]]
+    if len(wrong) > MOST:
+        said.append(f"and {len(wrong) - MOST} more")
+    return said + [f"kept: {folder}" for folder in found.kept]
+
+
+def write(found: Found, *, folder: Path | None, seed: int) -> Path:
+    """Write the table among the recorded results and return the folder; parameters as of the crash test."""
+    return record(
+        NAME,
+        found.table(),
+        folder=Path(tempfile.gettempdir()) if folder is None else folder,
+        seed=seed,
+        kinds_of_event=len(found.kinds),
+        reached=len(found.reached & found.kinds),
+    )
+
+
+def read() -> Recorded:
+    """Return the recorded table."""
+    return recorded(NAME)
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table as the book shows it, with what its columns count."""
+    names = {"twice": "trained twice", "errors": "wrong errors", "left": "files left over"}
+    return table.rename(columns=names)

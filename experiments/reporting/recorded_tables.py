@@ -1,0 +1,88 @@
+"""Small tables that are measured once and committed, each with when, from what code and on what machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from experiments.paths import MEASURED
+from lpc.provenance import provenance
+from lpc.store.atomic import write_bytes, write_json
+from lpc.store.reading import read_object, read_table
+
+
+class Recorded(NamedTuple):
+    """A recorded table, and where it comes from."""
+
+    table: pd.DataFrame
+    about: dict[str, Any]
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, as part of a caption."""
+        commit = (self.about["commit"] or "unknown")[:7] + (" and changes" if self.about["dirty"] else "")
+        return f"recorded on {self.about['date']}, commit {commit}, {self.about['machine']}"
+
+
+def record(name: str, table: pd.DataFrame, *, folder: Path, results: Path = MEASURED, **about: Any) -> Path:
+    """Write a table among the results and return its folder.
+
+    Parameters
+    ----------
+    name
+        Of the folder that it goes to.
+    table
+        With named rows: the index is its first column.
+    folder
+        On the file system that was measured.
+    results
+        Where recorded tables lie.
+    about
+        What else is to be known of it, as JSON.
+    """
+    known = provenance(folders=("lpc", "experiments"))
+    made = {
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "commit": known["commit"],
+        "dirty": known["dirty"],
+        "python": known["python"],
+        "versions": known["versions"],
+        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, {file_system(folder)}",
+        **about,
+    }
+    place = results / name
+    write_bytes(place / "table.csv", table.to_csv().encode())
+    write_json(place / "provenance.json", made)
+    return place
+
+
+def recorded(name: str, *, results: Path = MEASURED) -> Recorded:
+    """Return a table that was recorded under a name, as text; its first column is the index.
+
+    Raises
+    ------
+    lpc.store.reading.Damaged
+        It is not there, or not whole.
+    """
+    mend = "restore the committed file, or record it again"
+    fields = {"date": str, "machine": str, "commit": (str, type(None)), "dirty": (bool, type(None))}
+    about = read_object(results / name / "provenance.json", fields=fields, mend=mend)
+    path = results / name / "table.csv"
+    read_table(path, mend=mend)  # which knows what to say of a file that is none
+    return Recorded(pd.read_csv(path, dtype=str, index_col=0, keep_default_na=False), about)
+
+
+def file_system(folder: Path) -> str:
+    """Return the type of the file system that a folder lies on, such as ``ext4``; ``unknown`` off Linux."""
+    try:
+        lines = Path("/proc/mounts").read_text().splitlines()
+    except OSError:
+        return "unknown file system"
+    mounts = [line.split()[1:3] for line in lines]
+    under = [(place, kind) for place, kind in mounts if folder.resolve().is_relative_to(place)]
+    return max(under, key=lambda mount: len(mount[0]))[1] if under else "unknown file system"
