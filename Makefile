@@ -30,7 +30,7 @@ env: .venv/installed
 ifeq ($(strip $(CONSTRAINTS)),)
 	echo '$(BUILD_WITH)' > .venv/build.txt
 	PIP_CONSTRAINT=.venv/build.txt PIP_BUILD_CONSTRAINT=.venv/build.txt $(BIN)/python -m pip install \
-		--use-pep517 --editable '.[attacks,book,certified,cluster,dev,margins]'
+		--use-pep517 --editable '.[attacks,book,certified,cluster,dev,faiss,margins]'
 else
 	sed -n '/^setuptools==/,/[^\\]$$/p' $(CONSTRAINTS) > .venv/build.txt
 	$(BIN)/python -m pip install --require-hashes --no-deps --requirement .venv/build.txt
