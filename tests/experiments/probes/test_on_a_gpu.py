@@ -58,6 +58,7 @@ def by(kind: ProbeKind) -> Callable[[Any, Splits], dict[str, Any]]:
     return lambda model, splits: kind.function(model, splits).values
 
 
+ATTACKING = ("attacks", "attack_checks", "attack_steps")
 MEASURED = {name: by(kind) for name, kind in PROBES.items()}
 MEASURED["factor"] = lambda model, splits: factor.summary(
     factor.measured(model, splits.test, count=2, names=("ddn",))
@@ -80,8 +81,13 @@ def hasty(monkeypatch):
     monkeypatch.setattr(attacks, "_lessened", lessened)
 
 
+def at_leisure(name: str) -> Any:
+    """Return a parameter: probes of thousands of small steps, each of which is counted, are nightly."""
+    return pytest.param(name, marks=pytest.mark.nightly) if name in ATTACKING else name
+
+
 @pytest.mark.usefixtures("hasty")
-@pytest.mark.parametrize("name", MEASURED)
+@pytest.mark.parametrize("name", map(at_leisure, MEASURED))
 def test_what_is_measured_on_a_gpu_is_what_is_measured_on_the_cpu(trained, name):
     expected = MEASURED[name](*network(trained, "cpu"))
     with pretended_gpu() as gpu:
