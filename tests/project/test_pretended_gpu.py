@@ -161,7 +161,7 @@ def test_outside_nothing_is_left_of_it():
     assert on_gpu(value) and value.device.type == "cpu"
 
 
-def tests_of(path: str) -> set[str]:
+def names_in(path: str) -> set[str]:
     tree = ast.parse(ROOT.joinpath(path).read_text())
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
@@ -172,4 +172,4 @@ def test_every_fault_that_it_found_has_a_test():
     rows = [line for line in text.splitlines() if line.startswith("|")][2:]
     assert len(faults) == len(rows) == len({fault for fault, *_ in faults}) == 20
     for fault, path, name in faults:
-        assert name in tests_of(path), fault
+        assert name in names_in(path), fault
