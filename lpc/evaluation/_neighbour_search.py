@@ -87,7 +87,8 @@ class Search:
     def __init__(
         self, points: Float64[Tensor, "points width"], k: int, norm: Norm, candidates: Candidates | None
     ) -> None:
-        self.points, self.k, self.norm, self.candidates = points, k, norm, candidates
+        self.points, self.k, self.candidates = points, k, candidates
+        self.norm: Norm = norm
         self.scale = binary_scale(points)
         self.groups = clusters(points, self.scale)
         self.in_doubt = 0

@@ -1,3 +1,5 @@
+from typing import Any, cast
+
 import numpy as np
 import pytest
 import torch
@@ -138,9 +140,9 @@ def test_distances_refuse_k_and_norm():
     with pytest.raises(ValueError, match="k is 0"):
         kth_distance(points, k=0, norm="l2")
     with pytest.raises(ValueError, match=r"k is 1\.5 for 4 points"):
-        kth_distance(points, k=1.5, norm="l2")
+        kth_distance(points, k=cast(Any, 1.5), norm="l2")
     with pytest.raises(ValueError, match="norm is 'l1'"):
-        kth_distance(points, k=1, norm="l1")
+        kth_distance(points, k=1, norm=cast(Any, "l1"))
 
 
 @pytest.mark.parametrize("method", ["tree", "pairs"])

@@ -13,7 +13,7 @@ from lpc.errors import MissingExtra
 from lpc.evaluation import _faiss, _frames, _neighbour_search
 from lpc.evaluation.information import conditional_knn_entropy, knn_entropy
 from lpc.evaluation.mutual_information import discrete_mutual_information, mutual_information
-from lpc.evaluation.neighbours import kth_distance, kth_distances, method_for
+from lpc.evaluation.neighbours import Norm, kth_distance, kth_distances, method_for
 
 faiss = pytest.importorskip("faiss", reason="comes with the extra 'faiss'")
 BY = ("candidates", "faiss")
@@ -170,7 +170,7 @@ def test_on_a_gpu_they_are_those_of_the_cpu_and_nothing_is_rounded(rng, card, mo
 
 
 def test_the_rule_that_takes_faiss(card, monkeypatch):
-    def chosen(width=64, norm="l2", device="cuda", points=50_000, k=100):
+    def chosen(width=64, norm: Norm = "l2", device="cuda", points=50_000, k=100):
         return method_for(width, norm=norm, device=device, points=points, k=k)
 
     assert chosen() == chosen(width=1024, points=20_000, k=2015) == "faiss"
