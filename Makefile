@@ -10,7 +10,7 @@ BUILD_WITH := setuptools<81
 WORKERS ?= 4
 BIN := .venv/bin
 
-.PHONY: help env book serve pdf browse test check clean
+.PHONY: help env book serve pdf browse test nightly check clean
 
 help:
 	@echo "make book   train the $(PROFILE) profile, run every chapter, build build/html/index.html"
@@ -18,6 +18,7 @@ help:
 	@echo "make pdf    make book, then print it with Chromium as build/latent-point-collapse.pdf"
 	@echo "make browse read the built book with Chromium: every page, two widths, light and dark, keyboard"
 	@echo "make test   lint, types, imports and tests, in up to $(WORKERS) processes"
+	@echo "make nightly  tests that take minutes: attacks and every chapter on a pretended GPU"
 	@echo "make env    make .venv as constraints.txt says; CONSTRAINTS= takes the newest versions instead"
 	@echo "make clean  remove build/ (runs/ and .venv/ stay)"
 	@echo "make book PROFILE=smoke builds the book from runs of a few seconds"
@@ -30,7 +31,7 @@ env: .venv/installed
 ifeq ($(strip $(CONSTRAINTS)),)
 	echo '$(BUILD_WITH)' > .venv/build.txt
 	PIP_CONSTRAINT=.venv/build.txt PIP_BUILD_CONSTRAINT=.venv/build.txt $(BIN)/python -m pip install \
-		--use-pep517 --editable '.[attacks,book,certified,cluster,dev,margins]'
+		--use-pep517 --editable '.[attacks,book,certified,cluster,dev,faiss,margins]'
 else
 	sed -n '/^setuptools==/,/[^\\]$$/p' $(CONSTRAINTS) > .venv/build.txt
 	$(BIN)/python -m pip install --require-hashes --no-deps --requirement .venv/build.txt
@@ -58,6 +59,9 @@ browse: env
 
 test: check
 	$(BIN)/python -m pytest -n auto --maxprocesses $(WORKERS) --dist loadfile
+
+nightly: env
+	$(BIN)/python -m pytest -m nightly
 
 check: env
 	$(BIN)/ruff check .

@@ -25,12 +25,23 @@ CHUNK_BYTES = 4 * 2**20
 """Images differentiated at a time by default, in bytes of images: 170 of 3 x 32 x 32 in float64."""
 BLOCK = 4096  # points that are worked on at once, where not all have to be
 _BLOCK_ENTRIES = 1 << 22  # of one temporary with a column for each class: 32 MiB
+_ENTRIES_ELSEWHERE = 1 << 26  # of one temporary on a GPU: half a GiB of float64
 _CACHED_ENTRIES = 1 << 14  # of one temporary of several that are to stay in a CPU's cache
 
 
-def rows_at_once(columns: int) -> int:
-    """Return how many points are worked on at once where each needs so many columns: 32 MiB of them."""
+def rows_at_once(columns: int, device: torch.device) -> int:
+    """Return how many points are worked on at once where each needs so many columns.
+
+    On a CPU up to 4,096, in 32 MiB; elsewhere as many as half a GiB holds: there it is launches that cost.
+    """
+    if device.type != "cpu":
+        return max(1, _ENTRIES_ELSEWHERE // columns)
     return max(1, min(BLOCK, _BLOCK_ENTRIES // columns))
+
+
+def points_at_once(points: Tensor) -> int:
+    """Return how many points of a set are worked on at once, by the same rule."""
+    return BLOCK if points.device.type == "cpu" else rows_at_once(points.shape[1], points.device)
 
 
 def entries_at_once(device: torch.device) -> int:
@@ -319,7 +330,7 @@ def product_sums(
     points: Float64[Tensor, "points width"], index: Int64[Tensor, " points"], classes: int
 ) -> Float64[Tensor, "classes width"]:
     """Return the sum of the points of each class by products with matrices of zeros and ones."""
-    total, size = points.new_zeros(classes, points.shape[1]), rows_at_once(classes)
+    total, size = points.new_zeros(classes, points.shape[1]), rows_at_once(classes, points.device)
     for part, where in zip(points.split(size), index.split(size), strict=True):
         total.addmm_(torch.nn.functional.one_hot(where, classes).to(points.dtype).T, part)
     return total
@@ -334,7 +345,8 @@ def group_means(points: Float64[Tensor, "points width"], groups: Groups) -> Floa
     classes, total = len(groups.value), groups.count[:, None]
     mean = group_sums(points, groups.index, classes) / total
     rest = torch.zeros_like(mean)
-    for part, index in zip(points.split(BLOCK), groups.index.split(BLOCK), strict=True):
+    size = points_at_once(points)
+    for part, index in zip(points.split(size), groups.index.split(size), strict=True):
         rest += group_sums(part - mean[index], index, classes)
     return mean + rest / total
 

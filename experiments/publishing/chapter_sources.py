@@ -53,8 +53,14 @@ def convert(name: str, target: Path, places: Places = PLACES) -> dict[str, Any]:
 
 def code_of(name: str, places: Places = PLACES) -> list[str]:
     """Return the code of a chapter, cell by cell."""
+    return [code for code, _ in cells_of(name, places)]
+
+
+def cells_of(name: str, places: Places = PLACES) -> list[tuple[str, list[str]]]:
+    """Return the code of a chapter and its tags, cell by cell."""
     notebook = _parsed(places.source(name).read_text())
-    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    code = (cell for cell in notebook.cells if cell.cell_type == "code")
+    return [(cell.source, cell.metadata.get("tags", [])) for cell in code]
 
 
 @lru_cache(maxsize=100)

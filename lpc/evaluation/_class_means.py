@@ -114,7 +114,7 @@ class LastLayer(NamedTuple):
 
     def decisions(self, points: Float64[Tensor, "points width"]) -> Int64[Tensor, " points"]:
         """Return the label that each point is given."""
-        blocks = points.split(rows_at_once(len(self.weight)))
+        blocks = points.split(rows_at_once(len(self.weight), points.device))
         return torch.cat([(block @ self.weight.T + self.bias).argmax(dim=1) for block in blocks])
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from lpc.arrays import EPSILON
+from lpc.evaluation._frames import rows_at_once
 
 _SAMPLE = 1024
 _MOST = 128
@@ -17,7 +18,6 @@ _SEEN_WIDTH = 64
 _ROUNDS = 4
 _TOUCHING = 8  # times every point would be looked at by groups that touch its own: then all are one
 _DROP = 0.5  # a further centre that shrinks the covering radius below this share shows separate groups
-_BLOCK_ENTRIES = 1 << 20
 
 
 class Clusters(NamedTuple):
@@ -73,7 +73,7 @@ def clusters(points: Float64[Tensor, "points width"], scale: float) -> Clusters:
     view = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu") / width**0.5
     for _ in range(_ROUNDS):
         seen = sample if width == points.shape[1] else sample @ view.to(points.device)
-        chosen, covering = _spread(seen)
+        chosen, covering = _spread(seen.cpu())  # small: a GPU would be waited for at every centre
         found, farthest = _around(points, scale, sample[chosen])
         if float(found.radius.max()) <= 3 * covering:
             break
@@ -105,14 +105,14 @@ def _around(
     """Group points by their nearest centre; return the groups, and the farthest point of each."""
     # Filled in place: small results kept between large blocks would leave holes in memory.
     apart, index = points.new_empty(len(points)), points.new_empty(len(points), dtype=torch.int64)
-    rows = max(1, _BLOCK_ENTRIES // points.shape[1])
+    rows = rows_at_once(points, max(points.shape[1], len(centre)))
     for start in range(0, len(points), rows):
         block = slice(start, start + rows)
         apart[block], index[block] = _distance(points[block] / scale, centre).min(dim=1)
     size = torch.bincount(index, minlength=len(centre))
     member = index.argsort(stable=True).split(size.tolist())
     kept = [own for own in member if len(own)]
-    farthest = torch.stack([own[apart[own].argmax()] for own in kept])
+    farthest = torch.cat([own.index_select(0, apart[own].argmax().view(1)) for own in kept])
     return Clusters(kept, size[size > 0], centre[size > 0], apart[farthest]), farthest
 
 

@@ -197,12 +197,13 @@ def climb(
         step, length, gain = _newton_step(here, radius)
         done = (gain < tolerance + _rounding(theta, unit)) | at_floor(rows.floor[index], theta).any(dim=1)
         stop = done | (theta[:, 0].abs() > dead) | (left == 0)
-        if bool(stop.any()):
-            where, keep = active[stop], ~stop
+        stopped = stop.nonzero()[:, 0]  # indices: on a GPU every use of a mask is waited for
+        if len(stopped):
+            where, keep = active[stopped], (~stop).nonzero()[:, 0]
             result[where], likelihood[where], converged[where] = (
-                value[stop] for value in (theta, here.likelihood, done)
+                value[stopped] for value in (theta, here.likelihood, done)
             )
-            if not bool(keep.any()):
+            if not len(keep):
                 break
             active, index, theta, unit, step, length, radius = (
                 value[keep] for value in (active, index, theta, unit, step, length, radius)
@@ -240,12 +241,13 @@ def settle(
         squared = (here.slope.square() / here.known.clamp(min=_EMPTY)).sum(dim=1)
         done = torch.fmin(rest, squared) < _SETTLED**2 + _rounding(theta, unit)
         stop = done | (left == 0)
-        if bool(stop.any()):
-            where, keep = active[stop], ~stop
+        stopped = stop.nonzero()[:, 0]  # indices: on a GPU every use of a mask is waited for
+        if len(stopped):
+            where, keep = active[stopped], (~stop).nonzero()[:, 0]
             result[where], likelihood[where], converged[where] = (
-                value[stop] for value in (theta, here.likelihood, done)
+                value[stopped] for value in (theta, here.likelihood, done)
             )
-            if not bool(keep.any()):
+            if not len(keep):
                 break
             active, index, theta, unit, rest, plain = (
                 value[keep] for value in (active, index, theta, unit, rest, plain)

@@ -22,7 +22,7 @@ def nearest_row(
     mean
         Class means.
     """
-    blocks = points.split(rows_at_once(len(mean)))
+    blocks = points.split(rows_at_once(len(mean), points.device))
     mode = "donot_use_mm_for_euclid_dist"
     with threads_for(points.numel() * len(mean)):
         return torch.cat([torch.cdist(block, mean, compute_mode=mode).argmin(dim=1) for block in blocks])

@@ -75,7 +75,7 @@ def expected_calibration_error(
             f"0 to {classes - 1}"
         )
     edges = torch.arange(1, bins, dtype=torch.float64, device=share.device) / bins
-    size = rows_at_once(classes)
+    size = rows_at_once(classes, share.device)
     parts = [_gaps(*part) for part in zip(share.split(size), target.split(size), strict=True)]
     confidence, gap, improper = (torch.cat(values) for values in zip(*parts, strict=True))
     if bool(improper.any()):

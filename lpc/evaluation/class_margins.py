@@ -85,7 +85,7 @@ def distance_margin(
     train, points = _together(train - origin, points - origin)
     mean = group_means(train, groups)
     rest = group_means(train - mean[groups.index], groups)  # what the rounding of the means leaves
-    blocks = _blocks(points, index, rows_at_once(len(mean)))
+    blocks = _blocks(points, index, rows_at_once(len(mean), points.device))
     parts = [_ratios(some, own, mean, rest, groups, first) for first, some, own in blocks]
     return like(torch.cat(parts), latent)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from lpc.arrays import Array, as_distributions, as_labels, as_points, group, group_sums
 from lpc.computing.numerics import measurement
 from lpc.evaluation.mutual_information import mutual_information as mutual_information
-from lpc.evaluation.neighbours import Norm, check_k, check_norm, kth_distance
+from lpc.evaluation.neighbours import Method, Norm, check_k, check_norm, kth_distance
 from lpc.options import number
 
 
@@ -26,12 +26,12 @@ def _log_unit_ball(width: int, norm: Norm) -> float:
     return 0.5 * width * math.log(math.pi) - math.lgamma(0.5 * width + 1.0)
 
 
-def _knn_entropy(points: Tensor, k: int, norm: Norm, floor: float, who: str) -> float:
+def _knn_entropy(points: Tensor, k: int, norm: Norm, floor: float, method: Method | None, who: str) -> float:
     total, width = points.shape
     check_norm(norm)
     check_k(k, total, f"points of {who}")
     number("floor", floor, least=0)
-    distance = kth_distance(points, k=k, norm=norm).cpu().numpy() + floor
+    distance = kth_distance(points, k=k, norm=norm, method=method).cpu().numpy() + floor
     repeated = int((distance == 0).sum())
     if repeated:
         raise ValueError(
@@ -43,7 +43,12 @@ def _knn_entropy(points: Tensor, k: int, norm: Norm, floor: float, who: str) -> 
 
 @measurement
 def knn_entropy(
-    latent: Float[Array, "points width"], *, k: int = 100, norm: Norm = "l2", floor: float = 0.0
+    latent: Float[Array, "points width"],
+    *,
+    k: int = 100,
+    norm: Norm = "l2",
+    floor: float = 0.0,
+    method: Method | None = None,
 ) -> float:
     r"""Return the k-NN entropy of the latents in nats: Kozachenko and Leonenko's estimate of H(Z).
 
@@ -58,12 +63,15 @@ def knn_entropy(
     floor
         Added to every distance, in latent units: 1e-10 in the 2024 release, which keeps the logarithm of
         repeated points finite and lifts the estimate where distances are as small. 0: nothing is added.
+    method
+        How neighbours are found: as in :func:`lpc.evaluation.neighbours.kth_distances`. The distances are
+        the same.
 
     Raises
     ------
     ValueError
         Invalid array, k not below the number of points, a floor that is negative or not finite, or, without
-        a floor, points repeated more than k times (counted).
+        a floor, points repeated more than k times (counted); a method that is unknown or cannot be taken.
 
     Notes
     -----
@@ -77,7 +85,7 @@ def knn_entropy(
     ----------
     LPC 2024, Section 3.1 and Table 1; Kozachenko and Leonenko 1987; Kraskov et al. 2004, Eq. 20.
     """
-    return _knn_entropy(as_points(latent), k, norm, floor, "latent")
+    return _knn_entropy(as_points(latent), k, norm, floor, method, "latent")
 
 
 @measurement
@@ -88,6 +96,7 @@ def conditional_knn_entropy(
     k: int,
     norm: Norm = "l2",
     floor: float = 0.0,
+    method: Method | None = None,
 ) -> float:
     r"""Return the k-NN estimate of H(Z | Y) in nats: the classes' entropies weighted by their shares.
 
@@ -97,7 +106,7 @@ def conditional_knn_entropy(
         The points and the class of each.
     k
         Which nearest neighbour within the class; below the size of the smallest class.
-    norm, floor
+    norm, floor, method
         As in :func:`knn_entropy`.
 
     Raises
@@ -114,7 +123,8 @@ def conditional_knn_entropy(
     total = 0.0
     for position, value in enumerate(groups.value.tolist()):
         member = points[groups.index == position]
-        total += member.shape[0] / points.shape[0] * _knn_entropy(member, k, norm, floor, f"class {value}")
+        entropy = _knn_entropy(member, k, norm, floor, method, f"class {value}")
+        total += member.shape[0] / points.shape[0] * entropy
     return total
 
 

@@ -16,6 +16,7 @@ from lpc.evaluation._mixture_climb import Rows, at_floor, climb, settle
 from lpc.options import number
 
 _BLOCK_ENTRIES = 1 << 21  # values climbed together: 16 MiB, and a few times that in all
+_ON_A_GPU = 16  # times as many there, where launches are what costs
 _COARSE, _TOLERANCE = 1e-10, 1e-16  # nats a point that the next step promises
 _SINGLE, _RUNS, _ENDS = 512, 64, 64  # fewer points stay single; runs of groups; single points at the ends
 _MARGIN, _SAME = 0.02, 1e-8  # nats a point below the best coarse top: still climbed in full; one and the same
@@ -106,7 +107,8 @@ def fit_bimodal(latent: Float[ArrayT, "points width"], *, reg_covar: float = 0.0
     if points.shape[0] < 2:
         raise ValueError(f"latent has {points.shape[0]} point; a mixture of two needs 2 or more")
     reg_covar = number("reg_covar", reg_covar, least=0)
-    columns = max(1, _BLOCK_ENTRIES // points.shape[0])
+    entries = _BLOCK_ENTRIES * (1 if points.device.type == "cpu" else _ON_A_GPU)
+    columns = max(1, entries // points.shape[0])
     parts = [_fitted(block, reg_covar) for block in points.split(columns, dim=1)]
     return Bimodal(*(like(torch.cat(field), latent) for field in zip(*parts, strict=True)))
 
@@ -203,7 +205,7 @@ def _fit_block(points: Float64[Tensor, "points width"], reg_covar: float) -> tup
             found, reached, done = settle(rows._replace(within=None), some, found, block.added)
         reached, spurious = ranked(some, found, reached)
         dropped[some] += spurious & (height[some, k] > _WORST)
-        better = reached > best[some]
+        better = (reached > best[some]).nonzero()[:, 0]
         where = some[better]
         result[where], best[where], converged[where] = found[better], reached[better], done[better]
 

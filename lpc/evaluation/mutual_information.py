@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lpc.arrays import EPSILON, Array, as_labels, as_points, binary_scale, centre, group
 from lpc.computing.numerics import measurement
-from lpc.evaluation.neighbours import check_k, count_within, kth_distance
+from lpc.evaluation.neighbours import Method, check_k, count_within, kth_distance
 from lpc.options import whole
 
 _ONE_VALUE = 16 * EPSILON  # times the largest: a gap that rounding alone may have made
@@ -19,7 +19,12 @@ _SHARE = 0.25  # of the smallest gap: how far noise moves a value that is shared
 
 @measurement
 def mutual_information(
-    x: Float[Array, "points width_x"], y: Float[Array, "points width_y"], *, k: int, seed: int = 0
+    x: Float[Array, "points width_x"],
+    y: Float[Array, "points width_y"],
+    *,
+    k: int,
+    seed: int = 0,
+    method: Method | None = None,
 ) -> float:
     r"""Return the Kraskov-Stoegbauer-Grassberger estimate (1) of I(X; Y) for continuous X and Y, in nats.
 
@@ -32,6 +37,9 @@ def mutual_information(
         Which nearest neighbour in the joint space.
     seed
         Of the noise that breaks ties. Without ties there is none.
+    method
+        How neighbours are found: as in :func:`lpc.evaluation.neighbours.kth_distances`. The distances are
+        the same.
 
     Raises
     ------
@@ -62,18 +70,23 @@ def mutual_information(
             "(x and y together repeated more than k times): the estimate is undefined; use "
             "mixed_mutual_information"
         )
-    return _psi(k) + _psi(len(pair.x)) + float(_continuous(pair, k).mean())
+    return _psi(k) + _psi(len(pair.x)) + float(_continuous(pair, k, method).mean())
 
 
 @measurement
 def mixed_mutual_information(
-    x: Float[Array, "points width_x"], y: Float[Array, "points width_y"], *, k: int, seed: int = 0
+    x: Float[Array, "points width_x"],
+    y: Float[Array, "points width_y"],
+    *,
+    k: int,
+    seed: int = 0,
+    method: Method | None = None,
 ) -> float:
     r"""Return the estimate of Gao et al. of I(X; Y) where X, Y or both are partly discrete, in nats.
 
     Parameters
     ----------
-    x, y, k, seed
+    x, y, k, seed, method
         As in :func:`mutual_information`.
 
     Raises
@@ -97,7 +110,7 @@ def mixed_mutual_information(
     NeurIPS.
     """
     pair = _pair(x, y, k, seed)
-    value = _continuous(pair, k) + _psi(k)
+    value = _continuous(pair, k, method) + _psi(k)
     if bool(pair.repeated.any()):
         both = torch.cat([pair.x, pair.y], dim=1)
         atoms = [_occurrences(points)[pair.repeated].to(torch.float64) for points in (both, pair.x, pair.y)]
@@ -108,7 +121,12 @@ def mixed_mutual_information(
 
 @measurement
 def discrete_mutual_information(
-    latent: Float[Array, "points width"], label: Integer[Array, " points"], *, k: int, seed: int = 0
+    latent: Float[Array, "points width"],
+    label: Integer[Array, " points"],
+    *,
+    k: int,
+    seed: int = 0,
+    method: Method | None = None,
 ) -> float:
     r"""Return Ross's estimate of I(Z; Y) between continuous latents and a discrete label, in nats.
 
@@ -120,8 +138,8 @@ def discrete_mutual_information(
         Class of each point.
     k
         Which nearest neighbour within the class; below the size of the smallest class.
-    seed
-        Of the noise that breaks ties, as in :func:`mutual_information`.
+    seed, method
+        As in :func:`mutual_information`.
 
     Raises
     ------
@@ -147,7 +165,7 @@ def discrete_mutual_information(
     for position, value in enumerate(groups.value.tolist()):
         member = groups.index == position
         check_k(k, int(member.sum()), f"points of class {value}")
-        radius[member] = kth_distance(points[member], k=k, norm="linf")
+        radius[member] = kth_distance(points[member], k=k, norm="linf", method=method)
         repeated = int((radius[member] == 0).sum())
         if repeated:
             raise ValueError(
@@ -191,9 +209,10 @@ def _pair(x: Array, y: Array, k: int, seed: int) -> _Pair:
     return _Pair(first, second, _untied(first, generator), _untied(second, generator), repeated)
 
 
-def _continuous(pair: _Pair, k: int) -> Float64[Tensor, " points"]:
+def _continuous(pair: _Pair, k: int, method: Method | None) -> Float64[Tensor, " points"]:
     """Return minus the digammas of the counts in x and in y, each plus one."""
-    radius = kth_distance(torch.cat([pair.x_untied, pair.y_untied], dim=1), k=k, norm="linf")
+    both = torch.cat([pair.x_untied, pair.y_untied], dim=1)
+    radius = kth_distance(both, k=k, norm="linf", method=method)
     counts = [count_within(points, radius).to(torch.float64) + 1 for points in (pair.x_untied, pair.y_untied)]
     return -torch.special.digamma(counts[0]) - torch.special.digamma(counts[1])
 

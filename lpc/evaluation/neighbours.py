@@ -1,33 +1,33 @@
 """Exact nearest-neighbour distances in bounded memory, also for sets that have collapsed.
 
 A distance that is returned is always the root of a sum of squared direct differences (or the largest
-direct difference) of the points as they came, up to a power of two. Matrix products of centred points only
-decide which pairs need one, with an error bound that leaves no true neighbour out.
+direct difference) of the points as they came, up to a power of two. Matrix products of centred points, or
+faiss, only decide which pairs need one, with an error bound that leaves no true neighbour out.
 """
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from lpc.arrays import as_float64, as_points, binary_scale
 from lpc.computing.numerics import measurement
-from lpc.computing.threads import callers_threads, threads_for
-from lpc.evaluation._clusters import Clusters, clusters
+from lpc.computing.threads import callers_threads
+from lpc.evaluation import _faiss
+from lpc.evaluation._frames import Norm as Norm
+from lpc.evaluation._frames import P, pairs, rows_at_once
+from lpc.evaluation._neighbour_search import Search, by_topk, kth_by_tree, kth_of_pairs
 from lpc.options import choice, whole
 
-Norm = Literal["l2", "linf"]
-Method = Literal["tree", "products", "pairs"]
+Method = Literal["tree", "products", "candidates", "faiss", "pairs"]
 
 _TREE_WIDTH = 10
-_LEAST_ROWS = 256  # of a block of products: with fewer, a product is bound by reading the other points
-_MOST_IN_DOUBT = 1 / 32  # of all pairs: a direct difference costs some thirty times a product's share
-_P = {"l2": 2.0, "linf": float("inf")}
-_ENTRIES = {"cpu": 1 << 20}  # of one temporary; other devices: 2**26, half a GiB of float64
+_FAISS_POINTS, _FAISS_WIDTH = 20_000, 1024
 
 
 def check_norm(norm: str) -> None:
@@ -56,7 +56,28 @@ def check_k(k: object, total: int, what: str) -> None:
     whole("k", k, least=1, most=total - 1, of=f"{total} {what}")
 
 
-def method_for(width: int, *, norm: Norm, device: str = "cpu") -> Method:
+class KthDistances(NamedTuple):
+    """The distance of each point to its k-th nearest other point, and how it was found.
+
+    Attributes
+    ----------
+    distance
+        float64, shape (points,).
+    method
+        How: :func:`method_for`.
+    in_doubt
+        Points whose candidates did not decide, so that all others were looked at: with ``"candidates"`` and
+        ``"faiss"``; otherwise 0.
+    """
+
+    distance: Float64[Tensor, " points"]
+    method: Method
+    in_doubt: int
+
+
+def method_for(
+    width: int, *, norm: Norm, device: str = "cpu", points: int | None = None, k: int | None = None
+) -> Method:
     """Return how the neighbours of a set are found.
 
     Parameters
@@ -67,27 +88,41 @@ def method_for(width: int, *, norm: Norm, device: str = "cpu") -> Method:
         ``"l2"`` or ``"linf"``.
     device
         Type of the device that the points are on.
+    points, k
+        How many points, and which neighbour; None: too few for faiss.
 
     Returns
     -------
     str
         ``"tree"``: SciPy's k-d tree on all threads; on the CPU for the Chebyshev norm, which gives up a
         pair at its first far coordinate, and for the Euclidean norm up to width 10. ``"products"``: matrix
-        products choose, direct differences decide; the Euclidean norm otherwise. ``"pairs"``: direct
-        differences of all pairs, in blocks; the Chebyshev norm elsewhere than on the CPU.
+        products choose, direct differences decide; on the CPU for the Euclidean norm otherwise.
+        ``"candidates"``: the same with the k + 32 nearest by float32 alone, for both norms; elsewhere than on
+        the CPU. ``"faiss"``: these candidates by faiss; on a GPU, where faiss-gpu is installed, for the
+        Euclidean norm, 20,000 points and more, widths up to 1,024 and k up to 2,015. ``"pairs"``: direct
+        differences of all pairs, in blocks; only where it is asked for.
+
+    Notes
+    -----
+    All return the same distances but for the rounding of a sum of squares. When faiss is taken is reckoned,
+    not measured: it writes no matrix of all distances, which takes most of the time of narrow points; from
+    width 1,024 the product does, which is the same for both.
     """
     check_norm(norm)
     whole("width", width)
-    if device == "cpu" and (norm == "linf" or width <= _TREE_WIDTH):
-        return "tree"
-    return "products" if norm == "l2" else "pairs"
+    if device == "cpu":
+        return "tree" if norm == "linf" or width <= _TREE_WIDTH else "products"
+    many = points is not None and whole("points", points) >= _FAISS_POINTS and width <= _FAISS_WIDTH
+    if norm == "l2" and many and k is not None and whole("k", k) <= _faiss.MOST_K:
+        return "faiss" if device == "cuda" and _faiss.on_gpus() else "candidates"
+    return "candidates"
 
 
 @measurement
-def kth_distance(
-    points: Float64[Tensor, "points width"], *, k: int, norm: Norm
-) -> Float64[Tensor, " points"]:
-    """Return the distance from each point to its k-th nearest other point.
+def kth_distances(
+    points: Float64[Tensor, "points width"], *, k: int, norm: Norm, method: Method | None = None
+) -> KthDistances:
+    r"""Return the distance from each point to its k-th nearest other point, and how it was found.
 
     Parameters
     ----------
@@ -97,30 +132,86 @@ def kth_distance(
         From 1 to the number of points less one.
     norm
         ``"l2"`` (Euclidean) or ``"linf"`` (Chebyshev).
+    method
+        One that :func:`method_for` names; None: the one that it chooses. ``"tree"`` is for the CPU,
+        ``"products"`` for ``"l2"``.
 
     Raises
     ------
     ValueError
-        k out of range, or an unknown norm.
+        k out of range, an unknown norm or method, or a method that cannot be taken here.
+    MissingExtra
+        ``"faiss"`` where it is not installed, or only for the CPU and the points lie on a GPU.
+
+    Warns
+    -----
+    UserWarning
+        ``"faiss"`` was asked for on a GPU with a k above 2,015, which it does not take: ``"candidates"`` is
+        taken.
 
     Notes
     -----
-    :func:`method_for` says how. Points repeated more than k times get a distance of exactly zero. Beside
-    the points, memory holds at most one float32 copy of them and blocks of some MiB.
+    Points repeated more than k times get a distance of exactly zero. Beside the points, memory holds at most
+    one float32 copy of them and blocks of some MiB.
+
+    ``"candidates"`` and ``"faiss"``: points that come in separate groups are centred on their group in
+    float64, then rounded to float32. By these the k + 32 nearest are found. Which of them lie within rounding
+    of the k-th is known from a bound, :math:`(P + 16)\,2^{-24}(\lVert q\rVert + \max\lVert x\rVert)^2` for
+    squared distances, and is decided by direct differences in float64. Where the last candidate lies within
+    rounding of the k-th too, or where a distance turns out to be rounded more than the bound allows, all
+    pairs are looked at. Groups farther away are left out only once none of them can hold a nearer point.
     """
     check_norm(norm)
     points = as_points(points, name="points")
     total, width = points.shape
     check_k(k, total, "points")
-    method = method_for(width, norm=norm, device=points.device.type)
-    scale = binary_scale(points)
-    if method == "products":
-        return _kth_by_products(points, k, scale) * scale
-    if method == "pairs":
-        value = points / scale
-        return _kth_of_pairs(value, value, k, norm) * scale
-    value = _widest_first(points) / scale
-    return _kth_by_tree(value, value, k, norm).mul_(scale)
+    chosen = _method(method, width, total, k, norm, points.device)
+    if chosen in ("tree", "pairs"):
+        scale = binary_scale(points)
+        if chosen == "pairs":
+            value = points / scale
+            return KthDistances(kth_of_pairs(value, value, k, norm) * scale, chosen, 0)
+        sorted_columns = _widest_first(points) / scale
+        return KthDistances(kth_by_tree(sorted_columns, sorted_columns, k, norm).mul_(scale), chosen, 0)
+    candidates = None
+    if chosen != "products":
+        candidates = by_topk(norm) if chosen == "candidates" else _faiss.by_faiss(points.device, norm)
+    search = Search(points, k, norm, candidates)
+    return KthDistances(search.distances(), chosen, search.in_doubt)
+
+
+@measurement
+def kth_distance(
+    points: Float64[Tensor, "points width"], *, k: int, norm: Norm, method: Method | None = None
+) -> Float64[Tensor, " points"]:
+    """Return the distance from each point to its k-th nearest other point.
+
+    Parameters
+    ----------
+    points, k, norm, method
+        As in :func:`kth_distances`, which also says how they were found and what it raises.
+    """
+    return kth_distances(points, k=k, norm=norm, method=method).distance
+
+
+def _method(asked: Method | None, width: int, total: int, k: int, norm: Norm, device: torch.device) -> Method:
+    """Return the method that is taken; ValueError for one that is unknown or not for these points."""
+    if asked is None:
+        return method_for(width, norm=norm, device=device.type, points=total, k=k)
+    choice("method", asked, Method)
+    if asked == "tree" and device.type != "cpu":
+        raise ValueError(f"method is 'tree', which is for points on the CPU; these are on {device}")
+    if asked == "products" and norm != "l2":
+        raise ValueError(f"method is 'products', which is for norm 'l2'; norm is {norm!r}")
+    if asked == "faiss" and device.type != "cpu" and k > _faiss.MOST_K:
+        _faiss.module_for(device)
+        warnings.warn(
+            f"faiss finds {_faiss.MOST_ON_A_GPU} neighbours at most on a GPU, and k = {k} asks for more: "
+            "torch looks for them (method 'candidates')",
+            stacklevel=4,
+        )
+        return "candidates"
+    return asked
 
 
 @measurement
@@ -146,24 +237,15 @@ def count_within(
         value = _widest_first(points)
         below = np.nextafter(radius.numpy(), 0.0)
         count = cKDTree(value).query_ball_point(
-            value, below, p=_P["linf"], return_length=True, workers=callers_threads()
+            value, below, p=P["linf"], return_length=True, workers=callers_threads()
         )
         return torch.from_numpy(np.asarray(count, dtype=np.int64)) - 1
-    rows = _rows(points, len(points))
+    rows = rows_at_once(points, len(points))
     parts = [
-        (_pairs(block, points, "linf") < reach[:, None]).sum(dim=1) - 1
+        (pairs(block, points, "linf") < reach[:, None]).sum(dim=1) - 1
         for block, reach in zip(points.split(rows), radius.split(rows), strict=True)
     ]
     return torch.cat(parts)
-
-
-def _rows(points: Tensor, columns: int) -> int:
-    """Return how many rows of so many columns a temporary may have."""
-    return max(1, _ENTRIES.get(points.device.type, 1 << 26) // columns)
-
-
-def _pairs(left: Tensor, right: Tensor, norm: Norm) -> Tensor:
-    return torch.cdist(left, right, p=_P[norm], compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _widest_first(points: Float64[Tensor, "points width"]) -> np.ndarray:
@@ -173,151 +255,3 @@ def _widest_first(points: Float64[Tensor, "points width"]) -> np.ndarray:
     """
     value = points.numpy()
     return value[:, np.argsort(-np.ptp(value, axis=0), kind="stable")]
-
-
-def _kth_by_tree(points: np.ndarray, among: np.ndarray, k: int, norm: Norm) -> Float64[Tensor, " points"]:
-    from scipy.spatial import cKDTree
-
-    found = cKDTree(among).query(points, k=[k + 1], p=_P[norm], workers=callers_threads())
-    return torch.from_numpy(np.asarray(found[0])[:, 0])
-
-
-def _kth_of_pairs(points: Tensor, among: Tensor, k: int, norm: Norm) -> Float64[Tensor, " points"]:
-    blocks = points.split(_rows(points, len(among)))
-    # The point itself is among the k + 1 nearest, at distance zero.
-    return torch.cat([_pairs(block, among, norm).kthvalue(k + 1, dim=1).values for block in blocks])
-
-
-def _kth_by_products(points: Float64[Tensor, "points width"], k: int, scale: float) -> Tensor:
-    """Return the k-th Euclidean distance over ``scale``, cluster by cluster.
-
-    The points of a cluster look for neighbours in the nearest clusters that together hold more than k, and
-    then in every other cluster that could hold a nearer one than they found.
-    """
-    found = clusters(points, scale)
-    result = points.new_empty(len(points))
-    for own, gap in enumerate(found.gaps()):
-        rows = found.member[own]
-        order = gap.argsort(stable=True)
-        enough = int((found.size[order].cumsum(0) <= k).sum()) + 1
-        result[rows] = _kth_among(points, rows, found, own, order[:enough], k, scale)
-        farthest = result[rows] > (gap[order[enough]] if enough < len(order) else torch.inf)
-        rows = rows[farthest]
-        if rows.numel():
-            reach = int((gap[order] < result[rows].max()).sum())
-            result[rows] = _kth_among(points, rows, found, own, order[:reach], k, scale)
-    return result
-
-
-class _Frame(NamedTuple):
-    """Points over a scale and relative to a centre, rounded to a dtype; and their squared norms."""
-
-    centre: Float64[Tensor, " width"]
-    scale: float
-    relative: Float[Tensor, "points width"]
-    square: Float[Tensor, " points"]
-
-    def of(self, points: Float64[Tensor, "points width"]) -> Float[Tensor, "points width"]:
-        """Return other points in this frame."""
-        return (points / self.scale - self.centre).to(self.relative.dtype)
-
-
-def _frame(points: Tensor, index: Tensor, centre: Tensor, scale: float, dtype: torch.dtype) -> _Frame:
-    relative = torch.empty((len(index), points.shape[1]), dtype=dtype, device=points.device)
-    square, size = relative.new_empty(len(index)), _rows(points, points.shape[1])
-    for start in range(0, len(index), size):
-        part = slice(start, start + size)
-        relative[part] = (points.index_select(0, index[part]) / scale - centre).to(dtype)
-        square[part] = torch.linalg.vecdot(relative[part], relative[part])
-    return _Frame(centre, scale, relative, square)
-
-
-def _kth_among(
-    points: Float64[Tensor, "points width"],
-    rows: Int64[Tensor, " rows"],
-    found: Clusters,
-    own: int,
-    near: Int64[Tensor, " near"],
-    k: int,
-    scale: float,
-) -> Float64[Tensor, " rows"]:
-    """Return the k-th distance over the scale of some points of a cluster, looking in some clusters.
-
-    Products are in float32 where its rounding leaves few pairs in doubt, else in float64, else not used.
-    """
-    among = torch.cat([found.member[other] for other in near.tolist()])
-    plain = points.device.type == "cpu"
-    left = [torch.float32, torch.float64] if plain else [torch.float64]
-    frame: _Frame | None = None
-    result = points.new_empty(len(rows))  # filled in place: small pieces would leave holes in memory
-    size = max(_LEAST_ROWS, _rows(points, len(among)))
-    for start in range(0, len(rows), size):
-        decided = None
-        while decided is None and left:
-            if frame is None:
-                frame = _frame(points, among, found.centre[own], scale, left[0])
-            decided = _kth_in_frame(points, rows[start : start + size], among, frame, k)
-            if decided is None:  # too many in doubt: nor would the blocks that follow be better
-                left, frame = left[1:], None
-        if decided is None:
-            rest, others = points[rows[start:]] / scale, points[among] / scale
-            if points.device.type == "cpu":
-                result[start:] = _kth_by_tree(rest.numpy(), others.numpy(), k, "l2")
-            else:
-                result[start:] = _kth_of_pairs(rest, others, k, "l2")
-            break
-        result[start : start + size] = decided
-    return result
-
-
-def _kth_in_frame(
-    points: Float64[Tensor, "points width"],
-    rows: Int64[Tensor, " rows"],
-    among: Int64[Tensor, " among"],
-    frame: _Frame,
-    k: int,
-) -> Float64[Tensor, " rows"] | None:
-    r"""Return the k-th distances of a block, or None where rounding leaves too many pairs in doubt.
-
-    With c points in the frame and u the unit rounding of its dtype, :math:`\lVert c_j\rVert^2 - 2 c_i c_j`
-    is off by less than :math:`b_i = (P + 16) u (\lVert c_i\rVert + \max_j \lVert c_j\rVert)^2`. So a pair
-    is nearer than the k-th distance where it lies more than :math:`2 b_i` below the k-th smallest value,
-    farther where it lies more than that above, and in doubt between; those are measured directly.
-    """
-    own = frame.of(points.index_select(0, rows))
-    with threads_for(own.numel() * len(frame.relative)):
-        rough = torch.addmm(frame.square, own, frame.relative.T, alpha=-2)
-    unit = torch.finfo(rough.dtype).eps / 2
-    size = torch.linalg.vecdot(own, own).sqrt() + frame.square.max().sqrt()
-    margin = (2 * (points.shape[1] + 16) * unit * size.square())[:, None]
-    smallest = _smallest(rough, k + 1)  # the point itself is one of them
-    limit = smallest.amax(dim=1, keepdim=True)
-    row, column = torch.nonzero((rough - limit).abs_() <= margin, as_tuple=True)
-    if len(row) > _MOST_IN_DOUBT * rough.numel() + len(rows) * 8:
-        return None
-    nearer = (limit - smallest > margin).sum(dim=1)  # the same subtraction: none is counted twice
-    distance = _direct(points, rows[row], among[column], frame.scale)
-    order = distance.argsort(stable=True)
-    order = order[row[order].argsort(stable=True)]
-    first = torch.bincount(row, minlength=len(rows)).cumsum(0).roll(1)
-    first[0] = 0
-    return distance[order[first + k - nearer]]
-
-
-def _smallest(values: Float[Tensor, "rows columns"], count: int) -> Float[Tensor, "rows count"]:
-    """Return each row's smallest values, in any order."""
-    if values.device.type == "cpu":
-        return torch.from_numpy(np.partition(values.numpy(), count - 1, axis=1)[:, :count])
-    return values.topk(count, dim=1, largest=False, sorted=False).values
-
-
-def _direct(
-    points: Float64[Tensor, "points width"], left: Tensor, right: Tensor, scale: float
-) -> Float64[Tensor, " pairs"]:
-    """Return the Euclidean distances of pairs of points over a scale, from direct differences."""
-    result, size = points.new_empty(len(left)), _rows(points, points.shape[1])
-    for start in range(0, len(left), size):
-        pair = slice(start, start + size)
-        away = points.index_select(0, left[pair]).sub_(points.index_select(0, right[pair]))
-        result[pair] = torch.linalg.vector_norm(away.div_(scale), dim=1)
-    return result

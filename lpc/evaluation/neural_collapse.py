@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float, Integer
 
 from lpc.arrays import (
-    BLOCK,
     EPSILON,
     Array,
     Convention,
@@ -18,6 +17,7 @@ from lpc.arrays import (
     check_convention,
     group,
     group_means,
+    points_at_once,
     within_weights,
 )
 from lpc.computing.numerics import measurement
@@ -132,8 +132,8 @@ def neural_collapse(
 
     axes = whitening(about)
     weight = within_weights(groups, convention)
-    whitened, within = 0.0, 0.0
-    for part, index, share in zip(*(v.split(BLOCK) for v in (centred, groups.index, weight)), strict=True):
+    whitened, within, size = 0.0, 0.0, points_at_once(centred)
+    for part, index, share in zip(*(v.split(size) for v in (centred, groups.index, weight)), strict=True):
         deviation = part - mean[index]
         whitened += float(share @ (deviation @ axes).square().sum(dim=1))
         within += float(share @ deviation.square().sum(dim=1))

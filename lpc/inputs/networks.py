@@ -55,21 +55,19 @@ class Snapshot:
 
     def moved(self) -> str | None:
         """Return the name of a buffer of floating-point numbers that is no longer what it was, or None."""
-        for buffer in self._buffers:
-            if buffer.copy.is_floating_point() and not _same(buffer):
-                return f"{buffer.name} of a {type(buffer.owner).__name__}"
-        return None
+        floating = [buffer for buffer in self._buffers if buffer.copy.is_floating_point()]
+        changed = _changed(floating)
+        return f"{changed[0].name} of a {type(changed[0].owner).__name__}" if changed else None
 
     def restore(self) -> None:
         """Put everything back."""
         for module, training in self.modules.items():
             if getattr(module, "training", False) != training:
                 module.training = training  # and not train(), which would reach what lies within
-        for buffer in self._buffers:
-            if not _same(buffer):
-                with torch.no_grad():
-                    buffer.value.copy_(buffer.copy)
-                setattr(buffer.owner, buffer.name, buffer.value)
+        for buffer in _changed(self._buffers):
+            with torch.no_grad():
+                buffer.value.copy_(buffer.copy)
+            setattr(buffer.owner, buffer.name, buffer.value)
         for parameter, trained in self._trained.items():
             if parameter.requires_grad != trained and _settable(parameter):
                 parameter.requires_grad_(trained)
@@ -79,11 +77,30 @@ def _settable(parameter: nn.Parameter) -> bool:
     return parameter.is_leaf and not parameter.is_inference()
 
 
-def _same(buffer: _Buffer) -> bool:
-    now = getattr(buffer.owner, buffer.name, None)
-    if now is None or now is not buffer.value:
-        return False
-    return now.is_meta or torch.equal(now, buffer.copy) or bool(((now == buffer.copy) | (now != now)).all())
+def _changed(buffers: list[_Buffer]) -> list[_Buffer]:
+    """Return those that are no longer what they were. A GPU is waited for once, not once for each."""
+    changed: dict[int, bool] = {}
+    asked: dict[torch.device, dict[int, Tensor]] = {}
+    for place, buffer in enumerate(buffers):
+        now = getattr(buffer.owner, buffer.name, None)
+        if now is None or now is not buffer.value:
+            changed[place] = True
+        elif now.is_meta:
+            continue
+        elif now.device.type == "cpu":
+            changed[place] = not torch.equal(now, buffer.copy) and bool(_differ(now, buffer.copy))
+        else:
+            asked.setdefault(now.device, {})[place] = _differ(now, buffer.copy)
+    for found in asked.values():
+        changed |= dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
+    return [buffer for place, buffer in enumerate(buffers) if changed.get(place, False)]
+
+
+def _differ(now: Tensor, copy: Tensor) -> Tensor:
+    """Whether any entry differs; NaN is what NaN was."""
+    if now.shape != copy.shape:
+        return torch.ones((), dtype=torch.bool, device=now.device)
+    return ((now != copy) & ~((now != now) & (copy != copy))).any()
 
 
 @contextmanager

@@ -3,13 +3,9 @@
 Each call ends in the plain value, or in a ValueError or TypeError that names the argument.
 """
 
-import enum
-import importlib
-import inspect
 import math
-import pkgutil
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +13,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from support.references import CLASSES, IMAGE, REFERENCES, Case, Undefined
-
-import lpc.evaluation
+from support.measures import PUBLIC, Draw
+from support.references import REFERENCES, Case, Undefined
 
 EXAMPLES = 40  # of each function: more than 2,000 in all
 FLAVOURS = (
@@ -40,73 +35,9 @@ HALF = 0.05  # relative: what half precision rounds, where it is taken
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
 
 
-def public() -> dict[Any, str]:
-    """Return every public function, and every class that is more than a tuple of results, with its name."""
-    names = [f"lpc.evaluation.{module.name}" for module in pkgutil.iter_modules(lpc.evaluation.__path__)]
-    found = {}
-    for name in [name for name in names if not name.rpartition(".")[2].startswith("_")] + ["lpc.losses"]:
-        for key, value in vars(importlib.import_module(name)).items():
-            own = getattr(value, "__module__", None) == name and not key.startswith("_")
-            kind = inspect.isfunction(value) or hasattr(value, "__wrapped__")
-            if inspect.isclass(value):
-                kind = not issubclass(value, (tuple, enum.Enum)) and key != "Attack"
-            if own and kind:
-                found[value] = f"{name.rpartition('.')[2]}.{key}"
-    return found
-
-
-PUBLIC = public()
-
-
 def test_every_public_function_has_a_reference():
     assert sorted(PUBLIC.values()) == sorted(PUBLIC.get(function, str(function)) for function in REFERENCES)
     assert EXAMPLES * len(REFERENCES) >= 2000
-
-
-class Draw(NamedTuple):
-    """What is drawn for one call."""
-
-    rng: np.random.Generator
-    points: int
-    width: int
-    flavour: str
-    labels: str
-
-    def one(self, *options):
-        return options[self.rng.integers(len(options))]
-
-    def array(self, kind: str, dtype: Any) -> np.ndarray:
-        rng, n = self.rng, self.points
-        if kind in ("label", "train_label"):
-            size = n if kind == "label" else 3 * n + 8
-            value = rng.integers(0, CLASSES, size)
-            value = {
-                "few": value % 2,
-                "one class": np.full(size, 2),
-                "negative": value - 7,
-                "absurd": value * 10**10 - 5,
-            }.get(self.labels, value)
-            return value
-        if kind == "flag":
-            return rng.random(n) < 0.6
-        if kind in ("pixels", "pictures"):
-            return rng.random((n, *IMAGE)).astype(dtype)
-        if kind == "probability":
-            return rng.dirichlet(np.ones(CLASSES), n).astype(dtype)
-        if kind == "joint":
-            return rng.dirichlet(np.ones(24)).reshape(2, 3, 4).astype(dtype)
-        if kind == "radius":
-            return rng.random(n).astype(dtype) + 0.1
-        shape = {"scores": (n,), "train": (3 * n + 8, self.width)}.get(kind, (n, self.width))
-        value = rng.standard_normal(shape)
-        if self.flavour == "collapsed" and len(shape) == 2:
-            value = value[:1] + 1e-2 * value
-        if self.flavour == "repeated":
-            value[len(value) // 2 :] = value[0]
-        if self.flavour == "constant":
-            value[:] = value[0]
-        scale = {"tiny": 2.0**-20, "huge": 2.0**20, "zero": 0.0}.get(self.flavour, 1.0)
-        return (scale * value).astype(dtype)
 
 
 @st.composite

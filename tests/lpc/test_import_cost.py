@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HEAVY = ("torch", "torchvision", "sklearn", "pandas", "matplotlib", "scipy", "pytorch_metric_learning")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "sklearn",
+    "pandas",
+    "matplotlib",
+    "scipy",
+    "pytorch_metric_learning",
+    "faiss",
+)
 TORCH_ALONE = (
     *("lpc.data", "lpc.classifiers", "lpc.heads", "lpc.losses", "lpc.training.build"),
     *("lpc.runs.execution", "lpc.store.run_store"),

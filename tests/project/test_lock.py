@@ -25,6 +25,7 @@ def test_every_line_of_the_lock_is_a_version_with_hashes():
 def test_every_dependency_is_locked():
     project = read_toml(ROOT / "pyproject.toml")["project"]
     extras = project["optional-dependencies"]
+    assert names(extras.pop("gpu")) == {"faiss-gpu"} and "faiss-gpu" not in LOCK  # never beside faiss-cpu
     asked = names([*project["dependencies"], *(one for extra in extras.values() for one in extra)])
     assert asked <= {name for name, _ in PINNED} and len(asked) > 40
     installed = re.findall(r"--editable '.\[([\w,]+)\]'", ROOT.joinpath("Makefile").read_text())

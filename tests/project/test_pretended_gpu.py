@@ -1,7 +1,10 @@
 """The pretended GPU refuses what CUDA refuses, counts what is waited for, and records what CUDA records."""
 
+import ast
 import copy
 import io
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,8 @@ from support.pretended_gpu import pretended_gpu
 from support.pretended_kernels import on_gpu
 
 from lpc.computing.precision import exact_float32
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -154,3 +159,17 @@ def test_outside_nothing_is_left_of_it():
         assert torch.cuda.is_available()
     assert (torch.cuda.is_available(), torch.Generator, torch.load) == before
     assert on_gpu(value) and value.device.type == "cpu"
+
+
+def names_in(path: str) -> set[str]:
+    tree = ast.parse(ROOT.joinpath(path).read_text())
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_fault_that_it_found_has_a_test():
+    text = ROOT.joinpath("tests", "support", "pretended_gpu.md").read_text()
+    faults = re.findall(r"^\| (.+) \| `(tests/\S+\.py)::(test_\w+)` \|$", text, re.MULTILINE)
+    rows = [line for line in text.splitlines() if line.startswith("|")][2:]
+    assert len(faults) == len(rows) == len({fault for fault, *_ in faults}) == 20
+    for fault, path, name in faults:
+        assert name in names_in(path), fault

@@ -16,10 +16,9 @@ from unittest import mock
 
 import torch
 import torch._dynamo  # while the functions that it lists are still torch's own
-from support.pretended_kernels import Kernels, Tape, line, mark, on_gpu, tensors
+from support.pretended_kernels import Kernels, Tape, leaves, line, mark, on_gpu, tensors
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 CHECKED_ON_CPU = {"one_hot"}
@@ -126,7 +125,7 @@ class Calls(TorchFunctionMode):
             raise TypeError(f"{name} at {line()}: can't convert cuda:0 device type tensor to numpy")
         asked = kwargs.pop("device", None)
         target = there if asked is None else _is_gpu(asked)
-        for value in tree_leaves((args, kwargs)):
+        for value in leaves((args, kwargs)):
             if isinstance(value, _own_generator) and _is_gpu(value.device) != target:
                 raise RuntimeError(f"{name} at {line()}: a generator on {value.device} for another device")
         if there and name == "tolist":

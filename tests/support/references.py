@@ -204,7 +204,7 @@ def binary(latent, standardise):
     return chosen.mean(), size.mean(), ((m[:, 1] - m[:, 0]) / size).mean(), int((~kept).sum()), None
 
 
-def kth(points, k, norm):
+def kth(points, k, norm, method=None):
     if k >= len(points):
         raise Undefined
     metric = "chebyshev" if norm == "linf" else "euclidean"
@@ -406,11 +406,17 @@ def ece(probability, label, bins, norm):
 
 
 WEIGHT = np.random.default_rng(5).standard_normal((3, math.prod(IMAGE)))
-LAYERS = affine_layers.AffineLayers((torch.from_numpy(WEIGHT),), (torch.zeros(3, dtype=torch.float64),), ())
+
+
+def layers(image=None):
+    """Return the network as a chain of layers, on the device of the images."""
+    parts = torch.from_numpy(WEIGHT), torch.zeros(3, dtype=torch.float64)
+    weight, bias = (part.to(image.device) if isinstance(image, torch.Tensor) else part for part in parts)
+    return affine_layers.AffineLayers((weight,), (bias,), ())
 
 
 def network(image):
-    return image.flatten(1) @ torch.from_numpy(WEIGHT).to(image.dtype).T
+    return image.flatten(1) @ torch.from_numpy(WEIGHT).to(image.device, image.dtype).T
 
 
 def logits(image):
@@ -497,6 +503,7 @@ def moments_of(latent, label):
 def metric_of(latent, label):
     width = latent.shape[1] if isinstance(latent, torch.Tensor) else 2
     found = neural_collapse_metric.NeuralCollapseMetric(classes=CLASSES, width=width)
+    found = found.to(getattr(latent, "device", "cpu"))
     found.update(latent, label)
     value = tuple(found.compute().values())
     if any(bool(number.isnan()) for number in value):
@@ -561,11 +568,12 @@ def smallest_of(image):
 def layers_of(image):
     layer = torch.nn.Linear(math.prod(IMAGE), 3, bias=False).double()
     layer.weight.data = torch.from_numpy(WEIGHT)
-    return affine_layers.affine_layers(torch.nn.Sequential(torch.nn.Flatten(), layer).eval())(image)
+    network = torch.nn.Sequential(torch.nn.Flatten(), layer).to(image.device).eval()
+    return affine_layers.affine_layers(network)(image)
 
 
 def summary_of(perturbation, image):
-    kinds = torch.zeros(len(image), dtype=torch.int64)
+    kinds = torch.zeros(len(image), dtype=torch.int64, device=getattr(image, "device", "cpu"))
     result = robustness.DeepFool(perturbation, kinds == 0, kinds, kinds)
     return robustness.perturbation_summary(result, image)
 
@@ -600,6 +608,7 @@ RANKED = {"confidence": "scores", "correct": "flag"}
 FEW = lambda draw: min(2, draw.points - 1) or 1  # noqa: E731
 CONVENTION = {"convention": lambda draw: draw.one("paper", "released")}
 NORM = {"k": FEW, "norm": lambda draw: draw.one("l2", "linf")}
+METHODS = lambda draw: draw.one(None, "candidates", "pairs")  # noqa: E731
 WRONG_K = {"k": (*COUNTS, 10_000)}
 PICTURES = {"image": "pixels"}
 
@@ -685,7 +694,19 @@ REFERENCES: dict[Any, Case] = {
         options={"width": lambda draw: draw.one(1, 10, 11, 500), "norm": NORM["norm"]},
         wrong={"norm": NAMES, "width": COUNTS},
     ),
-    neighbours.kth_distance: Case({"points": "points"}, kth, options=NORM, wrong={**WRONG_K, "norm": NAMES}),
+    neighbours.kth_distance: Case(
+        {"points": "points"},
+        kth,
+        options={**NORM, "method": METHODS},
+        wrong={**WRONG_K, "norm": NAMES, "method": ("", "PAPER", 3)},
+    ),
+    neighbours.kth_distances: Case(
+        {"points": "points"},
+        kth,
+        options={**NORM, "method": METHODS},
+        wrong={**WRONG_K, "norm": NAMES, "method": ("", "PAPER", 3)},
+        call=lambda points, **options: neighbours.kth_distances(points, **options).distance,
+    ),
     neighbours.count_within: Case(
         {"points": "points", "radius": "radius"},
         lambda points, radius: (cdist(points, points, "chebyshev") < radius[:, None]).sum(axis=1) - 1,
@@ -788,7 +809,7 @@ REFERENCES: dict[Any, Case] = {
     ),
     certified.silu_lipschitz: Case({}, lambda: 1.0998393194450978, tolerance=1e-9),
     certified.lipschitz_bound: Case(
-        {}, lambda: np.linalg.norm(WEIGHT, 2), call=lambda: certified.lipschitz_bound(LAYERS)
+        {}, lambda: np.linalg.norm(WEIGHT, 2), call=lambda: certified.lipschitz_bound(layers())
     ),
     certified.certified_radius: Case(
         PICTURES,
@@ -797,21 +818,21 @@ REFERENCES: dict[Any, Case] = {
         tolerance=1e-4,
         options={"method": lambda draw: "spectral"},
         wrong={"method": NAMES},
-        call=lambda image, method: certified.certified_radius(LAYERS, image, method=method),
+        call=lambda image, method: certified.certified_radius(layers(image), image, method=method),
     ),
     certified.differences: Case(
         PICTURES,
         lambda image: np.sort(boundary(image)[0], axis=1)[:, :2],
         tensors=True,
         tolerance=1e-4,
-        call=lambda image: certified.differences(LAYERS, image)[2].sort(dim=1).values,
+        call=lambda image: certified.differences(layers(image), image)[2].sort(dim=1).values,
     ),
     certified.gradient_radius: Case(
         PICTURES,
         nearest,
         tensors=True,
         tolerance=1e-4,
-        call=lambda image: certified.gradient_radius(LAYERS, image),
+        call=lambda image: certified.gradient_radius(layers(image), image),
     ),
     certified.sampled_radius: Case(
         PICTURES,
@@ -819,11 +840,11 @@ REFERENCES: dict[Any, Case] = {
         tensors=True,
         tolerance=1e-4,
         call=lambda image: certified.sampled_radius(
-            LAYERS, image, reach=1e-9, samples=2, generator=torch.Generator().manual_seed(0)
+            layers(image), image, reach=1e-9, samples=2, generator=torch.Generator().manual_seed(0)
         ),
     ),
     affine_layers.affine_layers: Case(PICTURES, logits, call=layers_of, tensors=True),
-    affine_layers.AffineLayers: Case(PICTURES, logits, call=lambda image: LAYERS(image), tensors=True),
+    affine_layers.AffineLayers: Case(PICTURES, logits, call=lambda image: layers(image)(image), tensors=True),
     corruptions.corrupted: Case(
         PICTURES,
         noise_free,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.pretended_gpu import pretended_gpu
 
-from experiments.probes import factor, perturbations
+from experiments.probes import attacks, factor, perturbations
 from experiments.studies.probing import PROBES, ProbeKind
 from lpc.data import Splits, load_images
 from lpc.evaluation.robustness import deepfool
@@ -59,8 +59,7 @@ def by(kind: ProbeKind) -> Callable[[Any, Splits], dict[str, Any]]:
 
 
 ATTACKING = ("attacks", "attack_checks", "attack_steps")
-"""Thousands of small steps, each of which the pretended device counts: too many for a test of seconds."""
-MEASURED = {name: by(kind) for name, kind in PROBES.items() if name not in ATTACKING}
+MEASURED = {name: by(kind) for name, kind in PROBES.items()}
 MEASURED["factor"] = lambda model, splits: factor.summary(
     factor.measured(model, splits.test, count=2, names=("ddn",))
 )
@@ -68,7 +67,27 @@ MEASURED["of the train set"] = of_the_train_set
 MEASURED["of the test set"] = lambda model, splits: measurements.table2_metrics(model, splits).as_dict()
 
 
-@pytest.mark.parametrize("name", MEASURED)
+@pytest.fixture
+def hasty(monkeypatch):
+    """Attacks take a hundredth of their budget: the pretended device counts every step."""
+
+    def lessened(setting: attacks.Setting) -> attacks.Setting:
+        budgets = {}
+        for name, (budget, _) in setting.attacks.items():
+            budget = attacks.ATTACKS[name].budget if budget is None else budget
+            budgets[name] = (min(-(-budget // 100), 20), 1)
+        return setting._replace(attacks=budgets, images=2)
+
+    monkeypatch.setattr(attacks, "_lessened", lessened)
+
+
+def at_leisure(name: str) -> Any:
+    """Return a parameter: probes of thousands of small steps, each of which is counted, are nightly."""
+    return pytest.param(name, marks=pytest.mark.nightly) if name in ATTACKING else name
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("name", map(at_leisure, MEASURED))
 def test_what_is_measured_on_a_gpu_is_what_is_measured_on_the_cpu(trained, name):
     expected = MEASURED[name](*network(trained, "cpu"))
     with pretended_gpu() as gpu:

@@ -1,10 +1,12 @@
+from typing import Any, cast
+
 import numpy as np
 import pytest
 import torch
 from scipy.spatial import cKDTree
 
 from lpc.computing.precision import precision_of
-from lpc.evaluation import neighbours
+from lpc.evaluation import _frames, _neighbour_search, neighbours
 from lpc.evaluation._clusters import clusters
 from lpc.evaluation.neighbours import Norm, count_within, kth_distance, method_for
 
@@ -62,7 +64,14 @@ def few_large_groups(rng):
     return points
 
 
-@pytest.mark.parametrize("make", [heavy, with_outlier, lattice, few_large_groups])
+def one_group_far_smaller(rng):
+    # squares of 1e-22 beside 1 are below what float32 holds with all digits
+    points = 1e-22 * rng.standard_normal((1200, 12))
+    points[600:] += 1.0
+    return points
+
+
+@pytest.mark.parametrize("make", [heavy, with_outlier, lattice, few_large_groups, one_group_far_smaller])
 def test_distances_of_awkward_sets(rng, make):
     agree(make(rng), k=30)
 
@@ -76,15 +85,15 @@ def test_points_repeated_more_than_k_times_are_at_exactly_zero(rng):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, None])
 def test_every_way_to_decide_is_used_and_exact(rng, monkeypatch, dtype):
     used = []
-    plain = neighbours._kth_in_frame
+    plain = _neighbour_search.Search._all
 
-    def stubborn(points, rows, among, frame, k):
+    def stubborn(search, rows, among, frame):
         used.append(frame.relative.dtype)
-        return plain(points, rows, among, frame, k) if frame.relative.dtype == dtype else None
+        return plain(search, rows, among, frame) if frame.relative.dtype == dtype else None
 
-    monkeypatch.setattr(neighbours, "_ENTRIES", {"cpu": 100_000})  # several blocks
-    monkeypatch.setattr(neighbours, "_LEAST_ROWS", 1)
-    monkeypatch.setattr(neighbours, "_kth_in_frame", stubborn)
+    monkeypatch.setattr(_frames, "_ENTRIES", {"cpu": 100_000})  # several blocks
+    monkeypatch.setattr(_neighbour_search, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(_neighbour_search.Search, "_all", stubborn)
     agree(rng.standard_normal((600, 20)), k=7)
     blocks = -(-600 // (100_000 // 600))
     expected = {
@@ -97,13 +106,13 @@ def test_every_way_to_decide_is_used_and_exact(rng, monkeypatch, dtype):
 
 def test_products_are_in_float32_whatever_the_caller_allows(rng, monkeypatch):
     used = []
-    plain = neighbours._frame
+    plain = _neighbour_search.frame_of
 
     def noted(*args):
         used.append((args[-1], precision_of("mkldnn", "matmul")))
         return plain(*args)
 
-    monkeypatch.setattr(neighbours, "_frame", noted)
+    monkeypatch.setattr(_neighbour_search, "frame_of", noted)
     monkeypatch.setattr(torch.backends, "fp32_precision", "tf32")
     agree(rng.standard_normal((300, 20)), k=7)
     assert used == [(torch.float32, "ieee")]
@@ -111,29 +120,29 @@ def test_products_are_in_float32_whatever_the_caller_allows(rng, monkeypatch):
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_blocks_of_pairs_against_scipy(rng, monkeypatch, norm):
-    monkeypatch.setattr(neighbours, "_ENTRIES", {"cpu": 20_000})
+    monkeypatch.setattr(_frames, "_ENTRIES", {"cpu": 20_000})
     points = collapsed(rng, 12, 1e-8)
-    value = neighbours._kth_of_pairs(torch.from_numpy(points), torch.from_numpy(points), 9, norm)
+    value = kth_distance(torch.from_numpy(points), k=9, norm=norm, method="pairs")
     np.testing.assert_allclose(value.numpy(), scipy_distance(points, k=9, norm=norm), rtol=1e-13)
 
 
 def test_the_rule_that_chooses_the_method():
     assert [method_for(width, norm="l2") for width in (1, 8, 10, 11, 2048)] == ["tree"] * 3 + ["products"] * 2
     assert {method_for(width, norm="linf") for width in (1, 10, 11, 2048)} == {"tree"}
-    assert method_for(2, norm="l2", device="cuda") == "products"
-    assert method_for(2, norm="linf", device="cuda") == "pairs"
+    assert {method_for(2, norm=norm, device="cuda") for norm in ("l2", "linf")} == {"candidates"}
 
 
-def test_distances_refuse_k_and_norm(unchecked):
+@pytest.mark.usefixtures("unhooked")
+def test_distances_refuse_k_and_norm():
     points = torch.zeros(4, 2, dtype=torch.float64)
     with pytest.raises(ValueError, match="k is 4 for 4 points; expected an integer from 1 to 3"):
         kth_distance(points, k=4, norm="l2")
     with pytest.raises(ValueError, match="k is 0"):
         kth_distance(points, k=0, norm="l2")
     with pytest.raises(ValueError, match=r"k is 1\.5 for 4 points"):
-        unchecked(kth_distance)(points, k=1.5, norm="l2")
+        kth_distance(points, k=cast(Any, 1.5), norm="l2")
     with pytest.raises(ValueError, match="norm is 'l1'"):
-        unchecked(kth_distance)(points, k=1, norm="l1")
+        kth_distance(points, k=1, norm=cast(Any, "l1"))
 
 
 @pytest.mark.parametrize("method", ["tree", "pairs"])

@@ -2,14 +2,15 @@
 
 import dataclasses
 import io
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from support.pretended_gpu import pretended_gpu
 
+from lpc import specs
 from lpc.data import load_images
-from lpc.specs import VARIANTS, DataSpec, TrainSpec, variant_spec
+from lpc.specs import VARIANTS, DataSpec, ModelSpec, RunSpec, TrainSpec, variant_spec
 from lpc.training import compiling, optimizers, solo, trainer
 from lpc.training.solo import Solo
 
@@ -67,6 +68,60 @@ def test_a_run_on_a_gpu_is_the_run_on_the_cpu(case):
     assert torch.equal(found[0], losses) and torch.equal(found[1], logits)
     if len(specs) == 1:
         found = on_gpu(specs, graphed=False)
+        assert torch.equal(found[0], losses) and torch.equal(found[1], logits)
+
+
+CATEGORICAL: dict[str, Any] = {"encoder": "categorical", "decoder": "network", "decoder_width": 8}
+OPTIMAL: dict[str, Any] = {"encoder": "categorical", "decoder": "optimal"}
+INFORMED: dict[str, Any] = {"metrics": "information"}
+NOISY: dict[str, Any] = {"latent_noise": "zero_entropy"}
+CHOICES: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    (CATEGORICAL, INFORMED),
+    (CATEGORICAL, {"objective": "prediction_cross_entropy", **INFORMED}),
+    (OPTIMAL, {"objective": "decoder_uncertainty", **INFORMED}),
+    ({"dropout": 0.3}, {"objective": "prediction_cross_entropy", "samples": 2}),
+    (NOISY, {"penalty": "log_variance", "samples": 2}),
+    (NOISY, {"penalty": "conditional_log_variance"}),
+    ({**NOISY, "rescaled": True}, {"latent_sd": 3.0, "latent_sd_factor": 0.1}),
+    ({}, {"penalty": "weight_l1"}),
+    ({}, {"penalty": "squared_norm", "plateau_factor": 0.8, "plateau_patience": 0}),
+    ({}, {"objective": "supervised_contrastive"}),
+    ({}, {"objective": "contrastive_cross_entropy"}),
+    ({"classifier": "cosine"}, {"objective": "arcface"}),
+    ({"classifier": "cosine"}, {"objective": "cosface", "decay": "cosine"}),
+]
+"""Every objective, penalty, encoder, decoder and noise, of Kirsch et al. and of metric learning."""
+
+
+def test_the_choices_are_all_that_a_spec_can_name():
+    for options, place, default in (
+        (specs.Objective, 1, "objective"),
+        (specs.Penalty, 1, "penalty"),
+        (specs.Decay, 1, "decay"),
+        (specs.Encoder, 0, "encoder"),
+        (specs.Decoder, 0, "decoder"),
+        (specs.LatentNoise, 0, "latent_noise"),
+        (specs.LastLayer, 0, "classifier"),
+    ):
+        spec = (ModelSpec, TrainSpec)[place]
+        known = {item.name: item.default for item in dataclasses.fields(spec)}[default]
+        assert {choice[place].get(default, known) for choice in CHOICES} == set(get_args(options))
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: ", ".join(map(str, choice[1].values())))
+def test_every_objective_and_penalty_on_a_gpu_is_that_of_the_cpu(choice):
+    model, train = choice
+    plain = ModelSpec(backbone="relu_mlp", backbone_width=12, penultimate="linear", latent_width=12, **model)
+    two = [
+        RunSpec(
+            architecture="any", data=DATA, model=plain, seed=seed, train=dataclasses.replace(TRAIN, **train)
+        )
+        for seed in range(2)
+    ]
+    alone = train.get("objective") in specs.METRIC_LEARNING
+    for members in ([two[0]],) if alone else ([two[0]], two):
+        _, losses, logits = trained(members, "cpu", epochs=2)
+        found = on_gpu(members, epochs=2)
         assert torch.equal(found[0], losses) and torch.equal(found[1], logits)
 
 
