@@ -9,8 +9,10 @@ BUILD_WITH := setuptools<81
 # Processes for tests, a file to each at a time: those of a file share what they prepare. A process takes about 1 GB.
 WORKERS ?= 4
 BIN := .venv/bin
+# pip leaves compiling to Python, which does it for what is imported, once, unless it is told to keep nothing.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env book serve pdf browse test nightly check clean
+.PHONY: help env book serve pdf browse test quick nightly check style types clean
 
 help:
 	@echo "make book   train the $(PROFILE) profile, run every chapter, build build/html/index.html"
@@ -18,6 +20,7 @@ help:
 	@echo "make pdf    make book, then print it with Chromium as build/latent-point-collapse.pdf"
 	@echo "make browse read the built book with Chromium: every page, two widths, light and dark, keyboard"
 	@echo "make test   lint, types, imports and tests, in up to $(WORKERS) processes"
+	@echo "make quick  the tests that take under a minute in all: no trainings, clusters, chapters or browsers"
 	@echo "make nightly  tests that take minutes: attacks and every chapter on a pretended GPU"
 	@echo "make env    make .venv as constraints.txt says; CONSTRAINTS= takes the newest versions instead"
 	@echo "make clean  remove build/ (runs/ and .venv/ stay)"
@@ -30,15 +33,16 @@ env: .venv/installed
 	$(PYTHON) -m venv .venv
 ifeq ($(strip $(CONSTRAINTS)),)
 	echo '$(BUILD_WITH)' > .venv/build.txt
-	PIP_CONSTRAINT=.venv/build.txt PIP_BUILD_CONSTRAINT=.venv/build.txt $(BIN)/python -m pip install \
+	PIP_CONSTRAINT=.venv/build.txt PIP_BUILD_CONSTRAINT=.venv/build.txt $(BIN)/python -m pip install --no-compile \
 		--use-pep517 --editable '.[attacks,book,certified,cluster,dev,faiss,margins]'
 else
 	sed -n '/^setuptools==/,/[^\\]$$/p' $(CONSTRAINTS) > .venv/build.txt
-	$(BIN)/python -m pip install --require-hashes --no-deps --requirement .venv/build.txt
-	$(BIN)/python -m pip install --use-pep517 --no-build-isolation --require-hashes --no-deps --requirement $(CONSTRAINTS)
-	$(BIN)/python -m pip install --no-build-isolation --no-deps --editable .
+	$(BIN)/python -m pip install --no-compile --require-hashes --no-deps --requirement .venv/build.txt
+	$(BIN)/python -m pip install --no-compile --use-pep517 --no-build-isolation --require-hashes --no-deps --requirement $(CONSTRAINTS)
+	$(BIN)/python -m pip install --no-compile --no-build-isolation --no-deps --editable .
 endif
 	$(BIN)/python -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "experiments.pth").write_text(str(pathlib.Path.cwd()) + "\n")'
+	$(BIN)/python -c 'import matplotlib.pyplot, pandas, papermill, sklearn.metrics, torch.func, torchvision'  # compiled
 	touch $@
 
 book: env
@@ -55,7 +59,7 @@ pdf: book
 	$(BIN)/python -m experiments pdf --profile $(PROFILE)
 
 browse: env
-	$(BIN)/python -m pytest -p no:cacheprovider tests/browser
+	$(BIN)/python -m pytest -p no:cacheprovider -n auto --maxprocesses $(WORKERS) --dist loadgroup tests/browser
 
 test: check
 	$(BIN)/python -m pytest -n auto --maxprocesses $(WORKERS) --dist loadfile
@@ -63,10 +67,18 @@ test: check
 nightly: env
 	$(BIN)/python -m pytest -m nightly
 
-check: env
+quick: env
+	$(BIN)/python -m pytest -n auto --maxprocesses $(WORKERS) --dist loadfile \
+		-m "not (slow or cluster or book or browser)"
+
+check: style types
+
+style: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+types: env
 	$(BIN)/pyright
 
 clean:

@@ -2,7 +2,9 @@
 
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jaxtyping
@@ -18,6 +20,24 @@ jaxtyping.install_import_hook("lpc", f"{support.typecheck.__name__}.checked")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(CpuSeconds(config))
+
+
+NUMBERS = re.compile(r"\b(approx|assert_close|allclose|isclose|assert_allclose|rtol|atol)\b")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Add the marks that follow from the code: what a test starts, and whether its file has tolerances."""
+    found: dict[Path, bool] = {}
+    for item in items:
+        if item.path not in found:
+            found[item.path] = bool(NUMBERS.search(item.path.read_text()))
+        named = {
+            "numbers": found[item.path],
+            "cluster": "one_node" in getattr(item, "fixturenames", ()),
+            "browser": "browser" in item.path.parent.name,
+        }
+        for name in (name for name, own in named.items() if own):
+            item.add_marker(name)
 
 
 @pytest.fixture(scope="session")

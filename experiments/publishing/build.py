@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import itertools
 import re
 import shutil
@@ -11,23 +12,28 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import yaml
 
+from experiments.paths import ROOT
 from experiments.publishing import api_pages, external_links, module_list
 from experiments.publishing.checks import check
 from experiments.publishing.downloads import Downloads, paragraph, repository
 from experiments.publishing.header_footer import banner, fold_parameters, footer, run_box
 from experiments.publishing.minify import lighten
 from experiments.publishing.places import PLACES, Places
-from experiments.publishing.staleness import read_stamp
+from experiments.publishing.staleness import digest_of, read_stamp
 from lpc.store.writers import folder_prefix
 
 API = "api"
 """The page below which the library's reference pages stand."""
+MADE_FROM = ".made-from"
+"""The file among the built pages that says from what they were made."""
+MAKERS = ("jupyter-book", "myst-nb", "myst-parser", "sphinx", "sphinx-book-theme", "sphinx-mathjax-offline")
 
 
 class BuildError(RuntimeError):
@@ -122,6 +128,8 @@ def _executed(name: str, places: Places) -> tuple[nbformat.NotebookNode, dict[st
 def build(substitutions: Mapping[str, Any], places: Places = PLACES, *, whole: bool = False) -> Path:
     """Build the pages strictly and promote them; where that fails the previous pages stay.
 
+    Pages that were built from the very same files, by the same code, are left as they are.
+
     Parameters
     ----------
     substitutions, places, whole
@@ -142,13 +150,36 @@ def build(substitutions: Mapping[str, Any], places: Places = PLACES, *, whole: b
     with tempfile.TemporaryDirectory(dir=places.output, prefix=folder_prefix("building")) as folder:
         staged, scratch = Path(folder) / "stage", Path(folder) / "scratch"
         stage(staged, substitutions, places, whole=whole)
+        made_from, html = _digest(staged), places.output / "html"
+        if (html / "index.html").exists() and _read(html / MADE_FROM) == made_from:
+            return html / "index.html"
         made = run_sphinx(staged, scratch)
         lighten(made)
         links = Path(folder) / external_links.FILE
         links.write_text(external_links.listed(made))
-        first = _promote(made, places.output / "html", aside=Path(folder))
+        (made / MADE_FROM).write_text(made_from)
+        first = _promote(made, html, aside=Path(folder))
         links.replace(places.output / links.name)
         return first
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def _digest(staged: Path) -> str:
+    """Return a SHA-256 of what pages are made from: staged files, the code that builds them, and versions.
+
+    Sphinx reads docstrings from the library, whose files count as code too.
+    """
+    digest = hashlib.sha256()
+    for package in MAKERS:
+        digest.update(f"{package} {metadata.version(package)}\n".encode())
+    code = [*ROOT.glob("lpc/**/*.py"), *ROOT.glob("experiments/publishing/**/*.py")]
+    for folder, paths in ((ROOT, code), (staged, staged.rglob("*"))):
+        for path in sorted(path for path in paths if path.is_file()):
+            digest.update(f"{path.relative_to(folder).as_posix()} {digest_of(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def run_sphinx(staged: Path, scratch: Path, *, builder: str = "html") -> Path:

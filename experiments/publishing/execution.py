@@ -25,7 +25,7 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
 from experiments.paths import BUILD, ROOT
-from experiments.publishing import needs, scratch
+from experiments.publishing import forked_kernels, needs, scratch
 from experiments.publishing.chapter_sources import chosen, convert, settings_of
 from experiments.publishing.places import PLACES, Places
 from experiments.publishing.staleness import digest_of, fingerprint, is_current
@@ -34,14 +34,20 @@ from lpc.provenance import provenance
 from lpc.stopping import interrupt, was_asked
 from lpc.store.writers import folder_prefix
 
+FORKS_PAY = 3
+"""From how many chapters of a process on kernels are forked: its libraries take as long as those of two."""
+
 
 class ChapterError(RuntimeError):
     """A chapter that could not be executed; the message names it and the cell."""
 
 
 @contextlib.contextmanager
-def own_kernel(threads: int | None) -> Iterator[None]:
+def own_kernel(threads: int | None, *, forked: bool = False) -> Iterator[None]:
     """Make ``python3`` this very interpreter, with an IPython folder (kernels race on one) and threads.
+
+    Kernels of a process that asks for ``forked`` ones share the libraries, and have the first one's threads
+    (:mod:`experiments.publishing.forked_kernels`).
 
     None leaves the threads to the libraries, which take every core unless the user says otherwise.
     Matplotlib keeps its list of fonts in the build folder: pages do not depend on anyone's home. That a store
@@ -52,6 +58,8 @@ def own_kernel(threads: int | None) -> Iterator[None]:
         spec.mkdir(parents=True)
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"]
         kernel = {"argv": argv, "display_name": "Python 3", "language": "python"}
+        if forked:
+            kernel |= forked_kernels.kernel_spec()
         (spec / "kernel.json").write_text(json.dumps(kernel))
         changed = {
             "JUPYTER_PATH": folder,
@@ -80,6 +88,7 @@ def execute_one(
     *,
     progress: bool,
     threads: int | None,
+    forked: bool = False,
 ) -> None:
     """Execute one chapter and promote its notebook and stamp; on failure the previous ones stay.
 
@@ -94,7 +103,7 @@ def execute_one(
     began, started = time.monotonic(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     with (
         tempfile.TemporaryDirectory(dir=places.notebooks, prefix=folder_prefix("executing")) as folder,
-        own_kernel(threads),
+        own_kernel(threads, forked=forked),
     ):
         source, target = Path(folder) / f"{name}.ipynb", Path(folder) / f"{name}.out.ipynb"
         convert(name, source, places)
@@ -262,10 +271,11 @@ def _execute_together(
 ) -> list[str]:
     """Execute several chapters at once and return what failed, one line for each."""
     failures = []
+    forked = len(names) > FORKS_PAY * workers
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_enter) as pool:
         jobs = {
-            pool.submit(_execute_unless_stopped, name, assigned[name], places, threads): name
+            pool.submit(_execute_unless_stopped, name, assigned[name], places, threads, forked): name
             for name in names
         }
         bar = tqdm(as_completed(jobs), total=len(jobs), desc="executing chapters", unit=" chapters")
@@ -293,8 +303,8 @@ def _enter() -> None:
 
 
 def _execute_unless_stopped(
-    name: str, values: Mapping[str, Any], places: Places, threads: int | None
+    name: str, values: Mapping[str, Any], places: Places, threads: int | None, forked: bool
 ) -> None:
     if was_asked():
         raise KeyboardInterrupt
-    execute_one(name, values, places, progress=False, threads=threads)
+    execute_one(name, values, places, progress=False, threads=threads, forked=forked)

@@ -17,7 +17,9 @@ BOOK = Path(environ.get("LPC_BOOK", ROOT / "build" / "html"))
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Tests of a page are made for every page of the book."""
     if "page_name" in metafunc.fixturenames:
-        metafunc.parametrize("page_name", sorted(path.stem for path in BOOK.glob("*.html")), scope="module")
+        names = sorted(path.stem for path in BOOK.glob("*.html"))
+        pages = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]  # opened once
+        metafunc.parametrize("page_name", pages, scope="module")
 
 
 def pytest_sessionstart() -> None:

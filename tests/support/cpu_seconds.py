@@ -19,6 +19,9 @@ KEPT = Path("build", "test-seconds.json")
 SHOWN = 20
 LEAST = 60.0
 """The CPU seconds of a whole run from which on the table is shown."""
+QUICK = 3.0
+"""The CPU seconds of a test from which on it has to be marked ``slow``, or as what else it is."""
+SLOW_KINDS = {"slow", "cluster", "browser", "book"}
 COLLECTING = "(start, collection)"
 
 
@@ -40,6 +43,7 @@ class CpuSeconds:
         self.config = config
         self.worker = hasattr(config, "workerinput")
         self.by_file: defaultdict[str, float] = defaultdict(float)
+        self.by_test: defaultdict[str, float] = defaultdict(float)
         self.counted = 0.0
 
     def since_last(self) -> float:
@@ -58,7 +62,10 @@ class CpuSeconds:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if not self.worker:
-            self.by_file[report.nodeid.partition("::")[0]] += getattr(report, "cpu_seconds", 0.0)
+            seconds = getattr(report, "cpu_seconds", 0.0)
+            self.by_file[report.nodeid.partition("::")[0]] += seconds
+            if not SLOW_KINDS & set(report.keywords):
+                self.by_test[report.nodeid] += seconds
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
@@ -84,3 +91,6 @@ class CpuSeconds:
         for name, seconds in sorted(self.by_file.items(), key=lambda one: -one[1])[:SHOWN]:
             terminalreporter.write_line(f"{seconds:8.1f} {last.get(name, '-'):>8}  {name}")
         terminalreporter.write_line(f"{total:8.1f}           all {len(self.by_file) - 1} files")
+        for name, seconds in self.by_test.items():
+            if seconds > QUICK:
+                terminalreporter.write_line(f"{seconds:8.1f}  to be marked slow: {name}")

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from experiments.__main__ import cli, main
 from experiments.paths import BOOK, ROOT
-from experiments.publishing import execution
+from experiments.publishing import execution, forked_kernels
 from experiments.publishing.build import BuildError, build, stage
 from experiments.publishing.chapter_sources import parse
 from experiments.publishing.checks import CheckError
@@ -293,6 +293,27 @@ def test_a_signal_ends_chapters_and_their_kernels_and_leaves_nothing(project, tm
     assert list(project.notebooks.iterdir()) == []
 
 
+def test_forked_kernels_share_what_is_loaded_and_nothing_else(project, monkeypatch):
+    monkeypatch.setattr(forked_kernels, "LIBRARIES", ("ipykernel.kernelapp", "wave"))
+    told = "import os, sys\nprint('wave' in sys.modules, os.getpgid(0) == os.getpid(), 'left' in globals())"
+    project.write("index", f"{told}\nprint(number, word, os.environ['IPYTHONDIR'])\nleft = 1")
+    project.write("zdead", "import os\nos.kill(os.getpid(), 9)")
+    values, folders = {"number": 1, "word": "one"}, set()
+    for number in (3, 4):
+        values["number"] = number
+        execution.execute_one("index", values, project.places, progress=False, threads=1, forked=True)
+        *said, folder = project.output("index").split()
+        assert said == ["True", "True", "False", str(number), "one"]
+        folders.add(folder)
+    assert len(folders) == 2
+    with pytest.raises(ChapterError, match=r"chapter zdead: its kernel died"):
+        execution.execute_one("zdead", values, project.places, progress=False, threads=1, forked=True)
+    project.execute("index", number=5)
+    assert project.output("index").split()[:4] == ["False", "True", "False", "5"], (
+        "another kernel has nothing"
+    )
+
+
 @pytest.mark.parametrize(
     ("names", "values", "words"),
     [
@@ -347,7 +368,7 @@ def test_a_chapter_that_was_not_executed_is_named(project, tmp_path):
         stage(tmp_path / "stage", {}, project.places)
 
 
-def test_the_build_is_strict_and_keeps_the_previous_pages(project, tmp_path):
+def test_the_build_is_strict_and_keeps_the_previous_pages_and_those_that_nothing_changes(project, tmp_path):
     shutil.copytree(BOOK / "_static", project.sources / "_static")
     (project.sources / "references.bib").write_text("")
     project.write("index", "print(number)", text="{{ claims.x.verdict }} and $x^2$")
@@ -359,6 +380,9 @@ def test_the_build_is_strict_and_keeps_the_previous_pages(project, tmp_path):
     scripts = re.findall(r'<script[^>]* src="([^"?]*)', page)
     assert PARTS_OF_MATHJAX in scripts, "formulas need no network"
     assert all((first.parent / script).exists() for script in scripts)
+    made = first.stat().st_ino
+    assert build({"claims": {"x": {"verdict": "holds here"}}}, project.places) == first
+    assert first.stat().st_ino == made, "nothing has changed: the pages are left as they are"
     project.write("index", "print(number)", text="{doc}`nowhere` and {{ claims.y.verdict }}")
     project.execute()
     with pytest.raises(

@@ -1,0 +1,90 @@
+"""Kernels that are forks of one process, in which the libraries are loaded: chapters differ in what follows.
+
+Torch, pandas, scikit-learn, Matplotlib and IPython take about four CPU seconds to load, for each of two dozen
+chapters. A process that executes several chapters loads them once instead, in a process of its own
+(``multiprocessing``'s forkserver), and every kernel is a fork of that: it shares those 300 MB, has its own
+folder, environment, process group and memory from there on, and ends as any kernel does.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.provisioning.factory import KernelProvisionerFactory
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+
+NAME = "forked-provisioner"
+LIBRARIES = (
+    *("ipykernel.kernelapp", "ipykernel.ipkernel", "matplotlib.pyplot", "matplotlib_inline.backend_inline"),
+    *("torch", "torch.func", "torchvision", "pandas.io.formats.style", "scipy.stats", "scipy.optimize"),
+    *("sklearn.datasets", "sklearn.neighbors", "sklearn.metrics", "tqdm", "safetensors.torch"),
+)
+"""What is loaded before kernels are forked; of the project itself nothing."""
+
+
+def kernel_spec() -> dict[str, Any]:
+    """Return what ``kernel.json`` says beside the command so that kernels of this process are forked."""
+    module = f"{__name__}:{ForkedProvisioner.__name__}"
+    group = KernelProvisionerFactory.GROUP_NAME
+    KernelProvisionerFactory.provisioners[NAME] = EntryPoint(name=NAME, value=module, group=group)
+    return {"metadata": {"kernel_provisioner": {"provisioner_name": NAME}}}
+
+
+class ForkedProvisioner(LocalProvisioner):
+    """Starts a kernel as a fork instead of as a program; all else is the local provisioner's."""
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+        """Start the kernel that a command ``[python, -m, ipykernel_launcher, ...]`` would start."""
+        self.process = _Fork(cmd[3:], kwargs["env"], kwargs.get("cwd") or str(Path.cwd()))
+        self.pid = self.pgid = self.process.pid  # it leads a group of its own
+        return self.connection_info
+
+
+class _Fork:
+    """What the local provisioner asks of ``subprocess.Popen``, of a fork."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, arguments: list[str], environment: Mapping[str, str], folder: str) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(list(LIBRARIES))
+        self._process = context.Process(target=_serve, args=(arguments, dict(environment), str(folder)))
+        self._process.start()
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self) -> int | None:
+        self._process.join()
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.pid is not None and self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+def _serve(arguments: list[str], environment: Mapping[str, str], folder: str) -> None:
+    """Be a kernel, in a fork."""
+    os.setsid()
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment, JPY_PARENT_PID=str(os.getppid()))  # without its parent a kernel ends
+    sys.argv = ["ipykernel_launcher", *arguments]
+    sys.path[0] = ""
+    from ipykernel.kernelapp import launch_new_instance
+
+    launch_new_instance()
