@@ -1,6 +1,6 @@
 """Kernels that are forks of one process, in which the libraries are loaded: chapters differ in what follows.
 
-Torch, pandas, scikit-learn, Matplotlib and IPython take about four CPU seconds to load, for each of two dozen
+Torch, pandas, scikit-learn and IPython take about four CPU seconds to load, for each of two dozen
 chapters. A process that executes several chapters loads them once instead, in a process of its own
 (``multiprocessing``'s forkserver), and every kernel is a fork of that: it shares those 300 MB, has its own
 folder, environment, process group and memory from there on, and ends as any kernel does.
@@ -22,11 +22,11 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
 NAME = "forked-provisioner"
 LIBRARIES = (
-    *("ipykernel.kernelapp", "ipykernel.ipkernel", "matplotlib.pyplot", "matplotlib_inline.backend_inline"),
-    *("torch", "torch.func", "torchvision", "pandas.io.formats.style", "scipy.stats", "scipy.optimize"),
-    *("sklearn.datasets", "sklearn.neighbors", "sklearn.metrics", "tqdm", "safetensors.torch"),
+    *("ipykernel.kernelapp", "ipykernel.ipkernel", "pandas.io.formats.style", "safetensors.torch", "tqdm"),
+    *("torch", "torch.func", "torchvision", "scipy.optimize", "scipy.stats"),
+    *("sklearn.datasets", "sklearn.metrics", "sklearn.neighbors"),
 )
-"""What is loaded before kernels are forked; of the project itself nothing."""
+"""What is loaded before kernels are forked: nothing of the project, nor Matplotlib, which each sets up."""
 
 
 def kernel_spec() -> dict[str, Any]:

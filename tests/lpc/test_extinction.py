@@ -33,6 +33,7 @@ def minimum(*, gamma, decay, classes, width, start):
     return gap, float(loss().detach())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("classes", "decay"), [(3, 0.02), (10, 0.005)])
 def test_only_the_zero_latent_is_left_from_the_threshold_on(classes, decay):
     threshold = extinction_gamma(weight_decay=decay, classes=classes)

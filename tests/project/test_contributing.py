@@ -75,6 +75,7 @@ def test_a_metric_touches_three_files_and_one_line_of_one_that_is_there():
     assert len(re.findall(r"^-(?!--)", diff, re.MULTILINE)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", ["Add a metric"], indirect=True)
 def test_the_metric(changed):
     assert "2 passed" in pytest_in(changed, "tests/lpc/evaluation/test_participation.py")
@@ -86,6 +87,7 @@ def test_the_metric(changed):
     assert run(changed, "-c", code) == "True lpc.evaluation.participation\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", ["Add an architecture"], indirect=True)
 def test_the_architecture(changed):
     command = re.findall(r"`\.venv/bin/python (-m experiments train .*?)`", TEXT)
@@ -98,6 +100,7 @@ def test_the_architecture(changed):
     assert "1 passed" in pytest_in(changed, "tests/lpc/test_specs.py::test_variants_are_table_3")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", ["Add a data set"], indirect=True)
 def test_the_data_set(changed):
     told = pytest_in(changed, "tests/lpc/test_datasets.py", "-k", "kmnist")
@@ -110,6 +113,7 @@ def test_the_data_set(changed):
     assert run(changed, "-c", code) == "True\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", ["Add a chapter"], indirect=True)
 def test_the_chapter(changed):
     command = re.findall(r"`\.venv/bin/python (-m experiments chapters .*?)`", TEXT)

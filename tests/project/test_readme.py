@@ -85,6 +85,7 @@ def test_a_command_with_an_unknown_option_would_be_noticed():
         cli.commands["train"].make_context("train", ["--profil", "smoke"])
 
 
+@pytest.mark.book
 def test_the_papermill_line_works(tmp_path):
     (line,) = re.findall(r"(\.venv/bin/jupytext .*)", README)
     line = line.replace("build/", f"{tmp_path}/") + f" -p store {tmp_path / 'runs'} -p seeds 1"

@@ -146,6 +146,7 @@ def test_own_latents_measures_what_was_saved():
         assert f"{name}: " in printed
 
 
+@pytest.mark.slow
 def test_own_model_collapses_and_loses_its_readout_where_it_says():
     checks = """
     for backbone in ("CNN", "timm ResNet"):

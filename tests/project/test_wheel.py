@@ -48,6 +48,7 @@ def modules(folder: Path) -> list[str]:
     return sorted(".".join(part for part in names if part != "__init__") for names in parts)
 
 
+@pytest.mark.slow
 def test_every_module_is_in_the_wheel_and_can_be_imported_from_it(tmp_path):
     (tmp_path / "project").mkdir()
     build(project(tmp_path / "project"), tmp_path).extractall(tmp_path / "alone")

@@ -191,6 +191,7 @@ def call(project, *arguments):
     return warm.run(*arguments, cwd=project, env=environment)
 
 
+@pytest.mark.slow
 def test_the_data_set_and_the_architecture_that_the_chapter_adds_are_trained(changed):
     chosen = ["--profile", "mine", "--only", "NarrowLinPen", "--seeds", "1"]
     done = call(changed, "-m", "experiments", "train", *chosen, "--workers", "1")

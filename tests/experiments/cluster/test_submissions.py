@@ -477,6 +477,7 @@ class TestSiblings:
         with pytest.raises(slurm.SchedulerError, match="no SLURM on this machine"):
             submit.send(asked, worker.run, lines.append)
 
+    @pytest.mark.slow
     def test_the_release_of_2025_is_submitted_as_the_paper_is(self, told):
         assert told(profile="paper-embedding", dataset="CIFAR10") == [
             "### 105 tasks, 525 runs of paper-cifar10-embedding",

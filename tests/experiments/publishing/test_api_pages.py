@@ -171,6 +171,7 @@ def built(folder, *modules):
     return done.stdout + done.stderr if done.returncode else None
 
 
+@pytest.mark.book
 def test_pages_build_strictly_and_read_well(tmp_path):
     assert built(tmp_path, "evaluation.collapse", "arrays") is None
     html = (tmp_path / "out" / "_build" / "html" / "api-evaluation-collapse.html").read_text()
@@ -180,6 +181,7 @@ def test_pages_build_strictly_and_read_well(tmp_path):
     assert "Alias for field number" not in text
 
 
+@pytest.mark.book
 def test_a_reference_that_leads_nowhere_fails_the_build(tmp_path):
     said = built(tmp_path, "evaluation.collapse")  # the types of lpc.arrays are on no page
     assert said is not None and "reference target not found: lpc.arrays.Convention" in said

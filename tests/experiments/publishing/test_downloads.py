@@ -28,6 +28,8 @@ from experiments.reporting.tables import show
 from experiments.studies import ablation
 from lpc.runs import execute_all
 
+pytestmark = pytest.mark.book
+
 TWO_LEVELS = pd.DataFrame(
     {
         ("laptop", "a, b"): ["1 ± 2", "<b> & 'c'"],

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from experiments.__main__ import cli, main
 from experiments.paths import BOOK, ROOT
-from experiments.publishing import execution, forked_kernels
+from experiments.publishing import execution
 from experiments.publishing.build import BuildError, build, stage
 from experiments.publishing.chapter_sources import parse
 from experiments.publishing.checks import CheckError
@@ -27,6 +27,8 @@ from experiments.publishing.places import PLACES, Places
 from experiments.publishing.staleness import fingerprint, is_current
 from experiments.studies import ablation
 from lpc.specs import run_key
+
+pytestmark = pytest.mark.book
 
 HEAD = """---
 jupytext:
@@ -293,18 +295,21 @@ def test_a_signal_ends_chapters_and_their_kernels_and_leaves_nothing(project, tm
     assert list(project.notebooks.iterdir()) == []
 
 
-def test_forked_kernels_share_what_is_loaded_and_nothing_else(project, monkeypatch):
-    monkeypatch.setattr(forked_kernels, "LIBRARIES", ("ipykernel.kernelapp", "wave"))
-    told = "import os, sys\nprint('wave' in sys.modules, os.getpgid(0) == os.getpid(), 'left' in globals())"
-    project.write("index", f"{told}\nprint(number, word, os.environ['IPYTHONDIR'])\nleft = 1")
+@pytest.mark.slow
+def test_forked_kernels_share_what_is_loaded_and_nothing_else(project):
+    told = "import os, sys\nprint('torch' in sys.modules, os.getpgid(0) == os.getpid(), 'left' in globals())"
+    drawn = "import matplotlib.pyplot as plt\nplt.plot([1, 2]);"
+    project.write("index", f"{told}\nprint(number, os.environ['IPYTHONDIR'])\nleft = 1\n{drawn}")
     project.write("zdead", "import os\nos.kill(os.getpid(), 9)")
     values, folders = {"number": 1, "word": "one"}, set()
     for number in (3, 4):
         values["number"] = number
         execution.execute_one("index", values, project.places, progress=False, threads=1, forked=True)
         *said, folder = project.output("index").split()
-        assert said == ["True", "True", "False", str(number), "one"]
+        assert said == ["True", "True", "False", str(number)]
         folders.add(folder)
+        cells = nbformat.read(project.notebooks / "index.ipynb", as_version=4).cells
+        assert [list(out.data) for out in cells[-1].outputs if "data" in out] == [["text/plain", "image/png"]]
     assert len(folders) == 2
     with pytest.raises(ChapterError, match=r"chapter zdead: its kernel died"):
         execution.execute_one("zdead", values, project.places, progress=False, threads=1, forked=True)

@@ -484,6 +484,7 @@ def test_a_default_device_breaks_no_attack(digits):
         assert torch.equal(found.perturbed, plain.perturbed), name
 
 
+@pytest.mark.slow
 def test_no_gradient_is_an_answer_of_its_own(digits):
     net, image = digits
     cut = {"detached": lambda x: net(x.detach()), "rounded": lambda x: net((255 * x).round() / 255)}

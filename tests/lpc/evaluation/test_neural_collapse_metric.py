@@ -313,6 +313,7 @@ def work(rank, folder):
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_value_of_one(tmp_path):
     other = multiprocessing.get_context("spawn").Process(target=work, args=(1, tmp_path))
     other.start()

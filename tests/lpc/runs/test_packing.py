@@ -189,6 +189,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_signal_ends_the_epoch_writes_checkpoints_and_leaves(tmp_path, workers):
     script = tmp_path / "long.py"

@@ -12,6 +12,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torchmetrics.classification import MulticlassCalibrationError
 
+from experiments.studies.ablation import study
 from experiments.studies.learning_rates import select
 from lpc import runs
 from lpc.data import load_images
@@ -135,6 +136,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.process
 def test_kill_minus_nine_in_the_middle_of_training(tmp_path):
     """The whole program is killed; the next call ends with the results of one that was left alone."""
     root = Path(__file__).parents[3]
@@ -153,8 +155,8 @@ def test_kill_minus_nine_in_the_middle_of_training(tmp_path):
     killed = RunStore(tmp_path / "killed")
     began = killed.frame()
     assert (began["status"] == "training").any()
-    subprocess.run(command, cwd=root, env=environment, check=True)
-    subprocess.run([*command[:2], str(tmp_path / "whole")], cwd=root, env=environment, check=True)
+    for name in ("killed", "whole"):  # one process: how runs are packed does not depend on it
+        study("smoke", seeds=1, only=["IB", "LinPen"], store=tmp_path / name, workers=1, progress=False)
     assert (killed.frame()["status"] == "finished").all()
     assert results(killed).equals(results(RunStore(tmp_path / "whole")))
     again = began.loc[began["status"] == "training", "key"]
@@ -174,6 +176,7 @@ def test_a_run_whose_loss_is_not_a_number_is_marked_and_the_others_go_on(tmp_pat
     assert select(store.frame())["architecture"].tolist() == ["LinPen"]
 
 
+@pytest.mark.process
 def test_workers_give_what_one_process_gives(tmp_path):
     chosen = [make("IB"), make("NoPen", seed=1)]
     one, two = RunStore(tmp_path / "one"), RunStore(tmp_path / "two")
@@ -187,6 +190,7 @@ def test_workers_give_what_one_process_gives(tmp_path):
     assert results(one).equals(results(two))
 
 
+@pytest.mark.process
 def test_an_error_in_a_worker_reaches_the_caller(tmp_path):
     bad = dataclasses.replace(make(), data=DataSpec(name="digits", validation=3))
     with pytest.raises(ValueError, match="validation asks for 3"):

@@ -133,6 +133,7 @@ def race(tmp_path, mode):
     return tuple(Counter(key for word, key, _ in lines if word == kind) for kind in ("begin", "end"))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("mode", ["alive", "orphaned", "deadly"])
 def test_every_run_is_trained_once_however_many_programs_want_it(tmp_path, monkeypatch, mode):
     if mode == "orphaned":  # a dead machine had them all, and every process goes for its heritage
@@ -160,6 +161,7 @@ def shortened(tmp_path):
     return folder
 
 
+@pytest.mark.process
 def test_without_leases_the_race_is_lost(tmp_path):
     """Negative control: the log shows it."""
     begun, _ = race(tmp_path, "unlocked")
@@ -509,6 +511,7 @@ assert all(store.finished(spec) for spec in specs)
 """
 
 
+@pytest.mark.process
 def test_two_programs_that_want_the_same_runs_share_them(tmp_path):
     script = tmp_path / "together.py"
     script.write_text(TOGETHER)

@@ -175,6 +175,7 @@ for compiled in (False, True):
 """
 
 
+@pytest.mark.process
 def test_a_compiled_run_is_the_same_run():
     """In a process of its own: the suite's shape checks are not there to be compiled."""
     ran = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=True)
@@ -319,6 +320,7 @@ def test_a_cohort_of_different_shapes_is_an_error(splits):
     assert shape_of(make("IB")) != shape_of(make("IB", weight_decay=0.0))
 
 
+@pytest.mark.slow
 def test_collapse_of_a_bfloat16_backbone_is_that_of_float32_within_the_spread_of_seeds():
     """Scale-free metrics and those with a scale, of runs that differ in the backbone's arithmetic alone."""
     data = DataSpec(name="digits", validation=100, train_limit=300, noise=0.01)
