@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import warm
 
 import lpc
 
@@ -36,7 +35,7 @@ def test_all_that_is_offered_can_be_had_and_is_what_its_module_has():
 
 def test_public_modules_need_no_import_of_their_own():
     code = "import lpc; print(lpc.evaluation.neural_collapse.__name__, lpc.losses.__name__)"
-    done = warm.run("-c", code, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["lpc.evaluation.neural_collapse", "lpc.losses"]
 
 

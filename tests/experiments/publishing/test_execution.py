@@ -309,7 +309,7 @@ def test_forked_kernels_share_what_is_loaded_and_nothing_else(project):
         assert said == ["True", "True", "False", str(number)]
         folders.add(folder)
         cells = nbformat.read(project.notebooks / "index.ipynb", as_version=4).cells
-        assert [list(out.data) for out in cells[-1].outputs if "data" in out] == [["text/plain", "image/png"]]
+        assert ["image/png" in out.data for out in cells[-1].outputs if "data" in out] == [True], "one figure"
     assert len(folders) == 2
     with pytest.raises(ChapterError, match=r"chapter zdead: its kernel died"):
         execution.execute_one("zdead", values, project.places, progress=False, threads=1, forked=True)
