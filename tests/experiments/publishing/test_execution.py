@@ -254,13 +254,14 @@ def test_a_dead_kernel_is_named_and_other_chapters_go_on(project):
 INTERRUPTED = """
 import signal, sys
 from pathlib import Path
+from experiments.publishing import execution
 from experiments.publishing.execution import execute
 from experiments.publishing.places import Places
 from lpc.stopping import exit_status, interrupt
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, interrupt)
-    root = Path(sys.argv[1])
+    root, execution.FORKS_PAY = Path(sys.argv[1]), int(sys.argv[3])
     places = Places(sources=root / "book", toc=root / "_toc.yml", output=root / "build")
     try:
         execute(None, {}, places=places, workers=int(sys.argv[2]))
@@ -269,14 +270,14 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_signal_ends_chapters_and_their_kernels_and_leaves_nothing(project, tmp_path, workers):
+@pytest.mark.parametrize(("workers", "pay"), [(1, 3), (2, 3), (2, 1)], ids=["one", "two", "two that fork"])
+def test_a_signal_ends_chapters_and_their_kernels_and_leaves_nothing(project, tmp_path, workers, pay):
     wait = "import os, time\nPath('FOLDER', f'kernel-{os.getpid()}').touch()\ntime.sleep(500)"
     for name in ("index", "other", "third"):
         project.write(name, "from pathlib import Path\n" + wait.replace("FOLDER", str(tmp_path)))
     script = tmp_path / "interrupted.py"
     script.write_text(INTERRUPTED)
-    command = [sys.executable, str(script), str(tmp_path), str(workers)]
+    command = [sys.executable, str(script), str(tmp_path), str(workers), str(pay)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         while len(list(tmp_path.glob("kernel-*"))) < workers:
