@@ -69,7 +69,7 @@ nightly: env
 
 quick: env
 	$(BIN)/python -m pytest -n auto --maxprocesses $(WORKERS) --dist loadfile \
-		-m "not (slow or process or cluster or book or browser)"
+		-m "not (nightly or slow or process or cluster or book or browser)"
 
 check: style types
 

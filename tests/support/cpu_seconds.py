@@ -21,7 +21,7 @@ LEAST = 60.0
 """The CPU seconds of a whole run from which on the table is shown."""
 QUICK = 3.0
 """The CPU seconds of a test from which on it has to be marked ``slow``, or as what else it is."""
-SLOW_KINDS = {"slow", "cluster", "browser", "book", "process"}
+SLOW_KINDS = {"slow", "cluster", "browser", "book", "process", "nightly"}
 COLLECTING = "(start, collection)"
 
 
