@@ -140,12 +140,10 @@ class Server:
     @contextmanager
     def _heard(self) -> Iterator[None]:
         """Make calls of the file system requests, and sleeping virtual, in the threads of programs."""
+        asking: dict[str, Any] = {name: self._asking(getattr(os, name), name) for name in (*CALLS, *LISTS)}
+        asking["fsync"] = self._asking(os.fsync, "fsync", place=None)
         with (
-            mock.patch.multiple(
-                os,
-                fsync=self._asking(os.fsync, "fsync", place=None),
-                **{name: self._asking(getattr(os, name), name) for name in (*CALLS, *LISTS)},
-            ),
+            mock.patch.multiple(os, **asking),
             mock.patch.multiple(io, open=self._opening(io.open)),
             mock.patch.multiple(time, sleep=self._slept(time.sleep), monotonic=self._clock(time.monotonic)),
         ):
