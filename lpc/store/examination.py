@@ -69,8 +69,8 @@ def examine(store: RunStore, *, deep: bool = False, protocol: int = PROTOCOL) ->
     store
         The store; one that does not exist is empty.
     deep
-        Whether to read every byte: else of histories, provenances, weights, tables and states it is only
-        checked that they are there, and as long as they must be.
+        Whether to read every byte: else of histories, weights, tables and states it is only checked that
+        they are there, and as long as they must be.
     protocol
         Of the runs.
     """
@@ -88,8 +88,10 @@ def examine(store: RunStore, *, deep: bool = False, protocol: int = PROTOCOL) ->
 
 def _look_further(store: RunStore, found: Examination, deep: bool) -> None:
     """Look at what the rows of runs do not say."""
-    for row in found.whole if deep else ():
-        _look_deep(store, str(row["key"]), found)
+    for row in found.whole:
+        found._note(lambda key=str(row["key"]): _check_provenance(store.directory(key)))
+        if deep:
+            _look_deep(store, str(row["key"]), found)
     for key in _names(store.root / "runs"):
         _look_beside(store.directory(key), found, deep)
     epochs: dict[str, int | None] = {}
@@ -127,6 +129,16 @@ def _look_beside(directory: Path, found: Examination, deep: bool) -> None:
         found._note(lambda path=path: read_owner(path))
 
 
+def _check_provenance(directory: Path) -> None:
+    path = directory / "provenance.json"
+    content = bytes_if_there(path)
+    if content is None:
+        raise damaged(path, "does not exist, but the run has a result")
+    _, sealed = parsed_provenance(path, content, None)
+    if not sealed:
+        parsed_provenance(path, content, read_result(directory))
+
+
 def _look_deep(store: RunStore, key: str, found: Examination) -> None:
     """Read the files of a run that has ended of which only the length was looked at."""
     directory = store.directory(key)
@@ -136,9 +148,6 @@ def _look_deep(store: RunStore, key: str, found: Examination) -> None:
         content = bytes_if_there(path)
         if content is None:
             raise damaged(path, "does not exist, but the run has a result")
-        if path.name == "provenance.json":
-            parsed_provenance(path, content, result)
-            return
         if check(path, content, result.parts if result else None):
             return
         if path.name == "checkpoint.safetensors":
@@ -147,7 +156,8 @@ def _look_deep(store: RunStore, key: str, found: Examination) -> None:
             parsed_lines(path, content)
 
     for name in PARTS:
-        found._note(lambda name=name: read(directory / name))
+        if name != "provenance.json":
+            found._note(lambda name=name: read(directory / name))
 
 
 def _look_at_state(store: RunStore, cohort: str, found: Examination, deep: bool) -> None:

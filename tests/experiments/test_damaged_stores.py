@@ -243,7 +243,7 @@ def test_a_verb_that_passes_damage_over_is_found_out(whole, said, tmp_path, monk
     shutil.rmtree(
         (store.root / store.files["result.json"]).parent
     )  # which nothing can tell from a run not begun
-    verb, path = "export of runs", store.root / store.files["result.json"]
+    verb, path = "status", store.root / store.files["result.json"]
     assert "passed over" in str(verdict(store.call(verb), said[verb], path))
     assert verdict((1, f"error: {path} is gone\n", {}), said[verb], path) is None
     for text in (f"{path}\n", f"error: it is gone\nerror: {path}\n", "error: it is gone\n"):
