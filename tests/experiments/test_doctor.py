@@ -126,12 +126,18 @@ def test_a_flipped_bit_that_no_length_shows_is_found_by_a_deep_look(doctor, stor
     done = store.directory(run_key(DONE))
     cohort = store.root / "cohorts" / RunStore.cohort([HALF])
     places = {done / "history.jsonl": 5, done / "checkpoint.safetensors": -2, done / "stress.csv": -2}
-    places |= {done / "provenance.json": 0, cohort / "state.pt": 500}
+    places |= {cohort / "state.pt": 500}
     for path, place in places.items():
         spoil(path, place)
     assert doctor("--json")["damaged"] == []
     found = doctor("--deep", "--json", status=1)
     assert {one["path"] for one in found["damaged"]} == set(map(str, places))
+
+
+def test_where_a_run_comes_from_is_always_read_as_its_length_stands_nowhere(doctor, store):
+    path = store.directory(run_key(DONE)) / "provenance.json"
+    spoil(path, 0)
+    assert [one["path"] for one in doctor("--json", status=1)["damaged"]] == [str(path)]
 
 
 def test_old_stores_are_whole_and_unchecked(doctor, store, monkeypatch):

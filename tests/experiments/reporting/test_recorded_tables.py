@@ -50,3 +50,10 @@ def test_the_file_system_is_that_of_the_nearest_mount(monkeypatch):
     monkeypatch.setattr(recorded_tables.Path, "read_text", lambda *_, **__: mounts)
     kinds = {"/memory/far/a": "nfs4", "/memory/a": "tmpfs", "/memoryless": "ext4", "/": "ext4"}
     assert {path: file_system(Path(path)) for path in kinds} == kinds
+
+
+def test_every_table_that_is_recorded_can_be_read():
+    names = [path.name for path in recorded_tables.MEASURED.iterdir()]
+    assert names
+    for name in names:
+        assert len(recorded(name).table)
