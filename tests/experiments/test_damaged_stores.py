@@ -37,7 +37,7 @@ VERBS = {
     "record": ("record", *WHOLE),
     "submit": ("submit", *HALF, "--cluster", "local", "--dry-run"),
     "stress": ("stress", *WHOLE, "--probes", PROBE, "--workers", "1"),
-    "doctor": ("doctor",),
+    "doctor": ("doctor", "--deep"),
     "train": ("train", *WHOLE, "--workers", "1"),
     "train a run under way": ("train", *HALF, "--workers", "1"),
 }
@@ -153,7 +153,7 @@ class Store:
         written = {path.name: path.read_text() for path in sorted(self.out.rglob("*.csv"))}
         shutil.rmtree(self.out)
         self.out.mkdir()
-        text = printed.out.replace(str(self.root), "STORE")
+        text = printed.out.replace(str(self.root), "STORE").replace(os.path.relpath(self.root), "STORE")
         for out in (str(self.out), os.path.relpath(self.out)):
             text = text.replace(out, "OUT")
         return 0, text, written | self.trained(verb)
@@ -206,7 +206,8 @@ def test_a_verb_ends_as_if_nothing_were_damaged_or_names_the_file(
         if path.is_file():
             WAYS[way](path, content)
         if (kind, way, verb) not in MEASURES_AGAIN:
-            found = (seen if verb == "doctor" else verdict)(store.call(verb), said[verb], path)
+            made, expected = (beside(one, path) for one in (store.call(verb), said[verb]))
+            found = (seen if verb == "doctor" else verdict)(made, expected, path)
             designed = {"doctor"} if way == "gone" else set()
             wrong |= (
                 {verb: found} if found and verb not in designed | BY_DESIGN.get((kind, way), set()) else {}
@@ -222,6 +223,13 @@ def verdict(found, expected, path):
     lines = [line for line in printed.splitlines() if line and "%|" not in line]  # no progress bars
     named = status == 1 and len(lines) == 1 and lines[0].startswith("error: ") and str(path) in lines[0]
     return None if named else f"status {status}: {printed}"
+
+
+def beside(found, path):
+    """Return what a verb made without the digest of the file that was damaged, which it did not touch."""
+    status, printed, written = found
+    own = f"{path.parent.name}/{path.name}"
+    return status, printed, {name: digest for name, digest in written.items() if name != own}
 
 
 def seen(found, expected, path):
