@@ -1,4 +1,4 @@
-"""Every chapter on a pretended GPU, with the runs of the profile smoke: nightly, as it takes most of an hour.
+"""Every chapter on a pretended GPU, with the runs of the profile smoke: nightly, as every launch is counted.
 
 The runs are trained, measured and probed on it too: nothing of what the book computes stays on the CPU.
 """
