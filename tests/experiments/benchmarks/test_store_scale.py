@@ -1,5 +1,6 @@
 import math
 import os
+import threading
 from pathlib import Path
 
 import pandas as pd
@@ -18,17 +19,21 @@ from lpc.store.listing import FILES
 def asked(monkeypatch):
     """Requests for files of runs: looked up, and opened (``os.stat`` and ``Path.open``)."""
     counts = {"looked up": 0, "opened": 0, "there": 0}
-    stat, opened = os.stat, Path.open
+    stat, opened, lock = os.stat, Path.open, threading.Lock()
+
+    def count(name, amount):
+        with lock:  # many threads look
+            counts[name] += amount
 
     def counted_stat(path, *args, **keywords):
-        counts["looked up"] += Path(path).name in FILES
+        count("looked up", Path(path).name in FILES)
         return stat(path, *args, **keywords)
 
     def counted_open(path, *args, **keywords):
         ours = path.name in FILES and args[:1] == ("rb",)
-        counts["opened"] += ours
+        count("opened", ours)
         stream = opened(path, *args, **keywords)
-        counts["there"] += ours
+        count("there", ours)
         return stream
 
     monkeypatch.setattr(os, "stat", counted_stat)
