@@ -144,11 +144,11 @@ def test_a_table_with_other_columns_is_refused(tmp_path):
 
 def test_shapes_are_those_of_the_data():
     digits = DataSpec(name="digits", validation=240, train_limit=2000)
-    train = load_images(digits).train
-    shape = shape_of_data(digits)
-    assert shape == (train.channels, train.size, train.classes, len(train))
+    splits = load_images(digits)
+    train, shape = splits.train, shape_of_data(digits)
+    assert shape == (train.channels, train.size, train.classes, len(train), len(splits.test))
     padded = shape_of_data(DataSpec(name="fashion_mnist", size=32, validation=1_000, train_limit=4_000))
-    assert padded == (1, 32, 10, 4_000)
+    assert padded == (1, 32, 10, 4_000, 10_000)
     images = random_images(DataSpec(name="cifar100"), 300)
     assert images.images.shape == (300, 3, 32, 32) and images.classes == SHAPES["cifar100"].classes == 100
     assert images.images.float().std() > 70  # random, not blank: uniform on 0 to 255 has an sd of 73.9
