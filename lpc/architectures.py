@@ -11,6 +11,7 @@ from lpc.specs import (
     LastLayer,
     ModelSpec,
     Objective,
+    Optimizer,
     Penalty,
     Penultimate,
     RunSpec,
@@ -37,6 +38,10 @@ class Variant:
         The last layer.
     gamma_maximum
         Takes the place of the schedule's, where it is not None.
+    gamma
+        Held from the first epoch to the last, in place of any schedule, where it is not None.
+    optimizer, label_smoothing
+        Of training.
     """
 
     penultimate: Penultimate = "none"
@@ -46,6 +51,9 @@ class Variant:
     objective: Objective = "decoder_cross_entropy"
     classifier: LastLayer = "linear"
     gamma_maximum: float | None = None
+    gamma: float | None = None
+    optimizer: Optimizer = "adamw"
+    label_smoothing: float = 0.0
 
 
 VARIANTS: Mapping[str, Variant] = {
@@ -146,8 +154,8 @@ def variant_spec(
     data, backbone, backbone_width, seed
         As in :class:`~lpc.specs.RunSpec` and :class:`~lpc.specs.ModelSpec`.
     train
-        The schedule shared by all architectures; its ``penalty`` and ``objective`` are replaced by the
-        variant's, and its ``gamma_maximum`` where the variant has one.
+        The schedule shared by all architectures; its ``penalty``, ``objective``, ``optimizer`` and
+        ``label_smoothing`` are replaced by the variant's, and what it says of gamma where the variant does.
     variants
         :data:`VARIANTS`, :data:`EMBEDDINGS`, :data:`GAMMAS` or a table of one's own.
 
@@ -170,5 +178,14 @@ def variant_spec(
         classifier=variant.classifier,
     )
     maximum = train.gamma_maximum if variant.gamma_maximum is None else variant.gamma_maximum
-    train = replace(train, penalty=variant.penalty, objective=variant.objective, gamma_maximum=maximum)
+    train = replace(
+        train,
+        penalty=variant.penalty,
+        objective=variant.objective,
+        gamma_maximum=maximum,
+        optimizer=variant.optimizer,
+        label_smoothing=variant.label_smoothing,
+    )
+    if variant.gamma is not None:
+        train = replace(train, gamma_initial=variant.gamma, gamma_factor=1.0, gamma_maximum=variant.gamma)
     return RunSpec(architecture=architecture, data=data, model=model, train=train, seed=seed)

@@ -10,7 +10,7 @@ import numpy as np
 from lpc._epoch_noise import wander
 from lpc.errors import unknown_name
 from lpc.schedules import gamma as gamma_in
-from lpc.specs import TrainSpec
+from lpc.specs import BOUNDED_STEPS, TrainSpec
 
 LOST_STEPS = 10
 """A logit gap of fewer steps of the classifier's bias than this cannot be read out."""
@@ -204,8 +204,12 @@ def _last_gamma(train: TrainSpec) -> float:
 
 
 def _holds(train: TrainSpec) -> bool:
-    """Whether the law is about such a run: the squared norm against logits that grow with the latent."""
-    return train.penalty == "squared_norm" and train.objective not in ("arcface", "cosface")
+    """Whether the law is about such a run.
+
+    It is about the squared norm, logits that grow with the latent, and steps as long as the learning rate.
+    """
+    grows = train.objective not in ("arcface", "cosface")
+    return train.penalty == "squared_norm" and grows and train.optimizer in BOUNDED_STEPS
 
 
 def _share(train: TrainSpec, width: int) -> float:
@@ -266,6 +270,8 @@ def readout_margin(
     """
     if train.penalty != "squared_norm":
         raise ValueError(f"TrainSpec.penalty is {train.penalty!r}; expected 'squared_norm'")
+    if train.optimizer not in BOUNDED_STEPS:
+        raise ValueError(f"TrainSpec.optimizer is {train.optimizer!r}; expected one of {BOUNDED_STEPS}")
     if not _holds(train):
         raise ValueError(
             f"TrainSpec.objective is {train.objective!r}, whose logits do not shrink with latents"
@@ -292,8 +298,8 @@ def budget_warning(
     Parameters
     ----------
     train
-        Of the run; None is returned where its penalty is not the squared norm, and for ``arcface`` and
-        ``cosface``, whose logits do not shrink with the latents.
+        Of the run; None is returned where its penalty is not the squared norm, for ``arcface`` and
+        ``cosface``, whose logits do not shrink with the latents, and for SGD, whose steps have no bound.
     width, classes, steps, images
         As in :func:`readout_margin`.
     """

@@ -12,6 +12,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from lpc.centres import centre_distance
 from lpc.computing.numerics import full_precision
 from lpc.heads import CategoricalOutput, HeadOutput
 from lpc.inputs.batches import check_latent, checked_label
@@ -184,7 +185,7 @@ def _of_label(
 
 
 Loss = Callable[..., tuple[Tensor, Tensor]]
-"""(output, label, gamma=, l1=, weight=, classifier=) -> (main term, weighted penalties)."""
+"""(output, label, gamma=, l1=, weight=, classifier=, centres=) -> (main term, weighted penalties)."""
 
 
 def objective(train: TrainSpec, model: ModelSpec, *, classes: int) -> Loss:
@@ -204,8 +205,9 @@ def objective(train: TrainSpec, model: ModelSpec, *, classes: int) -> Loss:
     callable
         Of the output of a classifier (``samples`` latents and logits a point, all points for the first
         sample first), the labels, ``gamma`` (the weight of the latent's penalty), ``l1`` and ``weight`` (the
-        coefficient and the weights of the L1 penalty, or None), and ``classifier`` (the last layer, for
-        objectives of metric learning; any other does without).
+        coefficient and the weights of the L1 penalty, or None), ``classifier`` (the last layer, for
+        objectives of metric learning; any other does without), and ``centres`` (one per class, for the
+        penalty ``centre``).
 
     Raises
     ------
@@ -248,7 +250,7 @@ def objective(train: TrainSpec, model: ModelSpec, *, classes: int) -> Loss:
         if train.objective == "decoder_uncertainty":
             return decoder_uncertainty_loss(output.latent, label, classes=classes, check=False)
         if not categorical and train.samples == 1:  # one sample: the two cross-entropies are the same
-            return cross_entropy(output.logits, label)
+            return cross_entropy(output.logits, label, label_smoothing=train.label_smoothing)
         if isinstance(output, CategoricalOutput):
             weight, log_decoder = output.latent, output.decoder[None]
         else:
@@ -259,7 +261,11 @@ def objective(train: TrainSpec, model: ModelSpec, *, classes: int) -> Loss:
             return prediction_cross_entropy(weight, log_decoder, label, check=False)
         return decoder_cross_entropy(weight, log_decoder, label, check=False)
 
-    def of_latent(latent: Tensor, label: Tensor) -> Tensor:
+    def of_latent(latent: Tensor, label: Tensor, centres: Tensor | None) -> Tensor:
+        if train.penalty == "centre":
+            if centres is None:
+                raise ValueError("centres is None; the penalty 'centre' needs one per class")
+            return centre_distance(latent, label.repeat(train.samples), centres, check=False)
         if train.penalty == "log_variance":
             return log_variance(latent, check=False)
         if train.penalty == "conditional_log_variance":
@@ -276,10 +282,11 @@ def objective(train: TrainSpec, model: ModelSpec, *, classes: int) -> Loss:
         l1: Float[Tensor, ""] | float = 0.0,
         weight: Float[Tensor, "nodes feature"] | None = None,
         classifier: nn.Module | None = None,
+        centres: Float[Tensor, "classes width"] | None = None,
     ) -> tuple[Tensor, Tensor]:
         if categorical:
             return main(output, label), output.latent.new_zeros(())
-        penalty = gamma * of_latent(output.latent, label)
+        penalty = gamma * of_latent(output.latent, label, centres)
         if weight is not None:
             penalty = penalty + l1 * weight.abs().sum()
         if train.objective not in METRIC_LEARNING:

@@ -1,4 +1,4 @@
-"""Several samples of dropout and noise an image: how they are laid out, and how they are drawn."""
+"""What is drawn at random: samples of dropout and noise, several an image, and turns of the latent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 ZERO_ENTROPY_SD = math.exp(-0.5 * math.log(2 * math.pi * math.e))
@@ -52,3 +52,22 @@ def dropout_masks(
     zeroing = torch.cat([torch.full((nodes,), share, device=device) for share, nodes in sites])
     drawn = torch.rand((rows, len(zeroing)), generator=generator, device=device)
     return (drawn >= zeroing).float() / (1 - zeroing)
+
+
+def random_turn(width: int, generator: torch.Generator) -> Float64[Tensor, "width width"]:
+    """Draw an orthogonal matrix from the uniform (Haar) distribution, in float64.
+
+    Parameters
+    ----------
+    width
+        Its rows and columns.
+    generator
+        Source of randomness; the matrix is made on its device.
+
+    References
+    ----------
+    Mezzadri 2007, How to generate random matrices from the classical compact groups.
+    """
+    shape, device = (width, width), generator.device
+    factor = torch.linalg.qr(torch.randn(shape, generator=generator, dtype=torch.float64, device=device))
+    return factor.Q * factor.R.diagonal().sign()

@@ -27,8 +27,8 @@ PROTOCOL = 2
 """Raised by any edit that changes results: runs of different protocols have different keys."""
 
 Penultimate = Literal["none", "linear", "nonlinear"]
-Penalty = Literal["none", "squared_norm", "weight_l1", "log_variance", "conditional_log_variance"]
-ON_LATENT: tuple[Penalty, ...] = ("squared_norm", "log_variance", "conditional_log_variance")
+Penalty = Literal["none", "squared_norm", "weight_l1", "log_variance", "conditional_log_variance", "centre"]
+ON_LATENT: tuple[Penalty, ...] = ("squared_norm", "log_variance", "conditional_log_variance", "centre")
 """Penalties of the latent: their weight is gamma."""
 Objective = Literal[
     "decoder_cross_entropy",
@@ -56,6 +56,9 @@ DropoutSite = Literal["latent", "logits"]
 Precision = Literal["float32", "bfloat16"]
 Width = Literal["none", "intermediate", "wide", "narrow"]
 Decay = Literal["halving", "cosine"]
+Optimizer = Literal["adamw", "adamw_turned", "adam_equivariant", "adam", "sgd", "sgdw", "lion"]
+BOUNDED_STEPS: tuple[Optimizer, ...] = ("adamw", "adamw_turned", "adam_equivariant", "adam", "lion")
+"""Optimizers whose steps are about as long as the learning rate, whatever the gradient's size."""
 
 
 def _checked(value: object, hint: Any, where: str) -> Any:
@@ -218,14 +221,19 @@ class ModelSpec(_Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSpec(_Spec):
-    """Optimisation: AdamW, the objective, the penalty, and their schedules.
+    """Optimisation: the optimizer, the objective, the penalty, and their schedules.
 
     Attributes
     ----------
     epochs, batch_size
         Length of training.
     learning_rate, weight_decay
-        Of AdamW (the paper's weight decay is 0.5e-4, the release's 5e-4).
+        Of the optimizer (the paper's weight decay is 0.5e-4, the release's 5e-4).
+    optimizer, momentum
+        ``adamw``: the papers'. ``adamw_turned``: AdamW in coordinates in which the latent is turned at
+        random, by the run's seed. ``adam_equivariant``: AdamW with one second moment per tensor, which
+        prefers no axes. ``adam`` and ``sgd``: the decay is part of the gradient (coupled). ``sgdw``: it is
+        not. ``lion``: signs of a momentum, decay decoupled. ``momentum`` is that of ``sgd`` and ``sgdw``.
     decay_start, decay_every
         The learning rate of all but the last classifier is halved at the beginning of epoch
         ``decay_start`` (counted from 0) and every ``decay_every`` epochs after it; None: never.
@@ -250,6 +258,9 @@ class TrainSpec(_Spec):
     objective, samples
         Main term of the loss (:mod:`lpc.objectives`), and how many samples of dropout and noise it takes an
         image.
+    label_smoothing
+        Share of each label's probability that is spread evenly over all classes, in the decoder cross-entropy
+        of a continuous latent (Szegedy et al. 2016, Section 7).
     temperature
         Of the supervised contrastive loss (the 2025 release: 0.05).
     margin
@@ -258,8 +269,12 @@ class TrainSpec(_Spec):
         ``squared_norm``: gamma times the squared norm of the latent, summed over its nodes (Eq. 3) or
         averaged (the release, which divides gamma by the width). ``log_variance`` and
         ``conditional_log_variance``: gamma times the Gaussian bound of H[Z] or H[Z | Y] from the variances
-        of the batch, in nats (Kirsch et al. 2020, Observation 8). ``weight_l1``: ``l1`` times the sum of
-        the absolute weights of the penultimate layer.
+        of the batch, in nats (Kirsch et al. 2020, Observation 8). ``centre``: gamma times the mean squared
+        distance of the latents from their class's centre (:mod:`lpc.centres`). ``weight_l1``: ``l1`` times
+        the sum of the absolute weights of the penultimate layer.
+    centre_rate
+        Share of the way to the batch's class means that centres move in a step, of the penalty ``centre``
+        (Wen et al. 2016, Eq. 4: alpha, 0.5).
     gamma_initial, gamma_factor, gamma_maximum
         gamma in epoch e is ``min(gamma_initial * gamma_factor**e, gamma_maximum)``.
     gamma_every
@@ -306,6 +321,15 @@ class TrainSpec(_Spec):
     gamma_every: int = 1
     gamma_late_factor: float | None = None
     gamma_late_from: float | None = None
+    optimizer: Optimizer = "adamw"
+    momentum: float = 0.9
+    label_smoothing: float = 0.0
+    centre_rate: float = 0.5
+
+    @property
+    def alone(self) -> bool:
+        """Whether such a run cannot train in a cohort: its loss is more than a function of its own batch."""
+        return self.objective in METRIC_LEARNING or self.penalty == "centre"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -321,6 +345,13 @@ class TrainSpec(_Spec):
         self._require(self.plateau_patience >= 0, "plateau_patience", "0 or more epochs")
         self._require(sd is None or sd > 0, "latent_sd", "a positive number, or None")
         self._require(self.decay_start is None or self.decay_start >= 0, "decay_start", "an epoch, or None")
+        self._require(0 <= self.momentum < 1, "momentum", "0 or more and below 1")
+        self._require(0 <= self.label_smoothing < 1, "label_smoothing", "0 or more and below 1")
+        self._require(0 < self.centre_rate <= 1, "centre_rate", "above 0 and at most 1")
+        if self.label_smoothing:
+            plain = self.objective == "decoder_cross_entropy" and self.samples == 1
+            expected = "0 but for the objective 'decoder_cross_entropy' with one sample an image"
+            self._require(plain, "label_smoothing", expected)
         self._check_late_gamma()
         if self.decay == "cosine":
             start = self.decay_start
@@ -390,8 +421,14 @@ class RunSpec(_Spec):
                 "'decoder_uncertainty' needs the decoder 'optimal', and that decoder this objective"
             )
         self._check_metric_learning()
+        if self.train.optimizer == "adamw_turned" and self.model.penultimate != "linear":
+            raise ValueError(
+                f"ModelSpec.penultimate is {self.model.penultimate!r}; expected 'linear' where "
+                "TrainSpec.optimizer is 'adamw_turned': only a linear layer's latent can be turned"
+            )
         if self.model.encoder == "categorical":
-            for name, only in {"penalty": "none", "samples": 1, "metrics": "information"}.items():
+            only_for = {"penalty": "none", "samples": 1, "metrics": "information", "label_smoothing": 0.0}
+            for name, only in only_for.items():
                 value = getattr(self.train, name)
                 if value != only:
                     raise ValueError(
@@ -436,6 +473,7 @@ _LATER = {
         *("plateau_factor", "plateau_patience", "metrics", "objective", "samples"),
         *("latent_sd", "latent_sd_factor"),
         *("temperature", "margin", "decay", "gamma_every", "gamma_late_factor", "gamma_late_from"),
+        *("optimizer", "momentum", "label_smoothing", "centre_rate"),
     ),
 }
 """Fields that protocol 2 did not have at first: at their defaults they stay out of the key."""

@@ -11,6 +11,7 @@ from jaxtyping import Float, Float64, Integer
 from torch import Tensor
 
 from lpc.evaluation.binarity import binarity, hypercube
+from lpc.sampling import random_turn
 
 TIGHTNESS = 0.05
 """sd within a class of the controls with classes, where the class means have rms 1."""
@@ -108,7 +109,6 @@ def rotated_spread(
     width = means.shape[1]
     found = []
     for _ in range(rotations):
-        factor = torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64))
-        turn = factor.Q * factor.R.diagonal().sign()
+        turn = random_turn(width, generator)
         found.append(hypercube(means @ turn, torch.arange(len(classes))).mean_variation)
     return np.array(found)

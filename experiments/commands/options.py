@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from experiments.studies.profiles import GROUPS, PROFILES, plain
+from experiments.studies.profiles import GROUPS, PAGED, PROFILES
 from experiments.studies.selection import KINDS, Selection
 from lpc.errors import on_one_line
 from lpc.specs import VARIANTS
@@ -21,7 +21,7 @@ profile_option = click.option(
     "-P",
     default="laptop",
     show_default=True,
-    help=f"How much is run: {', '.join(dict.fromkeys(map(plain, PROFILES)))}.",
+    help=f"How much is run: {', '.join(PAGED)}.",
 )
 seeds_option = click.option("--seeds", type=int, help="Number of seeds; default: the profile's own.")
 

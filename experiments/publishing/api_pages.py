@@ -18,7 +18,7 @@ PLACE = "% finder\n"
 TASKS: dict[str, tuple[str, ...]] = {
     "Train a bottleneck": (
         *("heads", "classifiers", "losses", "schedules", "equilibrium", "extinction"),
-        *("objectives", "metric_learning"),
+        *("objectives", "centres", "metric_learning"),
         *("backbones", "data", "datasets", "latents"),
     ),
     **{task: tuple(f"evaluation.{name}" for name in names) for task, names in MEASURED.items()},

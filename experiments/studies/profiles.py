@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
+from experiments.studies.apart_profiles import APART
+from experiments.studies.profile_fields import Profile
 from experiments.studies.schedules import (
     EMBEDDING_EPOCHS,
     EMBEDDING_GROWTH,
@@ -19,7 +21,7 @@ from experiments.studies.schedules import (
     scaled_schedule,
 )
 from lpc.errors import unknown_name
-from lpc.specs import EMBEDDINGS, GAMMAS, VARIANTS, DataSpec, RunSpec, TrainSpec, Variant, variant_spec
+from lpc.specs import EMBEDDINGS, GAMMAS, VARIANTS, DataSpec, RunSpec, Variant, variant_spec
 
 PAPER_ARCHITECTURES = tuple(name for name in VARIANTS if name not in ("LinPenDropout", "NonLinIB"))
 """The eight of LPC Table 3."""
@@ -36,59 +38,6 @@ FASHION_FROZEN: Mapping[str, float] = {
 }
 """The rate of every architecture in profile ``fashion``, frozen before it is run: the one with the best mean
 validation accuracy over the recorded runs of ``fashion-cpu``, ties to the lower cross-entropy."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Profile:
-    """How much of a table of architectures is run, and on what data.
-
-    Attributes
-    ----------
-    name, summary
-        Its name, and a line that the book prints about it.
-    data, backbone, backbone_width, train
-        Shared by all runs; ``train`` carries the schedules, its learning rate is replaced.
-    learning_rates, seeds
-        Every architecture is trained with each of them.
-    variants
-        The table: ``lpc.architectures.VARIANTS``, the ablation, or another one in a sibling profile.
-    architectures
-        Keys of the table; none: all of them.
-    frozen
-        A learning rate for every architecture, found elsewhere and trained alone; None: all of them.
-    retrain
-        Whether the selected learning rate is trained again on the full train set, validation images
-        included; that run is then the one that is measured on the test set.
-    seeds_first
-        Whether one seed of everything is trained before the next seed.
-    minutes
-        Training time on two CPU cores, as last measured; None: not measured.
-    """
-
-    name: str
-    summary: str
-    data: DataSpec
-    backbone: str
-    backbone_width: int
-    train: TrainSpec
-    learning_rates: tuple[float, ...]
-    seeds: tuple[int, ...]
-    variants: Mapping[str, Variant] = field(default_factory=lambda: VARIANTS)
-    architectures: tuple[str, ...] = ()
-    frozen: Mapping[str, float] | None = None
-    retrain: bool = False
-    seeds_first: bool = False
-    minutes: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in self.architectures:
-            if name not in self.variants:
-                raise unknown_name(f"architecture of profile {self.name}", name, self.variants)
-        object.__setattr__(self, "architectures", self.architectures or tuple(self.variants))
-
-    def rates(self, architecture: str) -> tuple[float, ...]:
-        """Return the learning rates that an architecture is trained with."""
-        return self.learning_rates if self.frozen is None else (self.frozen[architecture],)
 
 
 def _paper(dataset: str, *, backbone: str) -> Profile:
@@ -259,14 +208,18 @@ PROFILES: Mapping[str, Profile] = {
             _paper_embedding("paper-cifar100"),
         )
     },
+    **APART,
 }
-"""All profiles: those of the ablation, then their siblings, which train another table of architectures."""
+"""All profiles: those of the ablation, their siblings, which train another table of architectures, and those
+that stand apart, with tables of their own."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "paper": ("paper-svhn", "paper-cifar10", "paper-cifar100"),
     "paper-embedding": ("paper-cifar10-embedding", "paper-cifar100-embedding"),
 }
 """Profiles that are named together on the command line."""
+PAGED = tuple(_PLAIN)
+"""Profiles that pages can be made from."""
 BOOKS = ("smoke", "laptop")
 """Profiles that are trained with the book, in minutes."""
 LIVE = (*BOOKS, *(one for name in BOOKS for table in SIBLINGS if (one := f"{name}-{table}") in PROFILES))
@@ -298,7 +251,7 @@ def sibling(name: str, table: str) -> str:
 
 
 def plain(name: str) -> str:
-    """Return the profile of the ablation beside which a profile stands; one of the ablation is itself."""
+    """Return the profile of the ablation beside which a profile stands; for others than siblings itself."""
     for table in SIBLINGS:
         if name.endswith(f"-{table}") and name.removesuffix(f"-{table}") in PROFILES:
             return name.removesuffix(f"-{table}")
@@ -306,7 +259,12 @@ def plain(name: str) -> str:
 
 
 def of_book(name: str) -> str:
-    """Return a profile's name, if pages can be made from it; a sibling's is a ValueError."""
+    """Return a profile's name, if pages can be made from it; a sibling's, or one apart, is a ValueError."""
+    if profile(name).name in APART:
+        raise ValueError(
+            f"pages are not made from profile {name}, whose table of architectures is its own; expected one "
+            f"of {', '.join(PAGED)}"
+        )
     if plain(name) != name:
         raise ValueError(
             f"pages are not made from profile {name} but from {plain(name)}, beside which it stands"
@@ -370,7 +328,7 @@ def specs(chosen: Profile, *, seeds: int | None = None, only: tuple[str, ...] | 
     """
     for name in only or ():
         if name not in chosen.architectures:
-            known = any(name in table for table in (VARIANTS, *SIBLINGS.values()))
+            known = any(name in one.variants for one in PROFILES.values())
             kind = f"architecture of profile {chosen.name}" if known else "architecture"
             raise unknown_name(kind, name, chosen.architectures)
     if seeds is not None and not (type(seeds) is int and 1 <= seeds <= len(chosen.seeds)):

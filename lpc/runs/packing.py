@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from lpc.data import Splits, load_images
 from lpc.runs.training_loop import Plan, train_plan
-from lpc.specs import METRIC_LEARNING, DataSpec, RunSpec, run_key
+from lpc.specs import DataSpec, RunSpec, run_key
 from lpc.stopping import Stopped, leave_signals_to_parent
 from lpc.store import RunStore
 from lpc.store.ownership import Held, LostLease
@@ -29,7 +29,7 @@ COHORT_SIZE = 14
 """Most runs that train together: more gain little, and leave other workers nothing to do."""
 COHORTED = ("mlp", "relu_mlp", "small_cnn", "dropout_cnn")
 """Backbones small enough that one run leaves a device idle; any other trains alone, as do bfloat16 and
-objectives of metric learning."""
+what ``TrainSpec.alone`` says."""
 
 
 def plan(specs: Sequence[RunSpec], store: RunStore, *, held: Container[str] = ()) -> list[Plan]:
@@ -57,7 +57,7 @@ def plan(specs: Sequence[RunSpec], store: RunStore, *, held: Container[str] = ()
         if key in held:
             continue
         cohorted = spec.model.backbone in COHORTED and spec.train.precision == "float32"
-        alone = not cohorted or spec.train.objective in METRIC_LEARNING
+        alone = not cohorted or spec.train.alone
         shapes.setdefault(key if alone else shape_of(spec), []).append(spec)
     for alike in shapes.values():
         pieces = -(-len(alike) // COHORT_SIZE)

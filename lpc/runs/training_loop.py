@@ -24,6 +24,7 @@ from lpc.stopping import Stopped
 from lpc.store import RunStore
 from lpc.store.ownership import Held, Lease
 from lpc.training import Trainer, bad_epoch, load_member, trainer
+from lpc.training.optimizers import latent_turn
 
 TERMINAL_ACCURACY = 0.999
 """Train accuracy at which the terminal phase begins (LPC Appendix C)."""
@@ -280,6 +281,10 @@ def _result(
         chance = _chance_epoch(history, splits.train)
         cube = Measured()
         cube.add(["cube_spread", "cube_patterns", "cube_dead_nodes"], lambda: cube_metrics(latents))
+        if spec.train.optimizer == "adamw_turned":
+            turn = latent_turn(spec.seed, latents.latent.shape[1]).to(latents.latent.device)
+            own = latents._replace(latent=latents.latent @ turn.mT)
+            cube.add(["cube_spread_optimizer"], lambda: cube_metrics(own)[0])
         result |= {
             **cube.values,
             "missing": {**final["missing"], **cube.missing},

@@ -17,9 +17,9 @@ from lpc.computing.precision import exact_float32
 from lpc.computing.threads import by_work
 from lpc.data import ImageSet
 from lpc.heads import HeadOutput
-from lpc.specs import METRIC_LEARNING, RunSpec
+from lpc.specs import RunSpec
 from lpc.training.draws import Batch
-from lpc.training.optimizers import CLASSIFIER, restore
+from lpc.training.optimizers import CLASSIFIER, of_cohort, restore
 from lpc.training.trainers import Trainer, check_device, same_shapes
 
 
@@ -30,7 +30,7 @@ def shape_of(spec: RunSpec) -> str:
         del values[free]
     for free in ("learning_rate", "penalty_reduction", "l1"):
         del values["train"][free]
-    if spec.train.penalty not in ("log_variance", "conditional_log_variance"):
+    if spec.train.penalty in ("none", "squared_norm", "weight_l1"):
         values["train"]["penalty"] = "norm"  # computed for all, with a weight of 0 where there is none
     gamma = ("initial", "factor", "maximum", "overshoot", "every", "late_factor", "late_from")
     for free in gamma:
@@ -53,9 +53,9 @@ class Cohort(Trainer):
     -----
     The parameters are stacked (``torch.func.stack_module_state``) and the loss is mapped over them
     (``vmap``). Each run draws its weights, batch order, augmentation and dropout masks from its own
-    seed, so that a run alone and in a cohort see the same randomness and differ only in rounding. AdamW
-    works element by element: one torch optimizer steps the whole stack at rate 1, and each run then
-    keeps its own learning rate's share of the step.
+    seed, so that a run alone and in a cohort see the same randomness and differ only in rounding. A step
+    is linear in the learning rate and of each run alone: one optimizer steps the whole stack at rate 1, and
+    each run then keeps its own learning rate's share of the step.
     """
 
     def __init__(self, specs: Sequence[RunSpec], images: ImageSet) -> None:
@@ -69,10 +69,11 @@ class Cohort(Trainer):
                 f"TrainSpec.precision is {train.precision!r}; a cohort computes in float32 (autocast has no "
                 "effect under vmap, whose batch norm takes no mixed types): train the run alone"
             )
-        if train.objective in METRIC_LEARNING:
+        if train.alone:
             raise ValueError(
-                f"TrainSpec.objective is {train.objective!r}; a cohort cannot map it over runs, as its pairs "
-                "depend on each run's labels: train the run alone"
+                f"TrainSpec.objective is {train.objective!r}; a cohort cannot map it with the penalty "
+                f"{train.penalty!r} over runs, as pairs depend on each run's labels and centres on its "
+                "latents: train the run alone"
             )
         models = [
             build_classifier(
@@ -87,9 +88,7 @@ class Cohort(Trainer):
         self.template = models[0]
         super().__init__(specs, images, model=self.template)
         self.parameters, self.buffers = stack_module_state(models)  # type: ignore[arg-type]
-        self.optimizer = torch.optim.AdamW(
-            list(self.parameters.values()), lr=1.0, weight_decay=train.weight_decay
-        )
+        self.optimizer = of_cohort(train, self.parameters, seeds=[spec.seed for spec in specs])
         self._counted = by_work(self._losses, size=lambda images: images.shape[:2].numel())
 
     def _train(self) -> Float[Tensor, "two runs"]:

@@ -1,15 +1,24 @@
-"""AdamW as one run uses it: the last classifier keeps its learning rate while the others decay."""
+"""Optimizers as runs use them: the last classifier keeps its learning rate while the others decay."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
+
+from lpc.sampling import random_turn
+from lpc.specs import TrainSpec
+from lpc.training.own_optimizers import DecoupledSGD, EquivariantAdam, Lion, TurnedAdamW
 
 CLASSIFIER = "head.classifier."
 """How the names of the last classifier's parameters begin; LPC Appendix C exempts them from the decay."""
+_OF_LATENT = {"head.penultimate.weight": -2, "head.penultimate.bias": -1, f"{CLASSIFIER}weight": -1}
+"""Parameters with the latent's nodes along a dimension, and which, counted from the end."""
+_TURNS = 0x7EA1
+"""Added to a run's seed for its turn, so that it is not drawn from the seed of anything else."""
 
 
 def adamw(
@@ -44,13 +53,105 @@ def adamw(
     )
 
 
+def of_run(
+    train: TrainSpec, named: Iterable[tuple[str, nn.Parameter]], *, seed: int, on_gpu: bool
+) -> torch.optim.Optimizer:
+    """Return a run's optimizer with two groups: the last classifier's parameters, and all others.
+
+    Parameters
+    ----------
+    train
+        Says which, and its weight decay.
+    named, on_gpu
+        As in :func:`adamw`.
+    seed
+        Of the run; the turn of ``adamw_turned`` is drawn from it.
+    """
+    if train.optimizer == "adamw":
+        return adamw(named, weight_decay=train.weight_decay, on_gpu=on_gpu)
+    named = dict(named)
+    device = next(iter(named.values())).device
+    groups = [
+        {
+            "params": [value for name, value in named.items() if name.startswith(CLASSIFIER) == last],
+            "lr": torch.ones((), device=device) if on_gpu else 1.0,
+        }
+        for last in (True, False)
+    ]
+    return _other(train, groups, named, turns=lambda width: latent_turn(seed, width), capturable=on_gpu)
+
+
+def of_cohort(
+    train: TrainSpec, stacked: Mapping[str, Tensor], *, seeds: Sequence[int]
+) -> torch.optim.Optimizer:
+    """Return the optimizer of a cohort's stacked parameters, at rate 1.
+
+    Parameters
+    ----------
+    train
+        Says which, and its weight decay.
+    stacked
+        Parameters by name, runs first.
+    seeds
+        Of the runs.
+    """
+    values = list(stacked.values())
+    if train.optimizer == "adamw":
+        return torch.optim.AdamW(values, lr=1.0, weight_decay=train.weight_decay)
+
+    def turns(width: int) -> Tensor:
+        return torch.stack([latent_turn(seed, width) for seed in seeds])
+
+    return _other(train, [{"params": values, "lr": 1.0}], stacked, turns=turns, stacked=True)
+
+
+def latent_turn(seed: int, width: int) -> Float[Tensor, "width width"]:
+    """Return the turn in whose coordinates ``adamw_turned`` works: those are the turn times the latent.
+
+    Parameters
+    ----------
+    seed
+        Of the run.
+    width
+        Nodes of the latent.
+    """
+    generator = torch.Generator("cpu").manual_seed(seed + _TURNS)
+    return random_turn(width, generator).float()
+
+
+def _other(
+    train: TrainSpec,
+    groups: list[dict[str, Any]],
+    named: Mapping[str, Tensor],
+    *,
+    turns: Callable[[int], Tensor],
+    capturable: bool = False,
+    stacked: bool = False,
+) -> torch.optim.Optimizer:
+    """Return any optimizer but AdamW; ``turns`` is called with the latent's nodes where one is needed."""
+    shared: dict[str, Any] = {"lr": 1.0, "weight_decay": train.weight_decay}
+    if train.optimizer == "adam":
+        return torch.optim.Adam(groups, **shared, capturable=capturable)
+    if train.optimizer == "sgd":
+        return torch.optim.SGD(groups, **shared, momentum=train.momentum)
+    if train.optimizer == "sgdw":
+        return DecoupledSGD(groups, **shared, momentum=train.momentum)
+    if train.optimizer == "lion":
+        return Lion(groups, **shared)
+    if train.optimizer == "adam_equivariant":
+        return EquivariantAdam(groups, **shared, stacked=stacked)
+    last = named[f"{CLASSIFIER}weight"]
+    axes = {named[name]: axis for name, axis in _OF_LATENT.items() if name in named}
+    return TurnedAdamW(groups, **shared, axes=axes, turn=turns(last.shape[-1]).to(last.device))
+
+
 def set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
     """Give every parameter group its learning rate for the coming steps, recorded ones included.
 
     Parameters
     ----------
     optimizer
-        From :func:`adamw`.
+        From :func:`of_run`.
     rates
         Of the last classifier, of all else.
     """

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lpc.centres import moved_centres
 from lpc.classifiers import build_classifier
 from lpc.computing.numerics import measurement
 from lpc.computing.precision import exact_float32
@@ -18,7 +19,7 @@ from lpc.heads import HeadOutput
 from lpc.specs import METRIC_LEARNING, RunSpec
 from lpc.training.compiling import compiles
 from lpc.training.draws import Batch
-from lpc.training.optimizers import adamw, restore, set_rates
+from lpc.training.optimizers import of_run, restore, set_rates
 from lpc.training.trainers import Trainer, check_device, same_shapes
 
 WARM_UP = 3
@@ -82,12 +83,13 @@ class Solo(Trainer):
         self.half = spec.train.precision == "bfloat16"
         backbone = self.model.backbone
         self.backbone = torch.compile(backbone, dynamic=False) if self.compiled else backbone
-        self.optimizer = adamw(
-            self.model.named_parameters(), weight_decay=spec.train.weight_decay, on_gpu=on_gpu
-        )
+        self.optimizer = of_run(spec.train, self.model.named_parameters(), seed=spec.seed, on_gpu=on_gpu)
         weight = self.model.head.penultimate.weight if self.model.head.penultimate is not None else None
         self.penalised = weight if spec.train.penalty == "weight_l1" else None
         self.last_layer = self.model.get_submodule("head.classifier") if metric_learning else None
+        moving = spec.train.penalty == "centre"
+        shape = (images.classes, self.latent_width)
+        self.centres = torch.zeros(shape, device=self.device) if moving else None
         self.factor, self.l1 = self._weights_of_penalties()
         self.totals = torch.zeros(2, 1, device=self.device)
         self._counted = by_work(self._step, size=lambda batch: len(batch.label))
@@ -127,10 +129,15 @@ class Solo(Trainer):
             l1=self.l1[0],
             weight=self.penalised,
             classifier=self.last_layer,
+            centres=self.centres,
         )
         self.optimizer.zero_grad(set_to_none=True)
         (losses[0] + losses[1]).backward()
         self.optimizer.step()
+        if self.centres is not None:
+            rate = self.specs[0].train.centre_rate
+            moved = moved_centres(self.centres, output.latent.detach(), label, rate=rate, check=False)
+            self.centres.copy_(moved)
         self.totals += torch.stack(losses).detach()[:, None] * label.shape[0]
 
     def _graphed_step(self, batch: Batch) -> None:
@@ -195,6 +202,7 @@ class Solo(Trainer):
             "optimizer": self.optimizer.state_dict(),
             "generators": [self.draws[0].generator.get_state()],
             "losses": self.losses,
+            **({} if self.centres is None else {"centres": self.centres}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -206,6 +214,8 @@ class Solo(Trainer):
         if not same_shapes(self.model.state_dict(), state["model"]):
             raise ValueError("the checkpoint's weights do not have the shapes of this run's")
         self.model.load_state_dict(state["model"])
+        if self.centres is not None:
+            self.centres.copy_(state["centres"])
         restore(self.optimizer, state["optimizer"])
         self.draws[0].generator.set_state(state["generators"][0].cpu())
         self.losses, self.epoch = state["losses"], state["epoch"]

@@ -52,6 +52,7 @@ def test_key_is_the_sha256_of_sorted_compact_json():
     later["model"] += ["classifier_scale"]
     later["train"] += ["latent_sd", "latent_sd_factor", "temperature", "margin", "decay"]
     later["train"] += ["gamma_every", "gamma_late_factor", "gamma_late_from"]
+    later["train"] += ["optimizer", "momentum", "label_smoothing", "centre_rate"]
     for part, names in later.items():
         for name in names:  # fields that came later are named only where they are chosen
             del values[part][name]

@@ -21,7 +21,7 @@ from experiments.reporting.scoreboard import side_by_side
 from experiments.studies import ablation
 from experiments.studies.ablation import ABLATION
 from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
-from experiments.studies.profiles import PROFILES, plain
+from experiments.studies.profiles import PAGED, PROFILES
 from experiments.studies.recorded import Recorded
 from lpc.specs import GAMMAS
 from lpc.store import RunStore
@@ -130,7 +130,7 @@ def test_the_committed_ledger_reads_and_covers_every_profile():
     by_chapter = Counter(claim.profile for claim in ledger if claim.chapter not in on_digits)
     assert by_chapter["laptop"] == by_chapter["fashion-cpu"] == by_chapter["fashion"] >= 50
     assert set(by_profile) <= {*PROFILES, *BOTTLENECK_PROFILES, "none"} - {"smoke"}
-    assert set(by_profile) >= {*map(plain, PROFILES), *BOTTLENECK_PROFILES, "none"} - {"smoke"}
+    assert set(by_profile) >= {*PAGED, *BOTTLENECK_PROFILES, "none"} - {"smoke"}
 
 
 def test_fashion_rows_keep_the_quantities_of_the_digits_rows_but_not_their_verdicts():

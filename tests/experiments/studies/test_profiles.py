@@ -4,12 +4,14 @@ import math
 
 import pytest
 
+from experiments.studies.apart_profiles import APART, FROZEN_RATES
 from experiments.studies.image_shapes import shape_of_data
 from experiments.studies.profiles import (
     BOOKS,
     FASHION_FROZEN,
     GROUPS,
     LIVE,
+    PAGED,
     PAPER_ARCHITECTURES,
     PROFILES,
     SIBLINGS,
@@ -195,9 +197,10 @@ class TestSiblings:
         assert relatives("paper-svhn") == ("paper-svhn",)
         assert relatives("fashion-cpu")[1:] == tuple(f"fashion-cpu-{table}" for table in SIBLINGS)
         assert set(LIVE) == {*relatives("smoke"), *relatives("laptop")} and set(BOOKS) == {"smoke", "laptop"}
-        assert {name for name in PROFILES if plain(name) == name} == {
+        assert set(PAGED) == {
             *("smoke", "laptop", "fashion-cpu", "fashion", "paper-svhn", "paper-cifar10", "paper-cifar100")
         }
+        assert {name for name in PROFILES if plain(name) == name} == {*PAGED, *APART}
 
     def test_networks_that_are_attacked_are_those_of_the_ablation_at_frozen_rates(self):
         own, base = profile("fashion-cpu-attacked"), profile("fashion-cpu")
@@ -208,7 +211,7 @@ class TestSiblings:
         assert len(both) == len(own.variants) * len(base.seeds)
 
     def test_the_runs_of_the_ablation_are_what_they_were(self):
-        assert all(set(profile(name).variants) == set(VARIANTS) for name in map(plain, PROFILES))
+        assert all(set(profile(name).variants) == set(VARIANTS) for name in PAGED)
         keys = "".join(run_key(spec) for name in ("smoke", "laptop") for spec in specs(profile(name)))
         digest = hashlib.sha256(keys.encode()).hexdigest()
         assert digest.startswith("953e39311437abcd")
@@ -304,3 +307,36 @@ class TestSiblings:
 def test_what_is_wrong_with_a_sibling_is_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+class TestApart:
+    def test_pages_are_not_made_from_them(self):
+        for name in APART:
+            with pytest.raises(ValueError, match=f"pages are not made from profile {name}, whose table"):
+                of_book(name)
+            assert name not in LIVE and relatives(name) == (name,)
+
+    def test_optimizers_are_compared_on_the_same_images_network_and_budget(self):
+        for name in ("cube", "cube-long"):
+            runs = specs(profile(name))
+            assert {run.seed for run in runs} == set(range(5))
+            own = {
+                (run.train.optimizer, run.model.latent_width, run.train.gamma_maximum): run for run in runs
+            }
+            assert len(own) * 5 == len(runs)
+            stripped = {
+                dataclasses.replace(
+                    run.train, optimizer="adamw", learning_rate=1.0, gamma_maximum=1.0, gamma_factor=1.0
+                )
+                for run in runs
+            }
+            assert len(stripped) == 1 and {run.data for run in runs} == {profile("laptop").data}
+            for run in runs:
+                assert run.train.learning_rate == FROZEN_RATES[run.architecture.split("-")[0]]
+
+    def test_coupled_decay_of_the_declared_runs_lets_latents_live(self):
+        for name in ("cube", "cube-long"):
+            for run in specs(profile(name), seeds=1):
+                if run.train.optimizer in ("adam", "sgd"):
+                    limit = extinction_gamma(weight_decay=run.train.weight_decay, classes=10)
+                    assert run.train.gamma_maximum <= limit / 10

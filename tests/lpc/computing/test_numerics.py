@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import lpc.evaluation
-from lpc import losses, metric_learning, objectives
+from lpc import centres, losses, metric_learning, objectives
 from lpc.computing.numerics import measurement
 from lpc.computing.precision import precision_of
 from lpc.evaluation.binarity import binarity
@@ -87,6 +87,7 @@ LOSSES: dict[str, Callable] = {
     "batch_conditional_log_variance": lambda z, y, w: losses.batch_conditional_log_variance(
         z, y, classes=CLASSES
     ),
+    "centre_distance": lambda z, y, w: centres.centre_distance(z, y, w),
     "supervised_contrastive": lambda z, y, w: metric_learning.supervised_contrastive(z, y, temperature=0.1),
     "arcface": lambda z, y, w: metric_learning.arcface(z, y, w, margin=0.3, scale=8.0),
     "cosface": lambda z, y, w: metric_learning.cosface(z, y, w, margin=0.3, scale=8.0),
@@ -155,7 +156,7 @@ def public_functions() -> dict[str, Callable]:
     names = [f"lpc.evaluation.{module.name}" for module in pkgutil.iter_modules(lpc.evaluation.__path__)]
     modules = [importlib.import_module(name) for name in names if not name.split(".")[-1].startswith("_")]
     found = {}
-    for module in (*modules, losses, metric_learning, objectives):
+    for module in (*modules, losses, centres, metric_learning, objectives):
         for name, value in vars(module).items():
             if getattr(value, "__module__", None) != module.__name__ or name.startswith("_"):
                 continue

@@ -1,0 +1,85 @@
+"""Tables of networks that differ in their optimizer, or in what is added to their loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lpc.specs import VARIANTS, Optimizer, Variant
+
+OPTIMIZERS: Mapping[str, Optimizer] = {
+    "AdamW": "adamw",
+    "TurnedAdamW": "adamw_turned",
+    "EquivariantAdam": "adam_equivariant",
+    "CoupledAdam": "adam",
+    "SGD": "sgd",
+    "Lion": "lion",
+}
+"""By the names in tables: all but ``SGD`` and ``CoupledAdam`` have decoupled decay."""
+
+
+def optimizer_name(optimizer: str, *, width: int, gamma: float) -> str:
+    """Return the name of a network in :data:`CUBES` and :data:`LONG_CUBES`, such as ``AdamW-8-100``.
+
+    Parameters
+    ----------
+    optimizer
+        A key of :data:`OPTIMIZERS`.
+    width
+        Nodes of the penultimate layer.
+    gamma
+        Last value of the penalty's weight.
+    """
+    return f"{optimizer}-{width}-{gamma:g}"
+
+
+def _ib(optimizer: str, *, width: int, gamma: float) -> tuple[str, Variant]:
+    """Return IB's layer of some nodes, trained by an optimizer to a gamma, with its name."""
+    return optimizer_name(optimizer, width=width, gamma=gamma), Variant(
+        penultimate="linear",
+        width=width,
+        penalty="squared_norm",
+        gamma_maximum=gamma,
+        optimizer=OPTIMIZERS[optimizer],
+    )
+
+
+CUBE_GAMMAS = (1.0, 100.0)
+CUBES: Mapping[str, Variant] = dict(
+    _ib(optimizer, width=width, gamma=gamma)
+    for optimizer in OPTIMIZERS
+    for width in (8, 4)
+    for gamma in CUBE_GAMMAS
+)
+"""IB by every optimizer, with 8 and with 4 nodes, with gamma growing to 1 and to 100.
+
+Coupled decay of 0.5e-4 leaves nothing but the zero latent from gamma = 1,000 on (``lpc.extinction``)."""
+CUBE_RATES: Mapping[str, Variant] = {name: one for name, one in CUBES.items() if one.width == 8}
+"""Those with 8 nodes: their learning rates are searched, and frozen for all."""
+LONG_CUBES: Mapping[str, Variant] = dict(
+    _ib(optimizer, width=8, gamma=gamma)
+    for optimizer, gamma in (
+        ("AdamW", 25_000.0),
+        ("EquivariantAdam", 25_000.0),
+        ("TurnedAdamW", 25_000.0),
+        ("Lion", 2_500.0),
+    )
+)
+"""IB with five times the budget, which carries 25 times the gamma."""
+
+PENALTIES: Mapping[str, Variant] = {
+    **{name: VARIANTS[name] for name in ("IB", "WideIB", "LinPen", "NoPen")},
+    "LabelSmoothing": Variant(label_smoothing=0.1),
+    "CentreLoss": Variant(penultimate="linear", width="intermediate", penalty="centre", gamma=0.1),
+}
+"""IB and its controls beside two older ways to pull a class together: label smoothing on NoPen's network,
+centre loss on the latents of IB's."""
+STRENGTHS: Mapping[str, Variant] = {
+    **{f"LabelSmoothing-{share:g}": Variant(label_smoothing=share) for share in (0.05, 0.1, 0.2)},
+    **{
+        f"CentreLoss-{gamma:g}": Variant(
+            penultimate="linear", width="intermediate", penalty="centre", gamma=gamma
+        )
+        for gamma in (0.01, 0.1, 1.0)
+    },
+}
+"""Strengths of the two, among which validation images choose."""
