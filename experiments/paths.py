@@ -40,6 +40,8 @@ CLUSTER_EXAMPLE = EXPERIMENTS / "cluster.example.toml"
 
 RESULTS = EXPERIMENTS / "results"
 """Recorded results; one folder per profile."""
+CEILINGS = RESULTS / "ceilings.csv"
+"""Ceilings of boundary distances as measured by the verb ``ceiling``."""
 EPOCH_TIMES = RESULTS / "epoch_times.csv"
 """Times of an epoch as measured by the verb ``time``."""
 MEASURED = RESULTS / "measured"

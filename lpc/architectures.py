@@ -118,6 +118,7 @@ WIDTHS: Mapping[str, Mapping[Width, int | None]] = {
     "mnist": {"none": None, "intermediate": 8, "wide": None, "narrow": 4},
     "fashion_mnist": {"none": None, "intermediate": 8, "wide": None, "narrow": 4},
     "digits": {"none": None, "intermediate": 8, "wide": None, "narrow": 4},
+    "mnist_subset": {"none": None, "intermediate": 8, "wide": None, "narrow": 4},
 }
 """Nodes of the penultimate layer by data set (LPC Appendix C); wide is the backbone's own number."""
 

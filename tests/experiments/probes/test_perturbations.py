@@ -38,5 +38,5 @@ def test_the_margin_falls_linearly_along_a_linear_networks_perturbation():
 def test_the_nearest_stranger_has_another_label():
     pixels = torch.tensor([[0, 0], [51, 0], [0, 255]], dtype=torch.uint8).reshape(3, 1, 1, 2)
     train = ImageSet(pixels, torch.tensor([0, 0, 1]), 2, (0.0,), (1.0,))
-    step = perturbations.nearest_stranger(image((0.0, 0.0), (0.0, 0.9)), torch.tensor([0, 1]), train)
-    assert step.flatten(1).tolist() == [pytest.approx([0.0, 1.0]), pytest.approx([0.0, -0.9])]
+    step = perturbations.nearest_stranger(image((0.1, 0.0), (0.0, 0.9)), torch.tensor([0, 1]), train)
+    assert step.flatten(1).tolist() == [pytest.approx([-0.1, 1.0]), pytest.approx([0.0, -0.9])]

@@ -1,0 +1,104 @@
+"""How far from a boundary any network can hold the test images of a data set: measured, and recorded."""
+
+from __future__ import annotations
+
+import math
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from experiments.paths import CEILINGS
+from lpc.data import Splits, load_images
+from lpc.devices import default_device
+from lpc.evaluation.ceilings import Ceiling, boundary_ceiling
+from lpc.provenance import provenance
+from lpc.specs import DataSpec
+from lpc.store.reading import read_table
+
+COLUMNS = (
+    *("data", "images", "among", "single", "single_error", "both", "both_error", "distance"),
+    *("single_pixels", "both_pixels", "data_checksum", "commit", "dirty", "device", "seconds", "date"),
+)
+"""Of the table. ``single`` and ``both`` are means of the two ceilings (:mod:`lpc.evaluation.ceilings`), with
+standard errors over images, of normalised inputs, as networks see them; ``*_pixels`` where black is zero."""
+
+
+def of_images(splits: Splits) -> dict[str, Any]:
+    """Return the ceilings of some test images among their train images.
+
+    Parameters
+    ----------
+    splits
+        Images of a data set; none held out.
+    """
+    train, test = splits.train, splits.test
+    views = {}
+    for name, of in (("", lambda one: one.normalised()), ("_pixels", lambda one: one.pixels())):
+        inputs, others = (of(one).double().flatten(1) for one in (test, train))
+        views[name] = boundary_ceiling(inputs, test.label, others, train.label)
+    normalised, pixels = views[""], views["_pixels"]
+    return {
+        "images": len(test),
+        "among": len(train),
+        **_means(normalised),
+        "distance": float(normalised.distance.mean()),
+        "single_pixels": float(pixels.single.mean()),
+        "both_pixels": float(pixels.both.mean()),
+        "data_checksum": train.checksum(),
+    }
+
+
+def _means(found: Ceiling) -> dict[str, float]:
+    values = {"single": found.single, "both": found.both}
+    errors = {f"{name}_error": float(one.std()) / math.sqrt(len(one)) for name, one in values.items()}
+    return {name: float(one.mean()) for name, one in values.items()} | errors
+
+
+def measure(name: str, *, path: Path = CEILINGS) -> dict[str, Any]:
+    """Measure the ceilings of a data set and write them to the table, in place of its row there.
+
+    Parameters
+    ----------
+    name
+        A key of ``lpc.datasets.LOADERS``; files that are missing are fetched.
+    path
+        The table.
+
+    Raises
+    ------
+    ValueError
+        An unknown name, or files that cannot be fetched: which, and where they belong.
+    """
+    device = default_device()
+    splits = load_images(DataSpec(name=name), device=device)
+    began = time.process_time()
+    with torch.no_grad():
+        found = of_images(splits)
+    known = provenance(device, folders=("lpc", "experiments"))
+    row = {
+        "data": name,
+        **found,
+        **{key: known[key] for key in ("commit", "dirty", "device")},
+        "seconds": round(time.process_time() - began, 1),
+        "date": datetime.now(timezone.utc).date().isoformat(),
+    }
+    fresh = pd.DataFrame([row], columns=list(COLUMNS))
+    kept = pd.concat([recorded(path), fresh]) if path.exists() else fresh
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept.drop_duplicates("data", keep="last").sort_values("data").to_csv(path, index=False)
+    return row
+
+
+def recorded(path: Path = CEILINGS) -> pd.DataFrame:
+    """Return the table, one row per data set.
+
+    Raises
+    ------
+    lpc.store.reading.Damaged
+        A file that is no such table.
+    """
+    return read_table(path, columns=COLUMNS, mend="measure the data sets again (the verb ceiling)")

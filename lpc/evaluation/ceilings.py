@@ -1,0 +1,87 @@
+"""How far from a boundary any network can hold an image: the nearest image of another class."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float64, Int64, Integer
+from torch import Tensor
+
+from lpc.arrays import Array, as_labels, as_points, rows_at_once
+from lpc.computing.numerics import measurement
+from lpc.computing.threads import threads_for
+
+
+class Ceiling(NamedTuple):
+    """What no network that classifies a point and its nearest point of another class rightly can exceed.
+
+    Attributes
+    ----------
+    stranger
+        Index of the nearest point of another class, the first where several are as near.
+    distance
+        To it.
+    single
+        Ceiling of the smallest relative perturbation of the point alone: ``distance`` over the point's norm.
+    both
+        Ceiling of the mean of the smallest relative perturbations of the two.
+    """
+
+    stranger: Int64[Tensor, " points"]
+    distance: Float64[Tensor, " points"]
+    single: Float64[Tensor, " points"]
+    both: Float64[Tensor, " points"]
+
+
+@measurement
+def boundary_ceiling(
+    points: Float[Array, "points width"],
+    label: Integer[Array, " points"],
+    among: Float[Array, "others width"],
+    among_label: Integer[Array, " others"],
+) -> Ceiling:
+    r"""Return how large the smallest perturbation of each point can be, whatever network decides.
+
+    Parameters
+    ----------
+    points, label
+        Inputs, flattened, and their classes.
+    among, among_label
+        Inputs among which the nearest of another class is sought, such as the train set.
+
+    Raises
+    ------
+    ValueError
+        Invalid arrays, different widths, a point of norm 0, or a class that all of ``among`` have.
+
+    Notes
+    -----
+    Let x and x' be d apart and of different classes, both classified rightly. On the way from x to x' the
+    decision changes, at a share t say, so the smallest perturbations have :math:`r(x) \le t d` and
+    :math:`r(x') \le (1 - t) d`: that of the one is at most d, and the mean of both at most d / 2. Over the
+    norms, :math:`\tfrac12\bigl(\tfrac{r(x)}{\lVert x\rVert} + \tfrac{r(x')}{\lVert x'\rVert}\bigr) \le
+    \tfrac{d}{2\min(\lVert x\rVert, \lVert x'\rVert)}`.
+    """
+    inputs = as_points(points, name="points")
+    others = as_points(among, name="among").to(inputs.device)
+    if inputs.shape[1] != others.shape[1]:
+        raise ValueError(f"points has width {inputs.shape[1]} and among has width {others.shape[1]}")
+    own = as_labels(label, inputs)
+    theirs = as_labels(among_label, others, name="among_label")
+    norm, other_norm = (torch.linalg.vector_norm(part, dim=1) for part in (inputs, others))
+    if bool((norm == 0).any()):
+        raise ValueError(f"points has norm 0 at index {int(torch.nonzero(norm == 0)[0])}: no ratio to it")
+    if len(theirs.unique()) == 1 and bool((own == theirs[0]).any()):
+        raise ValueError(f"among_label holds one class, {int(theirs[0])}, and so does label: no stranger")
+    found = []
+    with threads_for(inputs.numel() * len(others)):
+        for rows, classes in zip(
+            inputs.split(rows_at_once(len(others))), own.split(rows_at_once(len(others))), strict=True
+        ):
+            every = torch.cdist(rows, others).masked_fill_(theirs == classes[:, None], torch.inf)
+            found.append(every.argmin(dim=1))
+    stranger = torch.cat(found)
+    distance = torch.linalg.vector_norm(inputs - others[stranger], dim=1)
+    smaller = torch.minimum(norm, other_norm[stranger])
+    return Ceiling(stranger, distance, distance / norm, distance / (2 * smaller))
