@@ -42,6 +42,8 @@ class Variant:
         Held from the first epoch to the last, in place of any schedule, where it is not None.
     optimizer, label_smoothing
         Of training.
+    weight_decay
+        Takes the place of the schedule's, where it is not None.
     """
 
     penultimate: Penultimate = "none"
@@ -54,6 +56,7 @@ class Variant:
     gamma: float | None = None
     optimizer: Optimizer = "adamw"
     label_smoothing: float = 0.0
+    weight_decay: float | None = None
 
 
 VARIANTS: Mapping[str, Variant] = {
@@ -156,7 +159,8 @@ def variant_spec(
         As in :class:`~lpc.specs.RunSpec` and :class:`~lpc.specs.ModelSpec`.
     train
         The schedule shared by all architectures; its ``penalty``, ``objective``, ``optimizer`` and
-        ``label_smoothing`` are replaced by the variant's, and what it says of gamma where the variant does.
+        ``label_smoothing`` are replaced by the variant's, and what it says of gamma and of the weight decay
+        where the variant does.
     variants
         :data:`VARIANTS`, :data:`EMBEDDINGS`, :data:`GAMMAS` or a table of one's own.
 
@@ -186,6 +190,7 @@ def variant_spec(
         gamma_maximum=maximum,
         optimizer=variant.optimizer,
         label_smoothing=variant.label_smoothing,
+        weight_decay=train.weight_decay if variant.weight_decay is None else variant.weight_decay,
     )
     if variant.gamma is not None:
         train = replace(train, gamma_initial=variant.gamma, gamma_factor=1.0, gamma_maximum=variant.gamma)

@@ -8,7 +8,10 @@ from dataclasses import replace
 from experiments.studies.optimizer_tables import (
     CUBE_RATES,
     CUBES,
+    EXTINCTION,
     LONG_CUBES,
+    PENALTIES,
+    STRENGTHS,
 )
 from experiments.studies.profile_fields import Profile
 from experiments.studies.schedules import scaled_schedule
@@ -33,6 +36,8 @@ def _by_optimizer(table: Mapping[str, Variant]) -> dict[str, float]:
     return {name: FROZEN_RATES[name.split("-")[0]] for name in table}
 
 
+_FULL_RATE = 8e-3
+"""Of these architectures in profile ``fashion``, frozen."""
 _FULL = DataSpec(name="fashion_mnist", flip=True, crop_padding=4, noise=0.01)
 _FULL_TRAIN = replace(
     scaled_schedule(epochs=12, gamma_maximum=350.0), record_every=4, accuracy_every=2, precision="float32"
@@ -83,6 +88,60 @@ APART: Mapping[str, Profile] = {
             seeds=(0, 1, 2, 3, 4),
             variants=LONG_CUBES,
             frozen=_by_optimizer(LONG_CUBES),
+        ),
+        Profile(
+            name="extinction",
+            summary="IB of 8 nodes on digits at half and at twice the gamma of extinction, with coupled and "
+            "with decoupled weight decay of three sizes, 100 epochs, five seeds",
+            data=_DIGITS,
+            backbone="mlp",
+            backbone_width=128,
+            train=replace(
+                scaled_schedule(epochs=100, gamma_maximum=100.0), decay_start=None, record_every=100
+            ),
+            learning_rates=(2e-3,),
+            seeds=(0, 1, 2, 3, 4),
+            variants=EXTINCTION,
+        ),
+        Profile(
+            name="fashion-strengths",
+            summary="label smoothing and centre loss at three strengths each on 4,000 of Fashion-MNIST's "
+            "images, 2,000 validation images, 20 epochs, one seed that no other profile has: the search of "
+            "their strengths",
+            data=replace(_FULL, validation=2_000, train_limit=4_000),
+            backbone="resnet18",
+            backbone_width=8,
+            train=replace(
+                _FULL_TRAIN, epochs=20, record_every=20, accuracy_every=20, decay_start=6, decay_every=2
+            ),
+            learning_rates=(_FULL_RATE,),
+            seeds=(100,),
+            variants=STRENGTHS,
+        ),
+        Profile(
+            name="fashion-full",
+            summary="all of Fashion-MNIST (60,000 train, 10,000 test images of 28 x 28 pixels, crops and "
+            "flips), a ResNet-18 with an eighth of its width, 12 epochs, five seeds",
+            data=_FULL,
+            backbone="resnet18",
+            backbone_width=8,
+            train=_FULL_TRAIN,
+            learning_rates=(_FULL_RATE,),
+            seeds=(0, 1, 2, 3, 4),
+            variants=PENALTIES,
+            seeds_first=True,
+        ),
+        Profile(
+            name="fashion-full-million",
+            summary="WideIB on all of Fashion-MNIST with the paper's gamma, up to 1e6, and a budget that "
+            "carries it: 64 nodes, 60 epochs in batches of 64, one seed",
+            data=_FULL,
+            backbone="resnet18",
+            backbone_width=8,
+            train=_MILLION_TRAIN,
+            learning_rates=(2 * _FULL_RATE,),
+            seeds=(0,),
+            variants={"WideIB": PENALTIES["WideIB"]},
         ),
     )
 }

@@ -66,6 +66,40 @@ LONG_CUBES: Mapping[str, Variant] = dict(
 )
 """IB with five times the budget, which carries 25 times the gamma."""
 
+EXTINCTION_DECAYS = (5e-4, 5e-3, 5e-2)
+EXTINCTION_SHARES = (0.5, 2.0)
+
+
+def extinction_name(optimizer: str, *, decay: float, share: float) -> str:
+    """Return the name of a network in :data:`EXTINCTION`, such as ``CoupledAdam-0.005-2``.
+
+    Parameters
+    ----------
+    optimizer
+        A key of :data:`OPTIMIZERS`.
+    decay
+        Its weight decay.
+    share
+        gamma over that of extinction.
+    """
+    return f"{optimizer}-{decay:g}-{share:g}"
+
+
+EXTINCTION: Mapping[str, Variant] = {
+    extinction_name(optimizer, decay=decay, share=share): Variant(
+        penultimate="linear",
+        width="intermediate",
+        penalty="squared_norm",
+        gamma=share / (2 * decay * 10),
+        optimizer=OPTIMIZERS[optimizer],
+        weight_decay=decay,
+    )
+    for optimizer in ("CoupledAdam", "AdamW")
+    for decay in EXTINCTION_DECAYS
+    for share in EXTINCTION_SHARES
+}
+"""IB's layer on both sides of extinction, 1 / (2 lambda K) for K = 10, with gamma constant."""
+
 PENALTIES: Mapping[str, Variant] = {
     **{name: VARIANTS[name] for name in ("IB", "WideIB", "LinPen", "NoPen")},
     "LabelSmoothing": Variant(label_smoothing=0.1),

@@ -62,7 +62,8 @@ class _Moments(Descent):
         state["count"] += 1
         state["mean"].lerp_(gradient, 1 - BETAS[0])
         state["squares"].lerp_(squared, 1 - BETAS[1])
-        first, second = (1 - beta ** state["count"] for beta in BETAS)
+        steps = state["count"].double()  # in float32, 1 - 0.999 loses five digits
+        first, second = ((1 - beta**steps).to(gradient.dtype) for beta in BETAS)
         return (state["mean"] / first) / ((state["squares"] / second).sqrt() + EPS)
 
 

@@ -145,7 +145,7 @@ def test_unknown_names_are_named(call, words):
         call()
 
 
-@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("name", [name for name in PROFILES if name != "fashion-strengths"])
 def test_no_run_of_a_profile_is_warned_of(name):
     chosen = profile(name)
     features = {
@@ -340,3 +340,13 @@ class TestApart:
                 if run.train.optimizer in ("adam", "sgd"):
                     limit = extinction_gamma(weight_decay=run.train.weight_decay, classes=10)
                     assert run.train.gamma_maximum <= limit / 10
+
+    def test_networks_on_both_sides_of_extinction(self):
+        found = {run.architecture: run.train for run in specs(profile("extinction"), seeds=1)}
+        assert len(found) == 12
+        for name, train in found.items():
+            optimizer, decay, share = name.split("-")
+            limit = extinction_gamma(weight_decay=train.weight_decay, classes=10)
+            assert train.weight_decay == float(decay)
+            assert train.gamma_initial == train.gamma_maximum == pytest.approx(float(share) * limit)
+            assert train.optimizer == {"AdamW": "adamw", "CoupledAdam": "adam"}[optimizer]

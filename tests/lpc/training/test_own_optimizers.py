@@ -170,22 +170,22 @@ def test_a_network_whose_latent_is_turned_trains_to_the_turned_network(images, o
     error = float(
         (ends[1].latent[0].double() - ends[0].latent[0].double() @ turn.mT).norm() / ends[0].latent.norm()
     )
-    assert error < 1e-3 if kept else error > 0.05
+    assert error < 1e-4 if kept else error > 0.02  # over three seeds: at most 3e-7, and at least 0.043
 
 
 def test_turned_adamw_is_adamw_from_the_turned_network(images):
-    turn = latent_turn(0, 8)
-    run, there = Solo([make("adamw_turned")], images), Solo([make("adamw")], images)
+    """The classifier's weights after 3 steps, over the way they came; plain AdamW is the control."""
+    turn, name = latent_turn(0, 8), "head.classifier.weight"
+    run, there, plain = (Solo([make(one)], images) for one in ("adamw_turned", "adamw", "adamw"))
     there.model.load_state_dict(latent_turned(there.model.state_dict(), turn))
-    for one in (run, there):
-        for _ in range(2):
-            one.train_epoch()
-    found, expected = run.outputs(images).latent[0] @ turn.mT, there.outputs(images).latent[0]
-    torch.testing.assert_close(found, expected, rtol=1e-2, atol=2e-3 * float(expected.abs().max()))
-    plain = Solo([make("adamw")], images)
-    for _ in range(2):
-        plain.train_epoch()
-    assert (plain.outputs(images).latent[0] - run.outputs(images).latent[0]).norm() > 0.05 * expected.norm()
+    start = run.member_state(0)[name]
+    for one in (run, there, plain):
+        one.train_epoch()
+    expected = there.member_state(0)[name] @ turn
+    way = (expected - start).norm()
+    # over four seeds: at most 2.5e-4, and at least 0.56
+    assert (run.member_state(0)[name] - expected).norm() < 0.01 * way
+    assert (plain.member_state(0)[name] - expected).norm() > 0.3 * way
 
 
 @pytest.mark.parametrize("optimizer", OTHERS)
