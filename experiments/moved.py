@@ -8,7 +8,7 @@ _NOW = {
     "attack_strength": "probes.attacks",
     "attack_surfaces": "chapters.attacks.surfaces",
     "attack_tables": "chapters.attacks.tables",
-    "binary_controls": "chapters.binarity",
+    "binary_controls": "chapters.binarity.controls",
     "book": "publishing.build",
     "bottleneck_scales": "studies.bottleneck_profiles",
     "budget": "chapters.theory.readout",

@@ -14,17 +14,30 @@ import torch
 from experiments.paths import CEILINGS
 from lpc.data import Splits, load_images
 from lpc.devices import default_device
-from lpc.evaluation.ceilings import Ceiling, boundary_ceiling
+from lpc.evaluation.ceilings import Ceiling, boundary_ceiling, mean_ceiling
 from lpc.provenance import provenance
 from lpc.specs import DataSpec
 from lpc.store.reading import read_table
 
 COLUMNS = (
     *("data", "images", "among", "single", "single_error", "both", "both_error", "distance"),
-    *("single_pixels", "both_pixels", "data_checksum", "commit", "dirty", "device", "seconds", "date"),
+    *(
+        "mean_assigned",
+        "single_pixels",
+        "both_pixels",
+        "data_checksum",
+        "commit",
+        "dirty",
+        "device",
+        "seconds",
+        "date",
+    ),
 )
 """Of the table. ``single`` and ``both`` are means of the two ceilings (:mod:`lpc.evaluation.ceilings`), with
-standard errors over images, of normalised inputs, as networks see them; ``*_pixels`` where black is zero."""
+standard errors over images, of normalised inputs, as networks see them; ``*_pixels`` where black is zero.
+``mean_assigned`` is the ceiling of the mean over test images, from the first :data:`ASSIGNED` of them."""
+ASSIGNED = 2_000
+"""Most test images that are assigned to one another."""
 
 
 def of_images(splits: Splits) -> dict[str, Any]:
@@ -46,6 +59,9 @@ def of_images(splits: Splits) -> dict[str, Any]:
         "among": len(train),
         **_means(normalised),
         "distance": float(normalised.distance.mean()),
+        "mean_assigned": mean_ceiling(
+            test.normalised().double().flatten(1)[:ASSIGNED], test.label[:ASSIGNED]
+        ),
         "single_pixels": float(pixels.single.mean()),
         "both_pixels": float(pixels.both.mean()),
         "data_checksum": train.checksum(),

@@ -1,4 +1,4 @@
-"""Coupled and decoupled weight decay beside the penalty, on free latents and on networks."""
+"""Coupled and decoupled weight decay beside the penalty, on free latents and on recorded networks."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import pandas as pd
 import torch
 from torch.nn.functional import cross_entropy
 
-from lpc.backbones import MLP
-from lpc.classifiers import bottleneck_classifier
-from lpc.data import ImageSet
+from experiments.reporting.intervals import interval
+from experiments.reporting.tables import number
 from lpc.extinction import decayed_gap, extinction_gamma
 
-OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {
+DECAYS: dict[str, type[torch.optim.Optimizer]] = {
     "coupled (Adam)": torch.optim.Adam,
     "decoupled (AdamW)": torch.optim.AdamW,
 }
 """What adds the decay to the gradient, and what shrinks weights beside the step."""
 
 
-def free_minimum(gamma: float, *, weight_decay: float, classes: int = 10, seed: int = 0) -> dict[str, float]:
+def free_minimum(
+    gamma: float, *, weight_decay: float, classes: int = 10, width: int | None = None, seed: int = 0
+) -> dict[str, float]:
     r"""Return what is left of free latents and a free classifier at the minimum of loss, penalty and decay.
 
     Parameters
@@ -29,8 +30,8 @@ def free_minimum(gamma: float, *, weight_decay: float, classes: int = 10, seed: 
         Weight of the squared norm, in Eq. 3's convention.
     weight_decay
         :math:`\lambda` of :math:`\tfrac\lambda2\lVert W\rVert^2`.
-    classes
-        K; latents have as many nodes.
+    classes, width
+        K and P; None: as many nodes as classes.
     seed
         Of the random start, for L-BFGS in float64.
 
@@ -38,12 +39,13 @@ def free_minimum(gamma: float, *, weight_decay: float, classes: int = 10, seed: 
     -------
     dict
         ``gap`` (least over classes of the true logit's lead over the mean of the others), ``gap_law``
-        (:func:`lpc.extinction.decayed_gap`), ``rms`` of the latents and ``cross_entropy``.
+        (:func:`lpc.extinction.decayed_gap`, for K - 1 nodes or more), ``rms`` of the latents,
+        ``cross_entropy``, and ``logits``, the largest deviation of a logit from the mean of its column.
     """
     generator = torch.Generator().manual_seed(seed)
+    shape = classes, classes if width is None else width
     latent, weight = (
-        torch.randn(classes, classes, generator=generator, dtype=torch.float64).requires_grad_()
-        for _ in range(2)
+        torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2)
     )
     label = torch.arange(classes)
     optimizer = torch.optim.LBFGS(
@@ -58,79 +60,135 @@ def free_minimum(gamma: float, *, weight_decay: float, classes: int = 10, seed: 
         return value
 
     optimizer.step(loss)  # type: ignore[arg-type]
-    with torch.no_grad():
-        logits = latent @ weight.T
-        true = logits.diagonal()
-        gap = true - (logits.sum(1) - true) / (classes - 1)
-        return {
-            "gap": float(gap.min()),
-            "gap_law": decayed_gap(gamma, weight_decay=weight_decay, classes=classes),
-            "rms": float(latent.square().mean().sqrt()),
-            "cross_entropy": float(cross_entropy(logits, label)),
-        }
+    return _found(latent, weight) | {
+        "gap_law": decayed_gap(gamma, weight_decay=weight_decay, classes=classes)
+    }
 
 
-def networks(
-    images: ImageSet,
+@torch.no_grad()
+def _found(latent: torch.Tensor, weight: torch.Tensor) -> dict[str, float]:
+    logits, classes = latent @ weight.T, len(weight)
+    true = logits.diagonal()
+    gap = true - (logits.sum(1) - true) / (classes - 1)
+    return {
+        "gap": float(gap.min()),
+        "rms": float(latent.square().mean().sqrt()),
+        "cross_entropy": float(cross_entropy(logits, torch.arange(classes))),
+        "logits": float((logits - logits.mean(dim=1, keepdim=True)).abs().max()),
+    }
+
+
+def across(
     *,
-    gammas: Sequence[float],
-    weight_decay: float,
-    epochs: int = 100,
-    learning_rate: float = 2e-3,
-    batch_size: int = 128,
-    latent_width: int = 8,
-    seeds: Sequence[int] = (0, 1),
+    classes: Sequence[int] = (3, 10, 30),
+    widths: Sequence[int] = (2, 8, 30),
+    decays: Sequence[float] = (5e-4, 5e-3, 5e-2),
+    shares: Sequence[float] = (0.5, 0.8, 1.25, 2.0),
 ) -> pd.DataFrame:
-    """Train an MLP with IB's layer at a constant gamma, with both kinds of decay on all of its parameters.
+    """Return the minimum of free latents on both sides of extinction.
 
     Parameters
     ----------
-    images
-        Of training.
-    gammas
-        In Eq. 3's convention.
-    weight_decay
-        Given to both optimisers.
-    epochs, learning_rate, batch_size, latent_width, seeds
-        Of the runs.
+    classes, widths, decays
+        K, P and the coupled decay: the first decay for every K and P, the others for the second K and P.
+    shares
+        gamma over that of extinction.
 
     Returns
     -------
     DataFrame
-        ``decay``, ``gamma``, ``share`` (gamma over :func:`lpc.extinction.extinction_gamma`), ``seed``,
-        ``accuracy`` on the training images in evaluation mode, and ``rms`` of their latents.
+        One row per K, P, decay and share: ``classes``, ``width``, ``weight_decay``, ``gamma``, ``product``
+        (gamma times the decay), ``share``, and what :func:`free_minimum` returns.
     """
-    threshold = extinction_gamma(weight_decay=weight_decay, classes=images.classes)
-    pixels, label = images.normalised(), images.label
+    settings = [(k, p, decays[0]) for k in classes for p in widths]
+    settings += [(classes[1], widths[1], decay) for decay in decays[1:]]
     rows = []
-    for kind, optimiser in OPTIMISERS.items():
-        for gamma in gammas:
-            for seed in seeds:
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(seed)
-                    backbone = MLP(channels=images.channels, size=images.size, width=128)
-                    model = bottleneck_classifier(backbone, images.classes, latent_width=latent_width)
-                steps = optimiser(model.parameters(), lr=learning_rate, weight_decay=weight_decay)  # type: ignore[call-arg]
-                generator = torch.Generator().manual_seed(seed)
-                for _ in range(epochs):
-                    for index in torch.randperm(len(images), generator=generator).split(batch_size):
-                        out = model(pixels[index])
-                        loss = cross_entropy(out.logits, label[index].long())
-                        loss = loss + gamma * out.latent.square().sum(1).mean()
-                        steps.zero_grad()
-                        loss.backward()
-                        steps.step()
-                model.eval()
-                with torch.no_grad():
-                    out = model(pixels)
-                rows.append(
-                    {
-                        "decay": kind,
-                        "gamma": gamma,
-                        "share": gamma / threshold,
-                        "seed": seed,
-                        "accuracy": float((out.logits.argmax(1) == label).double().mean()),
-                        "rms": float(out.latent.square().mean().sqrt()),
-                    }
-                )
+    for k, p, decay in settings:
+        threshold = extinction_gamma(weight_decay=decay, classes=k)
+        for share in shares:
+            gamma = share * threshold
+            rows.append(
+                {"classes": k, "width": p, "weight_decay": decay, "gamma": gamma, "product": gamma * decay}
+                | {"share": share}
+                | free_minimum(gamma, weight_decay=decay, classes=k, width=p)
+            )
     return pd.DataFrame(rows)
+
+
+def trained_free(
+    *,
+    weight_decay: float,
+    shares: Sequence[float] = (0.5, 2.0, 20.0),
+    classes: int = 10,
+    width: int = 8,
+    steps: int = 3000,
+    learning_rate: float = 1e-2,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Train free latents and a classifier with both kinds of decay on the classifier.
+
+    Parameters
+    ----------
+    weight_decay
+        Given to both optimizers.
+    shares
+        gamma over that of extinction by coupled decay.
+    classes, width
+        K and P.
+    steps, learning_rate, seed
+        Of the training.
+
+    Returns
+    -------
+    DataFrame
+        ``decay``, ``share``, ``gamma``, ``gap``, ``rms`` of the latents, ``cross_entropy``, ``logits``.
+    """
+    threshold = extinction_gamma(weight_decay=weight_decay, classes=classes)
+    rows = []
+    for kind, optimizer in DECAYS.items():
+        for share in shares:
+            generator = torch.Generator().manual_seed(seed)
+            latent, weight = (
+                torch.randn(classes, width, generator=generator, dtype=torch.float64).requires_grad_()
+                for _ in range(2)
+            )
+            groups = [
+                {"params": [latent], "weight_decay": 0.0},
+                {"params": [weight], "weight_decay": weight_decay},
+            ]
+            steps_of = optimizer(groups, lr=learning_rate)  # type: ignore[call-arg]
+            for _ in range(steps):
+                loss = cross_entropy(latent @ weight.T, torch.arange(classes))
+                loss = loss + share * threshold * latent.square().sum(1).mean()
+                steps_of.zero_grad()
+                loss.backward()
+                steps_of.step()
+            rows.append({"decay": kind, "share": share, "gamma": share * threshold} | _found(latent, weight))
+    return pd.DataFrame(rows)
+
+
+def network_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the recorded networks on both sides of extinction, mean over seeds with its 95 % interval.
+
+    Parameters
+    ----------
+    runs
+        Of profile ``extinction``, one row per run.
+    """
+    rows = {}
+    kinds = {"adam": "coupled (Adam)", "adamw": "decoupled (AdamW)"}
+    for _, own in runs.groupby("architecture", sort=False):
+        first = own.iloc[0]
+        decay, gamma = float(first["train.weight_decay"]), float(first["train.gamma_maximum"])
+        share = gamma / extinction_gamma(weight_decay=decay, classes=10)
+        rows[kinds[str(first["train.optimizer"])], f"{decay:g}", f"{gamma:g}"] = {
+            "γλ": number(gamma * decay),
+            "γ over extinction's": f"{share:g}",
+            "training accuracy": str(interval(own["accuracy"].tolist())),
+            "tr Σ_W / tr Σ_B": str(interval(own["trace_ratio"].tolist(), ratio=True)),
+            "rms of the latents": str(interval(own["rms"].tolist(), ratio=True)),
+            "n": str(len(own)),
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index = pd.MultiIndex.from_tuples(list(rows), names=["decay", "λ", "γ"])
+    return table

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from experiments.chapters.binarity import TIGHTNESS, control_table, distinct_patterns, rotated_spread
+from experiments.chapters.binarity.controls import TIGHTNESS, control_table, distinct_patterns, rotated_spread
 from lpc.evaluation.binarity import hypercube
 
 

@@ -27,6 +27,7 @@ def test_means_are_those_of_digits_by_brute_force():
     assert found["both_pixels"] == pytest.approx(np.mean(both), rel=1e-6)
     assert (found["images"], found["among"]) == (360, 1437)
     assert found["both"] > found["single"] / 2, "the smaller of two norms"
+    assert found["single"] / 2 < found["mean_assigned"] < 0.75
     assert 0 < found["single_error"] < found["single"] / 10
 
 

@@ -1,10 +1,13 @@
 """The ceiling of boundary distances, against brute force and a network that reaches it."""
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from lpc.evaluation.ceilings import boundary_ceiling
+from lpc.evaluation.ceilings import boundary_ceiling, mean_ceiling
 from lpc.evaluation.robustness import deepfool, relative_perturbation
 
 
@@ -76,3 +79,34 @@ def test_bad_values_are_named(change, words):
     }
     with pytest.raises(ValueError, match=words):
         boundary_ceiling(**{**given, **change})
+
+
+def test_the_mean_is_bounded_by_the_best_assignment(rng):
+    points, label = rng.standard_normal((6, 4)), np.array([0, 0, 1, 1, 2, 2])
+    norms = np.linalg.norm(points, axis=1)
+    cost = np.linalg.norm(points[:, None] - points[None], axis=2) / np.minimum(norms[:, None], norms)
+    allowed = [
+        sigma
+        for sigma in itertools.permutations(range(6))
+        if all(label[i] != label[j] for i, j in enumerate(sigma))
+    ]
+    best = min(np.mean([cost[i, j] for i, j in enumerate(sigma)]) for sigma in allowed)
+    assert mean_ceiling(points, label) == pytest.approx(best / 2, rel=1e-12)
+    assert 0 < len(allowed) < math.factorial(6)
+
+
+def test_a_simplex_of_classes_has_the_largest_mean_ceiling_and_no_directions_have_a_larger(rng):
+    classes = 10
+    simplex = np.eye(classes) - 1 / classes
+    label = np.repeat(np.arange(classes), 4)
+    largest = math.sqrt(2 * classes / (classes - 1)) / 2
+    assert mean_ceiling(simplex[label], label) == pytest.approx(largest, rel=1e-12)
+    assert largest == pytest.approx(0.745, abs=5e-4)
+    for _ in range(5):
+        points = rng.standard_normal((40, 6))
+        assert mean_ceiling(points / np.linalg.norm(points, axis=1, keepdims=True), label) < largest
+
+
+def test_a_class_without_partners_is_refused():
+    with pytest.raises(ValueError, match="a class has 3 of 5 points; expected at most half"):
+        mean_ceiling(np.ones((5, 2)), np.array([0, 0, 0, 1, 2]))

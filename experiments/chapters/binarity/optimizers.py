@@ -1,0 +1,142 @@
+"""Whose cube it is: class means by optimizer, recorded and trained on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Integer
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from experiments.reporting.intervals import interval
+from experiments.studies.optimizer_tables import OPTIMIZERS
+from lpc.data import ImageSet
+from lpc.figures import Look
+from lpc.latents import collect
+from lpc.runs import execute, load_model
+from lpc.specs import RunSpec
+from lpc.store import RunStore
+from lpc.training.optimizers import latent_turn
+
+LOOKS: Mapping[str, Look] = {
+    "AdamW": Look("#0072B2", "-", "o"),
+    "TurnedAdamW": Look("#56B4E9", "-", "s"),
+    "EquivariantAdam": Look("#D55E00", "-", "D"),
+    "CoupledAdam": Look("#009E73", "-", "^"),
+    "SGD": Look("#000000", "-", "X"),
+    "Lion": Look("#CC79A7", "-", "P"),
+}
+"""Okabe and Ito's colours, and a marker each."""
+
+
+def random_spread(*, classes: int, width: int, seed: int = 0, draws: int = 2000) -> np.ndarray:
+    """Return the spread of class means drawn from an isotropic Gaussian, one value per draw.
+
+    Parameters
+    ----------
+    classes, width
+        K and P.
+    seed, draws
+        Of the drawing.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    means = torch.randn(draws, classes, width, generator=generator, dtype=torch.float64).abs()
+    return (means.std(dim=1, correction=0) / means.mean(dim=1)).mean(dim=1).numpy()
+
+
+def draw_spreads(axes: Sequence[Axes], panels: Mapping[str, pd.DataFrame], *, classes: int = 10) -> None:
+    """Draw the spread of every run by optimizer, one panel per table of runs of one width.
+
+    Markers are seeds, bars the mean with its 95 % interval; the hollow markers of AdamW in turned coordinates
+    are the same runs seen along the optimizer's axes. The grey band is the middle 95 % of class means at
+    random, 0 a cube.
+
+    Parameters
+    ----------
+    axes
+        One per panel.
+    panels
+        Titles, and runs with ``architecture``, ``cube_spread`` and, of some, ``cube_spread_optimizer``.
+    classes
+        K.
+    """
+    for ax, (title, runs) in zip(axes, panels.items(), strict=True):
+        names = list(dict.fromkeys(runs["architecture"]))
+        width = int(names[0].split("-")[1])
+        low, middle, high = np.quantile(random_spread(classes=classes, width=width), [0.025, 0.5, 0.975])
+        ax.axhspan(low, high, color="0.88", zorder=0)
+        ax.axhline(middle, color="0.6", linewidth=1, zorder=0)
+        for place, name in enumerate(names):
+            own, look = runs[runs["architecture"] == name], LOOKS[name.split("-")[0]]
+            _dots(ax, place, own["cube_spread"], look, hollow=False)
+            if "cube_spread_optimizer" in own and own["cube_spread_optimizer"].notna().any():
+                _dots(ax, place + 0.3, own["cube_spread_optimizer"], look, hollow=True)
+        ax.set_xticks(range(len(names)), [name.split("-")[0] for name in names], rotation=60, ha="right")
+        ax.set(title=title, ylim=(0, None), xlim=(-0.6, len(names) - 0.2))
+        ax.grid(axis="y", alpha=0.3)
+
+
+def _dots(ax: Axes, place: float, values: pd.Series, look: Look, *, hollow: bool) -> None:
+    shown = pd.to_numeric(values).dropna()
+    face = "none" if hollow else look.colour
+    offsets = place + np.linspace(-0.08, 0.08, len(shown))
+    ax.plot(offsets, shown, look.marker, color=look.colour, markerfacecolor=face, markersize=5)
+    found = interval(shown.tolist())
+    if np.isfinite(found.error):
+        ax.vlines(place, found.low, found.high, color=look.colour, linewidth=1)
+
+
+def beside(spec: RunSpec, store: RunStore, optimizers: Sequence[str]) -> dict[str, RunSpec]:
+    """Train a run's network by other optimizers too, at its rate and budget; finished runs are kept.
+
+    Parameters
+    ----------
+    spec
+        Of a run by AdamW.
+    store
+        Where the runs are kept.
+    optimizers
+        Keys of ``OPTIMIZERS``.
+
+    Returns
+    -------
+    dict
+        Specs by optimizer.
+    """
+    found = {}
+    for name in optimizers:
+        train = replace(spec.train, optimizer=OPTIMIZERS[name])
+        architecture = spec.architecture if name == "AdamW" else f"{spec.architecture}-{name}"
+        found[name] = replace(spec, architecture=architecture, train=train)
+        execute(found[name], store)
+    return found
+
+
+Means = tuple[Float[Tensor, "points width"], Integer[Tensor, " points"]]
+
+
+def views(specs: Mapping[str, RunSpec], store: RunStore, images: ImageSet) -> dict[str, Means]:
+    """Return training latents and labels by title: along the nodes, and along turned AdamW's own axes.
+
+    Parameters
+    ----------
+    specs
+        Of :func:`beside`.
+    store
+        Where the runs are.
+    images
+        Of training.
+    """
+    found = {}
+    for name, spec in specs.items():
+        latents = collect(load_model(spec, store, images), images)
+        latent, label = latents.latent.cpu().double(), latents.label.cpu()
+        found[f"{name}\nits nodes" if name == "TurnedAdamW" else f"{name}\nnodes"] = latent, label
+        if name == "TurnedAdamW":
+            turn = latent_turn(spec.seed, latent.shape[1]).double()
+            found[f"{name}\nits optimizer's axes"] = latent @ turn.mT, label
+    return found

@@ -1,0 +1,46 @@
+"""Recorded runs by optimizer, width and gamma, as a table for pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from experiments.reporting.intervals import interval
+
+COLUMNS: Mapping[str, str] = {
+    "cube_spread": "spread, nodes",
+    "cube_spread_optimizer": "spread, optimizer's axes",
+    "binarity_mu": "μ̄ (sds)",
+    "cube_patterns": "sign patterns",
+    "trace_ratio": "tr Σ_W / tr Σ_B",
+    "nc_max_angle": "max. angle",
+    "accuracy": "training accuracy",
+    "test_accuracy": "test accuracy",
+}
+"""What the tables show of a run."""
+
+
+def by_optimizer(runs: pd.DataFrame, columns: Mapping[str, str] = COLUMNS) -> pd.DataFrame:
+    """Return one row per optimizer, width and gamma: mean over seeds with its 95 % interval, and n.
+
+    Parameters
+    ----------
+    runs
+        Selected runs of ``cube`` or ``cube-long``.
+    columns
+        Of ``runs``, with their headings; those that no run has are left out.
+    """
+    rows = {}
+    for name, own in runs.groupby("architecture", sort=False):
+        optimizer, width, gamma = str(name).split("-")
+        cells = {heading: _cell(own, column) for column, heading in columns.items() if column in runs}
+        rows[optimizer, width, gamma] = {**cells, "n": str(len(own))}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index = pd.MultiIndex.from_tuples(list(rows), names=["optimizer", "nodes", "γ"])
+    return table
+
+
+def _cell(own: pd.DataFrame, column: str) -> str:
+    values = pd.to_numeric(own[column], errors="coerce").dropna().tolist()
+    return str(interval(values, ratio=column == "trace_ratio")) if values else "–"
