@@ -34,6 +34,7 @@ from experiments.studies.schedules import (
     scaled_schedule,
 )
 from lpc.equilibrium import budget_warning, carried_gamma, logit_gap, reachable_separation, readout_margin
+from lpc.extinction import extinction_gamma
 from lpc.schedules import gamma, learning_rate
 from lpc.specs import VARIANTS, run_key
 
