@@ -94,7 +94,7 @@ def measure(name: str, *, path: Path = CEILINGS) -> dict[str, Any]:
     began = time.process_time()
     with torch.no_grad():
         found = of_images(splits)
-    known = provenance(device, folders=("lpc", "experiments"))
+    known = provenance(device, folders=("lpc", "experiments/studies"))
     row = {
         "data": name,
         **found,

@@ -69,16 +69,16 @@ def of_run(
     """
     if train.optimizer == "adamw":
         return adamw(named, weight_decay=train.weight_decay, on_gpu=on_gpu)
-    named = dict(named)
-    device = next(iter(named.values())).device
+    by_name = dict(named)
+    device = next(iter(by_name.values())).device
     groups = [
         {
-            "params": [value for name, value in named.items() if name.startswith(CLASSIFIER) == last],
+            "params": [value for name, value in by_name.items() if name.startswith(CLASSIFIER) == last],
             "lr": torch.ones((), device=device) if on_gpu else 1.0,
         }
         for last in (True, False)
     ]
-    return _other(train, groups, named, turns=lambda width: latent_turn(seed, width), capturable=on_gpu)
+    return _other(train, groups, by_name, turns=lambda width: latent_turn(seed, width), capturable=on_gpu)
 
 
 def of_cohort(
@@ -130,10 +130,11 @@ def _other(
 ) -> torch.optim.Optimizer:
     """Return any optimizer but AdamW; ``turns`` is called with the latent's nodes where one is needed."""
     shared: dict[str, Any] = {"lr": 1.0, "weight_decay": train.weight_decay}
+    fused = None if stacked else True  # as AdamW; on a GPU others wait to read a rate that is a tensor
     if train.optimizer == "adam":
-        return torch.optim.Adam(groups, **shared, capturable=capturable)
+        return torch.optim.Adam(groups, **shared, capturable=capturable, fused=fused)
     if train.optimizer == "sgd":
-        return torch.optim.SGD(groups, **shared, momentum=train.momentum)
+        return torch.optim.SGD(groups, **shared, momentum=train.momentum, fused=fused)
     if train.optimizer == "sgdw":
         return DecoupledSGD(groups, **shared, momentum=train.momentum)
     if train.optimizer == "lion":

@@ -60,7 +60,7 @@ def test_class_means_at_random_have_the_spread_of_half_normal_values():
 def test_the_figure_has_every_run_hollow_along_the_optimizers_axes():
     fig, ax = plt.subplots()
     draw_spreads([ax], {"a": rows()})
-    lines = [line for line in ax.get_lines() if len(line.get_xdata()) == 3]
+    lines = [line for line in ax.get_lines() if np.size(line.get_xdata()) == 3]
     hollow = [line for line in lines if line.get_markerfacecolor() == "none"]
     assert len(lines) == 7 and len(hollow) == 1
     assert hollow[0].get_ydata() == pytest.approx([0.2, 0.21, 0.22])

@@ -85,6 +85,8 @@ CHOICES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({**NOISY, "rescaled": True}, {"latent_sd": 3.0, "latent_sd_factor": 0.1}),
     ({}, {"penalty": "weight_l1"}),
     ({}, {"penalty": "squared_norm", "plateau_factor": 0.8, "plateau_patience": 0}),
+    ({}, {"penalty": "centre", "label_smoothing": 0.1}),
+    *(({}, {"penalty": "squared_norm", "optimizer": name}) for name in get_args(specs.Optimizer)),
     ({}, {"objective": "supervised_contrastive"}),
     ({}, {"objective": "contrastive_cross_entropy"}),
     ({"classifier": "cosine"}, {"objective": "arcface"}),
@@ -98,6 +100,7 @@ def test_the_choices_are_all_that_a_spec_can_name():
         (specs.Objective, 1, "objective"),
         (specs.Penalty, 1, "penalty"),
         (specs.Decay, 1, "decay"),
+        (specs.Optimizer, 1, "optimizer"),
         (specs.Encoder, 0, "encoder"),
         (specs.Decoder, 0, "decoder"),
         (specs.LatentNoise, 0, "latent_noise"),
@@ -118,30 +121,29 @@ def test_every_objective_and_penalty_on_a_gpu_is_that_of_the_cpu(choice):
         )
         for seed in range(2)
     ]
-    alone = train.get("objective") in specs.METRIC_LEARNING
-    for members in ([two[0]],) if alone else ([two[0]], two):
+    for members in ([two[0]],) if two[0].train.alone else ([two[0]], two):
         _, losses, logits = trained(members, "cpu", epochs=2)
         found = on_gpu(members, epochs=2)
         assert torch.equal(found[0], losses) and torch.equal(found[1], logits)
 
 
-def shared_rate(named, **options):
-    optimizer = optimizers.adamw(named, **options)
+def shared_rate(train, named, **options):
+    optimizer = optimizers.of_run(train, named, **options)
     for group in optimizer.param_groups:
         group["lr"] = optimizer.param_groups[0]["lr"]
     return optimizer
 
 
-def rates_as_numbers(named, **options):
-    optimizer = optimizers.adamw(named, **options)
+def rates_as_numbers(train, named, **options):
+    optimizer = optimizers.of_run(train, named, **options)
     for group in optimizer.param_groups:
         group["lr"] = 1.0
     return optimizer
 
 
 FAULTS = {
-    "one rate for both groups": (solo, "adamw", shared_rate, [False, False, True, True]),
-    "a rate that is a number": (solo, "adamw", rates_as_numbers, [False, False, True, True]),
+    "one rate for both groups": (solo, "of_run", shared_rate, [False, False, True, True]),
+    "a rate that is a number": (solo, "of_run", rates_as_numbers, [False, False, True, True]),
     "no warm-up": (solo, "WARM_UP", 0, [True] * 4),
 }
 
