@@ -351,3 +351,24 @@ class TestApart:
             assert train.weight_decay == float(decay)
             assert train.gamma_initial == train.gamma_maximum == pytest.approx(float(share) * limit)
             assert train.optimizer == {"AdamW": "adamw", "CoupledAdam": "adam"}[optimizer]
+
+    def test_rates_of_optimizers_are_those_that_the_recorded_search_selects(self):
+        found = recorded("cube-rates")
+        assert found is not None
+        rows = found.frame.assign(optimizer=found.frame["architecture"].str.split("-").str[0])
+        means = rows.groupby(["optimizer", "train.learning_rate"])["validation_accuracy"].mean().round(9)
+        for name, rate in FROZEN_RATES.items():
+            best = means[name][means[name] == means[name].max()].index.tolist()
+            own = FROZEN_RATES["AdamW"]
+            assert rate == (own if own in best else best[0]) and (own in best or len(best) == 1)
+
+    def test_gammas_of_all_of_fashion_mnist_are_those_that_the_corrected_law_carries(self):
+        for name, width, least in (("fashion-full", 8, 130), ("fashion-full-million", 64, 90)):
+            chosen = profile(name)
+            train = dataclasses.replace(
+                chosen.train, penalty="squared_norm", learning_rate=chosen.learning_rates[0]
+            )
+            images = shape_of_data(chosen.data).train
+            steps = train.epochs * math.ceil(images / train.batch_size)
+            found = readout_margin(train, width=width, classes=10, steps=steps, images=images)
+            assert images == 60_000 and found == pytest.approx(least, rel=0.03)
