@@ -75,7 +75,9 @@ def boundary_ceiling(
     found = []
     with threads_for(inputs.numel() * len(others)):
         for rows, classes in zip(
-            inputs.split(rows_at_once(len(others))), own.split(rows_at_once(len(others))), strict=True
+            inputs.split(rows_at_once(len(others), inputs.device)),
+            own.split(rows_at_once(len(others), inputs.device)),
+            strict=True,
         ):
             every = torch.cdist(rows, others).masked_fill_(theirs == classes[:, None], torch.inf)
             found.append(every.argmin(dim=1))

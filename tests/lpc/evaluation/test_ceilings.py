@@ -30,7 +30,7 @@ def test_blocks_do_not_matter(rng, monkeypatch):
     points, among = rng.standard_normal((9, 4)), rng.standard_normal((40, 4))
     label, among_label = rng.integers(0, 2, 9), rng.integers(0, 2, 40)
     whole = boundary_ceiling(points, label, among, among_label)
-    monkeypatch.setattr("lpc.evaluation.ceilings.rows_at_once", lambda columns: 2)
+    monkeypatch.setattr("lpc.evaluation.ceilings.rows_at_once", lambda columns, device: 2)
     torch.testing.assert_close(boundary_ceiling(points, label, among, among_label), whole)
 
 
