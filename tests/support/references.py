@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from scipy.special import digamma, gammaln, log_softmax, softmax
 
@@ -20,6 +21,7 @@ from lpc.evaluation import (
     attacks,
     binarity,
     calibration,
+    ceilings,
     certified,
     class_margins,
     class_moments,
@@ -148,6 +150,26 @@ def margins(train_latent, train_label, latent, label):
     distance = cdist(latent, means(train_latent, train_label))
     own = names == label[:, None]
     return np.where(own, np.inf, distance).min(axis=1) / distance[own]
+
+
+def ceilings_of(points, label, among, among_label):
+    norm, theirs = np.linalg.norm(points, axis=1), np.linalg.norm(among, axis=1)
+    alone = len(set(among_label)) == 1 and among_label[0] in label
+    if points.shape[1] != among.shape[1] or alone or (norm == 0).any():
+        raise Undefined
+    distance = np.where(among_label == label[:, None], np.inf, cdist(points, among))
+    nearest, least = distance.argmin(axis=1), distance.min(axis=1)
+    return nearest, least, least / norm, least / (2 * np.minimum(norm, theirs[nearest]))
+
+
+def best_assignment(points, label):
+    norm = np.linalg.norm(points, axis=1)
+    if 2 * np.unique(label, return_counts=True)[1].max() > len(label) or (norm == 0).any():
+        raise Undefined
+    cost = cdist(points, points) / np.minimum(norm[:, None], norm)
+    cost[label == label[:, None]] = cost.max() * len(label)
+    rows, columns = linear_sum_assignment(cost)
+    return cost[rows, columns].mean() / 2
 
 
 def summary(margin):
@@ -596,6 +618,7 @@ def stepped():
 
 
 LATENT, LABELLED = {"latent": "points"}, {"latent": "points", "label": "label"}
+AMONG = {"points": "points", "label": "label", "among": "train", "among_label": "train_label"}
 SPLIT = {"train_latent": "train", "train_label": "train_label", "latent": "points", "label": "label"}
 JUDGED = {
     "train_latent": "train",
@@ -629,6 +652,8 @@ REFERENCES: dict[Any, Case] = {
     collapse.nearest_mean_accuracy: Case(SPLIT, nearest_mean),
     class_margins.distance_margin: Case(SPLIT, margins),
     class_margins.summary: Case({"margin": "scores"}, summary),
+    ceilings.boundary_ceiling: Case(AMONG, ceilings_of, smooth=True),
+    ceilings.mean_ceiling: Case({"points": "points", "label": "label"}, best_assignment, smooth=True),
     class_moments.ClassMoments: Case(
         LABELLED, in_range(lambda latent, label: covariance(latent, label, "paper")), call=moments_of
     ),
