@@ -13,14 +13,19 @@ import click
 from experiments.commands import cli
 from lpc.stopping import Stopped, exit_status, interrupt
 
+_ERRORS = {
+    "experiments.cluster.slurm": "SchedulerError",
+    "experiments.publishing.build": "BuildError",
+    "experiments.publishing.checks": "CheckError",
+    "experiments.publishing.execution": "ChapterError",
+}
+"""What is told in one line beside ValueError and OSError, by module."""
+
 
 def _known_errors() -> tuple[type[BaseException], ...]:
-    from experiments.cluster.slurm import SchedulerError
-    from experiments.publishing.build import BuildError
-    from experiments.publishing.checks import CheckError
-    from experiments.publishing.execution import ChapterError
-
-    return (ValueError, BuildError, ChapterError, CheckError, SchedulerError)
+    """Return the errors that are told in one line; those of a module that nothing imported cannot occur."""
+    loaded = [(sys.modules[module], name) for module, name in _ERRORS.items() if module in sys.modules]
+    return (ValueError, *(getattr(module, name) for module, name in loaded))
 
 
 def _explain(error: OSError) -> str:

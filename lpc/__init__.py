@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from lpc.architectures import variant_spec as variant_spec
     from lpc.classifiers import bottleneck_classifier as bottleneck_classifier
     from lpc.equilibrium import budget_warning as budget_warning
+    from lpc.gammas import geometric_gamma as geometric_gamma
     from lpc.heads import BottleneckHead as BottleneckHead
     from lpc.heads import Classifier as Classifier
-    from lpc.losses import geometric_gamma as geometric_gamma
+    from lpc.latents import collect_latents as collect_latents
     from lpc.losses import squared_norm as squared_norm
     from lpc.runs import execute as execute
     from lpc.runs import execute_all as execute_all

@@ -14,6 +14,8 @@ from lpc.specs import BOUNDED_STEPS, TrainSpec
 
 LOST_STEPS = 10
 """A logit gap of fewer steps of the classifier's bias than this cannot be read out."""
+LOST_MARGIN = 87
+"""The :func:`readout_margin` below which all 38 runs on digits lost their readout."""
 
 
 def logit_gap(gamma: float, *, classes: int, separation: float) -> float:
@@ -287,13 +289,20 @@ def readout_margin(
 
 
 def budget_warning(
-    train: TrainSpec, *, width: int, classes: int, steps: int, images: int | None = None
+    train: TrainSpec,
+    *,
+    width: int,
+    classes: int,
+    steps: int,
+    images: int | None = None,
+    certain: bool = False,
 ) -> str | None:
-    """Return a warning where gamma ends so high that no classifier can read the latents, else None.
+    """Return a warning where gamma ends so high that the readout is lost, or may well be, else None.
 
-    The largest logit gap that the budget can hold is then less than :data:`LOST_STEPS` steps of the
-    classifier's bias. No warning is no promise: the limit lies far below the margin at which runs on digits
-    lost their readout (:func:`readout_margin`), because it is to hold for any network.
+    It is lost, for any network, where the largest logit gap that the budget can hold is less than
+    :data:`LOST_STEPS` steps of the classifier's bias. Where :func:`readout_margin` is below
+    :data:`LOST_MARGIN`, it probably is: every such run on digits lost it. No warning is no promise, as the
+    margin is of the largest gap, and some runs above it lost their readout, too.
 
     Parameters
     ----------
@@ -302,12 +311,15 @@ def budget_warning(
         ``cosface``, whose logits do not shrink with the latents, and for SGD, whose steps have no bound.
     width, classes, steps, images
         As in :func:`readout_margin`.
+    certain
+        Warn only where the readout is lost for any network: what has been seen on digits is no reason.
     """
     if not _holds(train):
         return None
     rate, share = train.learning_rate, _share(train, width)
     gap = _largest_gap(train, width, classes, steps)
-    if gap >= LOST_STEPS * rate:
+    margin = readout_margin(train, width=width, classes=classes, steps=steps, images=images)
+    if gap >= LOST_STEPS * rate and (certain or margin >= LOST_MARGIN):
         return None
     deviation = bias_sd(
         learning_rate=rate,
@@ -317,9 +329,13 @@ def budget_warning(
         at="any step",
     )
     carried = carried_gamma(gap=2.0, classes=classes, width=width, learning_rate=rate, steps=steps) / share
+    verdict = (
+        "so the readout will be lost"
+        if gap < LOST_STEPS * rate
+        else f"and the margin is {margin:.2g}: below {LOST_MARGIN} every run on digits lost its readout"
+    )
     return (
         f"gamma ends at {_last_gamma(train):.3g}, where {steps:,} steps at learning rate {rate:g} and "
         f"{width} nodes hold a logit gap of at most {gap:.2g}: a step of a bias is {rate:g} and the biases "
-        f"wander by {deviation:.2g}, so the readout will be lost. At a gap of 2 this budget carries gamma to "
-        f"{carried:.2g}"
+        f"wander by {deviation:.2g}, {verdict}. At a gap of 2 this budget carries gamma to {carried:.2g}"
     )

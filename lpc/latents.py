@@ -1,18 +1,28 @@
-"""One forward pass over a set of images -> Latents(latent, logits, label)."""
+"""One forward pass over images or any data loader -> latents, logits and labels."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple, overload
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
+from lpc.computing.generators import as_they_were
 from lpc.computing.numerics import measurement
 from lpc.computing.threads import by_work
 from lpc.data import ImageSet
 from lpc.heads import Classifier
+from lpc.inputs.layers import Pool, Watched
+from lpc.inputs.loaders import Unpack, checked_batches, to_device
 from lpc.inputs.networks import described, evaluating
+from lpc.inputs.rows import Rows
+from lpc.options import choice, whole
+
+_BATCH = 1024
 
 
 class Latents(NamedTuple):
@@ -38,6 +48,191 @@ class Latents(NamedTuple):
         return self.logits.argmax(dim=1)
 
 
+class Collected(NamedTuple):
+    """What a network makes of the points of a loader, in their order, on the CPU.
+
+    Attributes
+    ----------
+    latent
+        float32, or float64 where the network computes in it.
+    logits
+        Class scores.
+    label
+        Class of each point.
+    layer
+        What the latents are, in words.
+    weight, bias
+        Of the linear layer that makes the logits of these latents; None: there is none, or another layer
+        than its input was asked for.
+    """
+
+    latent: Float[Tensor, "points width"]
+    logits: Float[Tensor, "points classes"]
+    label: Int[Tensor, " points"]
+    layer: str
+    weight: Float[Tensor, "classes width"] | None = None
+    bias: Float[Tensor, " classes"] | None = None
+
+    @property
+    def predicted(self) -> Int[Tensor, " points"]:
+        """The class of the largest logit."""
+        return self.logits.argmax(dim=1)
+
+
+@overload
+def collect_latents(
+    model: nn.Module,
+    loader: Iterable[Any] | ImageSet,
+    *,
+    layer: str | None = None,
+    pool: Pool | None = None,
+    unpack: Unpack | None = None,
+    device: torch.device | str | None = None,
+    limit: int | None = None,
+    file: Path | str | None = None,
+    progress: bool | None = None,
+) -> Collected: ...
+
+
+@overload
+def collect_latents(
+    model: nn.Module,
+    loader: Iterable[Any] | ImageSet,
+    *,
+    layer: Sequence[str],
+    pool: Pool | None = None,
+    unpack: Unpack | None = None,
+    device: torch.device | str | None = None,
+    limit: int | None = None,
+    file: Path | str | None = None,
+    progress: bool | None = None,
+) -> dict[str, Collected]: ...
+
+
+@measurement
+@torch.no_grad()
+def collect_latents(
+    model: nn.Module,
+    loader: Iterable[Any] | ImageSet,
+    *,
+    layer: str | Sequence[str] | None = None,
+    pool: Pool | None = None,
+    unpack: Unpack | None = None,
+    device: torch.device | str | None = None,
+    limit: int | None = None,
+    file: Path | str | None = None,
+    progress: bool | None = None,
+) -> Collected | dict[str, Collected]:
+    """Run any classifier over any data loader, once, and keep latents, logits and labels.
+
+    The network is in evaluation mode meanwhile; modes, buffers and hooks are left as they were, and so are
+    torch's generators. Latents, logits and labels of a point are of one pass, so that a loader may shuffle.
+
+    Parameters
+    ----------
+    model
+        Returns logits: a tensor, or an object or dict with ``logits``.
+    loader
+        Yields pairs of input and labels; of anything else ``unpack`` makes them. Or an
+        :class:`~lpc.data.ImageSet`, whose images are normalised as in :func:`collect`.
+    layer
+        The name of a layer, as in ``model.named_modules()``, whose output the latents are; or several names.
+        None: what the network returns as ``latent`` beside its logits or, of other networks, what its last
+        linear layer takes.
+    pool
+        How feature maps and tokens become one row per point: ``"mean"`` over positions, ``"flatten"`` for
+        all entries, ``"first"`` for the first token. None: they are refused.
+    unpack
+        ``batch -> (input, labels)``; an input that is a dict is passed by name.
+    device
+        Where batches go: that of the network, which is the default.
+    limit
+        The first points of the loader, at most; None: all.
+    file
+        A safetensors file (``latent``, one array per layer where there are several, ``logits``, ``label``,
+        ``weight``, ``bias``) that rows are written to as they come; what is returned are memory maps of it.
+        None: they are kept in memory, at 4 bytes per entry, and for a moment one array twice.
+    progress
+        Whether to show a bar on stderr; None: where it is a terminal.
+
+    Returns
+    -------
+    Collected
+        Of several layers, a dict of them by name, which share logits and labels.
+
+    Raises
+    ------
+    ValueError
+        Batches of another form, an empty loader, an unknown layer (the nearest are named), one that runs
+        twice in a pass, outputs that are not one row per point, or a network on another device; the message
+        names the cure.
+    """
+    from tqdm import tqdm
+
+    where = _device_of(model, device)
+    names = None if layer is None else [layer] if isinstance(layer, str) else list(layer)
+    several = names is not None and not isinstance(layer, str)
+    if names == []:
+        raise ValueError("layer is empty; expected names, or None")
+    if pool is not None:
+        choice("pool", pool, Pool)
+    limit = None if limit is None else whole("limit", limit)
+    if isinstance(loader, ImageSet):
+        loader = _batches_of(loader)
+    watched = Watched(model, names, pool)
+    total = _points(loader, limit)
+    with (
+        closing(Rows(None if file is None else Path(file))) as rows,
+        as_they_were(),
+        evaluating(model),
+        watched.watching(),
+        tqdm(total=total, unit=" points", disable=None if progress is None else not progress) as bar,
+    ):
+        for given, label in checked_batches(loader, unpack, limit=limit):
+            made = watched(to_device(given, where), len(label))
+            for name, latent in made.latent.items():
+                rows.add(name if several else "latent", latent)
+            rows.add("logits", made.logits)
+            rows.add("label", label)
+            bar.update(len(label))
+        last = watched.last if isinstance(watched.last, nn.Linear) and names is None else None
+        weight = None if last is None else last.weight.detach().cpu().clone()
+        bias = None if last is None or last.bias is None else last.bias.detach().cpu().clone()
+        readout = {name: value for name, value in (("weight", weight), ("bias", bias)) if value is not None}
+        found = rows.finished(readout)
+    shared = {"logits": found["logits"], "label": found["label"]}
+    if several and names is not None:
+        return {name: Collected(found[name], **shared, layer=name) for name in names}
+    said = names[0] if names else watched.found
+    return Collected(found["latent"], **shared, layer=said, weight=weight, bias=bias)
+
+
+def _batches_of(images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(0, len(images), _BATCH):
+        some = slice(start, start + _BATCH)
+        yield images.normalised(some), images.label[some]
+
+
+def _device_of(model: nn.Module, device: torch.device | str | None) -> torch.device:
+    """Return the device of a network; ValueError where it is another than the one that was asked for."""
+    own = next((value.device for value in (*model.parameters(), *model.buffers())), None)
+    if own is None or device is None:
+        return own or torch.device(device or "cpu")
+    asked = torch.device(device)
+    if asked.type != own.type or (asked.index not in (None, own.index)):
+        raise ValueError(f"the model is on {own} and device is {str(device)!r}: model.to({str(device)!r})")
+    return own
+
+
+def _points(loader: object, limit: int | None) -> int | None:
+    """Return how many points are to come, for the bar alone; None where it is not known."""
+    try:
+        known = len(loader.sampler)  # type: ignore[attr-defined]
+    except (AttributeError, TypeError, NotImplementedError):
+        return limit
+    return known if limit is None else min(known, limit)
+
+
 @measurement
 @torch.no_grad()
 def collect(
@@ -45,7 +240,7 @@ def collect(
     images: ImageSet,
     *,
     shown: Float[Tensor, "points channel row column"] | None = None,
-    batch_size: int = 1024,
+    batch_size: int = _BATCH,
 ) -> Latents:
     """Run a classifier in evaluation mode over every image; every module has its own mode again afterwards.
 

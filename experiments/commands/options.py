@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from experiments.studies.profiles import GROUPS, PAGED, PROFILES
+from experiments.studies.profiles import GROUPS, PAGED, PROFILES, resolve, specs
 from experiments.studies.selection import KINDS, Selection
 from lpc.errors import on_one_line
 from lpc.specs import VARIANTS
@@ -83,6 +83,13 @@ def names(text: str | None, option: str) -> tuple[str, ...] | None:
     return found
 
 
+def _check_names(selection: Selection) -> None:
+    """Raise a ValueError for a name that is not known before anything imports torch, which takes seconds."""
+    if selection.study == Selection.study:
+        for chosen in resolve(selection.profile, selection.dataset):
+            specs(chosen, seeds=selection.seeds, only=selection.only)
+
+
 def selecting(*wanted: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that gives a verb options for the runs that it is about.
 
@@ -102,7 +109,9 @@ def selecting(*wanted: str) -> Callable[[Callable[..., None]], Callable[..., Non
             given = {name: values.pop(name) for name in options}
             if "only" in given:
                 given["only"] = names(given["only"], "--only")
-            verb(Selection(**given), **values)
+            chosen = Selection(**given)
+            _check_names(chosen)
+            verb(chosen, **values)
 
         for option in reversed(options.values()):  # as decorators, the last of a stack is applied first
             command = option(command)

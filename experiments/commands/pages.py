@@ -6,6 +6,7 @@ import click
 
 from experiments.commands.options import profile_option, relative, seeds_option, store_option
 from experiments.studies.profiles import PROFILES, of_book
+from experiments.studies.profiles import profile as named
 
 
 @click.command()
@@ -30,10 +31,16 @@ def chapters(names: tuple[str, ...], parameters: tuple[tuple[str, str], ...], fo
       python -m experiments chapters
       python -m experiments chapters collapse -p profile smoke -p seeds 2
     """
+    from experiments.publishing.places import PLACES
+
+    PLACES.check_names(names)  # before papermill and torch are imported
+
     from experiments.publishing.chapter_sources import parse
     from experiments.publishing.execution import execute
 
-    for path in execute(names or None, {key: parse(value) for key, value in parameters}, force=force):
+    values = {key: parse(value) for key, value in parameters}
+
+    for path in execute(names or None, values, force=force):
         click.echo(relative(path))
 
 
@@ -54,6 +61,9 @@ def book(profile: str, seeds: int | None, store: str, force: bool) -> None:
       python -m experiments book --profile smoke
     """
     from experiments.paths import ROOT
+
+    named(profile)  # before anything imports torch
+
     from experiments.publishing.plan import make
     from experiments.studies.ablation import ABLATION
     from experiments.studies.bottlenecks import BOTTLENECKS

@@ -17,8 +17,8 @@ PLACE = "% finder\n"
 
 TASKS: dict[str, tuple[str, ...]] = {
     "Train a bottleneck": (
-        *("heads", "classifiers", "losses", "schedules", "equilibrium", "extinction"),
-        *("objectives", "centres", "metric_learning"),
+        *("heads", "classifiers", "losses", "gammas", "schedules", "equilibrium"),
+        *("extinction", "objectives", "centres", "metric_learning"),
         *("backbones", "data", "datasets", "latents"),
     ),
     **{task: tuple(f"evaluation.{name}" for name in names) for task, names in MEASURED.items()},

@@ -160,8 +160,5 @@ def chosen(
     names: Sequence[str] | None, values: Mapping[str, Any] | None, places: Places = PLACES
 ) -> dict[str, dict[str, Any]]:
     """Return the parameters of some chapters, or of all, by their names; see :func:`assign`."""
-    known = places.chapter_names()
-    for name in names or ():
-        if name not in known:
-            raise unknown_name("chapter", name, known)
-    return assign(list(names or known), values or {}, places, named=bool(names))
+    places.check_names(names or ())
+    return assign(list(names or places.chapter_names()), values or {}, places, named=bool(names))

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from lpc._front.faces import face
 
 TASKS: dict[str, tuple[str, ...]] = {
-    "Collapse": ("collapse", "class_margins", "class_moments"),
+    "Collapse": ("collapse", "class_geometry", "class_margins", "class_moments"),
     "Neural collapse": ("neural_collapse", "neural_collapse_metric"),
     "Binarity": ("binarity", "mixture"),
     "Information": ("information", "mutual_information", "quantities", "posterior", "neighbours"),
     "Robustness": ("robustness", "attacks", "ceilings", "lipschitz", "corruptions"),
     "Certified radii": ("certified", "affine_layers"),
-    "Reliability": ("reliability", "misclassification", "calibration"),
+    "Reliability": ("reliability", "misclassification", "detection", "calibration"),
 }
 """The public modules by what one comes for."""
 

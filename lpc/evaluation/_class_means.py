@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,36 @@ def check_several(value: Int64[Tensor, " classes"]) -> None:
     """
     if len(value) < 2:
         raise Undefined(f"label holds one class, {value.tolist()}; expected 2 or more")
+
+
+def check_spread(
+    value: Int64[Tensor, " classes"], count: Int64[Tensor, " classes"], *, classes: int | None = None
+) -> None:
+    """Raise Undefined where no class has two points: their spread is 0, collapsed or not.
+
+    Parameters
+    ----------
+    value, count
+        The labels that occur, and how many points each has.
+    classes
+        How many classes there are, so that labels go from 0 to ``classes - 1``; None: those that occur.
+
+    Warns
+    -----
+    UserWarning
+        Some classes have one point, which adds none to the spread, or no point at all.
+    """
+    single = value[count == 1].tolist()
+    if len(single) == len(value):
+        raise Undefined(
+            f"label: each of the {len(single)} classes has one point, which has no spread; expected 2 or "
+            "more points in some class"
+        )
+    absent = sorted(set(range(classes or 0)) - set(value.tolist()))
+    for which, number in ((single, "one point"), (absent, "no point")):
+        if which:
+            named = f"{which[:10]}{f' and {len(which) - 10} more' if len(which) > 10 else ''}"
+            warnings.warn(f"classes {named} have {number}: nothing is known of their spread", stacklevel=4)
 
 
 def about_global_mean(

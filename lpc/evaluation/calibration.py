@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64, Integer
 from torch import Tensor
 
-from lpc.arrays import Array, as_labels, floats, group_sums, rows_at_once
+from lpc.arrays import Array, as_float64, as_labels, floats, group_sums, rows_at_once
 from lpc.computing.numerics import measurement
+from lpc.errors import Undefined
 from lpc.options import choice, whole
 
-Norm = Literal["l1", "max"]
+Norm = Literal["l1", "l2", "max"]
 TOLERANCE = 1e-5
 """How far from 1 the probabilities of a point may add up: float32 softmax stays below it."""
 
@@ -38,7 +39,8 @@ def expected_calibration_error(
         Number of bins of equal width: ``(j / bins, (j + 1) / bins]``, so that a confidence on an edge is in
         the lower bin and 1 in the last. Empty bins count nothing.
     norm
-        ``"l1"``: the mean over points, the expected calibration error. ``"max"``: the largest of any bin.
+        ``"l1"``: the mean over points, the expected calibration error. ``"l2"``: the root of the mean square
+        over points. ``"max"``: the largest of any bin.
 
     Returns
     -------
@@ -54,30 +56,211 @@ def expected_calibration_error(
     Notes
     -----
     :math:`\mathrm{ECE} = \sum_b \frac{n_b}{n} |\mathrm{acc}_b - \mathrm{conf}_b|`, with the share of right
-    predictions and the mean confidence of the bin's points; :math:`\max_b` for ``"max"``.
+    predictions and the mean confidence of the bin's points; :math:`\sqrt{\sum_b \frac{n_b}{n} (\cdot)^2}`
+    for ``"l2"`` and :math:`\max_b` for ``"max"``.
 
     References
     ----------
     Naeini, Cooper and Hauskrecht 2015; Guo et al. 2017, Eqs. 3 and 5.
     """
-    bins = whole("bins", bins)
     choice("norm", norm, Norm)
+    means, count = _binned(probability, label, bins)
+    return _averaged(means[count > 0, 1].abs(), count[count > 0], norm)
+
+
+def _averaged(gap: Float64[Tensor, " bins"], count: Int64[Tensor, " bins"], norm: Norm) -> float:
+    if norm == "max":
+        return float(gap.max())
+    share = count.double() / count.sum()
+    return float((share * gap).sum()) if norm == "l1" else float((share * gap.square()).sum().sqrt())
+
+
+class ReliabilityDiagram(NamedTuple):
+    """What a reliability diagram shows, one entry per bin of confidence; of an empty bin NaN.
+
+    Attributes
+    ----------
+    confidence
+        Mean confidence of its points.
+    accuracy
+        Share of them that are right.
+    count
+        How many there are.
+    """
+
+    confidence: Float64[Tensor, " bins"]
+    accuracy: Float64[Tensor, " bins"]
+    count: Int64[Tensor, " bins"]
+
+
+@measurement
+def reliability_diagram(
+    probability: Float[Array, "points classes"], label: Integer[Array, " points"], *, bins: int = 15
+) -> ReliabilityDiagram:
+    """Return confidence and accuracy of the points in each bin of confidence.
+
+    Parameters
+    ----------
+    probability, label, bins
+        As in :func:`expected_calibration_error`.
+
+    Raises
+    ------
+    ValueError
+        As there.
+
+    References
+    ----------
+    Guo et al. 2017, Figure 1.
+    """
+    means, count = _binned(probability, label, bins)
+    return ReliabilityDiagram(means[:, 0].cpu(), means.sum(dim=1).cpu(), count.cpu())
+
+
+def _binned(probability: Array, label: Array, bins: int) -> tuple[Tensor, Tensor]:
+    """Return mean confidence and mean gap of each bin, and its number of points."""
+    bins = whole("bins", bins)
+    confidence, gap = _confidence_and_gap(probability, label)
+    edges = torch.arange(1, bins, dtype=torch.float64, device=confidence.device) / bins
+    index = torch.bucketize(confidence, edges)
+    count = torch.bincount(index, minlength=bins)
+    return group_sums(torch.stack([confidence, gap], dim=1), index, bins) / count[:, None], count
+
+
+@measurement
+def adaptive_calibration_error(
+    probability: Float[Array, "points classes"],
+    label: Integer[Array, " points"],
+    *,
+    bins: int = 15,
+    norm: Norm = "l1",
+) -> float:
+    """Return the calibration error of the top label over bins with equally many points.
+
+    Parameters
+    ----------
+    probability, label, norm
+        As in :func:`expected_calibration_error`.
+    bins
+        Points are sorted by confidence and cut into as many parts, whose sizes differ by one at most. Equal
+        confidences can fall into two bins, in the order of the points; at most as many bins as points.
+
+    Raises
+    ------
+    ValueError
+        As there.
+
+    References
+    ----------
+    Nixon et al. 2019, Measuring calibration in deep learning (equal-mass bins).
+    """
+    choice("norm", norm, Norm)
+    confidence, gap = _confidence_and_gap(probability, label)
+    bins = whole("bins", bins, most=len(gap), of=f"{len(gap)} points")
+    parts = gap[confidence.argsort(stable=True)].tensor_split(bins)
+    means = torch.stack([part.mean().abs() for part in parts])
+    return _averaged(means, torch.tensor([len(part) for part in parts], device=means.device), norm)
+
+
+@measurement
+def classwise_calibration_error(
+    probability: Float[Array, "points classes"], label: Integer[Array, " points"], *, bins: int = 15
+) -> float:
+    r"""Return the calibration error of every class's probability, averaged over classes.
+
+    Parameters
+    ----------
+    probability, label, bins
+        As in :func:`expected_calibration_error`, bins of each class's own probability.
+
+    Raises
+    ------
+    ValueError
+        As there.
+
+    Notes
+    -----
+    :math:`\frac1K\sum_k\sum_b \frac{n_{bk}}{n}\,|\bar y_{bk} - \bar p_{bk}|`. A probability of exactly 0
+    is in the first bin.
+
+    References
+    ----------
+    Kull et al. 2019, Beyond temperature scaling, Section 2.
+    """
+    bins = whole("bins", bins)
+    share, target = _checked(probability, label)
+    edges = torch.arange(1, bins, dtype=torch.float64, device=share.device) / bins
+    total = 0.0
+    for value in range(share.shape[1]):
+        column = share[:, value].to(torch.float64).contiguous()
+        gap = (target == value).double() - column
+        total += float(group_sums(gap[:, None], torch.bucketize(column, edges), bins).abs().sum())
+    return total / share.numel()
+
+
+@measurement
+def fit_temperature(logits: Float[Array, "points classes"], label: Integer[Array, " points"]) -> float:
+    r"""Return the temperature that minimises the cross-entropy of softmax(logits / T).
+
+    Parameters
+    ----------
+    logits, label
+        Of held-out points, not of the training set; float32 or float64.
+
+    Returns
+    -------
+    float
+        T, above 0; above 1 where the network is too confident.
+
+    Raises
+    ------
+    ValueError
+        Invalid arrays, labels out of range, or no finite minimum: every point is classified rightly, or the
+        logits of a point are all equal.
+
+    Notes
+    -----
+    The cross-entropy is convex in :math:`1/T`, with the derivative
+    :math:`\mathbb E[\sum_k p_k l_k - l_y]`, whose root is found by Brent's method.
+
+    References
+    ----------
+    Guo et al. 2017, Section 4.2.
+    """
+    from scipy.optimize import brentq
+
+    value = as_float64(logits, name="logits", dims=2)
+    target = _in_range(as_labels(label, value), value.shape[1])
+    value = value - value.amax(dim=1, keepdim=True)
+    own = value.gather(1, target[:, None])[:, 0]
+
+    def slope(inverse: float) -> float:
+        return float(((value * inverse).softmax(dim=1) * value).sum(dim=1).mean() - own.mean())
+
+    if float(value.min()) == 0.0 or float(own.min()) == 0.0:
+        raise Undefined(
+            "logits: every point is classified rightly, or all its logits are equal: no temperature is best"
+        )
+    if slope(0.0) >= 0:
+        raise Undefined("logits are on average lowest for the label: the best temperature is infinite")
+    high = 1.0 / float(value.abs().mean())
+    while slope(high) < 0:
+        high *= 2
+    return 1 / brentq(slope, 0.0, high, xtol=1e-14 * high, rtol=1e-12)
+
+
+def _checked(
+    probability: Array, label: Array
+) -> tuple[Float[Tensor, "points classes"], Int64[Tensor, " points"]]:
+    """Return probabilities and labels as tensors; ValueError where they are none."""
     share = floats(probability, name="probability", dims=2)
     target = as_labels(label, share)
     classes = share.shape[1]
     if classes < 2:
         raise ValueError(f"probability has shape {tuple(share.shape)}; expected 2 or more classes")
-    outside = torch.nonzero((target < 0) | (target >= classes)).flatten()
-    if len(outside):
-        row = int(outside[0])
-        raise ValueError(
-            f"{len(outside)} labels are out of range; label {int(target[row])} is at index {row}, expected "
-            f"0 to {classes - 1}"
-        )
-    edges = torch.arange(1, bins, dtype=torch.float64, device=share.device) / bins
+    _in_range(target, classes)
     size = rows_at_once(classes, share.device)
-    parts = [_gaps(*part) for part in zip(share.split(size), target.split(size), strict=True)]
-    confidence, gap, improper = (torch.cat(values) for values in zip(*parts, strict=True))
+    improper = torch.cat([_improper(part) for part in share.split(size)])
     if bool(improper.any()):
         row = int(improper.nonzero()[0])
         values = share[row].to(torch.float64)
@@ -85,19 +268,40 @@ def expected_calibration_error(
             f"{int(improper.sum())} rows of probability are no probabilities; row {row} has minimum "
             f"{float(values.min()):.6g} and sum {float(values.sum()):.6g}. Take the softmax of logits"
         )
-    index = torch.bucketize(confidence, edges)
-    total = group_sums(gap[:, None], index, bins)[:, 0].abs()
-    if norm == "max":
-        return float((total / torch.bincount(index, minlength=bins).clamp(min=1)).max())
-    return float(total.sum()) / len(gap)
+    return share, target
+
+
+def _in_range(target: Int64[Tensor, " points"], classes: int) -> Int64[Tensor, " points"]:
+    outside = torch.nonzero((target < 0) | (target >= classes)).flatten()
+    if len(outside):
+        row = int(outside[0])
+        raise ValueError(
+            f"{len(outside)} labels are out of range; label {int(target[row])} is at index {row}, expected "
+            f"0 to {classes - 1}"
+        )
+    return target
+
+
+def _improper(share: Float[Tensor, "points classes"]) -> Bool[Tensor, " points"]:
+    share = share.to(torch.float64)
+    return (share < 0).any(dim=1) | ((share.sum(dim=1) - 1).abs() > TOLERANCE)
+
+
+def _confidence_and_gap(
+    probability: Array, label: Array
+) -> tuple[Float64[Tensor, " points"], Float64[Tensor, " points"]]:
+    """Return confidence, and right minus confidence."""
+    share, target = _checked(probability, label)
+    size = rows_at_once(share.shape[1], share.device)
+    parts = [_gaps(*part) for part in zip(share.split(size), target.split(size), strict=True)]
+    confidence, gap = (torch.cat(values) for values in zip(*parts, strict=True))
+    return confidence, gap
 
 
 def _gaps(
     share: Float[Tensor, "points classes"], target: Int64[Tensor, " points"]
-) -> tuple[Float64[Tensor, " points"], Float64[Tensor, " points"], Bool[Tensor, " points"]]:
-    """Return confidence, right minus confidence, and whether the row is no distribution."""
+) -> tuple[Float64[Tensor, " points"], Float64[Tensor, " points"]]:
     share = share.to(torch.float64)
     largest, predicted = share.max(dim=1)
     confidence = largest.clamp(max=1.0)
-    improper = (share < 0).any(dim=1) | ((share.sum(dim=1) - 1).abs() > TOLERANCE)
-    return confidence, (predicted == target).double() - confidence, improper
+    return confidence, (predicted == target).double() - confidence

@@ -23,6 +23,7 @@ from lpc.evaluation._class_means import (
     about_global_mean,
     as_classifier,
     check_several,
+    check_spread,
     collapse_of_means,
     duality,
     whitening,
@@ -169,6 +170,7 @@ class ClassMoments:
         """Return :func:`~.collapse.within_between_traces` of the points so far, with the same errors."""
         value = self._seen()
         check_several(value)
+        check_spread(value, self.sums.count[value])
         within = float(self.sums.scatter.diagonal(dim1=1, dim2=2).sum()) / self.points
         between = float(self._means(value).square().sum(dim=1).mean())
         if between == 0.0:
@@ -188,6 +190,7 @@ class ClassMoments:
         """
         value = self._seen()
         check_several(value)
+        check_spread(value, self.sums.count[value])
         mean = self._means(value)
         classifier = as_classifier(classifier_weight, classifier_bias, value, mean)
         covariance, axes = self.within_class_covariance(), whitening(mean)

@@ -25,6 +25,7 @@ from lpc.arrays import (
 )
 from lpc.computing.numerics import measurement
 from lpc.computing.threads import threads_for
+from lpc.evaluation._class_means import check_spread
 from lpc.evaluation._nearest import nearest_row
 
 
@@ -146,7 +147,7 @@ def within_between_traces(latent: Float[Array, "points width"], label: Integer[A
     Raises
     ------
     ValueError
-        Invalid arrays, fewer than two classes, or class means that coincide.
+        Invalid arrays, fewer than two classes, one point in every class, or class means that coincide.
 
     References
     ----------
@@ -156,6 +157,7 @@ def within_between_traces(latent: Float[Array, "points width"], label: Integer[A
     groups = group(as_labels(label, points))
     if len(groups.value) < 2:
         raise ValueError(f"label holds one class, {groups.value.tolist()}; expected 2 or more")
+    check_spread(groups.value, groups.count)
     centred = centre(points)
     scale = binary_scale(centred)
     centred = centred / scale

@@ -25,6 +25,7 @@ from lpc.evaluation._class_means import (
     about_global_mean,
     as_classifier,
     check_several,
+    check_spread,
     collapse_of_means,
     duality,
     whitening,
@@ -95,9 +96,15 @@ def neural_collapse(
     Raises
     ------
     ValueError
-        Invalid arrays, fewer than two classes, a class mean at the global mean (its angle is undefined),
-        a bias without weights, labels outside the classifier's rows, an all-zero classifier, or under
+        Invalid arrays, fewer than two classes, one point in every class (their spread of 0 would say perfect
+        collapse), a class mean at the global mean (its angle is undefined), a bias without weights, labels
+        outside the classifier's rows, an all-zero classifier, or under
         ``"released"`` a class with one point.
+
+    Warns
+    -----
+    UserWarning
+        Some classes have one point or, of the classifier's, none.
 
     Notes
     -----
@@ -123,6 +130,7 @@ def neural_collapse(
     groups = group(as_labels(label, points))
     check_several(groups.value)
     classifier = as_classifier(classifier_weight, classifier_bias, groups.value, points)
+    check_spread(groups.value, groups.count, classes=None if classifier is None else len(classifier.weight))
     lowest, highest, middle = points.amin(dim=0), points.amax(dim=0), points.mean(dim=0)
     scale = binary_scale(torch.stack((lowest - middle, highest - middle)))
     rounding = 8 * EPSILON * float(torch.maximum(-lowest, highest).max()) / scale

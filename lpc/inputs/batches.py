@@ -28,7 +28,11 @@ def check_latent(latent: Tensor, *, name: str = "latent", form: str = "(batch, w
         Its sizes by name.
     """
     if not isinstance(latent, Tensor):
-        raise ValueError(f"{name} is a {type(latent).__name__}; expected a tensor of shape {form}")
+        has = next(
+            (part for part in ("latent", "logits") if isinstance(getattr(latent, part, None), Tensor)), ""
+        )
+        cure = f": take its {has}" if has else ""
+        raise ValueError(f"{name} is a {type(latent).__name__}; expected a tensor of shape {form}{cure}")
     check_dense(latent, name)
     if latent.device.type == "meta":
         raise ValueError(f"{name} is on the device meta, where tensors have no values")

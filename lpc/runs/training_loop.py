@@ -265,6 +265,7 @@ def _warn_of_budgets(training: Trainer) -> None:
             classes=training.images.classes,
             steps=spec.train.epochs * steps_an_epoch,
             images=len(training.images),
+            certain=True,
         )
         if text is not None:
             warnings.warn(f"{spec.architecture}, seed {spec.seed}: {text}", stacklevel=3)

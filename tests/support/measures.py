@@ -16,7 +16,8 @@ def public() -> dict[Any, str]:
     """Return every public function, and every class that is more than a tuple of results, with its name."""
     names = [f"lpc.evaluation.{module.name}" for module in pkgutil.iter_modules(lpc.evaluation.__path__)]
     found = {}
-    for name in [name for name in names if not name.rpartition(".")[2].startswith("_")] + ["lpc.losses"]:
+    names = [name for name in names if not name.rpartition(".")[2].startswith("_")]
+    for name in [*names, "lpc.losses", "lpc.gammas"]:
         for key, value in vars(importlib.import_module(name)).items():
             own = getattr(value, "__module__", None) == name and not key.startswith("_")
             kind = inspect.isfunction(value) or hasattr(value, "__wrapped__")

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
+from scipy.optimize import brentq, linear_sum_assignment
 from scipy.spatial.distance import cdist
-from scipy.special import digamma, gammaln, log_softmax, softmax
+from scipy.special import digamma, gammaln, log_softmax, logsumexp, softmax
 
-from lpc import losses
+from lpc import gammas, losses
 from lpc.evaluation import (
     affine_layers,
     attacks,
@@ -23,10 +23,12 @@ from lpc.evaluation import (
     calibration,
     ceilings,
     certified,
+    class_geometry,
     class_margins,
     class_moments,
     collapse,
     corruptions,
+    detection,
     information,
     lipschitz,
     misclassification,
@@ -123,8 +125,14 @@ def square(covariance):
     return covariance.mean()
 
 
+def spread(y):
+    if np.unique(y, return_counts=True)[1].max() < 2:
+        raise Undefined
+
+
 def traces(latent, label):
     several(label)
+    spread(label)
     within = (centred(latent, label) ** 2).sum(axis=1).mean()
     between = ((means(latent, label) - latent.mean(axis=0)) ** 2).sum(axis=1).mean()
     return within, between, within / between
@@ -180,6 +188,7 @@ def summary(margin):
 
 def collapse_measures(latent, label, convention):
     several(label)
+    spread(label)
     k, p = len(np.unique(label)), latent.shape[1]
     sw, m = covariance(latent, label, convention), means(latent, label) - latent.mean(axis=0)
     sb = m.T @ m / k
@@ -418,13 +427,123 @@ def ece(probability, label, bins, norm):
         raise Undefined
     confidence, right = probability.max(axis=1), probability.argmax(axis=1) == label
     index = np.clip(np.ceil(confidence * bins - 1e-12).astype(int) - 1, 0, bins - 1)
-    each = [abs(np.sum(right[index == b] - confidence[index == b])) for b in range(bins)]
-    count = np.bincount(index, minlength=bins)
+    return binned_error(right - confidence, index, norm)
+
+
+def binned_error(gap, index, norm):
+    each = np.array([abs(gap[index == b].mean()) for b in np.unique(index)])
+    share = np.array([np.mean(index == b) for b in np.unique(index)])
+    return {"max": each.max(), "l1": (share * each).sum(), "l2": np.sqrt((share * each**2).sum())}[norm]
+
+
+def adaptive_ece(probability, label, bins, norm):
+    c, n = probability.shape[1], len(label)
+    if c < 2 or label.min() < 0 or label.max() >= c or bins > n:
+        raise Undefined
+    confidence, right = probability.max(axis=1), probability.argmax(axis=1) == label
+    order, part = np.argsort(confidence, kind="stable"), np.array_split(np.arange(n), bins)
+    return binned_error((right - confidence)[order], np.repeat(np.arange(bins), [len(p) for p in part]), norm)
+
+
+def classwise_ece(probability, label, bins):
+    c = probability.shape[1]
+    if c < 2 or label.min() < 0 or label.max() >= c:
+        raise Undefined
+    index = np.clip(np.ceil(probability * bins - 1e-12).astype(int) - 1, 0, bins - 1)
+    errors = [binned_error((label == k) - probability[:, k], index[:, k], "l1") for k in range(c)]
+    return np.mean(errors)
+
+
+def diagram(probability, label, bins):
+    c = probability.shape[1]
+    if c < 2 or label.min() < 0 or label.max() >= c:
+        raise Undefined
+    confidence, right = probability.max(axis=1), probability.argmax(axis=1) == label
+    index = np.clip(np.ceil(confidence * bins - 1e-12).astype(int) - 1, 0, bins - 1)
+    inside = [index == b for b in range(bins)]
     return (
-        max(e / max(n, 1) for e, n in zip(each, count, strict=True))
-        if norm == "max"
-        else sum(each) / len(label)
+        np.array([confidence[i].mean() if i.any() else np.nan for i in inside]),
+        np.array([right[i].mean() if i.any() else np.nan for i in inside]),
+        np.bincount(index, minlength=bins),
     )
+
+
+def temperature(logits, label):
+    n, c = logits.shape
+    if label.min() < 0 or label.max() >= c:
+        raise Undefined
+    own = logits[np.arange(n), label]
+    if np.all(own == logits.max(axis=1)) or own.mean() <= logits.mean():
+        raise Undefined
+
+    def slope(inverse):
+        return (softmax(logits * inverse, axis=1) * logits).sum(axis=1).mean() - own.mean()
+
+    low, high = 0.0, 1.0
+    while slope(high) < 0:
+        high *= 2
+    return 1 / brentq(slope, low, high, xtol=1e-12 * high, rtol=1e-12)
+
+
+def gram(latent, label):
+    several(label)
+    m = means(latent, label) - latent.mean(axis=0)
+    g, k = m @ m.T, len(m)
+    if np.linalg.norm(g) == 0:
+        raise Undefined
+    return np.linalg.norm(g / np.linalg.norm(g) - (np.eye(k) - 1 / k) / np.sqrt(k - 1))
+
+
+def cdnv(latent, label):
+    several(label)
+    spread(label)
+    m, v = (
+        means(latent, label),
+        [((z - z.mean(axis=0)) ** 2).sum(axis=1).mean() for z in groups(latent, label)],
+    )
+    pairs = [(i, j) for i in range(len(m)) for j in range(i)]
+    return np.mean([(v[i] + v[j]) / (2 * ((m[i] - m[j]) ** 2).sum()) for i, j in pairs])
+
+
+def told_apart(inside, outside):
+    score = np.concatenate([inside, outside])
+    right = np.arange(len(score)) < len(inside)
+    if len(set(score)) == 1:
+        raise Undefined
+    return auroc(score, right, "paper"), fpr(score, right, 0.95)
+
+
+def far_neighbour(train_latent, latent, k, normalise):
+    if k > len(train_latent):
+        raise Undefined
+    if normalise:
+        if 0 in np.linalg.norm(latent, axis=1) or 0 in np.linalg.norm(train_latent, axis=1):
+            raise Undefined
+        latent, train_latent = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (latent, train_latent))
+    return -np.sort(cdist(latent, train_latent), axis=1)[:, k - 1]
+
+
+def gaussian_detection(train_latent, train_label, latent, covariance, relative, shrinkage):
+    sd = train_latent.std(axis=0)
+    train, z = train_latent / sd, latent / sd
+    d = centred(train, train_label)
+    width = train.shape[1]
+
+    def squared(points, mean, deviation):
+        s = deviation.T @ deviation / len(deviation)
+        if shrinkage == 0 and (len(deviation) <= width or np.linalg.cond(s) > 1e12):
+            raise Undefined
+        s = (1 - shrinkage) * s + shrinkage * np.trace(s) / width * np.eye(width)
+        if np.trace(s) == 0:
+            raise Undefined
+        return ((points - mean) @ np.linalg.inv(s) * (points - mean)).sum(axis=1)
+
+    each = [
+        squared(z, train[train_label == c].mean(axis=0), d if covariance == "tied" else d[train_label == c])
+        for c in np.unique(train_label)
+    ]
+    mean = train.mean(axis=0)
+    return -(np.min(each, axis=0) - (squared(z, mean, train - mean) if relative else 0))
 
 
 WEIGHT = np.random.default_rng(5).standard_normal((3, math.prod(IMAGE)))
@@ -794,8 +913,55 @@ REFERENCES: dict[Any, Case] = {
     calibration.expected_calibration_error: Case(
         {"probability": "probability", "label": "label"},
         ece,
-        options={"bins": lambda draw: draw.one(1, 7, 15), "norm": lambda draw: draw.one("l1", "max")},
+        options={"bins": lambda draw: draw.one(1, 7, 15), "norm": lambda draw: draw.one("l1", "l2", "max")},
         wrong={"bins": COUNTS, "norm": NAMES},
+    ),
+    calibration.adaptive_calibration_error: Case(
+        {"probability": "probability", "label": "label"},
+        adaptive_ece,
+        options={"bins": lambda draw: draw.one(1, 5), "norm": lambda draw: draw.one("l1", "l2", "max")},
+        wrong={"bins": COUNTS, "norm": NAMES},
+    ),
+    calibration.classwise_calibration_error: Case(
+        {"probability": "probability", "label": "label"},
+        classwise_ece,
+        options={"bins": lambda draw: draw.one(1, 7, 15)},
+        wrong={"bins": COUNTS},
+    ),
+    calibration.reliability_diagram: Case(
+        {"probability": "probability", "label": "label"},
+        diagram,
+        options={"bins": lambda draw: draw.one(1, 7, 15)},
+        wrong={"bins": COUNTS},
+    ),
+    calibration.fit_temperature: Case({"logits": "points", "label": "label"}, temperature, smooth=True),
+    class_geometry.gram_distance: Case(LABELLED, gram),
+    class_geometry.class_distance_variance: Case(LABELLED, cdnv),
+    detection.detection: Case({"inside": "scores", "outside": "scores"}, told_apart),
+    detection.energy_confidence: Case(
+        {"logits": "points"},
+        lambda logits, temperature: temperature * logsumexp(logits / temperature, axis=1),
+        options={"temperature": lambda draw: draw.one(1.0, 10.0)},
+        wrong={"temperature": (*NUMBERS, 0.0, -1.0)},
+    ),
+    detection.maximum_logit: Case({"logits": "points"}, lambda logits: logits.max(axis=1)),
+    detection.neighbour_confidence: Case(
+        {"train_latent": "train", "latent": "points"},
+        far_neighbour,
+        options={"k": lambda draw: draw.one(1, 5), "normalise": lambda draw: draw.one(True, False)},
+        wrong={"k": COUNTS, "normalise": (None, "no", 1)},
+    ),
+    detection.mahalanobis_detection: Case(
+        {"train_latent": "train", "train_label": "train_label", "latent": "points"},
+        gaussian_detection,
+        call=lambda *a, **o: detection.mahalanobis_detection(*a, **o).confidence,
+        options={
+            "covariance": lambda draw: draw.one("tied", "class"),
+            "relative": lambda draw: draw.one(True, False),
+            "shrinkage": lambda draw: draw.one(0.0, 0.1),
+        },
+        wrong={"covariance": NAMES, "relative": (None, "no", 1), "shrinkage": (*NUMBERS, -0.1, 1.5)},
+        smooth=True,
     ),
     robustness.deepfool: Case(
         PICTURES,
@@ -922,7 +1088,7 @@ REFERENCES: dict[Any, Case] = {
         tolerance=1e-3,
         smooth=True,
     ),
-    losses.geometric_gamma: Case(
+    gammas.geometric_gamma: Case(
         {},
         gamma,
         options={
@@ -939,7 +1105,7 @@ REFERENCES: dict[Any, Case] = {
             "overshoot": (None, "yes"),
         },
     ),
-    losses.two_regime_gamma: Case(
+    gammas.two_regime_gamma: Case(
         {},
         lambda epoch, late_factor, late_from, **rule: gamma(epoch, **rule, late=(late_factor, late_from)),
         options={

@@ -4,7 +4,14 @@ import torch
 from scipy.special import softmax
 from torchmetrics.classification import MulticlassCalibrationError
 
-from lpc.evaluation.calibration import expected_calibration_error
+from lpc.errors import Undefined
+from lpc.evaluation.calibration import (
+    adaptive_calibration_error,
+    classwise_calibration_error,
+    expected_calibration_error,
+    fit_temperature,
+    reliability_diagram,
+)
 
 
 def calibrated(rng, points):
@@ -13,7 +20,7 @@ def calibrated(rng, points):
     return np.stack([1 - chance, chance], axis=1), (rng.random(points) < chance).astype(int)
 
 
-@pytest.mark.parametrize("norm", ["l1", "max"])
+@pytest.mark.parametrize("norm", ["l1", "l2", "max"])
 @pytest.mark.parametrize("bins", [1, 15, 100])
 def test_against_torchmetrics(rng, norm, bins):
     logits = 3 * rng.standard_normal((2000, 5))
@@ -93,5 +100,42 @@ def test_bad_input_is_named(unchecked):
         error(good, np.array([0.0, 1.0]))
     with pytest.raises(ValueError, match="bins is 0; expected 1 or more"):
         error(good, label, bins=0)
-    with pytest.raises(ValueError, match="norm is 'l2'; expected 'l1' or 'max'"):
-        error(good, label, norm="l2")
+    with pytest.raises(ValueError, match="norm is 'l3'; expected 'l1', 'l2' or 'max'"):
+        error(good, label, norm="l3")
+
+
+def test_other_bins_agree_where_they_are_the_same_and_miss_nothing(rng):
+    probability, label = calibrated(rng, 3000)
+    wrong = 1 - label
+    for error in (expected_calibration_error, adaptive_calibration_error, classwise_calibration_error):
+        assert error(probability, label) < 0.05 < 0.3 < error(probability, wrong)
+        assert error(probability, label, bins=1) <= error(probability, label) + 1e-12
+    same = expected_calibration_error(probability, label, bins=1)
+    assert adaptive_calibration_error(probability, label, bins=1) == pytest.approx(same, rel=1e-12)
+    with pytest.raises(ValueError, match="bins is 3001 for 3000 points"):
+        adaptive_calibration_error(probability, label, bins=3001)
+
+
+def test_the_diagram_adds_up_to_the_error_and_empty_bins_are_missing(rng):
+    probability, label = calibrated(rng, 500)
+    found = reliability_diagram(probability, label, bins=10)
+    empty = found.count == 0
+    assert (
+        bool(empty[:5].all()) and bool(found.accuracy[empty].isnan().all()) and int(found.count.sum()) == 500
+    )
+    gap = (found.accuracy - found.confidence)[~empty].abs()
+    expected = float((gap * found.count[~empty]).sum() / 500)
+    assert expected == pytest.approx(expected_calibration_error(probability, label, bins=10), rel=1e-12)
+
+
+@pytest.mark.parametrize("scale", [0.2, 1.0, 7.0])
+def test_the_temperature_undoes_a_scale(rng, scale):
+    logits = rng.standard_normal((20_000, 4))
+    label = np.argmax(logits + rng.gumbel(size=logits.shape), axis=1)  # drawn from the softmax of the logits
+    found = fit_temperature(scale * logits, label)
+    assert found == pytest.approx(scale, rel=0.05)
+    assert found == pytest.approx(scale * fit_temperature(logits, label), rel=1e-8)
+    with pytest.raises(Undefined, match="every point is classified rightly"):
+        fit_temperature(logits, logits.argmax(axis=1))
+    with pytest.raises(Undefined, match="infinite"):
+        fit_temperature(logits, logits.argmin(axis=1))

@@ -3,6 +3,9 @@ import pytest
 import torch
 
 from lpc.arrays import BLOCK
+from lpc.errors import Undefined
+from lpc.evaluation.class_moments import ClassMoments
+from lpc.evaluation.collapse import within_between_traces
 from lpc.evaluation.neural_collapse import neural_collapse
 
 
@@ -119,11 +122,11 @@ def test_simplex_is_collapsed_and_random_means_are_not(rng):
 
 
 def test_nc3_is_the_squared_distance_of_directions():
-    latent = np.array([[1.0, 0.0], [-1.0, 0.0]])
-    label = np.array([0, 1])
+    latent = np.array([[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])
+    label = np.array([0, 1, 0, 1])
     for angle in (0.0, 0.3, np.pi / 2, np.pi):
         turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-        result = neural_collapse(latent, label, classifier_weight=5 * latent @ turn)
+        result = neural_collapse(latent, label, classifier_weight=5 * latent[:2] @ turn)
         assert result.nc3 == pytest.approx(2 - 2 * np.cos(angle), abs=1e-14)
 
 
@@ -154,18 +157,34 @@ def test_tensors_and_float32(rng):
 
 
 def test_what_is_undefined_is_refused(unchecked):
-    latent, label = np.array([[0.1], [0.0], [0.2]]), np.array([0, 1, 2])
+    latent, label = np.array([[0.1], [0.0], [0.2]] * 2), np.array([0, 1, 2] * 2)
     with pytest.raises(ValueError, match=r"classes \[0\] lie at the global mean"):
         neural_collapse(latent, label)
     with pytest.raises(ValueError, match="one class"):
-        neural_collapse(latent, np.zeros(3, dtype=int))
+        neural_collapse(latent, np.zeros(6, dtype=int))
+    corners = np.tile(np.eye(3), (2, 1))
     with pytest.raises(ValueError, match="without classifier_weight"):
-        neural_collapse(np.eye(3), label, classifier_bias=np.ones(3))
+        neural_collapse(corners, label, classifier_bias=np.ones(3))
     with pytest.raises(ValueError, match="labels go from 0 to 2; the classifier has rows 0 to 1"):
-        neural_collapse(np.eye(3), label, classifier_weight=np.ones((2, 3)))
+        neural_collapse(corners, label, classifier_weight=np.ones((2, 3)))
     with pytest.raises(ValueError, match="zero for every class"):
-        neural_collapse(np.eye(3), label, classifier_weight=np.zeros((3, 3)))
+        neural_collapse(corners, label, classifier_weight=np.zeros((3, 3)))
     with pytest.raises(ValueError, match="width 2; latent has width 3"):
-        unchecked(neural_collapse)(np.eye(3), label, classifier_weight=np.ones((3, 2)))
+        unchecked(neural_collapse)(corners, label, classifier_weight=np.ones((3, 2)))
     with pytest.raises(ValueError, match="classifier_bias has 4 entries"):
-        unchecked(neural_collapse)(np.eye(3), label, classifier_weight=np.eye(3), classifier_bias=np.ones(4))
+        unchecked(neural_collapse)(corners, label, classifier_weight=np.eye(3), classifier_bias=np.ones(4))
+
+
+def test_one_point_a_class_is_no_collapse_and_few_points_are_named(rng):
+    for measure in (neural_collapse, within_between_traces):
+        with pytest.raises(Undefined, match="each of the 5 classes has one point"):
+            measure(np.eye(5), np.arange(5))
+    moments = ClassMoments(classes=5)
+    moments.update(np.eye(5), np.arange(5))
+    with pytest.raises(Undefined, match="each of the 5 classes has one point"):
+        moments.neural_collapse()
+    latent, label = rng.standard_normal((9, 3)), np.array([0, 0, 0, 1, 1, 1, 2, 2, 3])
+    with pytest.warns(UserWarning, match=r"classes \[3\] have one point"):
+        neural_collapse(latent, label)
+    with pytest.warns(UserWarning, match=r"classes \[3, 4\] have no point"):
+        neural_collapse(latent[:8], label[:8], classifier_weight=rng.standard_normal((5, 3)))

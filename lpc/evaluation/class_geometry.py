@@ -1,0 +1,103 @@
+"""How class means lie to each other and how well classes keep apart: Gram distance and pairwise variance."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Integer
+
+from lpc.arrays import Array, as_labels, as_points, binary_scale, centre, group, group_means, group_sums
+from lpc.computing.numerics import measurement
+from lpc.errors import Undefined
+from lpc.evaluation._class_means import about_global_mean, check_several, check_spread
+
+
+@measurement
+def gram_distance(latent: Float[Array, "points width"], label: Integer[Array, " points"]) -> float:
+    r"""Return how far the Gram matrix of the centred class means is from that of a simplex; 0 on a simplex.
+
+    Parameters
+    ----------
+    latent
+        Penultimate representations, float32 or float64.
+    label
+        Class of each point.
+
+    Returns
+    -------
+    float
+        From 0 to 2; free of the latents' scale and offset.
+
+    Raises
+    ------
+    ValueError
+        Invalid arrays, fewer than two classes, or class means that coincide.
+
+    Notes
+    -----
+    :math:`\bigl\lVert \frac{M M^\top}{\lVert M M^\top\rVert_F} - \frac1{\sqrt{K-1}}
+    (I - \tfrac1K \mathbf 1 \mathbf 1^\top)\bigr\rVert_F` with one row of M per class, less the mean of all
+    points.
+
+    References
+    ----------
+    Zhu et al. 2021, A geometric analysis of neural collapse with unconstrained features, Eq. 8 (there of W).
+    """
+    points = as_points(latent)
+    groups = group(as_labels(label, points))
+    check_several(groups.value)
+    centred = centre(points)
+    mean = about_global_mean(group_means(centred / binary_scale(centred), groups), groups.count)
+    gram, classes = mean @ mean.T, len(mean)
+    size = torch.linalg.matrix_norm(gram)
+    if float(size) == 0.0:
+        raise Undefined("latent: all class means coincide; their Gram matrix has no direction")
+    simplex = torch.eye(classes, dtype=gram.dtype, device=gram.device) - 1 / classes
+    return float(torch.linalg.matrix_norm(gram / size - simplex / (classes - 1) ** 0.5))
+
+
+@measurement
+def class_distance_variance(latent: Float[Array, "points width"], label: Integer[Array, " points"]) -> float:
+    r"""Return the class-distance normalised variance (CDNV), averaged over all pairs of classes.
+
+    Parameters
+    ----------
+    latent
+        Penultimate representations, float32 or float64.
+    label
+        Class of each point.
+
+    Returns
+    -------
+    float
+        At least 0, and 0 for collapsed classes; free of the latents' scale and offset.
+
+    Raises
+    ------
+    ValueError
+        Invalid arrays, fewer than two classes, one point in every class, or two class means that coincide.
+
+    Notes
+    -----
+    :math:`\frac{2}{K(K-1)}\sum_{i<j} \frac{V_i + V_j}{2\lVert\mu_i - \mu_j\rVert^2}` with
+    :math:`V_c = \frac1{n_c}\sum_{i: y_i = c}\lVert z_i - \mu_c\rVert^2`.
+
+    References
+    ----------
+    Galanti, György and Hutter 2022, On the role of neural collapse in transfer learning, Section 2.
+    """
+    points = as_points(latent)
+    groups = group(as_labels(label, points))
+    check_several(groups.value)
+    check_spread(groups.value, groups.count)
+    centred = centre(points)
+    centred = centred / binary_scale(centred)
+    mean = group_means(centred, groups)
+    squared = (centred - mean[groups.index]).square().sum(dim=1, keepdim=True)
+    variance = group_sums(squared, groups.index, len(mean))[:, 0] / groups.count
+    first, second = torch.triu_indices(len(mean), len(mean), offset=1, device=mean.device)
+    apart = torch.cdist(mean, mean, compute_mode="donot_use_mm_for_euclid_dist")[first, second].square()
+    if bool((apart == 0).any()):
+        where = int((apart == 0).nonzero()[0])
+        both = [int(groups.value[index[where]]) for index in (first, second)]
+        raise Undefined(f"latent: the means of classes {both} coincide")
+    return float(((variance[first] + variance[second]) / (2 * apart)).mean())

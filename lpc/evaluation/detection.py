@@ -1,0 +1,288 @@
+"""Whether a point is of the data that a network was trained on: scores of it, and how well they tell."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Float64, Integer
+from torch import Tensor
+
+from lpc.arrays import (
+    EPSILON,
+    Array,
+    ArrayT,
+    as_float64,
+    as_labels,
+    as_points,
+    binary_scale,
+    centre,
+    group,
+    group_means,
+    like,
+)
+from lpc.computing.numerics import measurement
+from lpc.errors import Undefined
+from lpc.evaluation.misclassification import misclassification_auroc, misclassification_fpr
+from lpc.options import choice, flag, number, whole
+
+Covariance = Literal["tied", "class"]
+
+
+class Detection(NamedTuple):
+    """How well a score tells points of the training distribution from others.
+
+    Attributes
+    ----------
+    auroc
+        Probability that a point from inside has the higher score than one from outside; ties count half.
+    fpr95
+        Share of points from outside that are accepted where 95 % of those from inside are.
+    """
+
+    auroc: float
+    fpr95: float
+
+
+@measurement
+def detection(inside: Float[Array, " points"], outside: Float[Array, " others"]) -> Detection:
+    """Return AUROC and FPR at 95 % TPR of scores of points from inside and from outside.
+
+    Parameters
+    ----------
+    inside, outside
+        Scores, higher where a point looks more familiar; float32 or float64.
+
+    Raises
+    ------
+    ValueError
+        Invalid arrays, or one score for all.
+
+    References
+    ----------
+    Hendrycks and Gimpel 2017; Liang et al. 2018.
+    """
+    near = as_float64(inside, name="inside", dims=1).cpu()
+    far = as_float64(outside, name="outside", dims=1).cpu()
+    score = torch.cat([near, far])
+    familiar = torch.arange(len(score), device=score.device) < len(near)
+    return Detection(misclassification_auroc(score, familiar), misclassification_fpr(score, familiar))
+
+
+@measurement
+def energy_confidence(
+    logits: Float[ArrayT, "points classes"], *, temperature: float = 1.0
+) -> Float64[ArrayT, " points"]:
+    r"""Return minus the free energy of the logits: :math:`T \log\sum_k e^{l_k / T}`.
+
+    Parameters
+    ----------
+    logits
+        float32 or float64.
+    temperature
+        T, above 0.
+
+    References
+    ----------
+    Liu et al. 2020, Energy-based out-of-distribution detection, Eq. 4.
+    """
+    temperature = number("temperature", temperature, above=0)
+    value = as_float64(logits, name="logits", dims=2)
+    return like(temperature * (value / temperature).logsumexp(dim=1), logits)
+
+
+@measurement
+def maximum_logit(logits: Float[ArrayT, "points classes"]) -> Float64[ArrayT, " points"]:
+    """Return the largest logit of each point.
+
+    Parameters
+    ----------
+    logits
+        float32 or float64.
+
+    References
+    ----------
+    Hendrycks et al. 2022, Scaling out-of-distribution detection for real-world settings.
+    """
+    return like(as_float64(logits, name="logits", dims=2).amax(dim=1), logits)
+
+
+@measurement
+def neighbour_confidence(
+    train_latent: Float[Array, "train width"],
+    latent: Float[ArrayT, "points width"],
+    *,
+    k: int = 50,
+    normalise: bool = True,
+) -> Float64[ArrayT, " points"]:
+    """Return minus the distance of each point to its k-th nearest training point.
+
+    Parameters
+    ----------
+    train_latent, latent
+        float32 or float64; of training points, and of those to judge.
+    k
+        Which neighbour; at most the number of training points.
+    normalise
+        Whether every latent is first divided by its norm, as in the paper. Latents of norm zero are refused.
+
+    Raises
+    ------
+    ValueError
+        Invalid arrays, different widths, k out of range, or a latent of norm zero.
+
+    References
+    ----------
+    Sun et al. 2022, Out-of-distribution detection with deep nearest neighbors.
+    """
+    train, points = as_points(train_latent, name="train_latent"), as_points(latent)
+    points = points.to(train.device)
+    _same_width(train, points)
+    k = whole("k", k, most=len(train), of=f"{len(train)} points of train_latent")
+    if flag("normalise", normalise):
+        train, points = _unit(train, "train_latent"), _unit(points, "latent")
+    else:
+        scale = binary_scale(train)
+        train, points = train / scale, points / scale
+    found = []
+    for block in points.split(max(1, (1 << 22) // len(train))):
+        distance = torch.cdist(block, train, compute_mode="donot_use_mm_for_euclid_dist")
+        found.append(-distance.kthvalue(k, dim=1).values)
+    result = torch.cat(found) * (1.0 if normalise else scale)
+    return like(result.to(latent.device) if isinstance(latent, Tensor) else result, latent)
+
+
+class Distances(NamedTuple):
+    """Scores by Mahalanobis distance.
+
+    Attributes
+    ----------
+    confidence
+        Minus the squared distance to the nearest class, less, where relative, that to all training points;
+        of the kind of the latents.
+    dead
+        How many nodes take one value over the training points, and are left out.
+    """
+
+    confidence: Array
+    dead: int
+
+
+@measurement
+def mahalanobis_detection(
+    train_latent: Float[Array, "train width"],
+    train_label: Integer[Array, " train"],
+    latent: Float[ArrayT, "points width"],
+    *,
+    covariance: Covariance = "tied",
+    relative: bool = False,
+    shrinkage: float = 0.0,
+    drop_dead: bool = False,
+) -> Distances:
+    r"""Return minus the squared Mahalanobis distance of each point to the nearest class.
+
+    Parameters
+    ----------
+    train_latent, train_label
+        Training points and their classes.
+    latent
+        The points to judge.
+    covariance
+        ``"tied"``: one for all classes, within them, averaged over points. ``"class"``: one of each.
+    relative
+        Whether the distance to one Gaussian of all training points is subtracted.
+    shrinkage
+        From 0 to 1: a covariance S becomes (1 - shrinkage) S + shrinkage (tr S / width) I, in standardised
+        units.
+    drop_dead
+        Leave out nodes of one value over the training points, and say how many; else they are refused.
+
+    Raises
+    ------
+    ValueError
+        Invalid arrays, different widths, a node of one value unless ``drop_dead``, or a covariance that is
+        singular (named).
+
+    Notes
+    -----
+    :math:`-\min_c (z-\mu_c)^\top\Sigma^{-1}(z-\mu_c)`, with :math:`\Sigma_c` in place of :math:`\Sigma` for
+    ``"class"``; relative: plus :math:`(z-\mu)^\top\Sigma_0^{-1}(z-\mu)` with mean and covariance of all
+    training points. Covariances are maximum likelihood (divided by the number of points). Nodes are
+    standardised first, which without shrinkage changes nothing; nothing is added to variances.
+
+    References
+    ----------
+    Lee et al. 2018, Eq. 1 and 2 (tied); Ren et al. 2021, A simple fix to Mahalanobis distance for improving
+    near-OOD detection, Eq. 2 (relative).
+    """
+    choice("covariance", covariance, Covariance)
+    shrinkage, relative = number("shrinkage", shrinkage, least=0, most=1), flag("relative", relative)
+    train, points = as_points(train_latent, name="train_latent"), as_points(latent)
+    points = points.to(train.device)
+    _same_width(train, points)
+    groups = group(as_labels(train_label, train, name="train_label"))
+    low, high = train.amin(dim=0), train.amax(dim=0)
+    alive = high - low > 8 * EPSILON * torch.maximum(low.abs(), high.abs())
+    dead = int((~alive).sum())
+    if dead and not flag("drop_dead", drop_dead):
+        nodes = torch.nonzero(~alive).flatten()[:10].tolist()
+        raise ValueError(
+            f"{dead} nodes of train_latent take one value, {nodes} first: they have no Gaussian; leave them "
+            "out, as drop_dead=True does"
+        )
+    if dead == train.shape[1]:
+        raise Undefined("train_latent: every node takes one value")
+    location = train[:, alive].mean(dim=0)
+    train, points = train[:, alive] - location, points[:, alive] - location
+    scale = train.square().mean(dim=0).sqrt()
+    train, points = centre(train / scale), points / scale - (train / scale).mean(dim=0)
+    mean = group_means(train, groups)
+    deviation = train - mean[groups.index]
+    nearest = torch.full((len(points),), torch.inf, dtype=torch.float64, device=points.device)
+    tied = _factor(deviation, shrinkage, "within classes") if covariance == "tied" else None
+    for position, value in enumerate(groups.value.tolist()):
+        own = deviation[groups.index == position]
+        factor = _factor(own, shrinkage, f"of class {value}") if tied is None else tied
+        nearest = torch.minimum(nearest, _squared(points - mean[position], factor))
+    if relative:
+        nearest = nearest - _squared(points, _factor(train, shrinkage, "of all training points"))
+    result = -nearest
+    return Distances(like(result.to(latent.device) if isinstance(latent, Tensor) else result, latent), dead)
+
+
+def _factor(deviation: Tensor, shrinkage: float, which: str) -> Tensor:
+    """Return the Cholesky factor of a covariance; Undefined where it is singular."""
+    count, width = deviation.shape
+    covariance = deviation.T @ deviation / count
+    diagonal = covariance.diagonal()
+    if shrinkage > 0:
+        isotropic = diagonal.mean()
+        covariance *= 1 - shrinkage
+        diagonal += shrinkage * isotropic
+    sd = diagonal.sqrt()
+    if (shrinkage > 0 or count > width) and bool((sd > 0).all()):
+        factor, info = torch.linalg.cholesky_ex(covariance / sd / sd[:, None])
+        if int(info) == 0 and float(factor.diagonal().min()) > (10 * width * EPSILON) ** 0.5:
+            return sd[:, None] * factor
+    raise Undefined(
+        f"train_latent: the covariance {which} is singular: {count} points in {width} dimensions; pass "
+        "shrinkage above 0, or fewer dimensions"
+    )
+
+
+def _squared(deviation: Tensor, factor: Tensor) -> Tensor:
+    whitened = torch.linalg.solve_triangular(factor, deviation.T, upper=False)
+    return whitened.square().sum(dim=0)
+
+
+def _same_width(train: Tensor, points: Tensor) -> None:
+    if train.shape[1] != points.shape[1]:
+        raise ValueError(f"train_latent has width {train.shape[1]}; latent has width {points.shape[1]}")
+
+
+def _unit(points: Tensor, name: str) -> Tensor:
+    norm = torch.linalg.vector_norm(points, dim=1, keepdim=True)
+    if bool((norm == 0).any()):
+        row = int((norm == 0).flatten().nonzero()[0])
+        raise ValueError(f"{name} has norm zero at index {row}: it has no direction; pass normalise=False")
+    return points / norm
