@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from lpc.heads import Classifier as Classifier
     from lpc.latents import collect_latents as collect_latents
     from lpc.losses import squared_norm as squared_norm
+    from lpc.reporting.by_layer import collapse_by_layer as collapse_by_layer
+    from lpc.reporting.report import report as report
     from lpc.runs import execute as execute
     from lpc.runs import execute_all as execute_all
     from lpc.specs import DataSpec as DataSpec

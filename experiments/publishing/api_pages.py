@@ -16,10 +16,12 @@ PLACE = "% finder\n"
 """The line of the staged api.md in whose place the finder goes."""
 
 TASKS: dict[str, tuple[str, ...]] = {
+    "Report and collect": ("reporting.report", "reporting.by_layer", "latents"),
     "Train a bottleneck": (
         *("heads", "classifiers", "losses", "gammas", "schedules", "equilibrium"),
-        *("extinction", "objectives", "centres", "metric_learning"),
-        *("backbones", "data", "datasets", "latents"),
+        *("extinction", "gamma_control", "objectives", "centres", "metric_learning"),
+        *("integrations.loop", "integrations.lightning"),
+        *("backbones", "data", "datasets"),
     ),
     **{task: tuple(f"evaluation.{name}" for name in names) for task, names in MEASURED.items()},
     "Store and runs": (
@@ -34,6 +36,7 @@ INNER: dict[str, str] = {
     "": "Inner works of the library",
     "computing": "Inner works of computing",
     "inputs": "Inner works of inputs",
+    "reporting": "Inner works of reports",
     "_front": "Inner works of the front door",
     "evaluation": "Inner works of measuring",
     "training": "Inner works of training",
@@ -98,10 +101,14 @@ def _headline(module: str, package: Path) -> str:
 
 
 def _table(module: str, package: Path) -> str:
-    """Return the table of a module's names in the finder; those of which nothing is said are left out."""
+    """Return the table of a module's names in the finder: those that the package offers come first.
+
+    Names of which nothing is said are left out.
+    """
+    first = offered(package.name)
     rows = [
         f"   * - :py:{member.role}:`~{package.name}.{module}.{member.name}`\n     - {member.summary}"
-        for member in members(module, package)
+        for member in sorted(members(module, package), key=lambda member: member.name not in first)
         if member.summary
     ]
     return "\n".join([".. list-table::\n   :width: 100%\n   :widths: 36 64\n   :class: finder\n", *rows, ""])

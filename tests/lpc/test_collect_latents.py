@@ -60,6 +60,7 @@ def test_it_is_what_the_network_computes_and_the_network_is_left_as_found(data, 
     _, latent, logits = by_hand(model, data.tensors[0])
     for rows, expected in ((found.latent, latent), (found.logits, logits)):
         torch.testing.assert_close(rows[order].sort(dim=0)[0], expected.sort(dim=0)[0])
+    assert found.weight is not None and found.bias is not None
     torch.testing.assert_close(found.latent @ found.weight.T + found.bias, found.logits)
     assert found.layer == "input of last" and torch.equal(found.predicted, found.logits.argmax(dim=1))
 
@@ -104,6 +105,7 @@ def test_timm_heads_of_ours_and_image_sets_need_no_layer():
     small, expected = lpc.collect_latents(ours, held), collect(ours, held)
     assert torch.equal(small.latent, expected.latent) and torch.equal(small.label, expected.label)
     assert small.layer == "latent" and small.latent.shape == (9, 4)
+    assert small.weight is not None and small.bias is not None
     torch.testing.assert_close(small.latent @ small.weight.T + small.bias, small.logits)
 
 

@@ -181,7 +181,7 @@ def test_the_separation_of_all_pairs_is_what_sign_matrices_reach_and_no_other_we
 LAPTOP = TrainSpec(
     epochs=400, learning_rate=5e-3, penalty="squared_norm", gamma_factor=1.063, gamma_maximum=1e3
 )
-RUN = {"width": 8, "classes": 10, "steps": 4000}
+RUN: dict[str, Any] = {"width": 8, "classes": 10, "steps": 4000}
 
 
 def test_a_hopeless_gamma_is_warned_of_in_numbers():
@@ -221,7 +221,7 @@ def test_the_limit_is_ten_steps_of_the_bias():
 
 def test_a_margin_at_which_every_run_on_digits_lost_its_readout_is_warned_of_as_well():
     own = TrainSpec(epochs=30, learning_rate=2e-3, batch_size=64, penalty="squared_norm", gamma_factor=1.5)
-    steps = {"width": 8, "classes": 10, "steps": 540}  # of the page on one's own model, where 100 is too much
+    steps: dict[str, Any] = {"width": 8, "classes": 10, "steps": 540}  # of the page on one's own model
     text = budget_warning(replace(own, gamma_maximum=100.0), **steps)
     assert text is not None and "and the margin is 26: below 87 every run on digits lost its readout" in text
     assert budget_warning(replace(own, gamma_maximum=100.0), **steps, certain=True) is None

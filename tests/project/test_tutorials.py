@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import jupytext
-import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
 from support import warm
 
 BOOK = Path(__file__).parents[2] / "book"
@@ -51,17 +49,12 @@ def run(title: str, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any],
     return space, capsys.readouterr().out.splitlines()
 
 
-def test_there_are_ten_recipes_of_twelve_lines_at_most():
+def test_there_are_six_recipes_of_twelve_lines_at_most():
     found = recipes()
-    assert len(found) == 10
+    assert len(found) == 6
     for title, source in found.items():
         lines = [line for line in source.splitlines() if line.strip()]
         assert len(lines) <= 13, title
-
-
-def test_the_budget_recipe_warns_of_the_schedule_that_is_too_steep(capsys):
-    _, (modest, steep) = run("budget", capsys)
-    assert modest.endswith("None") and "the readout will be lost" in steep
 
 
 def test_the_deepfool_recipe_changes_every_decision(capsys):
@@ -83,30 +76,10 @@ def test_the_certified_radius_is_below_what_attacks_find(capsys):
     assert 0 < numbers(spectral)[0] < numbers(crown)[0] < numbers(attacked[-1])[0]
 
 
-def test_the_entropy_recipe_takes_out_the_scale_and_nothing_else(capsys):
-    _, lines = run("entropy", capsys)
-    (raw, unit), (scaled, again) = (numbers(line.replace("1e-7", "")) for line in lines)
-    assert unit == again
-    assert raw - scaled == pytest.approx(8 * np.log(1e7), abs=0.02)
-
-
-def test_the_noise_recipe_finds_the_entropy_of_three_points(capsys):
-    _, (label, preserved, redundant) = run("noise", capsys)
-    assert numbers(label) == [1.0986]
-    assert numbers(preserved)[0] == pytest.approx(np.log(3), abs=1e-3)
-    assert numbers(redundant)[0] < 1e-3
-
-
 def test_batches_measure_what_all_points_do(capsys):
     _, lines = run("batches", capsys)
     batched, whole = (numbers(line)[0] for line in lines)
     assert batched == pytest.approx(whole, rel=1e-10)
-
-
-def test_the_auroc_recipe_agrees_with_scikit_learn(capsys):
-    space, (line,) = run("right predictions", capsys)
-    right = (space["predicted"] == space["label"])[space["test"]]
-    assert numbers(line)[0] == pytest.approx(roc_auc_score(right, space["confidence"]))
 
 
 def test_the_store_recipe_shows_the_tighter_run(capsys):
@@ -124,40 +97,31 @@ def test_the_corruptions_recipe_falls_with_strength(capsys):
         assert accuracy == sorted(accuracy, reverse=True)
 
 
-def test_own_latents_measures_what_was_saved():
+def test_own_latents_reports_what_its_arrays_say():
     checks = """
-    from sklearn.metrics import roc_auc_score
-    ours, known = report, np.stack([latent[label == value].mean(axis=0) for value in range(10)])
+    known = np.stack([latent[label == value].mean(axis=0) for value in range(10)])
     within = np.square(latent - known[label]).sum(axis=1).mean()
     between = np.square(known - latent.mean(axis=0)).sum(axis=1).mean()
-    assert np.isclose(ours["tr Sw / tr Sb, train"], within / between)
-    assert np.isclose(ours["AUROC, Mahalanobis"], roc_auc_score(right, mahalanobis))
-    assert ours["accuracy, test"] == network.score(test_pixels, test_label)
+    assert np.isclose(found["trace_ratio"], within / between)
+    assert found["accuracy", "test"] == network.score(test_pixels, test_label)
+    assert found["ood_auroc_mahalanobis"] > 0.6
     """
     printed = executed("own-latents", checks)
-    for name in (
-        "a NaN",
-        "one class",
-        "labels missing",
-        "labels as floats",
-        "k too large",
-        "repeated points",
-    ):
+    assert "arrays: latents = latent (898, 8)" in printed
+    for name in ("a NaN", "labels missing", "labels as floats", "another width", "one class", "no logits"):
         assert f"{name}: " in printed
 
 
 @pytest.mark.slow
 def test_own_model_collapses_and_loses_its_readout_where_it_says():
     checks = """
-    for backbone in ("CNN", "timm ResNet"):
-        penalised, plain = table[f"{backbone}, with"], table[f"{backbone}, without"]
-        # over two seeds the ratios were 0.12 to 0.65, the accuracies 0.01 below to 0.03 above
-        assert penalised["tr Sw / tr Sb"] < 0.8 * plain["tr Sw / tr Sb"], table
-        assert penalised["accuracy"] > plain["accuracy"] - 0.05, table
-    assert module.seen[-1] < 0.8 * module.seen[0], module.seen
-    # over four seeds accuracy was 0.09 to 0.12 and nearest-mean accuracy 0.85 to 0.91
-    assert found["accuracy"] < 0.4 < 0.6 < found["nearest-mean accuracy"], found
+    ratio, right = table.loc["trace_ratio"], table.loc["accuracy"]
+    for name in ("fixed schedule", "by itself"):
+        assert ratio[name] < 0.8 * ratio["no penalty"], table
+        assert right[name] > right["no penalty"] - 0.05, table
+    assert last.gamma > 10 * first.gamma and not any(state.lost for state in callback.penalty.history)
     assert output.latent.dtype == torch.float32 and features.dtype == torch.bfloat16
     print(table)
     """
-    assert "is the width 8" in executed("own-model", checks)
+    printed = executed("own-model", checks)
+    assert "every run on digits lost its readout" in printed and "readout lost" in printed

@@ -1,0 +1,1 @@
+"""Latent point collapse in other people's training: a plain loop, and Lightning."""

@@ -1,0 +1,167 @@
+"""Collapse layer by layer: the same measures of every block of a network, from one pass over a loader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import Tensor, nn
+
+from lpc.data import ImageSet
+from lpc.evaluation.class_geometry import class_distance_variance
+from lpc.evaluation.collapse import nearest_mean_accuracy, within_between_traces
+from lpc.evaluation.neural_collapse import neural_collapse
+from lpc.inputs.layers import Pool, blocks
+from lpc.inputs.loaders import Unpack
+from lpc.latents import collect_latents
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+_MEASURES: dict[str, Callable[[Tensor, Tensor], float]] = {
+    "trace_ratio": lambda latent, label: within_between_traces(latent, label).ratio,
+    "nc1_per_rank": lambda latent, label: neural_collapse(latent, label).nc1_per_rank,
+    "cdnv": class_distance_variance,
+    "nearest_mean_accuracy": lambda latent, label: nearest_mean_accuracy(latent, label, latent, label),
+}
+
+
+class Layer(NamedTuple):
+    """Measures of one layer; None where a measure is undefined.
+
+    Attributes
+    ----------
+    name, width
+        Of the layer, and of its output once it is one row per point.
+    trace_ratio, nc1_per_rank, cdnv, nearest_mean_accuracy
+        Of :func:`~lpc.evaluation.collapse.within_between_traces`, :func:`.neural_collapse`,
+        :func:`~lpc.evaluation.class_geometry.class_distance_variance` and
+        :func:`~lpc.evaluation.collapse.nearest_mean_accuracy` of the same points.
+    """
+
+    name: str
+    width: int
+    trace_ratio: float | None
+    nc1_per_rank: float | None
+    cdnv: float | None
+    nearest_mean_accuracy: float | None
+
+
+class LayerReport:
+    """What :func:`collapse_by_layer` found.
+
+    Attributes
+    ----------
+    layers
+        In the network's order.
+    left_out
+        Why blocks were left out, by name.
+    """
+
+    def __init__(self, layers: Sequence[Layer], left_out: dict[str, str]) -> None:
+        self.layers, self.left_out = tuple(layers), left_out
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per layer."""
+        import pandas as pd
+
+        return pd.DataFrame(self.layers)
+
+    def __repr__(self) -> str:
+        """Return the table, and what was left out."""
+        lines = [self.to_frame().to_string(index=False, float_format="{:.4g}".format)]
+        return "\n".join([*lines, *(f"left out {name}: {why}" for name, why in self.left_out.items())])
+
+    def _repr_html_(self) -> str:
+        return self.to_frame().to_html(index=False, float_format="{:.4g}".format)
+
+    def plot(self) -> Figure:
+        """Return a figure of the measures over layers."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9, 3.4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        places = range(len(self.layers))
+        for name, title, style in (
+            ("trace_ratio", "tr Sw / tr Sb", "o-"),
+            ("nc1_per_rank", "NC1 / rank", "s--"),
+            ("cdnv", "CDNV", "^:"),
+        ):
+            left.semilogy(places, [_number(getattr(one, name)) for one in self.layers], style, label=title)
+        right.plot(places, [_number(one.nearest_mean_accuracy) for one in self.layers], "o-", color="#009E73")
+        left.set_ylabel("0 is full collapse")
+        left.legend(fontsize="small")
+        right.set_ylabel("accuracy of the nearest class mean")
+        for axes in (left, right):
+            axes.set_xticks(
+                list(places), [one.name for one in self.layers], rotation=45, ha="right", fontsize=8
+            )
+        return figure
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def collapse_by_layer(
+    model: nn.Module,
+    loader: Iterable[Any] | ImageSet,
+    *,
+    layer: Sequence[str] | None = None,
+    pool: Pool = "mean",
+    unpack: Unpack | None = None,
+    limit: int | None = 5000,
+    file: Path | str | None = None,
+    progress: bool | None = None,
+) -> LayerReport:
+    """Measure how far classes have drawn together behind every block of a network.
+
+    Parameters
+    ----------
+    model, loader, unpack, file, progress
+        As in :func:`~lpc.latents.collect_latents`.
+    layer
+        Names of layers. None: the network's children and, of those that are sequences, theirs; a block that
+        does not run once in a pass, or returns no tensor, is left out, and the result says why.
+    pool
+        How feature maps and tokens become one row per point.
+    limit
+        Points at most: they are kept for all layers at once, 4 bytes per entry; None: all.
+
+    Raises
+    ------
+    ValueError
+        As ``collect_latents``, or no layer to measure.
+    """
+    left_out: dict[str, str] = {}
+    if layer is None:
+        first = next(iter(_batches(loader)), None)
+        if first is None:
+            raise ValueError("the loader is empty: it yielded no batch")
+        layer, left_out = blocks(model, [first], unpack)
+        if not layer:
+            raise ValueError(
+                f"no block of {type(model).__name__} runs once and returns a tensor: name layers"
+            )
+    found = collect_latents(
+        model, loader, layer=layer, pool=pool, unpack=unpack, limit=limit, file=file, progress=progress
+    )
+    measured = []
+    for name, one in found.items():
+        values = {}
+        for key, measure in _MEASURES.items():
+            try:
+                values[key] = measure(one.latent, one.label)
+            except ValueError as error:
+                values[key] = None
+                left_out[f"{key} of {name}"] = str(error)
+        measured.append(Layer(name=name, width=one.latent.shape[1], **values))
+    return LayerReport(measured, left_out)
+
+
+def _batches(loader: Iterable[Any] | ImageSet) -> Iterable[Any]:
+    if isinstance(loader, ImageSet):
+        return [(loader.normalised(slice(2)), loader.label[:2])]
+    return loader

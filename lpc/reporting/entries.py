@@ -1,0 +1,166 @@
+"""One line of a report, and the sheet for such lines: a value, or the reason why it is missing."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One value of a report.
+
+    Attributes
+    ----------
+    topic
+        The section.
+    key
+        A name for programs; with ``data`` it is unique.
+    data
+        Whose value it is: ``"train"``, ``"test"`` or ``"outside"``.
+    name
+        As people read it.
+    value
+        None where it is missing.
+    unit
+        Empty for plain numbers.
+    how
+        The convention, the sample and the options with which it was computed.
+    guide
+        How to read it.
+    references
+        What to compare it with, by name.
+    flag
+        Why it may mislead; empty: nothing speaks against it.
+    missing
+        Why there is no value; empty where there is one.
+    """
+
+    topic: str
+    key: str
+    data: str
+    name: str
+    value: float | None
+    unit: str = ""
+    how: str = ""
+    guide: str = ""
+    references: Mapping[str, float] = field(default_factory=dict)
+    flag: str = ""
+    missing: str = ""
+
+
+class Once(Generic[T]):
+    """A result that several lines read: computed when first asked for, and an error is raised each time.
+
+    Parameters
+    ----------
+    function
+        Computes it.
+    """
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._function = function
+        self._found: list[T] = []
+        self._error: ValueError | None = None
+        self.said: list[str] = []
+
+    def __call__(self) -> T:
+        """Return the result."""
+        if self._error is not None:
+            raise self._error
+        if not self._found:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                try:
+                    self._found.append(self._function())
+                except ValueError as error:
+                    self._error = error
+                    raise
+                finally:
+                    self.said = list(dict.fromkeys(str(one.message) for one in caught))
+        return self._found[0]
+
+
+class Sheet:
+    """Lines of one section about one set of points.
+
+    Parameters
+    ----------
+    topic, data
+        Of all its lines.
+    """
+
+    def __init__(self, topic: str, data: str) -> None:
+        self.topic, self.data = topic, data
+        self.entries: list[Entry] = []
+
+    def add(
+        self,
+        key: str,
+        name: str,
+        value: Callable[[], float | int | None],
+        *,
+        unit: str = "",
+        how: str = "",
+        guide: str = "",
+        references: Mapping[str, Callable[[], float] | float | None] | None = None,
+        flag: str | Callable[[float], str] = "",
+        missing: str = "",
+    ) -> float | None:
+        """Write a line and return its value; a ValueError becomes the reason why there is none.
+
+        Parameters
+        ----------
+        key, name, unit, how, guide
+            As of :class:`Entry`.
+        value
+            Computes it; None: missing for the reason ``missing``.
+        references
+            Numbers, or what computes them; those that cannot be computed are left out.
+        flag
+            Why the value may mislead, or what says so of the value.
+        missing
+            The reason where ``value`` gives None.
+        """
+        reason, found, said = missing, None, ""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                found = value()
+            except ValueError as error:
+                reason = str(error)
+            said = "; ".join(dict.fromkeys(str(one.message) for one in caught))
+        number = None if found is None else float(found)
+        text = flag if isinstance(flag, str) or number is None else flag(number)
+        self.entries.append(
+            Entry(
+                topic=self.topic,
+                key=key,
+                data=self.data,
+                name=name,
+                value=number,
+                unit=unit,
+                how=how,
+                guide=guide,
+                references={} if number is None else _known(references or {}),
+                flag="; ".join(part for part in (text if isinstance(text, str) else "", said) if part),
+                missing="" if number is not None else reason or "not given",
+            )
+        )
+        return number
+
+
+def _known(references: Mapping[str, Callable[[], float] | float | None]) -> dict[str, float]:
+    found = {}
+    for name, value in references.items():
+        try:
+            number = value() if callable(value) else value
+        except ValueError:
+            continue
+        if number is not None:
+            found[name] = float(number)
+    return found

@@ -1,0 +1,159 @@
+"""The report's lines on entropy and information, all at unit rms and in nats."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from lpc.arrays import group, group_means
+from lpc.errors import Undefined
+from lpc.evaluation.collapse import rescale_to_unit_rms
+from lpc.evaluation.information import conditional_knn_entropy, knn_entropy
+from lpc.evaluation.mutual_information import discrete_mutual_information
+from lpc.evaluation.quantities import gaussian_quantities
+from lpc.options import whole
+from lpc.reporting.entries import Entry, Once, Sheet
+from lpc.reporting.points import Points
+
+VARIANCE = 0.01
+"""Of the Gaussian noise at each node, latents having unit rms."""
+
+
+def neighbour(points: Points, k: int | None) -> int:
+    """Return which neighbour is taken: 2 % of the smallest class of two points or more, at least 2.
+
+    Parameters
+    ----------
+    points
+        The sample that is measured.
+    k
+        As asked for; None: by the rule.
+    """
+    if k is not None:
+        return whole("k", k)
+    sizes = [count for count in points.counts.values() if count > 1]
+    return max(2, round(0.02 * min(sizes, default=100)))
+
+
+def mixture_bias(latent: Tensor, label: Tensor, k: int, seed: int) -> float:
+    r"""Return by how much the k-NN entropy is off for as many points of a mixture matched to the latents.
+
+    Parameters
+    ----------
+    latent, label
+        The mixture has a Gaussian about each class mean, all with the covariance within classes.
+    k
+        Which neighbour.
+    seed
+        Of the points that are drawn, as many of each class as there are.
+
+    Raises
+    ------
+    Undefined
+        A covariance that is singular: such a mixture has no entropy.
+
+    Notes
+    -----
+    The estimate less :math:`-\frac1N\sum_n \log p(z_n)` over the points z drawn, whose density p is known.
+    """
+    groups = group(label)
+    points = latent.double()
+    mean = group_means(points, groups)
+    deviation = points - mean[groups.index]
+    count, width = deviation.shape
+    factor, info = torch.linalg.cholesky_ex(deviation.T @ deviation / count)
+    diagonal = factor.diagonal()
+    if count <= width or int(info) or float(diagonal.min()) < 1e-7 * float(diagonal.max()):
+        raise Undefined("the covariance within classes is singular: such a mixture has no entropy")
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(count, width, generator=generator, dtype=torch.float64)
+    drawn = mean[groups.index] + noise @ factor.T
+    share = (groups.count / count).log()
+    whitened = [torch.linalg.solve_triangular(factor, part.T, upper=False).T for part in (drawn, mean)]
+    squared = torch.cdist(whitened[0], whitened[1], compute_mode="donot_use_mm_for_euclid_dist").square()
+    constant = 0.5 * width * math.log(2 * math.pi) + float(diagonal.log().sum())
+    true = constant - float((share - 0.5 * squared).logsumexp(dim=1).mean())
+    return knn_entropy(drawn, k=k) - true
+
+
+def information(points: Points, *, sample: int, k: int | None, seed: int) -> list[Entry]:
+    """Return the lines on entropy and information.
+
+    Parameters
+    ----------
+    points
+        What is measured.
+    sample, seed
+        Points at most, as the cost grows with their square, and the seed of their draw and of noise.
+    k
+        Which neighbour; None: 2 % of the smallest class.
+    """
+    sheet = Sheet("Information", points.name)
+    some = points.sample(sample, seed)
+    unit = Once(lambda: rescale_to_unit_rms(some.latent))
+    k = neighbour(some, k)
+    smallest = min(some.counts.values())
+    of = f"{some.total:,} of {points.total:,} points, unit rms, k = {k}"
+    share = torch.tensor(list(some.counts.values()), dtype=torch.float64) / some.total
+    label_entropy = float(torch.special.entr(share).sum())
+    large = f"k = {k} is not below the smallest class ({smallest} points)" if k >= smallest else ""
+    sheet.add(
+        "knn_entropy",
+        "H[Z]",
+        lambda: knn_entropy(unit(), k=k),
+        unit="nats",
+        how=f"Kozachenko-Leonenko; {of}",
+        guide="shape alone, as the scale is taken out; not to be compared across widths",
+        references={
+            f"k = {2 * k}": lambda: knn_entropy(unit(), k=2 * k),
+            "bias on a matched mixture": lambda: mixture_bias(unit(), some.label, k, seed),
+        },
+        flag=large,
+    )
+    sheet.add(
+        "conditional_knn_entropy",
+        "H[Z | Y]",
+        lambda: conditional_knn_entropy(unit(), some.label, k=k),
+        unit="nats",
+        how=f"within each class; {of}",
+        guide="below H[Z] by the information on the label",
+        references={f"k = {2 * k}": lambda: conditional_knn_entropy(unit(), some.label, k=2 * k)},
+    )
+    sheet.add(
+        "label_information",
+        "I[Y; Z]",
+        lambda: discrete_mutual_information(unit(), some.label, k=k),
+        unit="nats",
+        how=f"Ross 2014; {of}",
+        guide="at most H[Y]; shuffled labels have none, so that theirs is the bias",
+        references={
+            "H[Y]": label_entropy,
+            "ln K": math.log(len(some.counts)),
+            "shuffled labels": lambda: discrete_mutual_information(unit(), some.shuffled(seed), k=k),
+        },
+        flag=large,
+    )
+    noisy = Once(
+        lambda: gaussian_quantities(
+            unit(), some.label, variance=VARIANCE, draws=2, generator=torch.Generator().manual_seed(seed)
+        )
+    )
+    for key, name, ceiling in (
+        ("preserved_relevant_information", "I[Y; Z + noise]", {"H[Y]": label_entropy}),
+        ("preserved_information", "I[X; Z + noise]", {"ln N": math.log(some.total)}),
+    ):
+        sheet.add(
+            f"noisy_{key}",
+            name,
+            lambda key=key: getattr(noisy().quantities, key),
+            unit="nats",
+            how=f"{some.total:,} of {points.total:,} points, unit rms, noise of variance {VARIANCE:g}",
+            guide="exact but for the draws of noise",
+            references={
+                **ceiling,
+                "standard error": lambda key=key: getattr(noisy().standard_error, key),
+            },
+        )
+    return sheet.entries

@@ -1,0 +1,235 @@
+"""The report's lines on calibration, on errors that are to be found, and on points from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lpc.evaluation.calibration import (
+    adaptive_calibration_error,
+    classwise_calibration_error,
+    expected_calibration_error,
+    fit_temperature,
+)
+from lpc.evaluation.detection import (
+    detection,
+    energy_confidence,
+    mahalanobis_detection,
+    maximum_logit,
+    neighbour_confidence,
+)
+from lpc.evaluation.misclassification import (
+    misclassification_aupr,
+    misclassification_auroc,
+    misclassification_fpr,
+    risk_coverage_area,
+)
+from lpc.evaluation.reliability import mahalanobis_confidence
+from lpc.reporting.entries import Entry, Once, Sheet
+from lpc.reporting.points import Points
+from lpc.reporting.references import of_book
+
+SHRINKAGE = 0.1
+"""Of covariances, as a class with constant nodes, or fewer points than nodes, has a singular one."""
+
+
+def calibration(points: Points) -> list[Entry]:
+    """Return the lines on calibration; all missing where there are no logits.
+
+    Parameters
+    ----------
+    points
+        Best a test set: train sets are fitted.
+    """
+    sheet = Sheet("Calibration", points.name)
+    given = points.logits
+    probability = Once(lambda: None if given is None else given.double().softmax(dim=1))
+    fitted = "of the train set: calibration is asked of held-out points" if points.name == "train" else ""
+    errors: dict[str, tuple[str, Callable[[Tensor], float], str]] = {
+        "calibration_error": (
+            "expected calibration error",
+            lambda share: expected_calibration_error(share, points.label),
+            "15 bins of equal width",
+        ),
+        "calibration_error_l2": (
+            "root mean square calibration error",
+            lambda share: expected_calibration_error(share, points.label, norm="l2"),
+            "15 bins of equal width",
+        ),
+        "adaptive_calibration_error": (
+            "adaptive calibration error",
+            lambda share: adaptive_calibration_error(share, points.label),
+            "15 bins of equally many points",
+        ),
+        "classwise_calibration_error": (
+            "classwise calibration error",
+            lambda share: classwise_calibration_error(share, points.label),
+            "15 bins of equal width per class",
+        ),
+    }
+    for key, (name, function, how) in errors.items():
+        share = probability()
+        sheet.add(
+            key,
+            name,
+            lambda function=function, share=share: None if share is None else function(share),
+            how=how,
+            guide="0: probabilities are the shares of right predictions; above 0 by chance with few points",
+            missing="needs logits or the classifier",
+            references=of_book(f"{points.name} {key}"),
+            flag=fitted,
+        )
+    sheet.add(
+        "temperature",
+        "temperature that calibrates",
+        lambda: None if given is None else fit_temperature(given, points.label),
+        how="least cross-entropy of softmax(logits / T)",
+        guide="above 1: the network is too confident",
+        missing="needs logits or the classifier",
+        flag=fitted,
+    )
+    return sheet.entries
+
+
+def errors(points: Points, train: Points) -> list[Entry]:
+    """Return the lines on how well confidences tell right predictions from wrong ones.
+
+    Parameters
+    ----------
+    points, train
+        What is judged, and what Gaussians are fitted to.
+    """
+    sheet = Sheet("Error detection", points.name)
+    given, known = points.logits, train.logits
+    missing = "needs logits or the classifier"
+    right = None if given is None else given.argmax(dim=1) == points.label
+
+    def gaussian() -> Tensor | None:
+        if given is None or known is None:
+            return None
+        return mahalanobis_confidence(
+            train.latent,
+            train.label,
+            known.argmax(dim=1),
+            points.latent,
+            given.argmax(dim=1),
+            shrinkage=SHRINKAGE,
+        )
+
+    scores = {
+        "probability": ("largest probability", Once(lambda: _probability(given))),
+        "mahalanobis": (f"Mahalanobis, shrinkage {SHRINKAGE:g}", Once(gaussian)),
+    }
+    measures = {
+        "auroc": ("AUROC", misclassification_auroc, "0.5: chance, 1: perfect", 0.5),
+        "fpr95": ("FPR at 95 % TPR", misclassification_fpr, "share of errors accepted; 0 is best", 0.95),
+        "aupr_error": (
+            "AUPR of errors",
+            lambda score, of: misclassification_aupr(score, of, positive="error"),
+            "1: perfect; without any ranking the share of errors",
+            None if right is None else 1 - float(right.double().mean()),
+        ),
+        "aurc": (
+            "AURC",
+            lambda score, of: risk_coverage_area(score, of).aurc,
+            "mean error rate over all coverages; 0 is best",
+            None if right is None else 1 - float(right.double().mean()),
+        ),
+    }
+    for score, (called, values) in scores.items():
+        for key, (name, measure, guide, chance) in measures.items():
+
+            def value(values=values, measure=measure) -> float | None:
+                found = values()
+                return None if found is None or right is None else measure(found, right)
+
+            sheet.add(
+                f"{key}_{score}",
+                f"{name}, {called}",
+                value,
+                guide=guide,
+                missing=missing,
+                references={"without ranking": chance},
+            )
+    return sheet.entries
+
+
+def outside(points: Points, train: Points, away: Points, *, sample: int, seed: int) -> list[Entry]:
+    """Return the lines on how well scores tell points of the data from points from outside.
+
+    Parameters
+    ----------
+    points, train, away
+        Points of the data (best a test set), what scores are fitted to, and points from outside.
+    sample, seed
+        Training points among which neighbours are sought, at most, and the draw of them.
+    """
+    sheet = Sheet("Out-of-distribution detection", "outside")
+    some = train.sample(sample, seed)
+    k = min(50, some.total)
+
+    def gaussian(**options: object) -> Callable[[Points], Tensor]:
+        return lambda of: (
+            mahalanobis_detection(
+                train.latent,
+                train.label,
+                of.latent,
+                shrinkage=SHRINKAGE,
+                drop_dead=True,
+                **options,  # type: ignore[arg-type]
+            ).confidence
+        )  # type: ignore[return-value]
+
+    shrunk = f"shrinkage {SHRINKAGE:g}"
+    scores: dict[str, tuple[str, Callable[[Points], Tensor | None]]] = {
+        "probability": ("largest probability", lambda of: _probability(of.logits)),
+        "maximum_logit": (
+            "largest logit",
+            lambda of: None if of.logits is None else maximum_logit(of.logits),
+        ),
+        "energy": ("energy", lambda of: None if of.logits is None else energy_confidence(of.logits)),
+        "mahalanobis": (f"Mahalanobis, tied, {shrunk}", gaussian()),
+        "mahalanobis_class": (
+            f"Mahalanobis, per class, shrinkage {SHRINKAGE:g}",
+            gaussian(covariance="class"),
+        ),
+        "mahalanobis_relative": (f"relative Mahalanobis, shrinkage {SHRINKAGE:g}", gaussian(relative=True)),
+        "neighbours": (
+            f"{k}th neighbour of {some.total:,}",
+            lambda of: neighbour_confidence(some.latent, of.latent, k=k),
+        ),
+    }
+    for key, (name, score) in scores.items():
+
+        def both(score=score):
+            near, far = score(points), score(away)
+            return None if near is None or far is None else detection(near, far)
+
+        found = Once(both)
+        for measure, title, chance in (("auroc", "AUROC", 0.5), ("fpr95", "FPR at 95 % TPR", 0.95)):
+
+            def value(found=found, measure=measure) -> float | None:
+                pair = found()
+                return None if pair is None else getattr(pair, measure)
+
+            sheet.add(
+                f"ood_{measure}_{key}",
+                f"{title}, {name}",
+                value,
+                how=f"{points.total:,} points of {points.name} against {away.total:,} from outside",
+                guide="1 is best" if measure == "auroc" else "share from outside that is accepted; 0 is best",
+                missing="needs logits of both",
+                references={"chance": chance},
+                flag="of the train set, which scores were fitted to" if points.name == "train" else "",
+            )
+    return sheet.entries
+
+
+def _of_logits(score: Callable[[Tensor], Tensor]) -> Callable[[Points], Tensor | None]:
+    return lambda of: None if of.logits is None else score(of.logits)
+
+
+def _probability(logits: Tensor | None) -> Tensor | None:
+    return None if logits is None else torch.softmax(logits.double(), dim=1).amax(dim=1)

@@ -1,0 +1,126 @@
+"""``python -m lpc report FILE``: kinds of files, guessed names, errors before torch is imported."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.numpy
+
+import lpc
+from lpc.reporting.command import main
+from lpc.reporting.files import chosen, read
+
+ROOT = Path(__file__).parents[3]
+RNG = np.random.default_rng(0)
+LABEL = np.arange(120) % 3
+LATENT = np.eye(3, 4)[LABEL] + 0.2 * RNG.standard_normal((120, 4))
+WEIGHT = np.eye(3, 4)
+
+
+@pytest.fixture(scope="module")
+def ratio():
+    return lpc.report(LATENT, LABEL)["trace_ratio"]
+
+
+def write(folder, kind):
+    path = folder / f"features{kind}"
+    if kind == ".npz":
+        np.savez(path, latent=LATENT, label=LABEL, weight=WEIGHT)
+    elif kind == ".safetensors":
+        safetensors.numpy.save_file({"embeddings": LATENT, "Targets": LABEL, "W": WEIGHT}, path)
+    else:
+        table = pd.DataFrame(LATENT, columns=[f"node{i}" for i in range(4)]).assign(y=LABEL, name="image")
+        table = table.join(pd.DataFrame(LATENT @ WEIGHT.T).add_prefix("logit_"))
+        table.to_csv(path, index=False) if kind == ".csv" else table.to_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", [".npz", ".safetensors", ".csv", ".parquet"])
+def test_every_kind_of_file_gives_the_same_table_and_a_page(tmp_path, capsys, ratio, kind):
+    path = write(tmp_path, kind)
+    assert (
+        main(["report", str(path), "--json", str(tmp_path / "out.json"), "--csv", str(tmp_path / "out.csv")])
+        == 0
+    )
+    said = capsys.readouterr().out
+    assert said.startswith("arrays: latents = ") and "tr Sw / tr Sb" in said
+    values = {one["key"]: one["value"] for one in json.loads((tmp_path / "out.json").read_text())["values"]}
+    assert values["trace_ratio"] == pytest.approx(ratio, rel=1e-9)
+    assert values["accuracy"] == np.mean((LATENT @ WEIGHT.T).argmax(axis=1) == LABEL)
+    assert pd.read_csv(tmp_path / "out.csv")["key"].tolist()[0] == "accuracy"
+    assert (tmp_path / f"features{kind}.report.html").read_text().startswith("<!doctype html>")
+
+
+def test_test_sets_and_points_from_outside_are_taken(tmp_path, capsys):
+    path = tmp_path / "all.npz"
+    np.savez(
+        path,
+        train_latent=LATENT,
+        train_label=LABEL,
+        test_latent=LATENT[:60],
+        test_label=LABEL[:60],
+        ood=-LATENT,
+    )
+    assert main(["report", str(path), "--no-html"]) == 0
+    said = capsys.readouterr().out
+    assert "Collapse (test)" in said and "Out-of-distribution detection (outside)" in said
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_names_are_guessed_where_there_is_one_choice_and_given_elsewhere():
+    arrays = {"a": LATENT, "b": LABEL}
+    assert chosen(arrays, {}) == {"latents": "a", "labels": "b"}
+    two = {**arrays, "c": LATENT}
+    with pytest.raises(ValueError, match=r"no latents: .* --latents NAME. It has a \(120, 4\) float64, b"):
+        chosen(two, {})
+    assert chosen(two, {"latents": "c"})["latents"] == "c"
+    with pytest.raises(ValueError, match=r"the file has no labels: .* --labels NAME"):
+        chosen({"latent": LATENT}, {})
+    with pytest.raises(ValueError, match=r"unknown array for labels 'lable'\. Did you mean label"):
+        chosen({"latent": LATENT, "label": LABEL}, {"labels": "lable"})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.npz", None, "does not exist"),
+        ("features.mat", b"", r"ends in .mat; expected .npz, .safetensors"),
+        ("bad.npz", b"no zip", "cannot be read as .npz"),
+        ("bad.safetensors", b"nothing", "cannot be read as .safetensors"),
+        ("empty.csv", b"", "is empty"),
+        ("words.csv", b"label,name\n1,a\n", "has no column of floats"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path / name)
+
+
+def test_help_and_errors_of_files_load_no_torch_and_say_one_line(tmp_path):
+    np.savez(tmp_path / "unlabelled.npz", latent=LATENT)
+    asked = "import sys; from lpc.reporting.command import main\n"
+    asked += "try: code = main({!r})\nexcept SystemExit as error: code = error.code\n"
+    asked += "print(code, [m for m in ('torch', 'pandas', 'scipy', 'matplotlib') if m in sys.modules])"
+    for arguments, status in (
+        (["--help"], 0),
+        (["report", "--help"], 0),
+        (["report", "no.npz"], 1),
+        (["report", str(tmp_path / "unlabelled.npz")], 1),
+        (["reprot"], 2),
+    ):
+        command = [sys.executable, "-c", asked.format(arguments)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == f"{status} []", done.stderr
+        assert "Traceback" not in done.stderr
+        if status == 1:
+            assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    done = subprocess.run(
+        [sys.executable, "-m", "lpc", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "python -m lpc" in done.stdout and "report" in done.stdout
