@@ -230,7 +230,7 @@ def _raw_logits(output: Any) -> Any:
     return output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
 
 
-def _pooled(value: Tensor, pool: Pool) -> Tensor:
+def _pooled(value: Tensor, pool: str) -> Tensor:
     if pool == "flatten":
         return value.flatten(1)
     if value.dim() == 3:  # batch, tokens, width

@@ -55,7 +55,8 @@ class LatentPointCollapse(Callback):
         when_lost: Lost = "hold",
         unpack: Callable[[Any], tuple[Any, Any]] | None = None,
     ) -> None:
-        self.classifier, self.schedule, self.when_lost, self.unpack = classifier, schedule, when_lost, unpack
+        self.classifier, self.schedule, self.unpack = classifier, schedule, unpack
+        self.when_lost: Lost = when_lost
         self.penalty: CollapsePenalty | None = None
         self._watch = ExitStack()
         self._step: Any = None

@@ -135,7 +135,7 @@ class Sheet:
                 reason = str(error)
             said = "; ".join(dict.fromkeys(str(one.message) for one in caught))
         number = None if found is None else float(found)
-        text = flag if isinstance(flag, str) or number is None else flag(number)
+        text = "" if number is None else flag if isinstance(flag, str) else flag(number)
         self.entries.append(
             Entry(
                 topic=self.topic,
@@ -147,7 +147,7 @@ class Sheet:
                 how=how,
                 guide=guide,
                 references={} if number is None else _known(references or {}),
-                flag="; ".join(part for part in (text if isinstance(text, str) else "", said) if part),
+                flag="; ".join(part for part in (text, said) if part),
                 missing="" if number is not None else reason or "not given",
             )
         )
@@ -158,7 +158,9 @@ def _known(references: Mapping[str, Callable[[], float] | float | None]) -> dict
     found = {}
     for name, value in references.items():
         try:
-            number = value() if callable(value) else value
+            with warnings.catch_warnings():  # of what is measured, its line has said them
+                warnings.simplefilter("ignore")
+                number = value() if callable(value) else value
         except ValueError:
             continue
         if number is not None:

@@ -120,6 +120,13 @@ def _columns(table: Any, path: Path) -> dict[str, Any]:
     return found
 
 
+def _fits(role: str, value: Any) -> bool:
+    """Whether an array has the dimensions and kind of a role; labels of another kind are refused later."""
+    if role.endswith("labels"):
+        return value.ndim == 1
+    return value.dtype.kind == "f" and value.ndim == (1 if role == "bias" else 2)
+
+
 def chosen(arrays: Mapping[str, Any], given: Mapping[str, str | None]) -> dict[str, str]:
     """Return which array of a file is what: as given, or by the names of :data:`ROLES`.
 
@@ -141,12 +148,12 @@ def chosen(arrays: Mapping[str, Any], given: Mapping[str, str | None]) -> dict[s
         name = given.get(role)
         if name is not None and name not in arrays:
             raise unknown_name(f"array for {role}", name, arrays)
-        guess = next((names[candidate] for candidate in known if candidate in names), None)
+        there = (names[candidate] for candidate in known if candidate in names)
+        guess = next((one for one in there if _fits(role, arrays[one])), None)
         if name or guess:
             found[role] = name or str(guess)
-    matrices = [name for name, value in arrays.items() if value.ndim == 2 and value.dtype.kind == "f"]
-    whole = [name for name, value in arrays.items() if value.ndim == 1 and value.dtype.kind in "iu"]
-    for role, fitting in (("latents", matrices), ("labels", whole)):
+    for role in ("latents", "labels"):
+        fitting = (name for name, value in arrays.items() if _fits(role, value))
         left = [name for name in fitting if name not in found.values()]
         if role not in found and len(left) == 1:
             found[role] = left[0]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lpc.computing.generators import as_they_were
 from lpc.computing.numerics import measurement
 from lpc.options import flag, whole
-from lpc.reporting import collapse, information, reliability
+from lpc.reporting import _collapse, _information, _reliability
 from lpc.reporting.entries import Entry
 from lpc.reporting.points import Points, as_report_points
 
@@ -195,20 +195,20 @@ def report(
     steps: list[Callable[[], list[Entry]]] = []
     for points in sets:
         steps += [
-            lambda points=points: collapse.accuracy(points, train),
-            lambda points=points: collapse.collapse(points, train, seed=seed),
-            lambda points=points: collapse.geometry(points, seed=seed),
+            lambda points=points: _collapse.accuracy(points, train),
+            lambda points=points: _collapse.collapse(points, train, seed=seed),
+            lambda points=points: _collapse.geometry(points, seed=seed),
         ]
     steps += [
-        lambda: collapse.nodes(train, sample=sample, seed=seed),
-        lambda: information.information(train, sample=sample, k=k, seed=seed),
-        lambda: reliability.calibration(held),
-        lambda: reliability.errors(held, train),
+        lambda: _collapse.nodes(train, sample=sample, seed=seed),
+        lambda: _information.information(train, sample=sample, k=k, seed=seed),
+        lambda: _reliability.calibration(held),
+        lambda: _reliability.errors(held, train),
     ]
     if outside is not None:
         given = as_report_points("outside", outside, classifier=readout, labelled=False)
         away = measured["outside"] = _of_same_width(given, train)
-        steps.append(lambda: reliability.outside(held, train, away, sample=sample, seed=seed))
+        steps.append(lambda: _reliability.outside(held, train, away, sample=sample, seed=seed))
     bar = tqdm(steps, unit=" sections", disable=None if progress is None else not progress)
     with as_they_were():
         entries = [entry for step in bar for entry in step()]

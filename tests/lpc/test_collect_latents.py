@@ -1,5 +1,7 @@
 """Any model and any loader: latents, logits and labels of one pass, and errors with a cure."""
 
+from typing import Any
+
 import pytest
 import safetensors.torch
 import timm
@@ -38,7 +40,7 @@ def data():
 
 
 @torch.no_grad()
-def by_hand(model, images):
+def by_hand(model: Any, images: torch.Tensor) -> Any:
     maps = model.convolution(images)
     latent = model.norm(torch.relu(maps)).mean(dim=(2, 3))
     return maps, latent, model.last(latent)
@@ -95,7 +97,7 @@ def test_a_file_holds_the_same_and_safetensors_reads_it(data, tmp_path):
 
 def test_timm_heads_of_ours_and_image_sets_need_no_layer():
     images, label = torch.rand(8, 3, 32, 32), torch.arange(8) % 2
-    model = timm.create_model("test_resnet", num_classes=4)
+    model: Any = timm.create_model("test_resnet", num_classes=4)
     found = lpc.collect_latents(model, [(images, label)])
     features = model.eval().forward_head(model.forward_features(images), pre_logits=True)
     torch.testing.assert_close(found.latent, features.detach())

@@ -1,5 +1,7 @@
 """Out-of-distribution scores against pytorch-ood, closed forms and a negative control."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -38,7 +40,7 @@ def test_scores_of_logits_and_neighbours_are_those_of_pytorch_ood(data, rng):
     train, _, points = data
     logits = 5 * rng.standard_normal((30, 7))
     tensor = torch.from_numpy(logits)
-    energy, largest = (kind(None).predict_features(tensor).numpy() for kind in (EnergyBased, MaxLogit))
+    energy, largest = (kind.score(tensor).numpy() for kind in (EnergyBased, MaxLogit))
     np.testing.assert_allclose(energy_confidence(logits), -energy, rtol=1e-6)
     np.testing.assert_allclose(maximum_logit(logits), -largest, rtol=1e-6)
     detector = KNN(None, k=5).fit_features(torch.from_numpy(train), torch.zeros(len(train)).long())
@@ -52,7 +54,8 @@ def test_scores_of_logits_and_neighbours_are_those_of_pytorch_ood(data, rng):
 @pytest.mark.parametrize("scale", [1e-7, 1e7])
 def test_scale_does_not_matter_where_a_ridge_would(data, scale):
     train, label, points = data
-    for options in ({}, {"covariance": "class"}, {"relative": True}, {"shrinkage": 0.1}):
+    every: list[dict[str, Any]] = [{}, {"covariance": "class"}, {"relative": True}, {"shrinkage": 0.1}]
+    for options in every:
         plain = mahalanobis_detection(train, label, points, **options).confidence
         moved = mahalanobis_detection(scale * train + 1, label, scale * points + 1, **options).confidence
         np.testing.assert_allclose(moved, plain, rtol=1e-5)
@@ -75,7 +78,8 @@ def test_dead_nodes_are_refused_or_left_out_with_their_number(data, rng):
 def test_shifted_points_are_found_and_others_are_not(data, rng):
     train, label, _ = data
     inside = 3 * np.eye(4, 6)[label] + rng.standard_normal((400, 6)) * SD
-    for options, least in (({}, 0.9), ({"covariance": "class"}, 0.9), ({"relative": True}, 0.7)):
+    every: list[dict[str, Any]] = [{}, {"covariance": "class"}, {"relative": True}]
+    for options, least in zip(every, (0.9, 0.9, 0.7), strict=True):
         shifted = inside + 4 * np.eye(6)[3]
         scores = [mahalanobis_detection(train, label, z, **options).confidence for z in (inside, shifted)]
         assert detection(*scores).auroc > least

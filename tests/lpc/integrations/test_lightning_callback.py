@@ -4,6 +4,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ class Module(lightning.LightningModule):
     def __init__(self, *, dressed=False, manual=False):
         super().__init__()
         torch.manual_seed(1)
-        self.net = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
+        self.net: Any = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
         self.dressed, self.automatic_optimization, self.seen = dressed, not manual, []
 
     def training_step(self, batch, index):

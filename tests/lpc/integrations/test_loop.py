@@ -1,5 +1,7 @@
 """The penalty in a plain loop: what it adds, what it sees, and when it stops raising gamma."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -15,7 +17,7 @@ LABEL = torch.arange(60) % 3
 POINTS = 3 * torch.eye(3, 5)[LABEL] + torch.randn(60, 5)
 
 
-def network():
+def network() -> Any:
     torch.manual_seed(1)
     return nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
 
@@ -92,7 +94,7 @@ def test_a_readout_that_is_lost_is_seen_and_gamma_no_longer_grows(when_lost):
         assert penalty.gamma == 1.0 and penalty.stopped == (when_lost == "stop")
 
 
-def trained(schedule, epochs=30):
+def trained(schedule, epochs=30) -> Any:
     model = network()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     penalty = CollapsePenalty(model, "1", schedule=schedule, when_lost="ignore")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lpc.evaluation.binarity import binarity, hypercube
 from lpc.evaluation.class_geometry import class_distance_variance, gram_distance
 from lpc.evaluation.collapse import (
@@ -16,15 +18,6 @@ from lpc.reporting.references import of_book, tight_random_classes
 
 LOST = 0.1
 """By how much nearest-mean accuracy exceeds the classifier's where its readout is lost."""
-
-
-def _few(points: Points) -> str:
-    """Return what is to be said of classes with one point."""
-    single = [value for value, count in points.counts.items() if count == 1]
-    if not single:
-        return ""
-    named = ", ".join(map(str, single[:5])) + (f" and {len(single) - 5} more" if len(single) > 5 else "")
-    return f"class{'es' if len(single) > 1 else ''} {named} ha{'ve' if len(single) > 1 else 's'} one point"
 
 
 def accuracy(points: Points, train: Points) -> list[Entry]:
@@ -93,11 +86,9 @@ def collapse(points: Points, train: Points, *, seed: int) -> list[Entry]:
 
     def carries(value: float) -> str:
         if points.name == "train":
-            return _few(points)
+            return ""
         own = within_between_traces(train.latent, train.label).ratio
-        few = _few(points)
-        loose = f"{value / own:.0f} times that of the train set" if own > 0 and value > 10 * own else ""
-        return "; ".join(part for part in (loose, few) if part)
+        return f"{value / own:.0f} times that of the train set" if own > 0 and value > 10 * own else ""
 
     sheet.add(
         "trace_ratio",
@@ -132,7 +123,7 @@ def geometry(points: Points, *, seed: int) -> list[Entry]:
         Of shuffled labels and random class means.
     """
     sheet = Sheet("Neural collapse", points.name)
-    readout = {"classifier_weight": points.weight, "classifier_bias": points.bias}
+    readout: dict[str, Any] = {"classifier_weight": points.weight, "classifier_bias": points.bias}
     own = Once(lambda: neural_collapse(points.latent, points.label, **readout))
     shuffled = Once(lambda: neural_collapse(points.latent, points.shuffled(seed), **readout))
     tight = tight_random_classes(points.latent.shape[1], len(points.counts), seed)

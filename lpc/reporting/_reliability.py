@@ -79,7 +79,7 @@ def calibration(points: Points) -> list[Entry]:
             guide="0: probabilities are the shares of right predictions; above 0 by chance with few points",
             missing="needs logits or the classifier",
             references=of_book(f"{points.name} {key}"),
-            flag=fitted,
+            flag=fitted if key == "calibration_error" else "",
         )
     sheet.add(
         "temperature",
@@ -88,7 +88,6 @@ def calibration(points: Points) -> list[Entry]:
         how="least cross-entropy of softmax(logits / T)",
         guide="above 1: the network is too confident",
         missing="needs logits or the classifier",
-        flag=fitted,
     )
     return sheet.entries
 
