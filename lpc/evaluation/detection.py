@@ -65,6 +65,8 @@ def detection(inside: Float[Array, " points"], outside: Float[Array, " others"])
     near = as_float64(inside, name="inside", dims=1).cpu()
     far = as_float64(outside, name="outside", dims=1).cpu()
     score = torch.cat([near, far])
+    if bool((score == score[0]).all()):
+        raise ValueError(f"every score of inside and outside is {float(score[0])}: it tells nothing apart")
     familiar = torch.arange(len(score), device=score.device) < len(near)
     return Detection(misclassification_auroc(score, familiar), misclassification_fpr(score, familiar))
 
