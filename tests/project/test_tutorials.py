@@ -115,13 +115,15 @@ def test_own_latents_reports_what_its_arrays_say():
 @pytest.mark.slow
 def test_own_model_collapses_and_loses_its_readout_where_it_says():
     checks = """
-    ratio, right = table.loc["trace_ratio"], table.loc["accuracy"]
-    for name in ("fixed schedule", "by itself"):
-        assert ratio[name] < 0.8 * ratio["no penalty"], table
-        assert right[name] > right["no penalty"] - 0.05, table
-    assert last.gamma > 10 * first.gamma and not any(state.lost for state in callback.penalty.history)
+    for backbone in ("CNN", "timm ResNet"):
+        penalised, plain = table[f"{backbone}, with"], table[f"{backbone}, without"]
+        # over two seeds the ratios were 0.12 to 0.65, the accuracies 0.01 below to 0.03 above
+        assert penalised["tr Sw / tr Sb"] < 0.8 * plain["tr Sw / tr Sb"], table
+        assert penalised["accuracy"] > plain["accuracy"] - 0.05, table
+    assert module.seen[-1] < 0.8 * module.seen[0], module.seen
+    # over four seeds accuracy was 0.09 to 0.12 and nearest-mean accuracy 0.85 to 0.91
+    assert found["accuracy"] < 0.4 < 0.6 < found["nearest-mean accuracy"], found
     assert output.latent.dtype == torch.float32 and features.dtype == torch.bfloat16
     print(table)
     """
-    printed = executed("own-model", checks)
-    assert "every run on digits lost its readout" in printed and "readout lost" in printed
+    assert "is the width 8" in executed("own-model", checks)
