@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -79,36 +79,6 @@ class Collected(NamedTuple):
         return self.logits.argmax(dim=1)
 
 
-@overload
-def collect_latents(
-    model: nn.Module,
-    loader: Iterable[Any] | ImageSet,
-    *,
-    layer: str | None = None,
-    pool: Pool | None = None,
-    unpack: Unpack | None = None,
-    device: torch.device | str | None = None,
-    limit: int | None = None,
-    file: Path | str | None = None,
-    progress: bool | None = None,
-) -> Collected: ...
-
-
-@overload
-def collect_latents(
-    model: nn.Module,
-    loader: Iterable[Any] | ImageSet,
-    *,
-    layer: Sequence[str],
-    pool: Pool | None = None,
-    unpack: Unpack | None = None,
-    device: torch.device | str | None = None,
-    limit: int | None = None,
-    file: Path | str | None = None,
-    progress: bool | None = None,
-) -> dict[str, Collected]: ...
-
-
 @measurement
 @torch.no_grad()
 def collect_latents(
@@ -122,7 +92,7 @@ def collect_latents(
     limit: int | None = None,
     file: Path | str | None = None,
     progress: bool | None = None,
-) -> Collected | dict[str, Collected]:
+) -> Any:
     """Run any classifier over any data loader, once, and keep latents, logits and labels.
 
     The network is in evaluation mode meanwhile; modes, buffers and hooks are left as they were, and so are

@@ -52,7 +52,7 @@ class Layer(NamedTuple):
 class LayerReport:
     """What :func:`collapse_by_layer` found.
 
-    Attributes
+    Parameters
     ----------
     layers
         In the network's order.

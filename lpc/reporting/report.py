@@ -26,7 +26,7 @@ SAMPLE = 5000
 class Report:
     """What :func:`report` found.
 
-    Attributes
+    Parameters
     ----------
     entries
         One per value, in the order of the sections.
