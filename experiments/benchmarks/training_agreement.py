@@ -14,7 +14,8 @@ from lpc.data import ImageSet
 from lpc.specs import RunSpec
 from lpc.training import trainer
 from lpc.training.draws import Draws
-from lpc.training.solo import WARM_UP, Solo
+from lpc.training.recording import WARM_UP
+from lpc.training.solo import Solo
 
 
 class SameOrder:
@@ -87,7 +88,7 @@ def loss_difference(spec: RunSpec, images: ImageSet, *, epochs: int = 1) -> floa
             theirs = plain.train_epoch()
         loss = ours.train_epoch()
         found.append(abs(float(loss.cross_entropy + loss.penalty) / theirs - 1))
-    if isinstance(ours, Solo) and ours.graphed and ours.recorded is None:
+    if isinstance(ours, Solo) and ours.recording is not None and ours.recording.recorded is None:
         whole, needed = len(images) // spec.train.batch_size, batches_to_compare(images.images.device)
         raise ValueError(
             f"{len(images)} images are {whole} whole batches, all of the warm-up: the recorded step is not "

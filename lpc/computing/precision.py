@@ -54,6 +54,26 @@ def exact_float32() -> Iterator[None]:
                 _undo.close()
 
 
+@contextmanager
+def cudnn_trials(wanted: bool = True) -> Iterator[None]:
+    """Inside :func:`exact_float32`: let cuDNN try its algorithms for every new shape and keep the fastest.
+
+    Those that repeat to the bit only, as before; but which of them is fastest is a matter of the clock, and
+    another process may find another.
+
+    Parameters
+    ----------
+    wanted
+        False: nothing is changed.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = wanted or before
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 def _enter(stack: ExitStack) -> None:
     before = [(setting, precision_of(*setting)) for setting in _SETTINGS]
     stack.callback(_restore, before)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lpc.training.cohorts import Cohort as Cohort
     from lpc.training.cohorts import shape_of as shape_of
     from lpc.training.solo import Solo as Solo
+    from lpc.training.together import SideBySide as SideBySide
     from lpc.training.trainers import EpochLoss as EpochLoss
     from lpc.training.trainers import Trainer as Trainer
     from lpc.training.trainers import bad_epoch as bad_epoch

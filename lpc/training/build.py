@@ -30,12 +30,14 @@ def trainer(
         Runs with equal :func:`~lpc.training.cohorts.shape_of`.
     images
         The train set, on the device to train on.
-    compiled, graphed
-        As in :class:`~lpc.training.solo.Solo`; cohorts know neither.
+    compiled
+        As in :class:`~lpc.training.solo.Solo`; cohorts are not compiled.
+    graphed
+        As in Solo and in :class:`~lpc.training.cohorts.Cohort`: by default a run alone is, a cohort is not.
     """
     if len(specs) == 1:
         return Solo(specs, images, compiled=compiled, graphed=graphed)
-    return Cohort(specs, images)
+    return Cohort(specs, images, graphed=graphed)
 
 
 def load_member(spec: RunSpec, images: ImageSet, state: dict[str, Tensor]) -> Classifier:

@@ -13,13 +13,15 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from lpc.classifiers import build_classifier
 from lpc.computing.numerics import measurement
-from lpc.computing.precision import exact_float32
+from lpc.computing.precision import cudnn_trials, exact_float32
 from lpc.computing.threads import by_work
 from lpc.data import ImageSet
 from lpc.heads import HeadOutput
 from lpc.specs import RunSpec
+from lpc.training.choices import taken
 from lpc.training.draws import Batch
 from lpc.training.optimizers import CLASSIFIER, of_cohort, restore
+from lpc.training.recording import RecordedStep
 from lpc.training.trainers import Trainer, check_device, same_shapes
 
 
@@ -48,6 +50,9 @@ class Cohort(Trainer):
         Runs with equal :func:`shape_of`.
     images
         The train set, on the device to train on.
+    graphed
+        Whether to record a step as a CUDA graph and replay it. None: on a GPU, where that was chosen
+        (:mod:`lpc.training.choices`).
 
     Notes
     -----
@@ -58,7 +63,7 @@ class Cohort(Trainer):
     each run then keeps its own learning rate's share of the step.
     """
 
-    def __init__(self, specs: Sequence[RunSpec], images: ImageSet) -> None:
+    def __init__(self, specs: Sequence[RunSpec], images: ImageSet, *, graphed: bool | None = None) -> None:
         if not specs:
             raise ValueError("a cohort needs at least one run")
         if len({shape_of(spec) for spec in specs}) > 1:
@@ -75,6 +80,10 @@ class Cohort(Trainer):
                 f"{train.penalty!r} over runs, as pairs depend on each run's labels and centres on its "
                 "latents: train the run alone"
             )
+        self.choices = taken() if device.type == "cuda" else ()
+        self.graphed = "recorded_cohorts" in self.choices if graphed is None else graphed
+        if self.graphed and device.type != "cuda":
+            raise ValueError(f"graphed is True, but a CUDA graph needs a GPU and the images are on {device}")
         models = [
             build_classifier(
                 spec.model,
@@ -88,24 +97,51 @@ class Cohort(Trainer):
         self.template = models[0]
         super().__init__(specs, images, model=self.template)
         self.parameters, self.buffers = stack_module_state(models)  # type: ignore[arg-type]
-        self.optimizer = of_cohort(train, self.parameters, seeds=[spec.seed for spec in specs])
+        self.optimizer = of_cohort(
+            train, self.parameters, seeds=[spec.seed for spec in specs], graphed=self.graphed
+        )
+        self.factor, self.l1 = self._weights_of_penalties()
+        self.constant, self.decayed = (self._column(rates) for rates in self.rates())
+        self.totals = torch.zeros(2, len(self), device=device)
         self._counted = by_work(self._losses, size=lambda images: images.shape[:2].numel())
+        self.recording = (
+            RecordedStep(lambda batch: self._step(batch, self._losses), self.optimizer, device)
+            if self.graphed
+            else None
+        )
+
+    def packing(self) -> dict[str, Any]:
+        """Return how the steps are executed, for a run's provenance."""
+        chosen = {"faster": list(self.choices)} if self.choices else {}
+        return {"compiled": False, "graphed": self.graphed, **chosen}
 
     def _train(self) -> Float[Tensor, "two runs"]:
         self.template.train()
-        gamma, l1 = self._weights_of_penalties()
-        constant, decayed = (self._column(rates) for rates in self.rates())
-        rates = {name: constant if name.startswith(CLASSIFIER) else decayed for name in self.parameters}
-        totals = torch.zeros(2, len(self), device=gamma.device)
-        with exact_float32():
+        self.factor.copy_(self._weights_of_penalties()[0])
+        for kept, rates in zip((self.constant, self.decayed), self.rates(), strict=True):
+            kept.copy_(self._column(rates))
+        self.totals.zero_()
+        with exact_float32(), cudnn_trials("cudnn_trials" in self.choices):
             for drawn in zip(*(draws.epoch() for draws in self.draws), strict=True):
-                images, label = (torch.stack(parts) for parts in list(zip(*drawn, strict=True))[:2])
-                losses = self._counted(images, label, self._drawn(drawn), gamma, l1)
-                self.optimizer.zero_grad(set_to_none=True)
-                sum(losses).sum().backward()  # type: ignore[union-attr]
-                self._step(rates)
-                totals += torch.stack(losses).detach() * label.shape[1]
-        return totals
+                batch = self._stack(drawn)
+                if self.recording is not None and batch.label.shape[1] == self.specs[0].train.batch_size:
+                    self.recording(batch)
+                else:
+                    self._step(batch, self._counted)
+        return self.totals.clone()
+
+    def _step(self, batch: Batch, mapped: Callable[..., tuple[Tensor, Tensor]]) -> None:
+        """Take a step of every run on its own batch, by losses that are mapped over runs."""
+        losses = mapped(batch.images, batch.label, batch.drawn, self.factor, self.l1)
+        self.optimizer.zero_grad(set_to_none=True)
+        sum(losses).sum().backward()  # type: ignore[union-attr]
+        self._move()
+        self.totals += torch.stack(losses).detach() * batch.label.shape[1]
+
+    def _stack(self, batches: Sequence[Batch]) -> Batch:
+        """Return the runs' batches as one, runs first."""
+        images, label = (torch.stack(parts) for parts in list(zip(*batches, strict=True))[:2])
+        return Batch(images, label, **self._drawn(batches))
 
     def _drawn(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Return what the runs drew for a step, runs first; masks of ones where a run alone drops nothing."""
@@ -169,6 +205,8 @@ class Cohort(Trainer):
                 for key, value in getattr(self, name).items():
                     value.copy_(state[name][key])
         restore(self.optimizer, state["optimizer"])
+        if self.recording is not None:
+            self.recording.forget()
         for draws, saved in zip(self.draws, state["generators"], strict=True):
             draws.generator.set_state(saved.cpu())
         self.losses = state["losses"]
@@ -196,12 +234,13 @@ class Cohort(Trainer):
         return mapped(self.parameters, self.buffers, images, label, drawn, gamma, l1)
 
     @torch.no_grad()
-    def _step(self, rates: dict[str, Tensor]) -> None:
+    def _move(self) -> None:
+        """Step at rate 1, and let every run keep its own learning rate's share of that."""
         before = [value.detach().clone() for value in self.parameters.values()]
         self.optimizer.step()
         for (name, value), old in zip(self.parameters.items(), before, strict=True):
-            rate = rates[name].reshape(-1, *[1] * (value.dim() - 1))
-            value.copy_(torch.lerp(old, value, rate))
+            rates = self.constant if name.startswith(CLASSIFIER) else self.decayed
+            value.copy_(torch.lerp(old, value, rates.reshape(-1, *[1] * (value.dim() - 1))))
 
 
 def part_of_state(state: dict[str, Any], members: Sequence[int]) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def of_run(
 
 
 def of_cohort(
-    train: TrainSpec, stacked: Mapping[str, Tensor], *, seeds: Sequence[int]
+    train: TrainSpec, stacked: Mapping[str, Tensor], *, seeds: Sequence[int], graphed: bool = False
 ) -> torch.optim.Optimizer:
     """Return the optimizer of a cohort's stacked parameters, at rate 1.
 
@@ -94,15 +94,19 @@ def of_cohort(
         Parameters by name, runs first.
     seeds
         Of the runs.
+    graphed
+        Whether a step is recorded as a CUDA graph: what it computes with lies on the device, the count of
+        steps too.
     """
     values = list(stacked.values())
     if train.optimizer == "adamw":
-        return torch.optim.AdamW(values, lr=1.0, weight_decay=train.weight_decay)
+        recordable: dict[str, Any] = {"fused": True, "capturable": True} if graphed else {}
+        return torch.optim.AdamW(values, lr=1.0, weight_decay=train.weight_decay, **recordable)
 
     def turns(width: int) -> Tensor:
         return torch.stack([latent_turn(seed, width) for seed in seeds])
 
-    return _other(train, [{"params": values, "lr": 1.0}], stacked, turns=turns, stacked=True)
+    return _other(train, [{"params": values, "lr": 1.0}], stacked, turns=turns, capturable=graphed, stacked=True)
 
 
 def latent_turn(seed: int, width: int) -> Float[Tensor, "width width"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,18 +12,17 @@ from torch import Tensor
 from lpc.centres import moved_centres
 from lpc.classifiers import build_classifier
 from lpc.computing.numerics import measurement
-from lpc.computing.precision import exact_float32
+from lpc.computing.precision import cudnn_trials, exact_float32
 from lpc.computing.threads import by_work
 from lpc.data import ImageSet
 from lpc.heads import HeadOutput
 from lpc.specs import METRIC_LEARNING, RunSpec
+from lpc.training.choices import taken
 from lpc.training.compiling import compiles
 from lpc.training.draws import Batch
 from lpc.training.optimizers import of_run, restore, set_rates
+from lpc.training.recording import RecordedStep
 from lpc.training.trainers import Trainer, check_device, same_shapes
-
-WARM_UP = 3
-"""Steps that are taken one by one before the next ones are recorded as a CUDA graph."""
 
 
 class Solo(Trainer):
@@ -93,27 +92,33 @@ class Solo(Trainer):
         self.factor, self.l1 = self._weights_of_penalties()
         self.totals = torch.zeros(2, 1, device=self.device)
         self._counted = by_work(self._step, size=lambda batch: len(batch.label))
-        self.steps = 0
-        self.stream = torch.cuda.Stream(self.device) if self.graphed else None
-        self.recorded: tuple[torch.cuda.CUDAGraph, Batch] | None = None
+        self.choices = taken() if on_gpu else ()
+        self.recording = RecordedStep(self._step, self.optimizer, self.device) if self.graphed else None
 
-    def packing(self) -> dict[str, bool]:
+    def packing(self) -> dict[str, Any]:
         """Return how the steps are executed, for a run's provenance."""
-        return {"compiled": self.compiled, "graphed": self.graphed}
+        chosen = {"faster": list(self.choices)} if self.choices else {}
+        return {"compiled": self.compiled, "graphed": self.graphed, **chosen}
 
     def _train(self) -> Float[Tensor, "two runs"]:
+        with exact_float32(), cudnn_trials("cudnn_trials" in self.choices):
+            for _ in self.steps():
+                pass
+        return self.totals.clone()
+
+    def steps(self) -> Iterator[None]:
+        """Take the steps of an epoch, one whenever the next item is asked for; sums are in ``totals``."""
         self.model.train()
         self.factor.copy_(self._weights_of_penalties()[0])
         set_rates(self.optimizer, [rate for (rate,) in self.rates()])
         self.totals.zero_()
-        with exact_float32():
-            for batch in self.draws[0].epoch():
-                batch = batch._replace(images=batch.images.contiguous(memory_format=torch.channels_last))
-                if self.graphed and len(batch.label) == self.specs[0].train.batch_size:
-                    self._graphed_step(batch)
-                else:
-                    self._counted(batch)
-        return self.totals.clone()
+        for batch in self.draws[0].epoch():
+            batch = batch._replace(images=batch.images.contiguous(memory_format=torch.channels_last))
+            if self.recording is not None and len(batch.label) == self.specs[0].train.batch_size:
+                self.recording(batch)
+            else:
+                self._counted(batch)
+            yield
 
     def _step(self, batch: Batch) -> None:
         drawn, label = batch.drawn, batch.label
@@ -140,44 +145,35 @@ class Solo(Trainer):
             self.centres.copy_(moved)
         self.totals += torch.stack(losses).detach()[:, None] * label.shape[0]
 
-    def _graphed_step(self, batch: Batch) -> None:
-        """Take a step: the first ones as they are, the others by a graph recorded on the same stream."""
-        current = torch.cuda.current_stream(self.device)
-        if self.recorded is None and self.steps < WARM_UP:
-            assert self.stream is not None
-            self.stream.wait_stream(current)
-            with torch.cuda.stream(self.stream):
-                self._step(batch)
-            current.wait_stream(self.stream)
-            self.steps += 1
-            return
-        if self.recorded is None:
-            fixed = Batch(*(None if part is None else part.clone() for part in batch))  # type: ignore[arg-type]
-            graph = torch.cuda.CUDAGraph()
-            self.optimizer.zero_grad(set_to_none=True)
-            with torch.cuda.graph(graph, stream=self.stream):
-                self._step(fixed)
-            self.recorded = graph, fixed
-        graph, fixed = self.recorded
-        for place, part in zip(fixed, batch, strict=True):
-            if place is not None and part is not None:
-                place.copy_(part)
-        graph.replay()
-
     @measurement
     @torch.no_grad()
     def outputs(self, images: ImageSet, *, batch_size: int = 1024) -> HeadOutput:
         """Return the run's latents (1, points, width) and logits in evaluation mode, in float32."""
+        return self._outputs(images, batch_size, half=False)
+
+    @measurement
+    @torch.no_grad()
+    def glance(self, images: ImageSet, *, batch_size: int = 1024) -> HeadOutput:
+        """Return :meth:`outputs`; where ``glances``, with the backbone in bfloat16."""
+        return self._outputs(images, batch_size, half=self.glances)
+
+    @property
+    def glances(self) -> bool:
+        """Whether the run trains in bfloat16 and it was chosen to take accuracies so too."""
+        return self.half and "half_accuracies" in self.choices
+
+    def _outputs(self, images: ImageSet, batch_size: int, *, half: bool) -> HeadOutput:
         self.model.eval()
         network = by_work(self.model)
-        parts = [
-            network(
-                images.normalised(slice(start, start + batch_size)).contiguous(
-                    memory_format=torch.channels_last
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
+            parts = [
+                network(
+                    images.normalised(slice(start, start + batch_size)).contiguous(
+                        memory_format=torch.channels_last
+                    )
                 )
-            )
-            for start in range(0, len(images), batch_size)
-        ]
+                for start in range(0, len(images), batch_size)
+            ]
         return HeadOutput(*(torch.cat(pieces)[None] for pieces in list(zip(*parts, strict=True))[:2]))
 
     def _stacked(self) -> dict[str, Tensor]:
@@ -219,4 +215,5 @@ class Solo(Trainer):
         restore(self.optimizer, state["optimizer"])
         self.draws[0].generator.set_state(state["generators"][0].cpu())
         self.losses, self.epoch = state["losses"], state["epoch"]
-        self.recorded, self.steps = None, 0  # the optimizer's tensors are new ones
+        if self.recording is not None:
+            self.recording.forget()

@@ -75,7 +75,18 @@ class Trainer(ABC):
     def train_epoch(self) -> EpochLoss:
         """Train one epoch and return its mean losses."""
         with one_thread():
-            totals = self._train() / len(self.images)
+            sums = self._train()
+        return self.end_epoch(sums)
+
+    def end_epoch(self, sums: Float[Tensor, "two runs"]) -> EpochLoss:
+        """Do what follows an epoch's steps, and return its mean losses.
+
+        Parameters
+        ----------
+        sums
+            Over its points, of cross-entropy and weighted penalty.
+        """
+        totals = sums / len(self.images)
         for losses, total in zip(self.losses, totals.sum(dim=0).tolist(), strict=True):
             losses.append(total)
         if self.optimal_decoder:
@@ -109,9 +120,9 @@ class Trainer(ABC):
         shift.copy_(shift + mean / scale.double())
         scale.copy_(scale * factor)
 
-    def packing(self) -> dict[str, bool]:
+    @abstractmethod
+    def packing(self) -> dict[str, Any]:
         """Return how the steps are executed, for a run's provenance."""
-        return {"compiled": False, "graphed": False}
 
     @abstractmethod
     def _train(self) -> Float[Tensor, "two runs"]:
@@ -124,6 +135,15 @@ class Trainer(ABC):
     @abstractmethod
     def outputs(self, images: ImageSet, *, batch_size: int = 1024) -> HeadOutput:
         """Return every run's latents (runs, points, width) and logits in evaluation mode, in float32."""
+
+    def glance(self, images: ImageSet, *, batch_size: int = 1024) -> HeadOutput:
+        """Return what :meth:`outputs` does; where ``glances``, faster and in less precision."""
+        return self.outputs(images, batch_size=batch_size)
+
+    @property
+    def glances(self) -> bool:
+        """Whether :meth:`glance` differs from :meth:`outputs`."""
+        return False
 
     @abstractmethod
     def member_state(self, member: int) -> dict[str, Tensor]:

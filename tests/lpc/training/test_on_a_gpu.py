@@ -11,8 +11,10 @@ from support.pretended_gpu import pretended_gpu
 from lpc import specs
 from lpc.data import load_images
 from lpc.specs import VARIANTS, DataSpec, ModelSpec, RunSpec, TrainSpec, variant_spec
-from lpc.training import compiling, optimizers, solo, trainer
+from lpc.training import compiling, optimizers, recording, solo, trainer
+from lpc.training.cohorts import Cohort
 from lpc.training.solo import Solo
+from lpc.training.together import SideBySide
 
 DATA = DataSpec(name="digits", validation=100, train_limit=150, noise=0.01)
 TRAIN = TrainSpec(
@@ -144,7 +146,7 @@ def rates_as_numbers(train, named, **options):
 FAULTS = {
     "one rate for both groups": (solo, "of_run", shared_rate, [False, False, True, True]),
     "a rate that is a number": (solo, "of_run", rates_as_numbers, [False, False, True, True]),
-    "no warm-up": (solo, "WARM_UP", 0, [True] * 4),
+    "no warm-up": (recording, "WARM_UP", 0, [True] * 4),
 }
 
 
@@ -202,7 +204,7 @@ def test_a_recorded_step_is_one_launch_and_a_smaller_batch_is_taken_as_it_is(gpu
         return {name: sum(n for (what, _), n in gpu.launches.items() if what == name) for name in names}
 
     recorded = launches()
-    training.graphed = False
+    training.recording = None
     plain = launches()
     assert recorded["replay"] == full and "replay" not in plain
     assert plain["mm"] == (full + 1) * recorded["mm"] > 0
@@ -254,8 +256,9 @@ def test_steps_are_recorded_on_the_stream_that_warmed_up(gpu, monkeypatch):
     monkeypatch.setattr(Solo, "_step", lambda self, batch: (used.append(gpu.stream), step(self, batch))[1])
     training = Solo([make()], load_images(DATA, device="cuda").train, compiled=False)
     training.train_epoch()
-    assert used[: solo.WARM_UP] == [training.stream] * solo.WARM_UP
-    assert gpu.captured_on == [training.stream]
+    assert training.recording is not None
+    assert used[: recording.WARM_UP] == [training.recording.stream] * recording.WARM_UP
+    assert gpu.captured_on == [training.recording.stream]
 
 
 @pytest.fixture
@@ -305,3 +308,90 @@ def test_where_a_device_cannot_compile_a_warning_says_why_once(gpu, compiler, mo
     monkeypatch.setattr(compiling, "has_triton", lambda: False)
     with pytest.warns(UserWarning, match="Triton is not installed, or does not support this card"):
         assert not Solo([make()], images).compiled
+
+
+def test_runs_side_by_side_are_the_runs_alone(gpu):
+    """Of different sizes, recorded or not, each on a stream of its own; the controls share one."""
+    specs = [make("IB"), make("LinPenDropout", seed=1), make("NoPen", batch_size=64)]
+    alone = [trained([spec], "cuda", compiled=False) for spec in specs]
+    images = load_images(DATA, device="cuda").train
+    members = [Solo([spec], images, compiled=False, graphed=place < 2) for place, spec in enumerate(specs)]
+    both = SideBySide(members)
+    used: list[Any] = []
+    for member in members:
+        member.draws[0].epoch = noting(member.draws[0].epoch, used, gpu)  # type: ignore[method-assign]
+    losses = [both.train_epoch() for _ in range(4)]
+    for place, (training, expected, logits) in enumerate(alone):
+        assert torch.equal(torch.tensor(members[place].losses), expected)
+        assert torch.equal(members[place].outputs(images).logits.cpu(), logits)
+        assert float(sum(losses[-1][place])) == pytest.approx(expected[0, -1].item())
+        assert members[place].epoch == training.epoch == 4
+    assert used[:6] == both.streams + both.streams and len(set(both.streams)) == 3  # in turn
+
+
+def noting(epoch, used, gpu):
+    """Return an epoch of draws that notes on which stream every batch is asked for."""
+
+    def noted():
+        for batch in epoch():
+            used.append(gpu.stream)
+            yield batch
+
+    return noted
+
+
+def test_runs_side_by_side_wait_no_more_than_alone(gpu):
+    def waits(count):
+        images = load_images(DATA, device="cuda").train
+        both = SideBySide([Solo([make(seed=seed)], images, compiled=False) for seed in range(count)])
+        both.train_epoch()
+        gpu.waits.clear()
+        both.train_epoch()
+        return sum(gpu.waits.values())
+
+    assert waits(3) == 3 * waits(1) > 0
+
+
+def test_runs_on_two_devices_are_not_side_by_side(gpu):
+    members = [Solo([make()], load_images(DATA, device=device).train) for device in ("cpu", "cpu")]
+    both = SideBySide(members)
+    assert both.streams == [None, None] and len(both.train_epoch()) == 2
+    members[1] = Solo([make()], load_images(DATA, device="cuda").train, compiled=False)
+    for wrong, named in ((members, "cpu, cuda:0"), ([], "no device")):
+        with pytest.raises(ValueError, match=f"the runs are on {named}; expected runs on one device"):
+            SideBySide(wrong)
+
+
+def test_a_recorded_cohort_is_the_cohort_in_fewer_launches(gpu):
+    specs = CASES["cohort"]
+    images = load_images(DATA, device="cuda").train
+    recorded, plain = (Cohort(specs, images, graphed=True) for _ in range(2))
+    plain.recording = None  # the same optimizer, whose steps are taken one by one
+    launched = {}
+    for name, training in (("recorded", recorded), ("plain", plain)):
+        for _ in range(2):
+            training.train_epoch()
+        gpu.launches.clear()
+        training.train_epoch()
+        launched[name] = sum(gpu.launches.values())
+    assert recorded.losses == plain.losses
+    assert torch.equal(recorded.outputs(images).logits, plain.outputs(images).logits)
+    assert launched["recorded"] < launched["plain"] / 2
+    assert recorded.packing()["graphed"] and not trainer(specs, images).packing()["graphed"]
+    resumed = trainer(specs, images, graphed=True)
+    buffer = io.BytesIO()
+    torch.save(recorded.state_dict(), buffer)
+    buffer.seek(0)
+    resumed.load_state_dict(torch.load(buffer, map_location="cpu", weights_only=True))
+    assert resumed.train_epoch().cross_entropy.equal(recorded.train_epoch().cross_entropy)
+    usual = torch.tensor(trained(specs, "cpu", epochs=3)[0].losses)
+    assert torch.allclose(torch.tensor(plain.losses), usual, rtol=1e-4, atol=0)
+    with pytest.raises(ValueError, match="graphed is True, but a CUDA graph needs a GPU"):
+        trainer(specs, load_images(DATA).train, graphed=True)
+
+
+def test_a_wait_in_a_cohorts_step_is_found(gpu, monkeypatch):
+    move = Cohort._move
+    monkeypatch.setattr(Cohort, "_move", lambda self: (move(self), self.totals.sum().item())[0])
+    with pytest.raises(RuntimeError, match=r"_local_scalar_dense .* stream is capturing"):
+        trained(CASES["cohort"], "cuda", graphed=True)
