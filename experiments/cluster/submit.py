@@ -128,6 +128,9 @@ def executor(
             f"export SUBMITIT_PREEMPT_SIGNAL=USR1 LPC_TRIES={resources.tries}",
             f"export LPC_SUBMISSION={shlex.quote(str(submission.folder))}",
             f"export LPC_DATA={shlex.quote(str(data_folder().absolute()))}",
+            # What one task has compiled the others find; the user's own folder goes before.
+            f"inductor={shlex.quote(str(Path(submission.request.store) / 'inductor'))}",
+            'export TORCHINDUCTOR_CACHE_DIR="${TORCHINDUCTOR_CACHE_DIR:-$inductor}"',
             'export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"',  # srun does not inherit it
             *AGAIN.splitlines(),
             *resources.setup,

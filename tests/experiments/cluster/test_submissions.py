@@ -533,3 +533,14 @@ def test_fewer_gpus_named_than_seen_is_an_error(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
     with pytest.raises(ValueError, match="'2' names 1 GPUs, but torch sees 2"):
         worker.visible_gpus(2)
+
+
+def test_tasks_share_what_was_compiled_in_the_store_or_where_the_user_says(request_, tmp_path):
+    asked = replace(request_, store=str(tmp_path / "a store"))
+    resources = submit.read_resources(Path(asked.resources)).of("smoke")
+    made = submit.executor(submit.Batch("train", "smoke", [["key"]]), begin(asked), resources, ())
+    lines = [line for line in submit.script(made, 1).splitlines() if "inductor" in line]
+    shell = "\n".join([*lines, 'echo "$TORCHINDUCTOR_CACHE_DIR"'])
+    for given, expected in (({}, f"{tmp_path}/a store/inductor"), ({"TORCHINDUCTOR_CACHE_DIR": "/x"}, "/x")):
+        done = subprocess.run(["bash", "-uc", shell], env=given, capture_output=True, text=True, check=True)
+        assert done.stdout == f"{expected}\n"
