@@ -46,6 +46,8 @@ EPOCH_TIMES = RESULTS / "epoch_times.csv"
 """Times of an epoch as measured by the verb ``time``."""
 MEASURED = RESULTS / "measured"
 """Tables that are measured once, such as those of the store at the scale of a cluster."""
+GPU_CHECKS = RESULTS / "gpu"
+"""What checks of GPUs have found, a JSON and a Markdown file per device."""
 TRANSCRIPT = RESULTS / "cluster" / "transcript.txt"
 """A recorded submission to a cluster."""
 

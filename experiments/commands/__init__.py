@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from experiments.commands import crashes, jobs, pages, runs, stores
+from experiments.commands import crashes, gpus, jobs, pages, runs, stores
 from lpc.stopping import exit_status
 
 
@@ -36,6 +36,7 @@ for _command in (
     *(runs.fetch, runs.train, runs.stress, runs.status, runs.time, runs.record, runs.ceiling, runs.export),
     *(stores.doctor, crashes.crashtest),
     *(jobs.submit, jobs.cancel),
+    gpus.gpu_check,
     *(pages.chapters, pages.book, pages.pdf),
 ):
     cli.add_command(_command)

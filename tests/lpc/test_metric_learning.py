@@ -399,6 +399,7 @@ def test_cohorts_and_graphs_refuse_metric_learning(splits):
     assert Solo(alike[:1], splits.train).packing() == {"compiled": False, "graphed": False}
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("name", ["SupConLPC", "ArcFaceLPC"])
 def test_on_a_gpu_nothing_is_graphed_and_the_losses_are_the_cpus(splits, name):

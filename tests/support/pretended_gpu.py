@@ -11,6 +11,7 @@ their limits of memory and size, ``torch.compile``, and waits inside C++ that re
 
 import contextlib
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -23,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 CHECKED_ON_CPU = {"one_hot"}
 """Functions that look at values on a CPU alone (given the number of classes)."""
+PROPERTIES = {"multi_processor_count": 1, "total_memory": 2**30, "major": 0, "minor": 0}  # without Triton
 MADE_OF_NUMBERS = ("tensor", "as_tensor", "new_tensor")
 _own_generator, _own_load, _own_autocast = torch.Generator, torch.load, torch.autocast
 _own_groups = torch._C._group_tensors_by_device_and_dtype
@@ -187,6 +189,7 @@ def _patches(kernels: Kernels) -> dict[Any, dict[str, Any]]:
             "device_count": lambda: 1,
             "get_device_name": lambda *_: "pretended",
             "get_device_capability": lambda *_: (9, 0),
+            "get_device_properties": lambda *_: SimpleNamespace(**PROPERTIES),
             "is_current_stream_capturing": lambda: kernels.tape is not None,
             "synchronize": lambda *_: kernels.wait("synchronize"),
             **dict.fromkeys(("manual_seed", "manual_seed_all"), seeded),

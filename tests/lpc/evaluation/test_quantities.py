@@ -438,6 +438,7 @@ def test_tensors_arrays_and_float32_are_alike(rng):
     assert found != gaussian_quantities(mean, label, generator=seeded(1))
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_the_same_on_a_gpu(rng):
     mean, label = (torch.from_numpy(part) for part in clusters(rng))

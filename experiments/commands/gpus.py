@@ -1,0 +1,58 @@
+"""Verbs about GPUs: check one."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from experiments.commands.options import relative, store_option
+
+
+@click.command("gpu-check")
+@store_option
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    default=8.0,
+    show_default=True,
+    help="Time for all of it; what does not fit is named as not run.",
+)
+@click.option("--fresh", is_flag=True, help="Begin anew; what was recorded is kept beside.")
+@click.option("--dry-run", is_flag=True, help="Show the sections and how long they are expected to take.")
+@click.option("--bring", is_flag=True, help="List the wheels and data that a machine without network needs.")
+def gpu_check(store: str, minutes: float, fresh: bool, dry_run: bool, bring: bool) -> None:
+    """Check a GPU: what is right on it, how fast it is, which choices are worth taking; then train.
+
+    Every section is written to experiments/results/gpu when it ends. The command is safe to repeat: it goes
+    on with what is missing or failed, and with the runs of profile fashion.
+
+    \b
+    Examples:
+      python -m experiments gpu-check --dry-run
+      python -m experiments gpu-check
+      python -m experiments gpu-check --bring
+    """
+    from experiments.gpu_check import bring as luggage
+    from experiments.gpu_check import results, running
+    from experiments.gpu_check.amounts import FULL
+    from experiments.gpu_check.sections import PLAN
+    from lpc.devices import default_device
+
+    if bring:
+        click.echo(luggage.listing(FULL.trained))
+        return
+    if dry_run:
+        click.echo(running.plan(minutes))
+        return
+    default_device("cuda")
+    record = results.begin(PLAN, fresh=fresh)
+    click.echo(results.about(record))
+    running.check(record, minutes=minutes, told=click.echo, amount=replace(FULL, store=Path(store)))
+    click.echo(results.worth_taking(record))
+    click.echo(f"{relative(record.path)}, {relative(record.path.with_suffix('.md'))}")
+    if left := record.open():
+        click.echo(f"open: {', '.join(left)}; call again to go on", err=True)
+        sys.exit(1)

@@ -1,0 +1,104 @@
+"""How much the check of a GPU does: networks, batches, points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from experiments.paths import ROOT
+from experiments.studies.profiles import profile, specs
+from lpc.specs import Precision, RunSpec
+
+Rows = Iterator[tuple[str, dict[str, Any]]]
+"""What was measured, and its values by heading: numbers, words, yes or no, None where there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Amount:
+    """How much is done.
+
+    Attributes
+    ----------
+    networks
+        Profiles whose first IB run is timed; the first of them also side by side, for bits and for choices.
+    backbone, backbone_width, batch_size
+        Of these runs; None: their profiles' own.
+    batches
+        Of a timed epoch.
+    epochs
+        That are timed, at most, after one that is not.
+    product
+        Rows of the square matrices whose product is timed; None: as the device can take.
+    points, width, k
+        Of the entropy.
+    attacked
+        Images for DeepFool.
+    judged
+        Images whose accuracy is taken in two precisions.
+    cohort
+        Runs of the cohort.
+    trained
+        Profile of which one seed is trained for what is left of the time.
+    compiled
+        Whether to compile networks where the device can.
+    store
+        Of the runs that are trained.
+    tests
+        Folder in which the tests that are marked ``gpu`` are looked for.
+    """
+
+    networks: tuple[str, ...] = ("paper-cifar10", "paper-cifar100")
+    backbone: str | None = None
+    backbone_width: int | None = None
+    batch_size: int | None = None
+    batches: int = 100
+    epochs: int = 5
+    product: int | None = None
+    points: int = 50_000
+    width: int = 512
+    k: int = 100
+    attacked: int = 100
+    judged: int = 45_000
+    cohort: int = 14
+    trained: str = "fashion"
+    compiled: bool = True
+    store: Path = field(default_factory=lambda: ROOT / "runs")
+    tests: Path = ROOT / "tests"
+
+    def run(self, network: str, *, precision: Precision | None = None) -> RunSpec:
+        """Return the run of a network that is timed, in its own precision or in another."""
+        spec = specs(profile(network), only=("IB",))[0]
+        model = replace(
+            spec.model,
+            backbone=self.backbone or spec.model.backbone,
+            backbone_width=self.backbone_width or spec.model.backbone_width,
+        )
+        train = replace(
+            spec.train,
+            batch_size=self.batch_size or spec.train.batch_size,
+            precision=precision or spec.train.precision,
+        )
+        return replace(spec, model=model, train=train)
+
+
+FULL = Amount()
+TINY = Amount(
+    networks=("paper-cifar10",),
+    backbone="small_cnn",
+    backbone_width=2,
+    batch_size=8,
+    batches=5,
+    epochs=1,
+    product=64,
+    points=400,
+    width=12,
+    k=5,
+    attacked=4,
+    judged=32,
+    cohort=2,
+    trained="smoke",
+    compiled=False,
+)
+"""For tests."""

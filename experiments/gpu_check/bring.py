@@ -1,0 +1,87 @@
+"""What to bring to a machine without a network: wheels and data, by the project's own files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from experiments.paths import ROOT, read_toml
+from experiments.studies.profiles import profile
+from lpc.datasets import FILES, absent_files
+
+
+def wheels(root: Path = ROOT) -> dict[str, list[str]]:
+    """Return what must be installed: ``asked``, the project's own requirements; ``pinned``, all versions.
+
+    Parameters
+    ----------
+    root
+        Of ``pyproject.toml`` and ``constraints.txt``. Pins of other platforms and versions of Python are left
+        out; where extras exclude each other (faiss for CPUs and for GPUs) the one for GPUs is kept.
+    """
+    project = read_toml(root / "pyproject.toml")["project"]
+    extras = project.get("optional-dependencies", {})
+    lines = [*project["dependencies"], *(line for lines in extras.values() for line in lines)]
+    asked = {str(canonicalize_name(one.name)): one for one in map(Requirement, lines) if _here(one)}
+    if "faiss-gpu" in asked:
+        asked.pop("faiss-cpu", None)
+    pinned = [one for one in _pins(root / "constraints.txt") if one.name in asked or one.name != "faiss-cpu"]
+    return {
+        "asked": sorted(str(one).partition(";")[0].strip() for one in asked.values()),
+        "pinned": sorted(f"{one.name}{one.specifier}" for one in pinned),
+    }
+
+
+def _here(one: Requirement) -> bool:
+    return one.marker is None or one.marker.evaluate()
+
+
+def _pins(path: Path) -> Iterator[Requirement]:
+    for line in path.read_text(encoding="utf-8").replace("\\\n", "").splitlines():
+        text = re.sub(r"(^|\s)(#|--hash=).*", "", line).strip()
+        if text:
+            one = Requirement(text)
+            if _here(one):
+                yield one
+
+
+def data(name: str) -> list[str]:
+    """Return the files of a profile's data set as they belong into the data folder, with what is missing."""
+    known = profile(name).data.name
+    missing = {path.name for path in absent_files(known)}
+    found = FILES[known]() if known in FILES else []
+    return [f"{file}{': missing here' if Path(file.path).name in missing else ''}" for file in found]
+
+
+def listing(name: str = "fashion") -> str:
+    """Return, in lines, what to bring, and the commands that make it on a machine that has a network.
+
+    Parameters
+    ----------
+    name
+        Of the profile that is trained for what is left of the time.
+    """
+    found = wheels()
+    fetched = "--no-build-isolation --require-hashes --no-deps --requirement constraints.txt"
+    return "\n".join(
+        [
+            "On a machine with a network, of the same platform and Python:",
+            "  make env",
+            f"  .venv/bin/python -m pip download --dest wheels {fetched}",
+            f"  LPC_DATA=data .venv/bin/python -m experiments fetch --profile {name}",
+            "Bring the project without .venv, with wheels/ and data/. There:",
+            '  PIP_NO_INDEX=1 PIP_FIND_LINKS="$PWD/wheels" make env',
+            "  .venv/bin/python -m experiments gpu-check",
+            "",
+            f"Asked for by the project ({len(found['asked'])}):",
+            *(f"  {line}" for line in found["asked"]),
+            f"With all that these need, at the versions of constraints.txt ({len(found['pinned'])}):",
+            *(f"  {line}" for line in found["pinned"]),
+            f"Data of profile {name}, below data/:",
+            *(f"  {line}" for line in data(name)),
+        ]
+    )

@@ -1,0 +1,118 @@
+"""What each way to train faster gains on this GPU, and whether that is worth it by a rule set beforehand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+
+from experiments.gpu_check.amounts import Amount, Rows
+from experiments.gpu_check.correctness import compared
+from experiments.gpu_check.speed import epoch_seconds, images_of, timed
+from experiments.studies.image_shapes import random_images
+from experiments.studies.profiles import profile, specs
+from lpc.training import trainer
+from lpc.training.choices import CHOICES, VARIABLE
+from lpc.training.cohorts import shape_of
+from lpc.training.solo import Solo
+
+
+class Rule(NamedTuple):
+    """When a choice is worth taking: from which gain on, and how far its result may be from the usual one."""
+
+    gain: float
+    apart: float
+
+
+RULES: Mapping[str, Rule] = {
+    "half_accuracies": Rule(gain=1.5, apart=2e-3),  # share of images that are decided otherwise
+    "cudnn_trials": Rule(
+        gain=1.03, apart=1e-2
+    ),  # of the weights after an epoch: other algorithms round otherwise
+    "recorded_cohorts": Rule(gain=1.1, apart=1e-3),  # of the losses: fused AdamW rounds otherwise
+}
+assert set(RULES) == set(CHOICES)
+
+
+def gains(amount: Amount, seconds: float) -> Rows:
+    """Yield, for every choice, the seconds without and with it, what differs, and whether it is worth it."""
+    for name, measure in (
+        ("half_accuracies", _half_accuracies),
+        ("cudnn_trials", _cudnn_trials),
+        ("recorded_cohorts", _recorded_cohorts),
+    ):
+        usual, chosen, apart = measure(amount, seconds / 8)
+        yield name, verdict(name, usual, chosen, apart)
+
+
+def verdict(name: str, usual: float, chosen: float, apart: float) -> dict[str, Any]:
+    """Return what a table shows of a choice: seconds, gain, what its rule asks for, whether it is met."""
+    rule, gain = RULES[name], usual / chosen
+    return {
+        "usual (s)": usual,
+        "chosen (s)": chosen,
+        "gain": gain,
+        "gain asked for": rule.gain,
+        "apart": apart,
+        "apart at most": rule.apart,
+        "worth taking": bool(gain >= rule.gain and apart <= rule.apart),
+    }
+
+
+@contextmanager
+def _choosing(name: str) -> Iterator[None]:
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = name
+    try:
+        yield
+    finally:
+        os.environ.pop(VARIABLE)
+        if before is not None:
+            os.environ[VARIABLE] = before
+
+
+def _half_accuracies(amount: Amount, limit: float) -> tuple[float, float, float]:
+    """Of a run that has trained an epoch: outputs of a train set."""
+    del limit
+    spec = amount.run(amount.networks[0], precision="bfloat16")
+    with _choosing("half_accuracies"):
+        training = Solo([spec], images_of(spec, amount), compiled=False)
+    training.train_epoch()
+    images = random_images(spec.data, amount.judged, device=training.device)
+    training.outputs(images)
+    usual, exact = timed(lambda: training.outputs(images))
+    training.glance(images)
+    chosen, glanced = timed(lambda: training.glance(images))
+    apart = (exact.logits.argmax(dim=-1) != glanced.logits.argmax(dim=-1)).double().mean()
+    return usual, chosen, float(apart)
+
+
+def _cudnn_trials(amount: Amount, limit: float) -> tuple[float, float, float]:
+    """Of epochs of recorded steps that are not compiled: their convolutions are all cuDNN's."""
+    spec = amount.run(amount.networks[0])
+    images = images_of(spec, amount)
+    spent, states = [], []
+    for name in ("", "cudnn_trials"):
+        with _choosing(name):
+            training = Solo([spec], images, compiled=False)
+        training.train_epoch()
+        states.append(training.member_state(0))
+        spent.append(epoch_seconds(training.train_epoch, amount, limit)[0])
+    return spent[0], spent[1], compared(states[1], states[0])["difference"]
+
+
+def _recorded_cohorts(amount: Amount, limit: float) -> tuple[float, float, float]:
+    """Of epochs of a cohort of the laptop's networks."""
+    declared = specs(profile("laptop"))
+    alike = [spec for spec in declared if shape_of(spec) == shape_of(declared[0])][: amount.cohort]
+    images = random_images(alike[0].data, amount.batches * alike[0].train.batch_size, device="cuda")
+    spent, losses = [], []
+    for graphed in (False, True):
+        training = trainer(alike, images, graphed=graphed)
+        training.train_epoch()
+        losses.append(torch.tensor(training.losses))
+        spent.append(epoch_seconds(training.train_epoch, amount, limit)[0])
+    return spent[0], spent[1], float(((losses[1] - losses[0]) / losses[0]).abs().max())

@@ -1,0 +1,158 @@
+"""The check, section by section: each in a process of its own, within its time, written down when it ends."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any
+
+from experiments.gpu_check.amounts import FULL, Amount
+from experiments.gpu_check.results import CUT_OFF, DONE, FAILED, NOT_RUN, PIECE, Record
+from experiments.gpu_check.sections import SECTIONS, Section
+from experiments.gpu_check.training import MARGIN
+from lpc.devices import default_device
+from lpc.provenance import provenance
+
+Message = tuple[str, Any]
+"""A kind, and what comes with it: ``("row", (what, values))``; at the end a status and, why not, a reason."""
+SHARE = 0.6
+"""A section is begun where so much of the time that it is expected to take is left."""
+
+
+def plan(minutes: float) -> str:
+    """Return, in lines, what would be done and how long that is expected to take; not measured."""
+    lines = [f"{section.minutes:4.1f} min  {section.name:10} {section.title}" for section in SECTIONS]
+    total = sum(section.minutes for section in SECTIONS)
+    return "\n".join([*lines, f"{total:4.1f} min  in all, of {minutes:g}; estimated, not measured"])
+
+
+def check(
+    record: Record,
+    *,
+    minutes: float,
+    told: Callable[[str], object],
+    amount: Amount = FULL,
+    carry_out: Callable[[Section, Amount, float], Iterator[Message]] | None = None,
+    sections: Sequence[Section] = SECTIONS,
+) -> None:
+    """Run what a record lacks, as far as time allows; what does not fit is named as not run.
+
+    Parameters
+    ----------
+    record
+        Written after every section.
+    minutes
+        For all of it.
+    told
+        Called with lines about the progress.
+    amount
+        How much is done.
+    carry_out
+        Runs a section within some seconds; None: :func:`in_process_of_its_own`.
+    sections
+        What there is to do.
+    """
+    carry_out = in_process_of_its_own if carry_out is None else carry_out
+    end = time.monotonic() + 60 * minutes
+    code = provenance(default_device("cuda"), folders=("lpc", "experiments"))
+    for place, section in enumerate(sections, 1):
+        head = f"[{place}/{len(sections)}] {section.title}"
+        if record.status(section.name) == DONE:
+            told(f"{head}: done before")
+            continue
+        left, asked = end - time.monotonic(), 60 * section.minutes
+        if left < SHARE * asked:
+            reason = f"{max(0, left):.0f} s of {minutes:g} min were left; it takes about {asked:.0f} s"
+            if record.status(section.name) is None:
+                record.add(section.name, NOT_RUN, reason=reason, code=code)
+            told(f"{head}: not run: {reason}")
+            continue
+        limit = min(60 * section.limit, left)
+        told(f"{head}: at most {limit:.0f} s")
+        rows: list[Any] = []
+        began, status, reason = time.monotonic(), FAILED, None
+        for kind, content in carry_out(section, amount, limit):
+            if kind == "row":
+                rows.append(content)
+                told(f"      {_line(*content)}")
+            else:
+                status, reason = kind, content
+        if section.in_pieces and status == DONE and not rows[-1][1]["finished"]:
+            status = PIECE
+        spent = time.monotonic() - began
+        record.add(section.name, status, rows, reason=reason, seconds=spent, code=code)
+        told(f"      {status} after {spent:.0f} s{f': {reason}' if reason else ''}")
+
+
+def _line(what: str, values: dict[str, Any]) -> str:
+    shown = {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in values.items()}
+    return f"{what}: {', '.join(f'{name} {value}' for name, value in shown.items())}"
+
+
+def here(section: Section, amount: Amount, seconds: float) -> Iterator[Message]:
+    """Run a section in this process; an error is its last message, in one line."""
+    try:
+        for row in section.measure(amount, seconds):
+            yield "row", row
+    except Exception as error:
+        said = str(error).strip().splitlines() or ["no message"]
+        yield FAILED, f"{type(error).__name__}: {said[0]}"
+    else:
+        yield DONE, None
+
+
+def in_process_of_its_own(
+    section: Section, amount: Amount, seconds: float, *, way: str = "spawn"
+) -> Iterator[Message]:
+    """Run a section in a new process, which is ended when its time is up, with all that it has started.
+
+    A process whose GPU has failed cannot go on using it: the next section has another one.
+
+    Parameters
+    ----------
+    section, amount, seconds
+        What, how much, how long at most.
+    way
+        How processes are started.
+    """
+    context: Any = multiprocessing.get_context(way)
+    ours, theirs = context.Pipe(duplex=False)
+    end = time.time() + seconds
+    process = context.Process(target=_work, args=(theirs, section, amount, end))
+    process.start()
+    theirs.close()
+    try:
+        while True:
+            if not ours.poll(max(0.0, end - time.time())):
+                yield CUT_OFF, f"it had not ended after {seconds:.0f} s"
+                return
+            try:
+                message = ours.recv()
+            except EOFError:
+                process.join()
+                yield FAILED, f"its process ended without a word, with status {process.exitcode}"
+                return
+            yield message
+            if message[0] != "row":
+                return
+    except KeyboardInterrupt:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGTERM)  # training writes its checkpoint
+        process.join(MARGIN)
+        raise
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+        ours.close()
+
+
+def _work(line: Connection, section: Section, amount: Amount, end: float) -> None:
+    os.setsid()
+    for message in here(section, amount, end - time.time()):
+        line.send(message)

@@ -1,0 +1,55 @@
+"""The sections of the check, in their order: what each measures, how long that takes and may take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from experiments.gpu_check import choices, correctness, evaluations, speed, training
+from experiments.gpu_check.amounts import Amount, Rows
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the check that is run, recorded and repeated by itself.
+
+    Attributes
+    ----------
+    name
+        In the record and on the command line.
+    title
+        Of its table.
+    minutes
+        That it is expected to take on a recent GPU; not measured.
+    limit
+        Minutes after which it is ended; what it has found by then is kept.
+    measure
+        Yields its rows, given how much to do and how many seconds there are.
+    in_pieces
+        Whether it takes what time there is and goes on in the next call.
+    """
+
+    name: str
+    title: str
+    minutes: float
+    limit: float
+    measure: Callable[[Amount, float], Rows]
+    in_pieces: bool = False
+
+
+SECTIONS: Sequence[Section] = (
+    Section("device", "The device, and its matrix products", 0.2, 0.5, speed.device),
+    Section("bits", "Bits: recorded steps beside plain ones, and repetitions", 0.4, 0.8, correctness.bits),
+    Section("tests", "Tests that are marked gpu", 1.0, 2.0, correctness.tests),
+    Section("training", "One run alone: images a second", 1.6, 2.5, speed.alone),
+    Section("together", "Several runs at once in one process", 0.7, 1.2, speed.together),
+    Section("processes", "Several runs at once in processes of their own (MPS)", 0.6, 1.0, speed.processes),
+    Section("entropy", "Entropy by nearest neighbours", 0.4, 0.8, evaluations.entropy),
+    Section("deepfool", "DeepFool", 0.2, 0.5, evaluations.deepfool_steps),
+    Section("memory", "Memory of the GPU", 0.2, 0.5, evaluations.memory),
+    Section("choices", "Choices: what each gains", 0.7, 1.2, choices.gains),
+    Section("runs", "Runs of a profile, as far as time allows", 1.5, 8.0, training.piece, in_pieces=True),
+)
+
+PLAN = {section.name: section.title for section in SECTIONS}
+"""Titles, by name."""
