@@ -22,6 +22,7 @@ from experiments.gpu_check.sections import PLAN, SECTIONS, Section
 from experiments.studies.profiles import PROFILES
 from lpc.training.choices import CHOICES, VARIABLE
 
+pytestmark = pytest.mark.slow
 ONE_TEST = """
 import pytest
 
