@@ -106,7 +106,9 @@ def of_cohort(
     def turns(width: int) -> Tensor:
         return torch.stack([latent_turn(seed, width) for seed in seeds])
 
-    return _other(train, [{"params": values, "lr": 1.0}], stacked, turns=turns, capturable=graphed, stacked=True)
+    return _other(
+        train, [{"params": values, "lr": 1.0}], stacked, turns=turns, capturable=graphed, stacked=True
+    )
 
 
 def latent_turn(seed: int, width: int) -> Float[Tensor, "width width"]:
