@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -15,25 +15,30 @@ from lpc.datasets import FILES, absent_files
 
 
 def wheels(root: Path = ROOT) -> dict[str, list[str]]:
-    """Return what must be installed: ``asked``, the project's own requirements; ``pinned``, all versions.
+    """Return what is installed: ``asked``, the project's own requirements; ``pinned``, what the lock says.
+
+    What is asked for and not in the lock, as it would stand beside what excludes it, is ``instead``.
 
     Parameters
     ----------
     root
-        Of ``pyproject.toml`` and ``constraints.txt``. Pins of other platforms and versions of Python are left
-        out; where extras exclude each other (faiss for CPUs and for GPUs) the one for GPUs is kept.
+        Of ``pyproject.toml`` and ``constraints.txt``. What is for other platforms and versions of Python is
+        left out.
     """
     project = read_toml(root / "pyproject.toml")["project"]
     extras = project.get("optional-dependencies", {})
     lines = [*project["dependencies"], *(line for lines in extras.values() for line in lines)]
     asked = {str(canonicalize_name(one.name)): one for one in map(Requirement, lines) if _here(one)}
-    if "faiss-gpu" in asked:
-        asked.pop("faiss-cpu", None)
-    pinned = [one for one in _pins(root / "constraints.txt") if one.name in asked or one.name != "faiss-cpu"]
+    pinned = {str(canonicalize_name(one.name)): one for one in _pins(root / "constraints.txt")}
     return {
-        "asked": sorted(str(one).partition(";")[0].strip() for one in asked.values()),
-        "pinned": sorted(f"{one.name}{one.specifier}" for one in pinned),
+        "asked": _texts(one for name, one in asked.items() if name in pinned),
+        "pinned": _texts(pinned.values()),
+        "instead": _texts(one for name, one in asked.items() if name not in pinned),
     }
+
+
+def _texts(found: Iterable[Requirement]) -> list[str]:
+    return sorted(f"{one.name}{one.specifier}" for one in found)
 
 
 def _here(one: Requirement) -> bool:
@@ -66,15 +71,22 @@ def listing(name: str = "fashion") -> str:
         Of the profile that is trained for what is left of the time.
     """
     found = wheels()
+    other, install = (
+        found["instead"],
+        ".venv/bin/python -m pip install --no-index --find-links wheels --no-deps",
+    )
     fetched = "--no-build-isolation --require-hashes --no-deps --requirement constraints.txt"
     return "\n".join(
         [
             "On a machine with a network, of the same platform and Python:",
             "  make env",
             f"  .venv/bin/python -m pip download --dest wheels {fetched}",
+            *(f"  .venv/bin/python -m pip download --dest wheels --no-deps '{line}'" for line in other),
             f"  LPC_DATA=data .venv/bin/python -m experiments fetch --profile {name}",
             "Bring the project without .venv, with wheels/ and data/. There:",
             '  PIP_NO_INDEX=1 PIP_FIND_LINKS="$PWD/wheels" make env',
+            *(["  .venv/bin/python -m pip uninstall --yes faiss-cpu"] if other else []),
+            *(f"  {install} '{line}'" for line in other),
             "  .venv/bin/python -m experiments gpu-check",
             "",
             f"Asked for by the project ({len(found['asked'])}):",

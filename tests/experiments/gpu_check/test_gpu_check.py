@@ -333,7 +333,9 @@ def test_what_to_bring_is_what_the_project_asks_for():
     asked = {Requirement(line).name.lower() for line in found["asked"]}
     assert {"torch", "numpy", "pytest", "submitit"} <= asked
     pinned = {Requirement(line).name.lower(): line for line in found["pinned"]}
-    assert asked <= {name.replace("_", "-") for name in pinned} | {"lpc"}
+    assert asked <= set(pinned)
+    instead = {Requirement(line).name for line in found["instead"]}
+    assert instead <= {"faiss-gpu"} and not instead & set(pinned)  # which excludes what the lock has
     assert all("==" in line for line in pinned.values()) and len(pinned) > len(asked)
     lines = bring.listing()
     assert "FashionMNIST/raw/train-images-idx3-ubyte.gz" in lines and "pip download" in lines
