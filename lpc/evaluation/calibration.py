@@ -114,7 +114,7 @@ def reliability_diagram(
     Guo et al. 2017, Figure 1.
     """
     means, count = _binned(probability, label, bins)
-    return ReliabilityDiagram(means[:, 0].cpu(), means.sum(dim=1).cpu(), count.cpu())
+    return ReliabilityDiagram(means[:, 0], means.sum(dim=1), count)
 
 
 def _binned(probability: Array, label: Array, bins: int) -> tuple[Tensor, Tensor]:

@@ -49,7 +49,9 @@ def draw(sets: Mapping[str, Points]) -> Figure:
     if logits is not None:
         shown = reliability_diagram(logits.double().softmax(dim=1), held.label)
         axes[2].plot([0, 1], [0, 1], color="#888888", linewidth=1)
-        axes[2].plot(shown.confidence.numpy(), shown.accuracy.numpy(), "o-", color="#D55E00", markersize=4)
+        axes[2].plot(
+            shown.confidence.cpu().numpy(), shown.accuracy.cpu().numpy(), "o-", color="#D55E00", markersize=4
+        )
         axes[2].set(
             title=f"{held.name}: reliability", xlabel="confidence", ylabel="share of right predictions"
         )

@@ -41,6 +41,7 @@ def called(function: Any, case: Case, device: str) -> Any:
 
 
 @pytest.mark.usefixtures("unhooked")
+@pytest.mark.filterwarnings("ignore:classes .* have (one|no) point")
 @pytest.mark.parametrize("function", list(REFERENCES), ids=[PUBLIC.get(f, str(f)) for f in REFERENCES])
 def test_on_a_gpu_a_measure_is_what_it_is_on_the_cpu(function):
     case = REFERENCES[function]

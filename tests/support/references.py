@@ -709,7 +709,7 @@ def smallest_of(image):
 def layers_of(image):
     layer = torch.nn.Linear(math.prod(IMAGE), 3, bias=False).double()
     layer.weight.data = torch.from_numpy(WEIGHT)
-    network = torch.nn.Sequential(torch.nn.Flatten(), layer).to(image.device).eval()
+    network = torch.nn.Sequential(torch.nn.Flatten(), layer).to(getattr(image, "device", "cpu")).eval()
     return affine_layers.affine_layers(network)(image)
 
 

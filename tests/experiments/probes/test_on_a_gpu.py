@@ -87,7 +87,7 @@ def at_leisure(name: str) -> Any:
 
 
 @pytest.mark.usefixtures("hasty")
-@pytest.mark.parametrize("name", map(at_leisure, MEASURED))
+@pytest.mark.parametrize("name", [at_leisure(name) for name in MEASURED])
 def test_what_is_measured_on_a_gpu_is_what_is_measured_on_the_cpu(trained, name):
     expected = MEASURED[name](*network(trained, "cpu"))
     with pretended_gpu() as gpu:
