@@ -3,7 +3,6 @@ import json
 import multiprocessing
 import os
 import signal
-import time
 
 import pandas as pd
 import pytest
