@@ -12,17 +12,20 @@ from lpc.reporting.entries import Entry
 if TYPE_CHECKING:
     from lpc.reporting.report import Report
 
-_STYLE = """
+_PAGE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem;
   color: #222 }
-.lpc-report table { border-collapse: collapse; width: 100%; margin: 0 0 1.2rem }
-.lpc-report th, .lpc-report td { text-align: left; vertical-align: top; padding: .25rem .6rem;
-  border-bottom: 1px solid #ccc }
-.lpc-report td.value { white-space: nowrap; font-variant-numeric: tabular-nums }
-.lpc-report .flag { color: #8a3b00; font-weight: 600 }
-.lpc-report .missing, .lpc-report .how { color: #555; font-size: .88em }
-.lpc-report ul.flags { padding-left: 1.2rem }
 img { max-width: 100% }
+"""
+_STYLE = """
+.lpc-report table { border-collapse: collapse; width: 100%; margin: 0 0 1.2rem }
+.lpc-report caption { text-align: left; font-weight: 700; font-size: 1.15em; padding: .4rem 0 }
+.lpc-report th, .lpc-report td { text-align: left; vertical-align: top; padding: .25rem .6rem;
+  border-bottom: 1px solid #8888 }
+.lpc-report td.value { white-space: nowrap; font-variant-numeric: tabular-nums }
+.lpc-report .flag { font-weight: 600 }
+.lpc-report .missing, .lpc-report .how { font-size: .88em }
+.lpc-report ul.flags { padding-left: 1.2rem }
 """
 
 
@@ -42,9 +45,11 @@ def body(report: Report) -> str:
     for one in report.entries:
         sections.setdefault((one.topic, one.data), []).append(one)
     for (topic, data), entries in sections.items():
-        parts.append(f"<h3>{escape(topic)}, {escape(data)}</h3>")
-        heads = "".join(f'<th scope="col">{name}</th>' for name in ("", "value", "beside", "how to read it"))
-        parts.append(f"<table><thead><tr>{heads}</tr></thead><tbody>")
+        heads = "".join(
+            f'<th scope="col">{name}</th>' for name in ("what", "value", "beside", "how to read it")
+        )
+        caption = f"<caption>{escape(topic)}, {escape(data)}</caption>"
+        parts.append(f"<table>{caption}<thead><tr>{heads}</tr></thead><tbody>")
         parts += [_row(one) for one in entries]
         parts.append("</tbody></table>")
     return "\n".join([*parts, "</div>"])
@@ -81,8 +86,8 @@ def whole_page(report: Report) -> str:
     code = base64.b64encode(image.getvalue()).decode()
     alt = "Latents coloured by class; how near the second class mean is; and, with logits, reliability."
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Collapse report</title></head>'
-        "<body>"
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Collapse report</title>'
+        f"<style>{_PAGE}</style></head><body>"
         f'<h1>Collapse report</h1><img alt="{alt}" src="data:image/png;base64,{code}">{body(report)}'
         "</body></html>\n"
     )
