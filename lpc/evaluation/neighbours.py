@@ -19,11 +19,12 @@ from lpc.arrays import as_float64, as_points, binary_scale
 from lpc.computing.numerics import measurement
 from lpc.computing.threads import callers_threads
 from lpc.evaluation import _faiss
-from lpc.evaluation._frames import Norm as Norm
+from lpc.evaluation._frames import Norm as _Norm
 from lpc.evaluation._frames import P, pairs, rows_at_once
 from lpc.evaluation._neighbour_search import Search, by_topk, kth_by_tree, kth_of_pairs
 from lpc.options import choice, whole
 
+Norm = _Norm
 Method = Literal["tree", "products", "candidates", "faiss", "pairs"]
 
 _TREE_WIDTH = 10

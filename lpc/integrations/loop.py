@@ -66,7 +66,7 @@ class CollapsePenalty:
         :class:`~lpc.gamma_control.GapSchedule`, the default.
     when_lost
         What happens where the readout is being lost (:class:`State`): ``"hold"`` keeps gamma where it was one
-        epoch before, ``"stop"`` also sets :attr:`stopped`, ``"ignore"`` goes on.
+        epoch before, ``"stop"`` also sets ``stopped``, ``"ignore"`` goes on.
 
     Attributes
     ----------
