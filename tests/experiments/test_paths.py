@@ -2,7 +2,7 @@ import pytest
 
 from experiments import paths
 
-MADE = ("BUILD", "EPOCH_TIMES")
+MADE = ("GPU_CHECKS", "BUILD", "EPOCH_TIMES")
 
 
 def test_what_is_kept_is_there():

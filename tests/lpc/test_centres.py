@@ -64,6 +64,7 @@ def test_centres_move_as_wen_et_al_say(batch):
     torch.testing.assert_close(moved_centres(at_rest, latent, label, rate=0.5), at_rest)
 
 
+@pytest.mark.usefixtures("unhooked")
 def test_bad_values_are_named(batch):
     latent, label, centres = batch
     with pytest.raises(ValueError, match=r"centres has shape \(4, 2\)"):
