@@ -58,14 +58,20 @@ def inner_modules(package: Path = ROOT / "lpc") -> dict[str, list[str]]:
     found: dict[str, list[str]] = {title: [] for title in INNER.values()}
     for module in module_names(package):
         if module not in placed:
-            found[INNER[module.rpartition(".")[0]]].append(module)
+            found[_inner_title(module)].append(module)
     return {title: modules for title, modules in found.items() if modules}
+
+
+def _inner_title(module: str) -> str:
+    """Return the title of the page of a module that is in no row: that of the package in the library."""
+    package, dot, _ = module.partition(".")
+    return INNER[package if dot else ""]
 
 
 def page_of(module: str) -> str:
     """Return the name of the page on which a module is."""
     alone = any(module in modules for modules in TASKS.values())
-    title = module if alone else INNER[module.rpartition(".")[0]]
+    title = module if alone else _inner_title(module)
     return "api-" + title.lower().translate(str.maketrans("._ ", "---"))
 
 

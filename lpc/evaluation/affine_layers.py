@@ -15,7 +15,7 @@ from lpc.arrays import Array, as_float64
 from lpc.backbones import MLP, ReluMLP
 from lpc.computing.generators import as_they_were
 from lpc.computing.numerics import measurement
-from lpc.evaluation._networks import check_evaluation_mode
+from lpc.evaluation._networks.networks import check_evaluation_mode
 from lpc.heads import BottleneckHead, Classifier
 from lpc.inputs.networks import Snapshot, logits_of
 

@@ -19,8 +19,8 @@ from lpc.arrays import Array, tensor_of
 from lpc.computing.generators import seeded
 from lpc.computing.numerics import measurement
 from lpc.errors import missing_extra
-from lpc.evaluation import _attack_methods
-from lpc.evaluation._attack_checks import (
+from lpc.evaluation._networks import attack_methods
+from lpc.evaluation._networks.attack_checks import (
     Box,
     check_images,
     check_target,
@@ -29,8 +29,8 @@ from lpc.evaluation._attack_checks import (
     rescaled,
     without_gradient,
 )
-from lpc.evaluation._attack_methods import Case
-from lpc.evaluation._networks import AttackError, Logits, as_given, as_images, guarded
+from lpc.evaluation._networks.attack_methods import Case
+from lpc.evaluation._networks.networks import AttackError, Logits, as_given, as_images, guarded
 
 __all__ = [
     "ATTACKS",
@@ -135,7 +135,7 @@ ATTACKS: Mapping[str, Attack] = {
             "lpc; Moosavi-Dezfooli, Fawzi and Frossard 2016: overshoot 0.02, 50 steps, 10 classes",
             50,
             "steps",
-            _attack_methods.deepfool,
+            attack_methods.deepfool,
         ),
         Attack(
             "superdeepfool",
@@ -144,7 +144,7 @@ ATTACKS: Mapping[str, Attack] = {
             "adv-lib; Abdolahpourrostam et al. 2024: 100 steps, a search along the line at the end",
             100,
             "steps",
-            _attack_methods.superdeepfool,
+            attack_methods.superdeepfool,
         ),
         Attack(
             "fab",
@@ -153,7 +153,7 @@ ATTACKS: Mapping[str, Attack] = {
             "adv-lib; Croce and Hein 2020 (FAB): 100 steps",
             100,
             "steps",
-            _attack_methods.fab,
+            attack_methods.fab,
         ),
         Attack(
             "fab_targeted",
@@ -162,7 +162,7 @@ ATTACKS: Mapping[str, Attack] = {
             "adv-lib; Croce and Hein 2020 (FAB, in AutoAttack): 100 steps for each of 9 classes",
             100,
             "steps",
-            _attack_methods.fab_targeted,
+            attack_methods.fab_targeted,
         ),
         Attack(
             "ddn",
@@ -171,7 +171,7 @@ ATTACKS: Mapping[str, Attack] = {
             "foolbox; Rony et al. 2019: 1000 steps of the cross-entropy, gamma 0.05",
             1000,
             "steps",
-            _attack_methods.ddn,
+            attack_methods.ddn,
         ),
         Attack(
             "apgd_dlr",
@@ -180,7 +180,7 @@ ATTACKS: Mapping[str, Attack] = {
             f"{_DLR}: 100 steps, 5 random starts, difference of logits ratio",
             100,
             "steps",
-            functools.partial(_attack_methods.apgd, loss="dlr", restarts=5),
+            functools.partial(attack_methods.apgd, loss="dlr", restarts=5),
             rounds=8,
             classes=3,
         ),
@@ -191,7 +191,7 @@ ATTACKS: Mapping[str, Attack] = {
             f"{_DLR}: 100 steps for each of 9 classes, targeted difference of logits ratio",
             100,
             "steps",
-            _attack_methods.apgd_targeted,
+            attack_methods.apgd_targeted,
             rounds=8,
             classes=4,
         ),
@@ -202,7 +202,7 @@ ATTACKS: Mapping[str, Attack] = {
             f"{_DLR}: 100 steps, 5 random starts, cross-entropy",
             100,
             "steps",
-            functools.partial(_attack_methods.apgd, loss="ce", restarts=5),
+            functools.partial(attack_methods.apgd, loss="ce", restarts=5),
             rounds=8,
         ),
         Attack(
@@ -212,7 +212,7 @@ ATTACKS: Mapping[str, Attack] = {
             "pyautoattack; Andriushchenko et al. 2020: 5000 queries, margin loss",
             5000,
             "queries",
-            _attack_methods.square,
+            attack_methods.square,
             rounds=8,
             failures=_ASSERTED,
         ),
@@ -221,9 +221,9 @@ ATTACKS: Mapping[str, Attack] = {
             "decision",
             "foolbox.attacks",
             "foolbox, mended; Chen, Jordan and Wainwright 2020: 50 steps, 25 000 queries",
-            _attack_methods.QUERIES,
+            attack_methods.QUERIES,
             "queries",
-            _attack_methods.hopskipjump,
+            attack_methods.hopskipjump,
             failures=(*_NO_START, *_ASSERTED),
         ),
         Attack(
@@ -233,11 +233,11 @@ ATTACKS: Mapping[str, Attack] = {
             "foolbox; Brendel, Rauber and Bethge 2018: 25 000 steps",
             25_000,
             "steps",
-            _attack_methods.boundary,
+            attack_methods.boundary,
             failures=_NO_START,
         ),
         Attack(
-            "random_directions", "floor", None, "lpc", 1000, "directions", _attack_methods.random_directions
+            "random_directions", "floor", None, "lpc", 1000, "directions", attack_methods.random_directions
         ),
     )
 }

@@ -15,7 +15,7 @@ from torch.nn.functional import silu
 from lpc.arrays import CHUNK_BYTES, Array, ArrayT, images_at_once
 from lpc.computing.numerics import measurement
 from lpc.errors import missing_extra
-from lpc.evaluation._networks import as_images, given
+from lpc.evaluation._networks.networks import as_images, given
 from lpc.evaluation.affine_layers import AffineLayers
 
 Method = Literal["spectral", "interval", "crown"]
@@ -221,7 +221,7 @@ def _others(decision: Int64[Tensor, " batch"], classes: int) -> Int64[Tensor, "b
 
 def _hidden_bounds(network: AffineLayers):
     try:
-        from lpc.evaluation._linear_relaxation import HiddenBounds
+        from lpc.evaluation._networks.linear_relaxation import HiddenBounds
     except ModuleNotFoundError as error:
         raise missing_extra("an interval or CROWN bound", ["bound-propagation"], "certified") from error
     return HiddenBounds(network)

@@ -8,7 +8,7 @@ from jaxtyping import Float, Integer
 from lpc.arrays import Array, as_labels, as_points, binary_scale, centre, group, group_means, group_sums
 from lpc.computing.numerics import measurement
 from lpc.errors import Undefined
-from lpc.evaluation._class_means import about_global_mean, check_several, check_spread
+from lpc.evaluation._classes.class_means import about_global_mean, check_several, check_spread
 
 
 @measurement

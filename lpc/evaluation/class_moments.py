@@ -19,7 +19,7 @@ from lpc.arrays import (
 )
 from lpc.computing.numerics import measurement
 from lpc.errors import Undefined
-from lpc.evaluation._class_means import (
+from lpc.evaluation._classes.class_means import (
     about_global_mean,
     as_classifier,
     check_several,
@@ -28,8 +28,8 @@ from lpc.evaluation._class_means import (
     duality,
     whitening,
 )
-from lpc.evaluation._class_sums import ClassSums, merged, no_points, with_points
-from lpc.evaluation._nearest import nearest_row
+from lpc.evaluation._classes.class_sums import ClassSums, merged, no_points, with_points
+from lpc.evaluation._classes.nearest import nearest_row
 from lpc.evaluation.collapse import Traces
 from lpc.evaluation.neural_collapse import NeuralCollapse
 from lpc.options import whole

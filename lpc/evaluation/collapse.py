@@ -25,8 +25,8 @@ from lpc.arrays import (
 )
 from lpc.computing.numerics import measurement
 from lpc.computing.threads import threads_for
-from lpc.evaluation._class_means import check_spread
-from lpc.evaluation._nearest import nearest_row
+from lpc.evaluation._classes.class_means import check_spread
+from lpc.evaluation._classes.nearest import nearest_row
 
 
 @measurement

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lpc.arrays import Array, ArrayT, as_labels
 from lpc.computing.numerics import measurement
-from lpc.evaluation._networks import Logits, Network, as_images, given, guarded
+from lpc.evaluation._networks.networks import Logits, Network, as_images, given, guarded
 from lpc.options import number, whole
 
 STRENGTHS: Mapping[str, tuple[float, ...]] = {

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lpc.arrays import Array, as_labels, images_at_once, like, tensor_of
 from lpc.computing.numerics import measurement
-from lpc.evaluation._networks import Logits, Network, as_given, guarded
+from lpc.evaluation._networks.networks import Logits, Network, as_given, guarded
 
 
 class MarginGradient(NamedTuple):

@@ -18,10 +18,10 @@ from torch import Tensor
 from lpc.arrays import as_float64, as_points, binary_scale
 from lpc.computing.numerics import measurement
 from lpc.computing.threads import callers_threads
-from lpc.evaluation import _faiss
-from lpc.evaluation._frames import Norm as _Norm
-from lpc.evaluation._frames import P, pairs, rows_at_once
-from lpc.evaluation._neighbour_search import Search, by_topk, kth_by_tree, kth_of_pairs
+from lpc.evaluation._searching import faiss_search
+from lpc.evaluation._searching.frames import Norm as _Norm
+from lpc.evaluation._searching.frames import P, pairs, rows_at_once
+from lpc.evaluation._searching.neighbour_search import Search, by_topk, kth_by_tree, kth_of_pairs
 from lpc.options import choice, whole
 
 Norm = _Norm
@@ -114,8 +114,8 @@ def method_for(
     if device == "cpu":
         return "tree" if norm == "linf" or width <= _TREE_WIDTH else "products"
     many = points is not None and whole("points", points) >= _FAISS_POINTS and width <= _FAISS_WIDTH
-    if norm == "l2" and many and k is not None and whole("k", k) <= _faiss.MOST_K:
-        return "faiss" if device == "cuda" and _faiss.on_gpus() else "candidates"
+    if norm == "l2" and many and k is not None and whole("k", k) <= faiss_search.MOST_K:
+        return "faiss" if device == "cuda" and faiss_search.on_gpus() else "candidates"
     return "candidates"
 
 
@@ -176,7 +176,7 @@ def kth_distances(
         return KthDistances(kth_by_tree(sorted_columns, sorted_columns, k, norm).mul_(scale), chosen, 0)
     candidates = None
     if chosen != "products":
-        candidates = by_topk(norm) if chosen == "candidates" else _faiss.by_faiss(points.device, norm)
+        candidates = by_topk(norm) if chosen == "candidates" else faiss_search.by_faiss(points.device, norm)
     search = Search(points, k, norm, candidates)
     return KthDistances(search.distances(), chosen, search.in_doubt)
 
@@ -204,11 +204,11 @@ def _method(asked: Method | None, width: int, total: int, k: int, norm: Norm, de
         raise ValueError(f"method is 'tree', which is for points on the CPU; these are on {device}")
     if asked == "products" and norm != "l2":
         raise ValueError(f"method is 'products', which is for norm 'l2'; norm is {norm!r}")
-    if asked == "faiss" and device.type != "cpu" and k > _faiss.MOST_K:
-        _faiss.module_for(device)
+    if asked == "faiss" and device.type != "cpu" and k > faiss_search.MOST_K:
+        faiss_search.module_for(device)
         warnings.warn(
-            f"faiss finds {_faiss.MOST_ON_A_GPU} neighbours at most on a GPU, and k = {k} asks for more: "
-            "torch looks for them (method 'candidates')",
+            f"faiss finds {faiss_search.MOST_ON_A_GPU} neighbours at most on a GPU, and k = {k} asks for "
+            "more: torch looks for them (method 'candidates')",
             stacklevel=4,
         )
         return "candidates"

@@ -21,7 +21,7 @@ from lpc.arrays import (
     within_weights,
 )
 from lpc.computing.numerics import measurement
-from lpc.evaluation._class_means import (
+from lpc.evaluation._classes.class_means import (
     about_global_mean,
     as_classifier,
     check_several,
@@ -30,7 +30,7 @@ from lpc.evaluation._class_means import (
     duality,
     whitening,
 )
-from lpc.evaluation._nearest import nearest_row
+from lpc.evaluation._classes.nearest import nearest_row
 
 
 class NeuralCollapse(NamedTuple):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lpc.arrays import Array, ArrayT, as_flags, as_float64, images_at_once, like, tensor_of
 from lpc.computing.numerics import measurement
-from lpc.evaluation._networks import Logits, as_given, guarded
+from lpc.evaluation._networks.networks import Logits, as_given, guarded
 
 
 class Status(IntEnum):

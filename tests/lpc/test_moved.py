@@ -16,7 +16,7 @@ from lpc._front.moved import RENAMED as LIBRARY
         ("lpc.machine", "lpc.devices and lpc.provenance"),
         ("lpc.epochs", "lpc.training.draws and lpc.training.trainers"),
         ("lpc.packing", "lpc.runs.packing"),
-        ("lpc.evaluation.attack_methods", "lpc.evaluation._attack_methods"),
+        ("lpc.evaluation.attack_methods", "lpc.evaluation._networks.attack_methods"),
         ("experiments.stress", "experiments.studies.probing"),
         ("experiments.slurm", "experiments.cluster.slurm"),
     ],

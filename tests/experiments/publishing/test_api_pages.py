@@ -97,7 +97,7 @@ def test_tasks_that_lack_a_measurement_or_name_too_much_are_errors(
 
 
 def test_modules_that_serve_others_need_no_line(staged):
-    assert "evaluation._class_sums" in api_pages.inner_modules()["Inner works of measuring"]
+    assert "evaluation._classes.class_sums" in api_pages.inner_modules()["Inner works of measuring"]
     assert {"store.ownership", "store.atomic"} <= set(api_pages.inner_modules()["Inner works of the store"])
 
 

@@ -10,7 +10,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from lpc.errors import MissingExtra
-from lpc.evaluation import _attack_methods, attacks
+from lpc.evaluation import attacks
+from lpc.evaluation._networks import attack_methods
 from lpc.evaluation.attacks import ATTACKS, AttackError, attack, check_target, in_float64, rescaled, smallest
 
 WHITE = [name for name, entry in ATTACKS.items() if entry.kind == "white"]
@@ -273,7 +274,7 @@ def test_hopskipjump_steps_do_not_shrink_with_the_batch(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from foolbox.attacks.hop_skip_jump import HopSkipJumpAttack
-    monkeypatch.setattr(_attack_methods, "_hop_skip_jump", lambda: HopSkipJumpAttack)
+    monkeypatch.setattr(attack_methods, "_hop_skip_jump", lambda: HopSkipJumpAttack)
     theirs = attack("hopskipjump", logits_fn, image, budget=600)
     assert float((theirs.norm / expected).median()) > 1.5
 
@@ -391,7 +392,7 @@ def test_an_attack_that_fails_on_an_image_is_counted_for_it_alone(digits, monkey
     def brittle(case):
         if bool((case.image == image[4]).flatten(1).all(dim=1).any()):
             raise ValueError("1 of them starting_points are not adversarial")
-        return _attack_methods.fab(case)
+        return attack_methods.fab(case)
 
     failing = dataclasses.replace(ATTACKS["fab"], run=brittle, failures=ATTACKS["boundary"].failures)
     monkeypatch.setattr(attacks, "ATTACKS", {"fab": ATTACKS["fab"], "brittle": failing})

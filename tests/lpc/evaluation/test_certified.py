@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lpc.classifiers import bottleneck_classifier, build_classifier
-from lpc.evaluation._linear_relaxation import (
+from lpc.evaluation._networks.linear_relaxation import (
     SILU_INFLECTION,
     SILU_MINIMUM,
     Ball,
@@ -371,7 +371,7 @@ def test_refusals(generator, monkeypatch, unchecked):
         certified_radius(broken, image)
     with pytest.raises(ValueError, match="samples is 0"):
         sampled_radius(network, image, reach=0.1, samples=0, generator=generator)
-    monkeypatch.delitem(sys.modules, "lpc.evaluation._linear_relaxation")
+    monkeypatch.delitem(sys.modules, "lpc.evaluation._networks.linear_relaxation")
     monkeypatch.setitem(sys.modules, "bound_propagation", None)
     assert bool((certified_radius(network, image, method="spectral") > 0).all())
     with pytest.raises(ModuleNotFoundError, match="certified"):

@@ -8,8 +8,9 @@ from sklearn.mixture import GaussianMixture
 from support.pretended_gpu import pretended_gpu
 
 from lpc import arrays
-from lpc.evaluation import _mixture_climb, mixture
-from lpc.evaluation._mixture_climb import Rows, climb, survey
+from lpc.evaluation import mixture
+from lpc.evaluation._searching import mixture_climb
+from lpc.evaluation._searching.mixture_climb import Rows, climb, survey
 from lpc.evaluation.mixture import fit_bimodal
 
 
@@ -172,7 +173,7 @@ def test_likelihood_never_falls(rng, monkeypatch):
     start = torch.tensor([0.3, -0.5, 2.5, -0.7, -1.0], dtype=torch.float64).expand(5, 5).clone()
     heights = []
     for passes in (*range(30), 60, 100):
-        monkeypatch.setattr(_mixture_climb, "_PASSES", passes)
+        monkeypatch.setattr(mixture_climb, "_PASSES", passes)
         heights.append(climb(rows, torch.arange(5), start, tolerance=0.0, dead=50.0)[1].numpy())
     assert (np.diff(heights, axis=0) >= -3e-14).all()
     assert (heights[-1] > heights[0] + 0.01).all()

@@ -6,8 +6,9 @@ import torch
 from scipy.spatial import cKDTree
 
 from lpc.computing.precision import precision_of
-from lpc.evaluation import _frames, _neighbour_search, neighbours
-from lpc.evaluation._clusters import clusters
+from lpc.evaluation import neighbours
+from lpc.evaluation._searching import frames, neighbour_search
+from lpc.evaluation._searching.clusters import clusters
 from lpc.evaluation.neighbours import Norm, count_within, kth_distance, method_for
 
 
@@ -85,15 +86,15 @@ def test_points_repeated_more_than_k_times_are_at_exactly_zero(rng):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, None])
 def test_every_way_to_decide_is_used_and_exact(rng, monkeypatch, dtype):
     used = []
-    plain = _neighbour_search.Search._all
+    plain = neighbour_search.Search._all
 
     def stubborn(search, rows, among, frame):
         used.append(frame.relative.dtype)
         return plain(search, rows, among, frame) if frame.relative.dtype == dtype else None
 
-    monkeypatch.setattr(_frames, "_ENTRIES", {"cpu": 100_000})  # several blocks
-    monkeypatch.setattr(_neighbour_search, "_LEAST_ROWS", 1)
-    monkeypatch.setattr(_neighbour_search.Search, "_all", stubborn)
+    monkeypatch.setattr(frames, "_ENTRIES", {"cpu": 100_000})  # several blocks
+    monkeypatch.setattr(neighbour_search, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(neighbour_search.Search, "_all", stubborn)
     agree(rng.standard_normal((600, 20)), k=7)
     blocks = -(-600 // (100_000 // 600))
     expected = {
@@ -106,13 +107,13 @@ def test_every_way_to_decide_is_used_and_exact(rng, monkeypatch, dtype):
 
 def test_products_are_in_float32_whatever_the_caller_allows(rng, monkeypatch):
     used = []
-    plain = _neighbour_search.frame_of
+    plain = neighbour_search.frame_of
 
     def noted(*args):
         used.append((args[-1], precision_of("mkldnn", "matmul")))
         return plain(*args)
 
-    monkeypatch.setattr(_neighbour_search, "frame_of", noted)
+    monkeypatch.setattr(neighbour_search, "frame_of", noted)
     monkeypatch.setattr(torch.backends, "fp32_precision", "tf32")
     agree(rng.standard_normal((300, 20)), k=7)
     assert used == [(torch.float32, "ieee")]
@@ -120,7 +121,7 @@ def test_products_are_in_float32_whatever_the_caller_allows(rng, monkeypatch):
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_blocks_of_pairs_against_scipy(rng, monkeypatch, norm):
-    monkeypatch.setattr(_frames, "_ENTRIES", {"cpu": 20_000})
+    monkeypatch.setattr(frames, "_ENTRIES", {"cpu": 20_000})
     points = collapsed(rng, 12, 1e-8)
     value = kth_distance(torch.from_numpy(points), k=9, norm=norm, method="pairs")
     np.testing.assert_allclose(value.numpy(), scipy_distance(points, k=9, norm=norm), rtol=1e-13)

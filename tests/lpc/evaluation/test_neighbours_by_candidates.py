@@ -10,7 +10,7 @@ import torch
 from support.pretended_gpu import pretended_gpu
 
 from lpc.errors import MissingExtra
-from lpc.evaluation import _faiss, _frames, _neighbour_search
+from lpc.evaluation._searching import faiss_search, frames, neighbour_search
 from lpc.evaluation.information import conditional_knn_entropy, knn_entropy
 from lpc.evaluation.mutual_information import discrete_mutual_information, mutual_information
 from lpc.evaluation.neighbours import Norm, kth_distance, kth_distances, method_for
@@ -93,10 +93,8 @@ def test_without_its_bound_the_search_is_wrong(rng, monkeypatch, method, near):
     points = torch.from_numpy(centre + near * rng.standard_normal((900, 12)))
     expected = exact(points, k=1, norm="l2")
     assert torch.equal(kth_distance(points, k=1, norm="l2", method=method), expected)
-    monkeypatch.setattr(_frames.Frame, "margin", lambda self, own, norm: own.new_zeros(len(own), 1))
-    monkeypatch.setattr(
-        _frames.Frame, "compared", lambda self, distance, norm: distance.new_tensor(torch.nan)
-    )
+    monkeypatch.setattr(frames.Frame, "margin", lambda self, own, norm: own.new_zeros(len(own), 1))
+    monkeypatch.setattr(frames.Frame, "compared", lambda self, distance, norm: distance.new_tensor(torch.nan))
     found = kth_distance(points, k=1, norm="l2", method=method)
     assert (found != expected).double().mean() > 0.05
 
@@ -104,7 +102,7 @@ def test_without_its_bound_the_search_is_wrong(rng, monkeypatch, method, near):
 def test_a_search_that_rounds_more_than_float32_is_found_out(rng, monkeypatch):
     """As faiss would under NVIDIA_TF32_OVERRIDE: its candidates are believed for no row."""
     points = collapsed(rng, 12, 1.0, points=500, classes=1)
-    plain = _neighbour_search.by_topk
+    plain = neighbour_search.by_topk
 
     def rounded(norm):
         def nearest(own, frame, count):
@@ -154,7 +152,7 @@ def card(monkeypatch):
     """A pretended GPU with faiss-gpu."""
     monkeypatch.setitem(sys.modules, "faiss", CardsFaiss())
     monkeypatch.setitem(sys.modules, "faiss.contrib.torch_utils", SimpleNamespace())
-    monkeypatch.setattr(_faiss, "_installed", lambda: ["faiss-gpu"])
+    monkeypatch.setattr(faiss_search, "_installed", lambda: ["faiss-gpu"])
     with pretended_gpu() as gpu:
         yield gpu
 
@@ -178,13 +176,13 @@ def test_the_rule_that_takes_faiss(card, monkeypatch):
         chosen(width=1025) == chosen(points=19_999) == chosen(k=2016) == chosen(norm="linf") == "candidates"
     )
     assert chosen(device="cpu") == "products"
-    monkeypatch.setattr(_faiss, "_installed", list)
+    monkeypatch.setattr(faiss_search, "_installed", list)
     assert chosen() == "candidates"
 
 
 def test_more_neighbours_than_a_card_takes_are_found_by_torch_which_is_said(card, monkeypatch):
     points = torch.from_numpy(np.random.default_rng(0).standard_normal((60, 3)))
-    monkeypatch.setattr(_faiss, "MOST_K", 19)
+    monkeypatch.setattr(faiss_search, "MOST_K", 19)
     with pytest.warns(UserWarning, match=r"2048 neighbours at most on a GPU, and k = 20"):
         found = kth_distances(points.cuda(), k=20, norm="l2", method="faiss")
     assert found.method == "candidates"
@@ -198,7 +196,7 @@ def test_where_faiss_is_missing_double_or_of_the_cpu_the_message_names_the_extra
         pytest.raises(MissingExtra, match=r"on cuda:0 needs faiss-gpu.*uninstall faiss-cpu"),
     ):
         kth_distance(points.cuda(), k=3, norm="l2", method="faiss")
-    monkeypatch.setattr(_faiss, "_installed", lambda: ["faiss-cpu", "faiss-gpu"])
+    monkeypatch.setattr(faiss_search, "_installed", lambda: ["faiss-cpu", "faiss-gpu"])
     with pytest.raises(MissingExtra, match=r"faiss-cpu and faiss-gpu are both installed.*uninstall both"):
         kth_distance(points, k=3, norm="l2", method="faiss")
     monkeypatch.setitem(sys.modules, "faiss", None)

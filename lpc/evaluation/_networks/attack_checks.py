@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lpc.arrays import Array, as_float64
-from lpc.evaluation._networks import Logits, Network, check_evaluation_mode, given, guarded
+from lpc.evaluation._networks.networks import Logits, Network, check_evaluation_mode, given, guarded
 from lpc.inputs.networks import logits_of
 
 Box = tuple[float, float]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lpc.arrays import binary_scale
 from lpc.computing.threads import callers_threads, threads_for
-from lpc.evaluation._clusters import clusters
-from lpc.evaluation._frames import Frame, Norm, P, direct, frame_of, pairs, rows_at_once
+from lpc.evaluation._searching.clusters import clusters
+from lpc.evaluation._searching.frames import Frame, Norm, P, direct, frame_of, pairs, rows_at_once
 
 SPARE = 32
 """Candidates beyond the point itself and k others: rarely do so many pairs lie within its rounding."""

@@ -10,7 +10,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from lpc.arrays import EPSILON
-from lpc.evaluation._frames import rows_at_once
+from lpc.evaluation._searching.frames import rows_at_once
 
 _SAMPLE = 1024
 _MOST = 128

@@ -13,8 +13,8 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from lpc.arrays import binary_scale, images_at_once
-from lpc.evaluation._attack_checks import Box
-from lpc.evaluation._networks import Logits
+from lpc.evaluation._networks.attack_checks import Box
+from lpc.evaluation._networks.networks import Logits
 from lpc.evaluation.robustness import DeepFool, Status
 from lpc.evaluation.robustness import steps as deepfool_steps
 

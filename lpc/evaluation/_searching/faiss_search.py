@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lpc.computing.threads import threads_for
 from lpc.errors import MissingExtra
-from lpc.evaluation._frames import Frame, Norm
-from lpc.evaluation._neighbour_search import SPARE, Candidates
+from lpc.evaluation._searching.frames import Frame, Norm
+from lpc.evaluation._searching.neighbour_search import SPARE, Candidates
 
 MOST_ON_A_GPU = 2048
 """Neighbours that faiss finds on a GPU at most, the point itself among them."""

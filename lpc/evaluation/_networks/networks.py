@@ -16,7 +16,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from lpc.arrays import Array, as_float64
 from lpc.computing.generators import as_they_were
 from lpc.computing.threads import by_work
-from lpc.evaluation._modules_behind import modules_behind
+from lpc.evaluation._networks.modules_behind import modules_behind
 from lpc.inputs.networks import Snapshot, logits_of
 
 Logits = Callable[[Tensor], Any]

@@ -1,0 +1,1 @@
+"""What takes a network: its calls, the attacks on it, and bounds through its layers."""
