@@ -17,21 +17,13 @@ from lpc.devices import default_device
 from lpc.evaluation.ceilings import Ceiling, boundary_ceiling, mean_ceiling
 from lpc.provenance import provenance
 from lpc.specs import DataSpec
+from lpc.store.atomic import write_bytes
 from lpc.store.reading import read_table
 
 COLUMNS = (
     *("data", "images", "among", "single", "single_error", "both", "both_error", "distance"),
-    *(
-        "mean_assigned",
-        "single_pixels",
-        "both_pixels",
-        "data_checksum",
-        "commit",
-        "dirty",
-        "device",
-        "seconds",
-        "date",
-    ),
+    *("mean_assigned", "single_pixels", "both_pixels"),
+    *("data_checksum", "commit", "dirty", "device", "seconds", "date"),
 )
 """Of the table. ``single`` and ``both`` are means of the two ceilings (:mod:`lpc.evaluation.ceilings`), with
 standard errors over images, of normalised inputs, as networks see them; ``*_pixels`` where black is zero.
@@ -49,19 +41,17 @@ def of_images(splits: Splits) -> dict[str, Any]:
         Images of a data set; none held out.
     """
     train, test = splits.train, splits.test
-    views = {}
-    for name, of in (("", lambda one: one.normalised()), ("_pixels", lambda one: one.pixels())):
-        inputs, others = (of(one).double().flatten(1) for one in (test, train))
-        views[name] = boundary_ceiling(inputs, test.label, others, train.label)
-    normalised, pixels = views[""], views["_pixels"]
+    inputs, others = (part.normalised().double().flatten(1) for part in (test, train))
+    normalised = boundary_ceiling(inputs, test.label, others, train.label)
+    assigned = mean_ceiling(inputs[:ASSIGNED], test.label[:ASSIGNED])
+    inputs, others = (part.pixels().double().flatten(1) for part in (test, train))
+    pixels = boundary_ceiling(inputs, test.label, others, train.label)
     return {
         "images": len(test),
         "among": len(train),
         **_means(normalised),
         "distance": float(normalised.distance.mean()),
-        "mean_assigned": mean_ceiling(
-            test.normalised().double().flatten(1)[:ASSIGNED], test.label[:ASSIGNED]
-        ),
+        "mean_assigned": assigned,
         "single_pixels": float(pixels.single.mean()),
         "both_pixels": float(pixels.both.mean()),
         "data_checksum": train.checksum(),
@@ -104,8 +94,8 @@ def measure(name: str, *, path: Path = CEILINGS) -> dict[str, Any]:
     }
     fresh = pd.DataFrame([row], columns=list(COLUMNS))
     kept = pd.concat([recorded(path), fresh]) if path.exists() else fresh
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept.drop_duplicates("data", keep="last").sort_values("data").to_csv(path, index=False)
+    table = kept.drop_duplicates("data", keep="last").sort_values("data")
+    write_bytes(path, table.to_csv(index=False).encode())
     return row
 
 

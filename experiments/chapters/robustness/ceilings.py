@@ -28,8 +28,7 @@ def recorded_ceilings() -> dict[str, dict[str, Any]]:
     """Return what is recorded of each data set, by its name; nothing where there is no table."""
     if not CEILINGS.exists():
         return {}
-    rows = [row.to_dict() for _, row in ceilings.recorded().iterrows()]
-    return {str(row["data"]): {str(name): value for name, value in row.items()} for row in rows}
+    return ceilings.recorded().set_index("data").to_dict(orient="index")
 
 
 def printed_perturbation(dataset: str, architecture: str) -> float | None:
