@@ -12,10 +12,8 @@ from experiments.reporting.intervals import interval
 from experiments.reporting.tables import number
 from lpc.extinction import decayed_gap, extinction_gamma
 
-DECAYS: dict[str, type[torch.optim.Optimizer]] = {
-    "coupled (Adam)": torch.optim.Adam,
-    "decoupled (AdamW)": torch.optim.AdamW,
-}
+COUPLED, DECOUPLED = "coupled (Adam)", "decoupled (AdamW)"
+DECAYS: dict[str, type[torch.optim.Optimizer]] = {COUPLED: torch.optim.Adam, DECOUPLED: torch.optim.AdamW}
 """What adds the decay to the gradient, and what shrinks weights beside the step."""
 
 
@@ -176,7 +174,7 @@ def network_table(runs: pd.DataFrame) -> pd.DataFrame:
         Of profile ``extinction``, one row per run.
     """
     rows = {}
-    kinds = {"adam": "coupled (Adam)", "adamw": "decoupled (AdamW)"}
+    kinds = {"adam": COUPLED, "adamw": DECOUPLED}
     for _, own in runs.groupby("architecture", sort=False):
         first = own.iloc[0]
         decay, gamma = float(first["train.weight_decay"]), float(first["train.gamma_maximum"])
