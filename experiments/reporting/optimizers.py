@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from experiments.reporting.intervals import interval
+from experiments.reporting.tables import MISSING
+from experiments.studies.optimizer_tables import Network
 
 COLUMNS: Mapping[str, str] = {
     "cube_spread": "spread, nodes",
@@ -33,9 +35,9 @@ def by_optimizer(runs: pd.DataFrame, columns: Mapping[str, str] = COLUMNS) -> pd
     """
     rows = {}
     for name, own in runs.groupby("architecture", sort=False):
-        optimizer, width, gamma = str(name).split("-")
+        network = Network.named(str(name))
         cells = {heading: _cell(own, column) for column, heading in columns.items() if column in runs}
-        rows[optimizer, width, gamma] = {**cells, "n": str(len(own))}
+        rows[network.optimizer, str(network.width), f"{network.gamma:g}"] = {**cells, "n": str(len(own))}
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index = pd.MultiIndex.from_tuples(list(rows), names=["optimizer", "nodes", "γ"])
     return table
@@ -43,4 +45,4 @@ def by_optimizer(runs: pd.DataFrame, columns: Mapping[str, str] = COLUMNS) -> pd
 
 def _cell(own: pd.DataFrame, column: str) -> str:
     values = pd.to_numeric(own[column], errors="coerce").dropna().tolist()
-    return str(interval(values, ratio=column == "trace_ratio")) if values else "–"
+    return str(interval(values, ratio=column == "trace_ratio")) if values else MISSING

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from experiments.studies.optimizer_tables import (
     CUBE_RATES,
@@ -12,6 +13,7 @@ from experiments.studies.optimizer_tables import (
     LONG_CUBES,
     PENALTIES,
     STRENGTHS,
+    Network,
 )
 from experiments.studies.profile_fields import Profile
 from experiments.studies.schedules import scaled_schedule
@@ -35,7 +37,7 @@ as can be differs between optimizers."""
 
 
 def _by_optimizer(table: Mapping[str, Variant]) -> dict[str, float]:
-    return {name: FROZEN_RATES[name.split("-")[0]] for name in table}
+    return {name: FROZEN_RATES[Network.named(name).optimizer] for name in table}
 
 
 _FULL_RATE = 8e-3
@@ -57,98 +59,77 @@ _MILLION_TRAIN = replace(
 )
 """64 nodes, WideIB's, and 80 epochs in batches of 64 carry the paper's gamma: a gap of 3.4, 92 deviations."""
 
+_FIVE = (0, 1, 2, 3, 4)
+_on_digits = partial(
+    Profile, data=_DIGITS, backbone="mlp", backbone_width=128, learning_rates=(1e-2,), seeds=_FIVE
+)
+_on_fashion = partial(
+    Profile, data=_FULL, backbone="resnet18", backbone_width=8, learning_rates=(_FULL_RATE,), seeds=_FIVE
+)
+
 APART: Mapping[str, Profile] = {
     one.name: one
     for one in (
-        Profile(
+        _on_digits(
             name="cube-rates",
             summary="IB of 8 nodes on digits by six optimizers with gamma up to 1 and to 100, 400 epochs at "
             "three learning rates, one seed that no other profile has: the search of their rates",
-            data=_DIGITS,
-            backbone="mlp",
-            backbone_width=128,
             train=_CUBE_TRAIN,
             learning_rates=(2e-3, 1e-2, 5e-2),
             seeds=(100,),
             variants=CUBE_RATES,
         ),
-        Profile(
+        _on_digits(
             name="cube",
             summary="IB of 8 and of 4 nodes on digits by six optimizers with gamma up to 1 and to 100, "
             "400 epochs, five seeds",
-            data=_DIGITS,
-            backbone="mlp",
-            backbone_width=128,
             train=_CUBE_TRAIN,
-            learning_rates=(1e-2,),
-            seeds=(0, 1, 2, 3, 4),
             variants=CUBES,
             frozen=_by_optimizer(CUBES),
         ),
-        Profile(
+        _on_digits(
             name="cube-long",
             summary="IB of 8 nodes on digits by four optimizers for 2,000 epochs, which carry 25 times the "
             "gamma of 400, five seeds",
-            data=_DIGITS,
-            backbone="mlp",
-            backbone_width=128,
             train=_LONG_TRAIN,
-            learning_rates=(1e-2,),
-            seeds=(0, 1, 2, 3, 4),
             variants=LONG_CUBES,
             frozen=_by_optimizer(LONG_CUBES),
         ),
-        Profile(
+        _on_digits(
             name="extinction",
             summary="IB of 8 nodes on digits at half and at twice the gamma of extinction, with coupled and "
             "with decoupled weight decay of three sizes, 100 epochs, five seeds",
-            data=_DIGITS,
-            backbone="mlp",
-            backbone_width=128,
             train=replace(
                 scaled_schedule(epochs=100, gamma_maximum=100.0), decay_start=None, record_every=100
             ),
             learning_rates=(2e-3,),
-            seeds=(0, 1, 2, 3, 4),
             variants=EXTINCTION,
         ),
-        Profile(
+        _on_fashion(
             name="fashion-strengths",
             summary="label smoothing and centre loss at three strengths each on 4,000 of Fashion-MNIST's "
             "images, 2,000 validation images, 20 epochs, one seed that no other profile has: the search of "
             "their strengths",
             data=replace(_FULL, validation=2_000, train_limit=4_000),
-            backbone="resnet18",
-            backbone_width=8,
             train=replace(
                 _FULL_TRAIN, epochs=20, record_every=20, accuracy_every=20, decay_start=6, decay_every=2
             ),
-            learning_rates=(_FULL_RATE,),
             seeds=(100,),
             variants=STRENGTHS,
         ),
-        Profile(
+        _on_fashion(
             name="fashion-full",
             summary="all of Fashion-MNIST (60,000 train, 10,000 test images of 28 x 28 pixels, crops and "
             "flips), a ResNet-18 with an eighth of its width, 12 epochs, five seeds",
-            data=_FULL,
-            backbone="resnet18",
-            backbone_width=8,
             train=_FULL_TRAIN,
-            learning_rates=(_FULL_RATE,),
-            seeds=(0, 1, 2, 3, 4),
             variants=PENALTIES,
             seeds_first=True,
         ),
-        Profile(
+        _on_fashion(
             name="fashion-full-million",
             summary="WideIB on all of Fashion-MNIST with the paper's gamma, up to 1e6, and a budget that "
             "carries it: 64 nodes, 80 epochs in batches of 64, one seed",
-            data=_FULL,
-            backbone="resnet18",
-            backbone_width=8,
             train=_MILLION_TRAIN,
-            learning_rates=(_FULL_RATE,),
             seeds=(0,),
             variants={"WideIB": PENALTIES["WideIB"]},
         ),

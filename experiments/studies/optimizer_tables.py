@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
+from lpc.extinction import extinction_gamma
 from lpc.specs import VARIANTS, Optimizer, Variant
 
 OPTIMIZERS: Mapping[str, Optimizer] = {
@@ -17,10 +19,10 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
 """By the names in tables: all but ``SGD`` and ``CoupledAdam`` have decoupled decay."""
 
 
-def optimizer_name(optimizer: str, *, width: int, gamma: float) -> str:
-    """Return the name of a network in :data:`CUBES` and :data:`LONG_CUBES`, such as ``AdamW-8-100``.
+class Network(NamedTuple):
+    """What the name of a network in :data:`CUBES` and :data:`LONG_CUBES` says, such as ``AdamW-8-100``.
 
-    Parameters
+    Attributes
     ----------
     optimizer
         A key of :data:`OPTIMIZERS`.
@@ -29,68 +31,68 @@ def optimizer_name(optimizer: str, *, width: int, gamma: float) -> str:
     gamma
         Last value of the penalty's weight.
     """
-    return f"{optimizer}-{width}-{gamma:g}"
+
+    optimizer: str
+    width: int
+    gamma: float
+
+    @property
+    def name(self) -> str:
+        """The name."""
+        return f"{self.optimizer}-{self.width}-{self.gamma:g}"
+
+    @classmethod
+    def named(cls, name: str) -> Network:
+        """Return the network of a name."""
+        optimizer, width, gamma = name.split("-")
+        return cls(optimizer, int(width), float(gamma))
 
 
-def _ib(optimizer: str, *, width: int, gamma: float) -> tuple[str, Variant]:
-    """Return IB's layer of some nodes, trained by an optimizer to a gamma, with its name."""
-    return optimizer_name(optimizer, width=width, gamma=gamma), Variant(
+def _ib(network: Network) -> Variant:
+    """Return IB's layer of some nodes, trained by an optimizer to a gamma."""
+    return Variant(
         penultimate="linear",
-        width=width,
+        width=network.width,
         penalty="squared_norm",
-        gamma_maximum=gamma,
-        optimizer=OPTIMIZERS[optimizer],
+        gamma_maximum=network.gamma,
+        optimizer=OPTIMIZERS[network.optimizer],
     )
 
 
 CUBE_GAMMAS = (1.0, 100.0)
-CUBES: Mapping[str, Variant] = dict(
-    _ib(optimizer, width=width, gamma=gamma)
+CUBES: Mapping[str, Variant] = {
+    one.name: _ib(one)
     for optimizer in OPTIMIZERS
     for width in (8, 4)
     for gamma in CUBE_GAMMAS
-)
+    for one in (Network(optimizer, width, gamma),)
+}
 """IB by every optimizer, with 8 and with 4 nodes, with gamma growing to 1 and to 100.
 
 Coupled decay of 0.5e-4 leaves nothing but the zero latent from gamma = 1,000 on (``lpc.extinction``)."""
 CUBE_RATES: Mapping[str, Variant] = {name: one for name, one in CUBES.items() if one.width == 8}
 """Those with 8 nodes: their learning rates are searched, and frozen for all."""
-LONG_CUBES: Mapping[str, Variant] = dict(
-    _ib(optimizer, width=8, gamma=gamma)
-    for optimizer, gamma in (
-        ("AdamW", 25_000.0),
-        ("EquivariantAdam", 25_000.0),
-        ("TurnedAdamW", 25_000.0),
-        ("Lion", 2_500.0),
+LONG_CUBES: Mapping[str, Variant] = {
+    one.name: _ib(one)
+    for one in (
+        Network("AdamW", 8, 25_000.0),
+        Network("EquivariantAdam", 8, 25_000.0),
+        Network("TurnedAdamW", 8, 25_000.0),
+        Network("Lion", 8, 2_500.0),
     )
-)
+}
 """IB with five times the budget, which carries 25 times the gamma."""
 
 EXTINCTION_DECAYS = (5e-4, 5e-3, 5e-2)
 EXTINCTION_SHARES = (0.5, 2.0)
 
 
-def extinction_name(optimizer: str, *, decay: float, share: float) -> str:
-    """Return the name of a network in :data:`EXTINCTION`, such as ``CoupledAdam-0.005-2``.
-
-    Parameters
-    ----------
-    optimizer
-        A key of :data:`OPTIMIZERS`.
-    decay
-        Its weight decay.
-    share
-        gamma over that of extinction.
-    """
-    return f"{optimizer}-{decay:g}-{share:g}"
-
-
 EXTINCTION: Mapping[str, Variant] = {
-    extinction_name(optimizer, decay=decay, share=share): Variant(
+    f"{optimizer}-{decay:g}-{share:g}": Variant(
         penultimate="linear",
         width="intermediate",
         penalty="squared_norm",
-        gamma=share / (2 * decay * 10),
+        gamma=share * extinction_gamma(weight_decay=decay, classes=10),
         optimizer=OPTIMIZERS[optimizer],
         weight_decay=decay,
     )
@@ -98,7 +100,7 @@ EXTINCTION: Mapping[str, Variant] = {
     for decay in EXTINCTION_DECAYS
     for share in EXTINCTION_SHARES
 }
-"""IB's layer on both sides of extinction, 1 / (2 lambda K) for K = 10, with gamma constant."""
+"""IB's layer on both sides of extinction, for ten classes, with gamma constant: optimizer, decay, share."""
 
 PENALTIES: Mapping[str, Variant] = {
     **{name: VARIANTS[name] for name in ("IB", "WideIB", "LinPen", "NoPen")},

@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from experiments.reporting.intervals import interval
-from experiments.studies.optimizer_tables import OPTIMIZERS
+from experiments.studies.optimizer_tables import OPTIMIZERS, Network
+from experiments.studies.recorded import Recorded
 from lpc.data import ImageSet
 from lpc.figures import Look
 from lpc.latents import collect
@@ -48,6 +49,30 @@ def random_spread(*, classes: int, width: int, seed: int = 0, draws: int = 2000)
     return (means.std(dim=1, correction=0) / means.mean(dim=1)).mean(dim=1).numpy()
 
 
+def panels(found: Recorded) -> dict[str, pd.DataFrame]:
+    """Return recorded runs by title: one panel per number of nodes and gamma.
+
+    Where every optimizer has a gamma of its own, all of them share the panel of their number of nodes.
+
+    Parameters
+    ----------
+    found
+        Of profile ``cube`` or ``cube-long``.
+    """
+    runs = found.selected
+    networks = pd.DataFrame(map(Network.named, runs["architecture"]), index=runs.index)
+    own = networks.groupby(["optimizer", "width"])["gamma"].nunique().max() == 1
+    shown = {}
+    for _, group in networks.groupby(["width"] if own else ["width", "gamma"], sort=False):
+        gammas = group.drop_duplicates("optimizer").set_index("optimizer")["gamma"]
+        largest = gammas.max()
+        others = ", ".join(f"{name} {gamma:,.0f}" for name, gamma in gammas.items() if gamma != largest)
+        heading = f"{group['width'].iloc[0]} nodes, {found.profile.train.epochs:,} epochs"
+        title = f"{heading}\nγ to {largest:,.0f}" + (f" ({others})" if others else "")
+        shown[title] = runs.loc[group.index]
+    return shown
+
+
 def draw_spreads(axes: Sequence[Axes], panels: Mapping[str, pd.DataFrame], *, classes: int = 10) -> None:
     """Draw the spread of every run by optimizer, one panel per table of runs of one width.
 
@@ -66,16 +91,17 @@ def draw_spreads(axes: Sequence[Axes], panels: Mapping[str, pd.DataFrame], *, cl
     """
     for ax, (title, runs) in zip(axes, panels.items(), strict=True):
         names = list(dict.fromkeys(runs["architecture"]))
-        width = int(names[0].split("-")[1])
-        low, middle, high = np.quantile(random_spread(classes=classes, width=width), [0.025, 0.5, 0.975])
+        networks = [Network.named(name) for name in names]
+        at_random = random_spread(classes=classes, width=networks[0].width)
+        low, middle, high = np.quantile(at_random, [0.025, 0.5, 0.975])
         ax.axhspan(low, high, color="0.88", zorder=0)
         ax.axhline(middle, color="0.6", linewidth=1, zorder=0)
-        for place, name in enumerate(names):
-            own, look = runs[runs["architecture"] == name], LOOKS[name.split("-")[0]]
+        for place, (name, network) in enumerate(zip(names, networks, strict=True)):
+            own, look = runs[runs["architecture"] == name], LOOKS[network.optimizer]
             _dots(ax, place, own["cube_spread"], look, hollow=False)
             if "cube_spread_optimizer" in own and own["cube_spread_optimizer"].notna().any():
                 _dots(ax, place + 0.3, own["cube_spread_optimizer"], look, hollow=True)
-        ax.set_xticks(range(len(names)), [name.split("-")[0] for name in names], rotation=60, ha="right")
+        ax.set_xticks(range(len(names)), [network.optimizer for network in networks], rotation=60, ha="right")
         ax.set(title=title, ylim=(0, None), xlim=(-0.6, len(names) - 0.2))
         ax.grid(axis="y", alpha=0.3)
 

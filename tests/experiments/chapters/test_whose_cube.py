@@ -1,6 +1,7 @@
 """Tables and figures of the optimizers' cubes, and the runs that the page trains."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,11 +13,12 @@ from experiments.chapters.binarity.optimizers import (
     LOOKS,
     beside,
     draw_spreads,
+    panels,
     random_spread,
     views,
 )
 from experiments.reporting.optimizers import by_optimizer
-from experiments.studies.optimizer_tables import OPTIMIZERS, optimizer_name
+from experiments.studies.optimizer_tables import OPTIMIZERS, Network
 from experiments.studies.profiles import profile, specs
 from lpc.data import load_images
 from lpc.evaluation.binarity import hypercube
@@ -28,7 +30,7 @@ def rows():
     return pd.DataFrame(
         [
             {
-                "architecture": optimizer_name(name, width=8, gamma=100.0),
+                "architecture": Network(name, 8, 100.0).name,
                 "seed": seed,
                 "cube_spread": 0.5 + 0.01 * generator.standard_normal(),
                 "cube_spread_optimizer": 0.2 + 0.01 * seed if name == "TurnedAdamW" else None,
@@ -47,6 +49,22 @@ def test_a_row_is_an_optimizer_with_its_interval_and_n():
     assert table["spread, optimizer's axes"]["TurnedAdamW", "8", "100"].startswith("0.210 [0.185, 0.235")
     assert table["spread, optimizer's axes"]["AdamW", "8", "100"] == "–"
     assert (table["n"] == "3").all()
+
+
+def test_panels_are_by_gamma_unless_every_optimizer_has_its_own():
+    names = [Network(name, 8, gamma).name for name in ("AdamW", "Lion") for gamma in (1.0, 100.0)]
+    alike = pd.DataFrame({"architecture": [*names, Network("AdamW", 4, 1.0).name], "seed": 0})
+    found = SimpleNamespace(selected=alike, profile=profile("cube"))
+    shown = panels(found)  # type: ignore[arg-type]
+    assert [title.replace("\n", ", ") for title in shown] == [
+        "8 nodes, 400 epochs, γ to 1",
+        "8 nodes, 400 epochs, γ to 100",
+        "4 nodes, 400 epochs, γ to 1",
+    ]
+    assert shown["8 nodes, 400 epochs\nγ to 100"]["architecture"].tolist() == ["AdamW-8-100", "Lion-8-100"]
+    own = pd.DataFrame({"architecture": ["AdamW-8-25000", "Lion-8-2500"]})
+    (title,) = panels(SimpleNamespace(selected=own, profile=profile("cube-long")))  # type: ignore[arg-type]
+    assert title == "8 nodes, 2,000 epochs\nγ to 25,000 (Lion 2,500)"
 
 
 def test_class_means_at_random_have_the_spread_of_half_normal_values():
