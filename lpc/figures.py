@@ -83,7 +83,7 @@ def over_epochs(
     log: bool = False,
     looks: Mapping[str, Look] = LOOKS,
 ) -> Axes:
-    """Draw a metric over epochs: mean over seeds, and a band from the least to the largest.
+    """Draw a metric over epochs: mean over seeds, and a band from the smallest to the largest.
 
     Parameters
     ----------

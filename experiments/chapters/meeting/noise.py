@@ -229,7 +229,7 @@ def draw_noise_curves(ax: Axes, curves: pd.DataFrame, quantity: str, *, against:
 
 
 def draw_along_gamma(ax: Axes, rows: pd.DataFrame, column: str, *, look: Look, label: str) -> Axes:
-    """Draw a column of :func:`along_gamma`: mean over seeds, and a band from the least to the largest."""
+    """Draw a column of :func:`along_gamma`: mean over seeds, and a band from the smallest to the largest."""
     there = rows[rows[column].notna()]
     grouped = there.groupby("gamma")[column].agg(["mean", "min", "max"])
     gamma = grouped.index.to_numpy()
