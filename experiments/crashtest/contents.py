@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
 from experiments.crashtest.programs import PROBE, runs
 from lpc.specs import run_key
 from lpc.store import RunStore
-from lpc.store.checksums import opened_object, parts_of
+from lpc.store.checksums import digest, opened_object, parts_of
 
 
 def files(root: Path) -> set[str]:
@@ -21,10 +20,7 @@ def files(root: Path) -> set[str]:
 
 def finished(root: Path) -> dict[str, str]:
     """Return the digests of the results that are there, by run key: a run that has one is finished."""
-    return {
-        path.parent.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in root.glob("runs/*/result.json")
-    }
+    return {path.parent.name: digest(path.read_bytes()) for path in root.glob("runs/*/result.json")}
 
 
 def bits(root: Path) -> dict[str, str]:
@@ -43,7 +39,7 @@ def bits(root: Path) -> dict[str, str]:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "missing"
+    return digest(path.read_bytes()) if path.exists() else "missing"
 
 
 def _object(path: Path) -> str:
@@ -54,4 +50,4 @@ def _object(path: Path) -> str:
         parts_of(path, value)
     except ValueError as error:
         return str(error)
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return digest(json.dumps(value, sort_keys=True).encode())

@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from lpc.store.writers import WRITER
+
 Act = Literal["kill", "fill", "stop"]
 """What happens: SIGKILL; the disk is full from then on; SIGSTOP."""
 
@@ -27,8 +29,9 @@ HALF = "write half of"
 _PLACE = {"os.rename": 1, "os.link": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.utime": 0}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _NEED_SPACE = ("open", "mkdir", "link", "fsync", HALF)
-_DRAFT = r"(?<=\.)(?:[0-9a-f]{8}|x)-\d+-(?:\d+|x)\.[0-9a-f]{12}$"
-_VARIES = re.compile(rf"{_DRAFT}|[0-9a-f]{{32,64}}|(?<=owner-)\d+|(?<=\.)[0-9a-f]{{12}}$")
+_VARIES = re.compile(
+    rf"(?<=\.){WRITER}\.[0-9a-f]{{12}}$|[0-9a-f]{{32,64}}|(?<=owner-)\d+|(?<=\.)[0-9a-f]{{12}}$"
+)
 
 
 class Event(NamedTuple):

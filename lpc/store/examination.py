@@ -13,7 +13,7 @@ from lpc.specs import PROTOCOL
 from lpc.store import holders, listing, probes
 from lpc.store.checksums import Unchecked, check, opened_bytes
 from lpc.store.holders import owners, read_owner, sign_of
-from lpc.store.leftovers import Leftover
+from lpc.store.leftovers import Leftover, names_in
 from lpc.store.reading import Damaged, bytes_if_there, damaged, parsed_lines
 from lpc.store.run_store import RunStore
 from lpc.store.wholeness import PARTS, parsed_provenance, read_result, read_spec
@@ -96,9 +96,11 @@ def _look_further(store: RunStore, found: Examination, deep: bool) -> None:
         _look_beside(store.directory(key), found, deep)
     epochs: dict[str, int | None] = {}
     for cohort in _names(store.root / "cohorts"):
-        for key in found._note(lambda cohort=cohort: store.members(cohort)) or ():
+        keys = found._note(lambda cohort=cohort: store.members(cohort)) or ()
+        for key in keys:
             found._note(lambda key=key: read_spec(store.directory(key) / "spec.json"))
-            epochs[key] = found._note(lambda cohort=cohort: store.progress(cohort))
+        if keys:
+            epochs |= dict.fromkeys(keys, found._note(lambda cohort=cohort: store.progress(cohort)))
         _look_at_state(store, cohort, found, deep)
     for name in _names(store.root / "heartbeats"):
         found._note(lambda name=name: _check_heartbeat(store.root / "heartbeats" / name))
@@ -109,11 +111,8 @@ def _look_further(store: RunStore, found: Examination, deep: bool) -> None:
 
 
 def _names(folder: Path) -> list[str]:
-    """Return the names in a folder but hidden ones; none where there is no such folder."""
-    try:
-        return sorted(name for name in os.listdir(folder) if name[0] != ".")  # noqa: PTH208 quick for many
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    """Return the names in a folder but hidden ones."""
+    return [name for name in names_in(folder) if name[0] != "."]
 
 
 def _look_beside(directory: Path, found: Examination, deep: bool) -> None:
@@ -174,10 +173,6 @@ def _look_at_state(store: RunStore, cohort: str, found: Examination, deep: bool)
             return None  # none yet, or the cohort has ended since
         except IsADirectoryError as error:
             raise damaged(path, "is a folder, expected a file") from error
-        except Damaged:
-            if not path.exists():
-                return None
-            raise
         try:
             return opened_bytes(path, end)[1]
         except Damaged:  # there is a checksum, of more than this end

@@ -133,13 +133,13 @@ class _Search:
     def all(self) -> Iterator[_Found]:
         yield from self._heartbeats()
         for folder in (self.root, self.root / "submissions", self.root / "cohorts"):
-            yield from self._drafts(folder, _names(folder))
+            yield from self._drafts(folder, names_in(folder))
         for folder in sorted(self.root.glob("cohorts/*")):
             if not folder.name.startswith("."):
                 yield from self._cohort(folder)
         runs = self.root / "runs"
-        for key in _names(runs) if self.keys is None else self.keys:
-            names = _names(runs / key)
+        for key in names_in(runs) if self.keys is None else self.keys:
+            names = names_in(runs / key)
             yield from self._drafts(runs / key, names)
             if any(name.startswith("owner-") for name in names) and "result.json" in names:
                 yield from self._owners(key)
@@ -168,7 +168,7 @@ class _Search:
 
     def _heartbeats(self) -> Iterator[_Found]:
         folder = self.root / "heartbeats"
-        names = _names(folder)
+        names = names_in(folder)
         yield from self._drafts(folder, names)
         for name in names:
             sign = None if name.startswith(".") else sign_of(folder / name)
@@ -202,7 +202,7 @@ class _Search:
             return False
 
     def _cohort(self, folder: Path) -> Iterator[_Found]:
-        names = _names(folder)
+        names = names_in(folder)
         yield from self._drafts(folder, names)
         if "members.json" in names:
             try:
@@ -263,7 +263,8 @@ class _Search:
         return lease
 
 
-def _names(folder: Path) -> list[str]:
+def names_in(folder: Path) -> list[str]:
+    """Return the names in a folder, sorted; none where there is no such folder."""
     try:
         return sorted(os.listdir(folder))  # noqa: PTH208 a Path for every name would take as long again
     except (FileNotFoundError, NotADirectoryError):

@@ -163,11 +163,11 @@ class RunStore:
 
     def _part(self, spec: RunSpec, name: str) -> dict[str, Any]:
         path = self.directory(run_key(spec)) / name
-        if not path.exists():
+        content = bytes_if_there(path)
+        if content is None:
             raise ValueError(
                 f"{path} does not exist: run {spec.architecture}, seed {spec.seed}, has no {name}"
             )
-        content = bytes_if_there(path) or b""
         if name == "result.json":
             return parsed_result(path, content).values
         parse = parsed_provenance if name == "provenance.json" else parsed_test
@@ -275,10 +275,11 @@ class RunStore:
             A file that is truncated, not a checkpoint, or another cohort's.
         """
         path = self.root / "cohorts" / cohort / "state.pt"
-        if not path.exists():
+        content = bytes_if_there(path)
+        if content is None:
             return None
         try:
-            body, sealed = opened_bytes(path, bytes_if_there(path) or b"")
+            body, sealed = opened_bytes(path, content)
             state = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
         except Damaged:
             raise

@@ -15,9 +15,10 @@ import uuid
 from pathlib import Path
 from typing import NamedTuple
 
-_WRITER = r"(?P<place>[0-9a-f]{8}|x)-(?P<pid>\d+)-(?P<started>\d+|x)"
-_DRAFT = re.compile(rf"\.(?P<name>.+?)\.(?:{_WRITER}\.)?(?P<random>[0-9a-z_]{{8,12}})")
-_FOLDER = re.compile(rf"\.(?P<name>[a-z]+)-(?:{_WRITER}-)?(?P<random>[0-9a-z_]{{8,12}})")
+WRITER = r"(?P<place>[0-9a-f]{8}|x)-(?P<pid>\d+)-(?P<started>\d+|x)"
+"""Pattern of what a name says of the process that writes: :func:`mark`."""
+_DRAFT = re.compile(rf"\.(?P<name>.+?)\.(?:{WRITER}\.)?(?P<random>[0-9a-z_]{{8,12}})")
+_FOLDER = re.compile(rf"\.(?P<name>[a-z]+)-(?:{WRITER}-)?(?P<random>[0-9a-z_]{{8,12}})")
 
 
 class Draft(NamedTuple):
