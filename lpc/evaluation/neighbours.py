@@ -19,6 +19,7 @@ from lpc.arrays import as_float64, as_points, binary_scale
 from lpc.computing.numerics import measurement
 from lpc.computing.threads import callers_threads
 from lpc.evaluation._searching import faiss_search
+from lpc.evaluation._searching.clusters import clusters
 from lpc.evaluation._searching.frames import Norm as _Norm
 from lpc.evaluation._searching.frames import P, pairs, rows_at_once
 from lpc.evaluation._searching.neighbour_search import Search, by_topk, kth_by_tree, kth_of_pairs
@@ -227,12 +228,18 @@ def count_within(
         float64, on any device.
     radius
         One positive radius a point.
+
+    Notes
+    -----
+    On the CPU, up to width 10, by SciPy's tree. Otherwise by direct differences, without the groups of points
+    that lie too far away: to give up a pair at its first far coordinate saves nothing where most pairs are
+    about as far apart as the radius is long, as they are in many dimensions.
     """
     points = as_points(points, name="points")
     radius = as_float64(radius, name="radius", dims=1).to(points.device)
     if len(radius) != len(points):
         raise ValueError(f"radius has {len(radius)} entries for {len(points)} points")
-    if method_for(points.shape[1], norm="linf", device=points.device.type) == "tree":
+    if points.device.type == "cpu" and points.shape[1] <= _TREE_WIDTH:
         from scipy.spatial import cKDTree
 
         value = _widest_first(points)
@@ -241,12 +248,16 @@ def count_within(
             value, below, p=P["linf"], return_length=True, workers=callers_threads()
         )
         return torch.from_numpy(np.asarray(count, dtype=np.int64)) - 1
-    rows = rows_at_once(points, len(points))
-    parts = [
-        (pairs(block, points, "linf") < reach[:, None]).sum(dim=1) - 1
-        for block, reach in zip(points.split(rows), radius.split(rows), strict=True)
-    ]
-    return torch.cat(parts)
+    scale = binary_scale(points)
+    groups = clusters(points, scale)
+    gaps = groups.gaps() * scale / points.shape[1] ** 0.5  # balls are Euclidean
+    result = torch.empty_like(radius, dtype=torch.int64)
+    for own, gap in zip(groups.member, gaps, strict=True):
+        near = (gap < radius[own].max()).nonzero()[:, 0].tolist()
+        among = points[torch.cat([groups.member[other] for other in near])]
+        for rows in own.split(rows_at_once(points, len(among))):
+            result[rows] = (pairs(points[rows], among, "linf") < radius[rows, None]).sum(dim=1) - 1
+    return result
 
 
 def _widest_first(points: Float64[Tensor, "points width"]) -> np.ndarray:
