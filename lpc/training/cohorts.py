@@ -18,10 +18,9 @@ from lpc.computing.threads import by_work
 from lpc.data import ImageSet
 from lpc.heads import HeadOutput
 from lpc.specs import RunSpec
-from lpc.training.choices import taken
 from lpc.training.draws import Batch
 from lpc.training.optimizers import CLASSIFIER, of_cohort, restore
-from lpc.training.recording import RecordedStep
+from lpc.training.recording import RecordedStep, check_recordable
 from lpc.training.trainers import Trainer, check_device, same_shapes
 
 
@@ -80,10 +79,8 @@ class Cohort(Trainer):
                 f"{train.penalty!r} over runs, as pairs depend on each run's labels and centres on its "
                 "latents: train the run alone"
             )
-        self.choices = taken() if device.type == "cuda" else ()
-        self.graphed = "recorded_cohorts" in self.choices if graphed is None else graphed
-        if self.graphed and device.type != "cuda":
-            raise ValueError(f"graphed is True, but a CUDA graph needs a GPU and the images are on {device}")
+        if graphed:
+            check_recordable(device)
         models = [
             build_classifier(
                 spec.model,
@@ -96,6 +93,7 @@ class Cohort(Trainer):
         ]
         self.template = models[0]
         super().__init__(specs, images, model=self.template)
+        self.graphed = "recorded_cohorts" in self.choices if graphed is None else graphed
         self.parameters, self.buffers = stack_module_state(models)  # type: ignore[arg-type]
         self.optimizer = of_cohort(
             train, self.parameters, seeds=[spec.seed for spec in specs], graphed=self.graphed
@@ -109,11 +107,6 @@ class Cohort(Trainer):
             if self.graphed
             else None
         )
-
-    def packing(self) -> dict[str, Any]:
-        """Return how the steps are executed, for a run's provenance."""
-        chosen = {"faster": list(self.choices)} if self.choices else {}
-        return {"compiled": False, "graphed": self.graphed, **chosen}
 
     def _train(self) -> Float[Tensor, "two runs"]:
         self.template.train()

@@ -12,6 +12,12 @@ WARM_UP = 3
 """Steps that are taken one by one before the next ones are recorded as a CUDA graph."""
 
 
+def check_recordable(device: torch.device) -> None:
+    """Raise a ValueError unless steps on a device can be recorded."""
+    if device.type != "cuda":
+        raise ValueError(f"graphed is True, but a CUDA graph needs a GPU and the images are on {device}")
+
+
 class RecordedStep:
     """Takes steps: the first ones as they are, the others by a graph that is recorded on the same stream.
 

@@ -17,11 +17,10 @@ from lpc.computing.threads import by_work
 from lpc.data import ImageSet
 from lpc.heads import HeadOutput
 from lpc.specs import METRIC_LEARNING, RunSpec
-from lpc.training.choices import taken
 from lpc.training.compiling import compiles
 from lpc.training.draws import Batch
 from lpc.training.optimizers import of_run, restore, set_rates
-from lpc.training.recording import RecordedStep
+from lpc.training.recording import RecordedStep, check_recordable
 from lpc.training.trainers import Trainer, check_device, same_shapes
 
 
@@ -70,10 +69,8 @@ class Solo(Trainer):
                 f"graphed is True, but a CUDA graph cannot hold a step of the objective {objective!r}, which "
                 "waits for the device"
             )
-        if self.graphed and not on_gpu:
-            raise ValueError(
-                f"graphed is True, but a CUDA graph needs a GPU and the images are on {self.device}"
-            )
+        if self.graphed:
+            check_recordable(self.device)
         model = build_classifier(
             spec.model, channels=images.channels, size=images.size, classes=images.classes, seed=spec.seed
         )
@@ -92,13 +89,7 @@ class Solo(Trainer):
         self.factor, self.l1 = self._weights_of_penalties()
         self.totals = torch.zeros(2, 1, device=self.device)
         self._counted = by_work(self._step, size=lambda batch: len(batch.label))
-        self.choices = taken() if on_gpu else ()
         self.recording = RecordedStep(self._step, self.optimizer, self.device) if self.graphed else None
-
-    def packing(self) -> dict[str, Any]:
-        """Return how the steps are executed, for a run's provenance."""
-        chosen = {"faster": list(self.choices)} if self.choices else {}
-        return {"compiled": self.compiled, "graphed": self.graphed, **chosen}
 
     def _train(self) -> Float[Tensor, "two runs"]:
         with exact_float32(), cudnn_trials("cudnn_trials" in self.choices):

@@ -17,6 +17,7 @@ from lpc.heads import CategoricalHead, Classifier, HeadOutput
 from lpc.objectives import objective, optimal_decoder
 from lpc.schedules import gamma, latent_sd, learning_rate, plateau_share
 from lpc.specs import RunSpec
+from lpc.training.choices import taken
 from lpc.training.draws import Draws
 
 
@@ -50,10 +51,18 @@ class Trainer(ABC):
         Epochs trained so far.
     losses
         Of every run and epoch so far, penalties included.
+    compiled, graphed
+        Whether the backbone is compiled, and a step recorded as a CUDA graph.
+    choices
+        What is done to train faster: :mod:`lpc.training.choices`; nothing on a CPU.
     """
+
+    compiled = False
+    graphed: bool
 
     def __init__(self, specs: Sequence[RunSpec], images: ImageSet, *, model: Classifier) -> None:
         self.specs, self.images, self.epoch = list(specs), images, 0
+        self.choices = taken() if images.images.device.type == "cuda" else ()
         self.latent_width = model.head.latent_width
         self.optimal_decoder = isinstance(model.head, CategoricalHead) and model.head.decoder is None
         self.draws = [Draws(spec, images, model=model) for spec in specs]
@@ -120,9 +129,10 @@ class Trainer(ABC):
         shift.copy_(shift + mean / scale.double())
         scale.copy_(scale * factor)
 
-    @abstractmethod
     def packing(self) -> dict[str, Any]:
         """Return how the steps are executed, for a run's provenance."""
+        chosen = {"faster": list(self.choices)} if self.choices else {}
+        return {"compiled": self.compiled, "graphed": self.graphed, **chosen}
 
     @abstractmethod
     def _train(self) -> Float[Tensor, "two runs"]:
