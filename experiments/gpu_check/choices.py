@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from lpc.training import trainer
 from lpc.training.choices import CHOICES, VARIABLE
 from lpc.training.cohorts import shape_of
 from lpc.training.solo import Solo
+from lpc.training.together import SideBySide
 
 
 class Rule(NamedTuple):
@@ -33,6 +35,7 @@ RULES: Mapping[str, Rule] = {
         gain=1.03, apart=1e-2
     ),  # of the weights after an epoch: other algorithms round otherwise
     "recorded_cohorts": Rule(gain=1.1, apart=1e-3),  # of the losses: fused AdamW rounds otherwise
+    "side_by_side": Rule(gain=1.1, apart=0.0),  # of the weights after an epoch: the same kernels
 }
 assert set(RULES) == set(CHOICES)
 
@@ -43,6 +46,7 @@ def gains(amount: Amount, seconds: float) -> Rows:
         ("half_accuracies", _half_accuracies),
         ("cudnn_trials", _cudnn_trials),
         ("recorded_cohorts", _recorded_cohorts),
+        ("side_by_side", _side_by_side),
     ):
         usual, chosen, apart = measure(amount, seconds / 8)
         yield name, verdict(name, usual, chosen, apart)
@@ -116,3 +120,24 @@ def _recorded_cohorts(amount: Amount, limit: float) -> tuple[float, float, float
         losses.append(torch.tensor(training.losses))
         spent.append(epoch_seconds(training.train_epoch, amount, limit)[0])
     return spent[0], spent[1], float(((losses[1] - losses[0]) / losses[0]).abs().max())
+
+
+def _side_by_side(amount: Amount, limit: float) -> tuple[float, float, float]:
+    """Of epochs of two runs, one after the other and in turn."""
+    specs = [replace(amount.run(amount.networks[0]), seed=seed) for seed in range(2)]
+    images = images_of(specs[0], amount)
+    spent, states = [], []
+    for together in (False, True):
+        members = [Solo([spec], images, compiled=False) for spec in specs]
+        groups = [members] if together else [[member] for member in members]
+        turns = [SideBySide(group) for group in groups]
+
+        def train(turns: list[SideBySide] = turns) -> None:
+            for turn in turns:
+                turn.train_epoch()
+
+        train()
+        states.append([member.member_state(0) for member in members])
+        spent.append(epoch_seconds(train, amount, limit)[0])
+    apart = [compared(chosen, usual)["difference"] for usual, chosen in zip(*states, strict=True)]
+    return spent[0], spent[1], max(apart)

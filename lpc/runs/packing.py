@@ -18,11 +18,12 @@ import torch
 from tqdm import tqdm
 
 from lpc.data import Splits, load_images
-from lpc.runs.training_loop import Plan, train_plan
+from lpc.runs.training_loop import Plan, train_plans
 from lpc.specs import DataSpec, RunSpec, run_key
 from lpc.stopping import Stopped, leave_signals_to_parent
 from lpc.store import RunStore
 from lpc.store.ownership import Held, LostLease
+from lpc.training.choices import taken
 from lpc.training.cohorts import part_of_state, shape_of
 
 COHORT_SIZE = 14
@@ -139,27 +140,43 @@ def in_turn(
 
     Once one turns out to be held, the rest follow in a random order: programs that began together go the same
     way, and each would ask for all that the others have before it finds something free.
+
+    Where ``side_by_side`` is chosen (:mod:`lpc.training.choices`), runs alone are trained in twos on a GPU.
     """
     del workers
     images: dict[DataSpec, Splits] = {}
     left, waiting = [], planned[::-1]
+    in_twos = device.type == "cuda" and "side_by_side" in taken()
     while waiting:
-        plan = waiting.pop()
+        plans = [waiting.pop()]
         if stop():
             raise Stopped("stopped before all was trained; call again to go on")
-        names = ", ".join(dict.fromkeys(spec.architecture for spec in plan.specs))
-        bar.set_description(f"training {names} ({len(plan.specs)} runs)")
-        data = plan.specs[0].data
+        data = plans[0].specs[0].data
+        if in_twos and waiting and _may_share([*plans, waiting[-1]]):
+            plans.append(waiting.pop())
+        specs = [spec for plan in plans for spec in plan.specs]
+        names = ", ".join(dict.fromkeys(spec.architecture for spec in specs))
+        bar.set_description(f"training {names} ({len(specs)} runs)")
         if data not in images:
             images = {data: load_images(data, device=device)}
         try:
-            train_plan(plan, store, images[data], bar.update, stop, workers=1)
+            train_plans(plans, store, images[data], bar.update, stop, workers=1)
         except torch.OutOfMemoryError:
-            left.append(plan)
+            if len(plans) == 1:
+                left += plans
+            else:
+                in_twos = False
+                warnings.warn("out of GPU memory with two runs side by side: going on with one", stacklevel=3)
+                waiting += plans[::-1]
         except Held as error:
             _warn_of_loss(error)
             random.SystemRandom().shuffle(waiting)
     return left
+
+
+def _may_share(plans: Sequence[Plan]) -> bool:
+    """Whether plans are runs alone that train on the same images."""
+    return all(len(plan.specs) == 1 for plan in plans) and len({plan.specs[0].data for plan in plans}) == 1
 
 
 def share(
@@ -235,4 +252,4 @@ def _work(plan: Plan, root: Path, device: str, workers: int, parent: int) -> Non
         _steps.put(amount)
 
     splits = load_images(plan.specs[0].data, device=device)
-    train_plan(plan, RunStore(root), splits, advance, _halt.is_set, workers=workers)
+    train_plans([plan], RunStore(root), splits, advance, _halt.is_set, workers=workers)

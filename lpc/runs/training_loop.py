@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
@@ -23,8 +24,9 @@ from lpc.specs import METRIC_LEARNING, RunSpec
 from lpc.stopping import Stopped
 from lpc.store import RunStore
 from lpc.store.ownership import Held, Lease
-from lpc.training import Trainer, bad_epoch, load_member, trainer
+from lpc.training import SideBySide, Solo, Trainer, bad_epoch, load_member, trainer
 from lpc.training.optimizers import latent_turn
+from lpc.training.trainers import EpochLoss
 
 TERMINAL_ACCURACY = 0.999
 """Train accuracy at which the terminal phase begins (LPC Appendix C)."""
@@ -50,8 +52,8 @@ def _converged(history: list[dict[str, Any]]) -> bool:
     return any(_passed(entry) for entry in history)
 
 
-def train_plan(
-    plan: Plan,
+def train_plans(
+    plans: Sequence[Plan],
     store: RunStore,
     splits: Splits,
     advance: Callable[[int], object],
@@ -59,12 +61,13 @@ def train_plan(
     *,
     workers: int,
 ) -> None:
-    """Train the runs of a plan from where they stand, and store them.
+    """Train plans from where they stand, side by side where there are several, and store their runs.
 
     Parameters
     ----------
-    plan
-        The runs.
+    plans
+        A plan; or several, each of one run: their steps take turns
+        (:class:`~lpc.training.together.SideBySide`).
     store
         Where their checkpoints are and their results go.
     splits
@@ -79,16 +82,51 @@ def train_plan(
     Raises
     ------
     Stopped
-        After writing a checkpoint, where ``stop`` said so.
+        After writing all checkpoints, where ``stop`` said so.
     lpc.store.Held
         Another program trains some of these runs, or has begun them in another cohort since this was planned.
+        Other plans were trained nevertheless.
     lpc.store.LostLease
         Another program took this one for dead, and goes on from its last checkpoint.
     """
-    with store.lease(plan.specs) as lease:
-        if lease.keys:
-            _check_up_to_date(plan, store, lease)
-            _Training(plan, store, lease, splits, workers).run(advance, stop)
+    held: Held | None = None
+    with ExitStack() as leases:
+        trainings: list[_Training] = []
+        for plan in plans:
+            try:
+                lease = leases.enter_context(store.lease(plan.specs))
+                if lease.keys:
+                    _check_up_to_date(plan, store, lease)
+                    trainings.append(_Training(plan, store, lease, splits, workers, together=len(plans)))
+            except Held as error:
+                held = error
+        for training in trainings:
+            training.resume(advance)
+        both: SideBySide | None = None
+        while trainings := [training for training in trainings if not training.ended]:
+            trainers = [training.trainer for training in trainings]
+            for training in trainings:
+                training.begin_epoch()
+            if len(plans) == 1:
+                losses = [trainers[0].train_epoch()]
+            else:
+                if both is None or both.members != trainers:
+                    both = SideBySide([one for one in trainers if isinstance(one, Solo)])
+                losses = both.train_epoch()
+            stopping = stop()
+            for training, loss in zip(tuple(trainings), losses, strict=True):
+                advance(len(training.plan.specs))
+                try:
+                    training.end_epoch(loss, stopping)
+                except Held as error:
+                    held = error
+                    trainings.remove(training)
+            left = [training.trainer for training in trainings if not training.ended]
+            if stopping and left:
+                epochs = ", ".join(f"{trainer.epoch} of {trainer.specs[0].train.epochs}" for trainer in left)
+                raise Stopped(f"stopped after epoch {epochs}; checkpoints are written, call again to go on")
+    if held is not None:
+        raise held
 
 
 def _check_up_to_date(plan: Plan, store: RunStore, lease: Lease) -> None:
@@ -105,8 +143,11 @@ def _check_up_to_date(plan: Plan, store: RunStore, lease: Lease) -> None:
 class _Training:
     """The training of a plan whose runs are leased: from its last checkpoint to the stored results."""
 
-    def __init__(self, plan: Plan, store: RunStore, lease: Lease, splits: Splits, workers: int) -> None:
+    def __init__(
+        self, plan: Plan, store: RunStore, lease: Lease, splits: Splits, workers: int, *, together: int
+    ) -> None:
         self.plan, self.store, self.lease, self.splits, self.workers = plan, store, lease, splits, workers
+        self.together, self.ended = together, False
         store.begin(plan.specs)
         self.trainer = trainer(plan.specs, splits.train)
         _warn_of_budgets(self.trainer)
@@ -128,25 +169,33 @@ class _Training:
         """Seconds of training, those before the last checkpoint included."""
         return time.monotonic() - self._began
 
-    def run(self, advance: Callable[[int], object], stop: Callable[[], bool]) -> None:
-        """Train to the end and store the results; ``advance`` and ``stop`` as in :func:`train_plan`."""
-        training, train, runs = self.trainer, self.plan.specs[0].train, len(self.plan.specs)
-        if training.epoch:
-            advance(training.epoch * runs)
-        while not training.finished:
-            self._train_epoch()
-            advance(runs)
-            stopping = stop() and not training.finished
-            if training.epoch % train.record_every == 0 or training.finished or stopping:
-                self._save()
-            if stopping:
-                raise Stopped(
-                    f"stopped after epoch {training.epoch} of {train.epochs}; "
-                    "checkpoints are written, call again to go on"
-                )
-        self._finish()
-        self.lease.check()
-        self.store.end(self.plan.cohort)
+    def resume(self, advance: Callable[[int], object]) -> None:
+        """Tell what the checkpoint has, and store the results if that is everything."""
+        if self.trainer.epoch:
+            advance(self.trainer.epoch * len(self.plan.specs))
+        if self.trainer.finished:
+            self._finish()
+
+    def begin_epoch(self) -> None:
+        """Note what the coming epoch trains with."""
+        self._gamma, (_, self._rates) = self.trainer.gamma(), self.trainer.rates()
+
+    def end_epoch(self, loss: EpochLoss, stopping: bool) -> None:
+        """Record an epoch that has been trained, write a checkpoint where one is due, and end after the last.
+
+        Parameters
+        ----------
+        loss
+            Mean losses of the epoch.
+        stopping
+            Whether a checkpoint is due as training stops.
+        """
+        training = self.trainer
+        self._record(loss)
+        if training.epoch % self.plan.specs[0].train.record_every == 0 or training.finished or stopping:
+            self._save()
+        if training.finished:
+            self._finish()
 
     def _save(self) -> None:
         self.lease.check()
@@ -161,11 +210,9 @@ class _Training:
             epoch=self.trainer.epoch,
         )
 
-    def _train_epoch(self) -> None:
-        """Train one epoch and append what there is to record of it to every run's history."""
+    def _record(self, loss: EpochLoss) -> None:
+        """Append what there is to record of an epoch to every run's history."""
         training, train = self.trainer, self.plan.specs[0].train
-        gamma, (_, rates) = training.gamma(), training.rates()
-        loss = training.train_epoch()
         for member, bad in enumerate(bad_epoch(loss)):
             if bad and self.failed[member] is None:
                 self.failed[member] = training.epoch
@@ -184,8 +231,8 @@ class _Training:
                 continue
             entry: dict[str, Any] = {
                 "epoch": training.epoch,
-                "gamma": gamma[member],
-                "learning_rate": rates[member],
+                "gamma": self._gamma[member],
+                "learning_rate": self._rates[member],
                 "loss_cross_entropy": float(loss.cross_entropy[member]),
                 "loss_penalty": float(loss.penalty[member]),
             }
@@ -240,6 +287,7 @@ class _Training:
             "run_epoch_seconds": seconds / epochs / len(specs),
             "workers": self.workers,
             **training.packing(),
+            **({"side_by_side": self.together} if self.together > 1 else {}),
         }
         for member, spec in enumerate(specs):
             if self.store.finished(spec):
@@ -263,6 +311,9 @@ class _Training:
                 provenance={**shared, "seed": spec.seed, "attempts": len(self.store.attempts(spec))},
                 weights=training.member_state(member),
             )
+        self.lease.check()
+        self.store.end(self.plan.cohort)
+        self.ended = True
 
 
 def _warn_of_budgets(training: Trainer) -> None:

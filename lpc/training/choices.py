@@ -14,6 +14,7 @@ CHOICES: Mapping[str, str] = {
     "it; near the threshold of the terminal phase again in float32",
     "cudnn_trials": "cuDNN tries its deterministic algorithms once for every shape and keeps the fastest",
     "recorded_cohorts": "a cohort's steps are recorded as a CUDA graph too",
+    "side_by_side": "runs that train alone share a process in twos, and their steps take turns",
 }
 """What each does. They change speed and rounding, not what is computed; a run's provenance names them."""
 

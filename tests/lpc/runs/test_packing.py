@@ -217,7 +217,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path):
     (plan,) = packing.plan([spec], broken)
     splits = load_images(DATA)
     with pytest.raises(Stopped, match="after epoch 1 of 4"):
-        training_loop.train_plan(plan, broken, splits, lambda _: None, lambda: True, workers=1)
+        training_loop.train_plans([plan], broken, splits, lambda _: None, lambda: True, workers=1)
     execute_all([spec], broken, progress=False)
     expected, found = whole.load_weights(spec), broken.load_weights(spec)
     assert all(torch.equal(expected[name], found[name]) for name in expected)

@@ -356,6 +356,7 @@ def test_one_that_lost_its_lease_writes_nothing(tmp_path, monkeypatch):
 def test_a_sleeper_that_wakes_up_leaves_its_checkpoint_alone(tmp_path, monkeypatch):
     store, spec = RunStore(tmp_path), make()
     (plan,) = packing.plan([spec], store)
+    splits = load_images(DATA)
     train, seen = Trainer.train_epoch, {}
 
     def sleeping(self):
@@ -369,7 +370,7 @@ def test_a_sleeper_that_wakes_up_leaves_its_checkpoint_alone(tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "train_epoch", sleeping)
         with pytest.raises(LostLease):
-            training_loop.train_plan(plan, store, load_images(DATA), lambda _: None, lambda: False, workers=1)
+            training_loop.train_plans([plan], store, splits, lambda _: None, lambda: False, workers=1)
     assert files(tmp_path) == seen["files"] and not store.finished(spec)
     assert store.epochs_done() == {run_key(spec): 2}
     seen["rival"].release()
@@ -404,15 +405,15 @@ def test_a_plan_that_is_out_of_date_is_not_trained(tmp_path):
     before = files(tmp_path)
     splits = load_images(DATA)
     with pytest.raises(Held, match=rf"run {run_key(b)} was begun in cohort .* plan again"):
-        training_loop.train_plan(plan, store, splits, lambda _: None, lambda: False, workers=1)
+        training_loop.train_plans([plan], store, splits, lambda _: None, lambda: False, workers=1)
     changed = {path.name for path in files(tmp_path).keys() - before.keys()}
     assert changed == {"owner-1.json"} and ended(tmp_path, run_key(a)) == []
     execute_all([a], other := RunStore(tmp_path / "other"), progress=False)
     with pytest.raises(Held, match="have finished since"):
-        training_loop.train_plan(plan, other, splits, lambda _: None, lambda: False, workers=1)
+        training_loop.train_plans([plan], other, splits, lambda _: None, lambda: False, workers=1)
     (alone,) = packing.plan([a], RunStore(tmp_path / "none"))
-    training_loop.train_plan(
-        alone, other, splits, lambda _: pytest.fail("trained again"), lambda: False, workers=1
+    training_loop.train_plans(
+        [alone], other, splits, lambda _: pytest.fail("trained again"), lambda: False, workers=1
     )
 
 
@@ -487,7 +488,7 @@ from lpc.runs import execute_all, execution, training_loop
 from lpc.specs import DataSpec, TrainSpec, run_key, variant_spec
 from lpc.store import RunStore
 
-log, original, execution.POLL = Path(sys.argv[2]), training_loop._Training._train_epoch, 0.2
+log, original, execution.POLL = Path(sys.argv[2]), training_loop._Training.begin_epoch, 0.2
 
 def noted(training):
     with log.open("a") as stream:
@@ -495,7 +496,7 @@ def noted(training):
             stream.write(f"{run_key(spec)} {training.trainer.epoch}\\n")
     original(training)
 
-training_loop._Training._train_epoch = noted
+training_loop._Training.begin_epoch = noted
 data = DataSpec(name="digits", validation=100, train_limit=150, noise=0.01)
 train = TrainSpec(epochs=20, batch_size=64, learning_rate=1e-2, record_every=5, gamma_maximum=1.0)
 specs = [

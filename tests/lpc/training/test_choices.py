@@ -8,14 +8,18 @@ from support.pretended_gpu import pretended_gpu
 
 from lpc.computing.precision import cudnn_trials, exact_float32
 from lpc.data import load_images
-from lpc.runs import execute, training_loop
+from lpc.runs import execute, execute_all, packing, training_loop
 from lpc.specs import DataSpec, TrainSpec, run_key, variant_spec
+from lpc.stopping import Stopped
 from lpc.store import RunStore
+from lpc.store.ownership import Held
 from lpc.training import choices, trainer
 from lpc.training.solo import Solo
 
 DATA = DataSpec(name="digits", validation=100, train_limit=150)
 TRAIN = TrainSpec(epochs=4, batch_size=64, learning_rate=2.0**-8, gamma_maximum=1.0, record_every=4)
+
+UNCOMPILED = pytest.mark.filterwarnings("ignore:networks are trained uncompiled")  # no Triton is pretended
 
 
 def make(**train):
@@ -127,3 +131,84 @@ def test_accuracies_between_recorded_epochs_are_glances_but_near_the_terminal_ph
     assert store.provenance(spec)["faster"] == ["half_accuracies"] and run_key(spec) == run_key(
         make(precision="bfloat16", metrics="geometry")
     )
+
+
+def differing():
+    """Return runs alone of one data set that end at different epochs, and one of other data."""
+    other = dataclasses.replace(DATA, train_limit=120)
+    train = dataclasses.replace(TRAIN, precision="bfloat16")  # such runs train alone
+    shorter = dataclasses.replace(train, epochs=3, record_every=3)
+    return [
+        variant_spec("IB", data=data, backbone="mlp", backbone_width=12, train=chosen, seed=seed)
+        for seed, (data, chosen) in enumerate([(DATA, train), (DATA, shorter), (DATA, train), (other, train)])
+    ]
+
+
+def ended(store, specs):
+    return [(store.result(spec), store.load_weights(spec)) for spec in specs]
+
+
+def assert_equal(found, expected):
+    for (result, weights), (same, as_before) in zip(found, expected, strict=True):
+        assert result == same
+        assert all(torch.equal(weights[name], as_before[name]) for name in as_before)
+
+
+@UNCOMPILED
+def test_runs_alone_train_in_twos_where_that_is_chosen_and_end_the_same(gpu, monkeypatch, tmp_path):
+    specs, groups = differing(), []
+    alone, twos = RunStore(tmp_path / "alone"), RunStore(tmp_path / "twos")
+    execute_all(specs, alone, progress=False)
+    inner = packing.train_plans
+
+    def noting(plans, *args, **options):
+        groups.append(sorted(plan.specs[0].seed for plan in plans))
+        inner(plans, *args, **options)
+
+    monkeypatch.setattr(packing, "train_plans", noting)
+    monkeypatch.setenv("LPC_FASTER", "side_by_side")
+    execute_all(specs, twos, progress=False)
+    assert groups == [[0, 1], [2], [3]]
+    assert_equal(ended(twos, specs), ended(alone, specs))
+    told = [twos.provenance(spec) for spec in specs]
+    assert [one.get("side_by_side") for one in told] == [2, 2, None, None]
+    assert all(one["faster"] == ["side_by_side"] for one in told)
+
+
+@UNCOMPILED
+def test_of_two_runs_side_by_side_both_are_stopped_and_go_on(gpu, monkeypatch, tmp_path):
+    specs = differing()[:2]
+    alone, twos = RunStore(tmp_path / "alone"), RunStore(tmp_path / "twos")
+    execute_all(specs, alone, progress=False)
+    plans = packing.plan(specs, twos)
+    splits = load_images(DATA, device="cuda")
+    told = []
+    with pytest.raises(Stopped, match=r"stopped after epoch 2 of 4, 2 of 3; checkpoints are written"):
+        training_loop.train_plans(plans, twos, splits, told.append, lambda: len(told) >= 2, workers=1)
+    assert sorted(twos.epochs_done().values()) == [2, 2]
+    training_loop.train_plans(plans, twos, splits, told.append, lambda: False, workers=1)
+    assert_equal(ended(twos, specs), ended(alone, specs))
+
+
+@UNCOMPILED
+def test_a_run_that_another_program_has_leaves_the_other_one_to_train(gpu, tmp_path):
+    specs, store = differing()[:2], RunStore(tmp_path)
+    plans, splits = packing.plan(specs, store), load_images(DATA, device="cuda")
+    with store.lease(specs[:1]), pytest.raises(Held, match=f"run {run_key(specs[0])} is held by"):
+        training_loop.train_plans(plans, store, splits, lambda _: None, lambda: False, workers=1)
+    assert [store.finished(spec) for spec in specs] == [False, True]
+
+
+@UNCOMPILED
+def test_two_runs_that_do_not_fit_train_one_by_one(gpu, monkeypatch, tmp_path):
+    specs, store = differing()[:2], RunStore(tmp_path)
+    monkeypatch.setenv("LPC_FASTER", "side_by_side")
+
+    def full(self):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training_loop.SideBySide, "train_epoch", full)
+    with pytest.warns(UserWarning, match="two runs side by side: going on with one"):
+        execute_all(specs, store, progress=False)
+    assert all(store.finished(spec) for spec in specs)
+    assert [store.provenance(spec).get("side_by_side") for spec in specs] == [None, None]
