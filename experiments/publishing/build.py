@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import itertools
+import os
 import re
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ from experiments.paths import ROOT
 from experiments.publishing import api_pages, external_links, module_list
 from experiments.publishing.checks import check
 from experiments.publishing.downloads import Downloads, paragraph, repository
+from experiments.publishing.extensions import boxes
 from experiments.publishing.header_footer import banner, fold_parameters, footer, run_box
 from experiments.publishing.minify import lighten
 from experiments.publishing.places import PLACES, Places
@@ -96,8 +98,9 @@ def stage(
             names = [*api_pages.write(target), *module_list.write(target)]
             entry["sections"] = [{"file": name} for name in names]
     (target / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False, allow_unicode=True))
-    sphinx = settings.setdefault("sphinx", {}).setdefault("config", {})
-    sphinx["myst_substitutions"] = dict(substitutions)
+    sphinx = settings.setdefault("sphinx", {})
+    sphinx["extra_extensions"] = [*sphinx.get("extra_extensions", []), boxes.__name__]
+    sphinx.setdefault("config", {})["myst_substitutions"] = dict(substitutions)
     (target / "_config.yml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     check(target, substitutions, places, whole=whole)
 
@@ -200,7 +203,9 @@ def run_sphinx(staged: Path, scratch: Path, *, builder: str = "html") -> Path:
     start = "from jupyter_book.cli.main import main; main()"
     command = [sys.executable, "-c", start, "build", str(staged), "--path-output", str(scratch)]
     options = ["-W", "-n", "--keep-going", "--all", "--builder", builder]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    found = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))  # this book's extensions
+    environment = {**os.environ, "PYTHONPATH": found}
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, env=environment)
     made = scratch / "_build" / builder
     if done.returncode or not (made / "index.html").exists():
         raise BuildError(_explain(done.stdout + done.stderr, [str(staged), str(scratch)]))

@@ -15,7 +15,7 @@ from typing import Any
 import jupytext
 import nbformat
 
-from experiments.publishing import prose, typed_numbers
+from experiments.publishing import boxes, prose, typed_numbers
 from experiments.publishing.cell_html import Html, cell_name, html_of
 from experiments.publishing.places import PLACES, Places
 from experiments.publishing.prose import PageProse
@@ -92,7 +92,7 @@ def source_offences(
     *,
     whole: bool = True,
 ) -> Iterator[Offence]:
-    """Yield what can be said before anything is executed: typed numbers, pictures, substitutions."""
+    """Yield what can be said before anything is executed: typed numbers, pictures, insertions, boxes."""
     yield from typed_numbers.check(pages, typed_numbers.read(places.sources / REGISTER), whole=whole)
     for page in pages:
         for picture in page.pictures:
@@ -101,6 +101,7 @@ def source_offences(
                     f"{page.name}.md", f"line {picture.line}", f"image {picture.file} {wrong}", _ALT
                 )
         yield from _insertions(page, substitutions)
+        yield from boxes.check(page)
 
 
 def _insertions(page: PageProse, substitutions: Mapping[str, Any]) -> Iterator[Offence]:

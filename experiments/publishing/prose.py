@@ -22,6 +22,7 @@ NOT_PROSE = "\ufffc"
 _CODE = frozenset(["bibliography", "code", "code-block", "code-cell", "csv-table", "eval-rst", "math"])
 _CODE |= {"literalinclude", "mermaid", "raw", "sourcecode", "tableofcontents", "toctree"}
 _PICTURES = frozenset(["figure", "image"])
+_BOXES = frozenset(["answer", "paper"])
 _TAG = re.compile(r"<!--.*?-->|<(?:script|style)\b.*?</(?:script|style)>|<[^>]*>", re.DOTALL)
 _OPTION = re.compile(r":[\w-]+:(?:\s|$)")
 
@@ -56,8 +57,32 @@ class Picture(NamedTuple):
     alt: str
 
 
+class Box(NamedTuple):
+    """An ``answer`` or a ``paper`` element of a page.
+
+    Attributes
+    ----------
+    line
+        On which it begins, from 1.
+    kind
+        The directive's name.
+    argument
+        What stands behind it on its line: the question, or a place in a paper.
+    options
+        Its options, as text.
+    body
+        What stands in it.
+    """
+
+    line: int
+    kind: str
+    argument: str
+    options: dict[str, str]
+    body: str
+
+
 class PageProse(NamedTuple):
-    """A page's prose, the images that its Markdown shows, and with their lines its figures and substitutions.
+    """A page's prose, its images, its elements, and with their lines its figures and substitutions.
 
     Attributes
     ----------
@@ -68,7 +93,10 @@ class PageProse(NamedTuple):
     figures
         Line and name of each figure.
     inserted
-        Line of each substitution, and what stands between its braces.
+        Line of each substitution, and what stands between its braces. A box of an answer inserts verdict and
+        value of its claims.
+    boxes
+        Answers, and what papers say.
     """
 
     name: str
@@ -76,6 +104,7 @@ class PageProse(NamedTuple):
     pictures: list[Picture]
     figures: list[tuple[int, str]]
     inserted: list[tuple[int, str]]
+    boxes: list[Box]
 
 
 @cache
@@ -86,7 +115,7 @@ def _parser() -> MarkdownIt:
 
 def read(path: Path) -> PageProse:
     """Return the prose and the pictures of a page."""
-    page = PageProse(path.stem, [], [], [], [])
+    page = PageProse(path.stem, [], [], [], [], [])
     _collect(path.read_text(), 1, page)
     return page
 
@@ -180,6 +209,11 @@ def _directive(token: Token, line: int, page: PageProse) -> None:
         return
     if name in _CODE:
         return
+    if name in _BOXES:
+        box = Box(line, name, argument.strip(), options, body.strip())
+        page.boxes.append(box)
+        for claim in listed(options.get("claims", "")):
+            page.inserted.extend((line, f"claims.{claim}.{column}") for column in ("verdict", "measured"))
     if name in _PICTURES:
         alt = str(options.get("alt") or "")
         page.pictures.append(Picture(line, argument.strip(), alt))
@@ -189,6 +223,11 @@ def _directive(token: Token, line: int, page: PageProse) -> None:
     elif argument.strip():
         _collect(argument.strip(), line, page)
     _collect(body, line + 1 + skipped, page)
+
+
+def listed(text: str) -> list[str]:
+    """Return the names that an option lists, with commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _options(content: str) -> tuple[dict, str, int]:

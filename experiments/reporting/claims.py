@@ -37,6 +37,9 @@ NOT_JUDGED = "not judged"
 NOT_MEASURED = "not measured"
 """The runs are there, but the quantity could not be computed for any seed."""
 
+EMPTY = "(not measured)"
+"""What a chapter inserts where a column of the ledger is empty."""
+
 
 class ClaimMismatch(ValueError):
     """What a chapter's text takes for granted is not what the runs say."""
@@ -174,6 +177,7 @@ def ledger(
                 "same": _same(claim, declared),
                 "family": _family(claim, declared),
                 "kind": claim.kind,
+                "quantity": claim.quantity,
                 "where": claim.where,
                 "dataset": claim.dataset,
                 "profile": claim.profile,
@@ -321,11 +325,11 @@ def substitutions(study: Study, *, beside: str | None = None) -> dict[str, Any]:
     table = ledger(study, beside=beside)
     check(table)
     columns = ["verdict", "measured", "n", "needed", "tolerance", "written", "paper", "like", "chapter"]
-    columns += ["statement", "profile", "kind"]
+    columns += ["statement", "profile", "kind", "dataset", "same", "quantity"]
     return {
         "profile": study.profile.name,
         "claims": {
-            str(row["id"]): {column: str(row[column]) or "(not measured)" for column in columns}
+            str(row["id"]): {column: str(row[column]) or EMPTY for column in columns}
             for _, row in table.iterrows()
         },
     }

@@ -46,6 +46,11 @@ class Html(NamedTuple):
         return bundle(self.table, "")
 
 
+def is_word(verdict: str) -> bool:
+    """Whether a verdict is one that runs gave, be it that they leave the claim undecided."""
+    return verdict in _PLACES
+
+
 def is_judged(table: pd.DataFrame) -> pd.Series:
     """Whether runs have judged a claim, be it that they leave it undecided."""
     return table["verdict"].isin(_PLACES)

@@ -11,6 +11,7 @@ import nbformat
 import pandas as pd
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 from IPython.core.formatters import DisplayFormatter
 from papermill.cli import _resolve_type
 from support import warm
@@ -45,6 +46,17 @@ kernelspec: {display_name: Python 3, language: python, name: python3}
 # Title
 
 Says {{ claims.x.verdict }}, $\\mathbf{{x}}$.
+
+:::{answer} Does it *hold*?
+:claims: x
+:figure: fig-line
+
+It {{ claims.x.verdict }}.
+:::
+
+:::{paper} LPC, Section 2.2
+It holds.
+:::
 
 ```{code-cell} ipython3
 :tags: [parameters]
@@ -106,7 +118,19 @@ class Book:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.places = Places(sources=root / "book", toc=root / "_toc.yml", output=root / "build")
-        self.claims = {"claims": {"x": {"verdict": "holds here"}}}
+        words = (
+            "verdict",
+            "measured",
+            "statement",
+            "dataset",
+            "paper",
+            "same",
+            "quantity",
+            "needed",
+            "profile",
+        )
+        claim = {**dict.fromkeys(words, "of x"), "verdict": "holds here", "profile": "laptop", "n": "5"}
+        self.claims = {"claims": {"x": claim}}
         shutil.copytree(BOOK / "_static", root / "book" / "_static")
         (root / "book" / "references.bib").write_text("")
         (root / "book" / "index.md").write_text(PAGE)
@@ -157,6 +181,22 @@ def test_the_notebook_to_take_away_is_as_executed_with_numbers_in_and_no_folder_
     assert sum(MIME in out.get("data", {}) for out in outputs) == 2
     for kept in (text, (staged / "index.ipynb").read_text()):
         assert str(made.root) not in kept and '"papermill": {' not in kept
+
+
+def test_an_answer_holds_what_the_ledger_says_and_the_pages_figure_which_stands_there_once(made):
+    page = BeautifulSoup((made.build() / "index.html").read_text(), "html.parser")
+    (answer,) = page.select(".answer")
+    assert [one.get_text() for one in answer.select(".answer-question")] == ["Does it hold?"]
+    assert "It holds here." in answer.get_text()
+    assert [one.get_text() for one in answer.select("tbody th")] == ["of x"]
+    assert len(page.select("figure")) == len(page.select("#fig-line")) == 1
+    assert [one.get_text() for one in answer.select("#fig-line .caption-number")] == ["Fig. 1 "]
+    assert [str(one["alt"])[:16] for one in answer.select("#fig-line img")] == ["A line that rise"]
+    (says,) = page.select(".paper-says")
+    assert [one.get_text() for one in says.select("p")] == ["LPC, Section 2.2", "It holds."]
+    assert not [
+        cell for cell in page.select(".cell_output") if not cell.get_text(strip=True) and not cell.img
+    ]
 
 
 def test_the_built_pages_hold_every_file_and_links_are_listed_and_a_dead_one_fails(made):

@@ -1,0 +1,121 @@
+"""What the ledger says of a chapter's main claims, as its answer shows it: ours beside the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from experiments.reporting.claims import EMPTY, NOT_MEASURED
+from experiments.reporting.declarations import NO_RUN, OURS, TESTS
+from experiments.reporting.headlines import badge
+from experiments.reporting.scoreboard import is_word
+from experiments.reporting.verdicts import UNDECIDED
+from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES, Part
+from experiments.studies.profiles import PROFILES
+from lpc.errors import unknown_name
+
+COLUMNS = ("Claim", "Ours", "The paper's")
+_NETWORKS = {"mlp": "MLP", "relu_mlp": "MLP", "small_cnn": "small CNN", "dropout_cnn": "CNN with dropout"}
+_FULL = 64  # channels of a ResNet's first stage, as published
+
+
+def data_of(dataset: str, profile: str, n: int) -> str:
+    """Return what a claim's verdict rests on: data, network and number of seeds.
+
+    Parameters
+    ----------
+    dataset
+        The claim's.
+    profile
+        Whose runs judge it; :data:`~experiments.reporting.declarations.NO_RUN`: none do.
+    n
+        Number of seeds; 0: none has been run.
+    """
+    if profile == NO_RUN:
+        return f"{dataset}, as printed"
+    names = [dataset, *([network] if (network := _network(profile)) else [])]
+    return ", ".join([*names, *([f"{n} seed{'s' * (n > 1)}"] if n else [])])
+
+
+def _network(profile: str) -> str:
+    """Return the network that all runs of a profile train, in words; empty where they train several."""
+    if profile in PROFILES:
+        given: list[Any] = [PROFILES[profile]]
+    else:
+        parts = vars(BOTTLENECK_PROFILES[profile]).values()
+        given = [part for part in parts if isinstance(part, Part)]
+    words = {_words(one.backbone, one.backbone_width) for one in given}
+    return words.pop() if len(words) == 1 else ""
+
+
+def _words(backbone: str, width: int) -> str:
+    if backbone in _NETWORKS:
+        return _NETWORKS[backbone]
+    return f"{'small ' * (width < _FULL)}{backbone.replace('resnet', 'ResNet-')}"
+
+
+def rows_of(ledger: Mapping[str, Mapping[str, str]], claims: Sequence[str]) -> str:
+    """Return a table of claims as HTML: value, verdict and data on every data set, and the paper's value.
+
+    Parameters
+    ----------
+    ledger
+        By id, as :func:`experiments.reporting.claims.substitutions` gives it.
+    claims
+        Ids, the main one first.
+
+    Raises
+    ------
+    ValueError
+        A claim that the ledger does not have.
+    """
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in COLUMNS)
+    rows = []
+    for name in claims:
+        if name not in ledger:
+            raise unknown_name("claim of an answer:", name, list(ledger))
+        own = ledger[name]
+        alike = [one for one in ledger.values() if one["same"] == own["same"]]
+        there = [one for one in alike if one is own or _is_measured(one)]
+        waiting = [one for one in alike if not any(one["dataset"] == two["dataset"] for two in there)]
+        ours = "".join(f"<div>{line}</div>" for line in (*map(_ours, there), *_again(waiting)))
+        rows.append(
+            f'<tr><th scope="row">{escape(own["statement"])}</th>'
+            f'<td data-label="{COLUMNS[1]}">{ours}</td>'
+            f'<td data-label="{COLUMNS[2]}">{escape(own["paper"])}</td></tr>'
+        )
+    return (
+        '<table class="answer-claims"><caption class="visually-hidden">What was measured, beside the '
+        f"paper's values.</caption><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def _is_measured(one: Mapping[str, str]) -> bool:
+    return is_word(one["verdict"]) or one["verdict"] == NOT_MEASURED
+
+
+def _ours(one: Mapping[str, str]) -> str:
+    """Return the line of a claim on one data set: value, verdict, what would decide it, data."""
+    value = one["measured"] if is_word(one["verdict"]) else ""
+    value = f"p = {value}" if value and one["quantity"] in TESTS else value
+    told = [data_of(one["dataset"], one["profile"], int(one["n"]))]
+    if one["verdict"] == UNDECIDED and one["needed"] != EMPTY:
+        told.append(f"{one['needed']} would decide")
+    parts = [f"<b>{escape(value)}</b>"] if value else []
+    return " ".join([*parts, badge(one["verdict"], one["dataset"]), _small("; ".join(told))])
+
+
+def _again(others: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the lines of what waits on other data sets: one per verdict."""
+    sets: dict[tuple[str, bool], list[str]] = {}
+    for one in others:
+        sets.setdefault((one["verdict"], one["dataset"] in OURS), []).append(one["dataset"])
+    return [
+        f"{badge(verdict, names[0])} {_small(', '.join(dict.fromkeys(names)))}"
+        for (verdict, _), names in sets.items()
+    ]
+
+
+def _small(text: str) -> str:
+    return f'<span class="answer-data">{escape(text)}</span>'
