@@ -28,6 +28,7 @@ from experiments.paths import BUILD, ROOT
 from experiments.publishing import forked_kernels, needs, scratch
 from experiments.publishing.chapter_sources import chosen, convert, settings_of
 from experiments.publishing.places import PLACES, Places
+from experiments.publishing.stages import Clock, used
 from experiments.publishing.staleness import digest_of, fingerprint, is_current
 from lpc.devices import default_workers
 from lpc.provenance import provenance
@@ -100,7 +101,7 @@ def execute_one(
     places.notebooks.mkdir(parents=True, exist_ok=True)
     made_from = fingerprint(name, values, places)  # before: what is edited meanwhile is not in the output
     minutes = settings_of(name, places).minutes
-    began, started = time.monotonic(), datetime.now(timezone.utc).isoformat(timespec="seconds")
+    cpu, began, started = used(), time.monotonic(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     with (
         tempfile.TemporaryDirectory(dir=places.notebooks, prefix=folder_prefix("executing")) as folder,
         own_kernel(threads, forked=forked),
@@ -136,6 +137,7 @@ def execute_one(
             "needs": list(settings_of(name, places).needs),
             "started": started,
             "seconds": round(time.monotonic() - began, 1),
+            "cpu_seconds": round(used() - cpu, 1),
             "system": platform.system(),
             "machine": platform.machine(),
             **provenance(folders=("lpc", "experiments", "book")),
@@ -208,7 +210,9 @@ def execute(
     return execute_each(assigned, force=force, places=places, workers=workers)
 
 
-def train(assigned: Mapping[str, Mapping[str, Any]], places: Places = PLACES) -> None:
+def train(
+    assigned: Mapping[str, Mapping[str, Any]], places: Places = PLACES, *, clock: Clock | None = None
+) -> None:
     """Train and probe what chapters will ask for and is missing: once, before several kernels ask for it.
 
     Parameters
@@ -217,9 +221,11 @@ def train(assigned: Mapping[str, Mapping[str, Any]], places: Places = PLACES) ->
         The parameters of every chapter, by its name.
     places
         Where the chapters lie.
+    clock
+        Takes the time of it.
     """
     chapters = [(settings_of(name, places).needs, values) for name, values in assigned.items()]
-    needs.train(chapters, root=ROOT)
+    needs.train(chapters, root=ROOT, clock=clock)
 
 
 def execute_each(
@@ -228,6 +234,7 @@ def execute_each(
     force: bool = False,
     places: Places = PLACES,
     workers: int | None = None,
+    clock: Clock | None = None,
 ) -> list[Path]:
     """Execute chapters, each with parameters of its own, as :func:`execute` does.
 
@@ -237,23 +244,30 @@ def execute_each(
         All parameters of every chapter, by its name.
     force, places, workers
         As in :func:`execute`.
+    clock
+        Takes the time of what is trained, of the chapters that are executed together, and of each other one.
     """
+    clock = clock or Clock()
     with contextlib.suppress(OSError):
         scratch.sweep([places.output])
     todo = [name for name in assigned if force or not is_current(name, assigned[name], places)]
     alone = [name for name in todo if settings_of(name, places).alone]
     together = [name for name in todo if name not in alone]
-    train({name: assigned[name] for name in todo}, places)
+    train({name: assigned[name] for name in todo}, places, clock=clock)
     workers = min(workers or default_workers(), len(together))
     threads = max(1, default_workers() // max(1, workers))
     failures = []
     if workers > 1:
-        failures += _execute_together(together, assigned, places, workers=workers, threads=threads)
+        with clock.stage("chapters side by side", f"{len(together)} chapters"):
+            failures += _execute_together(
+                together, assigned, places, workers=workers, threads=threads, clock=clock
+            )
     turns = [(name, threads) for name in together if workers == 1] + [(name, None) for name in alone]
     for name, share in turns:
         print(f"chapter {name}", file=sys.stderr)
         try:
-            execute_one(name, assigned[name], places, progress=True, threads=share)
+            with clock.stage(f"chapter {name}, by itself", "1 chapter"):
+                execute_one(name, assigned[name], places, progress=True, threads=share)
         except ChapterError as error:
             failures.append(str(error))
     if failures:
@@ -268,6 +282,7 @@ def _execute_together(
     *,
     workers: int,
     threads: int,
+    clock: Clock,
 ) -> list[str]:
     """Execute several chapters at once and return what failed, one line for each."""
     failures = []
@@ -287,6 +302,8 @@ def _execute_together(
                     failures.append(str(error))
                 elif error is not None:
                     raise error
+                else:
+                    clock.elsewhere += job.result()
         except KeyboardInterrupt:
             processes = [*pool._processes.values()]
             pool.shutdown(wait=False, cancel_futures=True)
@@ -304,7 +321,10 @@ def _enter() -> None:
 
 def _execute_unless_stopped(
     name: str, values: Mapping[str, Any], places: Places, threads: int | None, forked: bool
-) -> None:
+) -> float:
+    """Execute a chapter in a worker process and return the CPU seconds of its kernel, if that was forked."""
     if was_asked():
         raise KeyboardInterrupt
+    before = sum(forked_kernels.SECONDS.values())
     execute_one(name, values, places, progress=False, threads=threads, forked=forked)
+    return sum(forked_kernels.SECONDS.values()) - before

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.publishing.stages import Clock
 from experiments.studies import ablation, probing
 from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
 from experiments.studies.profiles import LIVE, PROFILES, SIBLINGS, of_book
@@ -93,7 +94,9 @@ def asked(needs: Sequence[str], values: Mapping[str, Any]) -> list[Asked]:
     return found
 
 
-def train(chapters: Iterable[tuple[Sequence[str], Mapping[str, Any]]], *, root: Path) -> None:
+def train(
+    chapters: Iterable[tuple[Sequence[str], Mapping[str, Any]]], *, root: Path, clock: Clock | None = None
+) -> None:
     """Train, then probe, what chapters will ask for and is missing: once, before their kernels do.
 
     Parameters
@@ -102,19 +105,24 @@ def train(chapters: Iterable[tuple[Sequence[str], Mapping[str, Any]]], *, root: 
         Needs and parameters of each.
     root
         What a relative folder of the run store lies in.
+    clock
+        Takes the time of both.
     """
+    clock = clock or Clock()
     found = [(root / str(values["store"]), one) for needs, values in chapters for one in asked(needs, values)]
     made = [(store, one) for store, one in found if one.made]
     for store, one in dict.fromkeys((store, one._replace(probed=False)) for store, one in made):
         missing = sum(not RunStore(store).finished(spec) for spec in one.specs)
         if missing:
             print(f"profile {one.profile}: {missing} runs of the {one.study} to train", file=sys.stderr)
-        kind_of(one.study).study(one.profile, seeds=one.seeds, store=store)
+        with clock.stage(f"training {one.profile}, {one.study}", f"{missing} runs"):
+            kind_of(one.study).study(one.profile, seeds=one.seeds, store=store)
     for store, one in dict.fromkeys((store, one) for store, one in made if one.probed):
         study = ablation.existing(one.profile, seeds=one.seeds, store=store)
         if missing := len(probing.missing(study)):
             print(f"profile {one.profile}: {missing} probes to make", file=sys.stderr)
-        probing.measure_all(study)
+        with clock.stage(f"probing {one.profile}", f"{missing} probes"):
+            probing.measure_all(study)
 
 
 def files(needs: Sequence[str], values: Mapping[str, Any], *, root: Path) -> Iterator[Path]:

@@ -14,6 +14,7 @@ from experiments.publishing.chapter_sources import assign, settings_of
 from experiments.publishing.execution import execute_each, train
 from experiments.publishing.needs import PROBED
 from experiments.publishing.places import PLACES, Places
+from experiments.publishing.stages import Clock
 from experiments.reporting import claims
 from experiments.studies import ablation, probing
 from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
@@ -265,8 +266,13 @@ def make(
     pages = plan(profile, beside=beside, seeds=seeds, store=store, places=places)
     print(told(pages), file=sys.stderr)
     assigned = {page.chapter: page.values for page in pages}
-    train(assigned, places)
-    inserted = substitutions(profile, beside=beside, seeds=seeds, store=store)
-    execute_each(assigned, force=force, places=places)
+    clock = Clock()
+    train(assigned, places, clock=clock)
+    with clock.stage("the ledger", ""):
+        inserted = substitutions(profile, beside=beside, seeds=seeds, store=store)
+    execute_each(assigned, force=force, places=places, clock=clock)
     print("building the pages", file=sys.stderr)
-    return build(inserted, places, whole=True)
+    with clock.stage("pages", ""):
+        first = build(inserted, places, whole=True)
+    print(clock.told(places.output), file=sys.stderr)
+    return first

@@ -1,0 +1,107 @@
+"""Where a book's time goes: CPU and wall seconds of its stages, kept beside those of the last time."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from experiments.publishing import forked_kernels
+from lpc.store.atomic import write_json
+
+FILE = "stages.json"
+"""In a book's output folder: the seconds of every stage when it last had something to do."""
+
+
+class Stage(NamedTuple):
+    """What a stage did and took.
+
+    Attributes
+    ----------
+    done
+        What was made: "55 runs", "23 chapters".
+    cpu, wall
+        Seconds: of all processes, and from beginning to end.
+    """
+
+    done: str
+    cpu: float
+    wall: float
+
+
+def used() -> float:
+    """Return the CPU seconds of this process and of its children and kernels that have ended."""
+    return sum(os.times()[:4]) + sum(forked_kernels.SECONDS.values())
+
+
+class Clock:
+    """Takes the time of stages, one after another."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, Stage] = {}
+        self.elsewhere = 0.0
+        """CPU seconds of kernels that other processes of this one had forked: they tell."""
+
+    @contextmanager
+    def stage(self, name: str, done: str) -> Iterator[None]:
+        """Take the time of a stage, also of one that fails; of two with one name, that of both.
+
+        Parameters
+        ----------
+        name
+            Of the stage.
+        done
+            What it makes.
+        """
+        cpu, wall = used() + self.elsewhere, time.monotonic()
+        try:
+            yield
+        finally:
+            before = self.stages.get(name, Stage(done, 0.0, 0.0))
+            took = Stage(done, used() + self.elsewhere - cpu, time.monotonic() - wall)
+            self.stages[name] = Stage(done, before.cpu + took.cpu, before.wall + took.wall)
+
+    def told(self, folder: Path) -> str:
+        """Return the table that a book ends with, and keep its figures.
+
+        Parameters
+        ----------
+        folder
+            Where :data:`FILE` lies. Stages that had nothing to do keep their last figures there.
+
+        Raises
+        ------
+        ValueError
+            The file is there and is not one of these.
+        """
+        path = folder / FILE
+        last: dict[str, Stage] = {}
+        if path.exists():
+            try:
+                last = {name: Stage(*row) for name, row in json.loads(path.read_text()).items()}
+            except (AttributeError, TypeError, ValueError) as error:
+                raise ValueError(f"{path} is damaged ({error}); remove it") from error
+        rows = [("stage", "made", "CPU s", "last", "wall s", "last")]
+        for name, (done, *took) in self.stages.items():
+            before = [f"{value:.1f}" for value in last[name][1:]] if name in last else ["-", "-"]
+            now = [f"{value:.1f}" for value in took]
+            rows.append((name, done, now[0], before[0], now[1], before[1]))
+        cpu, wall = (sum(getattr(one, name) for one in self.stages.values()) for name in ("cpu", "wall"))
+        rows.append(("all", "", f"{cpu:.1f}", "", f"{wall:.1f}", ""))
+        rounded = {
+            name: Stage(done, round(cpu, 1), round(wall, 1))
+            for name, (done, cpu, wall) in self.stages.items()
+        }
+        write_json(path, {**last, **rounded})
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) if place < 2 else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        )
