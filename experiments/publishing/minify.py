@@ -79,25 +79,32 @@ def light_path(path: str) -> str:
     str
         The same places, rounded. Lines are relative and begin at the rounded place before, so that errors
         do not add up; those that run along an axis have one number, those without length none but for dots.
+        Lines that go on along an axis the same way are one.
     """
     steps = re.findall(r"([A-Za-z])([^A-Za-z]*)", path)
     if any(letter not in "MLz" for letter, _ in steps):
         return re.sub(r"\s*\n\s*|(?<=[A-Zz]) | (?=[A-Zz])", "", re.sub(r"-?\d+\.\d+", _rounded, path)).strip()
-    written, at, begun = [], (0, 0), (0, 0)
+    written, at, begun, along = [], (0, 0), (0, 0), 0
     for letter, numbers in steps:
         if letter == "z":
             written.append("z")
-            at = begun
+            at, along = begun, 0
             continue
         x, y = (round(100 * float(one)) for one in numbers.split())
         across, down = x - at[0], y - at[1]
         if letter == "M":
             written.append(f"M{_short(x)} {_short(y)}")
-            begun = x, y
+            begun, along = (x, y), 0
         elif across and down:
             written.append(f"l{_short(across)} {_short(down)}")
+            along = 0
         elif across or down:
-            written.append(f"h{_short(across)}" if across else f"v{_short(down)}")
+            kind, step = ("h", across) if across else ("v", down)
+            if written[-1][0] == kind and along * step > 0:
+                step += along
+                written.pop()
+            written.append(f"{kind}{_short(step)}")
+            along = step
         elif written[-1][0] == "M":
             written.append("h0")  # a dot
         at = x, y
@@ -105,18 +112,43 @@ def light_path(path: str) -> str:
 
 
 def light_figure(svg: str) -> str:
-    """Return a figure whose paths, and places where marks are drawn, have two decimals of a point.
+    """Return a figure whose paths, marks and letters stand at places of two decimals of a point.
 
-    Styles that repeat are written once; scales and everything else stay as they are.
+    Styles that repeat are written once; names are short, and only what is referred to has one. Comments,
+    metadata and groups that say nothing are left out; scales and everything else stay as they are.
     """
+    svg = re.sub(r"<!--.*?-->\n?|<metadata>.*?</metadata>\n?", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\sd="([^"]*)"', lambda found: f' d="{light_path(found[1])}"', svg)
-    svg = re.sub(r'\s[xy]="[^"]*"', lambda found: re.sub(r"-?\d+\.\d+", _rounded, found[0]), svg)
+    svg = re.sub(
+        r'\s[xy]="[^"]*"|\btranslate\([^)]*\)', lambda found: re.sub(r"-?\d+\.\d+", _rounded, found[0]), svg
+    )
+    svg = re.sub(r'(<use\b[^>]*) transform="translate\(([^ )]+) 0\)"(?=/>)', r'\1 x="\2"', svg)
+    svg = svg.replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "").replace(" xlink:href=", " href=")
+    named = list(dict.fromkeys(re.findall(r'(?:href="|url\()#([^")]+)', svg)))
+    short = {name: f"n{at}" for at, name in enumerate(named)}
+    svg = re.sub(r'((?:href="|url\()#)([^")]+)', lambda found: found[1] + short[found[2]], svg)
+    svg = re.sub(r' id="([^"]*)"', lambda found: f' id="{short[found[1]]}"' if found[1] in short else "", svg)
+    svg = _without_bare_groups(svg)
     counts = Counter(re.findall(r'(?<= )style="([^"]*)"(?= ?/?>)', svg))
     names = {style: f"s{at}" for at, (style, count) in enumerate(counts.items()) if count > 2}
     for style, name in names.items():
         svg = svg.replace(f' style="{style}"', f' class="{name}"')
     rules = "".join(f".{name}{{{style}}}" for style, name in names.items())
     return re.sub(r"\n\s*", "\n", re.sub(r"(<svg\b[^>]*>)", rf"\1<style>{rules}</style>", svg, count=1))
+
+
+def _without_bare_groups(svg: str) -> str:
+    ends: list[str] = []
+
+    def kept(found: re.Match[str]) -> str:
+        if found[0] == "</g>":
+            return ends.pop()
+        if found[0].endswith("/>"):
+            return found[0]
+        ends.append("" if found[0] == "<g>" else "</g>")
+        return ends[-1] and found[0]
+
+    return re.sub(r"<g(?:\s[^>]*)?>|</g>", kept, svg)
 
 
 def light_icons(pages: Path) -> None:

@@ -41,6 +41,12 @@ def test_errors_of_rounding_do_not_add_up():
     assert np.abs(end - steps[-1]).max() <= 0.005 + 1e-9
 
 
+def test_lines_that_go_on_along_an_axis_are_one():
+    assert light_path("M 0 0 \nL 2 0 \nL 5 0 \nL 4 0 \nL 4 1 \nL 4 3 \nz\n") == "M0 0h5h-1v3z"
+    path = "M 0 0 \nL 2 0 \nL 2 3 \nz\nL 1 0 \nL 1 1 \nM 1 4 \nL 1 5 \n"
+    assert light_path(path) == "M0 0h2v3zh1v1M1 4v1"  # a part that was closed, or begins, ends a line
+
+
 def test_steps_along_the_axes_have_one_number_and_dots_stay():
     assert light_path("M 1 2 \nL 1 5 \nL 4.504 5 \nL 4.5 5 \nL 4 4.75 \nz\n") == "M1 2v3h3.5l-.5-.25z"
     assert light_path("M 3 4 \nL 3 4 \n") == "M3 4h0"
@@ -61,9 +67,29 @@ def test_a_figure_is_shorter_and_none_of_it_is_lost():
         fig.savefig(written, format="svg")
     svg = written.getvalue()
     short = light_figure(svg)
-    assert len(short) < 0.7 * len(svg)
-    for element in ("<path", "<use", "<g", "</g>"):
+    assert len(short) < 0.6 * len(svg)
+    for element in ("<path", "<use", "<clipPath", "clip-path="):
         assert short.count(element) == svg.count(element)
+    assert short.count("<g ") == short.count("</g>") < svg.count("</g>")
+
+
+def test_letters_and_what_is_referred_to_are_found_where_they_were():
+    svg = (
+        '<svg xmlns:xlink="http://www.w3.org/1999/xlink" version="1.1"><metadata>made</metadata>'
+        '<g id="text_1"><!-- 1.5 --><g clip-path="url(#p1a)" transform="translate(593.857436 25.7)">'
+        '<defs><path id="DejaVuSans-31" d="M 1 2 L 3 4 "/>'
+        '<clipPath id="p1a"><rect x="0.006"/></clipPath></defs>'
+        '<use xlink:href="#DejaVuSans-31"/>'
+        '<use xlink:href="#DejaVuSans-31" transform="translate(63.623047 0)"/>'
+        '<use xlink:href="#DejaVuSans-31" transform="translate(95.4 38.28) scale(0.7)"/></g></g></svg>'
+    )
+    assert light_figure(svg) == (
+        '<svg version="1.1"><style></style>'
+        '<g clip-path="url(#n0)" transform="translate(593.86 25.7)">'
+        '<defs><path id="n1" d="M1 2l2 2"/><clipPath id="n0"><rect x=".01"/></clipPath></defs>'
+        '<use href="#n1"/><use href="#n1" x="63.62"/>'
+        '<use href="#n1" transform="translate(95.4 38.28) scale(0.7)"/></g></svg>'
+    )
 
 
 def test_a_page_reads_the_index_only_where_it_searches():
