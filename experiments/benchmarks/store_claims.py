@@ -130,14 +130,14 @@ def claim(
     refused = 0
 
     class Untrained:
-        """What stands for the training of a plan whose runs are leased."""
+        """What stands for the training of a plan whose runs are leased: ended once it is resumed."""
 
-        def __init__(self, plan: Plan, store: RunStore, lease: Lease, *_: Any) -> None:
-            self.plan, self.store, self.lease = plan, store, lease
+        def __init__(self, plan: Plan, store: RunStore, lease: Lease, *_: Any, **__: Any) -> None:
+            self.plan, self.store, self.lease, self.ended = plan, store, lease, False
             begun.append(server.now)
             store.begin(plan.specs)
 
-        def run(self, *_: Any) -> None:
+        def resume(self, *_: Any) -> None:
             server.sleep(TRAINING)
             self.lease.check()
             self.store.save_state(self.plan.cohort, {"weight": torch.zeros(1)}, epoch=1)
@@ -152,8 +152,9 @@ def claim(
                 )
             self.lease.check()
             self.store.end(self.plan.cohort)
+            self.ended = True
 
-    def train_plan(*arguments: Any, **options: Any) -> None:
+    def train_plans(*arguments: Any, **options: Any) -> None:
         nonlocal refused
         try:
             usual(*arguments, **options)
@@ -162,11 +163,11 @@ def claim(
             raise
 
     digits = load_images(DataSpec(name="digits"), device="cpu")  # which nothing looks at
-    usual: Callable[..., None] = packing.train_plan
+    usual: Callable[..., None] = packing.train_plans
     work = partial(execute_all, wanted, device=torch.device("cpu"), progress=False)
     with (
         mock.patch.object(training_loop, "_Training", Untrained),
-        mock.patch.object(packing, "train_plan", train_plan),
+        mock.patch.object(packing, "train_plans", train_plans),
         mock.patch.object(packing, "load_images", return_value=digits),
         mock.patch.object(run_store, "ThreadPoolExecutor", server.pool),
     ):

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from support.damage import WAYS
 
 from experiments.__main__ import main
 from experiments.cluster import submissions
@@ -20,7 +21,7 @@ from experiments.studies.probing import PROBES
 from experiments.studies.profiles import PROFILES
 from lpc.data import load_images
 from lpc.runs import execute, execution, measure
-from lpc.runs.training_loop import Plan, train_plan
+from lpc.runs.training_loop import Plan, train_plans
 from lpc.specs import run_key
 from lpc.stopping import Stopped
 from lpc.store import Probe, RunStore, holders
@@ -40,21 +41,6 @@ VERBS = {
     "doctor": ("doctor", "--deep"),
     "train": ("train", *WHOLE, "--workers", "1"),
     "train a run under way": ("train", *HALF, "--workers", "1"),
-}
-WAYS = {
-    "gone": lambda path, _: path.unlink(),
-    "empty": lambda path, _: path.write_bytes(b""),
-    "half": lambda path, whole: path.write_bytes(whole[: len(whole) // 2]),
-    "short by ten": lambda path, whole: path.write_bytes(whole[:-10]),
-    "object": lambda path, _: path.write_text("{}"),
-    "list": lambda path, _: path.write_text("[]"),
-    "null": lambda path, _: path.write_text("null"),
-    "text": lambda path, _: path.write_text('"text"'),
-    "noise": lambda path, _: path.write_bytes(bytes(range(256)) * 4),
-    "flipped": lambda path, whole: path.write_bytes(
-        whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]) + whole[len(whole) // 2 + 1 :]
-    ),
-    "folder": lambda path, _: (path.unlink(), path.mkdir()),
 }
 OF_A_RUN = ("spec.json", "result.json", "test.json", "provenance.json", "history.jsonl")
 KINDS = (
@@ -98,8 +84,9 @@ def whole(small, tmp_path_factory):
     table = pd.DataFrame({"corruption": ["noise", "blur"], "accuracy": [0.5, 0.25]})
     store.save_probe(chosen, PROBE, Probe({"mean": 0.375}, table), version=PROBES[PROBE].version)
     plan = Plan(RunStore.cohort([half]), [half])
+    images = load_images(half.data, device="cpu")
     with pytest.raises(Stopped):
-        train_plan(plan, store, load_images(half.data, device="cpu"), lambda _: None, lambda: True, workers=1)
+        train_plans([plan], store, images, lambda _: None, lambda: True, workers=1)
     files = {name: f"runs/{run_key(chosen)}/{name}" for name in OF_A_RUN}
     files |= {name: f"runs/{run_key(chosen)}/{name}" for name in KINDS[len(OF_A_RUN) :][:3]}
     files["spec of a run under way"] = f"runs/{run_key(half)}/spec.json"

@@ -167,12 +167,13 @@ def test_which_of_many_runs_are_missing_is_asked_together(tmp_path):
 def test_programs_that_began_together_do_not_ask_for_the_same_runs_in_the_same_order(monkeypatch, tmp_path):
     asked, refused = [], {0}
 
-    def train_plan(plan, *_, **__):
+    def train_plans(plans, *_, **__):
+        (plan,) = plans
         asked.append(plan.specs[0].seed)
         if len(asked) - 1 in refused:
             raise packing.Held("another program has it")
 
-    monkeypatch.setattr(packing, "train_plan", train_plan)
+    monkeypatch.setattr(packing, "train_plans", train_plans)
     monkeypatch.setattr(packing, "load_images", lambda *_, **__: None)
     bar, cpu = tqdm(disable=True), torch.device("cpu")
     planned = packing.plan(unfinished(40), RunStore(tmp_path))

@@ -281,7 +281,7 @@ def test_the_extra_runs_are_trained_once(evidence, monkeypatch):
     base = trained[(trained["switch"] == HERE) & (trained["architecture"] == "IB")].set_index("seed")
     own = runs.selected[runs.selected["architecture"] == "IB"].set_index("seed")
     assert base["trace_ratio"].tolist() == own["trace_ratio"].tolist()
-    monkeypatch.setattr("lpc.runs.packing.train_plan", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("lpc.runs.packing.train_plans", lambda *_, **__: pytest.fail("trained again"))
     pd.testing.assert_frame_equal(released_training.trained(runs, workers=1, progress=False), trained)
 
 
