@@ -20,10 +20,14 @@ from experiments.reporting.tables import number
 from experiments.studies.ablation import study
 from lpc import figures
 
-STAGES: Mapping[str, int] = {"growing": 4, "after": 1}
-"""Stages of the picture: while gamma grows, and after."""
-SIZE = (9.0, 4.2)
-"""Of the picture, in inches."""
+STAGES: Mapping[str, int] = {"growing": 2, "after": 1}
+"""Stages on the first page: gamma's first and last value, and the end. The control fits beside them."""
+SIZE = (6.2, 3.7)
+"""Of the picture there, in inches: readable on a telephone, where it is scaled to its width."""
+LONG_STAGES: Mapping[str, int] = {"growing": 4, "after": 1}
+"""Stages of the README's picture."""
+LONG_SIZE = (9.0, 4.2)
+"""Of the README's picture, in inches."""
 
 
 def draw(fig: Figure, frames: Frames) -> None:
@@ -36,11 +40,11 @@ def draw(fig: Figure, frames: Frames) -> None:
     Parameters
     ----------
     fig
-        Where to draw, of about :data:`SIZE`.
+        Where to draw, of about :data:`SIZE` or :data:`LONG_SIZE`.
     frames
         Of two networks.
     """
-    (name, control), stages = frames.names, len(frames.epochs)
+    stages = len(frames.epochs)
     label, shape = frames.label, frames.gamma.shape
     ratio = frames.table()["trace_ratio"].to_numpy().reshape(shape)
     flat = [own[-1] for own in frames.latent]
@@ -57,10 +61,9 @@ def draw(fig: Figure, frames: Frames) -> None:
         gamma = float(frames.gamma[place, step])
         weight = f"γ = {number(gamma, 2)}" if gamma else "no penalty"
         epoch = f"epoch {frames.epochs[step]}"
-        first = epoch if place == 0 else f"{control}, {epoch}"
-        column[0].set_title(f"{first}\n{weight}\nrms {number(size, 2)}", fontsize=9)
-        column[1].set_xlabel(f"tr Σ_W / tr Σ_B\n{number(ratio[place, step], 2)}", fontsize=9)
-    for axes, words in zip(grid, (f"{name}, true scale", f"{name}, over its rms"), strict=True):
+        column[0].set_title(f"{epoch}\n{weight}\nrms {number(size, 2)}", fontsize=9)
+        column[1].set_xlabel(f"within / between\n{number(ratio[place, step], 2)}", fontsize=9)
+    for axes, words in zip(grid, ("true scale", "divided by rms"), strict=True):
         axes[0].set_ylabel(words, fontsize=10)
         axes[-1].set_facecolor("#f0f0f0")
 
@@ -77,7 +80,7 @@ def write_picture(path: Path = PICTURE, *, profile: str = "laptop", store: str |
     """
     torch.set_num_threads(1)
     runs = study(profile, store=store, progress=False)
-    fig = Figure(figsize=SIZE, layout="constrained")
-    draw(fig, trained_again(runs, ("IB", "LinPen"), **STAGES))
+    fig = Figure(figsize=LONG_SIZE, layout="constrained")
+    draw(fig, trained_again(runs, ("IB", "LinPen"), **LONG_STAGES))
     fig.savefig(path, dpi=130)
     return path

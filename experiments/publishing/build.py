@@ -25,7 +25,7 @@ from experiments.publishing import api_pages, external_links, module_list
 from experiments.publishing.checks import check
 from experiments.publishing.downloads import Downloads, paragraph, repository
 from experiments.publishing.extensions import boxes
-from experiments.publishing.header_footer import banner, fold_parameters, footer, run_box
+from experiments.publishing.header_footer import foot, set_plumbing_aside, warning
 from experiments.publishing.minify import lighten
 from experiments.publishing.places import PLACES, Places
 from experiments.publishing.staleness import digest_of, read_stamp
@@ -78,13 +78,12 @@ def stage(
             (target / f"{name}.md").write_text(f"{text.rstrip()}\n\n{paragraph([files.source(name)])}\n")
             continue
         notebook, stamp = _executed(name, places)
-        links = [*files.page(name, notebook, stamp), f"{{ref}}`Run this chapter <run-{name}>`"]
+        links = files.page(name, notebook, stamp)
         files.outputs(name, notebook)
-        fold_parameters(notebook)
-        above = f"{banner(stamp)}\n\n{paragraph(links)}".strip()
-        below = f"{run_box(stamp)}\n\n{footer(stamp)}"
-        notebook.cells.insert(1, nbformat.v4.new_markdown_cell(above, id="banner"))
-        notebook.cells.append(nbformat.v4.new_markdown_cell(below, id="provenance"))
+        set_plumbing_aside(notebook)
+        if above := warning(stamp):
+            notebook.cells.insert(1, nbformat.v4.new_markdown_cell(above, id="warning"))
+        notebook.cells.append(nbformat.v4.new_markdown_cell(foot(stamp, paragraph(links)), id="provenance"))
         nbformat.write(notebook, target / f"{name}.ipynb")
     for path in places.sources.iterdir():
         if path.suffix == ".bib":

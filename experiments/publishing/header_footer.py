@@ -1,4 +1,4 @@
-"""What stands around a page: whose numbers it shows, how to run it again, from what it was made."""
+"""What stands around a page: a warning above, and its foot: whose numbers, files, how to run it again."""
 
 from __future__ import annotations
 
@@ -15,20 +15,27 @@ from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
 from experiments.studies.profiles import LIVE, PROFILES, SIBLINGS
 
 
-def banner(stamp: Mapping[str, Any]) -> str:
-    """Return what stands above a page: whose numbers it shows. Empty where it shows none."""
+def warning(stamp: Mapping[str, Any]) -> str:
+    """Return what stands above a page whose numbers mean nothing; empty above all others."""
+    if stamp["parameters"].get("profile") != "smoke":
+        return ""
+    return (
+        ":::{warning}\nA trial build: its runs take seconds, and the numbers on this page mean nothing.\n:::"
+    )
+
+
+def numbers(stamp: Mapping[str, Any]) -> str:
+    """Return the sentence on whose numbers a page shows. Empty where it shows none."""
     name = stamp["parameters"].get("profile")
     if name is None:
         return ""
-    kind = "warning" if name == "smoke" else "note"
-    if "store" in stamp["parameters"]:
-        summaries = _summaries(name, stamp["needs"])
-        text = f"The numbers on this page come from the profile *{name}*: {'; and '.join(summaries)}."
-        if "beside" in stamp["parameters"] and name not in LIVE:
-            text += f" What says so on the page comes from the profile *{stamp['parameters']['beside']}*."
-    else:
-        text = f"The sizes on this page are those of the profile *{name}*; no run was used."
-    return f":::{{{kind}}}\n{text}\n:::"
+    if "store" not in stamp["parameters"]:
+        return f"The sizes on this page are those of the profile *{name}*; no run was used."
+    summaries = _summaries(name, stamp["needs"])
+    text = f"The numbers on this page come from the profile *{name}*: {'; and '.join(summaries)}."
+    if "beside" in stamp["parameters"] and name not in LIVE:
+        text += f" What says so on the page comes from the profile *{stamp['parameters']['beside']}*."
+    return text
 
 
 def _summaries(name: str, needs: Sequence[str]) -> list[str]:
@@ -43,13 +50,13 @@ def _summaries(name: str, needs: Sequence[str]) -> list[str]:
 
 
 def run_box(stamp: Mapping[str, Any]) -> str:
-    """Return the box that says how to run a chapter again: by the command line, or with papermill alone."""
+    """Return how to run a chapter again: by the command line, or with papermill alone."""
     name, values = stamp["chapter"], stamp["parameters"]
     options = " ".join(f"-p {key} {shlex.quote(_written(value))}" for key, value in values.items())
     trains = " Runs that it needs and that are not there are trained first." if "store" in values else ""
     return (
-        f"(run-{name})=\n:::{{admonition}} Run this chapter\n:class: dropdown run-this\n"
-        f"From the project's folder, once `make env` has made `.venv`.{trains}\n\n"
+        ":::{div} run-this\n"
+        f"To run the page again, in the project's folder once `make env` has made `.venv`.{trains}\n\n"
         f"```sh\n.venv/bin/python -m experiments chapters {name} {options}\n```\n\n"
         f"The notebook is then `build/notebooks/{name}.ipynb`. With jupytext and papermill alone:\n\n"
         f"```sh\nmkdir -p build\n"
@@ -73,25 +80,53 @@ def _papermill(values: Mapping[str, Any]) -> str:
     return " ".join([*options, *([f"-y {shlex.quote(json.dumps(other))}"] if other else [])])
 
 
-def footer(stamp: Mapping[str, Any]) -> str:
-    """Return what stands below a page: from what it was made."""
+def foot(stamp: Mapping[str, Any], links: str) -> str:
+    """Return the foot of a page, folded: whose numbers, files, how to run it, and from what it was made.
+
+    Parameters
+    ----------
+    stamp
+        What was written of the execution.
+    links
+        The paragraph of files to take away.
+    """
     commit = (stamp["commit"] or "unknown")[:12] + (" with local changes" if stamp["dirty"] else "")
     versions = ", ".join(f"{name} {version}" for name, version in stamp["versions"].items())
-    return (
-        ":::{admonition} Where this page came from\n:class: dropdown provenance\n"
+    made = (
         f"Executed {stamp['started']} in {stamp['seconds']} s at commit {commit}, on {stamp['system']} "
-        f"{stamp['machine']} ({stamp['device']}), Python {stamp['python']}, {versions}.\n:::"
+        f"{stamp['machine']} ({stamp['device']}), Python {stamp['python']}, {versions}."
     )
+    parts = [part for part in (numbers(stamp), links, run_box(stamp), made) if part]
+    head = "::::{admonition} About this page: data, files, how to run it\n:class: dropdown page-foot"
+    return f"{head}\n" + "\n\n".join(parts) + "\n::::"
 
 
-def fold_parameters(notebook: nbformat.NotebookNode) -> None:
-    """Keep one parameters cell, folded: papermill's where it injected one, which holds the final values."""
-    tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
+def set_plumbing_aside(notebook: nbformat.NotebookNode) -> None:
+    """Move what every page begins with, parameters and imports, to its end, folded.
+
+    Of the parameters one cell is kept: papermill's where it injected one, which holds the final values. The
+    next cell goes with it where it is folded already and shows nothing.
+    """
+    tags = [set(cell.metadata.get("tags", [])) for cell in notebook.cells]
     injected = any("injected-parameters" in own for own in tags)
-    kept = [
-        cell for cell, own in zip(notebook.cells, tags, strict=True) if not (injected and "parameters" in own)
-    ]
-    for cell in kept:
-        if {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", [])):
-            cell.metadata["tags"] = [*cell.metadata["tags"], "hide-input"]
-    notebook.cells = kept
+    kept, aside = [], []
+    for cell, own in zip(notebook.cells, tags, strict=True):
+        if own & {"parameters", "injected-parameters"}:
+            if not (injected and "parameters" in own):
+                aside.append(_folded(cell, "Parameters of this page"))
+        elif len(aside) == 1 and "hide-input" in own and not cell.get("outputs") and not _codes(kept):
+            aside.append(_folded(cell, "Imports and settings of this page"))
+        else:
+            kept.append(cell)
+    notebook.cells = [*kept, *aside]
+
+
+def _codes(cells: Sequence[nbformat.NotebookNode]) -> int:
+    return sum(cell.cell_type == "code" for cell in cells)
+
+
+def _folded(cell: nbformat.NotebookNode, words: str) -> nbformat.NotebookNode:
+    """Return a cell whose code is folded under some words, at the foot of a page."""
+    cell.metadata["tags"] = [*dict.fromkeys([*cell.metadata.get("tags", []), "hide-input", "plumbing"])]
+    cell.metadata["mystnb"] = {**cell.metadata.get("mystnb", {}), "code_prompt_show": words}
+    return cell

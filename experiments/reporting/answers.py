@@ -4,55 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
 
 from experiments.reporting.claims import EMPTY, NOT_MEASURED
-from experiments.reporting.declarations import NO_RUN, OURS, TESTS
+from experiments.reporting.declarations import OURS, TESTS
 from experiments.reporting.headlines import badge
+from experiments.reporting.rests_on import data_of
 from experiments.reporting.scoreboard import is_word
 from experiments.reporting.verdicts import UNDECIDED
-from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES, Part
-from experiments.studies.profiles import PROFILES
 from lpc.errors import unknown_name
 
 COLUMNS = ("Claim", "Ours", "The paper's")
-_NETWORKS = {"mlp": "MLP", "relu_mlp": "MLP", "small_cnn": "small CNN", "dropout_cnn": "CNN with dropout"}
-_FULL = 64  # channels of a ResNet's first stage, as published
-
-
-def data_of(dataset: str, profile: str, n: int) -> str:
-    """Return what a claim's verdict rests on: data, network and number of seeds.
-
-    Parameters
-    ----------
-    dataset
-        The claim's.
-    profile
-        Whose runs judge it; :data:`~experiments.reporting.declarations.NO_RUN`: none do.
-    n
-        Number of seeds; 0: none has been run.
-    """
-    if profile == NO_RUN:
-        return f"{dataset}, as printed"
-    names = [dataset, *([network] if (network := _network(profile)) else [])]
-    return ", ".join([*names, *([f"{n} seed{'s' * (n > 1)}"] if n else [])])
-
-
-def _network(profile: str) -> str:
-    """Return the network that all runs of a profile train, in words; empty where they train several."""
-    if profile in PROFILES:
-        given: list[Any] = [PROFILES[profile]]
-    else:
-        parts = vars(BOTTLENECK_PROFILES[profile]).values()
-        given = [part for part in parts if isinstance(part, Part)]
-    words = {_words(one.backbone, one.backbone_width) for one in given}
-    return words.pop() if len(words) == 1 else ""
-
-
-def _words(backbone: str, width: int) -> str:
-    if backbone in _NETWORKS:
-        return _NETWORKS[backbone]
-    return f"{'small ' * (width < _FULL)}{backbone.replace('resnet', 'ResNet-')}"
 
 
 def rows_of(ledger: Mapping[str, Mapping[str, str]], claims: Sequence[str]) -> str:

@@ -184,6 +184,7 @@ def ledger(
                 "statement": claim.statement,
                 "paper": claim.paper,
                 "tolerance": claim.tolerance,
+                "partly": claim.partly_text,
                 "written": WRITTEN[claim.written],
                 "measured": _text(claim, values, judgements.get(claim.id)),
                 "n": paper.EXPERIMENTS if claim.quantity == "paper_welch" else _seeds(claim, values, runs),

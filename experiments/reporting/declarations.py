@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from experiments.paths import LEDGER, read_toml
-from experiments.reporting.tables import number
 from experiments.reporting.verdicts import UNDECIDED, WORDS
 from experiments.studies import bottlenecks
 from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
@@ -78,8 +78,21 @@ class Claim:
         """The interval in which the claim holds, as text."""
         low, high = self.holds
         if math.isinf(high):
-            return f"{number(low)} or more"
-        return f"{number(high)} or less" if math.isinf(low) else f"{number(low)} to {number(high)}"
+            return f"{_edge(low)} or more"
+        return f"{_edge(high)} or less" if math.isinf(low) else f"{_edge(low)} to {_edge(high)}"
+
+    @property
+    def partly_text(self) -> str:
+        """From or up to where it holds in part, as text; empty: nowhere."""
+        if self.partly is None:
+            return ""
+        below = self.partly[0] < self.holds[0]
+        return f"in part from {_edge(self.partly[0])}" if below else f"in part to {_edge(self.partly[1])}"
+
+
+def _edge(value: float) -> str:
+    """Return an edge of a tolerance, as it was written: 10, 0.05, 1e9."""
+    return re.sub(r"e\+?(-?)0*", r"e\1", f"{value:g}")
 
 
 def read(path: Path = LEDGER) -> list[Claim]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
 import pandas as pd
 
-from experiments.reporting.claims import NOT_MEASURED
-from experiments.reporting.declarations import OURS
-from experiments.reporting.scoreboard import Html, chapter_title, is_judged
+from experiments.reporting.claims import NOT_ATTEMPTED, NOT_MEASURED
+from experiments.reporting.declarations import OURS, TESTS
+from experiments.reporting.rests_on import images_and_network
+from experiments.reporting.scoreboard import Html, is_judged
+from experiments.reporting.tables import MISSING
 from experiments.reporting.verdicts import MARKS, OPEN_MARK, UNDECIDED, WORDS
 from lpc.errors import unknown_name
 
@@ -18,7 +21,6 @@ _KINDS = ("holds", "partly", "fails")
 _CLASSES = {word: kind for words in WORDS.values() for kind, word in zip(_KINDS, words, strict=True)}
 _CLASSES[UNDECIDED] = "undecided"
 _MARKS = {**dict(zip((*_KINDS, "undecided"), MARKS, strict=True)), "open": OPEN_MARK}
-COLUMNS = ("claim", "the paper's value", "ours", "on the papers' own data")
 
 
 class Headline(NamedTuple):
@@ -45,56 +47,55 @@ class Headline(NamedTuple):
 HEADLINES: tuple[Headline, ...] = (
     Headline(
         "The images of a class collapse into one point.",
-        {"collapse_scale_free": "spread within classes relative to that between them, LinPen over IB"},
+        {"collapse_scale_free": "times tighter, for the distance between classes, than without the penalty"},
         ("collapse_scale_free_svhn", "collapse_scale_free_cifar10", "collapse_scale_free_cifar100"),
         "The title's claim, freed of scale: as published it falls with mere shrinking, and is a check.",
     ),
     Headline(
-        "The points are vertices of a hypercube: that of the optimiser's axes.",
-        {
-            "cube": "unevenness of the class means at a node, 0 on a cube",
-            "cube_by_adamw": "the same by an optimiser without axes, over AdamW's, with a longer budget",
-            "cube_accuracy": "test accuracy without axes less AdamW's",
-        },
+        "The points are the vertices of a hypercube.",
+        {"cube": "unevenness of the points' distances from zero; a cube has 0"},
         ("cube_svhn", "cube_cifar10", "cube_cifar100"),
-        "The geometry that the paper gives the collapse, and what neither paper has: whose geometry it is.",
+        "The geometry that the paper gives the collapse.",
     ),
     Headline(
         "Networks become many times harder to fool.",
         {
-            "robust": "DeepFool's perturbation, IB over NoPen",
-            "attacks_smallest": "the smallest that any attack finds, IB over NoPen",
+            "robust": "times larger perturbation, by DeepFool, than without the added layer",
+            "attacks_smallest": "the same by the smallest of eleven attacks",
         },
         ("robust_svhn", "robust_cifar10", "robust_cifar100"),
         "The largest of the promised gains; measured as published, and by attacks that look further.",
     ),
     Headline(
         "They become a little more accurate.",
-        {"accuracy_gain": "Welch p of IB's test accuracy above NoPen's"},
+        {"accuracy_gain": "Welch's p for a higher test accuracy than without the added layer"},
         ("accuracy_svhn", "accuracy_cifar10", "accuracy_cifar100"),
         "The abstract's claim on generalisation, by the test that it speaks of.",
     ),
     Headline(
         "They know better when they are wrong.",
-        {"auroc_mahalanobis": "AUROC of Mahalanobis confidence, IB less NoPen"},
+        {"auroc_mahalanobis": "gain in the AUROC with which errors are told from correct answers"},
         ("auroc_cifar100",),
         "The abstract's claim on reliability, by the measure that is declared on its own data.",
     ),
     Headline(
         "The collapse creates an information bottleneck.",
-        {"entropy_shape": "nats of entropy at one size, IB less LinPen"},
+        {"entropy_shape": "nats of entropy, at one size, against no penalty"},
         (),
         "What the paper explains its gains by, and shows by an entropy that falls; here freed of scale.",
     ),
     Headline(
         "Without noise an entropy that falls says nothing (Kirsch et al.).",
-        {"noise_free_error": "accuracy lost while the latent shrinks"},
+        {"noise_free_error": "accuracy lost while the latent's entropy falls"},
         ("noise_free_error_mnist",),
         "The second paper's warning, on which the reading of the first one's bottleneck hangs.",
     ),
     Headline(
         "A simple penalty trades the image for the label (Kirsch et al.).",
-        {"trade_off": "nats more left open about the label, strong penalty less weak"},
+        {
+            "trade_off": f"nats of the label given up at the strongest penalty; ln 10 = {math.log(10):.2f} "
+            "is everything"
+        },
         ("trade_off_cifar10",),
         "The second paper's practical result: surrogates of the information bottleneck that train.",
     ),
@@ -118,7 +119,10 @@ def badge(verdict: str, dataset: str) -> str:
 
 
 def in_a_minute(table: pd.DataFrame, headlines: Sequence[Headline] = HEADLINES) -> Html:
-    """Return the main claims, a row each: the paper's value, what was measured, and the verdicts.
+    """Return the main claims: what is measured and when it holds, the paper's value, and ours by data set.
+
+    Each measure has a row of its own. On the papers' own data there is a line below for all claims, as long
+    as none of them has been judged there; then there is a column.
 
     Parameters
     ----------
@@ -132,42 +136,53 @@ def in_a_minute(table: pd.DataFrame, headlines: Sequence[Headline] = HEADLINES) 
     ValueError
         A claim that the ledger does not have.
     """
+    theirs = pd.DataFrame([_row(table, name) for one in headlines for name in one.again])
+    judged = len(theirs) > 0 and bool(is_judged(theirs).any())
+    shown = [_alike(table, name) for one in headlines for name in one.judged]
+    heads = ["Claim", "The paper's value", *(_head(name, shown) for name in OURS)]
+    heads += ["The papers' own data"] * judged
     rows, plain = [], []
     for headline in headlines:
-        ours = [line for name in headline.judged for line in _ours(table, name, headline.judged[name])]
         again = _again([_row(table, name) for name in headline.again])
-        chapters = dict.fromkeys(str(_row(table, name)["chapter"]) for name in headline.judged)
-        links = ", ".join(f'<a href="{name}.html">{escape(chapter_title(name))}</a>' for name in chapters)
-        papers = dict.fromkeys(str(_row(table, name)["paper"]) for name in headline.judged)
-        cells = [
-            f"{escape(headline.words)}<br>{links}",
-            "<br>".join(map(escape, papers)),
-            "".join(f"<div>{line}</div>" for line in ours),
-            again,
-        ]
-        rows.append("".join(_cell(place, cell) for place, cell in enumerate(cells)))
-        plain += [
-            {
-                "claim": headline.words,
-                "measures": words,
-                **_row(table, name)[["id", "paper", "measured", "verdict"]],
-            }
-            for name, words in headline.judged.items()
-        ]
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in COLUMNS)
+        for place, (name, words) in enumerate(headline.judged.items()):
+            own = _row(table, name)
+            limits = f"holds at {own['tolerance']}{own['partly'] and ', '}{own['partly']}"
+            link = f'<a href="{own["chapter"]}.html">{escape(words if place else headline.words)}</a>'
+            told = f"{link}; {escape(limits)}" if place else f"{escape(words)}; {escape(limits)}"
+            told = f'<span class="measure">{told}</span>'
+            cells = [escape(str(own["paper"])), *(_ours(_alike(table, name), one) for one in OURS)]
+            cells += ["" if place else again] * judged
+            first = f'<th scope="row">{"" if place else f"{link} "}{told}</th>'
+            labels = [head.partition("<")[0] for head in heads[1:]]
+            rows.append(first + "".join(map(_cell, labels, cells)))
+            plain.append(
+                {
+                    "claim": headline.words,
+                    "measures": words,
+                    **own[["id", "paper", "tolerance", "measured", "verdict"]],
+                }
+            )
+    head = "".join(f'<th scope="col">{one}</th>' for one in heads)
     body = "".join(f"<tr>{row}</tr>" for row in rows)
-    caption = "The main claims in plain words, and what was found. Each is explained in the chapter below it."
+    below = (
+        ""
+        if judged
+        else f'<p class="headlines-below">On the papers\' own data: {_again([*_each(theirs)])}</p>'
+    )
+    caption = '<caption class="visually-hidden">The main claims in plain words, and what was found.</caption>'
     return Html(
-        f'<table class="dataframe wrap headlines"><caption>{caption}</caption><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table>",
+        f'<table class="dataframe wrap headlines">{caption}<thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table>{below}",
         pd.DataFrame(plain),
     )
 
 
-def _cell(place: int, content: str) -> str:
-    if place == 0:
-        return f'<th scope="row">{content}</th>'
-    return f'<td data-label="{escape(COLUMNS[place])}">{content}</td>'
+def _each(table: pd.DataFrame) -> Iterator[pd.Series]:
+    yield from (row for _, row in table.iterrows())
+
+
+def _cell(label: str, content: str) -> str:
+    return f'<td data-label="{escape(label)}">{content}</td>'
 
 
 def _row(table: pd.DataFrame, name: str) -> pd.Series:
@@ -177,24 +192,48 @@ def _row(table: pd.DataFrame, name: str) -> pd.Series:
     return found.iloc[0]
 
 
-def _ours(table: pd.DataFrame, name: str, words: str) -> Iterable[str]:
-    """Yield what a claim measures; then value and verdict on every data set of ours where it was judged."""
+def _alike(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return what is shown of a claim on our own data: where it was judged; where it is not, the claim."""
     own = _row(table, name)
     same = (table["like"] == own["like"]) & (table["statement"] == own["statement"])
+    judged = is_judged(table) | (table["verdict"] == NOT_MEASURED)
     alike = table[same & table["dataset"].isin(OURS)]
-    judged = alike[is_judged(alike) | (alike["verdict"] == NOT_MEASURED)]
-    yield f'<span class="measure">{escape(words)}</span>'
-    for _, one in judged.iterrows() if len(judged) else [(name, own)]:
-        number = escape(f"{one['dataset']} {one['measured']}".strip())
-        yield f"{number} {badge(str(one['verdict']), str(one['dataset']))}"
+    return pd.concat([alike[judged.loc[alike.index] | (alike["id"] == name)]])
+
+
+def _head(dataset: str, shown: Sequence[pd.DataFrame]) -> str:
+    """Return a column's heading: the data set, and in numbers the images, networks and seeds behind it."""
+    seeds: dict[str, set[int]] = {}
+    for row in (row for own in shown for row in _each(own[own["dataset"] == dataset])):
+        if row["n"]:
+            seeds.setdefault(images_and_network(str(row["profile"])), set()).add(int(row["n"]))
+    behind = [
+        f"{words}, {min(n)}{f' to {max(n)}' * (max(n) > min(n))} seed{'s' * (max(n) > 1)}"
+        for words, n in seeds.items()
+        if words
+    ]
+    return escape(dataset) + "".join(f' <span class="measure">{escape(one)}</span>' for one in behind)
+
+
+def _ours(alike: pd.DataFrame, dataset: str) -> str:
+    """Return value and verdict wherever a claim was judged on a data set; where several, of which images."""
+    rows = list(_each(alike[alike["dataset"] == dataset]))
+    lines = []
+    for one in rows:
+        told = badge(str(one["verdict"]), dataset)
+        value = f"p = {one['measured']}" if one["quantity"] in TESTS and one["measured"] else one["measured"]
+        about = images_and_network(str(one["profile"])).split(", ")[0] if len(rows) > 1 else ""
+        lines.append(" ".join(part for part in (escape(str(value)), told, escape(about)) if part))
+    return "".join(f"<div>{line}</div>" for line in lines) or MISSING
 
 
 def _again(rows: Sequence[pd.Series]) -> str:
-    """Return the verdicts on the papers' own data: a badge a verdict, and the data sets it is of."""
-    if not rows:
-        return "no claim declared"
+    """Return the verdicts on the papers' own data: a badge per verdict, and the data sets it is of."""
     sets: dict[str, list[str]] = {}
     for row in rows:
         sets.setdefault(str(row["verdict"]), []).append(str(row["dataset"]))
-    lines = [f"{badge(verdict, names[0])} {escape(', '.join(names))}" for verdict, names in sets.items()]
-    return "".join(f"<div>{line}</div>" for line in lines)
+    lines = [
+        f"{badge(verdict, names[0])} {escape(', '.join(dict.fromkeys(names)))}"
+        for verdict, names in sets.items()
+    ]
+    return "".join(f"<div>{line}</div>" for line in lines or [badge(NOT_ATTEMPTED, "")])

@@ -353,19 +353,29 @@ def test_parameters_are_read_as_python(text, value):
     assert parse(text) == value
 
 
-def test_stage_adds_banner_footer_and_substitutions_and_folds_parameters(project, tmp_path):
-    project.write("index", "profile = 'smoke'")
+def test_stage_adds_a_foot_and_substitutions_and_sets_the_plumbing_aside(project, tmp_path):
+    imports = "import math\n```\n\n```{code-cell} ipython3\nprint(number)"
+    project.write("index", imports)
     path = project.sources / "index.md"
-    path.write_text(path.read_text().replace('word = "one"', 'profile = "smoke"'))
+    text = path.read_text().replace('word = "one"', 'profile = "smoke"')
+    path.write_text(text.replace("import math", ":tags: [hide-input]\nimport math"))
     project.sources.joinpath("references.bib").write_text("")
     project.execute(profile="smoke")
     stage(tmp_path / "stage", {"claims": {"x": {"verdict": "holds here"}}}, project.places)
     cells = nbformat.read(tmp_path / "stage" / "index.ipynb", as_version=4).cells
-    assert "profile *smoke*" in cells[1].source and "{warning}" in cells[1].source
+    assert "mean nothing" in cells[1].source and "{warning}" in cells[1].source
     assert "python -m experiments chapters index -p number 1 -p profile smoke\n" in cells[-1].source
+    assert all(
+        f"{word}" in cells[-1].source for word in ("profile *smoke*", "downloads/index.ipynb", "commit")
+    )
+    kept = [cell.source for cell in cells if cell.cell_type == "code"]
+    assert kept[0] == "print(number)" and kept[2] == "import math" and "smoke" in kept[1]
     tags = [cell.metadata.get("tags", []) for cell in cells]
     assert not any("parameters" in own for own in tags)
-    assert ["injected-parameters", "hide-input"] in tags
+    assert [own for own in tags if "plumbing" in own] == [
+        ["injected-parameters", "hide-input", "plumbing"],
+        ["hide-input", "plumbing"],
+    ]
     assert "holds here" in (tmp_path / "stage" / "_config.yml").read_text()
     assert (tmp_path / "stage" / "references.bib").exists()
 

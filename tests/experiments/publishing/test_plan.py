@@ -292,8 +292,8 @@ class TestSiblings:
         ):
             made.plan(beside="smoke-gammas")
 
-    def test_the_banner_tells_of_the_profile_and_of_the_sibling_that_a_page_reads(self, found):
-        text = header_footer.banner(
+    def test_the_foot_tells_of_the_profile_and_of_the_sibling_that_a_page_reads(self, found):
+        text = header_footer.numbers(
             {"parameters": {"profile": "laptop", "store": "runs"}, "needs": ["gammas", "stress"]}
         )
         assert profiles.PROFILES["laptop"].summary in text
@@ -330,13 +330,13 @@ def test_make_executes_each_chapter_with_its_profile_and_trains_only_beside(made
     assert "from profile smoke: errata (it trains networks itself" in said
 
 
-def test_a_page_made_beside_says_so_above(made):
+def test_a_page_made_beside_says_so(made):
     values = {"profile": "paper-cifar10", "store": "runs", "beside": "laptop"}
     stamp = {"parameters": values, "needs": ["ablation"]}
-    assert "from the profile *laptop*" in header_footer.banner(stamp)
+    assert "from the profile *laptop*" in header_footer.numbers(stamp)
     for changed in ({"profile": "smoke"}, {"beside": None}):
         kept = {key: value for key, value in {**values, **changed}.items() if value is not None}
-        assert "*laptop*" not in header_footer.banner({**stamp, "parameters": kept})
+        assert "*laptop*" not in header_footer.numbers({**stamp, "parameters": kept})
 
 
 def test_one_notebook_with_the_stamp_of_another_is_not_current_and_not_staged(made, tmp_path):

@@ -3,8 +3,9 @@
 import pytest
 
 from experiments.publishing.cell_html import Html
-from experiments.reporting.answers import data_of, rows_of
+from experiments.reporting.answers import rows_of
 from experiments.reporting.claims import EMPTY
+from experiments.reporting.rests_on import data_of, images_and_network
 
 CLAIM = {
     "statement": "Classes are tight: a < b",
@@ -66,3 +67,16 @@ def test_an_unknown_claim_is_named():
 )
 def test_what_a_verdict_rests_on(given, words):
     assert data_of(*given) == words
+
+
+@pytest.mark.parametrize(
+    ("profile", "words"),
+    [
+        ("laptop", "1,797 images, MLP"),
+        ("fashion-cpu", "2,000 of 60,000 training images, small ResNet-18"),
+        ("paper-cifar10", "60,000 images, ResNet-18"),
+        ("none", ""),
+    ],
+)
+def test_how_many_images_and_which_network(profile, words):
+    assert images_and_network(profile) == words

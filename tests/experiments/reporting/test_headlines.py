@@ -21,6 +21,7 @@ def table(tmp_path_factory):
 
 def row(name, **changes):
     shared = {"id": name, "like": name, "dataset": "digits", "statement": "s", "paper": "3 <times>"}
+    shared |= {"profile": "laptop", "n": 3, "quantity": "ratio", "tolerance": "10 or more", "partly": ""}
     return {**shared, "chapter": "collapse", "measured": "2.50 ± 0.1", "verdict": "holds here", **changes}
 
 
@@ -64,21 +65,27 @@ def test_every_headline_is_judged_by_claims_of_the_ledger_and_types_no_number():
 
 def test_the_first_page_shows_what_the_ledger_says_and_nothing_else(table):
     html = in_a_minute(table).html
-    cells = Cells(html).cells
-    assert len(cells) == len(headlines.COLUMNS) * len(HEADLINES)
+    cells = Cells(html.partition("</table>")[0]).cells
+    judged = [(one, name, words) for one in HEADLINES for name, words in one.judged.items()]
+    assert len(cells) == (2 + len(OURS)) * len(judged)
     by_id = table.set_index("id")
-    for place, one in enumerate(HEADLINES):
-        claim, paper, ours, again = cells[4 * place : 4 * place + 4]
-        assert claim.startswith(one.words)
-        for name, words in one.judged.items():
-            own = by_id.loc[name]
-            assert own["paper"] in paper and words in ours
-            same = table[(table["like"] == own["like"]) & (table["statement"] == own["statement"])]
-            for _, other in same[scoreboard.is_judged(same) & same["dataset"].isin(OURS)].iterrows():
-                assert f"{other['dataset']} {other['measured']} " in ours and other["verdict"] in ours
+    for place, (one, name, words) in enumerate(judged):
+        claim, paper, *ours = cells[4 * place : 4 * place + 4]
+        own = by_id.loc[name]
+        assert claim.startswith(one.words) == (name == next(iter(one.judged)))
+        assert words in claim and f"holds at {own['tolerance']}" in claim and own["partly"] in claim
+        assert plain(paper) == plain(own["paper"])
+        same = table[(table["like"] == own["like"]) & (table["statement"] == own["statement"])]
+        for _, other in same[scoreboard.is_judged(same) & same["dataset"].isin(OURS)].iterrows():
+            cell = ours[OURS.index(other["dataset"])]
+            assert f"{other['measured']} " in cell and other["verdict"] in cell
+    below = html.partition("</table>")[2]
+    for one in HEADLINES:
         for name in one.again:
-            assert by_id.loc[name, "dataset"] in again and f"[Re] {by_id.loc[name, 'verdict']}" in again
+            assert by_id.loc[name, "dataset"] in below and by_id.loc[name, "verdict"] == "not attempted"
+    assert "[Re] not attempted" in below and html.count("[Re]") == 1, "once"
     assert "not judged" in html, "claims of a profile whose runs are not here"
+    assert "2,000 of 60,000 training images, small ResNet-18, 2 to 3 seeds" in html
     links = set(re.findall(r'href="([^"]*)\.html"', html))
     assert links <= set(PLACES.chapter_names()) and len(links) >= 6
 
@@ -95,19 +102,38 @@ def test_a_verdict_has_words_a_mark_and_its_own_class():
     assert "[Re] not attempted<" in badge("not attempted", "CIFAR10") and "[Re]" not in seen[3]
 
 
-def test_values_of_several_data_sets_stand_in_one_row_and_text_is_escaped():
+def test_values_of_several_data_sets_stand_beside_each_other_and_text_is_escaped():
     fashion = row(
         "one_fashion", like="one", dataset="Fashion-MNIST", measured="1.10", verdict="does not hold here"
     )
+    whole = fashion | {"id": "one_full", "profile": "fashion-full", "measured": "1.20"}
     wide = row("one_wide", like="one", statement="of another architecture", measured="9.99")
     theirs = row("theirs", dataset="SVHN", verdict="partly reproduced")
-    found = small(row("one"), fashion, wide, theirs)
-    claim, paper, ours, again = Cells(found.html).cells
+    found = small(
+        row("one", partly="in part from 2"), fashion | {"profile": "fashion-cpu"}, whole, wide, theirs
+    )
+    claim, paper, digits, clothes, again = Cells(found.html).cells
     assert "3 <times>" in paper and "<times>" not in found.html
-    assert plain(ours) == "a ratio digits 2.50 ± 0.1 ✓ holds here Fashion-MNIST 1.10 ✗ does not hold here"
-    assert plain(again) == "◐ [Re] partly reproduced SVHN" and "Collapse" in claim
+    assert (
+        plain(claim) == "Words. a ratio; holds at 10 or more, in part from 2"
+        and "collapse.html" in found.html
+    )
+    assert plain(digits) == "2.50 ± 0.1 ✓ holds here"
+    lines = (
+        "1.10 ✗ does not hold here 2,000 of 60,000 training images",
+        "1.20 ✗ does not hold here 70,000 images",
+    )
+    assert plain(clothes) == " ".join(lines)
+    assert plain(again) == "◐ [Re] partly reproduced SVHN"
     with pytest.raises(ValueError, match="theirs"):
         small(row("one"))
+
+
+def test_what_no_run_has_judged_says_so_below_the_table_once():
+    html = small(row("one"), row("theirs", dataset="SVHN", verdict="not attempted", measured="")).html
+    table, _, below = html.partition("</table>")
+    assert "[Re]" not in table and "On the papers' own data: <div>" in below and "SVHN" in below
+    assert Cells(table).cells[-1].strip() == "–", "nothing on Fashion-MNIST"
 
 
 def test_verdicts_on_the_papers_data_are_grouped_with_the_data_sets_that_they_are_of():
@@ -116,7 +142,7 @@ def test_verdicts_on_the_papers_data_are_grouped_with_the_data_sets_that_they_ar
         row(name, dataset=name.upper(), verdict=word)
         for name, word in {"svhn": "reproduced", "ten": "not reproduced", "hundred": "reproduced"}.items()
     ]
-    again = Cells(in_a_minute(pd.DataFrame(rows), [judged]).html).cells[3]
+    again = Cells(in_a_minute(pd.DataFrame(rows), [judged]).html).cells[-1]
     assert plain(again) == "✓ [Re] reproduced SVHN, HUNDRED ✗ [Re] not reproduced TEN"
 
 
