@@ -64,7 +64,7 @@ document.addEventListener("DOMContentLoaded", () => {
     return { input, shown };
   };
   const gamma = slider("lpc-gamma", "γ grows to", data.networks.length - 1, data.networks.length - 1);
-  const epoch = slider("lpc-epoch", "Epoch", epochs - 1, epochs - 1);
+  const epoch = slider("lpc-epoch", "Epoch", epochs - 1, 0);
   const row = make(controls, "div", { class: "lpc-choices" });
   make(row, "label", { for: "lpc-node" }, "Node");
   const node = make(row, "select", { id: "lpc-node" });

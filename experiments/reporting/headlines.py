@@ -47,20 +47,20 @@ class Headline(NamedTuple):
 HEADLINES: tuple[Headline, ...] = (
     Headline(
         "The images of a class collapse into one point.",
-        {"collapse_scale_free": "times tighter, for the distance between classes, than without the penalty"},
+        {"collapse_scale_free": "times tighter for their distance than without the penalty"},
         ("collapse_scale_free_svhn", "collapse_scale_free_cifar10", "collapse_scale_free_cifar100"),
         "The title's claim, freed of scale: as published it falls with mere shrinking, and is a check.",
     ),
     Headline(
         "The points are the vertices of a hypercube.",
-        {"cube": "unevenness of the points' distances from zero; a cube has 0"},
+        {"cube": "unevenness of their distances from zero; a cube has 0"},
         ("cube_svhn", "cube_cifar10", "cube_cifar100"),
         "The geometry that the paper gives the collapse.",
     ),
     Headline(
         "Networks become many times harder to fool.",
         {
-            "robust": "times larger perturbation, by DeepFool, than without the added layer",
+            "robust": "times larger perturbation than without the layer, by DeepFool",
             "attacks_smallest": "the same by the smallest of eleven attacks",
         },
         ("robust_svhn", "robust_cifar10", "robust_cifar100"),
@@ -68,13 +68,13 @@ HEADLINES: tuple[Headline, ...] = (
     ),
     Headline(
         "They become a little more accurate.",
-        {"accuracy_gain": "Welch's p for a higher test accuracy than without the added layer"},
+        {"accuracy_gain": "p of the gain in test accuracy over no layer"},
         ("accuracy_svhn", "accuracy_cifar10", "accuracy_cifar100"),
         "The abstract's claim on generalisation, by the test that it speaks of.",
     ),
     Headline(
         "They know better when they are wrong.",
-        {"auroc_mahalanobis": "gain in the AUROC with which errors are told from correct answers"},
+        {"auroc_mahalanobis": "gain in the AUROC of detecting errors"},
         ("auroc_cifar100",),
         "The abstract's claim on reliability, by the measure that is declared on its own data.",
     ),
@@ -92,10 +92,7 @@ HEADLINES: tuple[Headline, ...] = (
     ),
     Headline(
         "A simple penalty trades the image for the label (Kirsch et al.).",
-        {
-            "trade_off": f"nats of the label given up at the strongest penalty; ln 10 = {math.log(10):.2f} "
-            "is everything"
-        },
+        {"trade_off": f"nats of the label given up; all would be ln 10 = {math.log(10):.2f}"},
         ("trade_off_cifar10",),
         "The second paper's practical result: surrogates of the information bottleneck that train.",
     ),
@@ -153,7 +150,7 @@ def in_a_minute(table: pd.DataFrame, headlines: Sequence[Headline] = HEADLINES) 
             cells = [escape(str(own["paper"])), *(_ours(_alike(table, name), one) for one in OURS)]
             cells += ["" if place else again] * judged
             first = f'<th scope="row">{"" if place else f"{link} "}{told}</th>'
-            labels = [head.partition("<")[0] for head in heads[1:]]
+            labels = [head.partition(" <")[0] for head in heads[1:]]
             rows.append(first + "".join(map(_cell, labels, cells)))
             plain.append(
                 {

@@ -63,4 +63,4 @@ def _images(data: DataSpec) -> str:
     shape = SHAPES[data.name]
     if data.train_limit is None:
         return f"{shape.train + shape.test:,} images"
-    return f"{data.train_limit:,} of {shape.train:,} training images"
+    return f"{data.train_limit:,} of {shape.train:,} images"

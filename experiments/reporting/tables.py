@@ -9,7 +9,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from experiments.reporting import paper
-from experiments.reporting.csv_tables import CsvStyler
+from experiments.reporting.folded_tables import FoldedTable, first_columns, styled
 from experiments.studies.recorded import Recorded, all_recorded
 from experiments.studies.study import Study
 from lpc.errors import unknown_name
@@ -243,8 +243,10 @@ def profiles_of(study: Study, *, others: Sequence[Recorded] | None = None) -> st
     return ", ".join([study.profile.name, *(f"{one.profile.name} (recorded)" for one in beside)])
 
 
-def show(table: pd.DataFrame, caption: str, *, wrap: bool = False) -> Styler:
+def show(table: pd.DataFrame, caption: str, *, wrap: bool = False) -> Styler | FoldedTable:
     """Return a table as the book shows it: with a caption, and as it is (numbers are text already).
+
+    Columns beyond :data:`~experiments.reporting.folded_tables.MOST` are folded below it.
 
     Parameters
     ----------
@@ -256,5 +258,7 @@ def show(table: pd.DataFrame, caption: str, *, wrap: bool = False) -> Styler:
         Whether cells may break into lines: for tables of text.
     """
     classes = "dataframe wrap" if wrap else "dataframe"
-    styled = CsvStyler(table).set_caption(caption).set_table_attributes(f'class="{classes}"')
-    return styled.format_index(escape="html", axis=0).format(escape="html")
+    first = first_columns(table)
+    if len(first) == table.shape[1]:
+        return styled(table, caption, classes)
+    return FoldedTable(table, caption, first, classes)

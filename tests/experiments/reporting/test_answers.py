@@ -73,7 +73,7 @@ def test_what_a_verdict_rests_on(given, words):
     ("profile", "words"),
     [
         ("laptop", "1,797 images, MLP"),
-        ("fashion-cpu", "2,000 of 60,000 training images, small ResNet-18"),
+        ("fashion-cpu", "2,000 of 60,000 images, small ResNet-18"),
         ("paper-cifar10", "60,000 images, ResNet-18"),
         ("none", ""),
     ],

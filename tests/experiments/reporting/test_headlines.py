@@ -85,7 +85,7 @@ def test_the_first_page_shows_what_the_ledger_says_and_nothing_else(table):
             assert by_id.loc[name, "dataset"] in below and by_id.loc[name, "verdict"] == "not attempted"
     assert "[Re] not attempted" in below and html.count("[Re]") == 1, "once"
     assert "not judged" in html, "claims of a profile whose runs are not here"
-    assert "2,000 of 60,000 training images, small ResNet-18, 2 to 3 seeds" in html
+    assert "2,000 of 60,000 images, small ResNet-18, 2 to 3 seeds" in html
     links = set(re.findall(r'href="([^"]*)\.html"', html))
     assert links <= set(PLACES.chapter_names()) and len(links) >= 6
 
@@ -120,7 +120,7 @@ def test_values_of_several_data_sets_stand_beside_each_other_and_text_is_escaped
     )
     assert plain(digits) == "2.50 ± 0.1 ✓ holds here"
     lines = (
-        "1.10 ✗ does not hold here 2,000 of 60,000 training images",
+        "1.10 ✗ does not hold here 2,000 of 60,000 images",
         "1.20 ✗ does not hold here 70,000 images",
     )
     assert plain(clothes) == " ".join(lines)
