@@ -1,12 +1,15 @@
-// Boxes that scroll can be reached by keyboard, formulas and tables among them. Wide or not is known once drawn.
+// Boxes that scroll can be reached by keyboard, formulas and tables among them, and those that go on to the right say so
+// by a class. Wide or not is known once drawn.
 window.addEventListener("load", () => {
   let asked = 0;
+  const mark = (box) => box.classList?.toggle("goes-on", box.scrollLeft + box.clientWidth < box.scrollWidth - 2);
   const reach = () => {
     for (const box of document.querySelectorAll("body *")) {
       const style = getComputedStyle(box);
       const wide = ["auto", "scroll"].includes(style.overflowX) && box.scrollWidth > box.clientWidth;
       const high = ["auto", "scroll"].includes(style.overflowY) && box.scrollHeight > box.clientHeight;
       if ((wide || high) && box.tabIndex < 0) box.tabIndex = 0;
+      if ((wide || box.classList.contains("goes-on")) && box.closest("article")) mark(box);
     }
   };
   const soon = () => {
@@ -17,5 +20,6 @@ window.addEventListener("load", () => {
   new MutationObserver(soon).observe(document.body, { childList: true, subtree: true });
   document.fonts.addEventListener("loadingdone", soon);
   window.addEventListener("resize", soon);
+  document.addEventListener("scroll", (event) => event.target.closest?.("article") && mark(event.target), true);
   document.addEventListener("toggle", soon, true);
 });
