@@ -98,7 +98,7 @@ def foot(stamp: Mapping[str, Any], links: str) -> str:
     )
     parts = [part for part in (numbers(stamp), links, run_box(stamp), made) if part]
     head = "::::{admonition} About this page: data, files, how to run it\n:class: dropdown page-foot"
-    return f"{head}\n" + "\n\n".join(parts) + "\n::::"
+    return f"{head}\n\n" + "\n\n".join(parts) + "\n::::"
 
 
 def set_plumbing_aside(notebook: nbformat.NotebookNode) -> None:
