@@ -9,7 +9,7 @@ window.addEventListener("load", () => {
       const wide = ["auto", "scroll"].includes(style.overflowX) && box.scrollWidth > box.clientWidth;
       const high = ["auto", "scroll"].includes(style.overflowY) && box.scrollHeight > box.clientHeight;
       if ((wide || high) && box.tabIndex < 0) box.tabIndex = 0;
-      if ((wide || box.classList.contains("goes-on")) && box.closest("article")) mark(box);
+      if ((wide || box.classList.contains("goes-on")) && box.closest("article") && !box.closest("span.math")) mark(box);
     }
   };
   const soon = () => {
@@ -20,6 +20,6 @@ window.addEventListener("load", () => {
   new MutationObserver(soon).observe(document.body, { childList: true, subtree: true });
   document.fonts.addEventListener("loadingdone", soon);
   window.addEventListener("resize", soon);
-  document.addEventListener("scroll", (event) => event.target.closest?.("article") && mark(event.target), true);
+  document.addEventListener("scroll", (event) => event.target.closest?.("article") && !event.target.closest("span.math") && mark(event.target), true);
   document.addEventListener("toggle", soon, true);
 });

@@ -186,8 +186,13 @@ def beside_paper(
     rows = rows[rows["metric"] == metric]
     values: dict[str, dict[str, str]] = {dataset: {} for dataset in paper.DATASETS}
     for row in rows.itertuples():
-        values[str(row.dataset)][str(row.architecture)] = f"{row.mean:.6g} ± {row.std:.6g}"
+        values[str(row.dataset)][str(row.architecture)] = printed(row.mean, row.std)
     return _beside_reported(ours, study, beside, values)
+
+
+def printed(mean: float, sd: float) -> str:
+    """Return a value of the paper as text; very small ones rounded, since their scale is what they tell."""
+    return f"{mean:.6g} ± {sd:.6g}" if abs(mean) >= 1e-3 else f"{number(mean)} ± {number(sd, 2)}"
 
 
 def ratios(

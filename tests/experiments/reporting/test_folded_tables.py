@@ -7,7 +7,7 @@ from IPython.core.formatters import DisplayFormatter
 from experiments.publishing.cell_html import Html
 from experiments.reporting.csv_tables import MIME
 from experiments.reporting.folded_tables import FoldedTable, first_columns
-from experiments.reporting.tables import REPORTED, show
+from experiments.reporting.tables import REPORTED, printed, show
 
 
 def wide(*groups):
@@ -48,3 +48,15 @@ def test_every_column_is_in_one_of_two_tables_and_all_are_in_the_csv():
     assert data["text/html"].count("<details") == 1 and "2 more columns: &lt;l&gt; 4" in data["text/html"]
     assert metadata[MIME] == {"caption": "A caption."} and data[MIME].count("laptop") == 6
     assert not isinstance(show(table.iloc[:, :5], "A caption."), FoldedTable)
+
+
+@pytest.mark.parametrize(
+    ("mean", "sd", "text"),
+    [
+        (91.53, 0.126, "91.53 ± 0.126"),
+        (7.705e-11, 1.862e-11, "7.71e-11 ± 1.9e-11"),
+        (0.003, 7.792, "0.003 ± 7.792"),
+    ],
+)
+def test_values_of_the_paper_are_as_printed_but_for_very_small_ones(mean, sd, text):
+    assert printed(mean, sd) == text
