@@ -16,6 +16,7 @@ from lpc.stopping import Stopped, exit_status, interrupt
 _ERRORS = {
     "experiments.cluster.slurm": "SchedulerError",
     "experiments.publishing.build": "BuildError",
+    "experiments.publishing.chromium": "ChromiumError",
     "experiments.publishing.checks": "CheckError",
     "experiments.publishing.execution": "ChapterError",
 }

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 import tempfile
 from collections import Counter
@@ -17,49 +15,16 @@ from pypdf import PdfWriter
 from pypdf.generic import DictionaryObject, NameObject, TextStringObject
 
 from experiments.publishing.build import BuildError, run_sphinx, stage
+from experiments.publishing.chromium import find_chromium
 from experiments.publishing.places import PLACES, Places
 from lpc.store.writers import folder_prefix
 
 NAME = "latent-point-collapse.pdf"
-VARIABLE = "LPC_CHROMIUM"
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-APPLICATIONS = (
-    Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"),
-    Path("/Applications/Chromium.app/Contents/MacOS/Chromium"),
-)
 LEFT_OUT = "document-api-"
 """Pages whose names begin like this are a reference to look things up in: they stay out of the PDF."""
 PATIENCE = 600
 """Seconds: of the page's own clock, which stands still while it loads and computes, and of ours."""
 TYPESET = "formulas typeset:"
-
-
-def find_chromium() -> str:
-    """Return the program that prints: the one that ``LPC_CHROMIUM`` names, else the first that is found.
-
-    Raises
-    ------
-    BuildError
-        There is none; the message says where it was looked for, and how to get one.
-    """
-    named = os.environ.get(VARIABLE)
-    if named:
-        found = shutil.which(named)
-        if found is None:
-            raise BuildError(f"{VARIABLE} is {named!r}, which is no program; expected a Chromium or Chrome")
-        return found
-    for name in PROGRAMS:
-        found = shutil.which(name)
-        if found is not None:
-            return found
-    for path in APPLICATIONS:
-        if path.exists():
-            return str(path)
-    raise BuildError(
-        f"no Chromium to print with: looked for {', '.join(PROGRAMS)} on the PATH, and for "
-        f"{' and '.join(str(path) for path in APPLICATIONS)}. Install one (Debian: apt install chromium; "
-        f"with this environment: playwright install chromium), or name its program in {VARIABLE}"
-    )
 
 
 def printable(page: str) -> str:

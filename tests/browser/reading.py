@@ -83,6 +83,39 @@ _PAPER = """() => [...document.querySelectorAll(".cell_output img")]
   .map(image => "not on white paper: " + image.src)"""
 
 
+_ONCE = """() => {
+  // axe reads the same few colours thousands of times.
+  const {Color} = axe.commons.color, read = Color.prototype.parseString, known = new Map();
+  Color.prototype.parseString = function (text) {
+    if (!known.has(text)) {
+      read.call(this, text);
+      known.set(text, [this.r, this.g, this.b, this.alpha]);
+    }
+    [this.r, this.g, this.b, this.alpha] = known.get(text);
+    return this;
+  };
+  axe.configure({ rules: [{ id: "color-contrast", selector: ":not([data-looks-the-same])" }] });
+}"""
+
+_ALIKE = """() => {
+  // Words of one parent that look the same have one contrast: the first stands for them.
+  const told = ["color", "backgroundColor", "backgroundImage", "fontSize", "fontWeight", "opacity",
+                "textShadow", "webkitTextStroke", "position", "display", "visibility", "mixBlendMode",
+                "filter", "float"];
+  const seen = new Map();
+  for (const word of document.querySelectorAll("main *")) {
+    delete word.dataset.looksTheSame;
+    if (word.children.length) continue;
+    const looks = window.getComputedStyle(word);
+    if (!seen.has(word.parentElement)) seen.set(word.parentElement, new Set());
+    const known = seen.get(word.parentElement);
+    const look = [word.tagName, ...told.map(one => looks[one])].join("|");
+    if (known.has(look)) word.dataset.looksTheSame = "";
+    known.add(look);
+  }
+}"""
+
+
 class Opened(NamedTuple):
     """A page that was opened: the browser's page, its requests' addresses and what went wrong."""
 
@@ -113,7 +146,6 @@ def opened(
             if not address.startswith(("file:", "data:", "blob:", "about:", host)):
                 wrong.append(f"leaves the machine: {address}")
 
-        context.route(lambda address: not address.startswith(("file:", host)), lambda route: route.abort())
         page.on("request", lambda request: asked(request.url))
         page.on("requestfailed", lambda request: wrong.append(f"failed: {request.url}"))
         page.on("console", lambda told: wrong.append(told.text) if told.type == "error" else None)
@@ -150,6 +182,8 @@ def barriers(page: Page, *, only: tuple[str, ...] = ()) -> list[str]:
     """Return axe's violations of serious or critical impact, one line per element; ``only``: these rules."""
     if not page.evaluate("typeof window.axe === 'object'"):
         page.evaluate(AXE_SCRIPT)
+        page.evaluate(_ONCE)
+    page.evaluate(_ALIKE)
     options: dict[str, Any] = {"resultTypes": ["violations"], "preload": False}
     if only:
         options["runOnly"] = {"type": "rule", "values": list(only)}

@@ -52,6 +52,12 @@ def written(folder: Path, body: str) -> str:
             id="figure on nothing",
         ),
         pytest.param('<p style="color: #999">pale</p>', barriers, "color-contrast", id="pale words"),
+        pytest.param(
+            '<p><b>dark</b> <b>dark</b> <b style="color: #999">pale</b></p>',
+            barriers,
+            ">pale<",
+            id="pale word among others",
+        ),
         pytest.param("<button></button>", barriers, "button-name", id="button without a name"),
         pytest.param('<a href="gone.csv">table</a>', empty_files, "missing", id="file gone"),
         pytest.param(

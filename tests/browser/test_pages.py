@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from browser.reading import (
     NARROW,
-    WIDE,
     Opened,
     barriers,
     clipped,
@@ -79,6 +78,52 @@ def test_its_title_language_and_headings_are_in_order(wide: Opened) -> None:
     assert all(after - before <= 1 for before, after in pairwise(levels)), levels
 
 
+@pytest.mark.pages(*KINDS)
+def test_the_keyboard_reaches_a_page_in_order_and_shows_where_it_is(wide: Opened) -> None:
+    places = []
+    for _ in range(90):
+        wide.page.keyboard.press("Tab")
+        place = wide.page.evaluate("""() => {
+          const at = document.activeElement, style = getComputedStyle(at);
+          const seen = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0
+                       || style.boxShadow !== "none";
+          const where = at.closest("#pst-skip-link, .skip-link") ? "skip"
+            : at.closest(".search-button-field, .search-button, .bd-search") ? "search"
+            : at.closest("#pst-primary-sidebar, .bd-sidebar-primary") ? "sidebar"
+            : at.closest("main") ? "content" : "other";
+          return [where, seen, at.outerHTML.slice(0, 100)];
+        }""")
+        places.append(place)
+        if place[0] == "content":
+            break
+    kinds = list(dict.fromkeys(place[0] for place in places if place[0] != "other"))
+    assert kinds[0] == "skip" and kinds[-1] == "content"
+    assert {"search", "sidebar"} <= set(kinds)
+    assert not [place for place in places if not place[1]]
+
+
+@pytest.mark.pages(*KINDS[:3])
+def test_on_paper_stands_the_text_alone(wide: Opened) -> None:
+    wide.page.emulate_media(media="print")
+    try:
+        for box in (".bd-sidebar-primary", ".bd-sidebar-secondary", ".bd-header-article", ".downloads"):
+            boxes = wide.page.locator(box)
+            assert not any(boxes.nth(at).is_visible() for at in range(boxes.count())), box
+        headings = wide.page.locator("main h1")
+        assert any(headings.nth(at).is_visible() for at in range(headings.count()))
+    finally:
+        wide.page.emulate_media(media="null")
+
+
+@pytest.mark.pages(*KINDS)
+def test_the_theme_can_be_switched(wide: Opened) -> None:
+    theme, seen = "document.documentElement.dataset.theme", []
+    for _ in range(3):
+        wide.page.locator("button.theme-switch-button").first.press("Enter")
+        seen.append(wide.page.evaluate(theme))
+    assert set(seen) == {"light", "dark"}
+
+
 def test_nothing_is_cut_off_on_a_telephone_in_the_dark(browser: Browser, book: Path, page_name: str) -> None:
     if is_reference(page_name):
         pytest.skip("pages of the reference are of one make: they are read at one width")
@@ -86,43 +131,6 @@ def test_nothing_is_cut_off_on_a_telephone_in_the_dark(browser: Browser, book: P
         assert found.page.evaluate("document.documentElement.dataset.theme") == "dark"
         assert not clipped(found.page) + paper(found.page)
         assert not barriers(found.page, only=("color-contrast", "scrollable-region-focusable"))
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_the_theme_can_be_switched(browser: Browser, book: Path, name: str) -> None:
-    with opened(browser, (book / f"{name}.html").as_uri()) as found:
-        theme, seen = "document.documentElement.dataset.theme", []
-        for _ in range(3):
-            found.page.locator("button.theme-switch-button").first.press("Enter")
-            seen.append(found.page.evaluate(theme))
-        assert set(seen) == {"light", "dark"}
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_the_keyboard_reaches_a_page_in_order_and_shows_where_it_is(
-    browser: Browser, book: Path, name: str
-) -> None:
-    with opened(browser, (book / f"{name}.html").as_uri()) as found:
-        places = []
-        for _ in range(90):
-            found.page.keyboard.press("Tab")
-            place = found.page.evaluate("""() => {
-              const at = document.activeElement, style = getComputedStyle(at);
-              const seen = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0
-                           || style.boxShadow !== "none";
-              const where = at.closest("#pst-skip-link, .skip-link") ? "skip"
-                : at.closest(".search-button-field, .search-button, .bd-search") ? "search"
-                : at.closest("#pst-primary-sidebar, .bd-sidebar-primary") ? "sidebar"
-                : at.closest("main") ? "content" : "other";
-              return [where, seen, at.outerHTML.slice(0, 100)];
-            }""")
-            places.append(place)
-            if place[0] == "content":
-                break
-        kinds = list(dict.fromkeys(place[0] for place in places if place[0] != "other"))
-        assert kinds[0] == "skip" and kinds[-1] == "content"
-        assert {"search", "sidebar"} <= set(kinds)
-        assert not [place for place in places if not place[1]]
 
 
 def test_the_sidebar_opens_by_keyboard_on_a_telephone(browser: Browser, book: Path) -> None:
@@ -156,18 +164,14 @@ def test_it_reads_without_scripts(browser: Browser, book: Path, name: str) -> No
         assert shown > 0
 
 
-@pytest.mark.parametrize("name", KINDS[:3])
-def test_on_paper_stands_the_text_alone(browser: Browser, book: Path, name: str) -> None:
-    with opened(browser, (book / f"{name}.html").as_uri(), width=WIDE) as found:
-        found.page.emulate_media(media="print")
-        for box in (".bd-sidebar-primary", ".bd-sidebar-secondary", ".bd-header-article", ".downloads"):
-            boxes = found.page.locator(box)
-            assert not any(boxes.nth(at).is_visible() for at in range(boxes.count())), box
-        headings = found.page.locator("main h1")
-        assert any(headings.nth(at).is_visible() for at in range(headings.count()))
-
-
 class _Quiet(SimpleHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path == "/favicon.ico":  # browsers ask every server for it, whatever the page says
+            self.send_response(204)
+            self.end_headers()
+        else:
+            super().do_GET()
+
     def log_message(self, format: str, *args: object) -> None:
         pass
 

@@ -10,6 +10,7 @@ import pytest
 from pypdf import PdfReader, PdfWriter
 
 from experiments.paths import BOOK
+from experiments.publishing import chromium as installed
 from experiments.publishing import pdf
 from experiments.publishing.build import BuildError
 from experiments.publishing.places import Places
@@ -44,8 +45,8 @@ Too long for paper.
 @pytest.fixture(scope="module")
 def chromium() -> str:
     try:
-        return pdf.find_chromium()
-    except BuildError as error:
+        return installed.find_chromium()
+    except installed.ChromiumError as error:
         pytest.skip(str(error))
 
 
@@ -172,17 +173,21 @@ def program(folder: Path, text: str) -> str:
 
 
 def test_no_chromium(monkeypatch, tmp_path, places):
-    monkeypatch.delenv(pdf.VARIABLE, raising=False)
+    monkeypatch.delenv(installed.VARIABLE, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(pdf, "APPLICATIONS", (tmp_path / "none",))
-    with pytest.raises(BuildError, match=f"(?s)looked for chromium, .*Install one.*{pdf.VARIABLE}"):
+    monkeypatch.setattr(installed, "APPLICATIONS", (tmp_path / "none",))
+    with pytest.raises(
+        installed.ChromiumError, match=f"(?s)looked for chromium, .*Install one.*{installed.VARIABLE}"
+    ):
         pdf.write({}, replace(places, output=tmp_path / "build"))
     assert not (tmp_path / "build").exists()
-    monkeypatch.setenv(pdf.VARIABLE, "/nowhere/chrome")
-    with pytest.raises(BuildError, match="LPC_CHROMIUM is '/nowhere/chrome', which is no program"):
-        pdf.find_chromium()
-    monkeypatch.setenv(pdf.VARIABLE, program(tmp_path, "exit 0"))
-    assert pdf.find_chromium() == os.environ[pdf.VARIABLE]
+    monkeypatch.setenv(installed.VARIABLE, "/nowhere/chrome")
+    with pytest.raises(
+        installed.ChromiumError, match="LPC_CHROMIUM is '/nowhere/chrome', which is no program"
+    ):
+        installed.find_chromium()
+    monkeypatch.setenv(installed.VARIABLE, program(tmp_path, "exit 0"))
+    assert installed.find_chromium() == os.environ[installed.VARIABLE]
 
 
 def test_chromium_that_fails_or_never_ends(monkeypatch, tmp_path):

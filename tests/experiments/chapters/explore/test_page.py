@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 
 from experiments.chapters.explore import page as explorer
 from experiments.chapters.explore.frames import Frames, class_means, plane, rms, trained_again
-from experiments.publishing.build import BuildError
-from experiments.publishing.pdf import find_chromium
+from experiments.publishing.chromium import ChromiumError, find_chromium
 from experiments.reporting.tables import number
 from experiments.studies.ablation import study
 
@@ -112,7 +111,7 @@ def browser():
     playwright = pytest.importorskip("playwright.sync_api")
     try:
         program = find_chromium()
-    except BuildError as error:
+    except ChromiumError as error:
         pytest.skip(str(error))
     with playwright.sync_playwright() as started:
         opened = started.chromium.launch(executable_path=program, args=["--no-sandbox"])

@@ -1,0 +1,48 @@
+"""Where Chromium is: it prints the book, and reads it in the tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+VARIABLE = "LPC_CHROMIUM"
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+APPLICATIONS = (
+    Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"),
+    Path("/Applications/Chromium.app/Contents/MacOS/Chromium"),
+)
+
+
+class ChromiumError(RuntimeError):
+    """There is no Chromium; the message says where it was looked for."""
+
+
+def find_chromium() -> str:
+    """Return the program that prints: the one that ``LPC_CHROMIUM`` names, else the first that is found.
+
+    Raises
+    ------
+    ChromiumError
+        There is none; the message says where it was looked for, and how to get one.
+    """
+    named = os.environ.get(VARIABLE)
+    if named:
+        found = shutil.which(named)
+        if found is None:
+            raise ChromiumError(
+                f"{VARIABLE} is {named!r}, which is no program; expected a Chromium or Chrome"
+            )
+        return found
+    for name in PROGRAMS:
+        found = shutil.which(name)
+        if found is not None:
+            return found
+    for path in APPLICATIONS:
+        if path.exists():
+            return str(path)
+    raise ChromiumError(
+        f"no Chromium to print with: looked for {', '.join(PROGRAMS)} on the PATH, and for "
+        f"{' and '.join(str(path) for path in APPLICATIONS)}. Install one (Debian: apt install chromium; "
+        f"with this environment: playwright install chromium), or name its program in {VARIABLE}"
+    )
