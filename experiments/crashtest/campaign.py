@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from experiments.crashtest.events import Event
+from experiments.crashtest.programs import end_all
 from experiments.crashtest.trials import WAYS, Outcome, Place, Reference, Trial, reference, run
 
 SHARES = dict(zip(WAYS, (0.4, 0.15, 0.15, 0.1, 0.1, 0.1), strict=True))
@@ -102,6 +103,7 @@ def crashtest(kills: int, *, store: Path | None = None, seed: int = 0, progress:
                     shutil.rmtree(place.folder)
                 outcomes.append(found)
     finally:
+        end_all()
         for one in folder.iterdir():
             if one not in kept:
                 shutil.rmtree(one)

@@ -25,6 +25,8 @@ POLL = 0.02
 LIMIT = 120.0
 """Seconds after which a program that has not ended counts as stuck."""
 PROBE = "crash"
+_living: set[int] = set()
+"""Forked processes that have not been waited for."""
 
 
 def runs() -> list[RunSpec]:
@@ -97,9 +99,12 @@ def fork(work: Callable[[], None], said: Path, *, lease: float | None = None) ->
     """
     process = os.fork()
     if process:
+        _living.add(process)
         return process
     status = 1
     try:
+        for number in (signal.SIGINT, signal.SIGTERM):  # who began it ends it
+            signal.signal(number, signal.SIG_IGN)
         stream = os.open(said, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         os.dup2(stream, 1)
         os.dup2(stream, 2)
@@ -141,6 +146,8 @@ def ended(process: int, *, stopped: bool = False) -> int | None:
     while time.monotonic() < until:
         found, status = os.waitpid(process, os.WNOHANG | (os.WUNTRACED if stopped else 0))
         if found:
+            if not os.WIFSTOPPED(status):
+                _living.discard(process)
             return -os.WSTOPSIG(status) if os.WIFSTOPPED(status) else os.waitstatus_to_exitcode(status)
         time.sleep(0.002)
     kill(process)
@@ -149,6 +156,13 @@ def ended(process: int, *, stopped: bool = False) -> int | None:
 
 def kill(process: int) -> None:
     """End a child of this process, if it has not ended."""
+    _living.discard(process)
     with suppress(ProcessLookupError, ChildProcessError):
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
+
+
+def end_all() -> None:
+    """End every forked process that has not been waited for: those of a crash test that was stopped."""
+    for process in [*_living]:
+        kill(process)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import math
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import papermill
+from jupyter_core.utils import ensure_event_loop
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
@@ -156,6 +158,7 @@ def _run(
     Kernels choose their ports before they bind them: of several that start at once, one may find its port
     taken, and dies.
     """
+    ensure_event_loop().set_exception_handler(_say_unless_stopped)  # the loop of nbclient
     for last in (False, False, True):
         try:
             papermill.execute_notebook(
@@ -174,6 +177,12 @@ def _run(
                 raise
             if last:
                 raise DeadKernelError(f"{error} (three times)") from None
+
+
+def _say_unless_stopped(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report an error that nobody waits for, as loops do, but not of the cell that a signal has ended."""
+    if not was_asked():
+        loop.default_exception_handler(context)
 
 
 def execute(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import pandas as pd
 import torch
@@ -157,13 +157,13 @@ class Study(Generic[ProfileT]):
     kind: Kind[ProfileT]
 
     @cached_property
-    def _rows(self) -> pd.DataFrame:
-        rows = self.store.frame()
-        return rows.set_index("key") if len(rows) else pd.DataFrame(columns=_COLUMNS).set_index("key")
+    def _rows(self) -> dict[str, dict[str, Any]]:
+        return self.store.rows()
 
     def _rows_of(self, specs: Sequence[RunSpec]) -> pd.DataFrame:
-        rows = self._rows
-        return rows.loc[[key for key in map(run_key, specs) if key in rows.index]].reset_index()
+        """Return the rows of runs that have begun; columns and their types are of these alone."""
+        rows = [self._rows[key] for key in map(run_key, specs) if key in self._rows]
+        return pd.DataFrame(rows) if rows else pd.DataFrame(columns=_COLUMNS)
 
     @cached_property
     def _begun(self) -> pd.DataFrame:

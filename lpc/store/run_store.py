@@ -388,6 +388,13 @@ class RunStore:
         self._check(path, content)
         return weights
 
+    def rows(self, *, protocol: int = PROTOCOL) -> dict[str, dict[str, Any]]:
+        """Return what :meth:`frame` says of each run, by run key."""
+        found = listing.read(self.root, protocol=protocol)
+        if found.unchecked:
+            say_unchecked(self.root, self.directory(found.unchecked[0]) / "result.json")
+        return {str(row["key"]): row for row in found.rows}
+
     def frame(self, *, protocol: int = PROTOCOL) -> pandas.DataFrame:
         """Return one row per run that has begun, under one protocol.
 
@@ -397,10 +404,7 @@ class RunStore:
         """
         import pandas
 
-        found = listing.read(self.root, protocol=protocol)
-        if found.unchecked:
-            say_unchecked(self.root, self.directory(found.unchecked[0]) / "result.json")
-        return pandas.DataFrame(found.rows)
+        return pandas.DataFrame(list(self.rows(protocol=protocol).values()))
 
     def history(self, keys: Iterable[str] | None = None, *, protocol: int = PROTOCOL) -> pandas.DataFrame:
         """Return one row per run and epoch: ``key``, ``epoch``, losses, rates and the recorded metrics.

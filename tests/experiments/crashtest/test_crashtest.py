@@ -3,12 +3,13 @@
 import io
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
 from support import warm
 
-from experiments.crashtest import campaign, contents, events, report
+from experiments.crashtest import campaign, contents, events, programs, report
 from experiments.crashtest.events import Event, Happening
 from experiments.crashtest.trials import WAYS, Outcome, Reference, Trial
 from experiments.paths import ROOT
@@ -57,6 +58,20 @@ def test_a_store_that_writes_in_place_is_found_out(tmp_path):
     assert found["lost"] + found["changed"] + found["stuck"] + found["errors"] > 0
     kept = re.findall(r"^kept: (.*)$", ended.stdout, flags=re.MULTILINE)
     assert kept and all(Path(folder, "store", "runs").is_dir() for folder in kept)
+
+
+def test_a_crash_test_that_is_stopped_ends_its_programs_and_leaves_nothing(tmp_path, monkeypatch):
+    begun = []
+
+    def stopped(folder):
+        begun.append(programs.fork(lambda: time.sleep(600), folder / "said"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(campaign, "reference", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        campaign.crashtest(1, store=tmp_path, progress=False)
+    assert not Path(f"/proc/{begun[0]}").exists() and not programs._living
+    assert not list(tmp_path.iterdir())
 
 
 def forked(work):

@@ -75,6 +75,15 @@ def test_every_run_says_whether_it_was_selected(export, store):
     assert chosen.to_dict() == pytest.approx(BEST)
 
 
+def test_a_table_does_not_depend_on_other_runs_of_the_store(export, store, tmp_path):
+    export("--profile", "small", output="alone.csv")
+    other = replace(ablation.declared("small")[0], seed=7)
+    other = replace(other, model=replace(other.model, latent_width=None))
+    finish(store, other, validation_accuracy=0.5, accuracy=0.5, of_another_kind=1.0)
+    export("--profile", "small", output="beside.csv")
+    assert (tmp_path / "beside.csv").read_bytes() == (tmp_path / "alone.csv").read_bytes()
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_selected_runs_come_one_an_architecture_and_seed_with_what_selected_them(export, store, kind):
     for spec in ablation.existing("small", store=store.root).specs:
