@@ -12,6 +12,7 @@ import click
 
 from experiments.commands import cli
 from lpc.stopping import Stopped, exit_status, interrupt
+from lpc.store.reading import out_of_place
 
 _ERRORS = {
     "experiments.cluster.slurm": "SchedulerError",
@@ -34,7 +35,11 @@ def _explain(error: OSError) -> str:
         errno.ENOSPC: "the disk is full; what was finished is kept, free some space and call again",
         errno.EACCES: "no permission to write there",
         errno.EROFS: "the file system is read-only",
+        errno.ENAMETOOLONG: "choose a shorter one",
+        errno.ELOOP: "links lead back to themselves; remove them",
     }
+    if misplaced := out_of_place(error):
+        return str(misplaced)
     reason = reasons.get(error.errno or 0)
     return f"{error}: {reason}" if reason else str(error)
 

@@ -9,12 +9,19 @@ import pandas as pd
 
 from lpc.specs import RunSpec
 
+_SELECTED_BY = ["validation_accuracy", "validation_cross_entropy"]
+
 
 def select(frame: pd.DataFrame) -> pd.DataFrame:
     """Return, for every architecture and seed, the finished run with the best validation accuracy.
 
     Ties go to the lower validation cross-entropy. Failed runs are never selected; an architecture and
     seed of which no run finished has no row.
+
+    Raises
+    ------
+    ValueError
+        A finished run without one of the two values: passing it over would select another in silence.
 
     References
     ----------
@@ -23,9 +30,14 @@ def select(frame: pd.DataFrame) -> pd.DataFrame:
     done = frame[frame["status"] == "finished"]
     if done.empty:
         return done.reset_index(drop=True)
-    ranked = done.sort_values(
-        ["validation_accuracy", "validation_cross_entropy"], ascending=[False, True], kind="stable"
-    )
+    without = done.reindex(columns=_SELECTED_BY).isna().any(axis=1)
+    if without.any():
+        first, names = done.loc[without, "key"].iloc[0], " and ".join(_SELECTED_BY)
+        raise ValueError(
+            f"{without.sum()} finished runs lack {names}, the first in runs/{first}/result.json of the "
+            "store; remove their folders to run them again"
+        )
+    ranked = done.sort_values(_SELECTED_BY, ascending=[False, True], kind="stable")
     best = ranked.drop_duplicates(["architecture", "seed"])
     return best.sort_index().reset_index(drop=True)
 

@@ -83,11 +83,13 @@ def name_exclusively(temporary: Path, path: Path) -> bool:
     Raises
     ------
     OSError
-        A file system without hard links.
+        A file system without hard links; a link to nothing that has the name.
     """
     try:
         os.link(temporary, path)
     except FileExistsError:
+        if path.is_symlink() and not path.exists():
+            raise OSError(errno.EEXIST, "a link to nothing is in the way; remove it", str(path)) from None
         return temporary.stat().st_nlink == 2  # NFS repeats a request whose answer was lost
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):

@@ -20,6 +20,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +33,7 @@ from typing import Any, NamedTuple
 
 from lpc.store import checksums, reading, wholeness
 from lpc.store.atomic import GONE, write_file
-from lpc.store.reading import Damaged, damaged, parsed_object
+from lpc.store.reading import Damaged, damaged, out_of_place, parsed_object
 from lpc.store.wholeness import PARTS, check_part, is_of, parsed_result, parsed_test
 
 Row = dict[str, Any]
@@ -50,6 +51,7 @@ SETTLED = 2.0
 KEPT_FROM = 0.01
 """Share of all runs whose rows must have been read for them to be kept: the file is written as a whole."""
 
+_KEY = re.compile("[0-9a-f]{64}")
 _JUDGES = (__file__, wholeness.__file__, checksums.__file__, reading.__file__)
 _VERSION = b"".join(Path(file).read_bytes() for file in _JUDGES)
 
@@ -229,6 +231,9 @@ def _content(path: Path) -> tuple[list[int], bytes] | None:
     except IsADirectoryError as error:
         raise damaged(path, "is a folder, expected a file") from error
     except OSError as error:
+        stray = error.errno == errno.ENOTDIR and not _KEY.fullmatch(path.parent.name)
+        if not stray and (misplaced := out_of_place(error)):
+            raise misplaced from error
         return _none_where_gone(error)
 
 

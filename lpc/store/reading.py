@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import re
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -166,9 +169,28 @@ def bytes_if_there(path: Path) -> bytes | None:
     except IsADirectoryError as error:
         raise damaged(path, "is a folder, expected a file") from error
     except OSError as error:
-        if error.errno not in GONE:
-            raise
+        if error.errno in GONE:
+            return None
+        raise out_of_place(error) or error from None
+
+
+def out_of_place(error: OSError) -> Damaged | None:
+    """Return what is in the way of a path: a file where a folder is expected, a link that leads to itself.
+
+    None where that is not why the operating system refused it.
+    """
+    if error.errno not in (errno.ENOTDIR, errno.ELOOP) or error.filename is None:
         return None
+    path = Path(os.fsdecode(error.filename))
+    for place in (*reversed(path.parents), path):
+        try:
+            if not stat.S_ISDIR(place.stat().st_mode):
+                return damaged(place, "is a file, expected a folder", mend="move it away")
+        except OSError as found:
+            if found.errno != errno.ELOOP:
+                return None
+            return damaged(place, "is a link that leads back to itself", mend="remove it")
+    return None
 
 
 def read_texts(path: Path, *, mend: str | None = None) -> list[str] | None:

@@ -161,6 +161,11 @@ def test_a_signal_saves_the_state_and_is_the_exit_status(tmp_path, number, statu
         (["book", "--profile", "laptop-gammas"], "not made from profile laptop-gammas but from laptop"),
         (["chapters", "collapse", "-p", "profile", "laptop-gammas"], "but from laptop, beside which"),
         (["book", "--profile", "paper-embedding"], "paper-cifar10-embedding, paper-cifar100-embedding"),
+        (
+            ["status", "--profile", "smoke", "--store", __file__],
+            "test_commands.py is a file, expected a folder;",
+        ),
+        (["status", "--profile", "smoke", "--store", "x" * 5000], "File name too long"),
         (["train", "--profile", "smoke", "--only", ""], "--only is ''; expected names"),
         (["train", "--profile", "smoke", "--only", " , "], "--only is ' , '; expected names"),
         (["status", "--profile", "smoke", "--store", ""], "--store is empty; expected a folder"),

@@ -48,6 +48,12 @@ def test_selection_is_by_validation_accuracy_then_cross_entropy():
     )
     assert select(frame)["key"].tolist() == ["c"]
     assert select(frame.iloc[3:]).empty
+    for damaged in (
+        frame.replace({"validation_accuracy": {0.9: None}}),
+        frame.drop(columns="validation_accuracy"),
+    ):
+        with pytest.raises(ValueError, match=r"lack validation_accuracy .* in runs/a/result.json"):
+            select(damaged)
 
 
 def test_smoke_study_has_every_architecture_and_repeats_nothing(tmp_path, monkeypatch):

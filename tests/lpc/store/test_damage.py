@@ -11,6 +11,7 @@ from support.ended_runs import end
 from lpc.runs import packing
 from lpc.specs import DataSpec, TrainSpec, run_key, variant_spec
 from lpc.store import Held, RunStore, holders
+from lpc.store.atomic import write_once
 from lpc.store.examination import examine
 from lpc.store.probes import Probe
 
@@ -149,3 +150,25 @@ def test_a_damaged_heartbeat_counts_for_its_lease_and_then_blocks_nothing(whole,
     with RunStore(root).lease([HALF]) as lease:
         assert lease.keys == [run_key(HALF)]
     assert not (root / FILES["heartbeat"]).exists()
+
+
+def test_what_is_in_the_way_of_a_folder_or_a_result_is_named_with_its_cure(whole, tmp_path):
+    root = shutil.copytree(whole, tmp_path / "store")
+    (root / "runs" / "notes.txt").write_text("nobody's run")
+    run, stray, looped = (
+        RunStore(root).directory(run_key(DONE)),
+        root / "cohorts" / "notes.txt",
+        root / "runs",
+    )
+    shutil.rmtree(run)
+    for path in (run, stray):
+        path.write_text("")
+    looped /= f"{run_key(OTHER)}/spec.json"
+    looped.unlink()
+    looped.symlink_to(looped)
+    found = {error.path: f"{error.what}; {error.mend}" for error in examine(RunStore(root)).damaged}
+    assert found.pop(run) == found.pop(stray) == "is a file, expected a folder; move it away"
+    assert found == {looped: "is a link that leads back to itself; remove it"}
+    (tmp_path / "result.json").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OSError, match=r"a link to nothing is in the way; remove it: .*result.json"):
+        write_once(tmp_path / "result.json", b"{}")
