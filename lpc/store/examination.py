@@ -169,8 +169,8 @@ def _look_at_state(store: RunStore, cohort: str, found: Examination, deep: bool)
             with path.open("rb") as stream:
                 stream.seek(max(0, os.fstat(stream.fileno()).st_size - _END))
                 end = stream.read()
-        except FileNotFoundError:
-            return None  # none yet, or the cohort has ended since
+        except (FileNotFoundError, NotADirectoryError):
+            return None  # none yet, or the cohort has ended since; a file there is named already
         except IsADirectoryError as error:
             raise damaged(path, "is a folder, expected a file") from error
         try:

@@ -135,7 +135,7 @@ class _Search:
         for folder in (self.root, self.root / "submissions", self.root / "cohorts"):
             yield from self._drafts(folder, names_in(folder))
         for folder in sorted(self.root.glob("cohorts/*")):
-            if not folder.name.startswith("."):
+            if folder.is_dir() and not folder.name.startswith("."):
                 yield from self._cohort(folder)
         runs = self.root / "runs"
         for key in names_in(runs) if self.keys is None else self.keys:

@@ -57,6 +57,7 @@ from lpc.store.reading import (
     Damaged,
     bytes_if_there,
     damaged,
+    out_of_place,
     parsed_lines,
     read_object,
     read_object_if_there,
@@ -138,6 +139,8 @@ class RunStore:
             status = (self.directory(key) / "result.json").stat()
         except FileNotFoundError:
             return False
+        except OSError as error:
+            raise out_of_place(error) or error from None
         stamp = status.st_mtime_ns, status.st_size
         if self._whole.get(key) != stamp:
             if not has_ended(self.directory(key)):
