@@ -9,6 +9,7 @@ from lpc.errors import unknown_name
 from lpc.specs import (
     DataSpec,
     LastLayer,
+    LatentNoise,
     ModelSpec,
     Objective,
     Optimizer,
@@ -44,6 +45,8 @@ class Variant:
         Of training.
     weight_decay
         Takes the place of the schedule's, where it is not None.
+    norm_power, latent_noise, spectral_norm, logit_temperature
+        As in :class:`~lpc.specs.TrainSpec` and :class:`~lpc.specs.ModelSpec`.
     """
 
     penultimate: Penultimate = "none"
@@ -57,6 +60,10 @@ class Variant:
     optimizer: Optimizer = "adamw"
     label_smoothing: float = 0.0
     weight_decay: float | None = None
+    norm_power: float = 1.0
+    latent_noise: LatentNoise = "none"
+    spectral_norm: bool = False
+    logit_temperature: float = 1.0
 
 
 VARIANTS: Mapping[str, Variant] = {
@@ -158,9 +165,9 @@ def variant_spec(
     data, backbone, backbone_width, seed
         As in :class:`~lpc.specs.RunSpec` and :class:`~lpc.specs.ModelSpec`.
     train
-        The schedule shared by all architectures; its ``penalty``, ``objective``, ``optimizer`` and
-        ``label_smoothing`` are replaced by the variant's, and what it says of gamma and of the weight decay
-        where the variant does.
+        The schedule shared by all architectures; its ``penalty``, ``norm_power``, ``objective``,
+        ``optimizer`` and ``label_smoothing`` are replaced by the variant's, and what it says of gamma and of
+        the weight decay where the variant does.
     variants
         :data:`VARIANTS`, :data:`EMBEDDINGS`, :data:`GAMMAS` or a table of one's own.
 
@@ -181,6 +188,9 @@ def variant_spec(
         latent_width=latent_nodes(variant, data.name),
         dropout=variant.dropout,
         classifier=variant.classifier,
+        latent_noise=variant.latent_noise,
+        spectral_norm=variant.spectral_norm,
+        logit_temperature=variant.logit_temperature,
     )
     maximum = train.gamma_maximum if variant.gamma_maximum is None else variant.gamma_maximum
     train = replace(
@@ -190,6 +200,7 @@ def variant_spec(
         gamma_maximum=maximum,
         optimizer=variant.optimizer,
         label_smoothing=variant.label_smoothing,
+        norm_power=variant.norm_power,
         weight_decay=train.weight_decay if variant.weight_decay is None else variant.weight_decay,
     )
     if variant.gamma is not None:

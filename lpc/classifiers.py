@@ -57,6 +57,8 @@ def build_classifier(spec: ModelSpec, *, channels: int, size: int, classes: int,
                 rescaled=spec.rescaled,
                 classifier=spec.classifier,
                 classifier_scale=spec.classifier_scale,
+                spectral_norm=spec.spectral_norm,
+                logit_temperature=spec.logit_temperature,
             )
         return Classifier(backbone, head)
 

@@ -10,13 +10,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import linear, normalize
+from torch.nn.functional import linear, normalize, softplus
+from torch.nn.utils.parametrizations import spectral_norm as spectrally_normalised
 
 from lpc.errors import unknown_name
 from lpc.inputs.features import check_features
 from lpc.options import choice, flag, number, whole
 from lpc.sampling import ZERO_ENTROPY_SD, repeated
 from lpc.specs import Decoder, DropoutSite, LastLayer, LatentNoise, Penultimate
+
+_LEARNT = "noise of a learnt variance"
+_SHIFT = 5.0
 
 
 class HeadOutput(NamedTuple):
@@ -32,6 +36,25 @@ class HeadOutput(NamedTuple):
 
     latent: Float[Tensor, "batch width"]
     logits: Float[Tensor, "batch classes"]
+
+
+class VariationalOutput(NamedTuple):
+    """What a head with noise of a learnt variance returns.
+
+    Attributes
+    ----------
+    latent
+        Drawn from the Gaussian of every image in training, its mean in evaluation.
+    logits
+        Class scores of that latent.
+    mean, sd
+        Of the Gaussian, node by node; one row per image, however many samples there are of it.
+    """
+
+    latent: Float[Tensor, "rows width"]
+    logits: Float[Tensor, "rows classes"]
+    mean: Float[Tensor, "batch width"]
+    sd: Float[Tensor, "batch width"]
 
 
 class CategoricalOutput(NamedTuple):
@@ -163,11 +186,18 @@ class BottleneckHead(nn.Module):
         logits. The latent that is returned, and penalised, is the one before dropout.
     latent_noise
         ``"zero_entropy"``: in training, Gaussian noise of variance 1/(2 pi e) is added to the latent; the
-        latent that is returned, and penalised, is the noisy one. In evaluation there is none.
+        latent that is returned, and penalised, is the noisy one. In evaluation there is none. ``"learnt"``:
+        the same with an sd of softplus(a - 5), where a is another linear map of the features; the head then
+        returns a :class:`VariationalOutput`. The 5 makes training begin with an sd of about 0.007.
     rescaled
         Whether the latent is shifted and scaled, z = (z - shift) * scale node by node, by two buffers.
     classifier, classifier_scale
         ``"linear"``, or ``"cosine"``: a :class:`CosineClassifier` of that scale.
+    spectral_norm
+        Whether the penultimate layer's weights are divided by their largest singular value, estimated by one
+        step of a power iteration per training step (``torch.nn.utils.parametrizations.spectral_norm``).
+    logit_temperature
+        What the logits are divided by, above 0.
 
     Notes
     -----
@@ -177,7 +207,9 @@ class BottleneckHead(nn.Module):
 
     References
     ----------
-    LPC 2024, Section 2.1 and Table 3; Kirsch et al. 2020, Sections 6.1 and 7.2.
+    LPC 2024, Section 2.1 and Table 3; Kirsch et al. 2020, Sections 6.1 and 7.2. The learnt variance: Alemi et
+    al. 2017, Section 4.1; the spectral norm: Miyato et al. 2018, Section 2.1; the temperature: Hinton et al.
+    2015, Eq. 1.
     """
 
     shift: Tensor
@@ -196,6 +228,8 @@ class BottleneckHead(nn.Module):
         rescaled: bool = False,
         classifier: LastLayer = "linear",
         classifier_scale: float = 32.0,
+        spectral_norm: bool = False,
+        logit_temperature: float = 1.0,
     ) -> None:
         super().__init__()
         names = {
@@ -221,6 +255,18 @@ class BottleneckHead(nn.Module):
             self.register_buffer("shift", torch.zeros(width))
             self.register_buffer("scale", torch.ones(width))
         self.penultimate = None if penultimate == "none" else nn.Linear(feature_width, width)
+        for which, given in (
+            ("a spectral norm", flag("spectral_norm", spectral_norm)),
+            (_LEARNT, self.learnt),
+        ):
+            if given and penultimate != "linear":
+                raise ValueError(f"penultimate is {penultimate!r}; expected 'linear' for {which}")
+        if self.learnt and rescaled:
+            raise ValueError(f"rescaled is True; expected False for {_LEARNT}")
+        self.logit_temperature = number("logit_temperature", logit_temperature, above=0)
+        self.spread = nn.Linear(feature_width, width) if self.learnt else None
+        if spectral_norm and self.penultimate is not None:
+            spectrally_normalised(self.penultimate)
         self.activation = nn.SiLU() if penultimate == "nonlinear" else nn.Identity()
         self.classifier_kind: LastLayer = classifier
         self.classifier: nn.Linear | CosineClassifier = (
@@ -235,8 +281,8 @@ class BottleneckHead(nn.Module):
         *,
         keep: Float[Tensor, "rows site"] | None = None,
         noise: Float[Tensor, "rows width"] | None = None,
-    ) -> HeadOutput:
-        """Return latent and logits.
+    ) -> HeadOutput | VariationalOutput:
+        """Return latent and logits, and of a learnt variance the Gaussian that the latent is drawn from.
 
         Parameters
         ----------
@@ -246,17 +292,25 @@ class BottleneckHead(nn.Module):
             Dropout's mask, already divided by the probability of keeping, where the caller draws it
             (runs trained together each draw their own); by default torch draws it, in training only.
         noise
-            What is added to the latent, where the caller draws it; with several samples an image, of that
-            many times as many rows, and so are the outputs.
+            What is added to the latent, where the caller draws it; of a learnt variance standard normal, and
+            added after it is multiplied by the sd. With several samples an image, of that many times as many
+            rows, and so are the outputs.
         """
         check_features(features, width=self.feature_width)
         with _outside_autocast(features.device.type):
-            latent = _wide(features, self.classifier.weight)
+            latent = values = _wide(features, self.classifier.weight)
             if self.penultimate is not None:
                 latent = self.activation(_applied(self.penultimate, latent))
             if self.rescaled:
                 latent = (latent - self.shift) * self.scale
-            if noise is not None:
+            mean, sd = latent, None
+            if self.spread is not None:
+                sd = softplus(_applied(self.spread, values) - _SHIFT)
+                if noise is None and self.training:
+                    noise = torch.randn_like(latent)
+                if noise is not None:
+                    latent = repeated(latent, noise.shape[0]) + repeated(sd, noise.shape[0]) * noise
+            elif noise is not None:
                 latent = repeated(latent, noise.shape[0]) + noise
             elif self.latent_noise != "none" and self.training:
                 latent = latent + ZERO_ENTROPY_SD * torch.randn_like(latent)
@@ -264,7 +318,15 @@ class BottleneckHead(nn.Module):
                 latent = repeated(latent, keep.shape[0])
             on_latent = self.dropout_site == "latent"
             logits = _applied(self.classifier, self._drop(latent, keep) if on_latent else latent)
-            return HeadOutput(latent, logits if on_latent else self._drop(logits, keep))
+            if self.logit_temperature != 1:
+                logits = logits / self.logit_temperature
+            logits = logits if on_latent else self._drop(logits, keep)
+            return HeadOutput(latent, logits) if sd is None else VariationalOutput(latent, logits, mean, sd)
+
+    @property
+    def learnt(self) -> bool:
+        """Whether the latent has noise of a learnt variance."""
+        return self.latent_noise == "learnt"
 
     def _drop(self, value: Tensor, keep: Tensor | None) -> Tensor:
         if keep is not None:
@@ -379,7 +441,7 @@ class Classifier(nn.Module):
         keep: Float[Tensor, "rows site"] | None = None,
         noise: Float[Tensor, "rows width"] | None = None,
         mask: Float[Tensor, "rows nodes"] | None = None,
-    ) -> HeadOutput | CategoricalOutput:
+    ) -> HeadOutput | VariationalOutput | CategoricalOutput:
         """Return latent and logits of normalised images.
 
         Parameters

@@ -15,7 +15,7 @@ from lpc.computing.numerics import full_precision
 from lpc.gammas import geometric_gamma as geometric_gamma
 from lpc.gammas import two_regime_gamma as two_regime_gamma
 from lpc.inputs.batches import check_latent, checked_label
-from lpc.options import choice, whole
+from lpc.options import choice, number, whole
 from lpc.sampling import ZERO_ENTROPY_SD
 from lpc.specs import Reduction
 
@@ -71,6 +71,62 @@ def absolute_norm(latent: Float[Tensor, "batch width"], *, reduction: Reduction)
     check_latent(latent)
     choice("reduction", reduction, Reduction)
     return _over_nodes(latent.abs(), reduction)
+
+
+@full_precision
+def norm_power(latent: Float[Tensor, "batch width"], *, power: float) -> Float[Tensor, ""]:
+    r"""Return the mean over the batch of a power of the Euclidean norm of the latents.
+
+    Parameters
+    ----------
+    latent
+        Penultimate representations, or logits.
+    power
+        p, 1 or more: below, the gradient at a latent of zero is infinite. At 1 it is taken as zero there.
+
+    Raises
+    ------
+    ValueError
+        What is no (batch, width) of floats, or another power.
+
+    Notes
+    -----
+    :math:`\frac1N\sum_n \lVert z_n\rVert^p`: :func:`squared_norm`, summed over nodes, at p = 2.
+    """
+    check_latent(latent)
+    return torch.linalg.vector_norm(latent, dim=1).pow(number("power", power, least=1)).mean()
+
+
+@full_precision
+def normal_divergence(
+    mean: Float[Tensor, "batch width"], sd: Float[Tensor, "batch width"]
+) -> Float[Tensor, ""]:
+    r"""Return the mean divergence in nats of independent Gaussians from the standard normal distribution.
+
+    Parameters
+    ----------
+    mean, sd
+        Of every node, one row per point; every ``sd`` is above 0 (not looked at: nothing waits for a GPU).
+
+    Raises
+    ------
+    ValueError
+        What is no (batch, width) of floats, or two shapes.
+
+    Notes
+    -----
+    :math:`\frac1N\sum_n\sum_i \tfrac12\left(\mu_{ni}^2 + \sigma_{ni}^2 - 1 - 2\ln\sigma_{ni}\right)`, an
+    upper bound of I(X; Z) where Z is drawn from those Gaussians.
+
+    References
+    ----------
+    Alemi et al. 2017, Deep variational information bottleneck, Eqs. 14 and 17.
+    """
+    check_latent(mean, name="mean")
+    check_latent(sd, name="sd")
+    if mean.shape != sd.shape:
+        raise ValueError(f"mean has shape {tuple(mean.shape)} and sd {tuple(sd.shape)}; expected the same")
+    return 0.5 * (mean.square() + sd.square() - 1 - 2 * sd.log()).sum(dim=1).mean()
 
 
 def _positive(variance: Float[Tensor, " width"], group: str) -> None:

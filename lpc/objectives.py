@@ -14,9 +14,15 @@ from torch.nn.functional import cross_entropy
 
 from lpc.centres import centre_distance
 from lpc.computing.numerics import full_precision
-from lpc.heads import CategoricalOutput, HeadOutput
+from lpc.heads import CategoricalOutput, HeadOutput, VariationalOutput
 from lpc.inputs.batches import check_latent, checked_label
-from lpc.losses import batch_conditional_log_variance, log_variance, squared_norm
+from lpc.losses import (
+    batch_conditional_log_variance,
+    log_variance,
+    norm_power,
+    normal_divergence,
+    squared_norm,
+)
 from lpc.metric_learning import arcface, cosface, library, supervised_contrastive
 from lpc.options import whole
 from lpc.specs import METRIC_LEARNING, ModelSpec, TrainSpec
@@ -184,6 +190,8 @@ def _of_label(
     return table.gather(2, label[:, None, None].expand(-1, table.shape[1], 1))[:, :, 0]
 
 
+Output = HeadOutput | VariationalOutput | CategoricalOutput
+"""What heads return."""
 Loss = Callable[..., tuple[Tensor, Tensor]]
 """(output, label, gamma=, l1=, weight=, classifier=, centres=) -> (main term, weighted penalties)."""
 
@@ -217,7 +225,7 @@ def objective(train: TrainSpec, model: ModelSpec, *, classes: int) -> Loss:
     Notes
     -----
     :math:`\gamma \frac1N\sum_n \lVert z_n\rVert^2 + \lambda \sum_{ij} |w_{ij}|` or, in place of the mean
-    squared norm, the Gaussian bound of H[Z] or H[Z | Y].
+    squared norm, the Gaussian bound of H[Z] or H[Z | Y], or what else ``TrainSpec.penalty`` names.
 
     ``supervised_contrastive``: the contrastive loss of the latents, and the cross-entropy of a classifier
     that sees them as constants, so that its gradient does not reach what is before (the second stage of
@@ -235,7 +243,7 @@ def objective(train: TrainSpec, model: ModelSpec, *, classes: int) -> Loss:
     if train.objective in METRIC_LEARNING:
         library()  # said before training begins
 
-    def metric_learning(output: HeadOutput | CategoricalOutput, label: Tensor, layer: nn.Module) -> Tensor:
+    def metric_learning(output: Output, label: Tensor, layer: nn.Module) -> Tensor:
         latent = output.latent
         if train.objective in ("arcface", "cosface"):
             loss = arcface if train.objective == "arcface" else cosface
@@ -246,7 +254,7 @@ def objective(train: TrainSpec, model: ModelSpec, *, classes: int) -> Loss:
         probed = train.objective == "supervised_contrastive"
         return contrast + cross_entropy(layer(latent.detach()) if probed else output.logits, label)
 
-    def main(output: HeadOutput | CategoricalOutput, label: Tensor) -> Tensor:
+    def main(output: Output, label: Tensor) -> Tensor:
         if train.objective == "decoder_uncertainty":
             return decoder_uncertainty_loss(output.latent, label, classes=classes, check=False)
         if not categorical and train.samples == 1:  # one sample: the two cross-entropies are the same
@@ -261,7 +269,18 @@ def objective(train: TrainSpec, model: ModelSpec, *, classes: int) -> Loss:
             return prediction_cross_entropy(weight, log_decoder, label, check=False)
         return decoder_cross_entropy(weight, log_decoder, label, check=False)
 
-    def of_latent(latent: Tensor, label: Tensor, centres: Tensor | None) -> Tensor:
+    def of_latent(output: Output, label: Tensor, centres: Tensor | None) -> Tensor:
+        latent = output.latent
+        if train.penalty == "norm_power":
+            return norm_power(latent, power=train.norm_power)
+        if train.penalty == "logit_norm":
+            return squared_norm(output.logits, reduction="sum")
+        if train.penalty == "divergence":
+            if not isinstance(output, VariationalOutput):
+                raise ValueError(
+                    "the output has no mean and sd; the penalty 'divergence' needs noise of a learnt variance"
+                )
+            return normal_divergence(output.mean, output.sd)
         if train.penalty == "centre":
             if centres is None:
                 raise ValueError("centres is None; the penalty 'centre' needs one per class")
@@ -275,7 +294,7 @@ def objective(train: TrainSpec, model: ModelSpec, *, classes: int) -> Loss:
 
     @full_precision
     def loss(
-        output: HeadOutput | CategoricalOutput,
+        output: Output,
         label: Integer[Tensor, " batch"],
         *,
         gamma: Float[Tensor, ""] | float,
@@ -286,7 +305,7 @@ def objective(train: TrainSpec, model: ModelSpec, *, classes: int) -> Loss:
     ) -> tuple[Tensor, Tensor]:
         if categorical:
             return main(output, label), output.latent.new_zeros(())
-        penalty = gamma * of_latent(output.latent, label, centres)
+        penalty = gamma * of_latent(output, label, centres)
         if weight is not None:
             penalty = penalty + l1 * weight.abs().sum()
         if train.objective not in METRIC_LEARNING:

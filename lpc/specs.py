@@ -27,9 +27,27 @@ PROTOCOL = 2
 """Raised by any edit that changes results: runs of different protocols have different keys."""
 
 Penultimate = Literal["none", "linear", "nonlinear"]
-Penalty = Literal["none", "squared_norm", "weight_l1", "log_variance", "conditional_log_variance", "centre"]
-ON_LATENT: tuple[Penalty, ...] = ("squared_norm", "log_variance", "conditional_log_variance", "centre")
-"""Penalties of the latent: their weight is gamma."""
+Penalty = Literal[
+    "none",
+    "squared_norm",
+    "weight_l1",
+    "log_variance",
+    "conditional_log_variance",
+    "centre",
+    "norm_power",
+    "logit_norm",
+    "divergence",
+]
+ON_LATENT: tuple[Penalty, ...] = (
+    "squared_norm",
+    "log_variance",
+    "conditional_log_variance",
+    "centre",
+    "norm_power",
+    "logit_norm",
+    "divergence",
+)
+"""Penalties of the latent, and of the logits that are linear in it: their weight is gamma."""
 Objective = Literal[
     "decoder_cross_entropy",
     "prediction_cross_entropy",
@@ -49,7 +67,7 @@ METRIC_LEARNING: tuple[Objective, ...] = (
 LastLayer = Literal["linear", "cosine"]
 Encoder = Literal["continuous", "categorical"]
 Decoder = Literal["linear", "network", "optimal"]
-LatentNoise = Literal["none", "zero_entropy"]
+LatentNoise = Literal["none", "zero_entropy", "learnt"]
 Metrics = Literal["collapse", "information", "geometry"]
 Reduction = Literal["sum", "mean"]
 DropoutSite = Literal["latent", "logits"]
@@ -166,7 +184,8 @@ class ModelSpec(_Spec):
         or on the logits (where the release puts it).
     latent_noise
         ``zero_entropy``: Gaussian noise of variance 1/(2 pi e) is added to the latent, in training always
-        (Kirsch et al. 2020, Section 6.1).
+        (Kirsch et al. 2020, Section 6.1). ``learnt``: Gaussian noise whose sd in every node is another
+        linear map of the features (Alemi et al. 2017); in evaluation the latent is its mean.
     encoder
         ``categorical``: the latent is one of ``latent_width`` categories, with the softmax of a linear
         layer as its distribution (Kirsch et al. 2020, Section 5.4).
@@ -179,6 +198,11 @@ class ModelSpec(_Spec):
     classifier, classifier_scale
         The last layer: linear, or ``cosine``: ``classifier_scale`` times the cosine of latent and class
         weight, without bias (Wang et al. 2018, Eq. 3; Deng et al. 2019, Eq. 2; the 2025 release's scale: 32).
+    spectral_norm
+        Whether the penultimate layer's weights are divided by their largest singular value (Miyato et al.
+        2018, Eq. 8). Other layers are left alone: batch norm follows them and undoes any scale of theirs.
+    logit_temperature
+        What the class scores are divided by, in training and in evaluation (Hinton et al. 2015, Eq. 1).
     """
 
     backbone: str
@@ -194,10 +218,19 @@ class ModelSpec(_Spec):
     rescaled: bool = False
     classifier: LastLayer = "linear"
     classifier_scale: float = 32.0
+    spectral_norm: bool = False
+    logit_temperature: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(self.classifier_scale > 0, "classifier_scale", "a positive number")
+        self._require(self.logit_temperature > 0, "logit_temperature", "a positive number")
+        if self.spectral_norm or self.latent_noise == "learnt":
+            which = "a spectral norm" if self.spectral_norm else "noise of a learnt variance"
+            self._require(self.penultimate == "linear", "penultimate", f"'linear' for {which}")
+            self._require(self.encoder == "continuous", "encoder", f"'continuous' for {which}")
+        if self.latent_noise == "learnt":
+            self._require(not self.rescaled, "rescaled", "False for noise of a learnt variance")
         if self.classifier == "cosine":
             self._require(self.encoder == "continuous", "encoder", "'continuous' for a cosine classifier")
             self._require(not self.rescaled, "rescaled", "False for a cosine classifier")
@@ -215,6 +248,7 @@ class ModelSpec(_Spec):
             self._require(self.latent_noise == "none", "latent_noise", "'none' for a categorical latent")
             self._require(self.dropout == 0, "dropout", "0 for a categorical latent")
             self._require(not self.rescaled, "rescaled", "False for a categorical latent")
+            self._require(self.logit_temperature == 1, "logit_temperature", "1 for a categorical latent")
         else:
             self._require(self.decoder == "linear", "decoder", "'linear' for a continuous latent")
 
@@ -270,8 +304,14 @@ class TrainSpec(_Spec):
         averaged (the release, which divides gamma by the width). ``log_variance`` and
         ``conditional_log_variance``: gamma times the Gaussian bound of H[Z] or H[Z | Y] from the variances
         of the batch, in nats (Kirsch et al. 2020, Observation 8). ``centre``: gamma times the mean squared
-        distance of the latents from their class's centre (:mod:`lpc.centres`). ``weight_l1``: ``l1`` times
-        the sum of the absolute weights of the penultimate layer.
+        distance of the latents from their class's centre (:mod:`lpc.centres`). ``norm_power``: gamma times
+        the mean norm of the latent to the power ``norm_power``. ``logit_norm``: gamma times the mean squared
+        norm of the logits (Kannan et al. 2018, Section 4: logit squeezing). ``divergence``: gamma times the
+        mean divergence of the latent's distribution from the standard normal one in nats, of noise of a
+        learnt variance (Alemi et al. 2017, Eq. 17: beta). ``weight_l1``: ``l1`` times the sum of the
+        absolute weights of the penultimate layer.
+    norm_power
+        Exponent of the penalty of that name, 1 or more.
     centre_rate
         Share of the way to the batch's class means that centres move in a step, of the penalty ``centre``
         (Wen et al. 2016, Eq. 4: alpha, 0.5).
@@ -325,6 +365,7 @@ class TrainSpec(_Spec):
     momentum: float = 0.9
     label_smoothing: float = 0.0
     centre_rate: float = 0.5
+    norm_power: float = 1.0
 
     @property
     def alone(self) -> bool:
@@ -348,6 +389,7 @@ class TrainSpec(_Spec):
         self._require(0 <= self.momentum < 1, "momentum", "0 or more and below 1")
         self._require(0 <= self.label_smoothing < 1, "label_smoothing", "0 or more and below 1")
         self._require(0 < self.centre_rate <= 1, "centre_rate", "above 0 and at most 1")
+        self._require(self.norm_power >= 1, "norm_power", "1 or more: below, the gradient at 0 is infinite")
         if self.label_smoothing:
             plain = self.objective == "decoder_cross_entropy" and self.samples == 1
             expected = "0 but for the objective 'decoder_cross_entropy' with one sample an image"
@@ -421,6 +463,7 @@ class RunSpec(_Spec):
                 "'decoder_uncertainty' needs the decoder 'optimal', and that decoder this objective"
             )
         self._check_metric_learning()
+        self._check_layer_and_noise()
         if self.train.optimizer == "adamw_turned" and self.model.penultimate != "linear":
             raise ValueError(
                 f"ModelSpec.penultimate is {self.model.penultimate!r}; expected 'linear' where "
@@ -438,6 +481,32 @@ class RunSpec(_Spec):
             raise ValueError(
                 f"TrainSpec.latent_sd is {self.train.latent_sd!r} but ModelSpec.rescaled is "
                 f"{self.model.rescaled!r}: both or neither"
+            )
+
+    @property
+    def alone(self) -> bool:
+        """Whether such a run cannot train in a cohort: ``train.alone``, or a spectral norm.
+
+        Its power iteration writes into buffers that a mapped network shares.
+        """
+        return self.train.alone or self.model.spectral_norm
+
+    def _check_layer_and_noise(self) -> None:
+        learnt, penalty = self.model.latent_noise == "learnt", self.train.penalty
+        if penalty == "divergence" and not learnt:
+            raise ValueError(
+                f"ModelSpec.latent_noise is {self.model.latent_noise!r}; expected 'learnt' where "
+                "TrainSpec.penalty is 'divergence'"
+            )
+        if learnt and self.train.metrics == "information":
+            raise ValueError(
+                "TrainSpec.metrics is 'information'; expected 'collapse' or 'geometry' where "
+                "ModelSpec.latent_noise is 'learnt'"
+            )
+        if self.model.spectral_norm and (penalty == "weight_l1" or self.train.optimizer == "adamw_turned"):
+            raise ValueError(
+                "ModelSpec.spectral_norm is True; expected False where TrainSpec.penalty is 'weight_l1' or "
+                "TrainSpec.optimizer is 'adamw_turned': both take the layer's own weights"
             )
 
     def _check_metric_learning(self) -> None:
@@ -467,13 +536,13 @@ _LATER = {
     "data": ("permutation_seed",),
     "model": (
         *("latent_noise", "encoder", "decoder", "decoder_width", "rescaled"),
-        *("classifier", "classifier_scale"),
+        *("classifier", "classifier_scale", "spectral_norm", "logit_temperature"),
     ),
     "train": (
         *("plateau_factor", "plateau_patience", "metrics", "objective", "samples"),
         *("latent_sd", "latent_sd_factor"),
         *("temperature", "margin", "decay", "gamma_every", "gamma_late_factor", "gamma_late_from"),
-        *("optimizer", "momentum", "label_smoothing", "centre_rate"),
+        *("optimizer", "momentum", "label_smoothing", "centre_rate", "norm_power"),
     ),
 }
 """Fields that protocol 2 did not have at first: at their defaults they stay out of the key."""

@@ -1,4 +1,4 @@
-"""Profiles with tables of their own, trained elsewhere and recorded: optimizers, all of Fashion-MNIST."""
+"""Profiles with tables of their own, trained elsewhere and recorded: optimizers, penalties, more images."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from experiments.studies.optimizer_tables import (
     STRENGTHS,
     Network,
 )
+from experiments.studies.other_profiles import OTHERS
 from experiments.studies.profile_fields import Profile
 from experiments.studies.schedules import scaled_schedule
 from lpc.specs import DataSpec, Variant
@@ -133,6 +134,7 @@ APART: Mapping[str, Profile] = {
             seeds=(0,),
             variants={"WideIB": PENALTIES["WideIB"]},
         ),
+        *OTHERS.values(),
     )
 }
 """By name. Pages are not made from them: they read what is recorded of them."""

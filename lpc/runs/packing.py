@@ -30,7 +30,7 @@ COHORT_SIZE = 14
 """Most runs that train together: more gain little, and leave other workers nothing to do."""
 COHORTED = ("mlp", "relu_mlp", "small_cnn", "dropout_cnn")
 """Backbones small enough that one run leaves a device idle; any other trains alone, as do bfloat16 and
-what ``TrainSpec.alone`` says."""
+what ``RunSpec.alone`` says."""
 
 
 def plan(specs: Sequence[RunSpec], store: RunStore, *, held: Container[str] = ()) -> list[Plan]:
@@ -58,7 +58,7 @@ def plan(specs: Sequence[RunSpec], store: RunStore, *, held: Container[str] = ()
         if key in held:
             continue
         cohorted = spec.model.backbone in COHORTED and spec.train.precision == "float32"
-        alone = not cohorted or spec.train.alone
+        alone = not cohorted or spec.alone
         shapes.setdefault(key if alone else shape_of(spec), []).append(spec)
     for alike in shapes.values():
         pieces = -(-len(alike) // COHORT_SIZE)

@@ -73,11 +73,12 @@ class Cohort(Trainer):
                 f"TrainSpec.precision is {train.precision!r}; a cohort computes in float32 (autocast has no "
                 "effect under vmap, whose batch norm takes no mixed types): train the run alone"
             )
-        if train.alone:
+        if specs[0].alone:
             raise ValueError(
                 f"TrainSpec.objective is {train.objective!r}; a cohort cannot map it with the penalty "
-                f"{train.penalty!r} over runs, as pairs depend on each run's labels and centres on its "
-                "latents: train the run alone"
+                f"{train.penalty!r} and ModelSpec.spectral_norm={specs[0].model.spectral_norm} over runs, as "
+                "pairs depend on each run's labels, centres on its latents and spectral norms on buffers of "
+                "its own: train the run alone"
             )
         if graphed:
             check_recordable(device)

@@ -66,6 +66,7 @@ class Draws:
         site = model.head.latent_width if spec.model.dropout_site == "latent" else images.classes
         self.head_sites = [(spec.model.dropout, site)] if spec.model.dropout else ()
         self.backbone_sites: Sequence[tuple[float, int]] = getattr(model.backbone, "sites", ())
+        self.learnt = spec.model.latent_noise == "learnt"
         self.noisy_width = model.head.latent_width if spec.model.latent_noise != "none" else 0
         if self.samples > 1 and not (self.head_sites or self.backbone_sites or self.noisy_width):
             raise ValueError(
@@ -106,7 +107,10 @@ class Draws:
         """Draw noise (samples, points, width) of the latent; None where there is none."""
         if not self.noisy_width:
             return None
-        return zero_entropy_noise((self.samples, points, self.noisy_width), self.generator)
+        shape = (self.samples, points, self.noisy_width)
+        if self.learnt:  # the head multiplies it by its sd
+            return torch.randn(shape, generator=self.generator, device=self.generator.device)
+        return zero_entropy_noise(shape, self.generator)
 
 
 def _stream(seed: int) -> int:

@@ -49,10 +49,10 @@ def test_key_is_the_sha256_of_sorted_compact_json():
         "model": ["latent_noise", "encoder", "decoder", "decoder_width", "rescaled", "classifier"],
         "train": ["plateau_factor", "plateau_patience", "metrics", "objective", "samples"],
     }
-    later["model"] += ["classifier_scale"]
+    later["model"] += ["classifier_scale", "spectral_norm", "logit_temperature"]
     later["train"] += ["latent_sd", "latent_sd_factor", "temperature", "margin", "decay"]
     later["train"] += ["gamma_every", "gamma_late_factor", "gamma_late_from"]
-    later["train"] += ["optimizer", "momentum", "label_smoothing", "centre_rate"]
+    later["train"] += ["optimizer", "momentum", "label_smoothing", "centre_rate", "norm_power"]
     for part, names in later.items():
         for name in names:  # fields that came later are named only where they are chosen
             del values[part][name]

@@ -87,6 +87,8 @@ LOSSES: dict[str, Callable] = {
     "batch_conditional_log_variance": lambda z, y, w: losses.batch_conditional_log_variance(
         z, y, classes=CLASSES
     ),
+    "norm_power": lambda z, y, w: losses.norm_power(z, power=3),
+    "normal_divergence": lambda z, y, w: losses.normal_divergence(z, z.abs() + 0.1),
     "centre_distance": lambda z, y, w: centres.centre_distance(z, y, w),
     "supervised_contrastive": lambda z, y, w: metric_learning.supervised_contrastive(z, y, temperature=0.1),
     "arcface": lambda z, y, w: metric_learning.arcface(z, y, w, margin=0.3, scale=8.0),

@@ -88,6 +88,10 @@ CHOICES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"penalty": "weight_l1"}),
     ({}, {"penalty": "squared_norm", "plateau_factor": 0.8, "plateau_patience": 0}),
     ({}, {"penalty": "centre", "label_smoothing": 0.1}),
+    ({}, {"penalty": "norm_power", "norm_power": 3.0}),
+    ({"logit_temperature": 4.0}, {"penalty": "logit_norm"}),
+    ({"latent_noise": "learnt"}, {"penalty": "divergence", "samples": 2}),
+    ({"spectral_norm": True}, {"penalty": "none"}),
     *(({}, {"penalty": "squared_norm", "optimizer": name}) for name in get_args(specs.Optimizer)),
     ({}, {"objective": "supervised_contrastive"}),
     ({}, {"objective": "contrastive_cross_entropy"}),
@@ -123,7 +127,7 @@ def test_every_objective_and_penalty_on_a_gpu_is_that_of_the_cpu(choice):
         )
         for seed in range(2)
     ]
-    for members in ([two[0]],) if two[0].train.alone else ([two[0]], two):
+    for members in ([two[0]],) if two[0].alone else ([two[0]], two):
         _, losses, logits = trained(members, "cpu", epochs=2)
         found = on_gpu(members, epochs=2)
         assert torch.equal(found[0], losses) and torch.equal(found[1], logits)
