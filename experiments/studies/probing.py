@@ -47,7 +47,7 @@ class ProbeKind(NamedTuple):
         ``module:function``, which maps a classifier in evaluation mode and its data, on one device, to a
         :class:`lpc.store.probes.Probe`. Named and not imported, as it lies above this module.
     studies
-        Families of runs that it is about: ``ablation``, ``embedding``, ``gammas``.
+        Families of runs that it is about: ``ablation``, ``embedding``, ``gammas``, ``others``.
     extra
         What it needs of :data:`EXTRAS`; None: nothing.
     architectures
@@ -82,7 +82,7 @@ class ProbeKind(NamedTuple):
 
 
 PROBES: Mapping[str, ProbeKind] = {
-    "attacks": ProbeKind(1, "experiments.probes.attacks:probe", extra="attacks"),
+    "attacks": ProbeKind(1, "experiments.probes.attacks:probe", ("ablation", "others"), extra="attacks"),
     "attack_checks": ProbeKind(
         2,
         "experiments.probes.attacks:check_probe",
@@ -105,6 +105,7 @@ PROBES: Mapping[str, ProbeKind] = {
     ),
     "images": ProbeKind(1, "experiments.probes.images:probe", ("ablation", "embedding"), tabled=False),
     "margins": ProbeKind(1, "experiments.probes.margins:probe", studies=("embedding",), tabled=False),
+    "outside": ProbeKind(1, "experiments.probes.outside:probe", studies=("others",)),
 }
 """The probes by name, which begins their columns (``<name>_<value>``) and files."""
 
@@ -132,7 +133,9 @@ StudyT = TypeVar("StudyT", bound=Probed)
 
 
 def family(profile: str) -> str:
-    """Return which family of runs a profile's are: ``ablation``, ``embedding`` or ``gammas``."""
+    """Return which family of runs a profile's are: ``ablation``, ``embedding``, ``gammas`` or ``others``."""
+    if profile.partition("-")[0] == "others":
+        return "others"
     last = profile.rpartition("-")[2]
     return last if last in ("embedding", "gammas") else "ablation"
 

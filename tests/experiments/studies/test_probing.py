@@ -162,7 +162,7 @@ def test_a_missing_extra_is_named_with_what_to_install(study, store, monkeypatch
 def test_every_probe_of_the_book_is_a_function_of_model_and_images():
     for name, kind in PROBES.items():
         assert name.isidentifier() and kind.version >= 1 and callable(kind.function)
-        assert set(kind.studies) <= {"ablation", "embedding", "gammas"} and kind.studies
+        assert set(kind.studies) <= {"ablation", "embedding", "gammas", "others"} and kind.studies
         assert kind.extra is None or kind.extra in probing.EXTRAS
 
 

@@ -1,0 +1,137 @@
+"""The probe ``outside``: what a network's confidence is worth on its own images and on other data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from lpc.data import ImageSet, Splits
+from lpc.datasets import load_raw
+from lpc.evaluation import calibration, detection, misclassification
+from lpc.heads import Classifier
+from lpc.latents import Latents, collect
+from lpc.runs.measurements import SHRINKAGE, Measured
+from lpc.store.probes import Probe
+
+STRANGERS = ("digits", "mnist_subset", "fashion_mnist")
+"""Data sets whose test images are shown to a network, its own among them: there every score is at chance."""
+IMAGES = 1_000
+"""Most test images of each: the first."""
+
+Score = Callable[[Latents], Tensor]
+
+
+def probe(model: Classifier, splits: Splits) -> Probe:
+    """Measure calibration before and after one temperature, and how well scores tell other data apart.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode, on the device of the images, which have one channel.
+    splits
+        Train images for the class Gaussians, validation images for the temperature, test images.
+
+    Returns
+    -------
+    Probe
+        Values: ``temperature``, fitted on validation images; ``ece`` and ``ece_scaled``, the calibration
+        error on test images without and with it. ``errors``: AUROC of the largest probability, right
+        decisions against wrong ones. ``<data>_<score>``: AUROC of a score, own test images against those of
+        another data set: ``softmax`` (the largest probability), ``energy``, ``mahalanobis`` (of the latent to
+        the nearest class, one covariance, shrunk as in the run's own metrics), ``norm`` (of the latent).
+    """
+    train, test = collect(model, splits.train), collect(model, splits.test)
+    measured = Measured()
+    measured.add(["temperature"], lambda: _temperature(model, splits))
+    measured.add(["ece"], lambda: _calibration_error(test, 1.0))
+    measured.add(["ece_scaled"], lambda: _calibration_error(test, _temperature(model, splits)))
+    right = test.predicted == test.label
+    measured.add(["errors"], lambda: misclassification.misclassification_auroc(_softmax(test), right))
+    for name in STRANGERS:
+        _add_stranger(measured, name, model, splits.test, train, test)
+    return Probe(measured.as_dict())
+
+
+def _softmax(found: Latents) -> Tensor:
+    return found.logits.double().softmax(dim=1).amax(dim=1)
+
+
+def _scores(train: Latents) -> Mapping[str, Score]:
+    return {
+        "softmax": _softmax,
+        "energy": lambda found: detection.energy_confidence(found.logits),
+        "mahalanobis": lambda found: (
+            detection.mahalanobis_detection(
+                train.latent, train.label, found.latent, shrinkage=SHRINKAGE, drop_dead=True
+            ).confidence
+        ),
+        "norm": lambda found: found.latent.double().norm(dim=1),
+    }
+
+
+def _temperature(model: Classifier, splits: Splits) -> float:
+    if splits.validation is None:
+        raise ValueError("no validation images to fit a temperature on")
+    held = collect(model, splits.validation)
+    return calibration.fit_temperature(held.logits, held.label)
+
+
+def _calibration_error(test: Latents, temperature: float) -> float:
+    probability = (test.logits.double() / temperature).softmax(dim=1)
+    return calibration.expected_calibration_error(probability, test.label)
+
+
+def _add_stranger(
+    measured: Measured, name: str, model: Classifier, like: ImageSet, train: Latents, test: Latents
+) -> None:
+    """Add one value per score; where the data set cannot be had, all are missing, with the reason."""
+    scores = _scores(train)
+    try:
+        pixels = strange_pixels(name, like)
+    except (ValueError, ImportError) as error:
+        columns = [f"{name}_{score}" for score in scores]
+        measured.values.update(dict.fromkeys(columns))
+        measured.missing.update(dict.fromkeys(columns, str(error)))
+        return
+    with torch.no_grad():
+        latent, logits = model(like.normalise(pixels))[:2]
+    label = like.label.new_zeros(len(pixels))
+    found = test._replace(latent=latent, logits=logits, label=label)
+    for score, of in scores.items():
+        measured.add([f"{name}_{score}"], lambda of=of: detection.detection(of(test), of(found)).auroc)
+
+
+def strange_pixels(name: str, like: ImageSet) -> Float[Tensor, "images 1 row column"]:
+    """Return test images of a data set, in [0, 1], in the size and on the device of other images.
+
+    Parameters
+    ----------
+    name
+        A key of ``lpc.datasets.LOADERS``; images of one channel.
+    like
+        Images of one channel.
+
+    Raises
+    ------
+    ValueError
+        Images of several channels, or what ``lpc.datasets.load_raw`` raises.
+    ImportError
+        A data set whose package is not installed.
+
+    Notes
+    -----
+    Larger images are shrunk by the mean over areas, smaller ones enlarged by bilinear interpolation.
+    """
+    raw = load_raw(name).test_images[:IMAGES]
+    if raw.shape[1] != 1 or like.channels != 1:
+        raise ValueError(f"{name} has {raw.shape[1]} channels and the network {like.channels}; expected 1")
+    pixels = torch.from_numpy(raw).to(like.images.device).float() / 255
+    if pixels.shape[-1] == like.size:
+        return pixels
+    if pixels.shape[-1] > like.size:
+        return interpolate(pixels, size=(like.size, like.size), mode="area")
+    return interpolate(pixels, size=(like.size, like.size), mode="bilinear", align_corners=False)
