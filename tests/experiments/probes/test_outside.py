@@ -47,7 +47,8 @@ def test_its_own_images_are_at_chance_and_another_datas_are_not(model, splits, m
     json.dumps(found, allow_nan=False)
     assert found["missing"] == {}
     scores = ("softmax", "energy", "mahalanobis", "norm")
-    assert {name: found[f"digits_{name}"] for name in scores} == dict.fromkeys(scores, 0.5), "the control"
+    own = {name: found[f"digits_{name}"] for name in scores}
+    assert own == pytest.approx(dict.fromkeys(scores, 0.5), abs=0.01), "the control, up to rounding"
     for name in ("softmax", "energy", "mahalanobis"):
         assert 0.6 < found[f"fashion_mnist_{name}"] <= 1, "digits upside down"
     assert found["errors"] > 0.6
