@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from lpc.training.cohorts import Cohort
 from lpc.training.solo import Solo
 
 DATA = DataSpec(name="digits", train_limit=96)
-LAYER = {"penultimate": "linear", "width": "intermediate"}
+LAYER: dict[str, Any] = {"penultimate": "linear", "width": "intermediate"}
 TABLE = {
     "LinPen": Variant(**LAYER),
     "Norm1": Variant(**LAYER, penalty="norm_power", norm_power=1.0, gamma=0.1),
@@ -107,11 +108,13 @@ def test_a_spectral_norm_holds_the_largest_singular_value_at_one():
     heads = {kind: BottleneckHead(20, 4, latent_width=6, spectral_norm=kind) for kind in (True, False)}
     largest = {}
     for kind, head in heads.items():
-        assert head.penultimate is not None
+        layer = head.penultimate
+        assert layer is not None
         with torch.no_grad():
             for _ in range(50):
                 head(torch.randn(8, 20))
-        largest[kind] = float(torch.linalg.matrix_norm(head.eval().penultimate.weight.detach(), ord=2))
+            head.eval()
+            largest[kind] = float(torch.linalg.matrix_norm(layer.weight, ord=2))
     assert largest[True] == pytest.approx(1, rel=1e-3)
     assert not 0.9 < largest[False] < 1.1, "the control: this layer's own is another"
     double = copy.deepcopy(heads[True]).double()
@@ -139,7 +142,7 @@ def test_fields_at_their_defaults_stay_out_of_the_key():
 
 @pytest.mark.usefixtures("unhooked")
 def test_bad_specs_are_named():
-    linear = {"backbone": "mlp", "backbone_width": 4, "penultimate": "linear"}
+    linear: dict[str, Any] = {"backbone": "mlp", "backbone_width": 4, "penultimate": "linear"}
     for wrong, words in (
         ({**linear, "logit_temperature": 0.0}, r"logit_temperature is 0\.0; expected a positive"),
         (
