@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from experiments.reporting.claims import EMPTY, NOT_MEASURED
-from experiments.reporting.declarations import OURS, TESTS
+from experiments.reporting.declarations import HERE, TESTS
 from experiments.reporting.headlines import badge
 from experiments.reporting.rests_on import data_of
 from experiments.reporting.scoreboard import is_word
@@ -71,7 +71,7 @@ def _again(others: Sequence[Mapping[str, str]]) -> list[str]:
     """Return the lines of what waits on other data sets: one per verdict."""
     sets: dict[tuple[str, bool], list[str]] = {}
     for one in others:
-        sets.setdefault((one["verdict"], one["dataset"] in OURS), []).append(one["dataset"])
+        sets.setdefault((one["verdict"], one["dataset"] in HERE), []).append(one["dataset"])
     return [
         f"{badge(verdict, names[0])} {_small(', '.join(dict.fromkeys(names)))}"
         for (verdict, _), names in sets.items()

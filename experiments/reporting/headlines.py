@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from experiments.reporting.claims import NOT_ATTEMPTED, NOT_MEASURED
-from experiments.reporting.declarations import OURS, TESTS
+from experiments.reporting.declarations import HERE, OURS, TESTS
 from experiments.reporting.rests_on import images_and_network
 from experiments.reporting.scoreboard import Html, is_judged
 from experiments.reporting.tables import MISSING
@@ -111,7 +111,7 @@ def badge(verdict: str, dataset: str) -> str:
         What it is about. On the papers' own data the words begin with ``[Re]``, as ReScience's titles do.
     """
     kind = _CLASSES.get(verdict, "open")
-    words = verdict if dataset in OURS else f"[Re] {verdict}"
+    words = verdict if dataset in HERE else f"[Re] {verdict}"
     return f'<span class="badge-verdict {kind}">{_MARKS[kind]} {escape(words)}</span>'
 
 

@@ -10,7 +10,7 @@ from pandas.io.formats.style import Styler
 
 from experiments.reporting.claims import NOT_ATTEMPTED, NOT_MEASURED, chance
 from experiments.reporting.csv_tables import CsvStyler, bundle
-from experiments.reporting.declarations import NO_RUN, OURS
+from experiments.reporting.declarations import HERE, NO_RUN
 from experiments.reporting.image_variance import HOW
 from experiments.reporting.tables import MISSING
 from experiments.reporting.verdicts import MARKS, UNDECIDED, WORDS
@@ -81,7 +81,7 @@ def tally(table: pd.DataFrame) -> pd.DataFrame:
 
 def is_waiting(table: pd.DataFrame) -> pd.Series:
     """Whether a claim repeats, on a data set of ours that has not been run, what stands above it."""
-    return table["dataset"].isin(OURS) & (table["verdict"] == NOT_ATTEMPTED)
+    return table["dataset"].isin(HERE) & (table["verdict"] == NOT_ATTEMPTED)
 
 
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
