@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from lpc.arrays import tensor_of
 from lpc.data import ImageSet, Splits
 from lpc.datasets import load_raw
 from lpc.evaluation import calibration, detection, misclassification
@@ -64,7 +65,7 @@ def _scores(train: Latents) -> Mapping[str, Score]:
     return {
         "softmax": _softmax,
         "energy": lambda found: detection.energy_confidence(found.logits),
-        "mahalanobis": lambda found: (
+        "mahalanobis": lambda found: tensor_of(
             detection.mahalanobis_detection(
                 train.latent, train.label, found.latent, shrinkage=SHRINKAGE, drop_dead=True
             ).confidence
