@@ -438,6 +438,7 @@ def test_all_offences_are_told_at_once(book):
 
 
 # ------------------------------------------------------------------ the real pages
+@pytest.mark.slow
 def test_the_real_pages_pass_what_can_be_checked_without_executing_them():
     ledger = {one.id: dict.fromkeys(("verdict", "measured", "n", "tolerance", "paper")) for one in read()}
     pages = checks.read_pages()
@@ -468,6 +469,7 @@ def test_figures_of_the_real_pages_have_names_of_their_own():
     assert len(names) > 40 and len(names) == len(set(names))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["smoke", "laptop"])
 def test_the_first_page_s_tables_show_every_claim(profile, tmp_path):
     table = claims.ledger(ablation.existing(profile, store=tmp_path))

@@ -460,6 +460,7 @@ def test_an_error_of_the_gradient_is_raised_too(digits):
             attack(name, lambda x: net(Broken.apply(x)), image[:2], budget=20)
 
 
+@pytest.mark.slow
 def test_gradients_are_switched_on_where_they_are_off(digits):
     net, image = digits
     for name in ATTACKS:
@@ -525,6 +526,7 @@ def test_an_image_without_a_starting_point_is_named():
     assert found.failed[0] == "no misclassified starting point among 100 of uniform noise"
 
 
+@pytest.mark.slow
 def test_a_network_that_nothing_fools_is_not_fooled():
     net = affine()[2]
 
