@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from experiments.commands import cli
-from lpc.stopping import Stopped, exit_status, interrupt
+from lpc.stopping import Stopped, ends_with_its_reader, exit_status, interrupt
 from lpc.store.reading import out_of_place
 
 _ERRORS = {
@@ -68,4 +68,5 @@ if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM):  # training has a handler of its own
         if signal.getsignal(number) is not signal.SIG_IGN:  # as it is for a shell's background
             signal.signal(number, interrupt)
-    main()
+    with ends_with_its_reader():
+        main()

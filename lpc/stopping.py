@@ -1,7 +1,9 @@
-"""Signals to stop: training ends its epoch, writes its checkpoint and leaves."""
+"""Reasons to stop: signals, on which training ends its epoch and leaves; and output that lost its reader."""
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 import sys
 import threading
@@ -77,3 +79,40 @@ def leave_signals_to_parent() -> None:
     """Ignore the signals in a worker process: the one that began it decides, and tells it."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+UNREAD = 128 + 13
+"""Exit status of a program whose output lost its reader, as shells give it for SIGPIPE."""
+
+
+@contextmanager
+def ends_with_its_reader() -> Iterator[None]:
+    """End the program quietly, with :data:`UNREAD`, once nobody reads its output, as after ``| head``.
+
+    A broken pipe that is not that of the output, such as a worker's, is an error as any other.
+    """
+    output = sys.stdout
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except (BrokenPipeError, SystemExit) as error:
+        unread = [
+            stream for stream in (sys.__stdout__, sys.__stderr__) if stream and _unread(stream.fileno())
+        ]
+        seen_by_click = sys.stdout is not output  # it puts another in its place, and exits with 1
+        if not unread or not (isinstance(error, BrokenPipeError) or seen_by_click):
+            raise
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in unread:  # what is still buffered goes there when Python ends
+            os.dup2(nowhere, stream.fileno())
+        raise SystemExit(UNREAD) from None
+
+
+def _unread(descriptor: int) -> bool:
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    found = select.poll()
+    found.register(descriptor, 0)
+    return any(event & select.POLLERR for _, event in found.poll(0))

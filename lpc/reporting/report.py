@@ -162,7 +162,8 @@ def report(
     outside
         Points of another distribution: the same, or latents alone.
     sample
-        Entropies, binarity and neighbours are of so many random points at most, as each line says.
+        Entropies, binarity and neighbours are of so many random points at most, I[Y; Z] of wide latents of
+        fewer (the cost grows with the square), as each line says.
     k
         Which nearest neighbour of entropies; None: 2 % of the smallest class, at least 2.
     seed
