@@ -65,10 +65,21 @@ def expected_calibration_error(
     """
     choice("norm", norm, Norm)
     means, count = _binned(probability, label, bins)
-    return _averaged(means[count > 0, 1].abs(), count[count > 0], norm)
+    return averaged(means[count > 0, 1].abs(), count[count > 0], norm)
 
 
-def _averaged(gap: Float64[Tensor, " bins"], count: Int64[Tensor, " bins"], norm: Norm) -> float:
+def averaged(gap: Float64[Tensor, " bins"], count: Int64[Tensor, " bins"], norm: Norm) -> float:
+    """Return the calibration error of bins that have points.
+
+    Parameters
+    ----------
+    gap
+        Size of each bin's mean gap.
+    count
+        Its points.
+    norm
+        As in :func:`expected_calibration_error`.
+    """
     if norm == "max":
         return float(gap.max())
     share = count.double() / count.sum()
@@ -119,12 +130,26 @@ def reliability_diagram(
 
 def _binned(probability: Array, label: Array, bins: int) -> tuple[Tensor, Tensor]:
     """Return mean confidence and mean gap of each bin, and its number of points."""
+    sums, count = bin_sums(probability, label, bins)
+    return sums / count[:, None], count
+
+
+def bin_sums(
+    probability: Float[Array, "points classes"], label: Integer[Array, " points"], bins: int
+) -> tuple[Float64[Tensor, "bins two"], Int64[Tensor, " bins"]]:
+    """Return, of each bin of confidence, the sums of confidence and of gap, and how many points it has.
+
+    Parameters
+    ----------
+    probability, label, bins
+        As in :func:`expected_calibration_error`, with the same errors.
+    """
     bins = whole("bins", bins)
     confidence, gap = _confidence_and_gap(probability, label)
     edges = torch.arange(1, bins, dtype=torch.float64, device=confidence.device) / bins
     index = torch.bucketize(confidence, edges)
     count = torch.bincount(index, minlength=bins)
-    return group_sums(torch.stack([confidence, gap], dim=1), index, bins) / count[:, None], count
+    return group_sums(torch.stack([confidence, gap], dim=1), index, bins), count
 
 
 @measurement
@@ -159,7 +184,7 @@ def adaptive_calibration_error(
     bins = whole("bins", bins, most=len(gap), of=f"{len(gap)} points")
     parts = gap[confidence.argsort(stable=True)].tensor_split(bins)
     means = torch.stack([part.mean().abs() for part in parts])
-    return _averaged(means, torch.tensor([len(part) for part in parts], device=means.device), norm)
+    return averaged(means, torch.tensor([len(part) for part in parts], device=means.device), norm)
 
 
 @measurement
@@ -187,15 +212,29 @@ def classwise_calibration_error(
     ----------
     Kull et al. 2019, Beyond temperature scaling, Section 2.
     """
+    gaps = class_bin_gaps(probability, label, bins)
+    return float(gaps.abs().sum()) / (len(probability) * len(gaps))
+
+
+def class_bin_gaps(
+    probability: Float[Array, "points classes"], label: Integer[Array, " points"], bins: int
+) -> Float64[Tensor, "classes bins"]:
+    """Return the sum of right minus probability in each bin of each class's own probability.
+
+    Parameters
+    ----------
+    probability, label, bins
+        As in :func:`classwise_calibration_error`, with the same errors.
+    """
     bins = whole("bins", bins)
     share, target = _checked(probability, label)
     edges = torch.arange(1, bins, dtype=torch.float64, device=share.device) / bins
-    total = 0.0
+    gaps = torch.zeros(share.shape[1], bins, dtype=torch.float64, device=share.device)
     for value in range(share.shape[1]):
         column = share[:, value].to(torch.float64).contiguous()
         gap = (target == value).double() - column
-        total += float(group_sums(gap[:, None], torch.bucketize(column, edges), bins).abs().sum())
-    return total / share.numel()
+        gaps[value] = group_sums(gap[:, None], torch.bucketize(column, edges), bins)[:, 0]
+    return gaps
 
 
 @measurement

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,12 +16,13 @@ from lpc.evaluation._networks.networks import Logits, Network, check_evaluation_
 from lpc.inputs.networks import logits_of
 
 Box = tuple[float, float]
+Norm = Literal["l2", "linf"]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def check_target(
     logits_fn: Logits,
-    image: Float[Array, "batch channel row column"],
+    image: Float[Array, " batch *shape"],
     *,
     box: Box | None = (0.0, 1.0),
     model: nn.Module | None = None,
@@ -33,7 +35,7 @@ def check_target(
         Maps images to logits (batch, classes), each image by itself. What it returns is a tensor, or holds
         one as ``logits``.
     image
-        float32 or float64.
+        (batch, channel, row, column), or (batch, features) of tables; float32 or float64.
     box
         Lowest and highest value that a pixel can have; None: any.
     model
@@ -47,11 +49,30 @@ def check_target(
         logits, or logits of another shape, not finite, the same for all classes of an image or for all of
         several images; logits that depend on the other images of a batch or on chance, as in training mode.
     """
+    logits_fn, image = of_images(logits_fn, image)
     check_images(image, box, name="image")
     if model is not None:
         check_evaluation_mode(model)
     with guarded(logits_fn, image, gradients=False, dims=4) as network:
         return given(decided(network), image)
+
+
+def of_images(logits_fn: Logits, image: Array) -> tuple[Logits, Array]:
+    """Return a network of tables as one of images of one row, and its rows so; other things as they are.
+
+    Parameters
+    ----------
+    logits_fn
+        Of (batch, features), where ``image`` is of this shape.
+    image
+        Tables or images.
+    """
+    if getattr(image, "ndim", 0) != 2:
+        return logits_fn, image
+    if not callable(logits_fn):
+        return logits_fn, image[:, None, None, :]
+    tables: Callable[[Tensor], object] = logits_fn
+    return lambda value: tables(value.flatten(start_dim=1)), image[:, None, None, :]
 
 
 def decided(network: Network) -> Float[Tensor, "batch classes"]:
