@@ -183,7 +183,6 @@ class ErrorDetectionMetric(_Scalar):
         super().__init__(**kwargs)
         choice("measure", measure, Literal["auroc", "fpr95", "aupr_error", "aurc"])
         self.measure = measure
-        self.higher_is_better = measure in ("auroc", "aupr_error")
         self.add_state("confidence", default=[], dist_reduce_fx="cat")
         self.add_state("correct", default=[], dist_reduce_fx="cat")
 
