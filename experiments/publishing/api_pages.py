@@ -107,17 +107,23 @@ def _headline(module: str, package: Path) -> str:
 
 
 def _table(module: str, package: Path) -> str:
-    """Return the table of a module's names in the finder: those that the package offers come first.
+    """Return the table of a module's names in the finder, folded behind a line that lists them.
 
-    Names of which nothing is said are left out.
+    Those that the package offers come first. Names of which nothing is said are left out.
     """
     first = offered(package.name)
+    told = [member for member in members(module, package) if member.summary]
+    told.sort(key=lambda member: member.name not in first)
     rows = [
         f"   * - :py:{member.role}:`~{package.name}.{module}.{member.name}`\n     - {member.summary}"
-        for member in sorted(members(module, package), key=lambda member: member.name not in first)
-        if member.summary
+        for member in told
     ]
-    return "\n".join([".. list-table::\n   :width: 100%\n   :widths: 36 64\n   :class: finder\n", *rows, ""])
+    if not rows:
+        return ""
+    names = ", ".join(member.name for member in told)
+    opened = f'.. raw:: html\n\n   <details class="finder"><summary>{names}</summary>\n'
+    table = "\n".join([".. list-table::\n   :width: 100%\n   :widths: 36 64\n   :class: finder\n", *rows, ""])
+    return "\n".join([opened, table, ".. raw:: html\n\n   </details>\n"])
 
 
 def finder(package: Path = ROOT / "lpc") -> str:
@@ -126,9 +132,9 @@ def finder(package: Path = ROOT / "lpc") -> str:
     for title, modules in TASKS.items():
         told = (text for module in modules for text in (_headline(module, package), _table(module, package)))
         lines += [f"## {title}\n", _quoted(told)]
-    for title, modules in inner_modules(package).items():
-        lines += [f"## {title}\n", _quoted(_headline(module, package) for module in modules)]
-    return "\n".join(lines)
+    lines += ["## Inner works\n", "What these rest on, by package:\n"]
+    lines += [f"- {{doc}}`{page_of(modules[0])}`" for modules in inner_modules(package).values()]
+    return "\n".join([*lines, ""])
 
 
 def write(target: Path, package: Path = ROOT / "lpc") -> list[str]:

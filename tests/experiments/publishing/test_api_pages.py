@@ -63,8 +63,11 @@ def named_by(node):
 
 
 def test_what_one_looks_for_is_in_the_finder():
-    """The words under which a name is sought stand in its row."""
-    rows = api_pages.finder().split("   * - ")
+    """The words under which a name is sought stand in its row; rows fold behind a line of names."""
+    found = api_pages.finder()
+    assert found.count('<details class="finder">') == found.count("</details>") > 40
+    assert "<summary>report, " in found and "{doc}`api-inner-works-of-measuring`" in found
+    rows = found.split("   * - ")
     for name, words in {
         "within_class_covariance": "within-class covariance",
         "deepfool": "deepfool",
