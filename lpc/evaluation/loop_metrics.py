@@ -21,7 +21,7 @@ from lpc.evaluation.misclassification import (
     misclassification_fpr,
     risk_coverage_area,
 )
-from lpc.evaluation.neural_collapse_metric import Metric, NeuralCollapseMetric
+from lpc.evaluation.neural_collapse_metric import Metric, NeuralCollapseMetric, dim_zero_cat
 from lpc.options import choice, whole
 
 
@@ -122,14 +122,14 @@ class CalibrationMetric(_Scalar):
         self,
         *,
         classes: int,
-        measure: Literal["l1", "l2", "max", "classwise"] = "l1",
+        measure: str = "l1",
         bins: int = 15,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         choice("measure", measure, Literal["l1", "l2", "max", "classwise"])
         self.classes, self.bins = whole("classes", classes, least=2), whole("bins", bins)
-        self.measure: Literal["l1", "l2", "max", "classwise"] = measure
+        self.measure: Any = measure
         rows = classes if measure == "classwise" else 1
         empty = torch.zeros(rows, bins, dtype=torch.float64)
         self.add_state("sums", default=empty, dist_reduce_fx="sum")
@@ -177,9 +177,7 @@ class ErrorDetectionMetric(_Scalar):
     confidence: list[Tensor]
     correct: list[Tensor]
 
-    def __init__(
-        self, *, measure: Literal["auroc", "fpr95", "aupr_error", "aurc"] = "auroc", **kwargs: Any
-    ) -> None:
+    def __init__(self, *, measure: str = "auroc", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         choice("measure", measure, Literal["auroc", "fpr95", "aupr_error", "aurc"])
         self.measure = measure
@@ -195,10 +193,9 @@ class ErrorDetectionMetric(_Scalar):
         self.correct.append(right)
 
     def _value(self) -> float:
-        parts = [torch.cat(list(part)) if len(part) else None for part in (self.confidence, self.correct)]
-        score, right = parts
-        if score is None or right is None:
+        if len(self.confidence) == 0:
             raise ValueError("there are no points yet: update with a batch first")
+        score, right = dim_zero_cat(self.confidence), dim_zero_cat(self.correct)  # lists, or joined by a sync
         if self.measure == "auroc":
             return misclassification_auroc(score, right)
         if self.measure == "fpr95":

@@ -23,6 +23,7 @@ from lpc.options import choice
 
 try:
     from torchmetrics import Metric, MetricCollection
+    from torchmetrics.utilities import dim_zero_cat as dim_zero_cat
 except ModuleNotFoundError as error:
     what = "lpc.evaluation.neural_collapse_metric (unlike lpc.evaluation.class_moments)"
     raise missing_extra(what, ["torchmetrics"], "metrics") from error

@@ -105,7 +105,7 @@ def test_bad_batches_are_refused_and_add_nothing():
         metric.update(LOGITS, LABEL)
     assert float(metric.compute()) == pytest.approx(expected_calibration_error(SHARE, LABEL))
     with pytest.raises(ValueError, match="measure is 'auc'"):
-        ErrorDetectionMetric(measure="auc")  # type: ignore[arg-type]
+        ErrorDetectionMetric(measure="auc")
     with pytest.raises(ValueError, match="correct"):
         ErrorDetectionMetric().update(SCORE, RIGHT[:5])
 
