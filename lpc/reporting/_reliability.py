@@ -32,7 +32,7 @@ from lpc.reporting.entries import Entry, Once, Sheet
 from lpc.reporting.points import Points
 from lpc.reporting.references import of_book
 
-Pair = tuple[Tensor, Tensor]
+Pair = tuple[Any, Any]
 SHRINKAGE = 0.1
 """Of covariances, as a class with constant nodes, or fewer points than nodes, has a singular one."""
 

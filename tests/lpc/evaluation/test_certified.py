@@ -167,7 +167,8 @@ def small_images(name, generator):
 @pytest.mark.parametrize("name", ["leaky", "small_cnn", "bottleneck", "resnet18"])
 def test_networks_of_small_images_have_certificates(generator, name):
     model, image = small_images(name, generator)
-    network = affine_layers(model, shape=tuple(image.shape[1:]))
+    _, channels, rows, columns = image.shape
+    network = affine_layers(model, shape=(channels, rows, columns))
 
     def logits_of(x):
         found = model(x)
