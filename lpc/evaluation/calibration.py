@@ -65,10 +65,10 @@ def expected_calibration_error(
     """
     choice("norm", norm, Norm)
     means, count = _binned(probability, label, bins)
-    return averaged(means[count > 0, 1].abs(), count[count > 0], norm)
+    return _averaged(means[count > 0, 1].abs(), count[count > 0], norm)
 
 
-def averaged(gap: Float64[Tensor, " bins"], count: Int64[Tensor, " bins"], norm: Norm) -> float:
+def _averaged(gap: Float64[Tensor, " bins"], count: Int64[Tensor, " bins"], norm: Norm) -> float:
     """Return the calibration error of bins that have points.
 
     Parameters
@@ -130,11 +130,11 @@ def reliability_diagram(
 
 def _binned(probability: Array, label: Array, bins: int) -> tuple[Tensor, Tensor]:
     """Return mean confidence and mean gap of each bin, and its number of points."""
-    sums, count = bin_sums(probability, label, bins)
+    sums, count = _bin_sums(probability, label, bins)
     return sums / count[:, None], count
 
 
-def bin_sums(
+def _bin_sums(
     probability: Float[Array, "points classes"], label: Integer[Array, " points"], bins: int
 ) -> tuple[Float64[Tensor, "bins two"], Int64[Tensor, " bins"]]:
     """Return, of each bin of confidence, the sums of confidence and of gap, and how many points it has.
@@ -184,7 +184,7 @@ def adaptive_calibration_error(
     bins = whole("bins", bins, most=len(gap), of=f"{len(gap)} points")
     parts = gap[confidence.argsort(stable=True)].tensor_split(bins)
     means = torch.stack([part.mean().abs() for part in parts])
-    return averaged(means, torch.tensor([len(part) for part in parts], device=means.device), norm)
+    return _averaged(means, torch.tensor([len(part) for part in parts], device=means.device), norm)
 
 
 @measurement
@@ -212,11 +212,11 @@ def classwise_calibration_error(
     ----------
     Kull et al. 2019, Beyond temperature scaling, Section 2.
     """
-    gaps = class_bin_gaps(probability, label, bins)
+    gaps = _class_bin_gaps(probability, label, bins)
     return float(gaps.abs().sum()) / (len(probability) * len(gaps))
 
 
-def class_bin_gaps(
+def _class_bin_gaps(
     probability: Float[Array, "points classes"], label: Integer[Array, " points"], bins: int
 ) -> Float64[Tensor, "classes bins"]:
     """Return the sum of right minus probability in each bin of each class's own probability.

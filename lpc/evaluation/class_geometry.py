@@ -47,12 +47,12 @@ def gram_distance(latent: Float[Array, "points width"], label: Integer[Array, " 
     groups = group(as_labels(label, points))
     check_several(groups.value)
     centred = centre(points)
-    return gram_distance_of(
+    return _gram_distance_of(
         about_global_mean(group_means(centred / binary_scale(centred), groups), groups.count)
     )
 
 
-def gram_distance_of(mean: Float64[Tensor, "classes width"]) -> float:
+def _gram_distance_of(mean: Float64[Tensor, "classes width"]) -> float:
     """Return :func:`gram_distance` of class means less the mean of all points, by whatever scale.
 
     Raises
@@ -107,10 +107,10 @@ def class_distance_variance(latent: Float[Array, "points width"], label: Integer
     mean = group_means(centred, groups)
     squared = (centred - mean[groups.index]).square().sum(dim=1, keepdim=True)
     variance = group_sums(squared, groups.index, len(mean))[:, 0] / groups.count
-    return class_distance_variance_of(mean, variance, groups.value)
+    return _class_distance_variance_of(mean, variance, groups.value)
 
 
-def class_distance_variance_of(
+def _class_distance_variance_of(
     mean: Float64[Tensor, "classes width"],
     variance: Float64[Tensor, " classes"],
     value: Int64[Tensor, " classes"],

@@ -31,7 +31,7 @@ from lpc.evaluation._classes.class_means import (
 )
 from lpc.evaluation._classes.class_sums import ClassSums, merged, no_points, with_points
 from lpc.evaluation._classes.nearest import nearest_row
-from lpc.evaluation.class_geometry import class_distance_variance_of, gram_distance_of
+from lpc.evaluation.class_geometry import _class_distance_variance_of, _gram_distance_of
 from lpc.evaluation.collapse import Traces
 from lpc.evaluation.neural_collapse import NeuralCollapse
 from lpc.options import whole
@@ -214,7 +214,7 @@ class ClassMoments:
         value = self._seen()
         check_several(value)
         mean = self._means(value)
-        return gram_distance_of(mean / binary_scale(mean))
+        return _gram_distance_of(mean / binary_scale(mean))
 
     @measurement
     def class_distance_variance(self) -> float:
@@ -235,7 +235,7 @@ class ClassMoments:
         mean = self._means(value)
         scale = binary_scale(mean)
         within = self.sums.scatter[value].diagonal(dim1=1, dim2=2).sum(dim=1) / self.sums.count[value]
-        return class_distance_variance_of(mean / scale, within / scale / scale, value)
+        return _class_distance_variance_of(mean / scale, within / scale / scale, value)
 
     @measurement
     def nearest_mean(self, latent: Float[Array, "points width"]) -> Int64[Tensor, " points"]:

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from lpc.arrays import Convention, as_labels, floats
+from lpc.arrays import Convention, as_flags, as_float64
 from lpc.computing.numerics import measurement
-from lpc.evaluation.calibration import averaged, bin_sums, class_bin_gaps
+from lpc.evaluation.calibration import _averaged, _bin_sums, _class_bin_gaps
 from lpc.evaluation.class_moments import ClassMoments
 from lpc.evaluation.misclassification import (
     misclassification_aupr,
@@ -138,14 +138,14 @@ class CalibrationMetric(_Scalar):
     @measurement
     def update(self, probability: Float[Tensor, "points classes"], label: Integer[Tensor, " points"]) -> None:
         """Add a batch; a ValueError for what is no probability, and nothing is added then."""
-        if probability.ndim == 2 and probability.shape[1] != self.classes:
+        sums, count = _bin_sums(probability, label, self.bins)
+        if probability.shape[1] != self.classes:
             raise ValueError(f"probability has {probability.shape[1]} classes; expected {self.classes}")
         if self.measure == "classwise":
-            self.sums = self.sums + class_bin_gaps(probability, label, self.bins)
+            self.sums = self.sums + _class_bin_gaps(probability, label, self.bins)
             first = torch.arange(self.bins, device=self.count.device) == 0  # how many points, once
             self.count = self.count + len(label) * first
         else:
-            sums, count = bin_sums(probability, label, self.bins)
             self.sums, self.count = self.sums + sums[:, 1], self.count + count
 
     def _value(self) -> float:
@@ -155,7 +155,7 @@ class CalibrationMetric(_Scalar):
         if self.measure == "classwise":
             return float(self.sums.abs().sum()) / (points * self.classes)
         there = self.count > 0
-        return averaged((self.sums[0] / self.count)[there].abs(), self.count[there], self.measure)
+        return _averaged((self.sums[0] / self.count)[there].abs(), self.count[there], self.measure)
 
 
 class ErrorDetectionMetric(_Scalar):
@@ -187,10 +187,9 @@ class ErrorDetectionMetric(_Scalar):
     @measurement
     def update(self, confidence: Float[Tensor, " points"], correct: Tensor) -> None:
         """Add a batch of confidences, and whether each prediction is right."""
-        score = floats(confidence, name="confidence", dims=1).double()
-        right = as_labels(correct.to(torch.int64), score, name="correct").bool()
+        score = as_float64(confidence, name="confidence", dims=1)
+        self.correct.append(as_flags(correct, score, name="correct"))
         self.confidence.append(score)
-        self.correct.append(right)
 
     def _value(self) -> float:
         if len(self.confidence) == 0:

@@ -195,7 +195,7 @@ class NeuralCollapseMetric(Metric):
         try:
             result = self._values(moments)
         except Undefined as reason:
-            warnings.warn(f"the measures of {type(self).__name__} are NaN: {reason}", stacklevel=2)
+            warnings.warn(f"the measures of neural collapse are NaN: {reason}", stacklevel=2)
             result = dict.fromkeys(self.measures, math.nan)
         values = {
             name: torch.tensor(result[name], dtype=torch.float64, device=self.count.device)
