@@ -53,19 +53,17 @@ class CollapseMetric(NeuralCollapseMetric):
         )
 
     def _values(self, moments: ClassMoments) -> dict[str, Any]:
-        traces = moments.within_between_traces()
-        return {
-            "trace_within": traces.within,
-            "trace_between": traces.between,
-            "trace_ratio": traces.ratio,
-            "gram_distance": moments.gram_distance(),
-            "cdnv": moments.class_distance_variance() if "cdnv" in self.wanted else math.nan,
-        }
-
-    @property
-    def wanted(self) -> tuple[str, ...]:
-        """The measures that are computed."""
-        return self.known if self.measure is None else (self.measure,)
+        found = dict.fromkeys(self.known, math.nan)
+        wanted = self.known if self.measure is None else (self.measure,)
+        if any(name.startswith("trace") for name in wanted):
+            found |= {
+                f"trace_{name}": value for name, value in moments.within_between_traces()._asdict().items()
+            }
+        if "gram_distance" in wanted:
+            found["gram_distance"] = moments.gram_distance()
+        if "cdnv" in wanted:
+            found["cdnv"] = moments.class_distance_variance()
+        return found
 
 
 class _Scalar(Metric):
