@@ -99,8 +99,8 @@ def test_points_without_a_value_are_nan_with_a_reason():
 
 def test_bad_batches_are_refused_and_add_nothing():
     metric = feed(CalibrationMetric(classes=4), (SHARE, LABEL))
-    with pytest.raises(ValueError, match="probability has 3 classes; expected 4"):
-        metric.update(SHARE[:, :3], LABEL)
+    with pytest.raises(ValueError, match="probability has 5 classes; expected 4"):
+        metric.update(torch.cat([SHARE, torch.zeros(300, 1)], dim=1), LABEL)
     with pytest.raises(ValueError, match="rows of probability are no probabilities"):
         metric.update(LOGITS, LABEL)
     assert float(metric.compute()) == pytest.approx(expected_calibration_error(SHARE, LABEL))
