@@ -135,7 +135,7 @@ def _binned(probability: Array, label: Array, bins: int) -> tuple[Tensor, Tensor
 
 
 def _bin_sums(
-    probability: Float[Array, "points classes"], label: Integer[Array, " points"], bins: int
+    probability: Array, label: Array, bins: int
 ) -> tuple[Float64[Tensor, "bins two"], Int64[Tensor, " bins"]]:
     """Return, of each bin of confidence, the sums of confidence and of gap, and how many points it has.
 
@@ -216,9 +216,7 @@ def classwise_calibration_error(
     return float(gaps.abs().sum()) / (len(probability) * len(gaps))
 
 
-def _class_bin_gaps(
-    probability: Float[Array, "points classes"], label: Integer[Array, " points"], bins: int
-) -> Float64[Tensor, "classes bins"]:
+def _class_bin_gaps(probability: Array, label: Array, bins: int) -> Float64[Tensor, "classes bins"]:
     """Return the sum of right minus probability in each bin of each class's own probability.
 
     Parameters
