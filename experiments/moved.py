@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 _NOW = {
     "attack_strength": "probes.attacks",
-    "attack_surfaces": "chapters.attacks.surfaces",
-    "attack_tables": "chapters.attacks.tables",
+    "attack_surfaces": "chapters.deepfool.surfaces",
+    "attack_tables": "chapters.robustness.attacks",
     "binary_controls": "chapters.binarity.controls",
     "book": "publishing.build",
     "bottleneck_scales": "studies.bottleneck_profiles",
@@ -28,7 +28,7 @@ _NOW = {
     "errata_tables": "chapters.errata.tables",
     "explorer": "chapters.explore.page",
     "exported": "studies.export",
-    "factor_links": "chapters.factor.links",
+    "factor_links": "chapters.deepfool.links",
     "frames": "chapters.neural_collapse",
     "furniture": "publishing.header_footer",
     "gamma_growth": "probes.factor",
@@ -46,7 +46,7 @@ _NOW = {
     "queue": "cluster.jobs",
     "readings": "chapters.errata.paired_values",
     "reference": "publishing.api_pages",
-    "saturation": "chapters.factor.altered_networks",
+    "saturation": "chapters.deepfool.altered_networks",
     "slips": "chapters.errata.inconsistencies",
     "speed": "benchmarks.timing",
     "speed_cases": "benchmarks.measurement_cases",

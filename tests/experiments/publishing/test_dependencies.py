@@ -199,11 +199,11 @@ def test_edits_of_data_make_the_pages_stale_that_read_them(copy):
 
 
 def test_a_module_that_moves_makes_its_pages_stale_though_its_text_is_the_same(copy):
-    old = copy.root / "experiments" / "chapters" / "factor" / "links.py"
-    before = staleness.fingerprint("factor", copy.values, root=copy.root)
+    old = copy.root / "experiments" / "chapters" / "deepfool" / "links.py"
+    before = staleness.fingerprint("deepfool", copy.values, root=copy.root)
     new = old.with_name("chain.py")
     old.rename(new)
     try:
-        assert staleness.fingerprint("factor", copy.values, root=copy.root) != before
+        assert staleness.fingerprint("deepfool", copy.values, root=copy.root) != before
     finally:
         new.rename(old)

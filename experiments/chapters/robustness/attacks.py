@@ -22,7 +22,7 @@ RESAMPLES = 1000
 SEES = {"white": "gradients", "score": "logits", "decision": "labels", "floor": "labels, at random"}
 """What an attack sees of a network, by its kind."""
 FORMS = {"double": "float64", "large": "logits × 100", "small": "logits × 1e-3"}
-"""Headings of ``attack_strength.CHECKS``."""
+"""Headings of ``experiments.probes.attacks.CHECKS``."""
 BASELINE = "NoPen"
 
 
@@ -287,7 +287,7 @@ def masking(found: Norms, architectures: Sequence[str]) -> pd.DataFrame:
 
 
 def forms(one: Study | Recorded, architectures: Sequence[str]) -> pd.DataFrame:
-    """Return how far attacks move on forms of a network that decide alike (``attack_strength.CHECKS``).
+    """Return how far attacks move on forms of a network that decide alike (``CHECKS`` of the probe).
 
     A cell is the median over images and seeds of the norm over that on the network as it is; the share of
     images that are fooled where it is not all; below, the share of images at which the gradient of the

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from experiments.chapters.robustness.ceilings import (
+from experiments.chapters.deepfool.ceilings import (
     NAMES,
     NOT_MEASURED,
     ceiling_table,

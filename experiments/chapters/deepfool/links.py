@@ -79,7 +79,7 @@ def decomposition(selected: pd.DataFrame, *, base: str = BASE) -> pd.DataFrame:
     Parameters
     ----------
     selected
-        One row per run, with the columns of the probe ``factor`` (``gamma_growth.summary``).
+        One row per run, with the columns of the probe ``factor`` (``experiments.probes.factor.summary``).
     base
         The architecture to divide by.
 
