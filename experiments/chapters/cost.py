@@ -15,7 +15,8 @@ def joined(table: pd.DataFrame) -> pd.DataFrame:
     table
         Has the columns ``quartiles``, to the left of which stands the ratio, ``target`` and ``reached``.
     """
-    ratio = table.columns[table.columns.get_loc("quartiles") - 1]
+    columns = list(table.columns)
+    ratio = columns[columns.index("quartiles") - 1]
     shown = table.assign(
         **{
             ratio: _with(table[ratio], table["quartiles"], "{} ({})"),

@@ -48,9 +48,9 @@ def marked(table: pd.DataFrame) -> pd.DataFrame:
     """
     shown = table.copy()
     places = {name[1]: name for name in table.columns if name[1] in paper.DATASETS}
-    for row in repeated_sds().itertuples():
-        if row.std > 5**0.5 * row.mean and row.architecture in shown.index:
-            shown.loc[row.architecture, [places[row.dataset]]] += " [sic]"
+    for row in repeated_sds().to_dict("records"):
+        if row["std"] > 5**0.5 * row["mean"] and row["architecture"] in shown.index:
+            shown.loc[row["architecture"], [places[row["dataset"]]]] += " [sic]"
     return shown
 
 
