@@ -48,7 +48,7 @@ def activation_name(module: nn.Module) -> str | None:
 
 
 def activation_of(name: str) -> nn.Module:
-    """Return the activation of a name in :class:`~lpc.evaluation.affine_layers.AffineLayers`.
+    """Return the activation of a name in :class:`~lpc.evaluation.affine_layers.AffineLayers`, to be called.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def activation_of(name: str) -> nn.Module:
     rest, _, kept = name.partition("+")
     kind, _, slope = rest.partition(":")
     made = nn.LeakyReLU(float(slope)) if slope else {"silu": nn.SiLU(), "relu": nn.ReLU()}[kind]
-    return Kept(made, int(kept)) if kept else made
+    return (Kept(made, int(kept)) if kept else made).eval()
 
 
 def unrolled(module: nn.Module, name: str, shape: Shape | None) -> tuple[Map, Shape]:
