@@ -19,7 +19,7 @@ from lpc.arrays import Array, as_labels, tensor_of
 from lpc.computing.generators import seeded
 from lpc.computing.numerics import measurement
 from lpc.errors import missing_extra
-from lpc.evaluation._networks import attack_methods
+from lpc.evaluation._networks import attack_methods, tables
 from lpc.evaluation._networks.attack_checks import (
     Box,
     Norm,
@@ -27,7 +27,6 @@ from lpc.evaluation._networks.attack_checks import (
     check_target,
     decided,
     in_float64,
-    of_images,
     rescaled,
     without_gradient,
 )
@@ -357,14 +356,14 @@ def attack(
         raise ValueError(f"budget={budget}, rounds={rounds}; expected 1 or more")
     choice("norm", norm, Norm)
     for what, able in (
-        (f"norm {norm!r}", [one.name for one in ATTACKS.values() if norm in one.norms]),
-        ("targets", [one.name for one in ATTACKS.values() if one.targets or target is None]),
+        (f"norm {norm!r}", [other for other, one in ATTACKS.items() if norm in one.norms]),
+        ("targets", [other for other, one in ATTACKS.items() if one.targets or target is None]),
     ):
         if name not in able:
             raise ValueError(f"{name} has no {what}; expected one of {', '.join(able)}")
     _library(chosen)
-    logits_fn, image = of_images(logits_fn, given := image)
-    start = None if start is None else of_images(logits_fn, start)[1]
+    logits_fn, image = tables.of_images(logits_fn, given := image)
+    start = None if start is None else tables.of_images(logits_fn, start)[1]
     with guarded(logits_fn, image, dims=4, name=f"attack {name!r}") as network:
         pixels = network.image
         check_images(pixels, box, name="image")

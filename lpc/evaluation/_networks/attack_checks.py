@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from typing import Literal, TypeVar
 
 import torch
@@ -12,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lpc.arrays import Array, as_float64
+from lpc.evaluation._networks import tables
 from lpc.evaluation._networks.networks import Logits, Network, check_evaluation_mode, given, guarded
 from lpc.inputs.networks import logits_of
 
@@ -49,30 +49,12 @@ def check_target(
         logits, or logits of another shape, not finite, the same for all classes of an image or for all of
         several images; logits that depend on the other images of a batch or on chance, as in training mode.
     """
-    logits_fn, image = of_images(logits_fn, image)
+    logits_fn, image = tables.of_images(logits_fn, image)
     check_images(image, box, name="image")
     if model is not None:
         check_evaluation_mode(model)
     with guarded(logits_fn, image, gradients=False, dims=4) as network:
         return given(decided(network), image)
-
-
-def of_images(logits_fn: Logits, image: Array) -> tuple[Logits, Array]:
-    """Return a network of tables as one of images of one row, and its rows so; other things as they are.
-
-    Parameters
-    ----------
-    logits_fn
-        Of (batch, features), where ``image`` is of this shape.
-    image
-        Tables or images.
-    """
-    if getattr(image, "ndim", 0) != 2:
-        return logits_fn, image
-    if not callable(logits_fn):
-        return logits_fn, image[:, None, None, :]
-    tables: Callable[[Tensor], object] = logits_fn
-    return lambda value: tables(value.flatten(start_dim=1)), image[:, None, None, :]
 
 
 def decided(network: Network) -> Float[Tensor, "batch classes"]:

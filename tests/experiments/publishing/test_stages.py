@@ -63,4 +63,4 @@ def test_a_damaged_file_is_named(tmp_path):
 def test_used_seconds_grow():
     before = used()
     burn(0.2)
-    assert used() - before >= 0.2
+    assert round(used() - before, 2) >= 0.2  # hundredths are what the system counts
