@@ -1,13 +1,10 @@
 """Metrics of training loops give the value of all points at once, in batches and over two processes."""
 
-import json
-import multiprocessing
 import pickle
-from datetime import timedelta
 
 import pytest
 import torch
-from torch import distributed
+from support.two_processes import in_two
 
 from lpc.evaluation.calibration import classwise_calibration_error, expected_calibration_error
 from lpc.evaluation.class_geometry import class_distance_variance, gram_distance
@@ -110,27 +107,14 @@ def test_bad_batches_are_refused_and_add_nothing():
         ErrorDetectionMetric().update(SCORE, RIGHT[:5])
 
 
-def work(rank, folder):
+def work(rank):
     """One of two processes: the first has 100 points, the second the rest."""
-    distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/rendezvous",
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(seconds=120),
-    )
     own = slice(0, 100) if rank == 0 else slice(100, 300)
     values = [float(feed(metric, [array[own] for array in arrays]).compute()) for metric, arrays, _ in made()]
-    (folder / f"{rank}.json").write_text(json.dumps(values))
-    distributed.destroy_process_group()
+    return values
 
 
 @pytest.mark.slow
 def test_two_processes_give_the_value_of_one(tmp_path):
-    other = multiprocessing.get_context("spawn").Process(target=work, args=(1, tmp_path))
-    other.start()
-    work(0, tmp_path)
-    other.join()
-    assert other.exitcode == 0
-    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    first, second = in_two(work, tmp_path)
     assert first == second == pytest.approx([value for _, _, value in made()], rel=1e-9)
