@@ -11,15 +11,15 @@ from typing import Any
 import click
 
 from experiments.commands import cli
-from lpc.stopping import Stopped, ends_with_its_reader, exit_status, interrupt
+from lpc.computing.stopping import Stopped, ends_with_its_reader, exit_status, interrupt
 from lpc.store.reading import out_of_place
 
 _ERRORS = {
     "experiments.cluster.slurm": "SchedulerError",
     "experiments.publishing.build": "BuildError",
     "experiments.publishing.chromium": "ChromiumError",
-    "experiments.publishing.checks": "CheckError",
-    "experiments.publishing.execution": "ChapterError",
+    "experiments.publishing.checking.checks": "CheckError",
+    "experiments.publishing.executing.execution": "ChapterError",
 }
 """What is told in one line beside ValueError and OSError, by module."""
 

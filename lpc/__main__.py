@@ -2,8 +2,8 @@
 
 import sys
 
+from lpc.computing.stopping import ends_with_its_reader
 from lpc.reporting.command import main
-from lpc.stopping import ends_with_its_reader
 
 if __name__ == "__main__":
     with ends_with_its_reader():

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.publishing import forked_kernels
+from experiments.publishing.executing import forked_kernels
 from lpc.store.atomic import write_json
 
 FILE = "stages.json"

@@ -18,6 +18,7 @@ from torch import Tensor
 from lpc.arrays import Array, as_labels, tensor_of
 from lpc.computing.generators import seeded
 from lpc.computing.numerics import measurement
+from lpc.computing.options import choice
 from lpc.errors import missing_extra
 from lpc.evaluation._networks import attack_methods, tables
 from lpc.evaluation._networks.attack_checks import (
@@ -32,7 +33,6 @@ from lpc.evaluation._networks.attack_checks import (
 )
 from lpc.evaluation._networks.attack_methods import Case
 from lpc.evaluation._networks.networks import AttackError, Logits, as_given, as_images, guarded
-from lpc.options import choice
 
 __all__ = [
     "ATTACKS",

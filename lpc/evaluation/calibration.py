@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lpc.arrays import Array, as_float64, as_labels, floats, group_sums, rows_at_once
 from lpc.computing.numerics import measurement
+from lpc.computing.options import choice, whole
 from lpc.errors import Undefined
-from lpc.options import choice, whole
 
 Norm = Literal["l1", "l2", "max"]
 TOLERANCE = 1e-5

@@ -19,6 +19,7 @@ from lpc.arrays import (
     within_weights,
 )
 from lpc.computing.numerics import measurement
+from lpc.computing.options import whole
 from lpc.errors import Undefined
 from lpc.evaluation._classes.class_means import (
     about_global_mean,
@@ -34,7 +35,6 @@ from lpc.evaluation._classes.nearest import nearest_row
 from lpc.evaluation.class_geometry import _class_distance_variance_of, _gram_distance_of
 from lpc.evaluation.collapse import Traces
 from lpc.evaluation.neural_collapse import NeuralCollapse
-from lpc.options import whole
 
 SMALLEST, LARGEST = 1e-130, 1e130  # beyond these, squares of deviations leave the range of doubles
 

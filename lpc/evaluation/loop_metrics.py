@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lpc.arrays import Convention, as_flags, as_float64
 from lpc.computing.numerics import measurement
+from lpc.computing.options import choice, whole
 from lpc.evaluation.calibration import _averaged, _bin_sums, _class_bin_gaps
 from lpc.evaluation.class_moments import ClassMoments
 from lpc.evaluation.misclassification import (
@@ -22,7 +23,6 @@ from lpc.evaluation.misclassification import (
     risk_coverage_area,
 )
 from lpc.evaluation.neural_collapse_metric import Metric, NeuralCollapseMetric, dim_zero_cat
-from lpc.options import choice, whole
 
 
 class CollapseMetric(NeuralCollapseMetric):

@@ -15,11 +15,11 @@ from torch.nn import Module
 
 from lpc.arrays import Convention, measuring_device
 from lpc.computing.numerics import measurement
+from lpc.computing.options import choice
 from lpc.errors import Undefined, missing_extra
 from lpc.evaluation._classes.class_sums import ClassSums, merged
 from lpc.evaluation.class_moments import ClassMoments
 from lpc.evaluation.neural_collapse import NeuralCollapse
-from lpc.options import choice
 
 try:
     from torchmetrics import Metric, MetricCollection

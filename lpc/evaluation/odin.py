@@ -11,8 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from lpc.arrays import ArrayT, images_at_once
 from lpc.computing.numerics import measurement
+from lpc.computing.options import number
 from lpc.evaluation._networks.networks import Logits, given, guarded
-from lpc.options import number
 
 
 @measurement

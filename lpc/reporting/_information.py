@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from lpc.arrays import group, group_means
+from lpc.computing.options import whole
 from lpc.errors import Undefined
 from lpc.evaluation.collapse import rescale_to_unit_rms
 from lpc.evaluation.information import conditional_knn_entropy, knn_entropy
 from lpc.evaluation.mutual_information import discrete_mutual_information
 from lpc.evaluation.quantities import gaussian_quantities
-from lpc.options import whole
 from lpc.reporting.entries import Entry, Once, Sheet
 from lpc.reporting.points import Points
 

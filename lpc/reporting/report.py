@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lpc.computing.generators import as_they_were
 from lpc.computing.numerics import measurement
-from lpc.options import flag, whole
+from lpc.computing.options import flag, whole
 from lpc.reporting import _collapse, _information, _reliability
 from lpc.reporting.entries import Entry
 from lpc.reporting.points import Points, as_report_points

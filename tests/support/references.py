@@ -16,7 +16,7 @@ from scipy.optimize import brentq, linear_sum_assignment
 from scipy.spatial.distance import cdist
 from scipy.special import digamma, gammaln, log_softmax, logsumexp, softmax
 
-from lpc import gammas, losses
+from lpc import losses
 from lpc.evaluation import (
     affine_layers,
     attacks,
@@ -45,6 +45,7 @@ from lpc.evaluation import (
     robustness,
 )
 from lpc.evaluation.odin import odin_input
+from lpc.schedules import gammas
 
 CLASSES, IMAGE = 4, (1, 2, 2)
 NUMBERS = (math.nan, math.inf, "1", None, [1.0])

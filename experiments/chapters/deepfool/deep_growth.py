@@ -9,7 +9,7 @@ import pandas as pd
 from experiments.probes import factor
 from experiments.studies.schedules import scaled_schedule
 from experiments.studies.study import Study
-from lpc.devices import default_workers
+from lpc.computing.devices import default_workers
 from lpc.runs import execute_all, load_model
 from lpc.specs import GAMMAS, RunSpec, run_key, variant_spec
 from lpc.store.probes import Probe

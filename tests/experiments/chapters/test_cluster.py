@@ -148,7 +148,7 @@ def test_numbers_of_the_text_are_those_of_the_code():
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        ("lpc/stopping.py", ": stopping after "),
+        ("lpc/computing/stopping.py", ": stopping after "),
         ("lpc/store/holders.py", "died"),
         ("lpc/runs/execution.py", "waiting for "),
         ("experiments/cluster/submit.py", "in the queue already"),

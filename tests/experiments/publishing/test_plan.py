@@ -11,17 +11,14 @@ import nbformat
 import pytest
 from support.ended_runs import end
 
-from experiments.publishing import (
-    build,
-    execution,
-    header_footer,
-)
+from experiments.publishing import build, header_footer
 from experiments.publishing import (
     plan as pages,
 )
-from experiments.publishing.execution import execute
+from experiments.publishing.executing import execution
+from experiments.publishing.executing.execution import execute
+from experiments.publishing.executing.staleness import is_current, read_stamp
 from experiments.publishing.places import Places
-from experiments.publishing.staleness import is_current, read_stamp
 from experiments.studies import ablation, bottlenecks, probing, profiles
 from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
 from experiments.studies.learning_rates import retrained

@@ -6,7 +6,7 @@ import jupytext
 import pytest
 
 from experiments.paths import BOOK
-from experiments.publishing.chapter_sources import settings_of
+from experiments.publishing.executing.chapter_sources import settings_of
 from experiments.publishing.places import PLACES, Places
 
 

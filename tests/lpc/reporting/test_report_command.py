@@ -12,9 +12,9 @@ import pytest
 import safetensors.numpy
 
 import lpc
+from lpc.computing.stopping import ends_with_its_reader
 from lpc.reporting.command import main
 from lpc.reporting.files import chosen, read
-from lpc.stopping import ends_with_its_reader
 
 ROOT = Path(__file__).parents[3]
 RNG = np.random.default_rng(0)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from experiments.publishing import boxes, prose, typed_numbers
-from experiments.publishing.checks import source_offences
+from experiments.publishing.checking import boxes, prose, typed_numbers
+from experiments.publishing.checking.checks import source_offences
+from experiments.publishing.checking.typed_numbers import Register
 from experiments.publishing.places import Places
-from experiments.publishing.typed_numbers import Register
 
 FIGURE = """```{code-cell} ipython3
 ---

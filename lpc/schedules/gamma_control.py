@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 
 from lpc.arrays import Array, as_float64
-from lpc.options import number
+from lpc.computing.options import number
 
 
 def separation(weight: Float[Array, "classes width"]) -> float:

@@ -17,14 +17,14 @@ from click.testing import CliRunner
 
 from experiments.__main__ import cli, main
 from experiments.paths import BOOK, ROOT
-from experiments.publishing import execution
 from experiments.publishing.build import BuildError, build, stage
-from experiments.publishing.chapter_sources import parse
-from experiments.publishing.checks import CheckError
-from experiments.publishing.execution import ChapterError, execute
+from experiments.publishing.checking.checks import CheckError
+from experiments.publishing.executing import execution
+from experiments.publishing.executing.chapter_sources import parse
+from experiments.publishing.executing.execution import ChapterError, execute
+from experiments.publishing.executing.staleness import fingerprint, is_current
 from experiments.publishing.minify import PARTS_OF_MATHJAX
 from experiments.publishing.places import PLACES, Places
-from experiments.publishing.staleness import fingerprint, is_current
 from experiments.studies import ablation
 from lpc.specs import run_key
 
@@ -254,10 +254,10 @@ def test_a_dead_kernel_is_named_and_other_chapters_go_on(project):
 INTERRUPTED = """
 import signal, sys
 from pathlib import Path
-from experiments.publishing import execution
-from experiments.publishing.execution import execute
+from experiments.publishing.executing import execution
+from experiments.publishing.executing.execution import execute
 from experiments.publishing.places import Places
-from lpc.stopping import exit_status, interrupt
+from lpc.computing.stopping import exit_status, interrupt
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, interrupt)

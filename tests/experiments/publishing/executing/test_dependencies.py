@@ -7,8 +7,8 @@ import pytest
 
 from experiments import paths
 from experiments.paths import ROOT
-from experiments.publishing import dependencies, staleness
-from experiments.publishing.chapter_sources import code_of
+from experiments.publishing.executing import dependencies, staleness
+from experiments.publishing.executing.chapter_sources import code_of
 from experiments.publishing.places import PLACES
 
 CHAPTERS = PLACES.chapter_names()
@@ -138,7 +138,12 @@ def test_data_are_those_that_constants_name_and_a_folder_is_without_what_another
 
 def test_modules_name_their_data_by_constants_alone():
     """What :func:`dependencies.files` goes by: no path is made from a module's own place."""
-    own = ("experiments/paths.py", "lpc/provenance.py", "lpc/store/listing.py", "only_staged.py")  # read none
+    own = (
+        "experiments/paths.py",
+        "lpc/computing/provenance.py",
+        "lpc/store/listing.py",
+        "only_staged.py",
+    )  # read none
     code = [path for folder in ("lpc", "experiments") for path in (ROOT / folder).rglob("*.py")]
     assert all("__file__" not in path.read_text() for path in code if not path.as_posix().endswith(own))
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.paths import ROOT
-from experiments.publishing import needs
-from experiments.publishing.chapter_sources import code_of, settings_of
-from experiments.publishing.dependencies import files
+from experiments.publishing.executing import needs
+from experiments.publishing.executing.chapter_sources import code_of, settings_of
+from experiments.publishing.executing.dependencies import files
 from experiments.publishing.places import PLACES, Places
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "matplotlib", "pandas")
@@ -23,7 +23,7 @@ def fingerprint(name: str, values: Mapping[str, Any], places: Places = PLACES, *
     """Return a SHA-256 of everything on which a chapter's output depends.
 
     That is its text, its parameters, the modules that it imports, directly or not, with their data
-    (:func:`experiments.publishing.dependencies.files`), versions, and the runs that it reads.
+    (:func:`experiments.publishing.executing.dependencies.files`), versions, and the runs that it reads.
 
     Parameters
     ----------

@@ -8,11 +8,11 @@ import nbformat
 import pytest
 
 from experiments.paths import BOOK
-from experiments.publishing import checks, prose, typed_numbers
-from experiments.publishing.cell_html import Html
-from experiments.publishing.checks import CheckError
+from experiments.publishing.checking import checks, prose, typed_numbers
+from experiments.publishing.checking.cell_html import Html
+from experiments.publishing.checking.checks import CheckError
+from experiments.publishing.checking.typed_numbers import Register, spans
 from experiments.publishing.places import Places
-from experiments.publishing.typed_numbers import Register, spans
 from experiments.reporting import claims, scoreboard
 from experiments.reporting.claims import read
 from experiments.studies import ablation

@@ -14,7 +14,7 @@ import jupytext
 import nbformat
 import papermill
 
-from experiments.publishing import needs
+from experiments.publishing.executing import needs
 from experiments.publishing.places import PLACES, Places
 from lpc.errors import unknown_name
 
@@ -77,7 +77,7 @@ class Settings(NamedTuple):
     alone
         Whether the chapter measures time, and so runs by itself.
     needs
-        What it reads, of ``experiments.publishing.needs.NEEDS``: runs, and probes of them.
+        What it reads, of ``experiments.publishing.executing.needs.NEEDS``: runs, and probes of them.
     live
         Whether it trains so much itself that it is for profiles of ``experiments.studies.profiles.LIVE``.
     minutes

@@ -15,11 +15,11 @@ from typing import Any
 import jupytext
 import nbformat
 
-from experiments.publishing import boxes, prose, typed_numbers
-from experiments.publishing.cell_html import Html, cell_name, html_of
+from experiments.publishing.checking import boxes, prose, typed_numbers
+from experiments.publishing.checking.cell_html import Html, cell_name, html_of
+from experiments.publishing.checking.prose import PageProse
+from experiments.publishing.checking.typed_numbers import REGISTER, Offence
 from experiments.publishing.places import PLACES, Places
-from experiments.publishing.prose import PageProse
-from experiments.publishing.typed_numbers import REGISTER, Offence
 from experiments.reporting.claims import NOT_ATTEMPTED, NOT_JUDGED, NOT_MEASURED
 from experiments.reporting.declarations import NO_RUN
 from experiments.reporting.tables import MISSING

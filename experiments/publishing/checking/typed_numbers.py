@@ -2,7 +2,7 @@
 
 A number that was measured belongs into a cell's output or a substitution of the ledger. What is typed into
 a page all the same stands in ``numbers.toml`` beside the pages, with its source. Of the numbers in prose
-(:mod:`experiments.publishing.prose`: no code, no maths) these count:
+(:mod:`experiments.publishing.checking.prose`: no code, no maths) these count:
 
 - decimals, numbers with an exponent, and whole numbers with a comma between thousands;
 - numbers, and number words from two up, before a percent sign, ``times``, ``-fold`` or a unit (seconds,
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.paths import read_toml
-from experiments.publishing.prose import NOT_PROSE, Block, PageProse
+from experiments.publishing.checking.prose import NOT_PROSE, Block, PageProse
 from lpc.errors import unknown_name
 
 REGISTER = "numbers.toml"

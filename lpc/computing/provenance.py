@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from lpc.devices import default_device, driver_version
+from lpc.computing.devices import default_device, driver_version
 
 
 def provenance(

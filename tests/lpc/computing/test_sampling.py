@@ -8,8 +8,8 @@ import torch
 from scipy.stats import kstest
 
 from lpc.classifiers import build_classifier
+from lpc.computing.sampling import ZERO_ENTROPY_SD, dropout_masks, repeated
 from lpc.data import load_images
-from lpc.sampling import ZERO_ENTROPY_SD, dropout_masks, repeated
 from lpc.specs import DataSpec, ModelSpec, RunSpec, TrainSpec
 from lpc.training.draws import Draws
 

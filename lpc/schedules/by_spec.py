@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from lpc.gammas import geometric_gamma, two_regime_gamma
+from lpc.schedules.gammas import geometric_gamma, two_regime_gamma
 from lpc.specs import ON_LATENT, TrainSpec
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from experiments.publishing.prose import Box, PageProse, listed
-from experiments.publishing.typed_numbers import Offence
+from experiments.publishing.checking.prose import Box, PageProse, listed
+from experiments.publishing.checking.typed_numbers import Offence
 
 MOST_CLAIMS = 4
 """Claims of one answer; the others stand in the text."""

@@ -2,8 +2,8 @@
 
 import pytest
 
-from experiments.publishing import needs
-from experiments.publishing.needs import Asked, asked
+from experiments.publishing.executing import needs
+from experiments.publishing.executing.needs import Asked, asked
 from experiments.studies import ablation, probing
 from lpc.specs import run_key
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from experiments.paths import EXPERIMENTS
-from experiments.publishing import module_list
+from experiments.publishing.api import module_list
 
 
 def test_every_module_and_package_is_on_the_page_with_what_it_says_of_itself():

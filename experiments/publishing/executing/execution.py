@@ -27,14 +27,14 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
 from experiments.paths import BUILD, ROOT
-from experiments.publishing import forked_kernels, needs, scratch
-from experiments.publishing.chapter_sources import chosen, convert, settings_of
+from experiments.publishing.executing import forked_kernels, needs, scratch
+from experiments.publishing.executing.chapter_sources import chosen, convert, settings_of
+from experiments.publishing.executing.staleness import digest_of, fingerprint, is_current
 from experiments.publishing.places import PLACES, Places
 from experiments.publishing.stages import Clock, used
-from experiments.publishing.staleness import digest_of, fingerprint, is_current
-from lpc.devices import default_workers
-from lpc.provenance import provenance
-from lpc.stopping import interrupt, was_asked
+from lpc.computing.devices import default_workers
+from lpc.computing.provenance import provenance
+from lpc.computing.stopping import interrupt, was_asked
 from lpc.store.writers import folder_prefix
 
 FORKS_PAY = 3
@@ -50,7 +50,7 @@ def own_kernel(threads: int | None, *, forked: bool = False) -> Iterator[None]:
     """Make ``python3`` this very interpreter, with an IPython folder (kernels race on one) and threads.
 
     Kernels of a process that asks for ``forked`` ones share the libraries, and have the first one's threads
-    (:mod:`experiments.publishing.forked_kernels`).
+    (:mod:`experiments.publishing.executing.forked_kernels`).
 
     None leaves the threads to the libraries, which take every core unless the user says otherwise.
     Matplotlib keeps its list of fonts in the build folder: pages do not depend on anyone's home. That a store

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from lpc.options import flag, number, whole
+from lpc.computing.options import flag, number, whole
 
 
 def geometric_gamma(

@@ -4,10 +4,10 @@ import pytest
 import torch
 from support.pretended_gpu import pretended_gpu
 
-from lpc import devices
-from lpc.devices import default_device, driver_version
+from lpc.computing import devices
+from lpc.computing.devices import default_device, driver_version
+from lpc.computing.provenance import provenance
 from lpc.errors import MissingGPU
-from lpc.provenance import provenance
 
 
 @pytest.fixture(autouse=True)

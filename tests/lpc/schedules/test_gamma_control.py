@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lpc.equilibrium import logit_gap
-from lpc.gamma_control import GapSchedule, gap_gamma, separation
+from lpc.schedules.gamma_control import GapSchedule, gap_gamma, separation
 
 
 def test_separation_is_the_rms_distance_of_all_pairs(rng):

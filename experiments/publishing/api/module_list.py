@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 from experiments.paths import EXPERIMENTS
-from experiments.publishing.api_members import summary
+from experiments.publishing.api.api_members import summary
 
 NAME = "api-experiments"
 

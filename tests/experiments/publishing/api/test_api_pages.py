@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from experiments.paths import BOOK, ROOT
-from experiments.publishing import api_members, api_pages
+from experiments.publishing.api import api_members, api_pages
 from experiments.publishing.build import staged_settings
 
 LPC = ROOT / "lpc"

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from experiments.paths import ROOT
-from experiments.publishing.api_members import Member, members, parsed, summary
+from experiments.publishing.api.api_members import Member, members, parsed, summary
 from lpc._front.faces import offered
 from lpc.evaluation import TASKS as MEASURED
 
@@ -18,15 +18,17 @@ PLACE = "% finder\n"
 TASKS: dict[str, tuple[str, ...]] = {
     "Report and collect": ("reporting.report", "reporting.by_layer", "latents"),
     "Train a bottleneck": (
-        *("heads", "classifiers", "losses", "gammas", "schedules", "equilibrium"),
-        *("extinction", "gamma_control", "objectives", "centres", "metric_learning"),
+        *("heads", "classifiers", "losses"),
+        *("schedules.gammas", "schedules.by_spec", "schedules.gamma_control"),
+        *("equilibrium", "extinction", "objectives", "centres", "metric_learning"),
         *("integrations.loop", "integrations.lightning"),
         *("backbones", "data", "datasets"),
     ),
     **{task: tuple(f"evaluation.{name}" for name in names) for task, names in MEASURED.items()},
     "Store and runs": (
         *("specs", "architectures", "runs.execution", "store.run_store", "store.probes"),
-        *("runs.measurements", "provenance", "devices", "figures"),
+        *("runs.measurements", "figures"),
+        *("computing.devices", "computing.provenance"),
         *("computing.numerics", "computing.precision", "computing.threads"),
     ),
 }
