@@ -12,7 +12,7 @@ BIN := .venv/bin
 # pip leaves compiling to Python, which does it for what is imported, once, unless it is told to keep nothing.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env book serve pdf browse test quick nightly check style types clean
+.PHONY: help env book serve pdf browse test suite quick nightly check style types clean
 
 help:
 	@echo "make book   train the $(PROFILE) profile, run every chapter, build build/html/index.html"
@@ -61,8 +61,10 @@ pdf: book
 browse: env
 	$(BIN)/python -m pytest -p no:cacheprovider -n auto --maxprocesses $(WORKERS) --dist loadgroup tests/browser
 
-test: check
-	$(BIN)/python -m pytest -n auto --maxprocesses $(WORKERS) --dist loadfile
+test: style types suite
+
+suite: style
+	$(BIN)/python -m pytest -n auto --maxprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 nightly: env
 	$(BIN)/python -m pytest -m nightly

@@ -11,15 +11,15 @@ from typing import Any
 import click
 
 from experiments.commands import cli
-from lpc.stopping import Stopped, exit_status, interrupt
+from lpc.computing.stopping import Stopped, ends_with_its_reader, exit_status, interrupt
 from lpc.store.reading import out_of_place
 
 _ERRORS = {
     "experiments.cluster.slurm": "SchedulerError",
     "experiments.publishing.build": "BuildError",
     "experiments.publishing.chromium": "ChromiumError",
-    "experiments.publishing.checks": "CheckError",
-    "experiments.publishing.execution": "ChapterError",
+    "experiments.publishing.checking.checks": "CheckError",
+    "experiments.publishing.executing.execution": "ChapterError",
 }
 """What is told in one line beside ValueError and OSError, by module."""
 
@@ -68,4 +68,5 @@ if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM):  # training has a handler of its own
         if signal.getsignal(number) is not signal.SIG_IGN:  # as it is for a shell's background
             signal.signal(number, interrupt)
-    main()
+    with ends_with_its_reader():
+        main()

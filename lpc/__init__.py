@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from lpc.architectures import variant_spec as variant_spec
     from lpc.classifiers import bottleneck_classifier as bottleneck_classifier
     from lpc.equilibrium import budget_warning as budget_warning
-    from lpc.gammas import geometric_gamma as geometric_gamma
     from lpc.heads import BottleneckHead as BottleneckHead
     from lpc.heads import Classifier as Classifier
     from lpc.latents import collect_latents as collect_latents
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from lpc.reporting.report import report as report
     from lpc.runs import execute as execute
     from lpc.runs import execute_all as execute_all
+    from lpc.schedules.gammas import geometric_gamma as geometric_gamma
     from lpc.specs import DataSpec as DataSpec
     from lpc.specs import ModelSpec as ModelSpec
     from lpc.specs import RunSpec as RunSpec

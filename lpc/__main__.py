@@ -2,7 +2,9 @@
 
 import sys
 
+from lpc.computing.stopping import ends_with_its_reader
 from lpc.reporting.command import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with ends_with_its_reader():
+        sys.exit(main())

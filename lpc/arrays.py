@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 from torch.masked import MaskedTensor
 
+from lpc.computing.options import choice
 from lpc.errors import Undefined
-from lpc.options import choice
 
 Array = Union[np.ndarray, Tensor]  # noqa: UP007  jaxtyping reads typing.Union; kept plain for Python 3.10
 ArrayT = TypeVar("ArrayT", np.ndarray, Tensor)

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lpc.computing.options import whole
+from lpc.computing.sampling import repeated
 from lpc.errors import unknown_name
-from lpc.options import whole
-from lpc.sampling import repeated
 
 if TYPE_CHECKING:
     from torchvision.models import resnet

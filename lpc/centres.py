@@ -10,8 +10,8 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from lpc.computing.numerics import full_precision
+from lpc.computing.options import number
 from lpc.inputs.batches import check_latent, checked_label
-from lpc.options import number
 
 
 @full_precision

@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from lpc._epoch_noise import wander
+from lpc.computing.epoch_noise import wander
 from lpc.errors import unknown_name
-from lpc.schedules import gamma as gamma_in
+from lpc.schedules.by_spec import gamma as gamma_in
 from lpc.specs import BOUNDED_STEPS, TrainSpec
 
 LOST_STEPS = 10
@@ -162,9 +162,9 @@ def bias_sd(
     zero and the walk is a bridge. At the ends of epochs, with :math:`\theta = m/\tau`, what is left of the
     walk's variance is the share :math:`1 - \tfrac{2}{\theta}\tanh\tfrac{\theta}{2}`; inside an epoch
     :math:`\eta^2 m/6` comes on top where :math:`\tau` is well above m. Both are for batches of one size and
-    without momentum. What is returned has both (:mod:`lpc._epoch_noise`): a last batch that is smaller than
-    the others counts each of its labels for more, and momentum carries the last steps over the end of the
-    epoch.
+    without momentum. What is returned has both (:mod:`lpc.computing.epoch_noise`): a last batch that is
+    smaller than the others counts each of its labels for more, and momentum carries the last steps over the
+    end of the epoch.
 
     Parameters
     ----------

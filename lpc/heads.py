@@ -13,10 +13,10 @@ from torch.func import functional_call
 from torch.nn.functional import linear, normalize, softplus
 from torch.nn.utils.parametrizations import spectral_norm as spectrally_normalised
 
+from lpc.computing.options import choice, flag, number, whole
+from lpc.computing.sampling import ZERO_ENTROPY_SD, repeated
 from lpc.errors import unknown_name
 from lpc.inputs.features import check_features
-from lpc.options import choice, flag, number, whole
-from lpc.sampling import ZERO_ENTROPY_SD, repeated
 from lpc.specs import Decoder, DropoutSite, LastLayer, LatentNoise, Penultimate
 
 _LEARNT = "noise of a learnt variance"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lpc.computing.generators import as_they_were
 from lpc.computing.numerics import measurement
+from lpc.computing.options import choice, whole
 from lpc.computing.threads import by_work
 from lpc.data import ImageSet
 from lpc.heads import Classifier
@@ -20,7 +21,6 @@ from lpc.inputs.layers import Pool, Watched
 from lpc.inputs.loaders import Unpack, checked_batches, to_device
 from lpc.inputs.networks import described, evaluating
 from lpc.inputs.rows import Rows
-from lpc.options import choice, whole
 
 _BATCH = 1024
 

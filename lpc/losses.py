@@ -12,11 +12,11 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from lpc.computing.numerics import full_precision
-from lpc.gammas import geometric_gamma as geometric_gamma
-from lpc.gammas import two_regime_gamma as two_regime_gamma
+from lpc.computing.options import choice, number, whole
+from lpc.computing.sampling import ZERO_ENTROPY_SD
 from lpc.inputs.batches import check_latent, checked_label
-from lpc.options import choice, number, whole
-from lpc.sampling import ZERO_ENTROPY_SD
+from lpc.schedules.gammas import geometric_gamma as geometric_gamma
+from lpc.schedules.gammas import two_regime_gamma as two_regime_gamma
 from lpc.specs import Reduction
 
 _LOG_2PIE = math.log(2 * math.pi * math.e)

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.func import functional_call
 
 from lpc.computing.numerics import full_precision
+from lpc.computing.options import number
 from lpc.errors import missing_extra
 from lpc.inputs.batches import check_latent, checked_label
-from lpc.options import number
 
 
 def library() -> tuple[Any, Any, Any]:

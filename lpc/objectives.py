@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from lpc.centres import centre_distance
 from lpc.computing.numerics import full_precision
+from lpc.computing.options import whole
 from lpc.heads import CategoricalOutput, HeadOutput, VariationalOutput
 from lpc.inputs.batches import check_latent, checked_label
 from lpc.losses import (
@@ -24,7 +25,6 @@ from lpc.losses import (
     squared_norm,
 )
 from lpc.metric_learning import arcface, cosface, library, supervised_contrastive
-from lpc.options import whole
 from lpc.specs import METRIC_LEARNING, ModelSpec, TrainSpec
 
 

@@ -3,6 +3,7 @@
 import inspect
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import support.typecheck
-from support.cpu_seconds import CpuSeconds
+from support.cpu_seconds import SLOW_KINDS, CpuSeconds
 
 # Before torch is loaded: on tensors as small as the tests' threads only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,7 +27,10 @@ NUMBERS = re.compile(r"\b(approx|assert_close|allclose|isclose|assert_allclose|r
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Add the marks that follow from the code: what a test starts, and whether its file has tolerances."""
+    """Add the marks that follow from the code: what a test starts, and whether its file has tolerances.
+
+    Files with the most slow tests come first, so that none of them is left to one process at the end.
+    """
     found: dict[Path, bool] = {}
     for item in items:
         if item.path not in found:
@@ -38,6 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         }
         for name in (name for name, own in named.items() if own):
             item.add_marker(name)
+    slow = Counter(item.path for item in items if any(map(item.get_closest_marker, SLOW_KINDS)))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session")

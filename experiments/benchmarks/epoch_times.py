@@ -15,8 +15,8 @@ import torch
 
 from experiments.paths import EPOCH_TIMES
 from experiments.studies.image_shapes import random_images, shape_of_data
-from lpc.devices import default_device
-from lpc.provenance import provenance
+from lpc.computing.devices import default_device
+from lpc.computing.provenance import provenance
 from lpc.runs.packing import COHORT_SIZE, COHORTED
 from lpc.specs import RunSpec, run_key
 from lpc.store import RunStore

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from experiments.benchmarks import baselines
+from experiments.benchmarks.peer_cases import peers
 from experiments.benchmarks.sizes import CLASSES, Size, humps_of, points_of
 from experiments.benchmarks.timing import NOT_SLOWER, Case, table
 from experiments.reporting.tables import number
@@ -285,6 +286,7 @@ FAMILIES: Mapping[str, Callable[[Size, str], Iterator[Case]]] = {
     "mahalanobis": mahalanobis,
     "robustness": robustness,
     "collapse": collapse,
+    "peers": peers,
     "gpu": on_gpu,
 }
 """Family -> its cases at a size, ours on a device; ``gpu`` is meant for a GPU only."""

@@ -182,7 +182,7 @@ def packing_table(spec: RunSpec, size: Size, *, workers: int, device: str = "cpu
     A turn is one epoch of every run, from the first process's start to the last one's end. Processes wait
     while it is others' turn. Memory is what a process had reached after the first turn; the first process,
     which trains the cohort too, holds all that it has trained. On a CPU the library has a process a core
-    (``lpc.devices.default_workers``): that row has the target.
+    (``lpc.computing.devices.default_workers``): that row has the target.
     """
     images = size.training_images if device == "cpu" else size.gpu_training_images
     compared = ways(usable_cores(), device, spec.train.precision)

@@ -23,8 +23,8 @@ from typing import Any, Literal
 
 from experiments.paths import ROOT
 from experiments.studies.selection import Selection
+from lpc.computing.provenance import provenance
 from lpc.errors import unknown_name
-from lpc.provenance import provenance
 from lpc.store.atomic import write_json
 from lpc.store.reading import Damaged, damaged, read_object
 

@@ -25,9 +25,9 @@ from experiments.publishing.places import Places
 from experiments.studies import export
 from experiments.studies.profiles import LIVE, PROFILES, plain
 from experiments.studies.recorded import record
+from lpc.computing.stopping import STATUSES, Stopped, exit_status, stop_on_signal
 from lpc.runs import execute_all, measure_all
 from lpc.specs import RunSpec, run_key
-from lpc.stopping import STATUSES, Stopped, exit_status, stop_on_signal
 from lpc.store import RunStore
 from lpc.store.atomic import write_bytes
 
@@ -47,7 +47,7 @@ def run(values: Mapping[str, Any], kind: str, profile: str, names: Sequence[str]
     ValueError
         The code or the versions here are not those of the submission.
     SystemExit
-        With the signal's status (:data:`lpc.stopping.STATUSES`), where one stopped the training.
+        With the signal's status (:data:`lpc.computing.stopping.STATUSES`), where one stopped the training.
     """
     differs = difference(code(), values["code"])
     if differs:

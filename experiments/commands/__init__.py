@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from experiments.commands import crashes, gpus, jobs, pages, runs, stores
-from lpc.stopping import exit_status
+from lpc.computing.stopping import exit_status
 
 
 class _Verbs(click.Group):

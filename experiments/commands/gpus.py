@@ -39,7 +39,7 @@ def gpu_check(store: str, minutes: float, fresh: bool, dry_run: bool, bring: boo
     from experiments.gpu_check import results, running
     from experiments.gpu_check.amounts import FULL
     from experiments.gpu_check.sections import PLAN
-    from lpc.devices import default_device
+    from lpc.computing.devices import default_device
 
     if bring:
         click.echo(luggage.listing(FULL.trained))

@@ -35,8 +35,8 @@ def chapters(names: tuple[str, ...], parameters: tuple[tuple[str, str], ...], fo
 
     PLACES.check_names(names)  # before papermill and torch are imported
 
-    from experiments.publishing.chapter_sources import parse
-    from experiments.publishing.execution import execute
+    from experiments.publishing.executing.chapter_sources import parse
+    from experiments.publishing.executing.execution import execute
 
     values = {key: parse(value) for key, value in parameters}
 

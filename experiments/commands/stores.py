@@ -39,7 +39,7 @@ def doctor(store: str, sweep: bool, deep: bool, as_json: bool) -> None:
       python -m experiments doctor --sweep
     """
     from experiments.cluster import submissions
-    from experiments.publishing import scratch
+    from experiments.publishing.executing import scratch
     from lpc.store import RunStore
     from lpc.store.examination import examine
     from lpc.store.leftovers import Swept

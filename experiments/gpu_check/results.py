@@ -15,8 +15,8 @@ import pandas as pd
 
 from experiments.paths import GPU_CHECKS
 from experiments.reporting.tables import MISSING, number
-from lpc.devices import default_device
-from lpc.provenance import provenance
+from lpc.computing.devices import default_device
+from lpc.computing.provenance import provenance
 from lpc.store.atomic import write_bytes, write_json
 from lpc.training.choices import CHOICES, VARIABLE
 

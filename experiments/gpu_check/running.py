@@ -15,8 +15,8 @@ from experiments.gpu_check.amounts import FULL, Amount
 from experiments.gpu_check.results import CUT_OFF, DONE, FAILED, NOT_RUN, PIECE, Record
 from experiments.gpu_check.sections import SECTIONS, Section
 from experiments.gpu_check.training import MARGIN
-from lpc.devices import default_device
-from lpc.provenance import provenance
+from lpc.computing.devices import default_device
+from lpc.computing.provenance import provenance
 
 Message = tuple[str, Any]
 """A kind, and what comes with it: ``("row", (what, values))``; at the end a status and, why not, a reason."""

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 from experiments.gpu_check.amounts import Amount, Rows
 from experiments.studies.profiles import profile, specs
+from lpc.computing.devices import default_device
+from lpc.computing.stopping import Stopped
 from lpc.datasets import absent_files
-from lpc.devices import default_device
 from lpc.runs import execute_all
 from lpc.specs import RunSpec, run_key
-from lpc.stopping import Stopped
 from lpc.store import RunStore
 
 MARGIN = 30.0

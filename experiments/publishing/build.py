@@ -21,14 +21,15 @@ import nbformat
 import yaml
 
 from experiments.paths import ROOT
-from experiments.publishing import api_pages, external_links, module_list
-from experiments.publishing.checks import check
+from experiments.publishing.api import api_pages, module_list
+from experiments.publishing.checking import external_links
+from experiments.publishing.checking.checks import check
 from experiments.publishing.downloads import Downloads, paragraph, repository
+from experiments.publishing.executing.staleness import digest_of, read_stamp
 from experiments.publishing.extensions import boxes
 from experiments.publishing.header_footer import foot, set_plumbing_aside, warning
 from experiments.publishing.minify import lighten
 from experiments.publishing.places import PLACES, Places
-from experiments.publishing.staleness import digest_of, read_stamp
 from lpc.store.writers import folder_prefix
 
 API = "api"
@@ -67,7 +68,7 @@ def stage(
     BuildError
         A chapter of the table of contents that was not executed.
     CheckError
-        Pages without what :func:`experiments.publishing.checks.check` asks of them.
+        Pages without what :func:`experiments.publishing.checking.checks.check` asks of them.
     """
     target.mkdir(parents=True)
     settings = staged_settings(places.config)

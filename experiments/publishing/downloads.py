@@ -15,7 +15,7 @@ import nbformat
 import pandas as pd
 
 from experiments.paths import ROOT
-from experiments.publishing.needs import Asked, asked
+from experiments.publishing.executing.needs import Asked, asked
 from experiments.publishing.places import Places
 from experiments.reporting.csv_tables import MIME
 from experiments.studies import ablation, bottlenecks

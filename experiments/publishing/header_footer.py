@@ -9,8 +9,8 @@ from typing import Any
 
 import nbformat
 
-from experiments.publishing.chapter_sources import parse
-from experiments.publishing.needs import PROBED
+from experiments.publishing.executing.chapter_sources import parse
+from experiments.publishing.executing.needs import PROBED
 from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
 from experiments.studies.profiles import LIVE, PROFILES, SIBLINGS
 

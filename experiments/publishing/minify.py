@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Collection
@@ -209,9 +210,25 @@ def light_style(css: str, used: Collection[str]) -> str:
     return re.sub(r"([^{}@;]+)\{([^{}]*)\}", kept, css)
 
 
+def ordered_index(index: str) -> str:
+    """Return Sphinx's search index with public names before words of pages, and inner ones behind.
+
+    Parameters
+    ----------
+    index
+        ``searchindex.js``, as Sphinx wrote it.
+    """
+    call, _, rest = index.partition("(")
+    found = json.loads(rest.rstrip().removesuffix(";").removesuffix(")"))
+    for prefix, entries in found["objects"].items():
+        for entry in entries:
+            entry[2] = 2 if "._" in f".{prefix}" else 0  # Sphinx: 0 is important, 2 is not
+    return f"{call}({json.dumps(found, separators=(',', ':'), ensure_ascii=False)})"
+
+
 def lighten(pages: Path) -> None:
     """Rewrite built pages, their figures, icons and styles in place; see :func:`light_page`,
-    :func:`light_figure`, :func:`light_icons` and :func:`light_style`.
+    :func:`light_figure`, :func:`light_icons`, :func:`light_style` and :func:`ordered_index`.
 
     Parameters
     ----------
@@ -220,6 +237,9 @@ def lighten(pages: Path) -> None:
     """
     for page in pages.glob("*.html"):
         page.write_text(light_page(page.read_text(), search=page.stem == "search"))
+    index = pages / "searchindex.js"
+    if index.exists():
+        index.write_text(ordered_index(index.read_text()))
     light_icons(pages)
     static = pages / "_static"
     used = {

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from experiments.benchmarks.sizes import SIZES
 from experiments.paths import ROOT
 from experiments.publishing.build import build
-from experiments.publishing.chapter_sources import assign, settings_of
-from experiments.publishing.execution import execute_each, train
-from experiments.publishing.needs import PROBED
+from experiments.publishing.executing.chapter_sources import assign, settings_of
+from experiments.publishing.executing.execution import execute_each, train
+from experiments.publishing.executing.needs import PROBED
 from experiments.publishing.places import PLACES, Places
 from experiments.publishing.stages import Clock
 from experiments.reporting import claims

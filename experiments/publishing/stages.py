@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.publishing import forked_kernels
+from experiments.publishing.executing import forked_kernels
 from lpc.store.atomic import write_json
 
 FILE = "stages.json"
@@ -55,7 +55,7 @@ class Clock:
         name
             Of the stage.
         done
-            What it makes.
+            What it makes; of two with one name, the first time: the second finds it made.
         """
         cpu, wall = used() + self.elsewhere, time.monotonic()
         try:
@@ -63,7 +63,7 @@ class Clock:
         finally:
             before = self.stages.get(name, Stage(done, 0.0, 0.0))
             took = Stage(done, used() + self.elsewhere - cpu, time.monotonic() - wall)
-            self.stages[name] = Stage(done, before.cpu + took.cpu, before.wall + took.wall)
+            self.stages[name] = Stage(before.done, before.cpu + took.cpu, before.wall + took.wall)
 
     def told(self, folder: Path) -> str:
         """Return the table that a book ends with, and keep its figures.

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from experiments.paths import MEASURED
-from lpc.provenance import provenance
+from lpc.computing.provenance import provenance
 from lpc.store.atomic import write_bytes, write_json
 from lpc.store.reading import read_object, read_table
 

@@ -12,10 +12,10 @@ import pandas as pd
 import torch
 
 from experiments.paths import CEILINGS
+from lpc.computing.devices import default_device
+from lpc.computing.provenance import provenance
 from lpc.data import Splits, load_images
-from lpc.devices import default_device
 from lpc.evaluation.ceilings import Ceiling, boundary_ceiling, mean_ceiling
-from lpc.provenance import provenance
 from lpc.specs import DataSpec
 from lpc.store.atomic import write_bytes
 from lpc.store.reading import read_table

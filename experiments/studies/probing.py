@@ -17,13 +17,13 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from lpc.computing.devices import default_device, default_workers
 from lpc.computing.numerics import measurement
+from lpc.computing.provenance import provenance
+from lpc.computing.stopping import Stopped, leave_signals_to_parent, stop_on_signal
 from lpc.data import Splits, load_images
-from lpc.devices import default_device, default_workers
 from lpc.errors import missing_extra, unknown_name
-from lpc.provenance import provenance
 from lpc.specs import DataSpec
-from lpc.stopping import Stopped, leave_signals_to_parent, stop_on_signal
 from lpc.store import RunStore
 from lpc.store.probes import Probe
 from lpc.training import load_member

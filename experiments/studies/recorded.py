@@ -207,10 +207,10 @@ def recorded(name: str, *, study: str = "ablation") -> Recorded | None:
         An unknown profile, or recorded runs that the profile does not declare today.
     """
     kind = kind_of(study)
-    runs, folder = kind.declared(name), _folder(name, kind)
-    if not (folder / "runs.csv").exists():
+    folder = _folder(name, kind)
+    if name in kind.profiles and not (folder / "runs.csv").exists():  # before thousands of runs are declared
         return None
-    chosen = kind.profiles[name]
+    runs, chosen = kind.declared(name), kind.profiles[name]
     marked = ("key", "status", "architecture", "seed", *(("selected",) if kind.selects else ()))
     rows, history = _read(folder / "runs.csv", marked), _read(folder / "history.csv", ("key", "epoch"))
     keys = set(map(run_key, runs))

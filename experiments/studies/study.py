@@ -14,9 +14,9 @@ import torch
 from experiments.paths import in_project
 from experiments.studies import probing
 from experiments.studies.learning_rates import first_retrained, retrained, select
+from lpc.computing.devices import default_device, default_workers
 from lpc.data import Splits, load_images
 from lpc.datasets import absent_files, load_raw
-from lpc.devices import default_device, default_workers
 from lpc.errors import unknown_name
 from lpc.heads import Classifier
 from lpc.latents import Latents, collect

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 RENAMED: Mapping[str, str] = {
-    "lpc.machine": "lpc.devices and lpc.provenance",
+    "lpc.machine": "lpc.computing.devices and lpc.computing.provenance",
     "lpc.recording": "lpc.runs.training_loop",
     "lpc.epochs": "lpc.training.draws and lpc.training.trainers",
 }

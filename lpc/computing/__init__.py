@@ -1,1 +1,1 @@
-"""How results are computed: in which precision, on how many threads, from which generator."""
+"""How results are computed: on which device, threads and precision, from which generator; what stops it."""

@@ -11,12 +11,12 @@ from lpc._front.faces import face
 
 TASKS: dict[str, tuple[str, ...]] = {
     "Collapse": ("collapse", "class_geometry", "class_margins", "class_moments"),
-    "Neural collapse": ("neural_collapse", "neural_collapse_metric"),
+    "Neural collapse": ("neural_collapse", "neural_collapse_metric", "loop_metrics"),
     "Binarity": ("binarity", "mixture"),
     "Information": ("information", "mutual_information", "quantities", "posterior", "neighbours"),
     "Robustness": ("robustness", "attacks", "ceilings", "lipschitz", "corruptions"),
     "Certified radii": ("certified", "affine_layers"),
-    "Reliability": ("reliability", "misclassification", "detection", "calibration"),
+    "Reliability": ("reliability", "misclassification", "detection", "odin", "calibration"),
 }
 """The public modules by what one comes for."""
 

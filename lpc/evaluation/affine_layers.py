@@ -1,4 +1,4 @@
-"""A dense classifier as affine maps with activations between: what bounds on its logits are computed from."""
+"""A chain of layers as affine maps with activations between: what bounds on its logits are computed from."""
 
 from __future__ import annotations
 
@@ -12,14 +12,23 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from lpc.arrays import Array, as_float64
-from lpc.backbones import MLP, ReluMLP
+from lpc.backbones import MLP, ReluMLP, ResNet, SmallCNN
 from lpc.computing.generators import as_they_were
 from lpc.computing.numerics import measurement
 from lpc.evaluation._networks.networks import check_evaluation_mode
+from lpc.evaluation._networks.unrolled_layers import (
+    OF_IMAGES,
+    Map,
+    Shape,
+    Step,
+    activation_name,
+    activation_of,
+    is_residual,
+    residual,
+    unrolled,
+)
 from lpc.heads import BottleneckHead, Classifier
 from lpc.inputs.networks import Snapshot, logits_of
-
-_ACTIVATIONS = {nn.SiLU: "silu", nn.ReLU: "relu"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,8 @@ class AffineLayers:
     bias
         (out,) of each map, float64.
     activation
-        ``"silu"`` or ``"relu"``: the one after each map but the last.
+        The one after each map but the last: ``"silu"``, ``"relu"``, or ``"leaky_relu:"`` with its slope;
+        ``"+"`` and a number behind it say how many of the last nodes stay as they are.
     """
 
     weight: tuple[Tensor, ...]
@@ -50,7 +60,7 @@ class AffineLayers:
         for weight, bias, activation in zip(self.weight, self.bias, (*self.activation, None), strict=True):
             value = value @ weight.T + bias
             if activation is not None:
-                value = nn.functional.silu(value) if activation == "silu" else value.relu()
+                value = activation_of(activation)(value)
         return value
 
     @measurement
@@ -65,39 +75,47 @@ class AffineLayers:
 
 @measurement
 def affine_layers(
-    model: nn.Module, *, mean: Sequence[float] | None = None, sd: Sequence[float] | None = None
+    model: nn.Module,
+    *,
+    mean: Sequence[float] | None = None,
+    sd: Sequence[float] | None = None,
+    shape: tuple[int, int, int] | None = None,
 ) -> AffineLayers:
-    r"""Return a dense network as affine maps and activations, computed in float64.
+    r"""Return a chain of layers as affine maps and activations, computed in float64.
 
-    Batch normalisation, as it is in evaluation mode, and maps that follow each other without an activation
-    between, such as a linear penultimate layer and the classifier, are multiplied out.
+    Convolutions and average pools become matrices, which is for small images; the shortcut of a residual
+    block becomes nodes of its own. Batch normalisation, as it is in evaluation mode, and maps that follow
+    each other without an activation between, such as a linear penultimate layer and the classifier, are
+    multiplied out.
 
     Parameters
     ----------
     model
-        A :class:`~lpc.heads.Classifier` with a dense backbone, or a Sequential; in evaluation mode. It is
-        left as it was.
+        A :class:`~lpc.heads.Classifier` whose backbone is ours (but the dropout CNN), or a
+        Sequential; in evaluation mode. It is left as it was.
     mean, sd
         Of the normalisation, one number per channel: the result then takes pixels x, which the model sees as
         (x - mean) / sd. Both or neither; None: the result takes what the model takes.
+    shape
+        Channels, rows and columns of an image, where there are convolutions.
 
     Raises
     ------
     ValueError
-        A module in training mode; one that is no dense layer, such as a convolution, or an activation other
-        than SiLU and ReLU (its name in the model); a normalisation that does not fit; layers whose logits are
-        not the model's own on drawn inputs (by how much they differ), as where it has a ``forward`` or hooks
-        of its own, or weights that a hook computes.
+        A module in training mode; one that is no affine layer, such as a maximum pool, or an activation other
+        than SiLU, ReLU and LeakyReLU (its name in the model); a convolution without ``shape``, or one whose
+        matrix would take more than a GiB; a normalisation that does not fit; layers whose logits are not the
+        model's own on drawn inputs (by how much they differ), as where it has a ``forward`` or hooks of its
+        own, or weights that a hook computes.
     """
     check_evaluation_mode(model)
     snapshot = Snapshot(frozen=True)
     with torch.inference_mode(False), torch.no_grad(), as_they_were():
         try:
             snapshot.add(model)
-            maps, activations = _maps(model)
-            _compare(
-                model, AffineLayers(*_columns(maps), tuple(activations)), 1 if mean is None else len(mean)
-            )
+            maps, activations = _maps(model, shape)
+            channels = 1 if mean is None else len(mean)
+            _compare(model, AffineLayers(*_columns(maps), tuple(activations)), channels, shape)
         finally:
             snapshot.restore()
         if (mean is None) != (sd is None):
@@ -111,29 +129,49 @@ def _columns(maps: list[tuple[Tensor, Tensor]]) -> tuple[tuple[Tensor, ...], tup
     return tuple(weight for weight, _ in maps), tuple(bias for _, bias in maps)
 
 
-def _maps(model: nn.Module) -> tuple[list[tuple[Tensor, Tensor]], list[str]]:
+def _maps(model: nn.Module, shape: tuple[int, ...] | None) -> tuple[list[tuple[Tensor, Tensor]], list[str]]:
     """Return the affine maps of a network's layers, and the activations between."""
     names = {module: name or type(module).__name__ for name, module in model.named_modules()}
-    maps: list[tuple[Tensor, Tensor]] = []
+    maps: list[Map] = []
     activations: list[str] = []
     for module in _leaves(model):
-        if type(module) in _ACTIVATIONS:
-            if len(maps) != len(activations) + 1:
-                raise ValueError(f"{names[module]} does not follow a linear layer")
-            activations.append(_ACTIVATIONS[type(module)])
-        elif (found := _affine(module)) is not None:
+        name = names.get(module, "a layer")
+        steps, shape = _steps(module, name, shape)
+        for step in steps:
+            if isinstance(step, str):
+                if len(maps) != len(activations) + 1:
+                    raise ValueError(f"{name} does not follow a linear layer")
+                activations.append(step)
+                continue
             if len(maps) > len(activations):
-                found = found[0] @ maps[-1][0], found[0] @ maps[-1][1] + found[1]
+                step = step[0] @ maps[-1][0], step[0] @ maps[-1][1] + step[1]
                 maps.pop()
-            maps.append(found)
-        elif not isinstance(module, (nn.Flatten, nn.Identity, nn.Dropout)):
-            raise ValueError(
-                f"{names.get(module, 'a layer')} is {type(module).__name__}, for which no bound is "
-                "written; expected dense layers, batch normalisation of vectors, SiLU and ReLU"
-            )
+            maps.append(step)
     if len(maps) != len(activations) + 1:
         raise ValueError(f"{type(model).__name__} does not end with a linear layer, whose outputs are logits")
     return maps, activations
+
+
+def _steps(module: nn.Module, name: str, shape: Shape | None) -> tuple[list[Step], Shape | None]:
+    """Return what a layer does, as maps and activations, and the shape of what it returns."""
+    if is_residual(module):
+        return residual(module, name, shape)
+    if isinstance(module, OF_IMAGES):
+        found, shape = unrolled(module, name, shape)
+        return [found], shape
+    called = activation_name(module)
+    if called is not None:
+        return [called], shape
+    dense = _affine(module)
+    if dense is not None:
+        return [dense], None
+    if not isinstance(module, (nn.Flatten, nn.Identity, nn.Dropout)):
+        raise ValueError(
+            f"{name} is {type(module).__name__}, for which no bound is written; expected dense layers, "
+            "convolutions, batch normalisation, average pools, torchvision's residual blocks, SiLU, ReLU and "
+            "LeakyReLU, one after the other"
+        )
+    return [], None if isinstance(module, nn.Flatten) else shape
 
 
 DRAWN = 32
@@ -142,7 +180,7 @@ DIFFERENCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 """By how much of their range logits may differ; in other dtypes 32 times the rounding."""
 
 
-def _compare(model: nn.Module, layers: AffineLayers, channels: int) -> None:
+def _compare(model: nn.Module, layers: AffineLayers, channels: int, image: tuple[int, ...] | None) -> None:
     """Raise a ValueError where the layers do not compute what the network does.
 
     Parameters
@@ -153,13 +191,15 @@ def _compare(model: nn.Module, layers: AffineLayers, channels: int) -> None:
         Read off its modules.
     channels
         Of its images, where they are known.
+    image
+        Shape of one; None: not known.
     """
     generator, inputs = torch.Generator("cpu").manual_seed(0), layers.weight[0].shape[1]
     shape = {"size": (DRAWN, inputs), "generator": generator, "dtype": torch.float64, "device": "cpu"}
     drawn = torch.cat([torch.rand(**shape), torch.randn(**shape), 10 * torch.randn(**shape)])
     weight = next((part for part in model.parameters() if part.is_floating_point()), layers.weight[0])
     drawn = drawn.to(weight)
-    own = _outputs(model, drawn, channels)
+    own = _outputs(model, drawn, channels, image)
     found = layers(drawn)
     if own.shape != found.shape:
         raise ValueError(
@@ -178,11 +218,15 @@ def _compare(model: nn.Module, layers: AffineLayers, channels: int) -> None:
         )
 
 
-def _outputs(model: nn.Module, drawn: Tensor, channels: int) -> Float64[Tensor, "batch classes"]:
+def _outputs(
+    model: nn.Module, drawn: Tensor, channels: int, image: tuple[int, ...] | None
+) -> Float64[Tensor, "batch classes"]:
     """Return the network's logits of drawn vectors, shaped as images where it insists on them."""
     inputs = drawn.shape[1]
     flat = type(next(_leaves(model))) is not nn.Flatten
-    shapes = [(inputs,)] if flat else []
+    shapes: list[tuple[int, ...]] = [(inputs,)] if flat else []
+    if image is not None:
+        shapes.insert(0, image)
     for count in dict.fromkeys((channels, 1, 3)):
         pixels = inputs // count
         if pixels * count == inputs:
@@ -223,7 +267,17 @@ def _name(hook: Any) -> str:
     return getattr(hook, "__qualname__", type(hook).__name__)
 
 
-_CHAINS = (nn.Sequential, Classifier, MLP, ReluMLP, BottleneckHead, nn.Linear, nn.BatchNorm1d)
+_CHAINS = (
+    nn.Sequential,
+    Classifier,
+    MLP,
+    ReluMLP,
+    SmallCNN,
+    ResNet,
+    BottleneckHead,
+    nn.Linear,
+    nn.BatchNorm1d,
+)
 """What is read as a chain of layers, or as one."""
 
 
@@ -234,6 +288,10 @@ def _leaves(module: nn.Module) -> Iterator[nn.Module]:
         yield from _leaves(module.head)
     elif isinstance(module, (MLP, ReluMLP)):
         yield from _leaves(module.layers)
+    elif isinstance(module, (SmallCNN, ResNet)):
+        for child in module.children():
+            yield from _leaves(child)
+        yield from (nn.AdaptiveAvgPool2d(1).eval(), nn.Flatten())  # the mean over the image
     elif isinstance(module, nn.Sequential):
         for child in module:
             yield from _leaves(child)

@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Integer
 from torch import Tensor
 
-from lpc.arrays import Array, tensor_of
+from lpc.arrays import Array, as_labels, tensor_of
 from lpc.computing.generators import seeded
 from lpc.computing.numerics import measurement
+from lpc.computing.options import choice
 from lpc.errors import missing_extra
-from lpc.evaluation._networks import attack_methods
+from lpc.evaluation._networks import attack_methods, tables
 from lpc.evaluation._networks.attack_checks import (
     Box,
+    Norm,
     check_images,
     check_target,
     decided,
@@ -57,9 +59,10 @@ class Attacked(NamedTuple):
     perturbation
         ``perturbed`` minus the image, dtype and shape of the images; zero where it does not fool.
     norm
-        Euclidean norm of the perturbation in the units of the images, float64; infinite where not fooled.
+        Norm of the perturbation in the units of the images, the one that was asked for, float64; infinite
+        where not fooled.
     fooled
-        Whether the decision at ``perturbed`` is another than at the image.
+        Whether the decision at ``perturbed`` is another than at the image, or the target where there is one.
     calls
         How many images have passed forward through the network, in all.
     failed
@@ -70,12 +73,12 @@ class Attacked(NamedTuple):
         The images that were found, in the box to the bit.
     """
 
-    perturbation: Float[Tensor, "batch channel row column"]
+    perturbation: Float[Tensor, " batch *shape"]
     norm: Float64[Tensor, " batch"]
     fooled: Bool[Tensor, " batch"]
     calls: int
     failed: tuple[str | None, ...]
-    perturbed: Float[Tensor, "batch channel row column"]
+    perturbed: Float[Tensor, " batch *shape"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,10 @@ class Attack:
         Radii that are tried by an attack of fixed radius; 0: it looks for the smallest perturbation itself.
     classes
         Fewest classes that it works with.
+    norms
+        By which it can look for small perturbations.
+    targets
+        Whether it can aim at a given class.
     failures
         What the library raises where the attack fails on an image, as patterns of ``type: message``;
         whatever else it raises is an error.
@@ -116,9 +123,12 @@ class Attack:
     run: Callable[[Case], Tensor]
     rounds: int = 0
     classes: int = 2
+    norms: tuple[Norm, ...] = ("l2",)
+    targets: bool = False
     failures: tuple[str, ...] = ()
 
 
+_BOTH: tuple[Norm, ...] = ("l2", "linf")
 _DLR = "pyautoattack; Croce and Hein 2020 (AutoAttack)"
 _NO_START = (r"ValueError: .* starting_points are not adversarial",)
 """Of foolbox: rounding has brought a starting point back to the image's own class."""
@@ -154,6 +164,7 @@ ATTACKS: Mapping[str, Attack] = {
             100,
             "steps",
             attack_methods.fab,
+            norms=_BOTH,
         ),
         Attack(
             "fab_targeted",
@@ -163,6 +174,8 @@ ATTACKS: Mapping[str, Attack] = {
             100,
             "steps",
             attack_methods.fab_targeted,
+            norms=_BOTH,
+            targets=True,
         ),
         Attack(
             "ddn",
@@ -172,6 +185,7 @@ ATTACKS: Mapping[str, Attack] = {
             1000,
             "steps",
             attack_methods.ddn,
+            targets=True,
         ),
         Attack(
             "apgd_dlr",
@@ -182,6 +196,7 @@ ATTACKS: Mapping[str, Attack] = {
             "steps",
             functools.partial(attack_methods.apgd, loss="dlr", restarts=5),
             rounds=8,
+            norms=_BOTH,
             classes=3,
         ),
         Attack(
@@ -194,6 +209,8 @@ ATTACKS: Mapping[str, Attack] = {
             attack_methods.apgd_targeted,
             rounds=8,
             classes=4,
+            norms=_BOTH,
+            targets=True,
         ),
         Attack(
             "apgd_ce",
@@ -204,6 +221,7 @@ ATTACKS: Mapping[str, Attack] = {
             "steps",
             functools.partial(attack_methods.apgd, loss="ce", restarts=5),
             rounds=8,
+            norms=_BOTH,
         ),
         Attack(
             "square",
@@ -237,7 +255,15 @@ ATTACKS: Mapping[str, Attack] = {
             failures=_NO_START,
         ),
         Attack(
-            "random_directions", "floor", None, "lpc", 1000, "directions", attack_methods.random_directions
+            "random_directions",
+            "floor",
+            None,
+            "lpc",
+            1000,
+            "directions",
+            attack_methods.random_directions,
+            norms=_BOTH,
+            targets=True,
         ),
     )
 }
@@ -248,12 +274,14 @@ ATTACKS: Mapping[str, Attack] = {
 def attack(
     name: str,
     logits_fn: Logits,
-    image: Float[Array, "batch channel row column"],
+    image: Float[Array, " batch *shape"],
     *,
+    norm: Norm = "l2",
+    target: Integer[Array, " batch"] | None = None,
     box: Box | None = (0.0, 1.0),
     budget: int | None = None,
     seed: int = 0,
-    start: Float[Array, "batch channel row column"] | None = None,
+    start: Float[Array, " batch *shape"] | None = None,
     rounds: int | None = None,
 ) -> Attacked:
     r"""Look with one attack for the smallest change of each image that changes the classifier's decision.
@@ -266,7 +294,13 @@ def attack(
         Maps images to logits, each by itself, in the images' dtype; what normalises the pixels is inside.
         What it returns is a tensor, or holds one as ``logits``.
     image
-        float32 or float64; an array comes to the network's device, and the result is arrays.
+        (batch, channel, row, column), or (batch, features) of tables; float32 or float64; an array comes to
+        the network's device, and the result is arrays.
+    norm
+        By which the change is to be small: ``"l2"``, Euclidean, or ``"linf"``, the largest change of a pixel
+        (``Attack.norms``).
+    target
+        A class to reach for each image, other than its decision (``Attack.targets``); None: any other.
     box
         Lowest and highest value of a pixel; None: any, see the notes.
     budget
@@ -320,7 +354,16 @@ def attack(
     rounds = chosen.rounds if rounds is None else rounds
     if budget < 1 or rounds < (1 if chosen.rounds else 0):
         raise ValueError(f"budget={budget}, rounds={rounds}; expected 1 or more")
+    choice("norm", norm, Norm)
+    for what, able in (
+        (f"norm {norm!r}", [other for other, one in ATTACKS.items() if norm in one.norms]),
+        ("targets", [other for other, one in ATTACKS.items() if one.targets or target is None]),
+    ):
+        if name not in able:
+            raise ValueError(f"{name} has no {what}; expected one of {', '.join(able)}")
     _library(chosen)
+    logits_fn, image = tables.of_images(logits_fn, given := image)
+    start = None if start is None else tables.of_images(logits_fn, start)[1]
     with guarded(logits_fn, image, dims=4, name=f"attack {name!r}") as network:
         pixels = network.image
         check_images(pixels, box, name="image")
@@ -330,7 +373,9 @@ def attack(
                 f"{name} needs {chosen.classes} classes or more; the network has {logits.shape[1]}"
             )
         begin = None if start is None else _starts(start, pixels, box)
-        case = Case(network, pixels, logits.argmax(dim=1), box, budget, rounds, begin)
+        decision = logits.argmax(dim=1)
+        aim = None if target is None else _targets(target, decision, logits.shape[1])
+        case = Case(network, pixels, decision, box, budget, rounds, begin, norm, aim)
         flat, everywhere = without_gradient(network) if chosen.kind == "white" else (None, False)
         if everywhere:
             perturbed, fooled = pixels, torch.zeros_like(logits[:, 0], dtype=torch.bool)
@@ -342,8 +387,22 @@ def attack(
             lacking = (flat & ~fooled).tolist()
             failed = tuple(why or (FLAT if no else None) for why, no in zip(failed, lacking, strict=True))
     perturbed = torch.where(fooled[:, None, None, None], perturbed, pixels)
-    norm = torch.where(fooled, case.length(perturbed), torch.inf)
-    return as_given(Attacked(perturbed - pixels, norm, fooled, calls, failed, perturbed), image)
+    length = torch.where(fooled, case.length(perturbed), torch.inf)
+    perturbation, perturbed = (part.reshape(given.shape) for part in (perturbed - pixels, perturbed))
+    return as_given(Attacked(perturbation, length, fooled, calls, failed, perturbed), image)
+
+
+def _targets(target: Array, decision: Tensor, classes: int) -> Tensor:
+    """Return the classes to reach; ValueError for one that does not exist or is the decision already."""
+    aim = as_labels(target, decision, name="target").to(decision.device)
+    bad = torch.nonzero((aim < 0) | (aim >= classes) | (aim == decision)).flatten()
+    if len(bad):
+        row = int(bad[0])
+        raise ValueError(
+            f"target {int(aim[row])} at index {row} is no class to reach: expected one of 0 to {classes - 1} "
+            f"other than the decision, {int(decision[row])}"
+        )
+    return aim
 
 
 def _on(device: torch.device) -> AbstractContextManager[object]:

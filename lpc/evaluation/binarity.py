@@ -25,8 +25,8 @@ from lpc.arrays import (
     tensor_of,
 )
 from lpc.computing.numerics import measurement
+from lpc.computing.options import flag
 from lpc.evaluation.mixture import Bimodal, fit_bimodal
-from lpc.options import flag
 
 __all__ = ["Bimodal", "Binarity", "Hypercube", "binarity", "fit_bimodal", "hypercube"]
 

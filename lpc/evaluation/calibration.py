@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lpc.arrays import Array, as_float64, as_labels, floats, group_sums, rows_at_once
 from lpc.computing.numerics import measurement
+from lpc.computing.options import choice, whole
 from lpc.errors import Undefined
-from lpc.options import choice, whole
 
 Norm = Literal["l1", "l2", "max"]
 TOLERANCE = 1e-5
@@ -69,6 +69,17 @@ def expected_calibration_error(
 
 
 def _averaged(gap: Float64[Tensor, " bins"], count: Int64[Tensor, " bins"], norm: Norm) -> float:
+    """Return the calibration error of bins that have points.
+
+    Parameters
+    ----------
+    gap
+        Size of each bin's mean gap.
+    count
+        Its points.
+    norm
+        As in :func:`expected_calibration_error`.
+    """
     if norm == "max":
         return float(gap.max())
     share = count.double() / count.sum()
@@ -119,12 +130,26 @@ def reliability_diagram(
 
 def _binned(probability: Array, label: Array, bins: int) -> tuple[Tensor, Tensor]:
     """Return mean confidence and mean gap of each bin, and its number of points."""
+    sums, count = _bin_sums(probability, label, bins)
+    return sums / count[:, None], count
+
+
+def _bin_sums(
+    probability: Array, label: Array, bins: int
+) -> tuple[Float64[Tensor, "bins two"], Int64[Tensor, " bins"]]:
+    """Return, of each bin of confidence, the sums of confidence and of gap, and how many points it has.
+
+    Parameters
+    ----------
+    probability, label, bins
+        As in :func:`expected_calibration_error`, with the same errors.
+    """
     bins = whole("bins", bins)
     confidence, gap = _confidence_and_gap(probability, label)
     edges = torch.arange(1, bins, dtype=torch.float64, device=confidence.device) / bins
     index = torch.bucketize(confidence, edges)
     count = torch.bincount(index, minlength=bins)
-    return group_sums(torch.stack([confidence, gap], dim=1), index, bins) / count[:, None], count
+    return group_sums(torch.stack([confidence, gap], dim=1), index, bins), count
 
 
 @measurement
@@ -187,15 +212,27 @@ def classwise_calibration_error(
     ----------
     Kull et al. 2019, Beyond temperature scaling, Section 2.
     """
+    gaps = _class_bin_gaps(probability, label, bins)
+    return float(gaps.abs().sum()) / (len(probability) * len(gaps))
+
+
+def _class_bin_gaps(probability: Array, label: Array, bins: int) -> Float64[Tensor, "classes bins"]:
+    """Return the sum of right minus probability in each bin of each class's own probability.
+
+    Parameters
+    ----------
+    probability, label, bins
+        As in :func:`classwise_calibration_error`, with the same errors.
+    """
     bins = whole("bins", bins)
     share, target = _checked(probability, label)
     edges = torch.arange(1, bins, dtype=torch.float64, device=share.device) / bins
-    total = 0.0
+    gaps = torch.zeros(share.shape[1], bins, dtype=torch.float64, device=share.device)
     for value in range(share.shape[1]):
         column = share[:, value].to(torch.float64).contiguous()
         gap = (target == value).double() - column
-        total += float(group_sums(gap[:, None], torch.bucketize(column, edges), bins).abs().sum())
-    return total / share.numel()
+        gaps[value] = group_sums(gap[:, None], torch.bucketize(column, edges), bins)[:, 0]
+    return gaps
 
 
 @measurement

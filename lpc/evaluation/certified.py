@@ -1,4 +1,4 @@
-"""Radii within which a dense network's decision is proved not to change, and estimates that prove nothing."""
+"""Radii within which a network's decision is proved not to change, and estimates that prove nothing."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
-from torch.nn.functional import silu
 
 from lpc.arrays import CHUNK_BYTES, Array, ArrayT, images_at_once
 from lpc.computing.numerics import measurement
 from lpc.errors import missing_extra
 from lpc.evaluation._networks.networks import as_images, given
+from lpc.evaluation._networks.unrolled_layers import activation_of
 from lpc.evaluation.affine_layers import AffineLayers
 
 Method = Literal["spectral", "interval", "crown"]
@@ -69,7 +69,7 @@ def _hidden_lipschitz(network: AffineLayers) -> float:
     """Return the bound of :func:`lipschitz_bound` for what comes before the last map."""
     bound = 1.0
     for weight, activation in zip(network.weight, network.activation, strict=False):
-        slope = silu_lipschitz() if activation == "silu" else 1.0
+        slope = silu_lipschitz() if activation.startswith("silu") else 1.0
         bound *= float(torch.linalg.matrix_norm(weight, 2)) * slope
     return bound
 
@@ -336,7 +336,7 @@ def _gradients(
     for matrix, bias, activation in zip(network.weight, network.bias, network.activation, strict=False):
         with torch.enable_grad():
             before = (value @ matrix.T + bias).requires_grad_()
-            after = silu(before) if activation == "silu" else before.relu()
+            after = activation_of(activation)(before)
             slopes.append(torch.autograd.grad(after.sum(), before)[0])
         value = after.detach()
     for matrix, slope in zip(reversed(network.weight[:-1]), reversed(slopes), strict=True):

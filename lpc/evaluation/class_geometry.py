@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Float64, Int64, Integer
+from torch import Tensor
 
 from lpc.arrays import Array, as_labels, as_points, binary_scale, centre, group, group_means, group_sums
 from lpc.computing.numerics import measurement
@@ -46,7 +47,19 @@ def gram_distance(latent: Float[Array, "points width"], label: Integer[Array, " 
     groups = group(as_labels(label, points))
     check_several(groups.value)
     centred = centre(points)
-    mean = about_global_mean(group_means(centred / binary_scale(centred), groups), groups.count)
+    return _gram_distance_of(
+        about_global_mean(group_means(centred / binary_scale(centred), groups), groups.count)
+    )
+
+
+def _gram_distance_of(mean: Float64[Tensor, "classes width"]) -> float:
+    """Return :func:`gram_distance` of class means less the mean of all points, by whatever scale.
+
+    Raises
+    ------
+    Undefined
+        Means that coincide.
+    """
     gram, classes = mean @ mean.T, len(mean)
     size = torch.linalg.matrix_norm(gram)
     if float(size) == 0.0:
@@ -94,10 +107,25 @@ def class_distance_variance(latent: Float[Array, "points width"], label: Integer
     mean = group_means(centred, groups)
     squared = (centred - mean[groups.index]).square().sum(dim=1, keepdim=True)
     variance = group_sums(squared, groups.index, len(mean))[:, 0] / groups.count
+    return _class_distance_variance_of(mean, variance, groups.value)
+
+
+def _class_distance_variance_of(
+    mean: Float64[Tensor, "classes width"],
+    variance: Float64[Tensor, " classes"],
+    value: Int64[Tensor, " classes"],
+) -> float:
+    """Return :func:`class_distance_variance` of means and variances of classes, whose labels are the value.
+
+    Raises
+    ------
+    ValueError
+        Two means that coincide.
+    """
     first, second = torch.triu_indices(len(mean), len(mean), offset=1, device=mean.device)
     apart = torch.cdist(mean, mean, compute_mode="donot_use_mm_for_euclid_dist")[first, second].square()
     if bool((apart == 0).any()):
         where = int((apart == 0).nonzero()[0])
-        both = [int(groups.value[index[where]]) for index in (first, second)]
+        both = [int(value[index[where]]) for index in (first, second)]
         raise Undefined(f"latent: the means of classes {both} coincide")
     return float(((variance[first] + variance[second]) / (2 * apart)).mean())

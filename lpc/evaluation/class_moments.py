@@ -13,11 +13,13 @@ from lpc.arrays import (
     Groups,
     as_labels,
     as_points,
+    binary_scale,
     check_convention,
     measuring_device,
     within_weights,
 )
 from lpc.computing.numerics import measurement
+from lpc.computing.options import whole
 from lpc.errors import Undefined
 from lpc.evaluation._classes.class_means import (
     about_global_mean,
@@ -30,9 +32,9 @@ from lpc.evaluation._classes.class_means import (
 )
 from lpc.evaluation._classes.class_sums import ClassSums, merged, no_points, with_points
 from lpc.evaluation._classes.nearest import nearest_row
+from lpc.evaluation.class_geometry import _class_distance_variance_of, _gram_distance_of
 from lpc.evaluation.collapse import Traces
 from lpc.evaluation.neural_collapse import NeuralCollapse
-from lpc.options import whole
 
 SMALLEST, LARGEST = 1e-130, 1e130  # beyond these, squares of deviations leave the range of doubles
 
@@ -205,6 +207,35 @@ class ClassMoments:
         )
         result = NeuralCollapse(**of_means)
         return result if classifier is None else result._replace(nc3=duality(classifier.weight[value], mean))
+
+    @measurement
+    def gram_distance(self) -> float:
+        """Return :func:`~.class_geometry.gram_distance` of the points so far, with the same errors."""
+        value = self._seen()
+        check_several(value)
+        mean = self._means(value)
+        return _gram_distance_of(mean / binary_scale(mean))
+
+    @measurement
+    def class_distance_variance(self) -> float:
+        """Return :func:`~.class_geometry.class_distance_variance` of the points so far, with the same errors.
+
+        Raises
+        ------
+        ValueError
+            Convention ``"paper"``, which keeps no scatter of a class of its own.
+        """
+        if self.convention == "paper":
+            raise ValueError(
+                "convention is 'paper', which keeps one scatter for all classes; pass 'released'"
+            )
+        value = self._seen()
+        check_several(value)
+        check_spread(value, self.sums.count[value])
+        mean = self._means(value)
+        scale = binary_scale(mean)
+        within = self.sums.scatter[value].diagonal(dim1=1, dim2=2).sum(dim=1) / self.sums.count[value]
+        return _class_distance_variance_of(mean / scale, within / scale / scale, value)
 
     @measurement
     def nearest_mean(self, latent: Float[Array, "points width"]) -> Int64[Tensor, " points"]:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lpc.arrays import Array, ArrayT, as_labels
 from lpc.computing.numerics import measurement
+from lpc.computing.options import number, whole
 from lpc.evaluation._networks.networks import Logits, Network, as_images, given, guarded
-from lpc.options import number, whole
 
 STRENGTHS: Mapping[str, tuple[float, ...]] = {
     "noise": (0.08, 0.12, 0.18, 0.26, 0.38),

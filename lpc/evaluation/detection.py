@@ -22,9 +22,9 @@ from lpc.arrays import (
     like,
 )
 from lpc.computing.numerics import measurement
+from lpc.computing.options import choice, flag, number, whole
 from lpc.errors import Undefined
 from lpc.evaluation.misclassification import misclassification_auroc, misclassification_fpr
-from lpc.options import choice, flag, number, whole
 
 Covariance = Literal["tied", "class"]
 

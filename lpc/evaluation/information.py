@@ -11,9 +11,9 @@ from torch import Tensor
 
 from lpc.arrays import Array, as_distributions, as_labels, as_points, group, group_sums
 from lpc.computing.numerics import measurement
+from lpc.computing.options import number
 from lpc.evaluation.mutual_information import mutual_information as mutual_information
 from lpc.evaluation.neighbours import Method, Norm, check_k, check_norm, kth_distance
-from lpc.options import number
 
 
 def _psi(value: int) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lpc.arrays import Array, ArrayT, Convention, as_flags, as_float64, check_convention, like
 from lpc.computing.numerics import measurement
-from lpc.options import choice, number
+from lpc.computing.options import choice, number
 
 
 def _checked(confidence: Array, correct: Array) -> tuple[Float64[Tensor, " points"], Bool[Tensor, " points"]]:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lpc.arrays import EPSILON, Array, ArrayT, as_points, centre, entries_at_once, like
 from lpc.computing.numerics import measurement
+from lpc.computing.options import number
 from lpc.evaluation._searching.mixture_climb import Rows, at_floor, climb, settle
-from lpc.options import number
 
 _BLOCK_ENTRIES = 1 << 21  # values climbed together: 16 MiB, and a few times that in all
 _ON_A_GPU = 16  # times as many there, where launches are what costs

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lpc.arrays import EPSILON, Array, as_labels, as_points, binary_scale, centre, group
 from lpc.computing.numerics import measurement
+from lpc.computing.options import whole
 from lpc.evaluation.neighbours import Method, check_k, count_within, kth_distance
-from lpc.options import whole
 
 _ONE_VALUE = 16 * EPSILON  # times the largest: a gap that rounding alone may have made
 _SHARE = 0.25  # of the smallest gap: how far noise moves a value that is shared

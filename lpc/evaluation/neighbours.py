@@ -17,13 +17,13 @@ from torch import Tensor
 
 from lpc.arrays import as_float64, as_points, binary_scale
 from lpc.computing.numerics import measurement
+from lpc.computing.options import choice, whole
 from lpc.computing.threads import callers_threads
 from lpc.evaluation._searching import faiss_search
 from lpc.evaluation._searching.clusters import clusters
 from lpc.evaluation._searching.frames import Norm as _Norm
 from lpc.evaluation._searching.frames import P, pairs, rows_at_once
 from lpc.evaluation._searching.neighbour_search import Search, by_topk, kth_by_tree, kth_of_pairs
-from lpc.options import choice, whole
 
 Norm = _Norm
 Method = Literal["tree", "products", "candidates", "faiss", "pairs"]

@@ -15,14 +15,15 @@ from torch.nn import Module
 
 from lpc.arrays import Convention, measuring_device
 from lpc.computing.numerics import measurement
+from lpc.computing.options import choice
 from lpc.errors import Undefined, missing_extra
 from lpc.evaluation._classes.class_sums import ClassSums, merged
 from lpc.evaluation.class_moments import ClassMoments
 from lpc.evaluation.neural_collapse import NeuralCollapse
-from lpc.options import choice
 
 try:
     from torchmetrics import Metric, MetricCollection
+    from torchmetrics.utilities import dim_zero_cat as dim_zero_cat
 except ModuleNotFoundError as error:
     what = "lpc.evaluation.neural_collapse_metric (unlike lpc.evaluation.class_moments)"
     raise missing_extra(what, ["torchmetrics"], "metrics") from error
@@ -64,6 +65,7 @@ class NeuralCollapseMetric(Metric):
     is_differentiable = False
     higher_is_better = False
     full_state_update = False  # for Running; forward is our own
+    known: tuple[str, ...] = tuple(name for name in NeuralCollapse._fields if name != "nc4")
 
     count: Tensor
     origin: Tensor
@@ -91,7 +93,7 @@ class NeuralCollapseMetric(Metric):
             raise ValueError(
                 "classifier_weight is no function that returns weights: lambda: layer.weight is one"
             )
-        measures = [name for name in NeuralCollapse._fields if name != "nc4"]
+        measures = list(self.known)
         if measure is not None:
             choice("measure", measure, measures)
         if measure == "nc3" and classifier_weight is None:
@@ -190,9 +192,8 @@ class NeuralCollapseMetric(Metric):
             setattr(self, name, value)
 
     def _measures(self, moments: ClassMoments) -> Any:
-        weight = None if self.classifier_weight is None else self.classifier_weight()
         try:
-            result = moments.neural_collapse(classifier_weight=weight)._asdict()
+            result = self._values(moments)
         except Undefined as reason:
             warnings.warn(f"the measures of neural collapse are NaN: {reason}", stacklevel=2)
             result = dict.fromkeys(self.measures, math.nan)
@@ -201,6 +202,10 @@ class NeuralCollapseMetric(Metric):
             for name in self.measures
         }
         return values if self.measure is None else values[self.measure]
+
+    def _values(self, moments: ClassMoments) -> dict[str, Any]:
+        weight = None if self.classifier_weight is None else self.classifier_weight()
+        return moments.neural_collapse(classifier_weight=weight)._asdict()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Module:
         """Follow to another device, never to another dtype."""

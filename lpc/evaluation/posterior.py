@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lpc.arrays import Array, Groups, as_labels, as_points, centre, group, measuring_device
 from lpc.computing.numerics import measurement
+from lpc.computing.options import number, whole
 from lpc.computing.threads import threads_for
-from lpc.options import number, whole
 
 _EXPANSION_ERROR = 1e-8  # of a logarithm of a probability, where squared distances are expanded
 _NOISE_ERROR = 1e-6  # of a draw, in noise standard deviations

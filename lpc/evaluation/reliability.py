@@ -21,9 +21,9 @@ from lpc.arrays import (
     like,
 )
 from lpc.computing.numerics import measurement
+from lpc.computing.options import number
 from lpc.computing.threads import threads_for
 from lpc.evaluation.misclassification import misclassification_auroc as misclassification_auroc
-from lpc.options import number
 
 RELEASED_RIDGE = 1e-6
 """What scikit-learn's GaussianMixture adds to every variance unless told otherwise (``reg_covar``)."""

@@ -12,11 +12,11 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from lpc.arrays import as_labels
+from lpc.computing.options import choice
 from lpc.errors import unknown_name
 from lpc.evaluation.class_moments import ClassMoments
-from lpc.gamma_control import GapSchedule
 from lpc.losses import squared_norm
-from lpc.options import choice
+from lpc.schedules.gamma_control import GapSchedule
 
 Schedule = Callable[[int], float] | GapSchedule
 """gamma of an epoch, or a schedule that follows the logit gap."""
@@ -63,7 +63,7 @@ class CollapsePenalty:
         Name of its last linear layer, as in ``model.named_modules()``; the latents are what it takes.
     schedule
         ``epoch -> gamma``, such as ``lambda epoch: lpc.geometric_gamma(epoch, ...)``, or a
-        :class:`~lpc.gamma_control.GapSchedule`, the default.
+        :class:`~lpc.schedules.gamma_control.GapSchedule`, the default.
     when_lost
         What happens where the readout is being lost (:class:`State`): ``"hold"`` keeps gamma where it was one
         epoch before, ``"stop"`` also sets ``stopped``, ``"ignore"`` goes on.

@@ -8,17 +8,19 @@ import torch
 from torch import Tensor
 
 from lpc.arrays import group, group_means
+from lpc.computing.options import whole
 from lpc.errors import Undefined
 from lpc.evaluation.collapse import rescale_to_unit_rms
 from lpc.evaluation.information import conditional_knn_entropy, knn_entropy
 from lpc.evaluation.mutual_information import discrete_mutual_information
 from lpc.evaluation.quantities import gaussian_quantities
-from lpc.options import whole
 from lpc.reporting.entries import Entry, Once, Sheet
 from lpc.reporting.points import Points
 
 VARIANCE = 0.01
 """Of the Gaussian noise at each node, latents having unit rms."""
+COMPARED = 2e9
+"""Coordinates of pairs of points that the search behind I[Y; Z] looks at, at most: some two seconds."""
 
 
 def neighbour(points: Points, k: int | None) -> int:
@@ -92,13 +94,12 @@ def information(points: Points, *, sample: int, k: int | None, seed: int) -> lis
     """
     sheet = Sheet("Information", points.name)
     some = points.sample(sample, seed)
+    few = some.sample(max(2, math.isqrt(int(COMPARED / some.latent.shape[1]))), seed)
     unit = Once(lambda: rescale_to_unit_rms(some.latent))
-    k = neighbour(some, k)
-    smallest = min(some.counts.values())
+    k_of_few, k = neighbour(few, k), neighbour(some, k)
     of = f"{some.total:,} of {points.total:,} points, unit rms, k = {k}"
     share = torch.tensor(list(some.counts.values()), dtype=torch.float64) / some.total
     label_entropy = float(torch.special.entr(share).sum())
-    large = f"k = {k} is not below the smallest class ({smallest} points)" if k >= smallest else ""
     sheet.add(
         "knn_entropy",
         "H[Z]",
@@ -110,7 +111,7 @@ def information(points: Points, *, sample: int, k: int | None, seed: int) -> lis
             f"k = {2 * k}": lambda: knn_entropy(unit(), k=2 * k),
             "bias on a matched mixture": lambda: mixture_bias(unit(), some.label, k, seed),
         },
-        flag=large,
+        flag=_too_large(k, some),
     )
     sheet.add(
         "conditional_knn_entropy",
@@ -124,16 +125,18 @@ def information(points: Points, *, sample: int, k: int | None, seed: int) -> lis
     sheet.add(
         "label_information",
         "I[Y; Z]",
-        lambda: discrete_mutual_information(unit(), some.label, k=k),
+        lambda: discrete_mutual_information(few.latent, few.label, k=k_of_few),
         unit="nats",
-        how=f"Ross 2014; {of}",
+        how=f"Ross 2014; {few.total:,} of {points.total:,} points, k = {k_of_few}; free of scale",
         guide="at most H[Y]; shuffled labels have none, so that theirs is the bias",
         references={
             "H[Y]": label_entropy,
             "ln K": math.log(len(some.counts)),
-            "shuffled labels": lambda: discrete_mutual_information(unit(), some.shuffled(seed), k=k),
+            "shuffled labels": lambda: discrete_mutual_information(
+                few.latent, few.shuffled(seed), k=k_of_few
+            ),
         },
-        flag=large,
+        flag=_too_large(k_of_few, few),
     )
     noisy = Once(
         lambda: gaussian_quantities(
@@ -157,3 +160,8 @@ def information(points: Points, *, sample: int, k: int | None, seed: int) -> lis
             },
         )
     return sheet.entries
+
+
+def _too_large(k: int, points: Points) -> str:
+    smallest = min(points.counts.values())
+    return f"k = {k} is not below the smallest class ({smallest} points)" if k >= smallest else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ from lpc.reporting.entries import Entry, Once, Sheet
 from lpc.reporting.points import Points
 from lpc.reporting.references import of_book
 
+Pair = tuple[Any, Any]
 SHRINKAGE = 0.1
 """Of covariances, as a class with constant nodes, or fewer points than nodes, has a singular one."""
 
@@ -169,42 +171,40 @@ def outside(points: Points, train: Points, away: Points, *, sample: int, seed: i
     some = train.sample(sample, seed)
     k = min(50, some.total)
 
-    def gaussian(**options: object) -> Callable[[Points], Tensor]:
-        return lambda of: (
-            mahalanobis_detection(
-                train.latent,
-                train.label,
-                of.latent,
-                shrinkage=SHRINKAGE,
-                drop_dead=True,
-                **options,  # type: ignore[arg-type]
-            ).confidence
-        )  # type: ignore[return-value]
+    def each(score: Callable[[Points], Tensor | None]) -> Callable[[], Pair | None]:
+        def pair() -> Pair | None:
+            near, far = score(points), score(away)
+            return None if near is None or far is None else (near, far)
+
+        return pair
+
+    def gaussian(**options: Any) -> Callable[[], Pair]:
+        def pair() -> Pair:  # one fit for both
+            both = torch.cat([points.latent.double(), away.latent.double()])
+            given = train.latent, train.label, both
+            found = mahalanobis_detection(*given, shrinkage=SHRINKAGE, drop_dead=True, **options).confidence
+            return found[: points.total], found[points.total :]
+
+        return pair
 
     shrunk = f"shrinkage {SHRINKAGE:g}"
-    scores: dict[str, tuple[str, Callable[[Points], Tensor | None]]] = {
-        "probability": ("largest probability", lambda of: _probability(of.logits)),
-        "maximum_logit": (
-            "largest logit",
-            lambda of: None if of.logits is None else maximum_logit(of.logits),
-        ),
-        "energy": ("energy", lambda of: None if of.logits is None else energy_confidence(of.logits)),
+    scores: dict[str, tuple[str, Callable[[], Pair | None]]] = {
+        "probability": ("largest probability", each(lambda of: _probability(of.logits))),
+        "maximum_logit": ("largest logit", each(_of_logits(maximum_logit))),
+        "energy": ("energy", each(_of_logits(energy_confidence))),
         "mahalanobis": (f"Mahalanobis, tied, {shrunk}", gaussian()),
-        "mahalanobis_class": (
-            f"Mahalanobis, per class, shrinkage {SHRINKAGE:g}",
-            gaussian(covariance="class"),
-        ),
-        "mahalanobis_relative": (f"relative Mahalanobis, shrinkage {SHRINKAGE:g}", gaussian(relative=True)),
+        "mahalanobis_class": (f"Mahalanobis, per class, {shrunk}", gaussian(covariance="class")),
+        "mahalanobis_relative": (f"relative Mahalanobis, {shrunk}", gaussian(relative=True)),
         "neighbours": (
             f"{k}th neighbour of {some.total:,}",
-            lambda of: neighbour_confidence(some.latent, of.latent, k=k),
+            each(lambda of: neighbour_confidence(some.latent, of.latent, k=k)),
         ),
     }
     for key, (name, score) in scores.items():
 
         def both(score=score):
-            near, far = score(points), score(away)
-            return None if near is None or far is None else detection(near, far)
+            pair = score()
+            return None if pair is None else detection(*pair)
 
         found = Once(both)
         for measure, title, chance in (("auroc", "AUROC", 0.5), ("fpr95", "FPR at 95 % TPR", 0.95)):

@@ -44,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     try:
         _report(given)
+    except BrokenPipeError:
+        raise  # nobody reads on
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

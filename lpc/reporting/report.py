@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lpc.computing.generators import as_they_were
 from lpc.computing.numerics import measurement
-from lpc.options import flag, whole
+from lpc.computing.options import flag, whole
 from lpc.reporting import _collapse, _information, _reliability
 from lpc.reporting.entries import Entry
 from lpc.reporting.points import Points, as_report_points
@@ -162,7 +162,8 @@ def report(
     outside
         Points of another distribution: the same, or latents alone.
     sample
-        Entropies, binarity and neighbours are of so many random points at most, as each line says.
+        Entropies, binarity and neighbours are of so many random points at most, I[Y; Z] of wide latents of
+        fewer (the cost grows with the square), as each line says.
     k
         Which nearest neighbour of entropies; None: 2 % of the smallest class, at least 2.
     seed

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from lpc.computing.devices import default_device
+from lpc.computing.stopping import Stopped, stop_on_signal
 from lpc.data import ImageSet, load_images
-from lpc.devices import default_device
 from lpc.heads import Classifier
 from lpc.runs import packing
 from lpc.runs.measurements import table2_metrics
 from lpc.specs import RunSpec, run_key
-from lpc.stopping import Stopped, stop_on_signal
 from lpc.store import RunStore
 from lpc.store.holders import Holder
 from lpc.training import load_member

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from lpc.computing.sampling import ZERO_ENTROPY_SD
 from lpc.data import ImageSet, Splits
 from lpc.evaluation import collapse
 from lpc.evaluation.information import conditional_knn_entropy, knn_entropy
@@ -15,7 +16,6 @@ from lpc.latents import Latents, collect
 from lpc.losses import conditional_log_variance, log_variance
 from lpc.objectives import decoder_cross_entropy, prediction_cross_entropy
 from lpc.runs.measurements import Measured, accuracy, neighbours
-from lpc.sampling import ZERO_ENTROPY_SD
 
 NOISE_SAMPLES = 12
 """Samples of noise an image over which predictions are averaged, as in Kirsch et al. 2020, Section 7.2."""

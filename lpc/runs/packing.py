@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from lpc.computing.stopping import Stopped, leave_signals_to_parent
 from lpc.data import Splits, load_images
 from lpc.runs.training_loop import Plan, train_plans
 from lpc.specs import DataSpec, RunSpec, run_key
-from lpc.stopping import Stopped, leave_signals_to_parent
 from lpc.store import RunStore
 from lpc.store.ownership import Held, LostLease
 from lpc.training.choices import taken

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from lpc.computing.provenance import provenance
+from lpc.computing.stopping import Stopped
 from lpc.data import ImageSet, Splits
 from lpc.equilibrium import budget_warning
 from lpc.heads import HeadOutput, readout_weight
 from lpc.latents import Latents
-from lpc.provenance import provenance
 from lpc.runs.information_measurements import information_metrics
 from lpc.runs.measurements import Measured, accuracy, cube_metrics, latent_metrics
 from lpc.specs import METRIC_LEARNING, RunSpec
-from lpc.stopping import Stopped
 from lpc.store import RunStore
 from lpc.store.ownership import Held, Lease
 from lpc.training import SideBySide, Solo, Trainer, bad_epoch, load_member, trainer

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lpc.stopping import Stopped
+from lpc.computing.stopping import Stopped
 from lpc.store import holders
 from lpc.store.atomic import GONE, as_json, draft, name_exclusively, write_json
 from lpc.store.holders import (

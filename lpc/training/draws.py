@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lpc.computing.sampling import dropout_masks
 from lpc.data import Augment, ImageSet, batches
 from lpc.heads import Classifier
 from lpc.losses import zero_entropy_noise
-from lpc.sampling import dropout_masks
 from lpc.specs import RunSpec
 
 BATCHES_AT_ONCE = 16

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lpc.sampling import random_turn
+from lpc.computing.sampling import random_turn
 from lpc.specs import TrainSpec
 from lpc.training.own_optimizers import DecoupledSGD, EquivariantAdam, Lion, TurnedAdamW
 

@@ -15,7 +15,7 @@ from lpc.computing.threads import one_thread
 from lpc.data import ImageSet
 from lpc.heads import CategoricalHead, Classifier, HeadOutput
 from lpc.objectives import objective, optimal_decoder
-from lpc.schedules import gamma, latent_sd, learning_rate, plateau_share
+from lpc.schedules.by_spec import gamma, latent_sd, learning_rate, plateau_share
 from lpc.specs import RunSpec
 from lpc.training.choices import taken
 from lpc.training.draws import Draws

@@ -15,10 +15,10 @@ from experiments.paths import ROOT
 from experiments.studies import ablation, recorded
 from experiments.studies.profiles import GROUPS, PROFILES
 from experiments.studies.selection import Selection
-from lpc import stopping
+from lpc.computing import stopping
+from lpc.computing.stopping import Stopped
 from lpc.datasets import load_raw
 from lpc.runs import measurements
-from lpc.stopping import Stopped
 
 
 @pytest.fixture

@@ -19,11 +19,11 @@ from experiments.cluster import submissions
 from experiments.studies import ablation, recorded
 from experiments.studies.probing import PROBES
 from experiments.studies.profiles import PROFILES
+from lpc.computing.stopping import Stopped
 from lpc.data import load_images
 from lpc.runs import execute, execution, measure
 from lpc.runs.training_loop import Plan, train_plans
 from lpc.specs import run_key
-from lpc.stopping import Stopped
 from lpc.store import Probe, RunStore, holders
 
 PROBE = "corruptions"

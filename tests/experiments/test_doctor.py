@@ -10,7 +10,7 @@ import torch
 from support.ended_runs import end
 
 from experiments.__main__ import main
-from experiments.publishing import scratch
+from experiments.publishing.executing import scratch
 from lpc.runs import packing
 from lpc.specs import DataSpec, TrainSpec, run_key, variant_spec
 from lpc.store import RunStore, checksums

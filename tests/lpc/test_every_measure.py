@@ -1,4 +1,4 @@
-"""Every public function of `lpc.evaluation`, `lpc.losses` and `lpc.gammas`, with whatever users may give.
+"""Every public function of `lpc.evaluation`, `lpc.losses`, `lpc.schedules.gammas`, with whatever is given.
 
 Each call ends in the plain value, or in a ValueError or TypeError that names the argument.
 """

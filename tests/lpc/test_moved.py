@@ -13,7 +13,7 @@ from lpc._front.moved import RENAMED as LIBRARY
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("lpc.machine", "lpc.devices and lpc.provenance"),
+        ("lpc.machine", "lpc.computing.devices and lpc.computing.provenance"),
         ("lpc.epochs", "lpc.training.draws and lpc.training.trainers"),
         ("lpc.packing", "lpc.runs.packing"),
         ("lpc.evaluation.attack_methods", "lpc.evaluation._networks.attack_methods"),
@@ -29,7 +29,7 @@ def test_an_old_path_leads_to_the_new_one(old, new):
 
 
 def test_the_attribute_of_an_old_path_says_so_too():
-    with pytest.raises(AttributeError, match=r"no attribute 'machine': it is lpc\.devices and"):
+    with pytest.raises(AttributeError, match=r"no attribute 'machine': it is lpc\.computing\.devices and"):
         getattr(lpc, "machine")  # noqa: B009
     with pytest.raises(AttributeError, match=r"no attribute 'packing'; there is lpc\.runs\.packing"):
         getattr(lpc, "packing")  # noqa: B009

@@ -15,7 +15,7 @@ from support.pretended_gpu import pretended_gpu
 from support.pretended_kernels import Kernels
 
 from experiments.paths import ROOT
-from experiments.publishing import chapter_sources, needs
+from experiments.publishing.executing import chapter_sources, needs
 from experiments.publishing.places import PLACES
 from lpc.training import compiling
 

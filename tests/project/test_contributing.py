@@ -81,7 +81,7 @@ def test_the_metric(changed):
     assert "2 passed" in pytest_in(changed, "tests/lpc/evaluation/test_participation.py")
     lint_imports(changed)
     code = (
-        "from experiments.publishing.api_pages import finder; import lpc;"
+        "from experiments.publishing.api.api_pages import finder; import lpc;"
         "print('participation_ratio`' in finder(), lpc.evaluation.participation.__name__)"
     )
     assert run(changed, "-c", code) == "True lpc.evaluation.participation\n"

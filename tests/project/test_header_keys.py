@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from experiments.publishing.chapter_sources import MINUTES, Settings
+from experiments.publishing.executing.chapter_sources import MINUTES, Settings
 
 CONTRIBUTING = Path(__file__).parents[2].joinpath("CONTRIBUTING.md").read_text()
 

@@ -11,8 +11,8 @@ import torch
 from support import warm
 
 from experiments.__main__ import cli
-from experiments.publishing import dependencies
-from experiments.publishing.chapter_sources import code_of
+from experiments.publishing.executing import dependencies
+from experiments.publishing.executing.chapter_sources import code_of
 from experiments.publishing.places import PLACES
 
 ROOT = Path(__file__).parents[2]

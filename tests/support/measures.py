@@ -17,7 +17,7 @@ def public() -> dict[Any, str]:
     names = [f"lpc.evaluation.{module.name}" for module in pkgutil.iter_modules(lpc.evaluation.__path__)]
     found = {}
     names = [name for name in names if not name.rpartition(".")[2].startswith("_")]
-    for name in [*names, "lpc.losses", "lpc.gammas"]:
+    for name in [*names, "lpc.losses", "lpc.schedules.gammas"]:
         for key, value in vars(importlib.import_module(name)).items():
             own = getattr(value, "__module__", None) == name and not key.startswith("_")
             kind = inspect.isfunction(value) or hasattr(value, "__wrapped__")

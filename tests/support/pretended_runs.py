@@ -1,13 +1,19 @@
 """Runs that look trained and measured, without training."""
 
 from experiments.reporting import claims
+from experiments.studies.probing import PROBES
 
-PROBED = ("attacks", "factor", "certified", "embedding")
-"""Chapters whose claims are about what probes find: no metrics of epochs."""
+PROBED = tuple(f"{name}_" for name in PROBES)
+"""How metrics begin that probes find: they are not of epochs."""
 METRICS = sorted(
-    {one.metric for one in claims.read() if one.quantity != "paper_welch" and one.chapter not in PROBED}
-    - {"terminal_epoch"}
+    {
+        one.metric
+        for one in claims.read()
+        if one.quantity != "paper_welch" and not one.metric.startswith(PROBED)
+    }
+    - {"terminal_epoch", "rms"}
 )
+"""Those of claims, of both papers' runs: more than any one run has."""
 
 
 def pretend(store, spec, rng):

@@ -5,6 +5,7 @@ Nothing here is efficient, or careful with rounding: NumPy and SciPy, by the for
 """
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from scipy.optimize import brentq, linear_sum_assignment
 from scipy.spatial.distance import cdist
 from scipy.special import digamma, gammaln, log_softmax, logsumexp, softmax
 
-from lpc import gammas, losses
+from lpc import losses
 from lpc.evaluation import (
     affine_layers,
     attacks,
@@ -31,6 +32,7 @@ from lpc.evaluation import (
     detection,
     information,
     lipschitz,
+    loop_metrics,
     misclassification,
     mixture,
     mutual_information,
@@ -42,6 +44,8 @@ from lpc.evaluation import (
     reliability,
     robustness,
 )
+from lpc.evaluation.odin import odin_input
+from lpc.schedules import gammas
 
 CLASSES, IMAGE = 4, (1, 2, 2)
 NUMBERS = (math.nan, math.inf, "1", None, [1.0])
@@ -652,6 +656,30 @@ def metric_of(latent, label):
     return value
 
 
+def loop_metric_of(metric):
+    """Return a call that feeds a metric of a loop and gives its value; NaN with a warning is a refusal."""
+
+    def call(**given):
+        first = next(iter(given.values()))
+        width = first.shape[1] if isinstance(first, torch.Tensor) and first.ndim == 2 else 2
+        made = metric(width).to(getattr(first, "device", "cpu"))
+        made.update(*given.values())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = made.compute()
+        if bool(value.isnan()):
+            raise ValueError(f"{', '.join(given)}: NaN, and a warning")
+        return value
+
+    return call
+
+
+def odin_step(image):
+    share = softmax(logits(image) / 1e30, axis=1)  # even: no sign is a matter of rounding
+    gradient = (share - np.eye(3)[logits(image).argmax(axis=1)]) @ WEIGHT
+    return image - 0.1 * np.sign(gradient).reshape(image.shape)
+
+
 def gaussians_of(train_latent, train_label, train_predicted, latent, predicted, *, shrinkage):
     return reliability.ClassGaussians(
         train_latent, train_label, train_predicted, shrinkage=shrinkage
@@ -788,6 +816,27 @@ REFERENCES: dict[Any, Case] = {
         call=metric_of,
         tensors=True,
         tolerance=1e-5,
+    ),
+    loop_metrics.CollapseMetric: Case(
+        LABELLED,
+        in_range(gram),
+        call=loop_metric_of(
+            lambda width: loop_metrics.CollapseMetric(classes=CLASSES, width=width, measure="gram_distance")
+        ),
+        tensors=True,
+        tolerance=1e-5,
+    ),
+    loop_metrics.CalibrationMetric: Case(
+        {"probability": "probability", "label": "label"},
+        lambda probability, label: ece(probability, label, bins=15, norm="l1"),
+        call=loop_metric_of(lambda _: loop_metrics.CalibrationMetric(classes=CLASSES)),
+        tensors=True,
+    ),
+    loop_metrics.ErrorDetectionMetric: Case(
+        RANKED,
+        lambda **given: area(**given)[0],
+        call=loop_metric_of(lambda _: loop_metrics.ErrorDetectionMetric(measure="aurc")),
+        tensors=True,
     ),
     binarity.hypercube: Case(LABELLED, hypercube),
     binarity.binarity: Case(
@@ -997,6 +1046,13 @@ REFERENCES: dict[Any, Case] = {
         tensors=True,
         tolerance=1e-4,
         call=lambda image: lipschitz.lipschitz_estimate(network, image),
+    ),
+    odin_input: Case(
+        PICTURES,
+        odin_step,
+        tensors=True,
+        exact=True,
+        call=lambda image: odin_input(network, image, step=0.1, temperature=1e30),
     ),
     certified.silu_lipschitz: Case({}, lambda: 1.0998393194450978, tolerance=1e-9),
     certified.lipschitz_bound: Case(

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Float64, Integer
 from torch import Tensor
 
+from lpc.computing.sampling import random_turn
 from lpc.evaluation.binarity import binarity, hypercube
-from lpc.sampling import random_turn
 
 TIGHTNESS = 0.05
 """sd within a class of the controls with classes, where the class means have rms 1."""

@@ -15,11 +15,11 @@ from experiments.studies.study import Study
 from lpc.backbones import DropoutCNN
 from lpc.classifiers import build_classifier
 from lpc.computing.numerics import measurement
+from lpc.computing.sampling import dropout_masks
 from lpc.data import Splits
 from lpc.evaluation.quantities import categorical_quantities
 from lpc.heads import CategoricalHead, Classifier
 from lpc.objectives import decoder_cross_entropy, optimal_decoder, prediction_cross_entropy
-from lpc.sampling import dropout_masks
 from lpc.specs import RunSpec
 
 _ROWS = 8192  # of masks at a time

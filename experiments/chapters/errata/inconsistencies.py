@@ -36,6 +36,24 @@ def repeated_sds(metric: str = "sigma_w") -> pd.DataFrame:
     return found[["dataset", "architecture", "mean", "std", "above"]].reset_index(drop=True)
 
 
+def marked(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table beside the paper's Σ_W with ``[sic]`` behind each printed sd that cannot be.
+
+    Five numbers that are not negative have an sd of at most the root of five times their mean.
+
+    Parameters
+    ----------
+    table
+        From :func:`experiments.reporting.tables.beside_paper`: the paper's columns are (heading, data set).
+    """
+    shown = table.copy()
+    places = {name[1]: name for name in table.columns if name[1] in paper.DATASETS}
+    for row in repeated_sds().to_dict("records"):
+        if row["std"] > 5**0.5 * row["mean"] and row["architecture"] in shown.index:
+            shown.loc[row["architecture"], [places[row["dataset"]]]] += " [sic]"
+    return shown
+
+
 def dimensions() -> pd.DataFrame:
     """Return, for the penalised layers of the paper, what two of its remarks on width come to.
 

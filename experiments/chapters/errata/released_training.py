@@ -11,7 +11,7 @@ import pandas as pd
 from experiments.studies.learning_rates import select
 from experiments.studies.schedules import PAPER_EPOCHS
 from experiments.studies.study import Study
-from lpc.devices import default_workers
+from lpc.computing.devices import default_workers
 from lpc.latents import collect
 from lpc.runs import execute_all, load_model, measure_all
 from lpc.runs.measurements import accuracy

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from experiments.studies.study import Study
+from lpc.computing.devices import default_device
 from lpc.data import load_images
-from lpc.devices import default_device
 from lpc.evaluation.collapse import nearest_mean_accuracy, within_between_traces
 from lpc.latents import collect
 from lpc.runs import load_model

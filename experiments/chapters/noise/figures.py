@@ -17,12 +17,12 @@ from torch import Tensor
 from experiments.chapters.noise.float_formats import Readout
 from experiments.studies.study import Study
 from lpc.backbones import DropoutCNN
+from lpc.computing.sampling import ZERO_ENTROPY_SD, dropout_masks
 from lpc.data import ImageSet
 from lpc.evaluation.quantities import gaussian_quantities
 from lpc.heads import BottleneckHead, CategoricalHead, Classifier
 from lpc.latents import collect
 from lpc.runs.information_measurements import NOISE_SAMPLES
-from lpc.sampling import ZERO_ENTROPY_SD, dropout_masks
 from lpc.schedules import latent_sd
 
 NOISE_FREE, NOISY = "#000000", "#0072B2"

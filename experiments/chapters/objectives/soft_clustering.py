@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 from torch import Tensor
 
-from lpc.sampling import ZERO_ENTROPY_SD
+from lpc.computing.sampling import ZERO_ENTROPY_SD
 
 
 def class_posterior(

@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.studies.bottlenecks import name_of
 from experiments.studies.study import Study
-from lpc.devices import default_workers
+from lpc.computing.devices import default_workers
 from lpc.runs import execute_all
 from lpc.specs import RunSpec, run_key
 

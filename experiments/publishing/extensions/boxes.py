@@ -11,7 +11,7 @@ from sphinx.transforms import SphinxTransform
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-from experiments.publishing.prose import listed
+from experiments.publishing.checking.prose import listed
 from experiments.reporting.answers import rows_of
 
 

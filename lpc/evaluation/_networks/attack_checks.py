@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lpc.arrays import Array, as_float64
+from lpc.evaluation._networks import tables
 from lpc.evaluation._networks.networks import Logits, Network, check_evaluation_mode, given, guarded
 from lpc.inputs.networks import logits_of
 
 Box = tuple[float, float]
+Norm = Literal["l2", "linf"]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def check_target(
     logits_fn: Logits,
-    image: Float[Array, "batch channel row column"],
+    image: Float[Array, " batch *shape"],
     *,
     box: Box | None = (0.0, 1.0),
     model: nn.Module | None = None,
@@ -33,7 +35,7 @@ def check_target(
         Maps images to logits (batch, classes), each image by itself. What it returns is a tensor, or holds
         one as ``logits``.
     image
-        float32 or float64.
+        (batch, channel, row, column), or (batch, features) of tables; float32 or float64.
     box
         Lowest and highest value that a pixel can have; None: any.
     model
@@ -47,6 +49,7 @@ def check_target(
         logits, or logits of another shape, not finite, the same for all classes of an image or for all of
         several images; logits that depend on the other images of a batch or on chance, as in training mode.
     """
+    logits_fn, image = tables.of_images(logits_fn, image)
     check_images(image, box, name="image")
     if model is not None:
         check_evaluation_mode(model)

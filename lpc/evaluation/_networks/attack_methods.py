@@ -13,7 +13,7 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from lpc.arrays import binary_scale, images_at_once
-from lpc.evaluation._networks.attack_checks import Box
+from lpc.evaluation._networks.attack_checks import Box, Norm
 from lpc.evaluation._networks.networks import Logits
 from lpc.evaluation.robustness import DeepFool, Status
 from lpc.evaluation.robustness import steps as deepfool_steps
@@ -53,6 +53,10 @@ class Case:
         Steps or queries, and radii tried by an attack of fixed radius.
     start
         Misclassified images, or None.
+    norm
+        By which perturbations are small: ``"l2"`` or ``"linf"``.
+    target
+        The class to reach, one per image; None: any but the decision.
     note
         Filled by the attack: by row, why nothing was tried.
     rows
@@ -66,6 +70,8 @@ class Case:
     budget: int
     rounds: int
     start: Tensor | None
+    norm: Norm = "l2"
+    target: Tensor | None = None
     note: dict[int, str] = field(default_factory=dict)
     rows: int = 0
 
@@ -75,10 +81,12 @@ class Case:
         return self.logits_fn(image)
 
     def fooled(self, image: Tensor) -> Tensor:
-        """Return which images are not classified as the unperturbed ones."""
+        """Return which images have lost the decision to change, or have reached the target, if any."""
         with torch.no_grad():
             logits = self.logits(image)
-        return (logits.argmax(dim=1) != self.label) & torch.isfinite(logits).all(dim=1)
+        decision = logits.argmax(dim=1)
+        reached = decision != self.label if self.target is None else decision == self.target
+        return reached & torch.isfinite(logits).all(dim=1)
 
     @functools.cached_property
     def unit(self) -> float:
@@ -93,8 +101,17 @@ class Case:
     def rows_of(self, index: Tensor) -> Case:
         """Return the case of some of the images; its rows count here as well."""
         image, label = self.image[index], self.label[index]
-        start = None if self.start is None else self.start[index]
-        part = replace(self, logits_fn=self.logits, image=image, label=label, start=start, note={}, rows=0)
+        start, target = (None if given is None else given[index] for given in (self.start, self.target))
+        part = replace(
+            self,
+            logits_fn=self.logits,
+            image=image,
+            label=label,
+            start=start,
+            target=target,
+            note={},
+            rows=0,
+        )
         part.unit = self.unit
         return part
 
@@ -105,7 +122,17 @@ class Case:
     def length(self, image: Tensor) -> Tensor:
         """Return the float64 distance of each image from the unperturbed one."""
         change = image.double() - self.image.double()
-        return torch.linalg.vector_norm(change.flatten(start_dim=1), dim=1)
+        return torch.linalg.vector_norm(change.flatten(start_dim=1), self.order, dim=1)
+
+    @property
+    def order(self) -> float:
+        """The p of the norm."""
+        return 2.0 if self.norm == "l2" else math.inf
+
+    @property
+    def diagonal(self) -> float:
+        """The length of a change of every pixel by one."""
+        return math.sqrt(self.image[0].numel()) if self.norm == "l2" else 1.0
 
 
 class Cube:
@@ -181,7 +208,9 @@ def fab(case: Case) -> Tensor:
     from adv_lib.attacks import fab
 
     cube = Cube(case, dtype=torch.float32)
-    return cube.outside(fab(_callable(cube.logits), cube.image, case.label, norm=2.0, n_iter=case.budget))
+    return cube.outside(
+        fab(_callable(cube.logits), cube.image, case.label, norm=case.order, n_iter=case.budget)
+    )
 
 
 def fab_targeted(case: Case) -> Tensor:
@@ -195,7 +224,7 @@ def fab_targeted(case: Case) -> Tensor:
         return cube.logits(point).gather(1, torch.stack([own, other], dim=1))
 
     image = cube.image.repeat(targets.shape[1], 1, 1, 1)
-    found = fab(_callable(two_classes), image, torch.zeros_like(own), norm=2.0, n_iter=case.budget)
+    found = fab(_callable(two_classes), image, torch.zeros_like(own), norm=case.order, n_iter=case.budget)
     return nearest(case, cube.outside(found).unflatten(0, (targets.shape[1], -1)))
 
 
@@ -268,7 +297,9 @@ def random_directions(case: Case) -> Tensor:
     radius = torch.full_like(shortest, _first_radius(case))
     for _ in range(case.budget):
         direction = torch.randn(case.image.shape, dtype=torch.float64, device=case.image.device)
-        direction /= _as_pixels(torch.linalg.vector_norm(direction.flatten(1), dim=1))
+        if case.norm == "linf":
+            direction = direction.sign()
+        direction /= _as_pixels(torch.linalg.vector_norm(direction.flatten(1), case.order, dim=1))
         hit = torch.nonzero(case.fooled(_along(case, direction, radius)))[:, 0]
         part = case.rows_of(hit)
         high, low = radius[hit], torch.zeros_like(radius[hit])
@@ -299,7 +330,9 @@ def _as_pixels(value: Tensor) -> Tensor:
 
 
 def likeliest(case: Case) -> Tensor:
-    """Return the classes to aim at, (images, targets), by descending logit, without the decision."""
+    """Return the classes to aim at, (images, targets): the target, or the likeliest but the decision."""
+    if case.target is not None:
+        return case.target[:, None]
     with torch.no_grad():
         logits = case.logits(case.image).clone()
     order = logits.scatter(1, case.label[:, None], torch.inf).argsort(dim=1, descending=True, stable=True)
@@ -319,11 +352,11 @@ def nearest(case: Case, tries: Tensor) -> Tensor:
 
 
 def _first_radius(case: Case) -> float:
-    return FIRST * case.unit * math.sqrt(case.image[0].numel())
+    return FIRST * case.unit * case.diagonal
 
 
 def _longest(case: Case) -> float:
-    return (case.bounds[1] - case.bounds[0]) * math.sqrt(case.image[0].numel())
+    return (case.bounds[1] - case.bounds[0]) * case.diagonal
 
 
 def _least_radius(case: Case, at: Any, known: Tensor | None) -> Tensor:
@@ -374,7 +407,13 @@ def _auto_pgd(
         cube = Cube(part)
         eps = _as_pixels((radius[left] / cube.width).to(cube.image.dtype).repeat(times))
         attack = method(
-            cube.logits, n_iter=case.budget, norm="L2", eps=eps, device=eps.device, logger=_QUIET, **options
+            cube.logits,
+            n_iter=case.budget,
+            norm={"l2": "L2", "linf": "Linf"}[case.norm],
+            eps=eps,
+            device=eps.device,
+            logger=_QUIET,
+            **options,
         )
         attack.y_target = columns[left].T.reshape(-1)
         image = cube.image.repeat(times, 1, 1, 1)
@@ -500,7 +539,11 @@ def _foolbox_model(logits_fn: Logits, bounds: Box, case: Case) -> Any:
 
 
 def _foolbox(case: Case, method: Any, **options: Any) -> Tensor:
-    from foolbox.criteria import Misclassification
-
     network = _foolbox_model(case.logits, case.bounds, case)
-    return method.run(network, case.image, Misclassification(case.label), **options)
+    return method.run(network, case.image, _criterion(case), **options)
+
+
+def _criterion(case: Case) -> Any:
+    from foolbox.criteria import Misclassification, TargetedMisclassification
+
+    return Misclassification(case.label) if case.target is None else TargetedMisclassification(case.target)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
+from lpc.evaluation._networks.unrolled_layers import Kept, activation_of
 from lpc.evaluation.affine_layers import AffineLayers
 
 with warnings.catch_warnings():
@@ -134,6 +135,66 @@ class BoundSiLU(BoundActivation):
         return lines
 
 
+class BoundLeakyReLU(BoundSiLU):
+    r"""LeakyReLU of a slope from 0 to 1 between two lines of one slope, that of its chord.
+
+    Notes
+    -----
+    It is convex: less a line, it is greatest at an end, and least at zero or, where that lies outside, at an
+    end.
+    """
+
+    def alpha_beta(self, preactivation: IntervalBounds) -> None:
+        """Set slopes and offsets of the lines below and above."""
+        low, high = preactivation.lower, preactivation.upper
+        bent = self.module.negative_slope
+        rise = self.module(high) - self.module(low)
+        level = torch.where(low + high > 0, 1.0, bent).to(low)
+        slope = torch.where(high > low, rise / torch.where(high > low, high - low, 1.0), level).clamp(bent, 1)
+        ends = self.module(low) - slope * low, self.module(high) - slope * high
+        least = torch.minimum(*ends)
+        least = torch.where((low < 0) & (high > 0), least.clamp(max=0.0), least)
+        guard = _guard(low, high)
+        self.alpha_lower, self.beta_lower = slope, least - guard
+        self.alpha_upper, self.beta_upper = slope, torch.maximum(*ends) + guard
+
+    def ibp_forward(
+        self, bounds: IntervalBounds, save_relaxation: bool = False, save_input_bounds: bool = False
+    ) -> IntervalBounds:
+        """Return its range, from end to end: it never falls."""
+        return BoundActivation.ibp_forward(self, bounds, save_relaxation, save_input_bounds)
+
+
+class BoundKept(BoundSiLU):
+    """An activation of all but the last nodes, for which both lines are the value itself."""
+
+    def __init__(self, module: Kept, factory: BoundModelFactory, **options: Any) -> None:
+        super().__init__(module, factory, **options)
+        self.inner: Any = factory.build(module.activation)
+
+    def alpha_beta(self, preactivation: IntervalBounds) -> None:
+        """Set slopes and offsets of the lines below and above."""
+        some = self._first(preactivation)
+        self.inner.alpha_beta(preactivation=some)
+        one = torch.ones_like(preactivation.lower[..., -self.module.kept :])
+        for side in ("lower", "upper"):
+            for name, rest in ((f"alpha_{side}", one), (f"beta_{side}", torch.zeros_like(one))):
+                setattr(self, name, torch.cat([getattr(self.inner, name), rest], dim=-1))
+
+    def ibp_forward(
+        self, bounds: IntervalBounds, save_relaxation: bool = False, save_input_bounds: bool = False
+    ) -> IntervalBounds:
+        """Return the range of the activation, and those of the others as they came."""
+        BoundActivation.ibp_forward(self, bounds, save_relaxation, save_input_bounds)
+        found, kept = self.inner.ibp_forward(self._first(bounds)), self.module.kept
+        low = torch.cat([found.lower, bounds.lower[..., -kept:]], dim=-1)
+        return IntervalBounds(bounds.region, low, torch.cat([found.upper, bounds.upper[..., -kept:]], dim=-1))
+
+    def _first(self, bounds: IntervalBounds) -> IntervalBounds:
+        kept = self.module.kept
+        return IntervalBounds(bounds.region, bounds.lower[..., :-kept], bounds.upper[..., :-kept])
+
+
 class BoundSharedLinear(BoundLinear):
     """A linear layer that multiplies a slope once where it bounds from both sides."""
 
@@ -177,12 +238,14 @@ class HiddenBounds:
     def __init__(self, network: AffineLayers) -> None:
         factory = BoundModelFactory()
         factory.register(nn.SiLU, BoundSiLU)
+        factory.register(nn.LeakyReLU, BoundLeakyReLU)
+        factory.register(Kept, BoundKept)
         factory.register(nn.Linear, BoundSharedLinear)
         layers: list[nn.Module] = []
         for weight, bias, activation in zip(network.weight, network.bias, network.activation, strict=False):
             layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")  # nothing is drawn
             layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
-            layers += [layer, nn.SiLU() if activation == "silu" else nn.ReLU()]
+            layers += [layer, activation_of(activation)]
         self._first = network.weight[0] if layers else None
         self._bounds = factory.build(nn.Sequential(*layers)).requires_grad_(False)
 

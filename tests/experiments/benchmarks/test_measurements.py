@@ -232,6 +232,7 @@ def test_targets_are_the_stated_ones():
         "mahalanobis": {15.0, None},
         "robustness": {8.0, NOT_SLOWER},
         "collapse": {None},
+        "peers": {None},
     }
 
 

@@ -58,7 +58,7 @@ def test_every_option_in_the_text_is_one_of_a_verb():
 
 
 def test_every_title_that_the_chapter_asks_for_is_in_the_transcript():
-    asked = re.findall(r'transcript\.part\("(.*?)"\)', CHAPTER)
+    asked = re.findall(r'transcript\.part\(\s*"(.*?)"\s*\)', CHAPTER)
     assert list(transcript.parts()) and sorted(asked) == sorted(transcript.parts())
 
 
@@ -148,7 +148,7 @@ def test_numbers_of_the_text_are_those_of_the_code():
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        ("lpc/stopping.py", ": stopping after "),
+        ("lpc/computing/stopping.py", ": stopping after "),
         ("lpc/store/holders.py", "died"),
         ("lpc/runs/execution.py", "waiting for "),
         ("experiments/cluster/submit.py", "in the queue already"),

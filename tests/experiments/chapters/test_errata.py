@@ -390,3 +390,7 @@ def test_the_papers_widths_and_the_repeated_sd():
     found = inconsistencies.repeated_sds().set_index(["dataset", "architecture"])
     row = found.T["CIFAR10", "NonLinPenL1"]
     assert (row["std"], row["mean"], row["above"]) == (7.792, 0.003, "NonLinPen")
+    columns = pd.MultiIndex.from_product([["paper"], ["SVHN", "CIFAR10", "CIFAR100"]])
+    printed = pd.DataFrame("0 ± 1", index=list(NAMES), columns=columns)
+    changed = inconsistencies.marked(printed) != printed
+    assert changed.to_numpy().sum() == 1 and changed.loc["NonLinPenL1", ("paper", "CIFAR10")]

@@ -28,9 +28,9 @@ from experiments.cluster.submissions import (
 )
 from experiments.studies import profiles, recorded
 from experiments.studies.profiles import PROFILES, specs
-from lpc import stopping
+from lpc.computing import stopping
+from lpc.computing.stopping import STATUSES
 from lpc.specs import run_key
-from lpc.stopping import STATUSES
 from lpc.store import RunStore, holders
 
 RESOURCES = '[all]\ntime = "1 h"\ntries = 2\nruns_at_once = 2\n'

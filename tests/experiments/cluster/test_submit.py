@@ -80,7 +80,8 @@ holds = [0.5, 1.0]
 SERVER = """
 import json, os, sys, traceback
 from experiments.cluster import submit, worker
-from experiments.publishing import build, execution
+from experiments.publishing import build
+from experiments.publishing.executing import execution
 from experiments.__main__ import main
 for line in sys.stdin:
     asked = json.loads(line)

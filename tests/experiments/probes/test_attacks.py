@@ -8,7 +8,8 @@ import torch
 from scipy.stats import binom
 from torch import nn
 
-from experiments.chapters.attacks import surfaces, tables
+from experiments.chapters.deepfool import surfaces
+from experiments.chapters.robustness import attacks as tables
 from experiments.probes import attacks
 from experiments.probes.attacks import RECOMMENDED, Setting
 from lpc.data import ImageSet, Splits

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.chapters.factor import altered_networks
-from experiments.chapters.factor.links import (
+from experiments.chapters.deepfool import altered_networks
+from experiments.chapters.deepfool.links import (
     LINKS,
     by_gamma,
     decomposition,

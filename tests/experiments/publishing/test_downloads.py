@@ -17,10 +17,11 @@ from papermill.cli import _resolve_type
 from support import warm
 
 from experiments.paths import BOOK, ROOT
-from experiments.publishing import downloads, external_links
+from experiments.publishing import downloads
 from experiments.publishing.build import BuildError, build, stage
-from experiments.publishing.chapter_sources import parse
-from experiments.publishing.execution import execute
+from experiments.publishing.checking import external_links
+from experiments.publishing.executing.chapter_sources import parse
+from experiments.publishing.executing.execution import execute
 from experiments.publishing.header_footer import run_box
 from experiments.publishing.places import Places
 from experiments.reporting import scoreboard
@@ -244,7 +245,7 @@ def test_reference_pages_stand_below_the_api_in_the_staged_contents(made, tmp_pa
     (made.root / "book" / "api.md").write_text("# API\n")
     toc = tmp_path / "_toc.yml"
     toc.write_text("format: jb-book\nroot: index\nparts:\n- caption: x\n  chapters:\n  - file: api\n")
-    monkeypatch.setattr("experiments.publishing.api_pages.write", lambda target: ["api-a", "api-b"])
+    monkeypatch.setattr("experiments.publishing.api.api_pages.write", lambda target: ["api-a", "api-b"])
     staged = made.stage("referenced", toc=toc)
     (entry,) = yaml.safe_load((staged / "_toc.yml").read_text())["parts"][0]["chapters"]
     names = ("api-a", "api-b", "api-experiments")

@@ -1,6 +1,7 @@
 """Figures are written shorter, and stay where they were."""
 
 import io
+import json
 
 import matplotlib
 import numpy as np
@@ -9,7 +10,7 @@ from fontTools.pens.recordingPen import RecordingPen
 from fontTools.svgLib.path.parser import parse_path
 from matplotlib.figure import Figure
 
-from experiments.publishing.minify import light_figure, light_page, light_path, light_style
+from experiments.publishing.minify import light_figure, light_page, light_path, light_style, ordered_index
 
 
 def places(path: str) -> list[tuple[str, np.ndarray]]:
@@ -114,3 +115,17 @@ def test_a_target_does_not_stand_in_a_list_of_definitions():
     page = '<dl class="py class" id="a.b">\n<span id="a.c"></span><dt id="a.d">name</dt></dl>'
     expected = '<span id="a.c"></span><dl class="py class" id="a.b">\n<dt id="a.d">name</dt></dl>'
     assert light_page(page, search=True) == expected
+
+
+def test_public_names_are_found_before_inner_ones():
+    objects = {
+        "lpc.robustness": [[0, 1, 1, "", "deepfool"]],
+        "lpc._networks.methods": [[1, 1, 1, "", "deepfool"]],
+    }
+    objects["_front"] = [[2, 0, 0, "-", "faces"]]
+    given = {"objects": objects, "titles": ["γ"], "terms": {"deepfool": [0, 1]}}
+    found = ordered_index(f"Search.setIndex({json.dumps(given)})")
+    read = json.loads(found.removeprefix("Search.setIndex(").removesuffix(")"))
+    order = {prefix: entry[2] for prefix, (entry,) in read.pop("objects").items()}
+    assert order == {"lpc.robustness": 0, "lpc._networks.methods": 2, "_front": 2}
+    assert read == {name: given[name] for name in ("titles", "terms")}

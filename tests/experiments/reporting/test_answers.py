@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.publishing.cell_html import Html
+from experiments.publishing.checking.cell_html import Html
 from experiments.reporting.answers import rows_of
 from experiments.reporting.claims import EMPTY
 from experiments.reporting.rests_on import data_of, images_and_network

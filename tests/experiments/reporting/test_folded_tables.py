@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from IPython.core.formatters import DisplayFormatter
 
-from experiments.publishing.cell_html import Html
+from experiments.publishing.checking.cell_html import Html
 from experiments.reporting.csv_tables import MIME
 from experiments.reporting.folded_tables import FoldedTable, first_columns
 from experiments.reporting.tables import REPORTED, printed, show

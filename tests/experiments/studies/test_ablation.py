@@ -48,7 +48,7 @@ def test_selection_is_by_validation_accuracy_then_cross_entropy():
     )
     assert select(frame)["key"].tolist() == ["c"]
     assert select(frame.iloc[3:]).empty
-    without = frame.assign(validation_accuracy=[None, 0.95, 0.95, None, None])
+    without = frame.assign(validation_accuracy=pd.Series([None, 0.95, 0.95, None, None], dtype=float))
     for damaged in (without, frame.drop(columns="validation_accuracy")):
         with pytest.raises(ValueError, match=r"lack validation_accuracy .* in runs/a/result.json"):
             select(damaged)

@@ -9,8 +9,8 @@ import pytest
 
 from experiments.studies import ablation, probing, recorded
 from experiments.studies.probing import PROBES, ProbeError, ProbeKind, measure_all
+from lpc.computing.stopping import Stopped
 from lpc.runs import measurements
-from lpc.stopping import Stopped
 from lpc.store import RunStore
 from lpc.store.probes import Probe
 

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
@@ -30,15 +31,23 @@ def results(tmp_path, monkeypatch):
     return tmp_path / "results"
 
 
-@pytest.fixture
-def live(tmp_path, rng):
-    """Two architectures of the profile smoke in a store, as if trained."""
-    store = RunStore(tmp_path / "runs")
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A store of two architectures of the profile smoke, as if trained."""
+    store = RunStore(tmp_path_factory.mktemp("written") / "runs")
+    rng = np.random.default_rng(0)
     for spec in declared("smoke", only=TWO):
         pretend(store, spec, rng)
     for key in set(store.frame()["key"]) - set(existing("smoke", only=TWO, store=store.root).selected["key"]):
         (store.directory(key) / "test.json").unlink()
-    return existing("smoke", only=TWO, store=store.root)
+    return store.root
+
+
+@pytest.fixture
+def live(written, tmp_path):
+    """The same in a store of the test's own."""
+    shutil.copytree(written, tmp_path / "runs")
+    return existing("smoke", only=TWO, store=tmp_path / "runs")
 
 
 def record(live, **options):

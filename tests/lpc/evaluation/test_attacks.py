@@ -460,6 +460,7 @@ def test_an_error_of_the_gradient_is_raised_too(digits):
             attack(name, lambda x: net(Broken.apply(x)), image[:2], budget=20)
 
 
+@pytest.mark.slow
 def test_gradients_are_switched_on_where_they_are_off(digits):
     net, image = digits
     for name in ATTACKS:
@@ -525,6 +526,7 @@ def test_an_image_without_a_starting_point_is_named():
     assert found.failed[0] == "no misclassified starting point among 100 of uniform noise"
 
 
+@pytest.mark.slow
 def test_a_network_that_nothing_fools_is_not_fooled():
     net = affine()[2]
 
@@ -571,7 +573,7 @@ def test_images_outside_the_box_are_named(unchecked):
     with pytest.raises(ValueError, match="box="):
         check_target(logits_fn, image, box=(1.0, 0.0))
     with pytest.raises(ValueError, match="expected 4 dimensions"):
-        unchecked(check_target)(logits_fn, image.flatten(1))
+        unchecked(check_target)(logits_fn, image[:, 0])
     image[0, 0, 0, 0] = torch.nan
     with pytest.raises(ValueError, match="NaN"):
         check_target(logits_fn, image, box=None)
@@ -596,6 +598,59 @@ def test_logits_that_cannot_be_attacked_are_named():
     for factor in (0.0, -1.0, float("inf"), float("nan")):
         with pytest.raises(ValueError, match=f"factor={factor}"):
             rescaled(logits_fn, factor)
+
+
+LINF = [name for name, entry in ATTACKS.items() if "linf" in entry.norms]
+AIMING = [name for name, entry in ATTACKS.items() if entry.targets]
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("aimed", [False, True])
+def test_norms_and_targets_of_tables_have_closed_forms(norm, aimed):
+    # gap over the dual norm of the difference of weights; tables are the images, one row each
+    weight, bias, _ = affine(dtype=torch.float64)
+    weight[2:], bias[2:] = 0.01 * weight[2:], -50.0  # of six classes two are near: a target is one step away
+    bias[:2] = -weight[:2].sum(dim=1) / 2
+
+    def logits_fn(x):
+        return x @ weight.T + bias
+
+    image = torch.rand(12, 25, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    logits = logits_fn(image)
+    label = logits.argmax(dim=1)
+    gap = (logits[:, 0] - logits[:, 1]).abs()
+    expected = gap / torch.linalg.vector_norm(weight[0] - weight[1], 1 if norm == "linf" else 2)
+    for name in LINF if norm == "linf" else AIMING:
+        if aimed and name not in AIMING:
+            continue
+        options = {"box": None, "norm": norm, "target": 1 - label if aimed else None, **SHORT.get(name, {})}
+        found = attack(name, logits_fn, image, **options)
+        assert bool((logits_fn(found.perturbed).argmax(1) == 1 - label).all()), name
+        assert found.perturbed.shape == image.shape
+        ratio = found.norm / expected
+        typical, worst = (3.0, 6.0) if name == "random_directions" else TOLERANCE_OF_NORMS
+        assert float(ratio.min()) > 1 - 1e-4, (name, ratio)
+        assert float(ratio.median()) < typical, (name, ratio)
+        assert float(ratio.max()) < worst, (name, ratio)
+        size = torch.linalg.vector_norm(found.perturbation, 2 if norm == "l2" else torch.inf, dim=1)
+        torch.testing.assert_close(found.norm, size, rtol=1e-6, atol=0)
+
+
+TOLERANCE_OF_NORMS = 1.3, 1.6
+
+
+def test_attack_refuses_bad_norms_and_targets():
+    _, _, logits_fn = affine()
+    image = pixels(4)
+    with pytest.raises(ValueError, match=r"deepfool has no norm 'linf'; expected one of fab, .*apgd_ce"):
+        attack("deepfool", logits_fn, image, norm="linf")
+    with pytest.raises(ValueError, match=r"fab has no targets; expected one of fab_targeted"):
+        attack("fab", logits_fn, image, target=torch.zeros(4, dtype=torch.int64))
+    label = logits_fn(image).argmax(dim=1)
+    with pytest.raises(ValueError, match=r"target \d at index 0 is no class to reach: .* other than"):
+        attack("ddn", logits_fn, image, target=label)
+    with pytest.raises(ValueError, match=r"target 6 at index 0 .*: expected one of 0 to 5"):
+        attack("ddn", logits_fn, image, target=label * 0 + 6)
 
 
 def test_attack_refuses_bad_options(unchecked):

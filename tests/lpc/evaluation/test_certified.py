@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.models.resnet import Bottleneck
 
 from lpc.classifiers import bottleneck_classifier, build_classifier
 from lpc.evaluation._networks.linear_relaxation import (
@@ -115,11 +116,15 @@ def test_what_has_no_bound_is_named(generator):
     conv = bottleneck_classifier(backbone, 3, images=image).eval()
     with pytest.raises(ValueError, match=r"backbone\.0 is Conv2d"):
         affine_layers(conv)
-    for name, block in (("small_cnn", "SmallCNN"), ("resnet18", "ResNet")):
+    with pytest.raises(
+        ValueError, match=r"Conv2d\) of images of shape \(1, 9000, 9000\) would be a matrix of"
+    ):
+        affine_layers(nn.Sequential(nn.Conv2d(1, 1, 1)).eval(), shape=(1, 9000, 9000))
+    for name, block in (("small_cnn", "layers.0 is Conv2d"), ("resnet18", "stem.0 is Conv2d")):
         model = build_classifier(
             ModelSpec(backbone=name, backbone_width=4), channels=1, size=8, classes=3, seed=0
         )
-        with pytest.raises(ValueError, match=f"backbone is {block}"):
+        with pytest.raises(ValueError, match=f"backbone.{block}, for which the shape of an image is needed"):
             affine_layers(model.eval())
     model = build_classifier(
         ModelSpec(backbone="mlp", backbone_width=4), channels=1, size=3, classes=3, seed=0
@@ -134,6 +139,73 @@ def test_what_has_no_bound_is_named(generator):
         affine_layers(nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 2)).eval())
     with pytest.raises(ValueError, match="does not end with a linear layer"):
         affine_layers(nn.Sequential(nn.Linear(3, 3), nn.SiLU()).eval())
+
+
+def small_images(name, generator):
+    """A network of images, and four images."""
+    size = {"leaky": (2, 6, 6), "bottleneck": (1, 4, 4), "resnet18": (1, 8, 8), "small_cnn": (2, 6, 6)}[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        if name == "leaky":
+            layers = nn.Conv2d(2, 3, 3, stride=2), nn.LeakyReLU(0.2), nn.AvgPool2d(2), nn.Flatten()
+            model = nn.Sequential(*layers, nn.Linear(3, 8), nn.LeakyReLU(0.01), nn.Linear(8, 4))
+        elif name == "bottleneck":
+            layers = nn.Conv2d(1, 4, 1), nn.ReLU(), Bottleneck(4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+            model = nn.Sequential(*layers, nn.Linear(4, 3))
+        else:
+            spec = ModelSpec(backbone=name, backbone_width=2, penultimate="linear", latent_width=4)
+            model = build_classifier(spec, channels=size[0], size=size[1], classes=4, seed=0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for value in (*module.parameters(), *module.buffers()):
+                if value.is_floating_point():
+                    value.data.copy_(0.5 + torch.rand(value.shape, generator=generator))
+    image = torch.rand(4, *size, generator=generator, dtype=torch.float64)
+    return model.double().eval(), image
+
+
+@pytest.mark.parametrize("name", ["leaky", "small_cnn", "bottleneck", "resnet18"])
+def test_networks_of_small_images_have_certificates(generator, name):
+    model, image = small_images(name, generator)
+    _, channels, rows, columns = image.shape
+    network = affine_layers(model, shape=(channels, rows, columns))
+
+    def logits_of(x):
+        found = model(x)
+        return getattr(found, "logits", found)
+
+    with torch.no_grad():
+        torch.testing.assert_close(network(image), logits_of(image), rtol=1e-12, atol=1e-13)
+        label = logits_of(image).argmax(dim=1)
+    far = deepfool(logits_of, image).perturbation.flatten(1).norm(dim=1)
+    proved = {method: certified_radius(network, image, method=method, evaluations=4) for method in METHODS}
+    assert bool((proved["crown"] >= proved["spectral"]).all()) and bool((proved["spectral"] > 0).all())
+    if name == "resnet18":  # 18 layers: their norms multiply
+        assert bool((proved["crown"] > 100 * proved["spectral"]).all())
+    for method, radius in proved.items():
+        assert bool((radius <= far).all()), method
+        drawn = in_ball(generator, image.flatten(1), radius, 50)
+        with torch.no_grad():
+            decision = logits_of(drawn.reshape(-1, *image.shape[1:])).argmax(dim=1).reshape(50, -1)
+        assert bool((decision == label).all()), method
+
+
+def test_bounds_of_a_kept_node_and_of_leaky_relu_hold_on_a_grid(generator):
+    # one hidden layer of a single input: the least value over an interval is known
+    weight = torch.randn(5, 1, generator=generator, dtype=torch.float64)
+    bias = torch.randn(5, generator=generator, dtype=torch.float64)
+    form = torch.randn(1, 3, 5, generator=generator, dtype=torch.float64)
+    for activation in ("leaky_relu:0.1", "leaky_relu:0.1+2", "silu+2", "relu+2"):
+        maps = (weight, form[0]), (bias, torch.zeros(3, dtype=torch.float64))
+        network = AffineLayers(*maps, (activation,))
+        centre, radius = torch.tensor([[0.3]]).double(), torch.tensor([0.8]).double()
+        grid = centre + radius * torch.linspace(-1, 1, 2001, dtype=torch.float64)[:, None]
+        least = network(grid).amin(dim=0)
+        bounds = HiddenBounds(network)
+        for bound in (bounds.crown, bounds.interval):
+            found = bound(centre, radius, form, torch.zeros(1, 3, dtype=torch.float64))[0]
+            assert bool((found <= least + 1e-12).all()), activation
+            assert bool((found > least - 3).all()), activation
 
 
 # ---------------------------------------------------------------- SiLU

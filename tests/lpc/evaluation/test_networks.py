@@ -19,6 +19,7 @@ from lpc.evaluation.attacks import attack, check_target, rescaled
 from lpc.evaluation.certified import METHODS, certified_radius, gradient_radius, sampled_radius
 from lpc.evaluation.corruptions import corrupted, corrupted_accuracy
 from lpc.evaluation.lipschitz import lipschitz_estimate, margin_gradient, margin_gradient_norm
+from lpc.evaluation.odin import odin_input
 from lpc.evaluation.robustness import deepfool, perturbation_summary
 
 IMAGE = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -31,6 +32,7 @@ CALLS = {
     "margin_gradient_norm": lambda network, image: margin_gradient_norm(network, image),
     "lipschitz_estimate": lambda network, image: lipschitz_estimate(network, image),
     "corrupted_accuracy": lambda network, image: corrupted_accuracy(network, image, LABEL, strengths=MILD),
+    "odin_input": lambda network, image: odin_input(network, image),
     "check_target": lambda network, image: check_target(network, image),
     "attack": lambda network, image: attack("ddn", network, image, budget=20),
     "rescaled": lambda network, image: margin_gradient(rescaled(network, 1.0), image),

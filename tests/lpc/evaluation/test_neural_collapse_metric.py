@@ -1,15 +1,12 @@
 import builtins
 import importlib
-import json
-import multiprocessing
 import pickle
 import sys
-from datetime import timedelta
 from typing import Any
 
 import pytest
 import torch
-from torch import distributed
+from support.two_processes import in_two
 from torchmetrics import MeanMetric, MetricCollection, MetricTracker
 from torchmetrics.wrappers import BootStrapper, Running
 
@@ -286,15 +283,8 @@ def test_moments_give_nc4_in_a_second_pass():
     assert isinstance(moments, ClassMoments)
 
 
-def work(rank, folder):
+def work(rank):
     """One of two processes; the first has the points of classes 0 to 2, the second the rest in one batch."""
-    distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/rendezvous",
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(seconds=120),
-    )
     latent, label = sample()
     own = (label < 3) if rank == 0 else (label == 3)
     values = []
@@ -309,19 +299,13 @@ def work(rank, folder):
     with pytest.raises(ValueError, match="unsync"):
         one.update(latent, label)
     one.unsync()
-    (folder / f"{rank}.json").write_text(json.dumps(values))
-    distributed.destroy_process_group()
+    return values
 
 
 @pytest.mark.slow
 def test_two_processes_give_the_value_of_one(tmp_path):
-    other = multiprocessing.get_context("spawn").Process(target=work, args=(1, tmp_path))
-    other.start()
-    work(0, tmp_path)
-    other.join()
-    assert other.exitcode == 0
     latent, label = sample()
-    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    first, second = in_two(work, tmp_path)
     assert first == second
     for value, convention, times in zip(
         first, ("paper", "paper", "released", "released"), (1, 2, 1, 2), strict=True

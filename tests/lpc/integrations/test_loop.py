@@ -9,8 +9,8 @@ from torch.nn.functional import cross_entropy
 
 import lpc
 from lpc.evaluation.collapse import within_between_traces
-from lpc.gamma_control import GapSchedule
 from lpc.integrations.loop import CollapsePenalty
+from lpc.schedules.gamma_control import GapSchedule
 
 torch.manual_seed(0)
 LABEL = torch.arange(60) % 3

@@ -43,6 +43,7 @@ from lpc.evaluation.neural_collapse import neural_collapse
 from lpc.evaluation.quantities import gaussian_quantities
 from lpc.evaluation.reliability import mahalanobis_confidence
 from lpc.latents import Collected
+from lpc.reporting import _information
 from lpc.reporting._information import mixture_bias
 from lpc.reporting.report import Report
 
@@ -290,3 +291,11 @@ def test_a_sample_is_said_and_drawn_by_the_seed():
     assert "100 of 200 points" in how["knn_entropy"] and "100 of 200 points" in how["binarity_mu"]
     assert some["knn_entropy"] == lpc.report(TRAIN, LABEL, sample=100)["knn_entropy"]
     assert some["knn_entropy"] != lpc.report(TRAIN, LABEL, sample=100, seed=1)["knn_entropy"]
+
+
+def test_wide_latents_are_compared_in_fewer_pairs_and_the_line_says_so(monkeypatch):
+    monkeypatch.setattr(_information, "COMPARED", 150**2 * TRAIN.shape[1])
+    entry = next(one for one in lpc.report(TRAIN, LABEL).entries if one.key == "label_information")
+    kept = torch.randperm(200, generator=torch.Generator().manual_seed(0))[:150].sort().values.numpy()
+    assert "150 of 200 points" in entry.how
+    assert entry.value == pytest.approx(discrete_mutual_information(TRAIN[kept], LABEL[kept], k=2))

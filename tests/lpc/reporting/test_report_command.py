@@ -1,6 +1,7 @@
 """``python -m lpc report FILE``: kinds of files, guessed names, errors before torch is imported."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import safetensors.numpy
 
 import lpc
+from lpc.computing.stopping import ends_with_its_reader
 from lpc.reporting.command import main
 from lpc.reporting.files import chosen, read
 
@@ -124,3 +126,22 @@ def test_help_and_errors_of_files_load_no_torch_and_say_one_line(tmp_path):
         [sys.executable, "-m", "lpc", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert "python -m lpc" in done.stdout and "report" in done.stdout
+
+
+@pytest.mark.parametrize("command", [("lpc", "report"), ("experiments", "--help")])
+def test_a_program_whose_output_nobody_reads_ends_quietly(tmp_path, command):
+    np.savez(path := tmp_path / "features.npz", latent=LATENT, label=LABEL)
+    more = [str(path), "--no-html"] if "report" in command else []
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(
+        [sys.executable, "-m", *command, *more], cwd=ROOT, stdout=write_end, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write_end)
+    assert done.returncode == 141
+    assert "Broken" not in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_broken_pipe_of_a_worker_is_an_error_as_any_other():
+    with pytest.raises(BrokenPipeError), ends_with_its_reader():
+        raise BrokenPipeError("of a worker")

@@ -14,6 +14,7 @@ import pytest
 import torch
 from tqdm import tqdm
 
+from lpc.computing.stopping import Stopped, stop_on_signal
 from lpc.data import load_images
 from lpc.runs import execute_all, packing, training_loop
 from lpc.specs import (
@@ -26,7 +27,6 @@ from lpc.specs import (
     run_key,
     variant_spec,
 )
-from lpc.stopping import Stopped, stop_on_signal
 from lpc.store import RunStore
 from lpc.training.cohorts import Cohort
 from lpc.training.solo import Solo
@@ -204,7 +204,7 @@ def test_a_signal_ends_the_epoch_writes_checkpoints_and_leaves(tmp_path, workers
         _, rest = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "SIGTERM: stopping after this epoch" in rest
-    assert "lpc.stopping.Stopped: stopped after epoch" in rest and "call again to go on" in rest
+    assert "lpc.computing.stopping.Stopped: stopped after epoch" in rest and "call again to go on" in rest
     store = RunStore(tmp_path / "store")
     begun = [store.load_state(cohort, "cpu") for cohort in store.cohorts()]
     epochs = [state["training"]["epoch"] for state in begun if state is not None]

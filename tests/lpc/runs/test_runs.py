@@ -15,8 +15,8 @@ from torchmetrics.classification import MulticlassCalibrationError
 from experiments.studies.ablation import study
 from experiments.studies.learning_rates import select
 from lpc import runs
+from lpc.computing.devices import default_workers
 from lpc.data import load_images
-from lpc.devices import default_workers
 from lpc.evaluation.collapse import within_between_traces
 from lpc.latents import collect
 from lpc.runs import execute, execute_all, measure, measurements, training_loop

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from lpc.computing.stopping import Stopped
 from lpc.data import load_images
 from lpc.runs import execute_all, execution, packing, training_loop
 from lpc.specs import DataSpec, TrainSpec, run_key, variant_spec
-from lpc.stopping import Stopped
 from lpc.store import RunStore, atomic, holders, ownership
 from lpc.store.holders import has_died, live_holders, this_process
 from lpc.store.ownership import Held, Lease, LostLease

@@ -7,10 +7,10 @@ import torch
 from support.pretended_gpu import pretended_gpu
 
 from lpc.computing.precision import cudnn_trials, exact_float32
+from lpc.computing.stopping import Stopped
 from lpc.data import load_images
 from lpc.runs import execute, execute_all, packing, training_loop
 from lpc.specs import DataSpec, TrainSpec, run_key, variant_spec
-from lpc.stopping import Stopped
 from lpc.store import RunStore
 from lpc.store.ownership import Held
 from lpc.training import choices, trainer

@@ -7,8 +7,8 @@ from typing import Any, get_args
 import pytest
 import torch
 
+from lpc.computing.sampling import random_turn
 from lpc.data import load_images
-from lpc.sampling import random_turn
 from lpc.specs import DataSpec, Optimizer, TrainSpec, variant_spec
 from lpc.training import trainer
 from lpc.training.cohorts import Cohort, shape_of

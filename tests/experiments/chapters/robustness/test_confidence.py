@@ -12,9 +12,8 @@ from experiments.studies.ablation import study
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    return study(
-        "smoke", seeds=1, only=("IB", "NoPen"), store=tmp_path_factory.mktemp("runs"), progress=False
-    )
+    store = tmp_path_factory.mktemp("runs")
+    return study("smoke", seeds=1, only=("IB", "NoPen"), store=store, workers=1, progress=False)
 
 
 def test_judgements_are_those_that_the_runs_were_measured_with(runs):

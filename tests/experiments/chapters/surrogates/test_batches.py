@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from experiments.chapters.surrogates.batches import in_a_batch, pull, terms, too_low
+from lpc.computing.sampling import ZERO_ENTROPY_SD
 from lpc.latents import Latents
 from lpc.losses import batch_conditional_log_variance
-from lpc.sampling import ZERO_ENTROPY_SD
 
 
 @pytest.fixture(autouse=True)

@@ -1,1 +1,0 @@
-"""How strong DeepFool is, beside other attacks."""

@@ -1,0 +1,1 @@
+"""Where the factor between DeepFool's perturbations comes from."""

@@ -1,0 +1,86 @@
+"""The gamma sweep on a small ResNet-18, the paper's kind of backbone, where classes collapse further."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+
+from experiments.probes import factor
+from experiments.studies.schedules import scaled_schedule
+from experiments.studies.study import Study
+from lpc.computing.devices import default_workers
+from lpc.runs import execute_all, load_model
+from lpc.specs import GAMMAS, RunSpec, run_key, variant_spec
+from lpc.store.probes import Probe
+
+ROWS = ("gamma0", "gamma1")
+"""Of :data:`lpc.architectures.GAMMAS`: gamma 1 is well below what so short a training carries."""
+WIDTH = 8
+"""Channels of the first stage: an eighth of ResNet-18's."""
+RATE = 8e-3
+"""Learning rate."""
+ATTACKS = ("fab_targeted",)
+"""Beside DeepFool: of the sweep's attacks the one that finds the shortest, and that alone for time."""
+VERSION = 1
+"""Of what is measured; raised by any edit that changes it."""
+
+
+def declared(study: Study, *, seeds: int = 1) -> list[RunSpec]:
+    """Return the runs, of half the sweep's epochs.
+
+    Parameters
+    ----------
+    study
+        Of a gamma sweep: its data, its first seeds.
+    seeds
+        How many of them.
+    """
+    epochs = max(1, study.profile.train.epochs // 2)
+    top = max(GAMMAS[row].gamma_maximum or 0.0 for row in ROWS)
+    train = scaled_schedule(epochs=epochs, gamma_maximum=top, batch_size=study.profile.train.batch_size)
+    return [
+        variant_spec(
+            row,
+            data=study.profile.data,
+            backbone="resnet18",
+            backbone_width=WIDTH,
+            train=replace(train, learning_rate=RATE, record_every=epochs),
+            seed=seed,
+            variants=GAMMAS,
+        )
+        for seed in study.profile.seeds[:seeds]
+        for row in ROWS
+    ]
+
+
+def trained(
+    study: Study, *, seeds: int = 1, workers: int | None = None, progress: bool = True
+) -> pd.DataFrame:
+    """Train and attack what is missing, and return one row per run.
+
+    The runs go into the store of the sweep and are not among its runs.
+
+    Parameters
+    ----------
+    study, seeds
+        As in :func:`declared`.
+    workers
+        Processes; None: one a core, one where there is a GPU.
+    progress
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    DataFrame
+        ``architecture``, ``seed``, the run's result, and ``factor_`` columns as the sweep's.
+    """
+    specs, store = declared(study, seeds=seeds), study.store
+    execute_all(specs, store, workers=workers or default_workers(), progress=progress)
+    test = study.images_at_hand.test
+    for spec in specs:
+        if store.probe(run_key(spec), "factor", version=VERSION) is None:
+            table = factor.measured(load_model(spec, store, test), test, names=ATTACKS)
+            store.save_probe(spec, "factor", Probe(factor.summary(table), table), version=VERSION)
+    rows = store.frame().set_index("key").loc[list(map(run_key, specs))].reset_index()
+    return rows.merge(store.probes(list(rows["key"]), {"factor": VERSION}), on="key", how="left")

@@ -1,0 +1,41 @@
+"""What can be proved of a network that stands beside what attacks find."""
+
+from __future__ import annotations
+
+from experiments.probes.certified import sample
+from lpc.data import ImageSet
+from lpc.evaluation.affine_layers import affine_layers
+from lpc.evaluation.certified import certified_radius, lipschitz_bound
+from lpc.heads import Classifier
+
+
+def bounds(model: Classifier, images: ImageSet) -> dict[str, float]:
+    """Return the bound of the logits' Lipschitz constant and median certified radii, in pixel units.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode, with a dense backbone.
+    images
+        The test set; radii are those of the images that :func:`experiments.probes.certified.sample` takes.
+
+    Returns
+    -------
+    dict
+        ``bound of L``, ``spectral radius`` and ``CROWN radius``.
+
+    Raises
+    ------
+    ValueError
+        A network that is not dense, as :func:`lpc.evaluation.affine_layers.affine_layers` says.
+    """
+    network = affine_layers(model, mean=images.mean, sd=images.sd)
+    _, image = sample(images)
+    spectral, crown = (
+        float(radius.quantile(0.5))
+        for radius in (
+            certified_radius(network, image, method="spectral"),
+            certified_radius(network, image, method="crown"),
+        )
+    )
+    return {"bound of L": lipschitz_bound(network), "spectral radius": spectral, "CROWN radius": crown}

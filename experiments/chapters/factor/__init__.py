@@ -1,1 +1,0 @@
-"""Where DeepFool's factor comes from."""

@@ -1,0 +1,339 @@
+"""Execute chapters: jupytext -> papermill -> build/notebooks, the previous output kept until success."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import multiprocessing
+import os
+import platform
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import papermill
+from jupyter_core.utils import ensure_event_loop
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+from tqdm import tqdm
+
+from experiments.paths import BUILD, ROOT
+from experiments.publishing.executing import forked_kernels, needs, scratch
+from experiments.publishing.executing.chapter_sources import chosen, convert, settings_of
+from experiments.publishing.executing.staleness import digest_of, fingerprint, is_current
+from experiments.publishing.places import PLACES, Places
+from experiments.publishing.stages import Clock, used
+from lpc.computing.devices import default_workers
+from lpc.computing.provenance import provenance
+from lpc.computing.stopping import interrupt, was_asked
+from lpc.store.writers import folder_prefix
+
+FORKS_PAY = 3
+"""From how many chapters of a process on kernels are forked: its libraries take as long as those of two."""
+
+
+class ChapterError(RuntimeError):
+    """A chapter that could not be executed; the message names it and the cell."""
+
+
+@contextlib.contextmanager
+def own_kernel(threads: int | None, *, forked: bool = False) -> Iterator[None]:
+    """Make ``python3`` this very interpreter, with an IPython folder (kernels race on one) and threads.
+
+    Kernels of a process that asks for ``forked`` ones share the libraries, and have the first one's threads
+    (:mod:`experiments.publishing.executing.forked_kernels`).
+
+    None leaves the threads to the libraries, which take every core unless the user says otherwise.
+    Matplotlib keeps its list of fonts in the build folder: pages do not depend on anyone's home. That a store
+    has no checksums is said when what is missing is trained, and not once more on every page.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        spec = Path(folder) / "kernels" / "python3"
+        spec.mkdir(parents=True)
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"]
+        kernel = {"argv": argv, "display_name": "Python 3", "language": "python"}
+        if forked:
+            kernel |= forked_kernels.kernel_spec()
+        (spec / "kernel.json").write_text(json.dumps(kernel))
+        changed = {
+            "JUPYTER_PATH": folder,
+            "IPYTHONDIR": str(Path(folder) / "ipython"),
+            "MPLCONFIGDIR": str(BUILD / "matplotlib"),
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+            "PYTHONWARNINGS": ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:unchecked"))),
+        }
+        if threads is not None:
+            changed["OMP_NUM_THREADS"] = str(threads)
+        before = {key: os.environ.get(key) for key in changed}
+        os.environ.update(changed)
+        try:
+            yield
+        finally:
+            for key, value in before.items():
+                os.environ.pop(key, None)
+                if value is not None:
+                    os.environ[key] = value
+
+
+def execute_one(
+    name: str,
+    values: Mapping[str, Any],
+    places: Places,
+    *,
+    progress: bool,
+    threads: int | None,
+    forked: bool = False,
+) -> None:
+    """Execute one chapter and promote its notebook and stamp; on failure the previous ones stay.
+
+    Raises
+    ------
+    ChapterError
+        A cell that raised, a kernel that died, or a chapter that took longer than its header allows.
+    """
+    places.notebooks.mkdir(parents=True, exist_ok=True)
+    made_from = fingerprint(name, values, places)  # before: what is edited meanwhile is not in the output
+    minutes = settings_of(name, places).minutes
+    cpu, began, started = used(), time.monotonic(), datetime.now(timezone.utc).isoformat(timespec="seconds")
+    with (
+        tempfile.TemporaryDirectory(dir=places.notebooks, prefix=folder_prefix("executing")) as folder,
+        own_kernel(threads, forked=forked),
+    ):
+        source, target = Path(folder) / f"{name}.ipynb", Path(folder) / f"{name}.out.ipynb"
+        convert(name, source, places)
+        try:
+            _run(source, target, values, progress, began + 60 * minutes)
+        except CellTimeoutError as error:
+            _, *cell = re.split(r"^-+\n", str(error), maxsplit=1, flags=re.MULTILINE)
+            line = "".join(cell).strip().partition("\n")[0]
+            raise ChapterError(
+                f"chapter {name}, cell beginning {line!r}: the chapter took longer than its limit of "
+                f"{minutes:g} minutes (minutes under lpc in its header sets another).\n"
+                "The previous output of this chapter is kept."
+            ) from None
+        except PapermillExecutionError as error:
+            line = (error.source or "").strip().splitlines() or [""]
+            raise ChapterError(
+                f"chapter {name}, cell {error.cell_index}, beginning {line[0]!r}: "
+                f"{error.ename}: {error.evalue}\nThe previous output of this chapter is kept."
+            ) from None
+        except DeadKernelError as error:
+            raise ChapterError(
+                f"chapter {name}: its kernel died ({error}); out of memory, or killed? "
+                "The previous output of this chapter is kept."
+            ) from None
+        stamp = {
+            "chapter": name,
+            "fingerprint": made_from,
+            "notebook": digest_of(target),
+            "parameters": dict(values),
+            "needs": list(settings_of(name, places).needs),
+            "started": started,
+            "seconds": round(time.monotonic() - began, 1),
+            "cpu_seconds": round(used() - cpu, 1),
+            "system": platform.system(),
+            "machine": platform.machine(),
+            **provenance(folders=("lpc", "experiments", "book")),
+        }
+        (Path(folder) / "stamp.json").write_text(json.dumps(stamp, indent=1))
+        target.replace(places.notebooks / f"{name}.ipynb")
+        # until the next line it has another's stamp, and is not current
+        (Path(folder) / "stamp.json").replace(places.notebooks / f"{name}.json")
+
+
+def _run(
+    source: Path, target: Path, values: Mapping[str, Any], progress: bool, until: float = math.inf
+) -> None:
+    """Execute a notebook until a time of ``time.monotonic``; a kernel that does not start is started again.
+
+    Kernels choose their ports before they bind them: of several that start at once, one may find its port
+    taken, and dies.
+    """
+    ensure_event_loop().set_exception_handler(_say_unless_stopped)  # the loop of nbclient
+    for last in (False, False, True):
+        try:
+            papermill.execute_notebook(
+                str(source),
+                str(target),
+                parameters=dict(values),
+                kernel_name="python3",
+                cwd=str(ROOT),
+                progress_bar=progress,
+                timeout_func=lambda _cell: None if until == math.inf else max(1, until - time.monotonic()),
+            )
+            return
+        except RuntimeError as error:
+            unstarted = "Kernel didn't respond" in str(error) or "Kernel died before" in str(error)
+            if not unstarted:
+                raise
+            if last:
+                raise DeadKernelError(f"{error} (three times)") from None
+
+
+def _say_unless_stopped(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report an error that nobody waits for, as loops do, but not of the cell that a signal has ended."""
+    if not was_asked():
+        loop.default_exception_handler(context)
+
+
+def execute(
+    names: Sequence[str] | None = None,
+    values: Mapping[str, Any] | None = None,
+    *,
+    force: bool = False,
+    places: Places = PLACES,
+    workers: int | None = None,
+) -> list[Path]:
+    """Execute chapters whose output is not current, several at once, and return their notebooks.
+
+    Chapters that measure time (:func:`settings_of`) come after all others, one by one.
+
+    Parameters
+    ----------
+    names
+        Chapters; None: all of the table of contents.
+    values
+        Parameters, checked against the chapters' own before anything runs.
+    force
+        Execute even what is current.
+    places
+        Where chapters and results lie.
+    workers
+        Chapters at once; None: one a core.
+
+    Raises
+    ------
+    ChapterError
+        One line for each chapter that failed, once all have been tried.
+    """
+    assigned = chosen(names, values, places)
+    return execute_each(assigned, force=force, places=places, workers=workers)
+
+
+def train(
+    assigned: Mapping[str, Mapping[str, Any]], places: Places = PLACES, *, clock: Clock | None = None
+) -> None:
+    """Train and probe what chapters will ask for and is missing: once, before several kernels ask for it.
+
+    Parameters
+    ----------
+    assigned
+        The parameters of every chapter, by its name.
+    places
+        Where the chapters lie.
+    clock
+        Takes the time of it.
+    """
+    chapters = [(settings_of(name, places).needs, values) for name, values in assigned.items()]
+    needs.train(chapters, root=ROOT, clock=clock)
+
+
+def execute_each(
+    assigned: Mapping[str, Mapping[str, Any]],
+    *,
+    force: bool = False,
+    places: Places = PLACES,
+    workers: int | None = None,
+    clock: Clock | None = None,
+) -> list[Path]:
+    """Execute chapters, each with parameters of its own, as :func:`execute` does.
+
+    Parameters
+    ----------
+    assigned
+        All parameters of every chapter, by its name.
+    force, places, workers
+        As in :func:`execute`.
+    clock
+        Takes the time of what is trained, of the chapters that are executed together, and of each other one.
+    """
+    clock = clock or Clock()
+    with contextlib.suppress(OSError):
+        scratch.sweep([places.output])
+    todo = [name for name in assigned if force or not is_current(name, assigned[name], places)]
+    alone = [name for name in todo if settings_of(name, places).alone]
+    together = [name for name in todo if name not in alone]
+    train({name: assigned[name] for name in todo}, places, clock=clock)
+    workers = min(workers or default_workers(), len(together))
+    threads = max(1, default_workers() // max(1, workers))
+    failures = []
+    if workers > 1:
+        with clock.stage("chapters side by side", f"{len(together)} chapters"):
+            failures += _execute_together(
+                together, assigned, places, workers=workers, threads=threads, clock=clock
+            )
+    turns = [(name, threads) for name in together if workers == 1] + [(name, None) for name in alone]
+    for name, share in turns:
+        print(f"chapter {name}", file=sys.stderr)
+        try:
+            with clock.stage(f"chapter {name}, by itself", "1 chapter"):
+                execute_one(name, assigned[name], places, progress=True, threads=share)
+        except ChapterError as error:
+            failures.append(str(error))
+    if failures:
+        raise ChapterError("\n".join(failures))
+    return [places.notebooks / f"{name}.ipynb" for name in assigned]
+
+
+def _execute_together(
+    names: Sequence[str],
+    assigned: Mapping[str, Mapping[str, Any]],
+    places: Places,
+    *,
+    workers: int,
+    threads: int,
+    clock: Clock,
+) -> list[str]:
+    """Execute several chapters at once and return what failed, one line for each."""
+    failures = []
+    forked = len(names) > FORKS_PAY * workers
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_enter) as pool:
+        jobs = {
+            pool.submit(_execute_unless_stopped, name, assigned[name], places, threads, forked): name
+            for name in names
+        }
+        bar = tqdm(as_completed(jobs), total=len(jobs), desc="executing chapters", unit=" chapters")
+        try:
+            for job in bar:
+                bar.set_postfix_str(jobs[job])
+                error = job.exception()
+                if isinstance(error, ChapterError):
+                    failures.append(str(error))
+                elif error is not None:
+                    raise error
+                else:
+                    clock.elsewhere += job.result()
+        except KeyboardInterrupt:
+            processes = [*pool._processes.values()]
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:  # which end their kernels
+                process.terminate()
+            raise
+    return failures
+
+
+def _enter() -> None:
+    """Set up a worker process: the one that began it tells it to stop, by SIGTERM."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def _execute_unless_stopped(
+    name: str, values: Mapping[str, Any], places: Places, threads: int | None, forked: bool
+) -> float:
+    """Execute a chapter in a worker process and return the CPU seconds of its kernel, if that was forked."""
+    if was_asked():
+        raise KeyboardInterrupt
+    before = sum(forked_kernels.SECONDS.values())
+    execute_one(name, values, places, progress=False, threads=threads, forked=forked)
+    return sum(forked_kernels.SECONDS.values()) - before
