@@ -82,7 +82,8 @@ def _tell(profile: str, runs: pd.DataFrame, more: str) -> None:
 def stress(selection: Selection, probes: str | None, workers: int | None) -> None:
     """Probe the selected runs of a profile on the test images: attacks, certificates, corruptions.
 
-    Attacks are made on four architectures, as the book shows them; --probes attacks makes them on all.
+    Attacks are made on what the book shows, four architectures; --probes attacks,attack_checks makes them on
+    all architectures and seeds.
     Nothing is trained. What a run was probed with is kept with it and not repeated; record writes it with
     the rest. Ctrl-C ends the runs under way, and the same command goes on from there.
 

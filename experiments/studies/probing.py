@@ -55,6 +55,8 @@ class ProbeKind(NamedTuple):
         Those it is made for; None: all.
     usual
         Those of them that are probed where nobody names the probe, which takes long; None: all.
+    usual_seeds
+        Of how many seeds they are probed then; None: all that ``seeds`` allows.
     seeds
         Of how many seeds, from the first; None: all.
     tabled
@@ -67,12 +69,14 @@ class ProbeKind(NamedTuple):
     extra: str | None = None
     architectures: tuple[str, ...] | None = None
     usual: tuple[str, ...] | None = None
+    usual_seeds: int | None = None
     seeds: int | None = None
     tabled: bool = True
 
     def about(self, selected: pd.DataFrame, *, named: bool = True) -> list[str]:
         """Return the keys of the runs that it is made for; unless it is named, of the usual ones."""
-        seeds = sorted(selected["seed"].unique())[: self.seeds]
+        limits = [limit for limit in (self.seeds, None if named else self.usual_seeds) if limit is not None]
+        seeds = sorted(selected["seed"].unique())[: min(limits, default=None)]
         wanted = selected["seed"].isin(seeds)
         for architectures in (self.architectures, None if named else self.usual):
             if architectures is not None:
@@ -93,6 +97,7 @@ PROBES: Mapping[str, ProbeKind] = {
         "experiments.probes.attacks:check_probe",
         extra="attacks",
         architectures=("IB", "NoPen"),
+        usual_seeds=1,
     ),
     "attack_steps": ProbeKind(
         2,

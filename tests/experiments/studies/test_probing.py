@@ -122,6 +122,8 @@ def test_a_probe_that_takes_long_is_made_of_the_usual_runs_until_it_is_named(stu
     usual = {key for key, _ in probing.missing(study)}
     assert usual == set(study.selected.loc[study.selected["architecture"] == "NoPen", "key"])
     assert {key for key, _ in probing.missing(study, ["weigh"])} == set(study.selected["key"])
+    use(monkeypatch, weigh=ProbeKind(1, f"{HERE}:weigh", usual=("NoPen",), usual_seeds=1))
+    assert len(probing.missing(study)) == 1 and len(probing.missing(study, ["weigh"])) == 4
 
 
 def test_the_usual_attacks_are_on_networks_that_claims_are_about():
