@@ -82,6 +82,8 @@ def _tell(profile: str, runs: pd.DataFrame, more: str) -> None:
 def stress(selection: Selection, probes: str | None, workers: int | None) -> None:
     """Probe the selected runs of a profile on the test images: attacks, certificates, corruptions.
 
+    Attacks are made on what the book shows, four architectures; --probes attacks,attack_checks makes them on
+    all architectures and seeds.
     Nothing is trained. What a run was probed with is kept with it and not repeated; record writes it with
     the rest. Ctrl-C ends the runs under way, and the same command goes on from there.
 
@@ -98,8 +100,9 @@ def stress(selection: Selection, probes: str | None, workers: int | None) -> Non
         if found.selected.empty:
             store = relative(Path(selection.store))
             raise ValueError(f"no run of profile {profile} is selected in {store}: train it first")
-        wanted = applicable(profile, names(probes, "--probes"))
-        measure_all(found, names=wanted, workers=workers)
+        named = names(probes, "--probes")
+        wanted = applicable(profile, named)
+        measure_all(found, names=named and wanted, workers=workers)
         click.echo(f"{profile}: {', '.join(wanted) or 'no probe'} of {len(found.selected)} selected runs")
         if missing := found.missing:
             click.echo(f"not ended: {titles(missing)}")

@@ -21,6 +21,7 @@ import nbformat
 import yaml
 
 from experiments.paths import ROOT
+from experiments.publishing import redirects
 from experiments.publishing.api import api_pages, module_list
 from experiments.publishing.checking import external_links
 from experiments.publishing.checking.checks import check
@@ -87,7 +88,7 @@ def stage(
         notebook.cells.append(nbformat.v4.new_markdown_cell(foot(stamp, paragraph(links)), id="provenance"))
         nbformat.write(notebook, target / f"{name}.ipynb")
     for path in places.sources.iterdir():
-        if path.suffix == ".bib":
+        if path.suffix == ".bib" or path.name == redirects.TABLE:
             shutil.copy(path, target)
         elif path.is_dir() and not path.name.startswith("."):
             shutil.copytree(path, target / path.name)
@@ -160,6 +161,7 @@ def build(substitutions: Mapping[str, Any], places: Places = PLACES, *, whole: b
         lighten(made)
         links = Path(folder) / external_links.FILE
         links.write_text(external_links.listed(made))
+        redirects.write(made, redirects.read(places.sources), whole=whole)
         (made / MADE_FROM).write_text(made_from)
         first = _promote(made, html, aside=Path(folder))
         links.replace(places.output / links.name)

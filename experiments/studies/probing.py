@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from experiments.studies.profiles import ATTACKED
 from lpc.computing.devices import default_device, default_workers
 from lpc.computing.numerics import measurement
 from lpc.computing.provenance import provenance
@@ -52,6 +53,10 @@ class ProbeKind(NamedTuple):
         What it needs of :data:`EXTRAS`; None: nothing.
     architectures
         Those it is made for; None: all.
+    usual
+        Those of them that are probed where nobody names the probe, which takes long; None: all.
+    usual_seeds
+        Of how many seeds they are probed then; None: all that ``seeds`` allows.
     seeds
         Of how many seeds, from the first; None: all.
     tabled
@@ -63,15 +68,19 @@ class ProbeKind(NamedTuple):
     studies: tuple[str, ...] = ("ablation",)
     extra: str | None = None
     architectures: tuple[str, ...] | None = None
+    usual: tuple[str, ...] | None = None
+    usual_seeds: int | None = None
     seeds: int | None = None
     tabled: bool = True
 
-    def about(self, selected: pd.DataFrame) -> list[str]:
-        """Return the keys of those of some runs that it is made for."""
-        seeds = sorted(selected["seed"].unique())[: self.seeds]
+    def about(self, selected: pd.DataFrame, *, named: bool = True) -> list[str]:
+        """Return the keys of the runs that it is made for; unless it is named, of the usual ones."""
+        limits = [limit for limit in (self.seeds, None if named else self.usual_seeds) if limit is not None]
+        seeds = sorted(selected["seed"].unique())[: min(limits, default=None)]
         wanted = selected["seed"].isin(seeds)
-        if self.architectures is not None:
-            wanted &= selected["architecture"].isin(self.architectures)
+        for architectures in (self.architectures, None if named else self.usual):
+            if architectures is not None:
+                wanted &= selected["architecture"].isin(architectures)
         return [str(key) for key in selected.loc[wanted, "key"]]
 
     @property
@@ -82,12 +91,19 @@ class ProbeKind(NamedTuple):
 
 
 PROBES: Mapping[str, ProbeKind] = {
-    "attacks": ProbeKind(1, "experiments.probes.attacks:probe", ("ablation", "others"), extra="attacks"),
+    "attacks": ProbeKind(
+        1,
+        "experiments.probes.attacks:probe",
+        ("ablation", "others"),
+        extra="attacks",
+        usual=tuple(ATTACKED),
+    ),
     "attack_checks": ProbeKind(
         2,
         "experiments.probes.attacks:check_probe",
         extra="attacks",
         architectures=("IB", "NoPen"),
+        usual_seeds=1,
     ),
     "attack_steps": ProbeKind(
         2,
@@ -201,12 +217,12 @@ def missing(study: Probed, names: Sequence[str] | None = None) -> list[tuple[str
     study
         Runs of a profile.
     names
-        As in :func:`applicable`.
+        Probes to choose from; None: all, of the architectures that are usual for each.
     """
     return [
         (key, name)
         for name in applicable(study.profile.name, names)
-        for key in PROBES[name].about(study.selected)
+        for key in PROBES[name].about(study.selected, named=names is not None)
         if study.store.probe(key, name, version=PROBES[name].version) is None
     ]
 
@@ -235,7 +251,7 @@ def measure_all(
     study
         Runs of a profile (a dataclass, such as ``experiments.studies.study.Study``).
     names
-        Probes; None: all that are about such runs.
+        Probes; None: all that are about such runs, of the architectures that are usual for each.
     workers
         Processes, of one thread each; None: one a core, one where there is a GPU. 1 probes in this process.
     device

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from experiments.publishing import redirects
 from experiments.publishing.chromium import ChromiumError, find_chromium
 
 ROOT = Path(__file__).parents[2]
@@ -14,12 +15,15 @@ STAYS_HERE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 """Nothing leaves the machine: no other host has an address."""
 BOOK = Path(environ.get("LPC_BOOK", ROOT / "build" / "html"))
 
+MOVED = redirects.read(ROOT / "book")
+"""Old addresses, whose pages only lead on."""
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Tests of a page are made for every page of the book, or for those that a mark names."""
     if "page_name" in metafunc.fixturenames:
         marked = metafunc.definition.get_closest_marker("pages")
-        names = marked.args if marked else sorted(path.stem for path in BOOK.glob("*.html"))
+        names = marked.args if marked else sorted({path.stem for path in BOOK.glob("*.html")} - set(MOVED))
         pages = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]  # opened once
         metafunc.parametrize("page_name", pages, scope="module")
 

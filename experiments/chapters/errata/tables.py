@@ -81,9 +81,10 @@ def reasons(comparisons: pd.DataFrame, numbers: Sequence[int]) -> list[str]:
     ]
 
 
-def listed(reasons: Sequence[str], *more: str) -> Markdown:
-    """Return sentences as a list on the page; nothing where there are none."""
-    return Markdown("\n".join(f"- {reason}" for reason in (*reasons, *more)))
+def listed(reasons: Sequence[str], *more: str) -> Markdown | None:
+    """Return sentences as a list on the page; None, which a cell does not show, where there are none."""
+    sentences = [*reasons, *more]
+    return Markdown("\n".join(f"- {one}" for one in sentences)) if sentences else None
 
 
 def ratios(comparisons: pd.DataFrame) -> pd.DataFrame:

@@ -102,6 +102,11 @@ def source_offences(
                 )
         yield from _insertions(page, substitutions)
         yield from boxes.check(page)
+        for line, length in page.wide:
+            told = f"code of {length} characters"
+            yield Offence(
+                f"{page.name}.md", f"line {line}", told, f"up to {prose.CODE_WIDTH}: it would scroll"
+            )
 
 
 def _insertions(page: PageProse, substitutions: Mapping[str, Any]) -> Iterator[Offence]:

@@ -19,6 +19,8 @@ from experiments.paths import ROOT
 
 NOT_PROSE = "\ufffc"
 """Stands in a block's ``masked`` text for every character of code, maths, roles, substitutions and links."""
+CODE_WIDTH = 84
+"""Characters of a line of code that fit the column of a page."""
 _CODE = frozenset(["bibliography", "code", "code-block", "code-cell", "csv-table", "eval-rst", "math"])
 _CODE |= {"literalinclude", "mermaid", "raw", "sourcecode", "tableofcontents", "toctree"}
 _PICTURES = frozenset(["figure", "image"])
@@ -97,6 +99,8 @@ class PageProse(NamedTuple):
         value of its claims.
     boxes
         Answers, and what papers say.
+    wide
+        Line and length of each line of code that is longer than :data:`CODE_WIDTH`.
     """
 
     name: str
@@ -105,6 +109,7 @@ class PageProse(NamedTuple):
     figures: list[tuple[int, str]]
     inserted: list[tuple[int, str]]
     boxes: list[Box]
+    wide: list[tuple[int, int]]
 
 
 @cache
@@ -115,7 +120,7 @@ def _parser() -> MarkdownIt:
 
 def read(path: Path) -> PageProse:
     """Return the prose and the pictures of a page."""
-    page = PageProse(path.stem, [], [], [], [], [])
+    page = PageProse(path.stem, [], [], [], [], [], [])
     _collect(path.read_text(), 1, page)
     return page
 
@@ -206,6 +211,9 @@ def _directive(token: Token, line: int, page: PageProse) -> None:
             page.figures.append((line, name))
         _described(mystnb.get("figure", {}).get("caption"), token.content, line, page)
         _described(mystnb.get("image", {}).get("alt"), token.content, line, page)
+        for place, code in enumerate(body.split("\n"), line + 1 + skipped):
+            if len(code) > CODE_WIDTH:
+                page.wide.append((place, len(code)))
         return
     if name in _CODE:
         return

@@ -394,3 +394,9 @@ def test_the_papers_widths_and_the_repeated_sd():
     printed = pd.DataFrame("0 ± 1", index=list(NAMES), columns=columns)
     changed = inconsistencies.marked(printed) != printed
     assert changed.to_numpy().sum() == 1 and changed.loc["NonLinPenL1", ("paper", "CIFAR10")]
+
+
+def test_reasons_are_a_list_and_no_reasons_are_nothing():
+    made = tables.listed(["a: first"], "second")
+    assert made is not None and made.data == "- a: first\n- second"
+    assert tables.listed([]) is None

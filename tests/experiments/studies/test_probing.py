@@ -7,6 +7,7 @@ import signal
 import pandas as pd
 import pytest
 
+from experiments.reporting import declarations
 from experiments.studies import ablation, probing, recorded
 from experiments.studies.probing import PROBES, ProbeError, ProbeKind, measure_all
 from lpc.computing.stopping import Stopped
@@ -114,6 +115,20 @@ def test_some_runs_can_be_probed_alone_and_the_others_are_missing(study, store):
     }  # fmt: skip
     table = again(store).probe_table("weigh")
     assert table is not None and set(table["architecture"]) == {"IB"}
+
+
+def test_a_probe_that_takes_long_is_made_of_the_usual_runs_until_it_is_named(study, store, monkeypatch):
+    use(monkeypatch, weigh=ProbeKind(1, f"{HERE}:weigh", usual=("NoPen",)))
+    usual = {key for key, _ in probing.missing(study)}
+    assert usual == set(study.selected.loc[study.selected["architecture"] == "NoPen", "key"])
+    assert {key for key, _ in probing.missing(study, ["weigh"])} == set(study.selected["key"])
+    use(monkeypatch, weigh=ProbeKind(1, f"{HERE}:weigh", usual=("NoPen",), usual_seeds=1))
+    assert len(probing.missing(study)) == 1 and len(probing.missing(study, ["weigh"])) == 4
+
+
+def test_the_usual_attacks_are_on_networks_that_claims_are_about():
+    judged = [claim for claim in declarations.read() if str(claim.metric).startswith("attacks_")]
+    assert judged and all({*claim.of, *claim.over} <= set(PROBES["attacks"].usual or ()) for claim in judged)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

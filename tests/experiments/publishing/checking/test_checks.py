@@ -296,6 +296,16 @@ def test_a_page_that_was_edited_after_it_was_executed_is_told(book):
     assert line.startswith("index.md, at 'print(2)': executed from another text")
 
 
+def test_code_that_would_scroll_sideways_is_told_with_its_line(book):
+    long = f"x = '{'y' * 79}'"
+    head = "mystnb:\n  figure:\n    name: fig-one\n    caption: " + "A caption of many words. " * 5
+    book.page(SHOWN + f"\n\n```{{code-cell}} ipython3\n---\n{head}\n---\nx = 1\n{long}\n```\n")
+    (line,) = book.offences()
+    assert line == "index.md, line 18: code of 85 characters; expected up to 84: it would scroll"
+    book.page(SHOWN + f"\n\n```{{code-cell}} ipython3\n{long[:-2]}'\n```\n")
+    assert book.offences() == []
+
+
 # ------------------------------------------------------------------ numbers in prose
 @pytest.mark.parametrize(
     ("text", "found"),
