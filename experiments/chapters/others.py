@@ -197,8 +197,8 @@ def draw(ax: Axes, shown: pd.DataFrame) -> None:
     shown
         Of :func:`points`.
     """
-    for way, own in shown.groupby("way", sort=False):
-        look = LOOKS[str(way)]
+    for way in shown["way"].unique():
+        own, look = shown[shown["way"] == way], LOOKS[way]
         ax.plot(own["collapse"], own["factor"], look.line, color=look.colour, linewidth=1, alpha=0.6)
         sizes = 20 + 25 * np.arange(len(own))
         ax.scatter(
@@ -207,7 +207,7 @@ def draw(ax: Axes, shown: pd.DataFrame) -> None:
             s=sizes,
             color=look.colour,
             marker=look.marker,
-            label=NAMES[str(way)],
+            label=NAMES[way],
         )
     ax.set_xscale("log")
     ax.invert_xaxis()
@@ -224,7 +224,7 @@ def agreement(shown: pd.DataFrame) -> str:
     """
     rho = rank_correlation(shown)
     half = rank_correlation(shown[shown["collapse"] <= shown["collapse"].median()])
-    tight = shown.loc[shown["collapse"].idxmin()]
+    tight = shown.iloc[int(shown["collapse"].argmin())]
     rank = int((shown["factor"] > tight["factor"]).sum()) + 1
     return (
         f"{len(shown)} networks: rank correlation of tightness and perturbation {number(rho, 2)}, "

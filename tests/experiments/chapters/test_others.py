@@ -34,7 +34,7 @@ def test_what_the_page_says_of_the_searches_is_what_is_recorded():
         assert search is not None
         shown = others.points(search)
         own = shown["way"] == "CentreLoss"
-        tightest = shown.loc[shown["collapse"].idxmin()]
+        tightest = shown.iloc[int(shown["collapse"].argmin())]
         assert tightest["way"] == "CentreLoss" and shown.loc[own, "factor"].max() < shown["factor"].max()
         half = shown[shown["collapse"] <= shown["collapse"].median()]
         assert others.rank_correlation(half) < others.rank_correlation(shown)
