@@ -1,4 +1,4 @@
-"""Larger budgets of attacks, recorded: what the book shows of them, and a store that has nothing to record."""
+"""Larger budgets of attacks, recorded: what the book shows, and a store that has nothing to record."""
 
 import pytest
 
