@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal, NamedTuple, TypeVar, Union
 
@@ -83,6 +84,11 @@ def _has_float64(kind: str) -> bool:
 _CURES = {"to_numpy": "{0}.to_numpy()", "toarray": "{0}.toarray()", "__len__": "np.asarray({0})"}
 
 
+def _expression(name: str) -> str:
+    """Return how a cure writes a value: its name where that is one, as of a parameter."""
+    return name if name.isidentifier() else "array"
+
+
 def _tensor(value: object, name: str) -> Tensor:
     """Return an array as a plain, dense tensor without gradient; ValueError for what is none."""
     if isinstance(value, Tensor):
@@ -95,7 +101,8 @@ def _tensor(value: object, name: str) -> Tensor:
         )
     if isinstance(value, np.ndarray):
         return _from_numpy(value, name)
-    cure = next((form.format(name) for has, form in _CURES.items() if hasattr(value, has)), "")
+    forms = {} if isinstance(value, Mapping) else _CURES
+    cure = next((form.format(_expression(name)) for has, form in forms.items() if hasattr(value, has)), "")
     hint = f"; pass {cure}" if cure else ""
     raise ValueError(f"{name} is a {type(value).__name__}; expected a numpy array or a torch tensor{hint}")
 
@@ -108,7 +115,7 @@ def _from_numpy(value: np.ndarray, name: str) -> Tensor:
         if not np.array_equal(narrow, native, equal_nan=True):
             raise ValueError(
                 f"{name} has dtype {value.dtype}, with digits that float64 does not hold; expected float32 "
-                f"or float64: pass {name}.astype(np.float64) where they do not matter"
+                f"or float64: pass {_expression(name)}.astype(np.float64) where they do not matter"
             )
         native = narrow
     if not native.flags.writeable:
@@ -189,18 +196,32 @@ def floats(value: Array, *, name: str, dims: int | None = None, finite: bool = T
     """Return what :func:`as_float64` does in the dtype in which it came, without a copy."""
     tensor = _tensor(value, name)
     if tensor.dtype not in (torch.float32, torch.float64):
-        half = tensor.dtype in (torch.float16, torch.bfloat16)
-        hint = f"; pass {name}.float() where its rounding does not matter" * half
-        raise ValueError(f"{name} has dtype {tensor.dtype}; expected float32 or float64{hint}")
+        cure = _as_floats(tensor, name, value)
+        raise ValueError(f"{name} has dtype {tensor.dtype}; expected float32 or float64{cure}")
     if dims is not None and tensor.ndim != dims:
-        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected {dims} dimensions")
+        it = _expression(name)
+        hint = f"; pool it, or pass {it}.reshape(len({it}), -1)" if dims == 2 < tensor.ndim else ""
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected {dims} dimensions{hint}")
     if tensor.numel() == 0:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}: it holds no values")
     if finite and not all(math.isfinite(end) for end in extremes(tensor)):
         bad = torch.nonzero(~torch.isfinite(tensor))
         where = tuple(bad[0].tolist())
-        raise ValueError(f"{name} holds {len(bad)} NaN or infinite values; the first is at index {where}")
+        of = "torch" if isinstance(value, Tensor) else "np"
+        hint = f"; whole rows are {of}.isfinite({_expression(name)}).all(1)" if tensor.ndim == 2 else ""
+        raise ValueError(
+            f"{name} holds {len(bad)} NaN or infinite values; the first is at index {where}{hint}"
+        )
     return tensor
+
+
+def _as_floats(tensor: Tensor, name: str, given: Array) -> str:
+    """Return the cure for values that are not float32 or float64: what to pass in their place."""
+    if tensor.is_complex():
+        return ""
+    call = "float()" if isinstance(given, Tensor) else "astype(np.float32)"
+    half = " where its rounding does not matter" if tensor.is_floating_point() else ""
+    return f"; pass {_expression(name)}.{call}{half}"
 
 
 def images_at_once(image: Array, chunk: int | None) -> int:
@@ -260,11 +281,22 @@ def as_labels(label: Array, points: Tensor, *, name: str = "label") -> Int64[Ten
     ValueError
         A dtype that is not integer, not one-dimensional, or another number of labels than of points.
     """
+    it = _expression(name)
+    if isinstance(label, np.ndarray) and label.dtype.kind in "USO":
+        raise ValueError(
+            f"{name} has dtype {label.dtype}; expected integers: number the classes by "
+            f"np.unique({it}, return_inverse=True)[1]"
+        )
     tensor = _tensor(label, name)
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise ValueError(f"{name} has dtype {tensor.dtype}; expected integers")
     if tensor.ndim != 1:
-        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected 1 dimension")
+        one = tensor.ndim == 2 and tensor.shape[1] == 1
+        cure = f"pass {it}[:, 0]" if one else f"of one-hot rows pass {it}.argmax(1)"
+        hint = f"; {cure}" if tensor.ndim == 2 else ""
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected 1 dimension{hint}")
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        call = "long()" if isinstance(label, Tensor) else "astype(int)"
+        hint = "" if tensor.is_complex() else f"; pass {it}.{call}"
+        raise ValueError(f"{name} has dtype {tensor.dtype}; expected integers{hint}")
     if tensor.shape[0] != points.shape[0]:
         raise ValueError(f"{name} has {tensor.shape[0]} entries for {points.shape[0]} points")
     whole = tensor.to(device=points.device, dtype=torch.int64).contiguous()

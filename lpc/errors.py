@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+_LISTED = 40
+
 
 def nearest(name: object, known: Iterable[str], *, cutoff: float = 0.5) -> list[str]:
     """Return the known names that are nearest to another one, at most three, the nearest first.
@@ -45,7 +47,7 @@ def missing_extra(what: str, libraries: Iterable[str], extra: str) -> MissingExt
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
-    """Return a ValueError that names ``name``, the nearest valid names and all of them.
+    """Return a ValueError that names ``name``, the nearest valid names and all of them, at most 40.
 
     Parameters
     ----------
@@ -59,7 +61,10 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
     known = list(known)
     near = nearest(name, known)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    return ValueError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
+    listed = ", ".join(known[:_LISTED]) + (
+        f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
+    )
+    return ValueError(f"unknown {kind} {name!r}.{hint} Known: {listed}.")
 
 
 def on_one_line(path: str | Path, what: str) -> Path:

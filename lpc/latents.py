@@ -19,7 +19,7 @@ from lpc.data import ImageSet
 from lpc.heads import Classifier
 from lpc.inputs.layers import Pool, Watched
 from lpc.inputs.loaders import Unpack, checked_batches, to_device
-from lpc.inputs.networks import described, evaluating
+from lpc.inputs.networks import check_network, described, evaluating
 from lpc.inputs.rows import Rows
 
 _BATCH = 1024
@@ -139,6 +139,7 @@ def collect_latents(
     """
     from tqdm import tqdm
 
+    check_network(model)
     where = _device_of(model, device)
     names = None if layer is None else [layer] if isinstance(layer, str) else list(layer)
     several = names is not None and not isinstance(layer, str)

@@ -110,6 +110,7 @@ PROBES: Mapping[str, ProbeKind] = {
         "experiments.probes.attacks:step_probe",
         extra="attacks",
         architectures=("IB", "NoPen"),
+        usual=(),
         seeds=1,
     ),
     "certified": ProbeKind(

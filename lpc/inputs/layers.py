@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lpc.computing.generators import as_they_were
 from lpc.errors import unknown_name
-from lpc.inputs.loaders import Unpack, checked_batches, to_device
-from lpc.inputs.networks import described, evaluating, logits_of
+from lpc.inputs.networks import described, logits_of
 
-_SEQUENCES = (nn.Sequential, nn.ModuleList)
 Pool = Literal["mean", "flatten", "first"]
 """How feature maps and tokens become one row per point: over positions, all entries, or the first token."""
 
@@ -165,59 +162,6 @@ class Watched:
         rows = _pooled(value, self.pool) if value.dim() > 2 and self.pool else value.reshape(points, -1)
         kept = rows.detach().to(torch.float64 if value.dtype == torch.float64 else torch.float32)
         return kept.clone() if kept.data_ptr() == value.data_ptr() else kept
-
-
-def blocks(
-    model: nn.Module, batches: Iterable[Any], unpack: Unpack | None
-) -> tuple[list[str], dict[str, str]]:
-    """Return the names of the blocks of a network whose outputs can be measured, and why others cannot.
-
-    Blocks are the children of the network and, of those that are sequences, theirs.
-
-    Parameters
-    ----------
-    model
-        Called once on the first batch, in evaluation mode, and left as it was.
-    batches, unpack
-        As in :func:`~lpc.latents.collect_latents`.
-    """
-    modules = dict(model.named_modules())
-    names = [name for name in modules if name and _is_block(name, modules)]
-    outputs: dict[str, list[Any]] = {name: [] for name in names}
-    device = next((value.device for value in (*model.parameters(), *model.buffers())), torch.device("cpu"))
-    hooks = [
-        modules[name].register_forward_hook(lambda _, __, output, name=name: outputs[name].append(output))
-        for name in names
-    ]
-    try:
-        with torch.no_grad(), as_they_were(), evaluating(model):
-            given, label = next(iter(checked_batches(batches, unpack, limit=2)))
-            given = to_device(given, device)
-            model(**given) if isinstance(given, Mapping) else model(given)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    kept, left_out = [], {}
-    for name, made in outputs.items():
-        if len(made) != 1:
-            left_out[name] = "did not run" if not made else f"ran {len(made)} times"
-        elif not isinstance(made[0], Tensor) or made[0].dim() < 2 or len(made[0]) != len(label):
-            left_out[name] = f"returned {described(made[0])}"
-        else:
-            kept.append(name)
-    return kept, left_out
-
-
-def _is_block(name: str, modules: Mapping[str, nn.Module]) -> bool:
-    parent = name.rpartition(".")[0]
-    inside = not parent or (isinstance(modules[parent], _SEQUENCES) and _is_block_parent(parent, modules))
-    whole = not isinstance(modules[name], _SEQUENCES) or not len(list(modules[name].children()))
-    return inside and whole
-
-
-def _is_block_parent(name: str, modules: Mapping[str, nn.Module]) -> bool:
-    parent = name.rpartition(".")[0]
-    return not parent or (isinstance(modules[parent], _SEQUENCES) and _is_block_parent(parent, modules))
 
 
 def _same(first: Any, second: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from lpc.inputs.networks import described
 
@@ -40,9 +41,12 @@ def unpacked(batch: Any, unpack: Unpack | None) -> tuple[Any, Tensor]:
 
 def _cure(batch: Any) -> str:
     if isinstance(batch, Mapping):
-        label = next((name for name in _LABELS if name in batch), "labels")
-        image = next((name for name in batch if name != label), "image")
-        return f"unpack=lambda batch: (batch[{image!r}], batch[{label!r}])"
+        label = next((name for name in _LABELS if name in batch), None)
+        if label is None:
+            return "unpack=lambda batch: (batch[...], batch[...]), of which the second holds the labels"
+        names = [name for name in batch if name != label]
+        given = f"batch[{names[0]!r}]" if len(names) == 1 else f"{{name: batch[name] for name in {names}}}"
+        return f"unpack=lambda batch: ({given}, batch[{label!r}])"
     if isinstance(batch, (tuple, list)) and len(batch) > 2:
         return "unpack=lambda batch: (batch[0], batch[1]), whichever these are"
     return "give unpack, a function from such a batch to (input, labels)"
@@ -81,6 +85,25 @@ def to_device(value: Any, device: torch.device) -> Any:
     )
 
 
+def check_loader(loader: object) -> None:
+    """Raise ValueError for what is no loader: data that are not in batches, or nothing to iterate over."""
+    arrays = isinstance(loader, (Tensor, np.ndarray)) or (
+        isinstance(loader, (tuple, list))
+        and all(isinstance(part, (Tensor, np.ndarray)) for part in loader[:2])
+    )
+    if isinstance(loader, Dataset) or (arrays and not _empty(loader)):
+        data = "TensorDataset(images, labels)" if arrays else "data"
+        raise ValueError(
+            f"the loader is {described(loader)}, not in batches; pass DataLoader({data}, batch_size=256)"
+        )
+    if not isinstance(loader, Iterable):
+        raise ValueError(f"the loader is {described(loader)}; expected batches of input and labels")
+
+
+def _empty(loader: Any) -> bool:
+    return isinstance(loader, (tuple, list)) and not loader
+
+
 def checked_batches(
     loader: Iterable[Any], unpack: Unpack | None, *, limit: int | None
 ) -> Iterator[tuple[Any, Tensor]]:
@@ -101,6 +124,7 @@ def checked_batches(
         No batch at all, or a batch of wrong form.
     """
     seen = 0
+    check_loader(loader)
     for batch in loader:
         given, label = unpacked(batch, unpack)
         rest = len(label) if limit is None else limit - seen

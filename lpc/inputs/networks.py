@@ -103,6 +103,12 @@ def _differ(now: Tensor, copy: Tensor) -> Tensor:
     return ((now != copy) & ~((now != now) & (copy != copy))).any()
 
 
+def check_network(model: object) -> None:
+    """Raise ValueError unless something is a network of torch, whose layers can be watched."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model is {described(model)}; expected a torch.nn.Module")
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Set a network to evaluation mode; afterwards every module within it has its own mode again.

@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from lpc.arrays import as_labels
 from lpc.computing.options import choice
 from lpc.errors import unknown_name
 from lpc.evaluation.class_moments import ClassMoments
+from lpc.inputs.batches import checked_label
+from lpc.inputs.networks import check_network
 from lpc.losses import squared_norm
 from lpc.schedules.gamma_control import GapSchedule
 
@@ -92,6 +93,11 @@ class CollapsePenalty:
         when_lost: Lost = "hold",
     ) -> None:
         choice("when_lost", when_lost, Lost)
+        check_network(model)
+        if schedule is not None and not callable(schedule) and not isinstance(schedule, GapSchedule):
+            raise ValueError(
+                f"schedule is {schedule!r}; expected epoch -> gamma, as in lambda epoch: {schedule!r}"
+            )
         modules = dict(model.named_modules())
         if classifier not in modules or not classifier:
             raise unknown_name("layer", classifier, [name for name in modules if name])
@@ -156,7 +162,7 @@ class CollapsePenalty:
         return penalty
 
     def _see(self, latent: Tensor, logits: Tensor, label: Tensor) -> None:
-        of = as_labels(label, latent)
+        of = checked_label(label.to(latent.device), latent, classes=self.layer.out_features)
         right = logits.argmax(dim=1) == of
         own = logits.gather(1, of[:, None])[:, 0]
         other = logits.scatter(1, of[:, None], -torch.inf).amax(dim=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,8 +13,10 @@ from lpc.data import ImageSet
 from lpc.evaluation.class_geometry import class_distance_variance
 from lpc.evaluation.collapse import nearest_mean_accuracy, within_between_traces
 from lpc.evaluation.neural_collapse import neural_collapse
-from lpc.inputs.layers import Pool, blocks
-from lpc.inputs.loaders import Unpack
+from lpc.inputs.blocks import blocks
+from lpc.inputs.layers import Pool
+from lpc.inputs.loaders import Unpack, check_loader
+from lpc.inputs.networks import check_network
 from lpc.latents import collect_latents
 
 if TYPE_CHECKING:
@@ -109,7 +112,7 @@ def collapse_by_layer(
     model: nn.Module,
     loader: Iterable[Any] | ImageSet,
     *,
-    layer: Sequence[str] | None = None,
+    layer: str | Sequence[str] | None = None,
     pool: Pool = "mean",
     unpack: Unpack | None = None,
     limit: int | None = 5000,
@@ -123,8 +126,9 @@ def collapse_by_layer(
     model, loader, unpack, file, progress
         As in :func:`~lpc.latents.collect_latents`.
     layer
-        Names of layers. None: the network's children and, of those that are sequences, theirs; a block that
-        does not run once in a pass, or returns no tensor, is left out, and the result says why.
+        Name or names of layers. None: the network's children; in the place of a sequence, of a wrapper and
+        of a part that returns no tensor, its own children. A block that does not run once in a pass is left
+        out, and the result says why.
     pool
         How feature maps and tokens become one row per point.
     limit
@@ -136,10 +140,15 @@ def collapse_by_layer(
         As ``collect_latents``, or no layer to measure.
     """
     left_out: dict[str, str] = {}
+    check_network(model)
+    layer = [layer] if isinstance(layer, str) else layer
     if layer is None:
-        first = next(iter(_batches(loader)), None)
+        batches = iter(_batches(loader))
+        first = next(batches, None)
         if first is None:
             raise ValueError("the loader is empty: it yielded no batch")
+        if batches is loader:  # it yields each batch once
+            loader = chain([first], batches)
         layer, left_out = blocks(model, [first], unpack)
         if not layer:
             raise ValueError(
@@ -164,4 +173,5 @@ def collapse_by_layer(
 def _batches(loader: Iterable[Any] | ImageSet) -> Iterable[Any]:
     if isinstance(loader, ImageSet):
         return [(loader.normalised(slice(2)), loader.label[:2])]
+    check_loader(loader)
     return loader

@@ -53,12 +53,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report(given: argparse.Namespace) -> None:
-    from lpc.reporting.files import chosen, read
+    from lpc.reporting.files import chosen, numbered, read
 
-    arrays = read(given.file)
-    names = chosen(arrays, {role: getattr(given, role) for role in _ROLES})
+    asked = {role: getattr(given, role) for role in _ROLES}
+    arrays = read(given.file, asked)
+    names = chosen(arrays, asked)
     print("arrays: " + ", ".join(f"{role} = {name} {arrays[name].shape}" for role, name in names.items()))
+    unused = [name for name in arrays if name not in names.values()]
+    if unused:
+        print(
+            f"not used: {', '.join(unused[:20])}{f' and {len(unused) - 20} more' if len(unused) > 20 else ''}"
+        )
     found = {role: arrays[name] for role, name in names.items()}
+    for line in numbered(found):
+        print(line)
 
     from lpc.reporting.report import report  # torch: only now that there is something to measure
 

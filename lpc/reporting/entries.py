@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -51,6 +51,22 @@ class Entry:
     references: Mapping[str, float] = field(default_factory=dict)
     flag: str = ""
     missing: str = ""
+
+
+def sections(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
+    """Return the lines by section and set of points."""
+    found: dict[tuple[str, str], list[Entry]] = {}
+    for one in entries:
+        found.setdefault((one.topic, one.data), []).append(one)
+    return found
+
+
+def all_missing(entries: Sequence[Entry]) -> str:
+    """Return in one line why no value of a section is known; empty where one is, or the reasons differ."""
+    reasons = {one.missing for one in entries}
+    if len(reasons) > 1 or "" in reasons:
+        return ""
+    return f"missing, all {len(entries)} values: {reasons.pop()}"
 
 
 class Once(Generic[T]):

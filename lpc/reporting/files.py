@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lpc.errors import missing_extra, unknown_name
+from lpc.reporting.tables import arrays_of
 
 KINDS = (".npz", ".safetensors", ".csv", ".parquet")
 ROLES: Mapping[str, tuple[str, ...]] = {
@@ -39,60 +40,82 @@ ROLES: Mapping[str, tuple[str, ...]] = {
 """What a report takes, and the names that are looked for, in this order, whatever their case."""
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Return the arrays of a file by name; of a table its columns, and numbered ones together.
+def read(path: Path, given: Mapping[str, str | None] | None = None) -> dict[str, Any]:
+    """Return the arrays of a file by name; of a table as :func:`~lpc.reporting.tables.arrays_of` has them.
+
+    Parameters
+    ----------
+    path
+        Of the file; its ending says of which kind it is.
+    given
+        Names by role, as a user gave them.
 
     Raises
     ------
     ValueError
         No such file, or one of another kind or that cannot be read.
     """
-    if path.suffix.lower() not in KINDS:
-        raise ValueError(f"{path} ends in {path.suffix or 'nothing'}; expected {', '.join(KINDS)}")
-    if not path.exists():
-        raise ValueError(f"{path} does not exist")
+    kind = path.suffix.lower()
+    if kind not in KINDS:
+        raise ValueError(
+            f"{path} ends in {path.suffix or 'nothing'}; expected {', '.join(KINDS)}: "
+            "np.savez('features.npz', latents=..., labels=...) writes one"
+        )
+    if not path.is_file():
+        raise ValueError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty")
     try:
-        return _READERS[path.suffix.lower()](path)
-    except (OSError, KeyError, EOFError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as {path.suffix}: {error}") from error
+        found = _READERS[kind](path)
+    except ImportError:
+        raise
+    except Exception as error:  # whatever a library raises of a file that is damaged, or of another kind
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read as {kind}: {reason}") from error
+    return found if isinstance(found, dict) else arrays_of(found, path, given or {}, ROLES["labels"])
 
 
 def _npz(path: Path) -> dict[str, Any]:
-    import zipfile
+    with path.open("rb") as stream:
+        if stream.read(2) != b"PK":
+            raise ValueError("it is not an archive of arrays, as np.savez writes them")
+        stream.seek(0)
+        archive = np.load(stream, allow_pickle=False)
+        return {name: _array_of(archive, name) for name in archive.files}
 
+
+def _array_of(archive: Any, name: str) -> Any:
+    """Return an array of an archive; for one of Python objects, which would be run as code, a stand-in."""
     try:
-        with np.load(path, allow_pickle=False) as found:
-            return dict(found)
-    except (zipfile.BadZipFile, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as .npz: {error}; is it one of np.savez?") from error
+        return archive[name]
+    except ValueError as error:
+        if "Object arrays" not in str(error):
+            raise
+        return np.array(None, dtype=object)
 
 
 def _safetensors(path: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError
+    from safetensors import safe_open
     from safetensors.numpy import load_file
 
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} cannot be read as .safetensors: {error}") from error
+    with safe_open(path, "numpy") as file:
+        half = [name for name in file.keys() if file.get_slice(name).get_dtype() in ("BF16", "F8_E4M3")]  # noqa: SIM118
+    if half:
+        raise ValueError(f"{half[0]!r} has a dtype that numpy lacks; expected float32 or float64")
+    return load_file(path)
 
 
-def _csv(path: Path) -> dict[str, Any]:
+def _csv(path: Path) -> Any:
+    import pandas as pd
+
+    return pd.read_csv(path)
+
+
+def _parquet(path: Path) -> Any:
     import pandas as pd
 
     try:
-        return _columns(pd.read_csv(path), path)
-    except pd.errors.ParserError as error:
-        raise ValueError(f"{path} cannot be read as .csv: {error}") from error
-    except pd.errors.EmptyDataError:
-        raise ValueError(f"{path} is empty") from None
-
-
-def _parquet(path: Path) -> dict[str, Any]:
-    import pandas as pd
-
-    try:
-        return _columns(pd.read_parquet(path), path)
+        return pd.read_parquet(path)
     except ImportError as error:
         raise missing_extra("a .parquet file", ["pyarrow"], "parquet") from error
 
@@ -100,31 +123,20 @@ def _parquet(path: Path) -> dict[str, Any]:
 _READERS = {".npz": _npz, ".safetensors": _safetensors, ".csv": _csv, ".parquet": _parquet}
 
 
-def _columns(table: Any, path: Path) -> dict[str, Any]:
-    """Return the labels, the columns ``logit...`` together, and all other columns of floats as latents."""
-    names = {str(name).lower(): name for name in table.columns}
-    label = next((names[name] for name in ROLES["labels"] if name in names), None)
-    found: dict[str, Any] = {} if label is None else {"label": table[label].to_numpy()}
-    numbers = [
-        name
-        for name in table.columns
-        if name is not label and np.issubdtype(table[name].to_numpy().dtype, np.floating)
-    ]
-    scores = [name for name in numbers if str(name).lower().startswith("logit")]
-    rest = [name for name in numbers if name not in scores]
-    if not rest:
-        raise ValueError(f"{path} has no column of floats besides labels and logits; expected one per node")
-    found["latent"] = table[rest].to_numpy(np.float64)
-    if scores:
-        found["logits"] = table[scores].to_numpy(np.float64)
-    return found
-
-
 def _fits(role: str, value: Any) -> bool:
-    """Whether an array has the dimensions and kind of a role; labels of another kind are refused later."""
+    """Whether an array has the dimensions and kind of a role."""
     if role.endswith("labels"):
         return value.ndim == 1
     return value.dtype.kind == "f" and value.ndim == (1 if role == "bias" else 2)
+
+
+def _may_be(role: str, value: Any) -> bool:
+    """Whether an array of no known name can be taken for latents or labels where there is no other."""
+    if role == "labels":
+        return (
+            value.ndim == 1 and value.dtype.kind in "iuUSO" and len(np.unique(value.astype(str))) < len(value)
+        )
+    return _fits(role, value)
 
 
 def chosen(arrays: Mapping[str, Any], given: Mapping[str, str | None]) -> dict[str, str]:
@@ -148,21 +160,77 @@ def chosen(arrays: Mapping[str, Any], given: Mapping[str, str | None]) -> dict[s
         name = given.get(role)
         if name is not None and name not in arrays:
             raise unknown_name(f"array for {role}", name, arrays)
-        there = (names[candidate] for candidate in known if candidate in names)
+        there = [names[candidate] for candidate in known if candidate in names]
         guess = next((one for one in there if _fits(role, arrays[one])), None)
+        if guess is None and role in ("latents", "labels"):
+            guess = next(iter(there), None)  # of another form: the report says how to put it right
         if name or guess:
             found[role] = name or str(guess)
     for role in ("latents", "labels"):
-        fitting = (name for name, value in arrays.items() if _fits(role, value))
+        fitting = (name for name, value in arrays.items() if _may_be(role, value))
         left = [name for name in fitting if name not in found.values()]
         if role not in found and len(left) == 1:
             found[role] = left[0]
         if role not in found:
-            has = (
-                ", ".join(f"{name} {value.shape} {value.dtype}" for name, value in arrays.items())
-                or "nothing"
-            )
+            has = [f"{name} {value.shape} {value.dtype}" for name, value in arrays.items()]
             kind = "a matrix of floats" if role == "latents" else "one integer per point"
-            option = f"--{role} NAME"
-            raise ValueError(f"the file has no {role}: expected {kind}; name it with {option}. It has {has}")
+            raise ValueError(
+                f"the file has no {role}: expected {kind}; name it with --{role} NAME. It has "
+                f"{', '.join(has) or 'nothing'}"
+            )
+    if "bias" in found and "weight" not in found:
+        if given.get("bias"):
+            raise ValueError("--bias was given without a weight; name the weight with --weight NAME")
+        del found["bias"]
     return found
+
+
+def numbered(found: dict[str, Any]) -> list[str]:
+    """Replace labels that are text, or floats that are whole, by integers; return what is to be said of it.
+
+    Parameters
+    ----------
+    found
+        The arrays by role; its labels are replaced.
+
+    Raises
+    ------
+    ValueError
+        Labels that are missing, names of classes beside logits or weights, whose order is not known, and
+        names in the test set that the train set lacks.
+    """
+    said = []
+    known: Any = None
+    for role in ("labels", "test_labels"):
+        value = found.get(role)
+        if value is None or value.ndim != 1:
+            continue
+        if value.dtype.kind == "f":
+            _whole(value, role)
+            found[role] = value.astype(np.int64)
+        elif value.dtype.kind in "USO":
+            text = value.astype(str)
+            lacking = np.flatnonzero(np.isin(text, ("nan", "None", "")))
+            if len(lacking):
+                raise ValueError(f"{role} lack {len(lacking)} values, the first at index {lacking[0]}")
+            more = [name for name in ("logits", "weight", "test_logits") if name in found]
+            if more:
+                raise ValueError(
+                    f"{role} are text, such as {str(text[0])!r}, and there are {more[0]}, whose order of "
+                    f"classes is not known; expected integers, the columns of {more[0]}"
+                )
+            if known is None:
+                known = np.unique(text)
+                shown = ", ".join(f"{place} = {name}" for place, name in enumerate(known[:5]))
+                said.append(f"labels are text: {shown}{', ...' if len(known) > 5 else ''}")
+            unknown = np.setdiff1d(text, known)
+            if len(unknown):
+                raise ValueError(f"{role} hold {str(unknown[0])!r}, which labels do not")
+            found[role] = np.searchsorted(known, text)
+    return said
+
+
+def _whole(value: Any, role: str) -> None:
+    bad = np.flatnonzero(~(np.isfinite(value) & (value == np.round(value))))
+    if len(bad):
+        raise ValueError(f"{role} hold {value[bad[0]]:g} at index {bad[0]}; expected integers")

@@ -7,7 +7,7 @@ import io
 from html import escape
 from typing import TYPE_CHECKING
 
-from lpc.reporting.entries import Entry
+from lpc.reporting.entries import Entry, all_missing, sections
 
 if TYPE_CHECKING:
     from lpc.reporting.report import Report
@@ -41,16 +41,15 @@ def body(report: Report) -> str:
     if report.flags:
         listed = "".join(f"<li>{escape(text)}</li>" for text in report.flags)
         parts.append(f'<p class="flag">Read these first</p><ul class="flags">{listed}</ul>')
-    sections: dict[tuple[str, str], list[Entry]] = {}
-    for one in report.entries:
-        sections.setdefault((one.topic, one.data), []).append(one)
-    for (topic, data), entries in sections.items():
+    for (topic, data), entries in sections(report.entries).items():
         heads = "".join(
             f'<th scope="col">{name}</th>' for name in ("what", "value", "beside", "how to read it")
         )
         caption = f"<caption>{escape(topic)}, {escape(data)}</caption>"
         parts.append(f"<table>{caption}<thead><tr>{heads}</tr></thead><tbody>")
-        parts += [_row(one) for one in entries]
+        reason = all_missing(entries)
+        missing = f'<tr><td colspan="4" class="missing">{escape(reason)}</td></tr>'
+        parts += [missing] if reason else [_row(one) for one in entries]
         parts.append("</tbody></table>")
     return "\n".join([*parts, "</div>"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -98,49 +99,90 @@ def as_report_points(
         label = given.label if label is None else label
         logits = given.logits if logits is None else logits
         own = None if isinstance(given, Latents) or given.weight is None else (given.weight, given.bias)
-        classifier, given = classifier or own, given.latent
-    elif isinstance(given, (tuple, list)):
+        classifier, given = own if classifier is None else classifier, given.latent
+    elif isinstance(given, tuple) or _list_of_arrays(given):
         if len(given) not in (2, 3):
             raise ValueError(
                 f"{name} is a tuple of {len(given)}; expected latents, labels and, if known, logits"
             )
         given, label, *rest = given
         logits = rest[0] if rest else logits
-    called = "latents" if name == "train" else f"latents of {name}"
-    latent = floats(given, name=called, dims=2).cpu()
+    of = "" if name == "train" else f" of {name}"
+    _refuse_others(given, f"latents{of}")
+    latent = floats(given, name=f"latents{of}", dims=2).cpu()
     if labelled and label is None:
-        raise ValueError(
-            f"labels of {name} are missing: a report is about classes; pass one integer per point"
-        )
-    of = (
-        as_labels(label, latent, name=f"labels of {name}")
-        if label is not None
-        else torch.zeros(len(latent), dtype=torch.int64)
+        raise ValueError(f"labels{of} are missing: a report is about classes; pass one integer per point")
+    classes = (
+        torch.zeros(len(latent), dtype=torch.int64)
+        if label is None
+        else as_labels(label, latent, name=f"labels{of}")
     )
-    found = Points(name=name, latent=latent, label=of)
+    found = Points(name=name, latent=latent, label=classes)
     if logits is not None:
-        scores = floats(logits, name=f"logits of {name}", dims=2).cpu()
+        scores = floats(logits, name=f"logits{of}", dims=2).cpu()
         if len(scores) != len(latent):
-            raise ValueError(f"logits of {name} have {len(scores)} rows for {len(latent)} points")
-        if labelled and not 0 <= int(of.min()) <= int(of.max()) < scores.shape[1]:
-            raise ValueError(
-                f"labels of {name} go from {int(of.min())} to {int(of.max())}; logits have classes 0 to "
-                f"{scores.shape[1] - 1}"
-            )
+            raise ValueError(f"logits{of} have {len(scores)} rows for {len(latent)} points")
         found = replace(found, logits=scores)
     if classifier is not None:
-        weight, bias = _readout(classifier)
-        rows = as_points(weight, name="the classifier's weight").cpu()
-        if rows.shape[1] != latent.shape[1]:
-            raise ValueError(
-                f"the classifier's weight has width {rows.shape[1]}; {called} have width {latent.shape[1]}"
-            )
-        last = None if bias is None else floats(bias, name="the classifier's bias", dims=1).cpu().double()
-        found = replace(found, weight=rows, bias=last)
+        weight, bias = _checked_readout(classifier, latent, f"latents{of}")
+        found = replace(found, weight=weight, bias=bias)
         if found.logits is None:
-            made = latent.double() @ rows.T + (0 if last is None else last)
+            made = latent.double() @ weight.T + (0 if bias is None else bias)
             found = replace(found, logits=made)
+    if labelled and found.logits is not None:
+        _check_classes(
+            classes, found.logits.shape[1], of, "the classifier has" if logits is None else "logits have"
+        )
     return found
+
+
+def _list_of_arrays(given: Any) -> bool:
+    return isinstance(given, list) and all(getattr(one, "ndim", 0) for one in given)
+
+
+def _refuse_others(given: Any, name: str) -> None:
+    """Raise ValueError for a network, and for several layers at once; the message says how to go on."""
+    if isinstance(given, torch.nn.Module):
+        raise ValueError(
+            f"{name} is a {type(given).__name__}, a network: pass lpc.collect_latents(network, loader)"
+        )
+    if isinstance(given, Mapping) and any(isinstance(one, Collected) for one in given.values()):
+        raise ValueError(
+            f"{name} is a dict of layers; a report is about one: "
+            "{name: lpc.report(one) for name, one in layers.items()}"
+        )
+
+
+def _check_classes(label: Tensor, classes: int, of: str, whose: str) -> None:
+    low, high = int(label.min()), int(label.max())
+    if 0 <= low <= high < classes:
+        return
+    cure = (
+        "number them from 0: subtract 1"
+        if (low, high) == (1, classes)
+        else "expected one column per class, in the order of the labels"
+    )
+    raise ValueError(f"labels{of} go from {low} to {high}; {whose} classes 0 to {classes - 1}: {cure}")
+
+
+def _checked_readout(classifier: Any, latent: Tensor, called: str) -> tuple[Tensor, Tensor | None]:
+    weight, bias = _readout(classifier)
+    rows = as_points(weight, name="the classifier's weight").cpu()
+    width = latent.shape[1]
+    if rows.shape[1] != width:
+        cure = ": pass its transpose, (classes, width)" if rows.shape[0] == width else ""
+        raise ValueError(
+            f"the classifier's weight has width {rows.shape[1]}; {called} have width {width}{cure}"
+        )
+    if bias is None:
+        return rows, None
+    last = floats(bias, name="the classifier's bias", dims=1).cpu().double()
+    if len(last) != len(rows):
+        raise ValueError(
+            f"the classifier's bias has {len(last)} entries and its weight {len(rows)} rows; expected one "
+            "of each per class"
+        )
+    return rows, last
 
 
 def _readout(classifier: Any) -> tuple[Any, Any]:

@@ -12,7 +12,7 @@ from lpc.computing.generators import as_they_were
 from lpc.computing.numerics import measurement
 from lpc.computing.options import flag, whole
 from lpc.reporting import _collapse, _information, _reliability
-from lpc.reporting.entries import Entry
+from lpc.reporting.entries import Entry, all_missing, sections
 from lpc.reporting.points import Points, as_report_points
 
 if TYPE_CHECKING:
@@ -62,17 +62,11 @@ class Report:
     def __repr__(self) -> str:
         """Return title, flags and one line per value."""
         width = max(len(one.name) for one in self.entries) + 2
-        lines, topic = [self.title], ""
-        for one in self.entries:
-            if (one.topic, one.data) != topic:
-                topic = (one.topic, one.data)
-                lines += ["", f"{one.topic} ({one.data})"]
-            value = f"{one.value:.4g} {one.unit}".rstrip() if one.value is not None else "-"
-            beside = ", ".join(f"{name} {number:.3g}" for name, number in one.references.items())
-            note = f"missing: {_short(one.missing)}" if one.value is None else f"({beside})" if beside else ""
-            lines.append(f"  {one.name:{width}} {value:>12}  {note}".rstrip())
-            if one.flag:
-                lines.append(f"  {'':{width}} {'!':>12}  {one.flag}")
+        lines = [self.title]
+        for (topic, data), entries in sections(self.entries).items():
+            reason = all_missing(entries)
+            found = [line for one in entries for line in _lines(one, width)]
+            lines += ["", f"{topic} ({data})", *([f"  {reason}"] if reason else found)]
         return "\n".join(lines)
 
     @property
@@ -120,6 +114,14 @@ class Report:
         from lpc.reporting.page import body
 
         return body(self)
+
+
+def _lines(one: Entry, width: int) -> list[str]:
+    value = f"{one.value:.4g} {one.unit}".rstrip() if one.value is not None else "-"
+    beside = ", ".join(f"{name} {number:.3g}" for name, number in one.references.items())
+    note = f"missing: {_short(one.missing)}" if one.value is None else f"({beside})" if beside else ""
+    lines = [f"  {one.name:{width}} {value:>12}  {note}".rstrip()]
+    return [*lines, f"  {'':{width}} {'!':>12}  {one.flag}"] if one.flag else lines
 
 
 def _short(text: str) -> str:

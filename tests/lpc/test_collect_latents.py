@@ -123,6 +123,13 @@ PAIRS = [(torch.randn(4, 1, 5, 5), torch.arange(4) % 3)]
             {},
             r"'pixel_values', 'labels'.*\(batch\['pixel_values'\], batch\['labels'\]\)",
         ),
+        (
+            [{"input_ids": PAIRS[0][0], "attention_mask": PAIRS[0][0], "labels": PAIRS[0][1]}],
+            {},
+            r"for name in \['input_ids', 'attention_mask'\]}, batch\['labels'\]\)",
+        ),
+        ([{"image": PAIRS[0][0], "age": PAIRS[0][1]}], {}, "of which the second holds the labels"),
+        (PAIRS[0], {}, r"not in batches; pass DataLoader\(TensorDataset\(images, labels\)"),
         ([(*PAIRS[0], PAIRS[0][1])], {}, r"unpack=lambda batch: \(batch\[0\], batch\[1\]\)"),
         ([(PAIRS[0][0], nn.functional.one_hot(PAIRS[0][1]))], {}, r"one-hot.*argmax\(dim=1\)"),
         ([(PAIRS[0][0], PAIRS[0][1].float())], {}, "dtype torch.float32; expected one integer per row"),
@@ -139,6 +146,23 @@ PAIRS = [(torch.randn(4, 1, 5, 5), torch.arange(4) % 3)]
 def test_bad_input_is_named_with_its_cure(loader, options, message):
     with pytest.raises(ValueError, match=message):
         lpc.collect_latents(Small(twice=True), loader, **options)
+
+
+def test_what_is_no_network_is_refused(unchecked):
+    for function in (lpc.collect_latents, lpc.collapse_by_layer):
+        with pytest.raises(ValueError, match=r"the model is a function; expected a torch\.nn\.Module"):
+            unchecked(function)(lambda x: x, PAIRS)
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_what_is_no_loader_is_refused(data):
+    for loader, message in (
+        (data, r"the loader is a TensorDataset, not in batches; pass DataLoader\(data"),
+        (5, "the loader is a int; expected batches"),
+    ):
+        for function in (lpc.collect_latents, lpc.collapse_by_layer):
+            with pytest.raises(ValueError, match=message):
+                function(Small(), loader)  # type: ignore
 
 
 def test_an_unknown_pool_is_refused(unchecked):

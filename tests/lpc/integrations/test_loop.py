@@ -117,8 +117,24 @@ def test_gamma_by_itself_grows_and_keeps_the_readout_where_a_steep_schedule_lose
     assert followed.gamma > 10 * followed.history[0].gamma
 
 
-def test_bad_names_and_layers_are_refused(unchecked):
+@pytest.mark.usefixtures("unhooked")
+def test_bad_names_layers_schedules_and_labels_are_refused():
     with pytest.raises(ValueError, match="unknown layer 'fc'"):
         CollapsePenalty(network(), "fc")
     with pytest.raises(ValueError, match="layer '0' is a ReLU; expected a linear layer"):
         CollapsePenalty(nn.Sequential(nn.ReLU()), "0")
+    with pytest.raises(
+        ValueError, match=r"schedule is 0\.1; expected epoch -> gamma, as in lambda epoch: 0\.1"
+    ):
+        CollapsePenalty(network(), "1", schedule=0.1)  # type: ignore
+    for label, message in (
+        (LABEL + 1, "label is 3 at index 2; expected 0 to 2"),
+        (nn.functional.one_hot(LABEL), "of one-hot rows take argmax"),
+        (LABEL.float(), "expected integers"),
+    ):
+        model = network()
+        penalty = CollapsePenalty(model, "1")
+        with penalty.watching():
+            model(POINTS)
+            with pytest.raises(ValueError, match=message):
+                penalty(label)

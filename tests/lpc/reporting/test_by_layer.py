@@ -55,3 +55,69 @@ def test_blocks_of_timm_networks_are_found_and_others_are_said(data):
     assert [one.name for one in chosen.layers] == ["layer2", "layer4"] and not chosen.left_out
     with pytest.raises(ValueError, match="the loader is empty"):
         lpc.collapse_by_layer(model, [])
+
+
+class Output:
+    """What a model of transformers returns: an object, and no tensor."""
+
+    def __init__(self, **parts):
+        vars(self).update(parts)
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embeddings = nn.Linear(3, 5)
+        self.layers = nn.ModuleList([nn.Linear(5, 5), nn.Linear(5, 5)])
+
+    def forward(self, pixels):
+        hidden = self.embeddings(pixels)
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return Output(last_hidden_state=hidden)
+
+
+class Dressed(nn.Module):
+    """Parts that return objects, as those of transformers do, and loaders of dicts."""
+
+    def __init__(self):
+        super().__init__()
+        self.vit, self.classifier = Encoder(), nn.Linear(5, 4)
+
+    def forward(self, pixel_values):
+        hidden = self.vit(pixel_values.mean(dim=3).transpose(1, 2)).last_hidden_state
+        return Output(logits=self.classifier(hidden.mean(dim=1)), hidden_states=(hidden,), loss=None)
+
+
+def test_wrappers_and_parts_that_return_objects_are_opened(data):
+    class Wrapper(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.extra = timm.create_model("test_resnet", num_classes=4), nn.Linear(2, 2)
+
+        def forward(self, images):
+            return self.net(images)
+
+    found = lpc.collapse_by_layer(Wrapper(), DataLoader(data, 20))
+    names = [one.name for one in found.layers]
+    assert "net.layer1.0" in names and "net.fc" in names and "net" not in names
+    assert found.left_out == {"extra": "did not run"}
+    pixels, label = data.tensors
+    loader = [{"pixel_values": pixels, "labels": label}]
+    found = lpc.collapse_by_layer(
+        Dressed(),
+        loader,
+        unpack=lambda batch: ({"pixel_values": batch["pixel_values"]}, batch["labels"]),
+    )
+    assert [one.name for one in found.layers] == [
+        *("vit.embeddings", "vit.layers.0", "vit.layers.1", "classifier")
+    ]
+    assert not found.left_out
+
+
+def test_a_loader_that_yields_once_loses_no_batch_and_one_name_will_do(data):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 4)).eval()
+    whole = lpc.collapse_by_layer(model, DataLoader(data, 10))
+    once = lpc.collapse_by_layer(model, iter(DataLoader(data, 10)))
+    assert once.layers == whole.layers
+    assert lpc.collapse_by_layer(model, DataLoader(data, 10), layer="1").layers == whole.layers[1:]

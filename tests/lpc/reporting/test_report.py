@@ -55,6 +55,7 @@ TRAIN = MEAN[LABEL] + 0.3 * RNG.standard_normal((200, WIDTH))
 TEST = MEAN[TEST_LABEL] + 0.6 * RNG.standard_normal((120, WIDTH))
 AWAY = 1.5 * RNG.standard_normal((80, WIDTH))
 BIAS = -(MEAN**2).sum(axis=1) / 2
+LAYER = Collected(torch.ones(2, 2), torch.ones(2, 2), torch.arange(2), "fc")
 LOGITS, TEST_LOGITS, AWAY_LOGITS = (z @ MEAN.T + BIAS for z in (TRAIN, TEST, AWAY))
 
 
@@ -223,11 +224,13 @@ def test_what_misleads_is_flagged_and_a_clean_set_is_not(whole):
     assert any("held-out points" in text for text in flagged(TRAIN, LABEL, logits=LOGITS))
 
 
-def test_what_is_missing_says_why():
+def test_what_is_missing_says_why(whole):
     found = lpc.report(TRAIN, LABEL)
     why = {one.key: one.missing for one in found.entries if one.value is None}
     assert why["nc3"] == "needs the classifier's weight"
     assert why["accuracy"] == why["calibration_error"] == "needs logits or the classifier"
+    said = "missing, all 5 values: needs logits or the classifier"
+    assert said in repr(found) and said in str(found.to_html()) and said not in repr(whole)
     with pytest.raises(ValueError, match="nc3 is missing: needs the classifier"):
         found["nc3"]
     with pytest.raises(KeyError, match="Did you mean nc3"):
@@ -261,17 +264,40 @@ def test_table_json_csv_and_page_hold_every_value(whole, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        ((TRAIN,), {}, "labels of train are missing"),
-        ((TRAIN, LABEL[:-1]), {}, "labels of train has 199 entries for 200 points"),
-        ((TRAIN, LABEL.astype(float)), {}, "labels of train has dtype"),
+        ((TRAIN,), {}, "labels are missing: a report is about classes"),
+        ((TRAIN, LABEL[:-1]), {}, "labels has 199 entries for 200 points"),
+        ((TRAIN, LABEL.astype(float)), {}, r"labels has dtype .* pass labels.astype\(int\)"),
+        ((TRAIN, np.array(list("abcd"))[LABEL]), {}, r"np.unique\(labels, return_inverse=True\)\[1\]"),
+        (
+            (TRAIN, np.eye(4)[LABEL]),
+            {},
+            r"labels has shape \(200, 4\); .* one-hot rows pass labels.argmax\(1\)",
+        ),
+        ((TRAIN, LABEL[:, None]), {}, r"pass labels\[:, 0\]"),
+        ((TRAIN.astype(int), LABEL), {}, r"expected float32 or float64; pass latents.astype\(np.float32\)"),
+        ((TRAIN[:, :, None], LABEL), {}, r"pass latents.reshape\(len\(latents\), -1\)"),
+        ((torch.nn.ReLU(), LABEL), {}, r"a ReLU, a network: pass lpc.collect_latents"),
+        (
+            ({"fc": LAYER},),
+            {},
+            "latents is a dict of layers; a report is about one",
+        ),
         ((TRAIN[0], LABEL), {}, r"latents has shape \(5,\); expected 2 dimensions"),
-        ((np.where(np.arange(5) == 2, np.nan, TRAIN), LABEL), {}, r"latents holds 200 NaN .* index \(0, 2\)"),
-        ((TRAIN, LABEL), {"logits": LOGITS[:9]}, "logits of train have 9 rows for 200 points"),
+        (
+            (np.where(np.arange(5) == 2, np.nan, TRAIN), LABEL),
+            {},
+            r"latents holds 200 NaN .* index \(0, 2\); whole rows",
+        ),
+        ((TRAIN, LABEL), {"logits": LOGITS[:9]}, "logits have 9 rows for 200 points"),
         (
             (TRAIN, LABEL),
             {"logits": LOGITS[:, :2]},
-            "labels of train go from 0 to 3; logits have classes 0 to 1",
+            "labels go from 0 to 3; logits have classes 0 to 1: expected one column per class",
         ),
+        ((TRAIN, LABEL + 1), {"logits": LOGITS}, "go from 1 to 4; .* number them from 0: subtract 1"),
+        ((TRAIN, LABEL), {"classifier": MEAN[:3]}, "go from 0 to 3; the classifier has classes 0 to 2"),
+        ((TRAIN, LABEL), {"classifier": (MEAN, BIAS[:2])}, "bias has 2 entries and its weight 4 rows"),
+        ((TRAIN, LABEL), {"classifier": MEAN.T}, "pass its transpose"),
         ((TRAIN, LABEL), {"classifier": MEAN[:, :3]}, "weight has width 3; latents have width 5"),
         ((TRAIN, LABEL), {"classifier": torch.nn.ReLU()}, "classifier is a ReLU; expected a linear layer"),
         ((TRAIN, LABEL), {"test": (TEST[:, :3], TEST_LABEL)}, "latents of test have width 3"),

@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import safetensors.numpy
+import safetensors.torch
+import torch
 
 import lpc
 from lpc.computing.stopping import ends_with_its_reader
 from lpc.reporting.command import main
-from lpc.reporting.files import chosen, read
+from lpc.reporting.files import chosen, numbered, read
 
 ROOT = Path(__file__).parents[3]
 RNG = np.random.default_rng(0)
@@ -90,18 +92,88 @@ def test_names_are_guessed_where_there_is_one_choice_and_given_elsewhere():
     ("name", "content", "message"),
     [
         ("none.npz", None, "does not exist"),
-        ("features.mat", b"", r"ends in .mat; expected .npz, .safetensors"),
-        ("bad.npz", b"no zip", "cannot be read as .npz"),
+        ("features.mat", b"", r"ends in .mat; expected .npz, .* np.savez\('features.npz'"),
+        ("bad.npz", b"no zip", "cannot be read as .npz: it is not an archive of arrays"),
+        ("cut.npz", b"PK\x03\x04 and then nothing", "cannot be read as .npz"),
         ("bad.safetensors", b"nothing", "cannot be read as .safetensors"),
+        ("bad.parquet", b"nothing", "cannot be read as .parquet"),
         ("empty.csv", b"", "is empty"),
-        ("words.csv", b"label,name\n1,a\n", "has no column of floats"),
+        ("head.csv", b"a,label\n", "has names of columns and no row"),
+        ("words.csv", b"label,name\n1,a\n", "has no column of floats .* It has label, name"),
+        ("numbers.csv", b"0.5,1\n0.6,0\n", "begins with numbers, 0.5"),
+        ("semicolons.csv", b"a;label\n0.5;1\n", "has columns separated by ';'; expected commas"),
+        ("text.csv", b"a,b,label\n1.0,2.5,0\n1.0,x,0\n2.0,1.5,1\n", "has 'x' in column 'b', row 2"),
+        ("ragged.csv", b"a,label\n0.5,1\n0.5,1,2\n", "cannot be read as .csv: .* line 3"),
+        ("binary.csv", b"\xff\xfe\x00", "cannot be read as .csv"),
+        ("folder.npz", ..., "is no file"),
     ],
 )
 def test_bad_files_are_named(tmp_path, name, content, message):
-    if content is not None:
+    if content is ...:
+        (tmp_path / name).mkdir()
+    elif content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as caught:
         read(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_forms_of_arrays_are_named_or_taken(tmp_path):
+    np.save(tmp_path / "one.npy", LATENT)
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    with pytest.raises(ValueError, match=r"cannot be read as \.npz"):
+        read(tmp_path / "one.npz")
+    safetensors.torch.save_file({"z": torch.ones(3, 2).bfloat16()}, tmp_path / "half.safetensors")
+    with pytest.raises(ValueError, match="'z' has a dtype that numpy lacks"):
+        read(tmp_path / "half.safetensors")
+    names = np.array(["a", None], dtype=object)
+    np.savez(tmp_path / "objects.npz", features=LATENT, labels=LABEL, names=names)
+    assert chosen(read(tmp_path / "objects.npz"), {}) == {"latents": "features", "labels": "labels"}
+    pd.DataFrame({"embedding": list(LATENT), "label": LABEL}).to_parquet(tmp_path / "lists.parquet")
+    assert np.array_equal(read(tmp_path / "lists.parquet")["embedding"], LATENT)
+
+
+def test_columns_of_a_table_can_be_named_and_what_is_not_used_is_said(tmp_path, capsys, ratio):
+    table = pd.DataFrame(LATENT).add_prefix("f")
+    species = np.array(["cat", "dog", "emu"])[LABEL]
+    whole = table.assign(count=np.arange(120), file="image", kind=LABEL.astype(float), species=species)
+    whole.to_csv(tmp_path / "all.csv", index=False)
+    for label in ("species", "kind"):
+        command = ["report", str(tmp_path / "all.csv"), "--labels", label, "--latents", "f0"]
+        assert main([*command, "--no-html"]) == 0
+        said = capsys.readouterr().out
+        assert "latents = f0 (120, 1)" in said and f"labels = {label} (120,)" in said
+        assert "not used: " in said and "count" in said and "file" in said
+        assert ("labels are text: 0 = cat, 1 = dog, 2 = emu" in said) == (label == "species")
+        assert f"{lpc.report(LATENT[:, :1], LABEL)['trace_ratio']:.4g}" in said
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"labels": np.where(LABEL == 1, np.nan, LABEL)}, "labels hold nan at index 1; expected integers"),
+        ({"labels": np.array(["a", "nan"])[LABEL % 2]}, "labels lack 40 values, the first at index 1"),
+        (
+            {"labels": np.array(["a", "b", "c"])[LABEL], "logits": LATENT},
+            "whose order of classes is not known",
+        ),
+        (
+            {"labels": np.array(["a", "b", "c"])[LABEL], "test_labels": np.array(["a", "d"])[LABEL % 2]},
+            "test_labels hold 'd', which labels do not",
+        ),
+    ],
+)
+def test_labels_that_cannot_be_numbered_are_refused(arrays, message):
+    with pytest.raises(ValueError, match=message):
+        numbered(dict(arrays))
+
+
+def test_labels_are_told_from_names_of_points_and_a_bias_needs_its_weight():
+    with pytest.raises(ValueError, match="the file has no labels"):
+        chosen({"features": LATENT, "ids": np.arange(120)}, {})
+    with pytest.raises(ValueError, match="--bias was given without a weight"):
+        chosen({"z": LATENT, "y": LABEL, "b": LATENT[:, 0]}, {"bias": "b"})
+    assert "bias" not in chosen({"z": LATENT, "y": LABEL, "b": LATENT[:3, 0]}, {})
 
 
 def test_help_and_errors_of_files_load_no_torch_and_say_one_line(tmp_path):
