@@ -20,7 +20,6 @@ from experiments.cluster.resources import read as read_resources
 from experiments.cluster.slurm import SchedulerError
 from experiments.cluster.submissions import Request, Submission, begin, code, difference, rebuild
 from experiments.paths import BUILD, ROOT
-from experiments.publishing import plan
 from experiments.publishing.places import Places
 from experiments.studies import export
 from experiments.studies.profiles import LIVE, PROFILES, plain
@@ -160,6 +159,8 @@ def _write_tables(request: Request, profile: str) -> None:
 
 def _make_pages(request: Request, profile: str, folder: Path) -> None:
     """Execute the chapters and build the book: from the seeds that are complete, else beside the records."""
+    from experiments.publishing import plan  # and with it what makes pages, which tasks that train do without
+
     counts = _seed_counts(request, profile)
     seeds = next((count for count in counts if not _lacking(request, profile, count)), None)
     shown = plain(profile) if profile in PROFILES else profile
@@ -173,6 +174,8 @@ def _make_pages(request: Request, profile: str, folder: Path) -> None:
 
 
 def _lacking(request: Request, profile: str, seeds: int | None) -> str:
+    from experiments.publishing import plan
+
     return plan.lacking(profile, study=request.study, seeds=seeds, store=request.store)
 
 

@@ -64,6 +64,16 @@ def book(profile: str, seeds: int | None, store: str, force: bool) -> None:
 
     named(profile)  # before anything imports torch
 
+    from experiments.publishing.unchanged import BESIDE, Book
+
+    own = Book(profile, BESIDE, seeds, store)
+    if not force and own.is_unchanged():
+        click.echo(
+            "nothing that this book is made from has changed: its pages are left as they are", err=True
+        )
+        click.echo(relative(own.first_page))
+        return
+
     from experiments.publishing.plan import make
     from experiments.studies.ablation import ABLATION
     from experiments.studies.bottlenecks import BOTTLENECKS

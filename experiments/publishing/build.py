@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import itertools
+import json
 import os
 import re
 import shutil
@@ -24,13 +25,15 @@ from experiments.paths import ROOT
 from experiments.publishing import redirects
 from experiments.publishing.api import api_pages, module_list
 from experiments.publishing.checking import external_links
-from experiments.publishing.checking.checks import check
+from experiments.publishing.checking.checks import check, read_pages
+from experiments.publishing.checking.prose import listed
 from experiments.publishing.downloads import Downloads, paragraph, repository
 from experiments.publishing.executing.staleness import digest_of, read_stamp
 from experiments.publishing.extensions import boxes
 from experiments.publishing.header_footer import foot, set_plumbing_aside, warning
 from experiments.publishing.minify import lighten
 from experiments.publishing.places import PLACES, Places
+from experiments.reporting.answers import rows_of
 from lpc.store.writers import folder_prefix
 
 API = "api"
@@ -104,6 +107,15 @@ def stage(
     sphinx.setdefault("config", {})["myst_substitutions"] = dict(substitutions)
     (target / "_config.yml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     check(target, substitutions, places, whole=whole)
+    (target / boxes.TABLES).write_text(json.dumps(_tables(substitutions, places), indent=1))
+
+
+def _tables(substitutions: Mapping[str, Any], places: Places) -> dict[str, str]:
+    """Return the table of every answer, so that Sphinx need not load what makes them."""
+    answers = [box for page in read_pages(places) for box in page.boxes if box.kind == "answer"]
+    asked = [listed(box.options.get("claims", "")) for box in answers]
+    ledger = substitutions.get("claims", {})
+    return {boxes.key_of(claims): rows_of(ledger, claims) for claims in asked if claims}
 
 
 def staged_settings(config: Path) -> dict[str, Any]:

@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-from fontTools import subset
-from fontTools.ttLib import TTFont
 
 LIMIT = 2_000_000  # bytes of a page with its scripts, styles, fonts and figures
 UNUSED = ("scripts/fontawesome.js", "sphinx-thebe.js", "sphinx-thebe.css")  # icons come from the web font
@@ -154,6 +152,9 @@ def _without_bare_groups(svg: str) -> str:
 
 def light_icons(pages: Path) -> None:
     """Keep of the font of icons, and of the rules that name its icons, what pages and scripts show."""
+    from fontTools import subset
+    from fontTools.ttLib import TTFont
+
     static = pages / "_static"
     scripts = [path for path in static.glob("**/*.js") if path.name != "fontawesome.js"]
     texts = [path.read_text() for path in [*pages.glob("*.html"), *scripts]]

@@ -15,6 +15,7 @@ from experiments.publishing.executing.execution import execute_each, train
 from experiments.publishing.executing.needs import PROBED
 from experiments.publishing.places import PLACES, Places
 from experiments.publishing.stages import Clock
+from experiments.publishing.unchanged import BESIDE, Book
 from experiments.reporting import claims
 from experiments.studies import ablation, probing
 from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
@@ -143,7 +144,7 @@ def _read(needs: Sequence[str], bottlenecks: str | None, profile: str, *, ledger
 def plan(
     profile: str,
     *,
-    beside: str = "laptop",
+    beside: str = BESIDE,
     seeds: int | None = None,
     store: str | Path = "runs",
     places: Places = PLACES,
@@ -220,7 +221,7 @@ def told(pages: Sequence[ChapterPlan]) -> str:
 
 
 def substitutions(
-    profile: str, *, beside: str = "laptop", seeds: int | None = None, store: str | Path = "runs"
+    profile: str, *, beside: str = BESIDE, seeds: int | None = None, store: str | Path = "runs"
 ) -> dict[str, Any]:
     """Return what chapters insert of the ledger: judged by the profile, or by ``beside`` while runs lack."""
     whole = not lacking(profile, seeds=seeds, store=store)
@@ -233,7 +234,7 @@ def substitutions(
 def make(
     profile: str,
     *,
-    beside: str = "laptop",
+    beside: str = BESIDE,
     seeds: int | None = None,
     store: str | Path = "runs",
     force: bool = False,
@@ -268,11 +269,15 @@ def make(
     assigned = {page.chapter: page.values for page in pages}
     clock = Clock()
     train(assigned, places, clock=clock)
+    book = Book(profile, beside, seeds, str(store), places)
+    before = book.inputs()
     with clock.stage("the ledger", ""):
         inserted = substitutions(profile, beside=beside, seeds=seeds, store=store)
     execute_each(assigned, force=force, places=places, clock=clock)
     print("building the pages", file=sys.stderr)
     with clock.stage("pages", ""):
         first = build(inserted, places, whole=True)
+    if plan(profile, beside=beside, seeds=seeds, store=store, places=places) == pages:
+        book.remember(before)
     print(clock.told(places.output), file=sys.stderr)
     return first

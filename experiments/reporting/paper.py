@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 
 import pandas as pd
-from scipy.stats import ttest_ind_from_stats
 
 from experiments.paths import PAPER_TABLES
 
@@ -54,6 +53,8 @@ def welch(dataset: str, metric: str, *, baseline: str = "NoPen") -> pd.DataFrame
         ``architecture``, ``mean``, ``std``, ``difference`` from the baseline and the two-sided ``p``;
         p is missing where both printed sds are zero.
     """
+    from scipy.stats import ttest_ind_from_stats  # a second, which jobs that only train do without
+
     table = reported()
     table = table[(table["dataset"] == dataset) & (table["metric"] == metric)].set_index("architecture")
     mean, sd = table.loc[baseline, "mean"], table.loc[baseline, "std"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,9 +119,14 @@ def _parser() -> MarkdownIt:
 
 
 def read(path: Path) -> PageProse:
-    """Return the prose and the pictures of a page."""
-    page = PageProse(path.stem, [], [], [], [], [], [])
-    _collect(path.read_text(), 1, page)
+    """Return the prose and the pictures of a page, which are not to be changed."""
+    return _read(path.stem, path.read_text())
+
+
+@lru_cache(maxsize=100)
+def _read(name: str, text: str) -> PageProse:
+    page = PageProse(name, [], [], [], [], [], [])
+    _collect(text, 1, page)
     return page
 
 

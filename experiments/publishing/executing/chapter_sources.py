@@ -63,6 +63,11 @@ def cells_of(name: str, places: Places = PLACES) -> list[tuple[str, list[str]]]:
     return [(cell.source, cell.metadata.get("tags", [])) for cell in code]
 
 
+def header_of(name: str, places: Places = PLACES) -> dict[str, Any]:
+    """Return a chapter's header."""
+    return _parsed(places.source(name).read_text()).metadata
+
+
 @lru_cache(maxsize=100)
 def _parsed(text: str) -> nbformat.NotebookNode:
     """Return a chapter's text as a notebook, which is not to be changed."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -63,15 +63,16 @@ def files(cells: Sequence[str], *, root: Path = ROOT) -> list[Path]:
     """
     python = "\n".join(TransformerManager().transform_cell(cell) for cell in cells)
     todo, seen, found = list(_names(python).used), set(), set()
+    modules = _modules(root)
     while todo:
         name = todo.pop()
         if name in seen:
             continue
         seen.add(name)
-        module, rest = _split(name, root)
+        module, rest = _split(name, modules)
         if module is None:
             continue
-        path = _file(module, root)
+        path = modules[module]
         own = _names(path.read_text())
         passed_on = own.passed_on.get(rest[0]) if rest else None
         if passed_on:
@@ -85,18 +86,20 @@ def files(cells: Sequence[str], *, root: Path = ROOT) -> list[Path]:
     return sorted(found)
 
 
-def _file(module: str, root: Path) -> Path:
-    """Return the file of a module, whether it is there or not."""
-    path = root.joinpath(*module.split("."))
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+def _modules(root: Path) -> dict[str, Path]:
+    """Return the files of the project's modules by their full names."""
+    found = {}
+    for path in (one for package in PACKAGES for one in root.joinpath(package).rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
 
 
-def _split(name: str, root: Path) -> tuple[str | None, list[str]]:
+def _split(name: str, modules: Mapping[str, Path]) -> tuple[str | None, list[str]]:
     """Return the module in which a full name is, None where there is none, and the rest of the name."""
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
-        module = ".".join(parts[:length])
-        if _file(module, root).exists():
+        if (module := ".".join(parts[:length])) in modules:
             return module, parts[length:]
     return None, parts
 

@@ -29,11 +29,10 @@ from tqdm import tqdm
 from experiments.paths import BUILD, ROOT
 from experiments.publishing.executing import forked_kernels, needs, scratch
 from experiments.publishing.executing.chapter_sources import chosen, convert, settings_of
+from experiments.publishing.executing.retelling import retell
 from experiments.publishing.executing.staleness import digest_of, fingerprint, is_current
 from experiments.publishing.places import PLACES, Places
 from experiments.publishing.stages import Clock, used
-from lpc.computing.devices import default_workers
-from lpc.computing.provenance import provenance
 from lpc.computing.stopping import interrupt, was_asked
 from lpc.store.writers import folder_prefix
 
@@ -84,6 +83,21 @@ def own_kernel(threads: int | None, *, forked: bool = False) -> Iterator[None]:
                     os.environ[key] = value
 
 
+def default_workers() -> int:
+    """Return one chapter a core this process may use, or one where there is a GPU."""
+    from lpc.computing import devices  # which loads torch: the processes that execute chapters need none
+
+    return devices.default_workers()
+
+
+def origin(name: str, values: Mapping[str, Any], places: Places) -> dict[str, Any]:
+    """Return what a chapter is made from, as its stamp says it: what is there now, on this device."""
+    from lpc.computing.provenance import provenance
+
+    made_from, text = fingerprint(name, values, places), digest_of(places.source(name))
+    return {"fingerprint": made_from, "text": text, **provenance(folders=("lpc", "experiments", "book"))}
+
+
 def execute_one(
     name: str,
     values: Mapping[str, Any],
@@ -92,8 +106,12 @@ def execute_one(
     progress: bool,
     threads: int | None,
     forked: bool = False,
+    made_from: Mapping[str, Any] | None = None,
 ) -> None:
     """Execute one chapter and promote its notebook and stamp; on failure the previous ones stay.
+
+    What is edited after :func:`origin` said what it is ``made_from`` (None: it says so now) may be in the
+    output or not: the chapter is not current then.
 
     Raises
     ------
@@ -101,7 +119,7 @@ def execute_one(
         A cell that raised, a kernel that died, or a chapter that took longer than its header allows.
     """
     places.notebooks.mkdir(parents=True, exist_ok=True)
-    made_from = fingerprint(name, values, places)  # before: what is edited meanwhile is not in the output
+    made_from = origin(name, values, places) if made_from is None else made_from
     minutes = settings_of(name, places).minutes
     cpu, began, started = used(), time.monotonic(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     with (
@@ -133,7 +151,6 @@ def execute_one(
             ) from None
         stamp = {
             "chapter": name,
-            "fingerprint": made_from,
             "notebook": digest_of(target),
             "parameters": dict(values),
             "needs": list(settings_of(name, places).needs),
@@ -142,7 +159,7 @@ def execute_one(
             "cpu_seconds": round(used() - cpu, 1),
             "system": platform.system(),
             "machine": platform.machine(),
-            **provenance(folders=("lpc", "experiments", "book")),
+            **made_from,
         }
         (Path(folder) / "stamp.json").write_text(json.dumps(stamp, indent=1))
         target.replace(places.notebooks / f"{name}.ipynb")
@@ -247,6 +264,8 @@ def execute_each(
 ) -> list[Path]:
     """Execute chapters, each with parameters of its own, as :func:`execute` does.
 
+    Where only the text of one has changed, it is put around the outputs that are there.
+
     Parameters
     ----------
     assigned
@@ -260,6 +279,9 @@ def execute_each(
     with contextlib.suppress(OSError):
         scratch.sweep([places.output])
     todo = [name for name in assigned if force or not is_current(name, assigned[name], places)]
+    if retold := [name for name in todo if not force and retell(name, assigned[name], places)]:
+        print(f"new text, and the outputs there are: {', '.join(retold)}", file=sys.stderr)
+        todo = [name for name in todo if name not in retold]
     alone = [name for name in todo if settings_of(name, places).alone]
     together = [name for name in todo if name not in alone]
     train({name: assigned[name] for name in todo}, places, clock=clock)
@@ -296,11 +318,12 @@ def _execute_together(
     """Execute several chapters at once and return what failed, one line for each."""
     failures = []
     forked = len(names) > FORKS_PAY * workers
+    told = [(name, assigned[name], origin(name, assigned[name], places)) for name in names]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_enter) as pool:
         jobs = {
-            pool.submit(_execute_unless_stopped, name, assigned[name], places, threads, forked): name
-            for name in names
+            pool.submit(_execute_unless_stopped, name, values, places, threads, forked, made_from): name
+            for name, values, made_from in told
         }
         bar = tqdm(as_completed(jobs), total=len(jobs), desc="executing chapters", unit=" chapters")
         try:
@@ -329,11 +352,16 @@ def _enter() -> None:
 
 
 def _execute_unless_stopped(
-    name: str, values: Mapping[str, Any], places: Places, threads: int | None, forked: bool
+    name: str,
+    values: Mapping[str, Any],
+    places: Places,
+    threads: int | None,
+    forked: bool,
+    made_from: Mapping[str, Any],
 ) -> float:
     """Execute a chapter in a worker process and return the CPU seconds of its kernel, if that was forked."""
     if was_asked():
         raise KeyboardInterrupt
     before = sum(forked_kernels.SECONDS.values())
-    execute_one(name, values, places, progress=False, threads=threads, forked=forked)
+    execute_one(name, values, places, progress=False, threads=threads, forked=forked, made_from=made_from)
     return sum(forked_kernels.SECONDS.values()) - before

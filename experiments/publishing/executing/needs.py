@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments.publishing.stages import Clock
-from experiments.studies import ablation, probing
 from experiments.studies.bottleneck_profiles import BOTTLENECK_PROFILES
 from experiments.studies.profiles import LIVE, PROFILES, SIBLINGS, of_book
 from experiments.studies.selection import kind_of
-from lpc.specs import RunSpec, run_key
-from lpc.store import RunStore
+from lpc.specs import run_key
+
+if TYPE_CHECKING:  # what executes chapters needs no torch
+    from lpc.specs import RunSpec
 
 PROBED = ("ablation", *SIBLINGS)
 """Runs of which probes are made: those of the LPC paper's tables, and of sibling profiles."""
@@ -108,6 +109,9 @@ def train(
     clock
         Takes the time of both.
     """
+    from experiments.studies import ablation, probing
+    from lpc.store import RunStore
+
     clock = clock or Clock()
     found = [(root / str(values["store"]), one) for needs, values in chapters for one in asked(needs, values)]
     made = [(store, one) for store, one in found if one.made]
@@ -128,7 +132,19 @@ def train(
 def files(needs: Sequence[str], values: Mapping[str, Any], *, root: Path) -> Iterator[Path]:
     """Return the files of the runs that a chapter reads: results, and probes where it reads them."""
     for one in asked(needs, values):
-        for spec in one.specs:
-            folder = root / str(values["store"]) / "runs" / run_key(spec)
+        for key in _keys(one):
+            folder = root / str(values["store"]) / "runs" / key
             for suffix in ("json", "probe") if "stress" in needs else ("json",):
                 yield from sorted(folder.glob(f"*.{suffix}"))
+
+
+_KNOWN: dict[Asked, tuple[object, list[str]]] = {}
+"""Run keys of what chapters ask for, with the profile that declares it: many chapters ask for the same."""
+
+
+def _keys(one: Asked) -> list[str]:
+    profiles = BOTTLENECK_PROFILES if one.study == "bottlenecks" else PROFILES
+    declared = profiles.get(one.profile)
+    if declared is None or one not in _KNOWN or _KNOWN[one][0] is not declared:
+        _KNOWN[one] = declared, [run_key(spec) for spec in one.specs]
+    return _KNOWN[one][1]

@@ -1,28 +1,32 @@
-"""Whether an executed chapter is current: made from this text, code, data, parameters and runs."""
+"""Whether an executed chapter is current: made from this code, text, data, parameters and runs."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import sys
+import time
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from experiments.paths import ROOT
 from experiments.publishing.executing import needs
-from experiments.publishing.executing.chapter_sources import code_of, settings_of
+from experiments.publishing.executing.chapter_sources import cells_of, code_of, header_of, settings_of
 from experiments.publishing.executing.dependencies import files
 from experiments.publishing.places import PLACES, Places
 
+_SETTLED = 1_000_000_000
+"""Nanoseconds after which a change would show in a file's times, however coarse the file system keeps them."""
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "matplotlib", "pandas")
 
 
 def fingerprint(name: str, values: Mapping[str, Any], places: Places = PLACES, *, root: Path = ROOT) -> str:
     """Return a SHA-256 of everything on which a chapter's output depends.
 
-    That is its text, its parameters, the modules that it imports, directly or not, with their data
+    That is its code and header, its parameters, the modules that it imports, directly or not, with their data
     (:func:`experiments.publishing.executing.dependencies.files`), versions, and the runs that it reads.
 
     Parameters
@@ -37,7 +41,7 @@ def fingerprint(name: str, values: Mapping[str, Any], places: Places = PLACES, *
         The project's folder, with the code.
     """
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
-    digest.update(places.source(name).read_bytes())
+    digest.update(json.dumps([header_of(name, places), cells_of(name, places)], sort_keys=True).encode())
     for path in files(code_of(name, places), root=root):
         digest.update(f"{path.relative_to(root).as_posix()} {digest_of(path)}\n".encode())
     for package in PACKAGES:
@@ -50,9 +54,11 @@ def fingerprint(name: str, values: Mapping[str, Any], places: Places = PLACES, *
 
 
 def is_current(name: str, values: Mapping[str, Any], places: Places = PLACES) -> bool:
-    """Whether the promoted notebook was made from exactly what :func:`fingerprint` counts."""
+    """Whether the promoted notebook has the chapter's text and was made from what :func:`fingerprint` counts."""
     stamp = read_stamp(name, places)
-    return stamp is not None and stamp["fingerprint"] == fingerprint(name, values, places)
+    if stamp is None or stamp.get("text") != digest_of(places.source(name)):
+        return False
+    return stamp["fingerprint"] == fingerprint(name, values, places)
 
 
 def read_stamp(name: str, places: Places = PLACES) -> dict[str, Any] | None:
@@ -69,5 +75,13 @@ def read_stamp(name: str, places: Places = PLACES) -> dict[str, Any] | None:
 
 
 def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file."""
+    """Return the SHA-256 of a file; a process reads it once while its size, times and inode are the same."""
+    found = path.stat()
+    if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < _SETTLED:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return _digest(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+
+@lru_cache(maxsize=10_000)
+def _digest(path: Path, *state: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from docutils import nodes
@@ -12,7 +15,14 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 from experiments.publishing.checking.prose import listed
-from experiments.reporting.answers import rows_of
+
+TABLES = "answers.json"
+"""The file among the staged ones that has the table of every answer: HTML by the ids of its claims."""
+
+
+def key_of(claims: Sequence[str]) -> str:
+    """Return the name of a table of claims in :data:`TABLES`."""
+    return ", ".join(claims)
 
 
 class FigurePlace(nodes.General, nodes.Element):
@@ -38,8 +48,9 @@ class Answer(SphinxDirective):
         self.state.nested_parse(self.content, self.content_offset, box)
         claims = listed(self.options.get("claims", ""))
         if claims:
-            ledger = self.config.myst_substitutions.get("claims", {})
-            box += nodes.raw("", rows_of(ledger, claims), format="html")
+            tables = Path(self.env.srcdir, TABLES)
+            self.env.note_dependency(str(tables))
+            box += nodes.raw("", json.loads(tables.read_text())[key_of(claims)], format="html")
         if name := self.options.get("figure"):
             place = FigurePlace(figure=name)
             self.set_source_info(place)

@@ -26,6 +26,7 @@ from experiments.cluster.submissions import (
     read,
     rebuild,
 )
+from experiments.publishing import plan
 from experiments.studies import profiles, recorded
 from experiments.studies.profiles import PROFILES, specs
 from lpc.computing import stopping
@@ -506,8 +507,8 @@ class TestSiblings:
         self, tmp_path, monkeypatch
     ):
         made = []
-        monkeypatch.setattr(worker.plan, "lacking", lambda name, *, seeds, **_: "seeds" * (seeds != 2))
-        monkeypatch.setattr(worker.plan, "make", lambda name, **given: made.append((name, given["seeds"])))
+        monkeypatch.setattr(plan, "lacking", lambda name, *, seeds, **_: "seeds" * (seeds != 2))
+        monkeypatch.setattr(plan, "make", lambda name, **given: made.append((name, given["seeds"])))
         asked = Request(profile="fashion-embedding", store=str(tmp_path / "store"))
         worker._make_pages(asked, "fashion-embedding", tmp_path)
         assert made == [("fashion", 2)]

@@ -120,6 +120,34 @@ def test_a_chapter_edited_while_it_executes_is_not_current(project):
     assert not is_current("index", {"number": 1, "word": "one"}, project.places)
 
 
+def test_new_prose_and_captions_are_put_around_the_outputs_that_are_there(project, monkeypatch):
+    project.write("index", ":tags: [hide-input]\nimport uuid\nprint(uuid.uuid4(), number)")
+    project.execute(number=3)
+    printed, stamp = project.output("index"), json.loads((project.notebooks / "index.json").read_text())
+    executed = []
+    monkeypatch.setattr(execution, "execute_one", lambda name, *_, **__: executed.append(name))
+    code = "---\ntags: [hide-input]\nmystnb: {figure: {caption: New.}}\n---\nimport uuid\n"
+    code += "print(uuid.uuid4(), number)"
+    project.write("index", code, text="Other *words*.")
+    assert not is_current("index", {"number": 3, "word": "one"}, project.places)
+    project.execute(number=3)
+    assert project.output("index") == printed and not executed
+    cells = nbformat.read(project.notebooks / "index.ipynb", as_version=4).cells
+    assert "Other *words*." in cells[0].source and cells[-1].metadata["mystnb"]["figure"]["caption"] == "New."
+    assert [cell.metadata.get("tags") for cell in cells[1:3]] == [["parameters"], ["injected-parameters"]]
+    changed = {"text", "notebook"}
+    new = json.loads((project.notebooks / "index.json").read_text())
+    assert {name for name in stamp if new[name] != stamp[name]} == changed
+    assert is_current("index", {"number": 3, "word": "one"}, project.places)
+    for other in (code.replace("number)", "word)"), code.replace("hide-input", "hide-cell")):
+        project.write("index", other, text="Other *words*.")
+        project.execute(number=3)
+    project.write("index", code, text="Other *words*.")
+    project.execute(number=4)
+    project.execute(number=3, force=True)
+    assert executed == ["index"] * 4 and project.output("index") == printed
+
+
 def test_a_stamp_cut_short_is_not_current(project):
     project.write("index", "print(number)")
     project.execute()
@@ -254,10 +282,12 @@ def test_a_dead_kernel_is_named_and_other_chapters_go_on(project):
 INTERRUPTED = """
 import signal, sys
 from pathlib import Path
-from experiments.publishing.executing import execution
+from experiments.publishing.executing import execution, forked_kernels
 from experiments.publishing.executing.execution import execute
 from experiments.publishing.places import Places
 from lpc.computing.stopping import exit_status, interrupt
+
+forked_kernels.LIBRARIES = ("ipykernel.kernelapp",)  # for the processes below too: they import this file
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, interrupt)

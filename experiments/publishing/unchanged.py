@@ -1,0 +1,121 @@
+"""Whether a book is as it was left: nothing that it is made from, and nothing that was made, has changed.
+
+As in git's index, a file counts as unchanged while its size, times and inode are: none is read, and no library
+is loaded, so that a book that is up to date is said to be in a second. What has changed is for
+:mod:`experiments.publishing.executing.staleness` to find out, which reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from experiments.paths import ROOT
+from experiments.publishing.places import PLACES, Places
+from lpc.store.atomic import write_json
+
+FILE = "unchanged.json"
+"""In a book's output folder: the state of everything when it was last built."""
+
+BESIDE = "laptop"
+"""The profile from which chapters are made that a book's own has no runs for, unless another is named."""
+
+
+class Book(NamedTuple):
+    """Which book it is.
+
+    Attributes
+    ----------
+    profile, beside, seeds, store
+        As in :func:`experiments.publishing.plan.make`.
+    places
+        Where its parts lie.
+    """
+
+    profile: str
+    beside: str
+    seeds: int | None
+    store: str
+    places: Places = PLACES
+
+    @property
+    def first_page(self) -> Path:
+        """The first of its pages."""
+        return self.places.output / "html" / "index.html"
+
+    def inputs(self) -> str:
+        """Return a SHA-256 of the state of all that it is made from: code, pages, versions, runs."""
+        digest = hashlib.sha256(
+            json.dumps(
+                [self.profile, self.beside, self.seeds, self.store, sys.version, _installed()]
+            ).encode()
+        )
+        own = (self.places.sources, self.places.toc, self.places.config)
+        for top in (ROOT / "lpc", ROOT / "experiments", *own, ROOT / self.store / "runs"):
+            for line in _states(top):
+                digest.update(line)
+        return digest.hexdigest()
+
+    def outputs(self) -> str:
+        """Return a SHA-256 of the state of what is made: notebooks and pages."""
+        digest = hashlib.sha256()
+        for top in (self.places.notebooks, self.places.output / "html"):
+            for line in _states(top):
+                digest.update(line)
+        return digest.hexdigest()
+
+    def remember(self, before: str) -> None:
+        """Note that the book is built, unless what it is made from has changed meanwhile.
+
+        Parameters
+        ----------
+        before
+            Its :meth:`inputs` before anything of them was read.
+        """
+        if self.inputs() == before:
+            write_json(self.places.output / FILE, {"inputs": before, "outputs": self.outputs()})
+
+    def is_unchanged(self) -> bool:
+        """Whether everything is as it was when the book was last noted as built."""
+        try:
+            last = json.loads((self.places.output / FILE).read_text())
+        except (FileNotFoundError, ValueError):
+            return False  # never built, or cut short: it is looked at in full
+        return self.first_page.exists() and last == {"inputs": self.inputs(), "outputs": self.outputs()}
+
+
+def _installed() -> list[str]:
+    """Return the installed packages with their versions, as their folders are named."""
+    folders = [Path(folder) for folder in sys.path if folder and Path(folder).is_dir()]
+    return sorted({name for folder in folders for name in os.listdir(folder) if name.endswith(".dist-info")})
+
+
+def _states(top: Path) -> Iterator[bytes]:
+    """Yield a line for each file below a folder, or for a file: its place, size, times and inode.
+
+    What is hidden, or compiled, does not count: it is being written, or made of what does.
+    """
+    if not top.is_dir():
+        if top.exists():
+            yield _state(top.name, top.stat())
+        return
+    todo = [top]
+    while todo:
+        with os.scandir(todo.pop()) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+        for entry in entries:
+            if entry.name == "__pycache__" or entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                todo.append(Path(entry.path))
+            else:
+                yield _state(os.path.relpath(entry.path, top), entry.stat())
+
+
+def _state(name: str, found: os.stat_result) -> bytes:
+    return f"{name} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}\n".encode()

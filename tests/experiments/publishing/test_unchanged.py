@@ -1,0 +1,127 @@
+"""A book that nothing has changed is said to be as it was without being looked at in full."""
+
+import json
+import os
+import shutil
+import sys
+
+import pytest
+
+from experiments.__main__ import main
+from experiments.publishing import plan, unchanged
+from experiments.publishing.places import Places
+from experiments.publishing.unchanged import Book
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    monkeypatch.setattr(unchanged, "ROOT", tmp_path)
+    output = tmp_path / "build"
+    files = (
+        *("lpc/losses.py", "experiments/results/runs.csv", "book/index.md", "_toc.yml", "_config.yml"),
+        *("runs/runs/key/result.json", "build/notebooks/index.ipynb", "build/html/index.html"),
+    )
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("first")
+    places = Places(tmp_path / "book", tmp_path / "_toc.yml", tmp_path / "_config.yml", output)
+    made = Book("smoke", "laptop", None, "runs", places)
+    assert not made.is_unchanged(), "never built"
+    made.remember(made.inputs())
+    return made
+
+
+def test_a_book_is_unchanged_until_anything_of_it_changes(book, tmp_path, monkeypatch):
+    for name in ("lpc/__pycache__/losses.pyc", "experiments/results/.recording-1/runs.csv", "elsewhere.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("not of the book")
+    assert book.is_unchanged()
+    for name in (
+        *("lpc/losses.py", "experiments/results/runs.csv", "book/index.md", "_toc.yml", "_config.yml"),
+        *("runs/runs/key/result.json", "build/notebooks/index.ipynb", "build/html/index.html"),
+    ):
+        path = tmp_path / name
+        times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+        path.write_text("other")  # as long as the first, and with its time
+        os.utime(path, ns=times)
+        assert not book.is_unchanged(), name
+        book.remember(book.inputs())
+        assert book.is_unchanged()
+        shutil.move(path, tmp_path / "aside")
+        assert not book.is_unchanged(), name
+        shutil.move(tmp_path / "aside", path)
+        book.remember(book.inputs())
+    (tmp_path / "runs" / "runs" / "another").mkdir()
+    (tmp_path / "runs" / "runs" / "another" / "accuracy.probe").touch()
+    assert not book.is_unchanged()
+
+
+def test_another_book_other_versions_and_damaged_notes_are_looked_at_in_full(book, tmp_path, monkeypatch):
+    for other in ({"profile": "laptop"}, {"beside": "smoke"}, {"seeds": 1}, {"store": "others"}):
+        assert not book._replace(**other).is_unchanged()
+    packages = tmp_path / "packages"
+    (packages / "torch-99.dist-info").mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "path", [*sys.path, str(packages)])
+        assert not book.is_unchanged()
+    assert book.is_unchanged()
+    note = book.places.output / unchanged.FILE
+    for damaged in (b"", b"[]", b"null", b'{"inputs": 1}', bytes(range(256)), note.read_bytes()[:40]):
+        note.write_bytes(damaged)
+        assert not book.is_unchanged()
+
+
+def test_what_changes_while_a_book_is_built_is_not_taken_for_its_making(book, tmp_path):
+    before = book.inputs()
+    (book.places.output / unchanged.FILE).unlink()
+    (tmp_path / "book" / "index.md").write_text("edited while it was built")
+    book.remember(before)
+    assert not book.is_unchanged() and not (book.places.output / unchanged.FILE).exists()
+
+
+@pytest.mark.parametrize("unchanged_", [True, False])
+def test_the_verb_makes_only_what_has_changed_or_is_forced(unchanged_, monkeypatch, capsys, tmp_path):
+    made = []
+    monkeypatch.setattr(Book, "is_unchanged", lambda self: unchanged_)
+    monkeypatch.setattr(plan, "make", lambda profile, **given: made.append(given["force"]) or tmp_path / "x")
+    monkeypatch.setattr("experiments.studies.study.Study.trained", lambda *_, **__: None)
+    for more in ([], ["--force"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["book", "--profile", "smoke", "--store", str(tmp_path / "runs"), *more])
+        assert ended.value.code == 0
+    assert made == ([True] if unchanged_ else [False, True])
+    said = capsys.readouterr()
+    assert ("nothing that this book is made from has changed" in said.err) == unchanged_
+    assert ("build/html/index.html" in said.out) == unchanged_
+
+
+def test_make_remembers_what_it_built_and_nothing_of_a_store_that_was_written_meanwhile(
+    book, tmp_path, monkeypatch
+):
+    """Everything but the order of steps is pretended: plans, training, chapters and pages."""
+    result = tmp_path / "runs" / "runs" / "key" / "result.json"
+    note = book.places.output / unchanged.FILE
+
+    def write(path):
+        return lambda *_, **__: path.write_text(str(os.urandom(8)))
+
+    steps = {"train": write(result), "execute_each": write(book.places.notebooks / "index.ipynb")}
+    for name, step in {**steps, "plan": lambda *_, **__: [], "substitutions": lambda *_, **__: {}}.items():
+        monkeypatch.setattr(plan, name, step)
+    monkeypatch.setattr(plan, "build", lambda *_, **__: book.first_page)
+    given = {"beside": "laptop", "store": "runs", "places": book.places}
+    plan.make("smoke", **given)
+    assert book.is_unchanged() and "inputs" in json.loads(note.read_text())
+    for name in ("substitutions", "execute_each", "build"):
+        with monkeypatch.context() as patch:
+            patch.setattr(plan, name, write(result))
+            plan.make("smoke", **given)
+        assert not book.is_unchanged(), name
+        plan.make("smoke", **given)
+        assert book.is_unchanged()
+    plans = iter([[], ["another"], []])
+    with monkeypatch.context() as patch:
+        patch.setattr(plan, "plan", lambda *_, **__: next(plans))
+        note.unlink()
+        plan.make("smoke", **given)
+    assert not book.is_unchanged(), "other runs were there when the state was taken"
