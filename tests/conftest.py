@@ -2,41 +2,42 @@
 
 import inspect
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jaxtyping
 import numpy as np
 import pytest
 import support.typecheck
-from support.cpu_seconds import SLOW_KINDS, CpuSeconds
+from support.comparisons import compares
+from support.cpu_seconds import SLOW_KINDS, CpuSeconds, is_slow, recorded
 
 # Before torch is loaded: on tensors as small as the tests' threads only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 jaxtyping.install_import_hook("lpc", f"{support.typecheck.__name__}.checked")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--record-seconds", action="store_true", help="Keep the CPU seconds of the tests of this run."
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(CpuSeconds(config))
 
 
-NUMBERS = re.compile(r"\b(approx|assert_close|allclose|isclose|assert_allclose|rtol|atol)\b")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Add the marks that follow from the code: what a test starts, and whether its file has tolerances.
+    """Add the marks that follow from code and records: what a test starts, compares, and has taken.
 
     Files with the most slow tests come first, so that none of them is left to one process at the end.
     """
-    found: dict[Path, bool] = {}
+    seconds = recorded()
     for item in items:
-        if item.path not in found:
-            found[item.path] = bool(NUMBERS.search(item.path.read_text()))
         named = {
-            "numbers": found[item.path],
+            "numbers": compares(getattr(item, "originalname", item.name), item.path),
+            "slow": is_slow(item, seconds),
             "cluster": "one_node" in getattr(item, "fixturenames", ()),
             "browser": "browser" in item.path.parent.name,
         }

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-
 LIMIT = 2_000_000  # bytes of a page with its scripts, styles, fonts and figures
 UNUSED = ("scripts/fontawesome.js", "sphinx-thebe.js", "sphinx-thebe.css")  # icons come from the web font
 SEARCHING = ("searchtools.js", "language_data.js", "searchindex.js")

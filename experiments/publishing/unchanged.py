@@ -1,7 +1,7 @@
 """Whether a book is as it was left: nothing that it is made from, and nothing that was made, has changed.
 
-As in git's index, a file counts as unchanged while its size, times and inode are: none is read, and no library
-is loaded, so that a book that is up to date is said to be in a second. What has changed is for
+As in git's index, a file counts as unchanged while its size, times and inode are: none is read, and no
+library is loaded, so that it takes a second to say that a book is up to date. What has changed is for
 :mod:`experiments.publishing.executing.staleness` to find out, which reads.
 """
 
@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,11 +51,8 @@ class Book(NamedTuple):
 
     def inputs(self) -> str:
         """Return a SHA-256 of the state of all that it is made from: code, pages, versions, runs."""
-        digest = hashlib.sha256(
-            json.dumps(
-                [self.profile, self.beside, self.seeds, self.store, sys.version, _installed()]
-            ).encode()
-        )
+        said = [self.profile, self.beside, self.seeds, self.store, sys.version, _installed()]
+        digest = hashlib.sha256(json.dumps(said).encode())
         own = (self.places.sources, self.places.toc, self.places.config)
         for top in (ROOT / "lpc", ROOT / "experiments", *own, ROOT / self.store / "runs"):
             for line in _states(top):
@@ -92,7 +90,7 @@ class Book(NamedTuple):
 def _installed() -> list[str]:
     """Return the installed packages with their versions, as their folders are named."""
     folders = [Path(folder) for folder in sys.path if folder and Path(folder).is_dir()]
-    return sorted({name for folder in folders for name in os.listdir(folder) if name.endswith(".dist-info")})
+    return sorted({path.name for folder in folders for path in folder.glob("*.dist-info")})
 
 
 def _states(top: Path) -> Iterator[bytes]:
@@ -106,14 +104,16 @@ def _states(top: Path) -> Iterator[bytes]:
         return
     todo = [top]
     while todo:
-        with os.scandir(todo.pop()) as found:
+        entries: list[os.DirEntry[str]] = []
+        with suppress(FileNotFoundError), os.scandir(todo.pop()) as found:
             entries = sorted(found, key=lambda entry: entry.name)
         for entry in entries:
             if entry.name == "__pycache__" or entry.name.startswith("."):
                 continue
             if entry.is_dir():
                 todo.append(Path(entry.path))
-            else:
+                continue
+            with suppress(FileNotFoundError):  # another program has removed it: it is not there
                 yield _state(os.path.relpath(entry.path, top), entry.stat())
 
 

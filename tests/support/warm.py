@@ -33,6 +33,8 @@ LIBRARIES = (
     *("pandas", "pyarrow.parquet", "scipy.optimize", "scipy.spatial", "scipy.stats", "safetensors.torch"),
     *("sklearn.datasets", "sklearn.metrics", "sklearn.neighbors", "matplotlib.pyplot", "tqdm"),
     *("click", "jupytext", "nbformat", "papermill.cli", "nbclient"),
+    *("jupyter_book.cli.main", "sphinx.application", "sphinx.ext.autodoc", "sphinx.ext.napoleon"),
+    *("myst_nb.sphinx_ext", "sphinx_book_theme", "sphinxcontrib.bibtex"),
 )
 ONE_CORE = {"SLURM_CPUS_PER_TASK": "1"}
 """What makes commands train in their own process: to start a second takes longer than what tests train."""

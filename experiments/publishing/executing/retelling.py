@@ -1,4 +1,4 @@
-"""Give an executed chapter its new prose: what its code computed is kept, since none of the code has changed."""
+"""Give an executed chapter its new prose: what its code computed is kept, since that has not changed."""
 
 from __future__ import annotations
 

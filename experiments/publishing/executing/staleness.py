@@ -19,7 +19,7 @@ from experiments.publishing.executing.dependencies import files
 from experiments.publishing.places import PLACES, Places
 
 _SETTLED = 1_000_000_000
-"""Nanoseconds after which a change would show in a file's times, however coarse the file system keeps them."""
+"""Nanoseconds after which a change shows in a file's times, however coarse the file system keeps them."""
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "matplotlib", "pandas")
 
 
@@ -54,7 +54,7 @@ def fingerprint(name: str, values: Mapping[str, Any], places: Places = PLACES, *
 
 
 def is_current(name: str, values: Mapping[str, Any], places: Places = PLACES) -> bool:
-    """Whether the promoted notebook has the chapter's text and was made from what :func:`fingerprint` counts."""
+    """Whether the promoted notebook has the chapter's text, and was made from what is there now."""
     stamp = read_stamp(name, places)
     if stamp is None or stamp.get("text") != digest_of(places.source(name)):
         return False

@@ -15,6 +15,7 @@ from bs4 import BeautifulSoup
 from IPython.core.formatters import DisplayFormatter
 from papermill.cli import _resolve_type
 from support import warm
+from support.warm_pages import warm_pages as warm_pages
 
 from experiments.paths import BOOK, ROOT
 from experiments.publishing import downloads
@@ -30,7 +31,7 @@ from experiments.reporting.tables import show
 from experiments.studies import ablation
 from lpc.runs import execute_all
 
-pytestmark = pytest.mark.book
+pytestmark = [pytest.mark.book, pytest.mark.usefixtures("warm_pages")]
 
 TWO_LEVELS = pd.DataFrame(
     {

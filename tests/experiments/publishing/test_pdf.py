@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from pypdf import PdfReader, PdfWriter
+from support.warm_pages import pages_built_warm
 
 from experiments.paths import BOOK
 from experiments.publishing import chromium as installed
@@ -68,7 +69,8 @@ def places(tmp_path_factory) -> Places:
 @pytest.fixture(scope="module")
 def printed(places, chromium) -> PdfReader:
     made = places.output / pdf.NAME
-    assert pdf.write({}, places) == made
+    with pages_built_warm():
+        assert pdf.write({}, places) == made
     assert [path.name for path in places.output.iterdir()] == [pdf.NAME]
     return PdfReader(made)
 

@@ -3,12 +3,11 @@
 import ast
 import re
 import shutil
-import subprocess
-import sys
 from html import unescape
 
 import pytest
 import yaml
+from support import warm
 
 from experiments.paths import BOOK, ROOT
 from experiments.publishing.api import api_members, api_pages
@@ -169,8 +168,8 @@ def built(folder, *modules):
     toc |= {"chapters": [{"file": name} for name in others]} if others else {}
     (stage / "_toc.yml").write_text(yaml.safe_dump(toc))
     start = "from jupyter_book.cli.main import main; main()"
-    command = [sys.executable, "-c", start, "build", str(stage), "--path-output", str(folder / "out")]
-    done = subprocess.run([*command, "-W", "-n", "--keep-going"], cwd=ROOT, capture_output=True, text=True)
+    options = ("--path-output", folder / "out", "-W", "-n", "--keep-going")
+    done = warm.run("-c", start, "build", stage, *options, cwd=ROOT)
     return done.stdout + done.stderr if done.returncode else None
 
 

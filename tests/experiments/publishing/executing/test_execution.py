@@ -14,6 +14,7 @@ import nbformat
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from support.warm_pages import warm_pages as warm_pages
 
 from experiments.__main__ import cli, main
 from experiments.paths import BOOK, ROOT
@@ -417,6 +418,7 @@ def test_a_chapter_that_was_not_executed_is_named(project, tmp_path):
         stage(tmp_path / "stage", {}, project.places)
 
 
+@pytest.mark.usefixtures("warm_pages")
 def test_the_build_is_strict_and_keeps_the_previous_pages_and_those_that_nothing_changes(project, tmp_path):
     shutil.copytree(BOOK / "_static", project.sources / "_static")
     (project.sources / "references.bib").write_text("")
