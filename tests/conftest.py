@@ -10,8 +10,8 @@ import jaxtyping
 import numpy as np
 import pytest
 import support.typecheck
-from support.comparisons import compares
 from support.cpu_seconds import SLOW_KINDS, CpuSeconds, is_slow, recorded
+from support.sources import compares, starts_python
 
 # Before torch is loaded: on tensors as small as the tests' threads only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -35,14 +35,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     seconds = recorded()
     for item in items:
+        name = getattr(item, "originalname", item.name)
         named = {
-            "numbers": compares(getattr(item, "originalname", item.name), item.path),
-            "slow": is_slow(item, seconds),
+            "numbers": compares(name, item.path),
+            "slow": is_slow(item, seconds) or starts_python(name, item.path),
             "cluster": "one_node" in getattr(item, "fixturenames", ()),
             "browser": "browser" in item.path.parent.name,
         }
-        for name in (name for name, own in named.items() if own):
-            item.add_marker(name)
+        for mark in (mark for mark, own in named.items() if own):
+            item.add_marker(mark)
     slow = Counter(item.path for item in items if any(map(item.get_closest_marker, SLOW_KINDS)))
     items.sort(key=lambda item: -slow[item.path])
 

@@ -2,13 +2,12 @@ import dataclasses
 import hashlib
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from support import warm
 
 from experiments.__main__ import cli, main
 from experiments.paths import ROOT
@@ -127,19 +126,14 @@ def test_training_that_was_stopped_says_where_it_stands_and_exits_with_130(call,
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_the_state_and_is_the_exit_status(tmp_path, number, status):
     store = tmp_path / "runs"
-    command = [sys.executable, "-m", "experiments", "train", "--only", "NoPen", "--seeds", "1"]
-    with subprocess.Popen(
-        [*command, "--workers", "1", "--store", str(store)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    ) as process:
+    runs = ("--only", "NoPen", "--seeds", "1", "--workers", "1", "--store", store)
+    with warm.begin("-m", "experiments", "train", *runs, cwd=ROOT) as process:
         while not list(store.glob("cohorts/*/members.json")):
-            assert process.poll() is None
+            assert process.poll() is None, process.err
             time.sleep(0.05)
         process.send_signal(number)
-        _, said = process.communicate(timeout=300)
+        process.wait()
+        said = process.err
     assert process.returncode == status, said
     assert "checkpoints are written, call again to go on" in said and "Traceback" not in said
     assert len(list(store.glob("cohorts/*/state.pt"))) == 1 and not list(store.glob("heartbeats/*"))

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support.comparisons import compares
 from support.cpu_seconds import QUICK, RECORD, is_slow, recorded
+from support.sources import compares, starts_python
 
 FILE = "tests/test_x.py"
 
@@ -55,6 +55,17 @@ def test_a_test_compares_numbers_itself_or_by_what_it_names(tmp_path):
     path.write_text(TESTS)
     names = ["tolerance", "order", "case", "helper", "base", "words", "closed"]
     assert [compares(f"test_{name}", path) for name in names] == [True] * 5 + [False] * 2
+    assert not any(starts_python(f"test_{name}", path) for name in names)
     plain = tmp_path / "test_none.py"
     plain.write_text("def test_order(): assert loss() < 2\n")
     assert not compares("test_order", plain), "nothing in this file has a tolerance"
+
+
+def test_a_test_starts_a_python_itself_or_by_what_it_names(tmp_path):
+    path = tmp_path / "test_them.py"
+    path.write_text(
+        "def done(): return warm.run('-c', '')\ndef test_run(): assert done()\n"
+        "def test_program(): run([sys.executable])\ndef test_neither(): assert warm\n"
+    )
+    names = ("run", "program", "neither")
+    assert [starts_python(f"test_{name}", path) for name in names] == [True, True, False]

@@ -18,6 +18,7 @@ import json
 import os
 import runpy
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,8 +26,9 @@ import threading
 import traceback
 import types
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 LIBRARIES = (
     *("numpy", "torch", "torch.func", "torch.utils.data", "torchvision.datasets", "torchvision.transforms"),
@@ -50,27 +52,92 @@ def run(
     Parameters
     ----------
     arguments
-        ``-m MODULE ...`` or ``-c CODE ...``, after any ``-W FILTER``.
+        ``-m MODULE ...``, ``-c CODE ...``, after any ``-W FILTER``.
     cwd
         The folder, where its modules are looked for first.
     env
         The environment; None: this process's, on :data:`ONE_CORE`.
     """
-    words = [str(word) for word in arguments]
-    with contextlib.ExitStack() as stack:
-        out, err = (stack.enter_context(tempfile.NamedTemporaryFile("r")) for _ in range(2))
-        asked = {
-            "words": words,
-            "cwd": str(cwd),
-            "env": dict({**os.environ, **ONE_CORE} if env is None else env),
-        }
-        server = _server()
-        assert server.stdin is not None and server.stdout is not None
-        server.stdin.write(json.dumps({**asked, "out": out.name, "err": err.name}) + "\n")
-        server.stdin.flush()
-        status, seconds = json.loads(server.stdout.readline())
-        SECONDS.append(seconds)
-        return subprocess.CompletedProcess([sys.executable, *words], status, out.read(), err.read())
+    environment = {**os.environ, **ONE_CORE} if env is None else env
+    with begin(*arguments, cwd=cwd, env=environment) as begun:
+        command, status = [sys.executable, *map(str, arguments)], begun.wait()
+        return subprocess.CompletedProcess(command, status, begun.out, begun.err)
+
+
+class Begun:
+    """A command that was begun, as :class:`subprocess.Popen` has it; what it prints goes to files.
+
+    Leaving its context ends it.
+    """
+
+    def __init__(self, arguments: Sequence[object], cwd: Path, env: Mapping[str, str]) -> None:
+        with contextlib.ExitStack() as stack:
+            self._out, self._err = (stack.enter_context(tempfile.NamedTemporaryFile("r")) for _ in range(2))
+            self._files = stack.pop_all()
+        asked = {"words": [str(word) for word in arguments], "cwd": str(cwd), "env": dict(env)}
+        self.pid: int = _ask(**asked, out=self._out.name, err=self._err.name)
+        self.returncode: int | None = None
+
+    def __enter__(self) -> Begun:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.wait()
+        self._files.close()
+
+    @property
+    def out(self) -> str:
+        """What it has printed so far."""
+        return Path(self._out.name).read_text()
+
+    @property
+    def err(self) -> str:
+        """What it has printed so far on standard error."""
+        return Path(self._err.name).read_text()
+
+    def poll(self) -> int | None:
+        """Return its status, None while it runs."""
+        return self._ended(wait=False)
+
+    def wait(self) -> int:
+        """Return its status once it has ended."""
+        status = self._ended(wait=True)
+        assert status is not None
+        return status
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless its end is known."""
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def _ended(self, *, wait: bool) -> int | None:
+        if self.returncode is None:
+            self.returncode, seconds = _ask(pid=self.pid, wait=wait)
+            SECONDS.append(seconds)
+        return self.returncode
+
+
+def begin(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None) -> Begun:
+    """Begin what ``python ARGUMENTS`` would run in a folder.
+
+    Parameters
+    ----------
+    arguments
+        As of :func:`run`; or a script's path and its arguments.
+    cwd, env
+        As of :func:`run`, but that None is this process's environment as it is.
+    """
+    return Begun(arguments, cwd, os.environ if env is None else env)
+
+
+def _ask(**request: object) -> Any:
+    server = _server()
+    assert server.stdin is not None and server.stdout is not None
+    server.stdin.write(json.dumps(request) + "\n")
+    server.stdin.flush()
+    return json.loads(server.stdout.readline())
 
 
 def shell(line: str, *, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -109,15 +176,19 @@ def _server() -> subprocess.Popen[str]:
 
 
 def _serve() -> None:
-    """Fork for each line of the input, and answer with the child's status and CPU seconds."""
+    """Fork for each command of the input and answer with its process, or with how one has ended."""
     for name in LIBRARIES:
         importlib.import_module(name)
     for line in sys.stdin:
-        if not (child := os.fork()):
-            _become(**json.loads(line))
-        _, status, usage = os.wait4(child, 0)
-        answer = (os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime)
-        print(json.dumps(answer), flush=True)
+        request = json.loads(line)
+        if "words" not in request:
+            ended, status, usage = os.wait4(request["pid"], 0 if request["wait"] else os.WNOHANG)
+            code = os.waitstatus_to_exitcode(status) if ended else None
+            print(json.dumps((code, usage.ru_utime + usage.ru_stime if ended else 0.0)), flush=True)
+        elif child := os.fork():
+            print(child, flush=True)
+        else:
+            _become(**request)
 
 
 def _become(words: list[str], cwd: str, env: dict[str, str], out: str, err: str) -> None:
@@ -125,6 +196,7 @@ def _become(words: list[str], cwd: str, env: dict[str, str], out: str, err: str)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY), number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells let background programs ignore
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
@@ -152,6 +224,9 @@ def _execute(words: list[str]) -> None:
     while words[0] == "-W":
         warnings._setoption(words[1])  # type: ignore[attr-defined]
         del words[:2]
+    if words[0].endswith(".py"):
+        _execute_script(*words)
+        return
     kind, what, *rest = words
     sys.argv = [kind, *rest]
     if kind == "-m":
@@ -160,7 +235,14 @@ def _execute(words: list[str]) -> None:
         main = sys.modules["__main__"] = types.ModuleType("__main__")
         exec(compile(what, "<string>", "exec"), main.__dict__)
     else:
-        raise ValueError(f"{kind!r}; expected -m or -c")
+        raise ValueError(f"{kind!r}; expected -m, -c or a script")
+
+
+def _execute_script(path: str, *arguments: str) -> None:
+    sys.argv, sys.path[0] = [path, *arguments], str(Path(path).parent)
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    main.__file__ = path  # where processes that are spawned look for it
+    exec(compile(Path(path).read_text(), path, "exec"), main.__dict__)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,14 @@ import dataclasses
 import os
 import re
 import signal
-import subprocess
-import sys
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from support import warm
 from tqdm import tqdm
 
 from lpc.computing.stopping import Stopped, stop_on_signal
@@ -194,14 +194,14 @@ if __name__ == "__main__":
 def test_a_signal_ends_the_epoch_writes_checkpoints_and_leaves(tmp_path, workers):
     script = tmp_path / "long.py"
     script.write_text(textwrap.dedent(SCRIPT.replace("EPOCHS", "100_000")))
-    command = [sys.executable, str(script), str(tmp_path / "store"), str(workers)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stderr is not None
-        while not re.search(r" [1-9]\d*/200000 ", process.stderr.readline()):
-            assert process.poll() is None
+    with warm.begin(script, tmp_path / "store", workers, cwd=tmp_path, env=environment) as process:
+        while not re.search(r" [1-9]\d*/200000 ", process.err):
+            assert process.poll() is None, process.err
+            time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        _, rest = process.communicate(timeout=120)
+        process.wait()
+        rest = process.err
     assert process.returncode == 1
     assert "SIGTERM: stopping after this epoch" in rest
     assert "lpc.computing.stopping.Stopped: stopped after epoch" in rest and "call again to go on" in rest

@@ -1,8 +1,6 @@
 import dataclasses
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from support import warm
 from torchmetrics.classification import MulticlassCalibrationError
 
 from experiments.studies.ablation import study
@@ -129,9 +128,10 @@ def test_a_kill_between_two_results_loses_nothing(tmp_path, monkeypatch):
 
 
 SCRIPT = """
-import sys
+import os, sys
 from experiments.studies.ablation import study
 if __name__ == "__main__":
+    os.setsid()  # with all that it starts it can be killed
     study("smoke", seeds=1, only=["IB", "LinPen"], store=sys.argv[1], progress=False)
 """
 
@@ -143,15 +143,12 @@ def test_kill_minus_nine_in_the_middle_of_training(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    command = [sys.executable, str(script), str(tmp_path / "killed")]
-    victim = subprocess.Popen(command, cwd=root, env=environment, start_new_session=True)
-    for _ in range(1200):
-        if list((tmp_path / "killed").glob("cohorts/*/state.pt")) or victim.poll() is not None:
-            break
-        time.sleep(0.05)
-    os.killpg(victim.pid, signal.SIGKILL)
-    victim.wait()
-    assert victim.returncode == -signal.SIGKILL
+    with warm.begin(script, tmp_path / "killed", cwd=root, env=environment) as victim:
+        while not list((tmp_path / "killed").glob("cohorts/*/state.pt")):
+            assert victim.poll() is None, victim.err
+            time.sleep(0.05)
+        os.killpg(victim.pid, signal.SIGKILL)
+        assert victim.wait() == -signal.SIGKILL
     killed = RunStore(tmp_path / "killed")
     began = killed.frame()
     assert (began["status"] == "training").any()

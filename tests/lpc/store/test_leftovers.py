@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import warm
 from support.ended_runs import end
 
 from lpc.runs import execute_all
@@ -260,17 +261,15 @@ def test_a_training_that_starts_and_ends_loses_nothing_to_sweeps(tmp_path, monke
     if blind:
         for module in (writers, holders):
             monkeypatch.setattr(module, "has_ended", lambda *_: True)
-    command = [sys.executable, "-c", TRAINS.format(folder=str(Path(__file__).parent)), str(tmp_path)]
-    process = subprocess.Popen(
-        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    source = TRAINS.format(folder=str(Path(__file__).parent))
     sweeps = 0
-    while process.poll() is None:
-        RunStore(tmp_path).sweep()
-        sweeps += 1
-        if sweeps == 40 and not blind:
-            (tmp_path / "enough").touch()
-    out, err = process.communicate()
+    with warm.begin("-c", source, tmp_path, cwd=ROOT, env=ENVIRONMENT) as process:
+        while process.poll() is None:
+            RunStore(tmp_path).sweep()
+            sweeps += 1
+            if sweeps == 40 and not blind:
+                (tmp_path / "enough").touch()
+        out, err = process.out, process.err
     if blind:
         assert process.returncode and err
     else:

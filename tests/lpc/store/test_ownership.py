@@ -10,10 +10,12 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
+from support import warm
 
 from lpc.computing.stopping import Stopped
 from lpc.data import load_images
@@ -26,7 +28,6 @@ from lpc.training import Trainer
 
 ROOT = Path(__file__).parents[3]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-PATIENCE = 500
 """Seconds that a program may take on a busy machine before it counts as hanging; most take three."""
 DATA = DataSpec(name="digits", validation=100, train_limit=150, noise=0.01)
 TRAIN = TrainSpec(epochs=3, batch_size=64, learning_rate=1e-2, record_every=1, gamma_maximum=1.0)
@@ -88,10 +89,13 @@ def ended(store_or_root, key):
 RACE = """
 import os, signal, sys, time
 from pathlib import Path
+from lpc.store import holders
 from lpc.store.ownership import Lease, Held
 
 root, log, mode = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 finished = lambda key: (root / "runs" / key / "result.json").exists()
+if mode == "orphaned":
+    holders.HEARTBEAT = 0.1
 if mode == "unlocked":
     Lease._gain = lambda self, key: self._root / "runs" / key / f"own-{os.getpid()}"
 
@@ -125,9 +129,10 @@ def race(tmp_path, mode):
     root, log = tmp_path / "store", tmp_path / "log"
     script = tmp_path / "race.py"
     script.write_text(RACE)
-    command = [sys.executable, str(script), str(root), str(log), mode]
-    several = [subprocess.Popen(command, env=ENVIRONMENT) for _ in range(8)]
-    codes = Counter(process.wait(PATIENCE) for process in several)
+    with ExitStack() as stack:
+        command = (script, root, log, mode)
+        several = [stack.enter_context(warm.begin(*command, cwd=ROOT, env=ENVIRONMENT)) for _ in range(8)]
+        codes = Counter(process.wait() for process in several)
     assert codes == ({-signal.SIGKILL: 3, 0: 5} if mode == "deadly" else {0: 8})
     lines = [line.split() for line in log.read_text().splitlines() if line != "ready"]
     return tuple(Counter(key for word, key, _ in lines if word == kind) for kind in ("begin", "end"))
@@ -141,24 +146,12 @@ def test_every_run_is_trained_once_however_many_programs_want_it(tmp_path, monke
             monkeypatch, tmp_path / "store", *(f"{place:02}" for place in range(50)), silent=10_000
         )
         assert dead.keys
-        monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", str(shortened(tmp_path)))
     begun, done = race(tmp_path, mode)
     assert done == {f"{place:02}": 1 for place in range(50)}
     again = {"10": 2, "11": 2, "12": 2} if mode == "deadly" else {}
     assert begun == {**done, **again}
     assert not list((tmp_path / "store" / "heartbeats").iterdir())
     assert not list((tmp_path / "store").glob("runs/*/owner*"))
-
-
-def shortened(tmp_path):
-    """Return a folder to import from that makes every process beat faster."""
-    folder = tmp_path / "site"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(
-        f"import sys\nsys.path.append({str(ROOT)!r})\n"
-        "from lpc.store import holders\nholders.HEARTBEAT = 0.1\n"
-    )
-    return folder
 
 
 @pytest.mark.process
@@ -517,14 +510,14 @@ def test_two_programs_that_want_the_same_runs_share_them(tmp_path):
     script = tmp_path / "together.py"
     script.write_text(TOGETHER)
     ready = [str(tmp_path / name) for name in ("one", "two")]
-    several = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(tmp_path / "store"), str(tmp_path / "log"), seeds, *order],
-            env=ENVIRONMENT,
-        )
-        for seeds, order in (("012", ready), ("123", ready[::-1]))
-    ]
-    assert [process.wait(PATIENCE) for process in several] == [0, 0]
+    places = (tmp_path / "store", tmp_path / "log")
+    with ExitStack() as stack:
+        alone = {**ENVIRONMENT, **warm.ONE_CORE}
+        several = [
+            stack.enter_context(warm.begin(script, *places, seeds, *order, cwd=ROOT, env=alone))
+            for seeds, order in (("012", ready), ("123", ready[::-1]))
+        ]
+        assert [process.wait() for process in several] == [0, 0], [process.err for process in several]
     store = RunStore(tmp_path / "store")
     assert store.frame()["status"].tolist() == ["finished"] * 12
     trained = Counter((tmp_path / "log").read_text().splitlines())

@@ -1,0 +1,44 @@
+"""What the source of a test says of it: that it compares numbers, that it starts a Python."""
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+TOLERANT = re.compile(r"\b(approx|assert_close|allclose|isclose|assert_allclose|rtol|atol)\b")
+COMPARING = re.compile(rf"{TOLERANT.pattern}|\bassert\b[^\n]*\s[<>]=?\s")
+STARTING = re.compile(r"\bwarm\.(run|begin|shell)\b|\bwarm_pages\b|\bsys\.executable\b|\bin_two\(")
+
+
+def compares(test: str, path: Path) -> bool:
+    """Whether a test, in a file that has tolerances, compares numbers: other kernels round them otherwise."""
+    return test in _naming(path, COMPARING) and bool(TOLERANT.search(path.read_text()))
+
+
+def starts_python(test: str, path: Path) -> bool:
+    """Whether a test starts a Python, which takes seconds, or several until there is one to be forked."""
+    return test in _naming(path, STARTING)
+
+
+@cache
+def _naming(path: Path, pattern: re.Pattern[str]) -> frozenset[str]:
+    """Return the functions, classes and constants of a file whose source has a pattern.
+
+    One that names another, as a helper, a case, a fixture or a base, has what that has.
+    """
+    text = path.read_text()
+    own: dict[str, str] = {}
+    for node in ast.parse(text).body:
+        names = map(_name, node.targets) if isinstance(node, ast.Assign) else [getattr(node, "name", None)]
+        parts = [*getattr(node, "decorator_list", []), node]
+        source = "\n".join(ast.get_source_segment(text, part) or "" for part in parts)
+        own.update(dict.fromkeys(filter(None, names), source))
+    found = {name for name, source in own.items() if pattern.search(source)}
+    words = {name: set(re.findall(r"\w+", source)) for name, source in own.items()}
+    while more := {name for name in own.keys() - found if words[name] & found}:
+        found |= more
+    return frozenset(found)
+
+
+def _name(target: ast.expr) -> str | None:
+    return target.id if isinstance(target, ast.Name) else None
