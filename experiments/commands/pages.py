@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from experiments.commands.options import profile_option, relative, seeds_option, store_option
-from experiments.studies.profiles import PROFILES, of_book
+from experiments.studies.profiles import LIVE, PROFILES, of_book
 from experiments.studies.profiles import profile as named
 
 
@@ -73,14 +73,13 @@ def book(profile: str, seeds: int | None, store: str, force: bool) -> None:
         return
 
     from experiments.publishing.plan import make
-    from experiments.studies.ablation import ABLATION
-    from experiments.studies.bottlenecks import BOTTLENECKS
+    from experiments.studies.selection import KINDS, kind_of
 
     if profile in PROFILES:
         of_book(profile)
-    ABLATION.study(profile, seeds=seeds, store=ROOT / store)
-    if profile in BOTTLENECKS.profiles:
-        BOTTLENECKS.study(profile, seeds=seeds, store=ROOT / store)
+    for kind in map(kind_of, KINDS):  # of a profile that is trained with its book, pages are shown meanwhile
+        if profile in kind.profiles and profile not in LIVE:
+            kind.study(profile, seeds=seeds, store=ROOT / store)
     click.echo(relative(make(profile, seeds=seeds, store=store, force=force)))
 
 

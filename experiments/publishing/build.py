@@ -175,7 +175,7 @@ def build(substitutions: Mapping[str, Any], places: Places = PLACES, *, whole: b
         links.write_text(external_links.listed(made))
         redirects.write(made, redirects.read(places.sources), whole=whole)
         (made / MADE_FROM).write_text(made_from)
-        first = _promote(made, html, aside=Path(folder))
+        first = promote(made, html, aside=Path(folder))
         links.replace(places.output / links.name)
         return first
 
@@ -199,8 +199,8 @@ def _digest(staged: Path) -> str:
     return digest.hexdigest()
 
 
-def run_sphinx(staged: Path, scratch: Path, *, builder: str = "html") -> Path:
-    """Run Jupyter Book strictly on a staged folder and return the folder of what it built.
+def run_sphinx(staged: Path, scratch: Path, *, builder: str = "html", strict: bool = True) -> Path:
+    """Run Jupyter Book on a staged folder and return the folder of what it built.
 
     Parameters
     ----------
@@ -208,15 +208,17 @@ def run_sphinx(staged: Path, scratch: Path, *, builder: str = "html") -> Path:
         What :func:`stage` wrote, and a folder for everything that is built.
     builder
         ``html``: one file per page; ``singlehtml``: all pages in one.
+    strict
+        Whether a warning is an error.
 
     Raises
     ------
     BuildError
-        Sphinx warned or failed.
+        Sphinx failed or, where it is strict, warned.
     """
     start = "from jupyter_book.cli.main import main; main()"
     command = [sys.executable, "-c", start, "build", str(staged), "--path-output", str(scratch)]
-    options = ["-W", "-n", "--keep-going", "--all", "--builder", builder]
+    options = [*(["-W", "-n", "--keep-going"] if strict else []), "--all", "--builder", builder]
     found = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))  # this book's extensions
     environment = {**os.environ, "PYTHONPATH": found}
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, env=environment)
@@ -237,7 +239,7 @@ def _explain(log: str, folders: Sequence[str]) -> str:
     return "the pages were not built, the previous ones are kept:\n" + "\n".join(shown)
 
 
-def _promote(made: Path, target: Path, *, aside: Path) -> Path:
+def promote(made: Path, target: Path, *, aside: Path) -> Path:
     """Put new pages in the place of old ones, which go to a folder of this build's own."""
     for attempt in itertools.count():
         with contextlib.suppress(FileNotFoundError):

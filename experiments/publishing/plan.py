@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.benchmarks.sizes import SIZES
 from experiments.paths import ROOT
+from experiments.publishing import preview
 from experiments.publishing.build import build
 from experiments.publishing.executing.chapter_sources import assign, settings_of
-from experiments.publishing.executing.execution import execute_each, train
+from experiments.publishing.executing.execution import ChapterError, execute_each, train
 from experiments.publishing.executing.needs import PROBED
 from experiments.publishing.places import PLACES, Places
 from experiments.publishing.stages import Clock
@@ -268,6 +270,8 @@ def make(
     print(told(pages), file=sys.stderr)
     assigned = {page.chapter: page.values for page in pages}
     clock = Clock()
+    if preview.is_wanted(places):
+        _show_as_they_come(assigned, places, clock, profile=profile, beside=beside, seeds=seeds, store=store)
     train(assigned, places, clock=clock)
     book = Book(profile, beside, seeds, str(store), places)
     before = book.inputs()
@@ -281,3 +285,17 @@ def make(
         book.remember(before)
     print(clock.told(places.output), file=sys.stderr)
     return first
+
+
+def _show_as_they_come(
+    assigned: Mapping[str, Mapping[str, Any]], places: Places, clock: Clock, **judged_by: Any
+) -> None:
+    """Execute the chapters that need not wait for all runs, and build pages of what is there so far.
+
+    A chapter that fails does so again, and is told, when all are executed.
+    """
+    for names in preview.waves(assigned, places):
+        with suppress(ChapterError):
+            execute_each({name: assigned[name] for name in names}, places=places, clock=clock)
+        with clock.stage("first pages", ""):
+            preview.show(places, substitutions(**judged_by))

@@ -310,6 +310,10 @@ def test_make_executes_each_chapter_with_its_profile_and_trains_only_beside(made
         pages, "build", lambda inserted, to, *, whole: built.update(inserted, to=to, whole=whole) or "first"
     )
     monkeypatch.setattr(execution, "default_workers", lambda: 1)  # other processes know no such profile
+    shown = []
+    monkeypatch.setattr(
+        pages.preview, "show", lambda to, _: shown.append({one.stem for one in to.notebooks.glob("*.ipynb")})
+    )
     assert pages.make(PAPER, beside="smoke", store=made.store, places=made.places) == "first"
     printed = {}
     for name in ("index", "collapse", "errata", "quantities"):
@@ -319,6 +323,7 @@ def test_make_executes_each_chapter_with_its_profile_and_trains_only_beside(made
     assert printed == {**own, "errata": "smoke\n", "quantities": "None\n"}
     assert built["profile"] == PAPER and built["to"] == made.places
     assert built["whole"], "every claim of the ledger has to be shown"
+    assert shown == [{"quantities"}, {"quantities", "collapse"}], "what waits for least comes first"
     new = {path.parent.name for path in made.store.glob("runs/*/result.json") if path not in before}
     assert new == {run_key(one) for one in ablation.declared("smoke")}, "no run of the profile was trained"
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -382,7 +387,7 @@ def test_builds_that_are_promoted_at_once_leave_one_of_them_whole(tmp_path):
     def promote(folder: Path) -> None:
         together.wait()
         try:
-            build._promote(folder / "made", tmp_path / "html", aside=folder)
+            build.promote(folder / "made", tmp_path / "html", aside=folder)
         except OSError as error:
             failed.append(error)
 

@@ -1,0 +1,121 @@
+"""Pages of a first book that are there before all are: a front page says which, and for what the others wait.
+
+They are replaced by the whole book, which alone is checked and built strictly. A whole book that is there
+already is never replaced by a part of the next one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from experiments.publishing.build import API, MADE_FROM, BuildError, promote, run_sphinx, stage
+from experiments.publishing.checking.checks import CheckError
+from experiments.publishing.executing.chapter_sources import settings_of
+from experiments.publishing.executing.needs import asked
+from experiments.publishing.executing.staleness import read_stamp
+from experiments.publishing.minify import lighten
+from experiments.publishing.places import Places
+from lpc.store.writers import folder_prefix
+
+
+def is_wanted(places: Places) -> bool:
+    """Whether there is no whole book yet, so that readers have nothing while the first one is made."""
+    return not (places.output / "html" / MADE_FROM).exists()
+
+
+def waves(assigned: Mapping[str, Mapping[str, Any]], places: Places) -> list[list[str]]:
+    """Return the chapters that can be executed early: those that read no runs, then those of one study.
+
+    Parameters
+    ----------
+    assigned
+        The parameters of every chapter, by its name.
+    places
+        Where the chapters lie.
+    """
+    found: tuple[list[str], list[str]] = [], []
+    for name, values in assigned.items():
+        settings = settings_of(name, places)
+        runs = asked(settings.needs, values)
+        waits = len(runs) > 1 or any(one.probed for one in runs)
+        if not (waits or settings.alone or settings.live):
+            found[len(runs)].append(name)
+    return [names for names in found if names]
+
+
+def show(places: Places, substitutions: Mapping[str, Any]) -> Path | None:
+    """Build the pages whose chapters have been executed, with a front page, and return that.
+
+    Links to pages that are not there yet are text. What is wrong with a page is said when the whole book is
+    built, and no pages are shown now.
+
+    Parameters
+    ----------
+    places
+        Where the book's parts lie.
+    substitutions
+        As in :func:`experiments.publishing.build.stage`.
+    """
+    names = [name for name in places.page_names() if name != API]
+    first, *others = names
+    there = [name for name in others if places.is_text(name) or read_stamp(name, places)]
+    with tempfile.TemporaryDirectory(dir=places.output, prefix=folder_prefix("building")) as folder:
+        made = Path(folder)
+        some = replace(places, sources=made / "book", toc=made / "_toc.yml")
+        shutil.copytree(places.sources, some.sources)
+        waiting = [_title(places.source(name)) for name in names if name not in there]
+        some.source(first).write_text(_front(_title(places.source(first)), there, waiting, substitutions))
+        contents = {"format": "jb-book", "root": first, "chapters": [{"file": name} for name in there]}
+        some.toc.write_text(yaml.safe_dump(contents, sort_keys=False))
+        try:
+            stage(made / "stage", substitutions, some)
+            pages = run_sphinx(made / "stage", made / "scratch", strict=False)
+        except (BuildError, CheckError) as error:
+            print(f"no page is shown yet: {str(error).splitlines()[0]}", file=sys.stderr)
+            return None
+        lighten(pages)
+        shown = promote(pages, places.output / "html", aside=made)
+    print(f"{len(there)} of {len(names)} pages are there to be read: {shown}", file=sys.stderr)
+    return shown
+
+
+def _title(source: Path) -> str:
+    """Return a page's heading."""
+    return next(line[2:].strip() for line in source.read_text().splitlines() if line.startswith("# "))
+
+
+def _front(title: str, there: Sequence[str], waiting: Sequence[str], substitutions: Mapping[str, Any]) -> str:
+    """Return the front page of a book that is being made."""
+    verdicts = Counter(claim["verdict"] for claim in substitutions.get("claims", {}).values())
+    judged = "\n".join(f"- {verdict}: {count}" for verdict, count in verdicts.most_common())
+    pages = "\n".join(f"- {{doc}}`{name}`" for name in there)
+    return f"""# {title}
+
+:::{{warning}}
+This book is being made: {len(there)} pages are there, {len(waiting)} are not, this one's own content among
+them. Reload it once the command has ended; the whole book takes its place.
+:::
+
+## To be read already
+
+{pages}
+
+## Claims so far
+
+By what is recorded, and by the runs of this book that have ended:
+
+{judged or "- none"}
+
+## Still to come
+
+{chr(10).join(f"- {name}" for name in waiting)}
+"""

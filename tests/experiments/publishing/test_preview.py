@@ -1,0 +1,81 @@
+"""The pages that a reader has while a first book is made."""
+
+import re
+
+import pytest
+from bs4 import BeautifulSoup
+from support.warm_pages import warm_pages as warm_pages
+
+from experiments.publishing import preview
+from experiments.publishing.build import MADE_FROM
+from experiments.publishing.executing.execution import execute
+from experiments.publishing.places import Places
+
+pytestmark = [pytest.mark.book, pytest.mark.usefixtures("warm_pages")]
+
+CHAPTER = """---
+kernelspec: {display_name: Python 3, language: python, name: python3}
+---
+
+# The chapter called NAME
+
+See {doc}`late` and {doc}`words`. It {{ claims.x.verdict }}.
+
+```{code-cell} ipython3
+:tags: [parameters]
+seed = 0
+```
+
+```{code-cell} ipython3
+print("printed by NAME")
+```
+"""
+CLAIMS = {"claims": {"x": {"verdict": "holds here"}, "y": {"verdict": "not measured"}}}
+
+
+@pytest.fixture
+def places(tmp_path):
+    made = Places(sources=tmp_path / "book", toc=tmp_path / "_toc.yml", output=tmp_path / "build")
+    (made.sources / "_static").mkdir(parents=True)
+    for name in ("index", "early", "late"):
+        (made.sources / f"{name}.md").write_text(CHAPTER.replace("NAME", name))
+    (made.sources / "words.md").write_text("# Words\n\nWhat words mean.\n")
+    for name in (
+        "references.bib",
+        *(f"_static/{one}.css" for one in ("book", "verdicts", "explore", "print")),
+    ):
+        (made.sources / name).write_text("")
+    names = "".join(f"  - file: {name}\n" for name in ("early", "late", "words"))
+    made.toc.write_text(f"format: jb-book\nroot: index\nchapters:\n{names}")
+    execute(["early"], places=made, workers=1)
+    return made
+
+
+def test_what_has_been_executed_is_shown_until_there_is_a_whole_book(places, capsys):
+    assert preview.is_wanted(places)
+    first = preview.show(places, CLAIMS)
+    assert first == places.output / "html" / "index.html" and preview.is_wanted(places)
+    assert "2 of 4 pages are there to be read" in capsys.readouterr().err
+    page = BeautifulSoup(first.read_text(), "html.parser").find("article")
+    text = " ".join(page.get_text().split())
+    assert "This book is being made: 2 pages are there, 2 are not" in text
+    assert re.search("holds here: 1 not measured: 1", text)
+    links = {link["href"].partition("#")[0] for link in page.find_all("a", class_="internal")}
+    assert links == {"early.html", "words.html"}
+    assert re.search("Still to come .*The chapter called index The chapter called late", text)
+    assert "printed by early" in (first.parent / "early.html").read_text()
+    assert (
+        not (first.parent / "late.html").exists() and "index" not in (places.sources / "words.md").read_text()
+    )
+    (first.parent / MADE_FROM).write_text("a whole book has this")
+    assert not preview.is_wanted(places)
+
+
+def test_pages_that_are_not_fit_to_be_shown_leave_those_that_are_there(places, capsys):
+    first = preview.show(places, CLAIMS)
+    before = first.read_text()
+    (places.sources / "words.md").write_text("# Words\n\n{{ claims.z.verdict }}\n")
+    assert preview.show(places, CLAIMS) is None
+    assert "no page is shown yet: the pages are not fit to be built (1 offences)" in capsys.readouterr().err
+    assert first.read_text() == before
+    assert sorted(path.name for path in places.output.iterdir()) == ["html", "notebooks"]
