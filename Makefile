@@ -12,7 +12,7 @@ BIN := .venv/bin
 # pip leaves compiling to Python, which does it for what is imported, once, unless it is told to keep nothing.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env book serve pdf browse test suite quick nightly check style types clean
+.PHONY: help env book serve pdf browse test suite quick seconds nightly check style types clean
 
 help:
 	@echo "make book   train the $(PROFILE) profile, run every chapter, build build/html/index.html"
@@ -20,7 +20,8 @@ help:
 	@echo "make pdf    make book, then print it with Chromium as build/latent-point-collapse.pdf"
 	@echo "make browse read the built book with Chromium: every page, two widths, light and dark, keyboard"
 	@echo "make test   lint, types, imports and tests, in up to $(WORKERS) processes"
-	@echo "make quick  the tests that take under a minute in all: no trainings, clusters, chapters or browsers"
+	@echo "make quick  the tests that took little when that was recorded: no trainings, clusters, chapters or browsers"
+	@echo "make seconds  all tests, and record what each takes in tests/seconds.json, by which make quick chooses"
 	@echo "make nightly  tests that take minutes: attacks and every chapter on a pretended GPU"
 	@echo "make env    make .venv as constraints.txt says; CONSTRAINTS= takes the newest versions instead"
 	@echo "make clean  remove build/ (runs/ and .venv/ stay)"
@@ -65,6 +66,9 @@ test: style types suite
 
 suite: style
 	$(BIN)/python -m pytest -n auto --maxprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+seconds: env
+	$(BIN)/python -m pytest -n auto --maxprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --record-seconds
 
 nightly: env
 	$(BIN)/python -m pytest -m nightly
