@@ -1,6 +1,7 @@
 """The pages that a reader has while a first book is made."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from bs4 import BeautifulSoup
@@ -71,11 +72,12 @@ def test_what_has_been_executed_is_shown_until_there_is_a_whole_book(places, cap
     assert not preview.is_wanted(places)
 
 
-def test_pages_that_are_not_fit_to_be_shown_leave_those_that_are_there(places, capsys):
+def test_where_sphinx_fails_the_pages_that_are_there_stay(places, tmp_path, capsys):
     first = preview.show(places, CLAIMS)
     before = first.read_text()
-    (places.sources / "words.md").write_text("# Words\n\n{{ claims.z.verdict }}\n")
-    assert preview.show(places, CLAIMS) is None
-    assert "no page is shown yet: the pages are not fit to be built (1 offences)" in capsys.readouterr().err
+    config = tmp_path / "_config.yml"
+    config.write_text("sphinx: {extra_extensions: [no_such_extension]}\n")
+    assert preview.show(replace(places, config=config), CLAIMS) is None
+    assert "no page is shown yet: the pages were not built, the previous ones" in capsys.readouterr().err
     assert first.read_text() == before
     assert sorted(path.name for path in places.output.iterdir()) == ["html", "notebooks"]
