@@ -42,7 +42,8 @@ def waves(assigned: Mapping[str, Mapping[str, Any]], places: Places) -> list[lis
         Where the chapters lie.
     """
     found: tuple[list[str], list[str]] = [], []
-    for name, values in assigned.items():
+    first = places.page_names()[0]  # the front page is another while the book is made
+    for name, values in ((name, values) for name, values in assigned.items() if name != first):
         settings = settings_of(name, places)
         runs = asked(settings.needs, values)
         waits = len(runs) > 1 or any(one.probed for one in runs)
@@ -67,6 +68,8 @@ def show(places: Places, substitutions: Mapping[str, Any]) -> Path | None:
     names = [name for name in places.page_names() if name != API]
     first, *others = names
     there = [name for name in others if places.is_text(name) or read_stamp(name, places)]
+    if not there:
+        return None
     with tempfile.TemporaryDirectory(dir=places.output, prefix=folder_prefix("building")) as folder:
         made = Path(folder)
         some = replace(places, sources=made / "book", toc=made / "_toc.yml")
