@@ -55,13 +55,14 @@ def places(tmp_path):
 def test_what_has_been_executed_is_shown_until_there_is_a_whole_book(places, capsys):
     assert preview.is_wanted(places)
     first = preview.show(places, CLAIMS)
-    assert first == places.output / "html" / "index.html" and preview.is_wanted(places)
+    assert first is not None and first == places.output / "html" / "index.html"
+    assert preview.is_wanted(places)
     assert "2 of 4 pages are there to be read" in capsys.readouterr().err
-    page = BeautifulSoup(first.read_text(), "html.parser").find("article")
+    (page,) = BeautifulSoup(first.read_text(), "html.parser").select("article")
     text = " ".join(page.get_text().split())
     assert "This book is being made: 2 pages are there, 2 are not" in text
     assert re.search("holds here: 1 not measured: 1", text)
-    links = {link["href"].partition("#")[0] for link in page.find_all("a", class_="internal")}
+    links = {str(link["href"]).partition("#")[0] for link in page.select("a.internal")}
     assert links == {"early.html", "words.html"}
     assert re.search("Still to come .*The chapter called index The chapter called late", text)
     assert "printed by early" in (first.parent / "early.html").read_text()
@@ -74,6 +75,7 @@ def test_what_has_been_executed_is_shown_until_there_is_a_whole_book(places, cap
 
 def test_where_sphinx_fails_the_pages_that_are_there_stay(places, tmp_path, capsys):
     first = preview.show(places, CLAIMS)
+    assert first is not None
     before = first.read_text()
     config = tmp_path / "_config.yml"
     config.write_text("sphinx: {extra_extensions: [no_such_extension]}\n")
