@@ -75,11 +75,13 @@ def show(places: Places, substitutions: Mapping[str, Any]) -> Path | None:
         some = replace(places, sources=made / "book", toc=made / "_toc.yml")
         shutil.copytree(places.sources, some.sources)
         waiting = [_title(places.source(name)) for name in names if name not in there]
-        some.source(first).write_text(_front(_title(places.source(first)), there, waiting, substitutions))
+        front = _front(_title(places.source(first)), there, waiting, substitutions)
+        some.source(first).write_text(front)
         contents = {"format": "jb-book", "root": first, "chapters": [{"file": name} for name in there]}
         some.toc.write_text(yaml.safe_dump(contents, sort_keys=False))
         try:
             stage(made / "stage", substitutions, some, checked=False)
+            (made / "stage" / f"{first}.md").write_text(front)  # which has no source to be offered
             pages = run_sphinx(made / "stage", made / "scratch", strict=False)
         except BuildError as error:
             print(f"no page is shown yet: {str(error).splitlines()[0]}", file=sys.stderr)
