@@ -36,8 +36,14 @@ def test_what_the_page_says_of_the_searches_is_what_is_recorded():
         own = shown["way"] == "CentreLoss"
         tightest = shown.iloc[int(shown["collapse"].argmin())]
         assert tightest["way"] == "CentreLoss" and shown.loc[own, "factor"].max() < shown["factor"].max()
+        lost = search.selected.loc[search.selected["accuracy"] < others.CLASSIFIES, "architecture"]
+        assert set(lost) == {"Norm-10", "Norm-100"}
         half = shown[shown["collapse"] <= shown["collapse"].median()]
         assert others.rank_correlation(half) < others.rank_correlation(shown)
+        chosen = [f"{way}-{value:g}" for way, value in FROZEN_STRENGTHS[source.strengths].items()]
+        errors = search.selected.set_index("architecture").loc[chosen, "test_ece"].astype(float)
+        powers = {f"{way}-{FROZEN_STRENGTHS[source.strengths][way]:g}" for way in ("IB", "CubedNorm")}
+        assert set(errors.nlargest(2).index) == powers
 
 
 def test_agreement_ranks_by_tightness():
