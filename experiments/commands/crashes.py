@@ -12,24 +12,22 @@ from experiments.commands.options import relative
 
 @click.command()
 @click.option(
-    "--kills", type=click.IntRange(min=1), default=100, show_default=True, help="How many interruptions."
+    "--kills", type=click.IntRange(min=1), default=100, show_default=True, help="Number of interruptions."
 )
 @click.option(
     "--store",
-    help="A folder on the file system to be tested; default: where temporary files lie. Stores of a few tiny "
-    "runs are made in it and removed, except those with damage.",
+    help="A folder on the file system to test (default: that of temporary files). Small stores are made in "
+    "it and removed, except damaged ones.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the choice of events and instants.")
-@click.option(
-    "--record", is_flag=True, help="Write the table into experiments/results, where the book reads it."
-)
+@click.option("--seed", default=0, show_default=True, help="Seed for choosing events and instants.")
+@click.option("--record", is_flag=True, help="Write the table into experiments/results for the book.")
 def crashtest(kills: int, store: str | None, seed: int, record: bool) -> None:
-    """Interrupt programs that train, let others go on, and count what was lost, changed, stuck or left over.
+    """Kill programs that train, and count the damage.
 
-    Programs are killed at every kind of event of the file system, in the middle of writing too, and at random
-    instants; alone and with another one on the same store. Some find a full disk, some sleep beyond their
-    lease and wake. What comes of it must be, to the bit, what an undisturbed program leaves. The exit status
-    is 1 where it is not. A kill takes about a second; needs Linux.
+    Programs are killed at every kind of file-system event, in the middle of a write and at random instants;
+    alone, or with another on the same store. Some meet a full disk; some sleep beyond their lease and wake.
+    The next program must leave, to the bit, what an undisturbed one leaves; otherwise the exit status is 1
+    and the table counts what was lost, changed, stuck or left over. A kill takes about a second. Linux only.
 
     \b
     Examples:

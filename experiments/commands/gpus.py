@@ -18,16 +18,17 @@ from experiments.commands.options import relative, store_option
     type=click.FloatRange(min=0, min_open=True),
     default=8.0,
     show_default=True,
-    help="Time for all of it; what does not fit is named as not run.",
+    help="Time in all; sections that do not fit are named.",
 )
-@click.option("--fresh", is_flag=True, help="Begin anew; what was recorded is kept beside.")
-@click.option("--dry-run", is_flag=True, help="Show the sections and how long they are expected to take.")
-@click.option("--bring", is_flag=True, help="List the wheels and data that a machine without network needs.")
+@click.option("--fresh", is_flag=True, help="Start over; earlier records are kept.")
+@click.option("--dry-run", is_flag=True, help="Show the sections and their expected times.")
+@click.option("--bring", is_flag=True, help="List the wheels and data for a machine without a network.")
 def gpu_check(store: str, minutes: float, fresh: bool, dry_run: bool, bring: bool) -> None:
-    """Check a GPU: what is right on it, how fast it is, which choices are worth taking; then train.
+    """Check a GPU's results and speed, then train on it.
 
-    Every section is written to experiments/results/gpu when it ends. The command is safe to repeat: it goes
-    on with what is missing or failed, and with the runs of profile fashion.
+    It also says which faster ways are worth taking. Each section is written to experiments/results/gpu when
+    it ends. The command is safe to repeat: it resumes with missing or failed sections, then with the runs of
+    profile fashion.
 
     \b
     Examples:

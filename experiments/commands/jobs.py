@@ -25,22 +25,22 @@ from lpc.errors import on_one_line
     "--resources",
     default="cluster.toml",
     show_default=True,
-    help="Profile file of the cluster; experiments/cluster.example.toml is one to copy.",
+    help="What jobs ask of the cluster; copy experiments/cluster.example.toml.",
 )
 @click.option(
     "--beside",
     default="laptop",
     show_default=True,
-    help="Profile of the pages whose runs are not among those that are submitted.",
+    help="Profile for pages whose runs are not submitted.",
 )
 @click.option(
-    "--pages/--no-pages", default=True, show_default=True, help="Whether the last job makes the book."
+    "--pages/--no-pages", default=True, show_default=True, help="Whether the last job builds the book."
 )
 @click.option("--workers", type=click.IntRange(min=1), help="With --cluster local: processes per program.")
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Show to the letter what would be submitted, with the hours and the disk that it takes.",
+    help="Show exactly what would be submitted, with hours and disk space.",
 )
 def submit(
     selection: Selection,
@@ -51,11 +51,11 @@ def submit(
     workers: int | None,
     dry_run: bool,
 ) -> None:
-    """Train the missing runs of a profile on a cluster; then measure, export, build the book.
+    """Train a profile's missing runs on a cluster.
 
-    One array of jobs per profile trains what is missing and not in the queue already; another one trains the
-    selected learning rates again where the profile asks for it; a last job makes tables and pages, or submits
-    again what was lost. The command is safe to repeat.
+    For each profile one job array trains the runs that are neither finished nor queued, and another, where
+    the profile asks for it, retrains the selected learning rates. A last job resubmits lost runs, or makes
+    tables and book. The command is safe to repeat.
 
     \b
     Examples:
@@ -100,7 +100,9 @@ def submit(
 @store_option
 @click.argument("submissions", nargs=-1)
 def cancel(store: str, submissions: tuple[str, ...]) -> None:
-    """Take the jobs of submissions (default: all of the store) out of the queue; what was trained is kept.
+    """Cancel submissions (default: all of the store).
+
+    What was trained is kept.
 
     \b
     Examples:

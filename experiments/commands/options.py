@@ -21,9 +21,9 @@ profile_option = click.option(
     "-P",
     default="laptop",
     show_default=True,
-    help=f"How much is run: {', '.join(PAGED)}.",
+    help=f"Which runs, of how much: {', '.join(PAGED)}.",
 )
-seeds_option = click.option("--seeds", type=int, help="Number of seeds; default: the profile's own.")
+seeds_option = click.option("--seeds", type=int, help="Number of seeds (default: the profile's).")
 
 
 def _folder(_context: click.Context, _option: click.Parameter, given: str) -> str:
@@ -34,10 +34,10 @@ def _folder(_context: click.Context, _option: click.Parameter, given: str) -> st
 
 
 store_option = click.option(
-    "--store", default="runs", show_default=True, callback=_folder, help="Folder of the run store."
+    "--store", default="runs", show_default=True, callback=_folder, help="Folder of the runs."
 )
 workers_option = click.option(
-    "--workers", type=click.IntRange(min=1), help="Processes; default: one per core, one on a GPU."
+    "--workers", type=click.IntRange(min=1), help="Processes (default: one per core; one on a GPU)."
 )
 
 _OF_SELECTION = {
@@ -46,21 +46,21 @@ _OF_SELECTION = {
         "-P",
         default="laptop",
         show_default=True,
-        help=f"How much is run: {', '.join([*PROFILES, *GROUPS])} (all of that name).",
+        help=f"Which runs, of how much: {', '.join(PROFILES)}; or a group: {', '.join(GROUPS)}.",
     ),
-    "dataset": click.option("--dataset", help="The profile of this data set alone, as CIFAR10."),
+    "dataset": click.option("--dataset", help="Only the profile on this data set, such as CIFAR10."),
     "seeds": seeds_option,
     "only": click.option(
         "--only",
-        help=f"Architectures, with commas, of: {', '.join(VARIANTS)} (embeddings and gammas have their own); "
-        "of bottlenecks, what names begin with.",
+        help=f"Only these architectures, separated by commas: {', '.join(VARIANTS)} (embeddings and gammas "
+        "have their own). With --study bottlenecks: beginnings of names.",
     ),
     "study": click.option(
         "--study",
         type=click.Choice(KINDS),
         default="ablation",
         show_default=True,
-        help="Runs of the LPC paper's tables, or of Kirsch et al.'s figures.",
+        help="Runs behind the LPC paper's tables, or Kirsch et al.'s figures.",
     ),
     "store": store_option,
 }

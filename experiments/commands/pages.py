@@ -17,14 +17,14 @@ from experiments.studies.profiles import profile as named
     type=(str, str),
     multiple=True,
     metavar="NAME VALUE",
-    help="A parameter of the chapters; may be repeated.",
+    help="A parameter of the chapters; repeatable.",
 )
-@click.option("--force", is_flag=True, help="Execute chapters whose output is current too.")
+@click.option("--force", is_flag=True, help="Execute current chapters, too.")
 def chapters(names: tuple[str, ...], parameters: tuple[tuple[str, str], ...], force: bool) -> None:
     """Execute chapters (default: all) into build/notebooks.
 
-    Runs that a chapter needs and that do not exist are trained. A chapter whose text, code, parameters
-    and runs have not changed is not executed again.
+    Missing runs are trained first. Chapters whose text, code, parameters and runs have not changed are
+    skipped.
 
     \b
     Examples:
@@ -48,12 +48,12 @@ def chapters(names: tuple[str, ...], parameters: tuple[tuple[str, str], ...], fo
 @profile_option
 @seeds_option
 @store_option
-@click.option("--force", is_flag=True, help="Execute chapters whose output is current too.")
+@click.option("--force", is_flag=True, help="Execute current chapters, too.")
 def book(profile: str, seeds: int | None, store: str, force: bool) -> None:
-    """Train, execute every chapter and build the pages; prints the first page.
+    """Train, execute every chapter and build the book.
 
-    Chapters about embeddings and about gamma read profiles that stand beside this one (laptop-embedding,
-    laptop-gammas): where this one is trained with the book, so are they.
+    The address of the first page is printed. Profiles that chapters on embeddings and gamma read beside
+    this one (laptop-embedding, laptop-gammas) are trained with it.
 
     \b
     Examples:
@@ -81,10 +81,11 @@ def book(profile: str, seeds: int | None, store: str, force: bool) -> None:
 @seeds_option
 @store_option
 def pdf(profile: str, seeds: int | None, store: str) -> None:
-    """Print the executed chapters as one PDF, build/latent-point-collapse.pdf; needs a Chromium or Chrome.
+    """Print the executed chapters as one PDF.
 
-    Nothing is trained or executed: `book` does that. The reference of the library's functions and folded
-    code are left out. The environment variable LPC_CHROMIUM names the program where it is not found.
+    It is build/latent-point-collapse.pdf, without function reference and folded code. Nothing is trained or
+    executed: the verb book does that. Needs Chromium or Chrome; the environment variable LPC_CHROMIUM names
+    the program if it is not found.
 
     \b
     Examples:

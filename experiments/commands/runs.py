@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 @click.command()
 @selecting("profile", "dataset", "study")
 def fetch(selection: Selection) -> None:
-    """Download the data sets of a profile that are not there yet, and check them all.
+    """Download a profile's data sets and check them.
 
-    They lie in the folder data, or in the one that the environment variable LPC_DATA names. Training
-    fetches what it needs as well: this is for machines whose compute nodes have no network.
+    They lie in the folder data, or in the folder that the environment variable LPC_DATA names. Training
+    downloads missing data, too; use this verb where compute nodes have no network.
 
     \b
     Examples:
@@ -46,10 +46,10 @@ def fetch(selection: Selection) -> None:
 @selecting()
 @workers_option
 def train(selection: Selection, workers: int | None) -> None:
-    """Train and measure the runs of a profile that are missing.
+    """Train and measure a profile's missing runs.
 
-    The learning rate is selected on validation images; only the selected runs are measured on the test
-    images. Ctrl-C stops after the epoch, and the same command goes on from there.
+    Learning rates are selected on validation images; only the selected runs are measured on test images.
+    Ctrl-C stops after the epoch, and the same command resumes there.
 
     \b
     Examples:
@@ -77,15 +77,14 @@ def _tell(profile: str, runs: pd.DataFrame, more: str) -> None:
 
 @click.command()
 @selecting("profile", "dataset", "seeds", "only", "store")
-@click.option("--probes", help="Probes, with commas; default: all that are about such runs.")
+@click.option("--probes", help="Probes, separated by commas (default: all for such runs).")
 @workers_option
 def stress(selection: Selection, probes: str | None, workers: int | None) -> None:
-    """Probe the selected runs of a profile on the test images: attacks, certificates, corruptions.
+    """Attack, certify and corrupt a profile's selected runs.
 
-    Attacks are made on what the book shows, four architectures; --probes attacks,attack_checks makes them on
-    all architectures and seeds.
-    Nothing is trained. What a run was probed with is kept with it and not repeated; record writes it with
-    the rest. Ctrl-C ends the runs under way, and the same command goes on from there.
+    Nothing is trained. Attacks cover the four architectures that the book shows; with --probes
+    attacks,attack_checks, all architectures and seeds. Results are kept with each run and never measured
+    twice; record writes them with the rest. Ctrl-C stops, and the same command resumes.
 
     \b
     Examples:
@@ -111,7 +110,9 @@ def stress(selection: Selection, probes: str | None, workers: int | None) -> Non
 @click.command()
 @selecting()
 def status(selection: Selection) -> None:
-    """Show which runs of a profile exist, are under way, failed or are missing, and the hours they take.
+    """Count finished, running, failed and missing runs.
+
+    Missing runs are named, and the hours left are estimated from the epochs that the verb time measures.
 
     \b
     Examples:
@@ -143,9 +144,9 @@ def status(selection: Selection) -> None:
 @click.command()
 @selecting("profile", "dataset", "only")
 def time(selection: Selection) -> None:
-    """Measure how long an epoch of a profile takes on this machine, for the hours that status shows.
+    """Measure how long an epoch takes on this machine.
 
-    The images are random: no data set is needed.
+    The verb status estimates hours from it. The images are random, so no data set is needed.
 
     \b
     Example:
@@ -161,7 +162,7 @@ def time(selection: Selection) -> None:
 _partial = click.option(
     "--partial",
     is_flag=True,
-    help="Also of a profile of which runs are missing: they are named.",
+    help="Accept missing runs, and name them.",
 )
 
 
@@ -169,9 +170,9 @@ _partial = click.option(
 @selecting()
 @_partial
 def record(selection: Selection, partial: bool) -> None:
-    """Write what is finished of a profile into experiments/results, where the book reads it.
+    """Write finished runs into experiments/results for the book.
 
-    A profile of which runs have not ended is an error that names them, unless --partial is given.
+    Without --partial, missing runs are an error that names them.
 
     \b
     Example:
@@ -189,10 +190,10 @@ def record(selection: Selection, partial: bool) -> None:
 @click.command()
 @click.argument("dataset")
 def ceiling(dataset: str) -> None:
-    """Measure how far from a boundary any network can hold the test images of a data set, and record it.
+    """Bound how robust any network on a data set can be.
 
-    The distance to the nearest training image of another class bounds every network that classifies both
-    rightly. Nothing is trained; files that are missing are fetched.
+    The distance of a test image to the nearest training image of another class bounds every network that
+    classifies both rightly. It is recorded; nothing is trained, and missing files are downloaded.
 
     \b
     Examples:
@@ -215,25 +216,25 @@ def ceiling(dataset: str) -> None:
     "--format",
     "file_format",
     type=click.Choice(["csv", "parquet"]),
-    help="Default: what the file's name ends in.",
+    help="Format (default: by the file's name).",
 )
-@click.option("--output", type=click.Path(dir_okay=False), required=True, help="File to write.")
-@click.option("--epochs", is_flag=True, help="One row per selected run and epoch instead of one row per run.")
+@click.option("--output", type=click.Path(dir_okay=False), required=True, help="The file to write.")
+@click.option("--epochs", is_flag=True, help="One row per selected run and epoch.")
 @click.option(
     "--selected",
     is_flag=True,
-    help="One row per architecture and seed: the run with the selected learning rate, measured on test.",
+    help="One row per architecture and seed: the selected run, measured on test images.",
 )
 @_partial
 def export(
     selection: Selection, file_format: str | None, output: str, epochs: bool, selected: bool, partial: bool
 ) -> None:
-    """Write the runs of a profile as one tidy table: spec, metrics, test metrics.
+    """Write a profile's runs as one table.
 
-    Nothing is trained. A profile of which runs have not ended is an error that names them; with --partial
-    they have no row, or one without results. Values that are missing are empty. Runs that train a selected
-    rate again on the full train set have no validation images (data.validation is 0); the accuracy that
-    their rate was selected by is selected_validation_accuracy.
+    Each row has spec, metrics and test metrics; missing values are empty. Nothing is trained. Missing runs
+    are an error that names them; with --partial they have no row, or one without results. Runs retrained on
+    the full train set have no validation images (data.validation is 0); selected_validation_accuracy is
+    the accuracy by which their learning rate was selected.
 
     \b
     Examples:

@@ -21,16 +21,16 @@ SHOWN = 20
 
 @click.command()
 @store_option
-@click.option("--sweep", is_flag=True, help="Remove what is safely dead; nothing that a living program has.")
-@click.option("--deep", is_flag=True, help="Read every byte: weights, histories and states too.")
-@click.option("--json", "as_json", is_flag=True, help="Everything as one JSON object.")
+@click.option("--sweep", is_flag=True, help="Remove leftovers that no program can still need.")
+@click.option("--deep", is_flag=True, help="Read every byte, of weights, histories and states, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
 def doctor(store: str, sweep: bool, deep: bool, as_json: bool) -> None:
-    """Look through a store: what is whole, damaged, unfinished, left over, without checksums.
+    """List what a store has whole, damaged or left over.
 
-    Exit status 1 where something is damaged; every such line says what mends it. Left over is what programs
-    that were killed have left and nobody needs, in the store and among the pages that are being made. Nothing
-    is changed without --sweep, and what a program that lives, or may be asleep, can still need is never
-    removed. After every training the runs that were trained are swept in the same way.
+    Unfinished runs and runs without checksums are listed, too. The exit status is 1 if something is damaged;
+    each such line says how to mend it. Leftovers are files of killed programs, in the store and among the
+    pages being made. Only --sweep removes anything, and nothing that a running or sleeping program can
+    still need. Training sweeps its own runs in the same way.
 
     \b
     Examples:

@@ -37,7 +37,7 @@ NOT_JUDGED = "not judged"
 NOT_MEASURED = "not measured"
 """The runs are there, but the quantity could not be computed for any seed."""
 
-EMPTY = "(not measured)"
+EMPTY = "not measured"
 """What a chapter inserts where a column of the ledger is empty."""
 
 

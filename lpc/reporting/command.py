@@ -7,35 +7,52 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-_ROLES = (
-    *("latents", "labels", "logits", "weight", "bias", "test_latents", "test_labels", "test_logits"),
-    *("outside", "outside_logits"),
-)
+_ROLES = {
+    "latents": "latents",
+    "labels": "labels",
+    "logits": "logits",
+    "weight": "last layer's weights",
+    "bias": "last layer's biases",
+    "test_latents": "test latents",
+    "test_labels": "test labels",
+    "test_logits": "test logits",
+    "outside": "latents of points from outside",
+    "outside_logits": "logits of points from outside",
+}
+"""What each array holds, by its option."""
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    top = argparse.ArgumentParser(prog="python -m lpc", description="Latent point collapse: measure latents.")
+    top = argparse.ArgumentParser(prog="python -m lpc", description="Measure how far latents have collapsed.")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     one = verbs.add_parser(
         "report",
         help="measure latents and labels in a file",
         description="Measure latents and labels in a .npz, .safetensors, .csv or .parquet file: print the "
-        "table and write a page beside the file. Names of arrays are guessed and said, or given.",
+        "table and write a page beside the file. Arrays without a name are guessed, and told.",
         epilog="Example: python -m lpc report features.npz --labels y --csv report.csv",
     )
-    one.add_argument("file", type=Path, metavar="FILE")
-    for role in _ROLES:
-        one.add_argument(
-            f"--{role.replace('_', '-')}", metavar="NAME", help=f"array of {role.replace('_', ' ')}"
-        )
-    one.add_argument("--html", type=Path, metavar="PATH", help="the page (default: FILE.report.html)")
+    one.add_argument("file", type=Path, metavar="FILE", help="the file with the arrays")
+    for role, content in _ROLES.items():
+        one.add_argument(f"--{role.replace('_', '-')}", metavar="NAME", help=f"array of {content}")
+    one.add_argument(
+        "--html", type=Path, metavar="PATH", help="write the page here (default: FILE.report.html)"
+    )
     one.add_argument("--no-html", action="store_true", help="write no page")
-    one.add_argument("--csv", type=Path, metavar="PATH", help="the table as CSV too")
-    one.add_argument("--json", type=Path, metavar="PATH", help="values, references and flags as JSON too")
-    one.add_argument("--sample", type=int, metavar="N", help="points of entropies, binarity and neighbours")
-    one.add_argument("--k", type=int, help="neighbour of entropies (default: 2 %% of the smallest class)")
-    one.add_argument("--seed", type=int, default=0, help="of samples, shuffled labels and noise (default: 0)")
+    one.add_argument("--csv", type=Path, metavar="PATH", help="write the table as CSV, too")
+    one.add_argument(
+        "--json", type=Path, metavar="PATH", help="write values, references and flags as JSON, too"
+    )
+    one.add_argument(
+        "--sample", type=int, metavar="N", help="number of points for entropies, binarity and neighbours"
+    )
+    one.add_argument(
+        "--k", type=int, help="which neighbour entropies use (default: 2 %% of the smallest class)"
+    )
+    one.add_argument(
+        "--seed", type=int, default=0, help="seed for samples, shuffled labels and noise (default: 0)"
+    )
     return top
 
 

@@ -80,7 +80,7 @@ def test_status_of_siblings_lists_their_own_architectures(call, tmp_path):
         help_text = "".join(
             CliRunner().invoke(cli, [verb, "--help"]).output.split()
         )  # lines break at hyphens
-        assert ",paper,paper-embedding(" in help_text
+        assert "oragroup:paper,paper-embedding." in help_text
 
 
 def test_retrained_runs_are_trained_shown_exported_and_recorded(call, monkeypatch, tmp_path):
