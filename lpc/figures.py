@@ -257,7 +257,12 @@ def quartiles(
 
 
 def node_histograms(
-    axes: Sequence[Axes], latent: np.ndarray, label: np.ndarray, *, nodes: Sequence[int], bins: int = 60
+    axes: Sequence[Axes] | np.ndarray,
+    latent: np.ndarray,
+    label: np.ndarray,
+    *,
+    nodes: Sequence[int],
+    bins: int = 60,
 ) -> None:
     """Draw the histogram of latent values at some nodes, stacked by class (LPC Figure 1).
 

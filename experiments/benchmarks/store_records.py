@@ -16,7 +16,7 @@ import pandas as pd
 from experiments.benchmarks import store_claims
 from experiments.benchmarks.store_scale import LOOK, READ, declared, write_runs
 from experiments.paths import MEASURED
-from experiments.reporting.recorded_tables import record
+from experiments.reporting.recorded_tables import code, record
 from lpc.specs import PROTOCOL
 from lpc.store import RunStore
 from lpc.store.listing import FILES, TOGETHER, rows
@@ -88,7 +88,7 @@ def measure(
     results
         Where recorded tables lie.
     """
-    tables = []
+    by, tables = code(), []
     for runs in sizes:
         with tempfile.TemporaryDirectory(dir=folder) as name:
             root = Path(name).resolve()
@@ -97,7 +97,7 @@ def measure(
     assert claims is not None
     place = Path(tempfile.gettempdir()) if folder is None else folder
     return [
-        record(name, table, folder=place, results=results)
+        record(name, table, folder=place, results=results, by=by)
         for name, table in ((ASKING, pd.concat(tables)), (CLAIMS, claims))
     ]
 

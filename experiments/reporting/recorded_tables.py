@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +30,20 @@ class Recorded(NamedTuple):
         return f"recorded on {self.about['date']}, commit {commit}, {self.about['machine']}"
 
 
-def record(name: str, table: pd.DataFrame, *, folder: Path, results: Path = MEASURED, **about: Any) -> Path:
+def code() -> dict[str, Any]:
+    """Return what a table is computed by: commit, whether code differs from it, and versions."""
+    return provenance(folders=("lpc", "experiments"))
+
+
+def record(
+    name: str,
+    table: pd.DataFrame,
+    *,
+    folder: Path,
+    results: Path = MEASURED,
+    by: Mapping[str, Any] | None = None,
+    **about: Any,
+) -> Path:
     """Write a table among the results and return its folder.
 
     Parameters
@@ -42,10 +56,13 @@ def record(name: str, table: pd.DataFrame, *, folder: Path, results: Path = MEAS
         On the file system that was measured.
     results
         Where recorded tables lie.
+    by
+        What :func:`code` said before other tables were written among the results, which are changes, too;
+        None: what it says now.
     about
         What else is to be known of it, as JSON.
     """
-    known = provenance(folders=("lpc", "experiments"))
+    known = code() if by is None else by
     made = {
         "date": datetime.now(timezone.utc).date().isoformat(),
         "commit": known["commit"],

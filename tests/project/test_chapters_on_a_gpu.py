@@ -4,7 +4,6 @@ The runs are trained, measured and probed on it too: nothing of what the book co
 """
 
 import os
-import warnings
 from collections.abc import Iterator
 
 import matplotlib as mpl
@@ -24,9 +23,8 @@ CHAPTERS = [name for name in PLACES.page_names() if not PLACES.is_text(name)]
 
 @pytest.fixture(scope="module")
 def gpu() -> Iterator[Kernels]:
-    """A card that Triton does not support, so that nothing is compiled; notebooks do not raise warnings."""
-    with pytest.MonkeyPatch.context() as patch, pretended_gpu() as kernels, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    """A card that Triton does not support, so that nothing is compiled."""
+    with pytest.MonkeyPatch.context() as patch, pretended_gpu() as kernels:
         patch.setattr(compiling, "has_triton", lambda: False)
         patch.chdir(ROOT)
         patch.setenv("MPLBACKEND", "agg")
@@ -41,6 +39,7 @@ def store(gpu, tmp_path_factory):
 
 @pytest.mark.nightly
 @pytest.mark.timeout(0)
+@pytest.mark.filterwarnings("ignore")  # as in notebooks, where they are no errors
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_a_chapter_on_a_gpu_runs_to_its_end_and_rounds_nothing(gpu, store, name):
     assert os.environ.get("LPC_DEVICE") in (None, "cuda")

@@ -20,6 +20,7 @@ import torch._dynamo  # while the functions that it lists are still torch's own
 from support.pretended_kernels import Kernels, Tape, leaves, line, mark, on_gpu, tensors
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils.data._utils import pin_memory
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 CHECKED_ON_CPU = {"one_hot"}
@@ -204,7 +205,9 @@ def _patches(kernels: Kernels) -> dict[Any, dict[str, Any]]:
         torch.accelerator: {
             "current_accelerator": lambda *_, **__: GPU,
             "current_stream": lambda *_: kernels.stream,
+            **{"current_device_index": zero, "set_device_index": nothing},
         },
+        pin_memory: {"pin_memory": lambda data, *_: data},  # of a loader's thread, which sees no mode
         torch._C: {"_group_tensors_by_device_and_dtype": groups},
         torch: {"Generator": Generator, "load": load, "autocast": autocast},
     }

@@ -73,7 +73,9 @@ def panels(found: Recorded) -> dict[str, pd.DataFrame]:
     return shown
 
 
-def draw_spreads(axes: Sequence[Axes], panels: Mapping[str, pd.DataFrame], *, classes: int = 10) -> None:
+def draw_spreads(
+    axes: Sequence[Axes] | np.ndarray, panels: Mapping[str, pd.DataFrame], *, classes: int = 10
+) -> None:
     """Draw the spread of every run by optimizer, one panel per table of runs of one width.
 
     Markers are seeds, bars the mean with its 95 % interval; the hollow markers of AdamW in turned coordinates

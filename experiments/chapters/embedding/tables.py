@@ -205,7 +205,7 @@ def entropy_table(study: Study | Recorded, names: Sequence[str]) -> pd.DataFrame
     return found
 
 
-def draw_schedules(axes: Sequence[Axes], schedules: Mapping[str, TrainSpec]) -> None:
+def draw_schedules(axes: Sequence[Axes] | np.ndarray, schedules: Mapping[str, TrainSpec]) -> None:
     """Draw gamma and the learning rate, over that of the first epoch, against the share of training done.
 
     Parameters
