@@ -67,7 +67,8 @@ seed = 0
 ```{code-cell} ipython3
 import pandas as pd
 from experiments.reporting.tables import show
-show(pd.DataFrame({"value": ["1"]}, index=pd.Index(["a"], name="what")), "One table, of what is in it.")
+table = pd.DataFrame({"value": ["1"]}, index=pd.Index(["a"], name="what"))
+show(table, "One table, of what is in it.")
 ```
 
 ```{code-cell} ipython3
