@@ -12,7 +12,6 @@ from scipy.stats import spearmanr
 
 from experiments.reporting.tables import MISSING, number, over_seeds
 from experiments.studies.other_profiles import FROZEN_STRENGTHS
-from experiments.studies.other_tables import WAYS, WITHOUT_STRENGTH
 from experiments.studies.recorded import Recorded, recorded
 from lpc.figures import Look
 
@@ -251,7 +250,3 @@ def missing(sources: Iterable[Source] = SOURCES.values()) -> list[str]:
         for one in sources
         if recorded(one.judged) is None
     ]
-
-
-if set(NAMES) != {*WAYS, *WITHOUT_STRENGTH} or set(LOOKS) != set(NAMES):
-    raise ValueError("NAMES and LOOKS are of other networks than WAYS and WITHOUT_STRENGTH")

@@ -7,7 +7,12 @@ import pytest
 from experiments.chapters import others
 from experiments.reporting.tables import MISSING
 from experiments.studies.other_profiles import FROZEN_STRENGTHS
+from experiments.studies.other_tables import WAYS, WITHOUT_STRENGTH
 from experiments.studies.recorded import recorded
+
+
+def test_every_way_has_a_name_and_a_look():
+    assert set(others.NAMES) == {*WAYS, *WITHOUT_STRENGTH} == set(others.LOOKS)
 
 
 def test_points_leave_out_what_has_lost_classes_and_stand_by_strength():
