@@ -27,10 +27,8 @@ PROTOCOL = 2
 """Raised by any edit that changes results: runs of different protocols have different keys."""
 
 Penultimate = Literal["none", "linear", "nonlinear"]
-Penalty = Literal[
-    "none",
+_OnLatent = Literal[
     "squared_norm",
-    "weight_l1",
     "log_variance",
     "conditional_log_variance",
     "centre",
@@ -38,15 +36,8 @@ Penalty = Literal[
     "logit_norm",
     "divergence",
 ]
-ON_LATENT: tuple[Penalty, ...] = (
-    "squared_norm",
-    "log_variance",
-    "conditional_log_variance",
-    "centre",
-    "norm_power",
-    "logit_norm",
-    "divergence",
-)
+Penalty = Literal["none", _OnLatent, "weight_l1"]
+ON_LATENT: tuple[Penalty, ...] = get_args(_OnLatent)
 """Penalties of the latent, and of the logits that are linear in it: their weight is gamma."""
 Objective = Literal[
     "decoder_cross_entropy",
