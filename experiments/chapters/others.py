@@ -159,13 +159,15 @@ def _cell(rows: pd.DataFrame, way: str, column: str) -> str:
     return over_seeds(pd.to_numeric(own) * (100 if column in PERCENT else 1))
 
 
-def points(search: Recorded) -> pd.DataFrame:
+def points(search: Recorded, classifies: float = CLASSIFIES) -> pd.DataFrame:
     """Return the search's networks that classify: ``way``, ``strength``, ``collapse``, ``factor``.
 
     Parameters
     ----------
     search
         Recorded runs of a profile of strengths.
+    classifies
+        Training accuracy below which a network is left out: it has lost classes.
 
     Returns
     -------
@@ -174,7 +176,7 @@ def points(search: Recorded) -> pd.DataFrame:
         of DeepFool's perturbation over the image.
     """
     rows = search.selected
-    rows = rows[rows["accuracy"] >= CLASSIFIES]
+    rows = rows[rows["accuracy"] >= classifies]
     names = rows["architecture"].str.split("-", n=1, expand=True)
     return pd.DataFrame(
         {
