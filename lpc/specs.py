@@ -27,7 +27,8 @@ PROTOCOL = 2
 """Raised by any edit that changes results: runs of different protocols have different keys."""
 
 Penultimate = Literal["none", "linear", "nonlinear"]
-_OnLatent = Literal[
+Penalty = Literal[
+    "none",
     "squared_norm",
     "log_variance",
     "conditional_log_variance",
@@ -35,9 +36,11 @@ _OnLatent = Literal[
     "norm_power",
     "logit_norm",
     "divergence",
+    "weight_l1",
 ]
-Penalty = Literal["none", _OnLatent, "weight_l1"]
-ON_LATENT: tuple[Penalty, ...] = get_args(_OnLatent)
+ON_LATENT: tuple[Penalty, ...] = tuple(
+    penalty for penalty in get_args(Penalty) if penalty not in ("none", "weight_l1")
+)
 """Penalties of the latent, and of the logits that are linear in it: their weight is gamma."""
 Objective = Literal[
     "decoder_cross_entropy",
