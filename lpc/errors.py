@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-_LISTED = 40
+
+def listed(names: Sequence[str], most: int = 40) -> str:
+    """Return names with commas; of more than ``most`` the first, and how many others there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def nearest(name: object, known: Iterable[str], *, cutoff: float = 0.5) -> list[str]:
@@ -61,10 +65,7 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
     known = list(known)
     near = nearest(name, known)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    listed = ", ".join(known[:_LISTED]) + (
-        f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
-    )
-    return ValueError(f"unknown {kind} {name!r}.{hint} Known: {listed}.")
+    return ValueError(f"unknown {kind} {name!r}.{hint} Known: {listed(known)}.")
 
 
 def on_one_line(path: str | Path, what: str) -> Path:

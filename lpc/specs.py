@@ -30,22 +30,16 @@ Penultimate = Literal["none", "linear", "nonlinear"]
 Penalty = Literal[
     "none",
     "squared_norm",
+    "log_variance",
+    "conditional_log_variance",
+    "centre",
+    "norm_power",
+    "logit_norm",
+    "divergence",
     "weight_l1",
-    "log_variance",
-    "conditional_log_variance",
-    "centre",
-    "norm_power",
-    "logit_norm",
-    "divergence",
 ]
-ON_LATENT: tuple[Penalty, ...] = (
-    "squared_norm",
-    "log_variance",
-    "conditional_log_variance",
-    "centre",
-    "norm_power",
-    "logit_norm",
-    "divergence",
+ON_LATENT: tuple[Penalty, ...] = tuple(
+    penalty for penalty in get_args(Penalty) if penalty not in ("none", "weight_l1")
 )
 """Penalties of the latent, and of the logits that are linear in it: their weight is gamma."""
 Objective = Literal[

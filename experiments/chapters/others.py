@@ -12,7 +12,6 @@ from scipy.stats import spearmanr
 
 from experiments.reporting.tables import MISSING, number, over_seeds
 from experiments.studies.other_profiles import FROZEN_STRENGTHS
-from experiments.studies.other_tables import WAYS, WITHOUT_STRENGTH
 from experiments.studies.recorded import Recorded, recorded
 from lpc.figures import Look
 
@@ -160,13 +159,15 @@ def _cell(rows: pd.DataFrame, way: str, column: str) -> str:
     return over_seeds(pd.to_numeric(own) * (100 if column in PERCENT else 1))
 
 
-def points(search: Recorded) -> pd.DataFrame:
+def points(search: Recorded, classifies: float = CLASSIFIES) -> pd.DataFrame:
     """Return the search's networks that classify: ``way``, ``strength``, ``collapse``, ``factor``.
 
     Parameters
     ----------
     search
         Recorded runs of a profile of strengths.
+    classifies
+        Training accuracy below which a network is left out: it has lost classes.
 
     Returns
     -------
@@ -175,7 +176,7 @@ def points(search: Recorded) -> pd.DataFrame:
         of DeepFool's perturbation over the image.
     """
     rows = search.selected
-    rows = rows[rows["accuracy"] >= CLASSIFIES]
+    rows = rows[rows["accuracy"] >= classifies]
     names = rows["architecture"].str.split("-", n=1, expand=True)
     return pd.DataFrame(
         {
@@ -251,7 +252,3 @@ def missing(sources: Iterable[Source] = SOURCES.values()) -> list[str]:
         for one in sources
         if recorded(one.judged) is None
     ]
-
-
-if set(NAMES) != {*WAYS, *WITHOUT_STRENGTH} or set(LOOKS) != set(NAMES):
-    raise ValueError("NAMES and LOOKS are of other networks than WAYS and WITHOUT_STRENGTH")

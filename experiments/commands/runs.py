@@ -101,7 +101,7 @@ def stress(selection: Selection, probes: str | None, workers: int | None) -> Non
             raise ValueError(f"no run of profile {profile} is selected in {store}: train it first")
         named = names(probes, "--probes")
         wanted = applicable(profile, named)
-        measure_all(found, names=named and wanted, workers=workers)
+        measure_all(found, names=wanted, usual=named is None, workers=workers)
         click.echo(f"{profile}: {', '.join(wanted) or 'no probe'} of {len(found.selected)} selected runs")
         if missing := found.missing:
             click.echo(f"not ended: {titles(missing)}")

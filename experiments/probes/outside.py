@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 
 import torch
 from jaxtyping import Float
@@ -46,14 +47,16 @@ def probe(model: Classifier, splits: Splits) -> Probe:
         the nearest class, one covariance, shrunk as in the run's own metrics), ``norm`` (of the latent).
     """
     train, test = collect(model, splits.train), collect(model, splits.test)
+    temperature = cache(partial(_temperature, model, splits))
     measured = Measured()
-    measured.add(["temperature"], lambda: _temperature(model, splits))
+    measured.add(["temperature"], temperature)
     measured.add(["ece"], lambda: _calibration_error(test, 1.0))
-    measured.add(["ece_scaled"], lambda: _calibration_error(test, _temperature(model, splits)))
+    measured.add(["ece_scaled"], lambda: _calibration_error(test, temperature()))
     right = test.predicted == test.label
     measured.add(["errors"], lambda: misclassification.misclassification_auroc(_softmax(test), right))
+    scores = {name: (score, cache(partial(score, test))) for name, score in _scores(train).items()}
     for name in STRANGERS:
-        _add_stranger(measured, name, model, splits.test, train, test)
+        _add_stranger(measured, name, model, splits.test, scores)
     return Probe(measured.as_dict())
 
 
@@ -87,10 +90,16 @@ def _calibration_error(test: Latents, temperature: float) -> float:
 
 
 def _add_stranger(
-    measured: Measured, name: str, model: Classifier, like: ImageSet, train: Latents, test: Latents
+    measured: Measured,
+    name: str,
+    model: Classifier,
+    like: ImageSet,
+    scores: Mapping[str, tuple[Score, Callable[[], Tensor]]],
 ) -> None:
-    """Add one value per score; where the data set cannot be had, all are missing, with the reason."""
-    scores = _scores(train)
+    """Add one value per score; where the data set cannot be had, all are missing, with the reason.
+
+    Each score comes with what it gives of the network's own test images.
+    """
     try:
         pixels = strange_pixels(name, like)
     except (ValueError, ImportError) as error:
@@ -100,10 +109,12 @@ def _add_stranger(
         return
     with torch.no_grad():
         latent, logits = model(like.normalise(pixels))[:2]
-    label = like.label.new_zeros(len(pixels))
-    found = test._replace(latent=latent, logits=logits, label=label)
-    for score, of in scores.items():
-        measured.add([f"{name}_{score}"], lambda of=of: detection.detection(of(test), of(found)).auroc)
+    found = Latents(latent, logits, like.label.new_zeros(len(pixels)))
+    for called, (score, own) in scores.items():
+        measured.add(
+            [f"{name}_{called}"],
+            lambda score=score, own=own: detection.detection(own(), score(found)).auroc,
+        )
 
 
 def strange_pixels(name: str, like: ImageSet) -> Float[Tensor, "images 1 row column"]:

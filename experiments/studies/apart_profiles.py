@@ -17,7 +17,7 @@ from experiments.studies.optimizer_tables import (
 )
 from experiments.studies.other_profiles import OTHERS
 from experiments.studies.profile_fields import Profile
-from experiments.studies.schedules import scaled_schedule
+from experiments.studies.schedules import FASHION_FULL, scaled_schedule
 from lpc.specs import DataSpec, Variant
 
 _DIGITS = DataSpec(name="digits", validation=240, noise=0.01)
@@ -44,14 +44,6 @@ def _by_optimizer(table: Mapping[str, Variant]) -> dict[str, float]:
 _FULL_RATE = 8e-3
 """Of these architectures in profile ``fashion``, frozen."""
 _FULL = DataSpec(name="fashion_mnist", flip=True, crop_padding=4, noise=0.01)
-_FULL_TRAIN = replace(
-    scaled_schedule(epochs=12, gamma_maximum=350.0),
-    record_every=6,
-    accuracy_every=4,
-    precision="bfloat16",
-)
-"""An epoch takes a minute on one core. The last gamma leaves all ten classes a logit gap of 4 at the bound on
-their separation, 132 standard deviations of the biases (``lpc.equilibrium.readout_margin``)."""
 _MILLION_TRAIN = replace(
     scaled_schedule(epochs=80, gamma_maximum=1e6, batch_size=64),
     record_every=10,
@@ -113,7 +105,7 @@ APART: Mapping[str, Profile] = {
             "their strengths",
             data=replace(_FULL, validation=2_000, train_limit=4_000),
             train=replace(
-                _FULL_TRAIN, epochs=20, record_every=20, accuracy_every=20, decay_start=6, decay_every=2
+                FASHION_FULL, epochs=20, record_every=20, accuracy_every=20, decay_start=6, decay_every=2
             ),
             seeds=(100,),
             variants=STRENGTHS,
@@ -122,7 +114,7 @@ APART: Mapping[str, Profile] = {
             name="fashion-full",
             summary="all of Fashion-MNIST (60,000 train, 10,000 test images of 28 x 28 pixels, crops and "
             "flips), a ResNet-18 with an eighth of its width, 12 epochs, five seeds",
-            train=_FULL_TRAIN,
+            train=FASHION_FULL,
             variants=PENALTIES,
             seeds_first=True,
         ),

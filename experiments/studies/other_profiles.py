@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
 from experiments.studies.other_tables import OTHER_STRENGTHS, carried, others
 from experiments.studies.profile_fields import Profile
-from experiments.studies.schedules import scaled_schedule
+from experiments.studies.schedules import FASHION_FULL, scaled_schedule
 from lpc.specs import DataSpec
 
 _RATE = 1e-2
 _GAMMA = 1000.0
 """What both budgets carry at that rate (:func:`experiments.studies.schedules.carried_maximum`)."""
-_on_digits = partial(
-    Profile,
-    data=DataSpec(name="digits", validation=240, noise=0.01),
-    backbone="mlp",
-    backbone_width=128,
-    train=replace(scaled_schedule(epochs=200, gamma_maximum=_GAMMA), record_every=100, accuracy_every=10),
-    learning_rates=(_RATE,),
-)
-_on_mnist = partial(
-    Profile,
-    data=DataSpec(name="mnist_subset", validation=800, noise=0.01),
-    backbone="mlp",
-    backbone_width=128,
-    train=replace(scaled_schedule(epochs=100, gamma_maximum=_GAMMA), record_every=50, accuracy_every=10),
-    learning_rates=(_RATE,),
-)
+
+
+def _mlp(data: str, *, validation: int, epochs: int) -> Callable[..., Profile]:
+    """Return profiles of small networks on a data set."""
+    schedule = scaled_schedule(epochs=epochs, gamma_maximum=_GAMMA)
+    return partial(
+        Profile,
+        data=DataSpec(name=data, validation=validation, noise=0.01),
+        backbone="mlp",
+        backbone_width=128,
+        train=replace(schedule, record_every=epochs // 2, accuracy_every=10),
+        learning_rates=(_RATE,),
+    )
+
+
+_on_digits = _mlp("digits", validation=240, epochs=200)
+_on_mnist = _mlp("mnist_subset", validation=800, epochs=100)
 
 FROZEN_STRENGTHS: Mapping[str, Mapping[str, float]] = {
     "digits": {
@@ -61,8 +62,6 @@ FROZEN_STRENGTHS: Mapping[str, Mapping[str, float]] = {
 }
 """The strength of every way by data set, frozen before the profiles ``others`` and ``others-mnist`` ran: the
 one with the best validation accuracy in the searches, ties to the lower validation cross-entropy."""
-_FASHION_GAMMA = 350.0
-"""As in profile ``fashion-full``, whose schedule it is."""
 _FIVE = (0, 1, 2, 3, 4)
 
 OTHERS: Mapping[str, Profile] = {
@@ -102,15 +101,10 @@ OTHERS: Mapping[str, Profile] = {
             data=DataSpec(name="fashion_mnist", validation=5_000, flip=True, crop_padding=4, noise=0.01),
             backbone="resnet18",
             backbone_width=8,
-            train=replace(
-                scaled_schedule(epochs=12, gamma_maximum=_FASHION_GAMMA),
-                record_every=6,
-                accuracy_every=4,
-                precision="bfloat16",
-            ),
+            train=FASHION_FULL,
             learning_rates=(8e-3,),
             seeds=_FIVE,
-            variants=carried(others(FROZEN_STRENGTHS["mnist_subset"]), _FASHION_GAMMA),
+            variants=carried(others(FROZEN_STRENGTHS["mnist_subset"]), FASHION_FULL.gamma_maximum),
             seeds_first=True,
         ),
     )

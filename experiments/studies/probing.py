@@ -54,9 +54,9 @@ class ProbeKind(NamedTuple):
     architectures
         Those it is made for; None: all.
     usual
-        Those of them that are probed where nobody names the probe, which takes long; None: all.
+        Those of them that the book probes, where all would take long; None: all.
     usual_seeds
-        Of how many seeds they are probed then; None: all that ``seeds`` allows.
+        Of how many seeds the book probes them; None: all that ``seeds`` allows.
     seeds
         Of how many seeds, from the first; None: all.
     tabled
@@ -73,12 +73,12 @@ class ProbeKind(NamedTuple):
     seeds: int | None = None
     tabled: bool = True
 
-    def about(self, selected: pd.DataFrame, *, named: bool = True) -> list[str]:
-        """Return the keys of the runs that it is made for; unless it is named, of the usual ones."""
-        limits = [limit for limit in (self.seeds, None if named else self.usual_seeds) if limit is not None]
+    def about(self, selected: pd.DataFrame, *, usual: bool) -> list[str]:
+        """Return the keys of the runs that it is made for, or of the usual ones among them."""
+        limits = [limit for limit in (self.seeds, self.usual_seeds if usual else None) if limit is not None]
         seeds = sorted(selected["seed"].unique())[: min(limits, default=None)]
         wanted = selected["seed"].isin(seeds)
-        for architectures in (self.architectures, None if named else self.usual):
+        for architectures in (self.architectures, self.usual if usual else None):
             if architectures is not None:
                 wanted &= selected["architecture"].isin(architectures)
         return [str(key) for key in selected.loc[wanted, "key"]]
@@ -210,7 +210,9 @@ def applicable(profile: str, names: Sequence[str] | None = None) -> list[str]:
     return [name for name in (PROBES if names is None else names) if kind in PROBES[name].studies]
 
 
-def missing(study: Probed, names: Sequence[str] | None = None) -> list[tuple[str, str]]:
+def missing(
+    study: Probed, names: Sequence[str] | None = None, *, usual: bool = True
+) -> list[tuple[str, str]]:
     """Return what has not been probed yet: keys of selected runs, and names of probes.
 
     Parameters
@@ -218,12 +220,14 @@ def missing(study: Probed, names: Sequence[str] | None = None) -> list[tuple[str
     study
         Runs of a profile.
     names
-        Probes to choose from; None: all, of the architectures that are usual for each.
+        As in :func:`applicable`.
+    usual
+        Whether of the runs that are usual for each probe, as in the book; else of all that it is made for.
     """
     return [
         (key, name)
         for name in applicable(study.profile.name, names)
-        for key in PROBES[name].about(study.selected, named=names is not None)
+        for key in PROBES[name].about(study.selected, usual=usual)
         if study.store.probe(key, name, version=PROBES[name].version) is None
     ]
 
@@ -241,6 +245,7 @@ def measure_all(
     study: StudyT,
     *,
     names: Sequence[str] | None = None,
+    usual: bool = True,
     workers: int | None = None,
     device: torch.device | None = None,
     progress: bool = True,
@@ -252,7 +257,9 @@ def measure_all(
     study
         Runs of a profile (a dataclass, such as ``experiments.studies.study.Study``).
     names
-        Probes; None: all that are about such runs, of the architectures that are usual for each.
+        Probes; None: all that are about such runs.
+    usual
+        As in :func:`missing`.
     workers
         Processes, of one thread each; None: one a core, one where there is a GPU. 1 probes in this process.
     device
@@ -267,7 +274,7 @@ def measure_all(
     ValueError
         A probe that does not exist, or whose libraries are not installed.
     """
-    left = missing(study, names)
+    left = missing(study, names, usual=usual)
     check_extras(dict.fromkeys(name for _, name in left))
     jobs = [ProbeOfRun(study.store.root, key, name) for key, name in left]
     device = default_device(device)

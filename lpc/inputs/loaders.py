@@ -89,19 +89,16 @@ def check_loader(loader: object) -> None:
     """Raise ValueError for what is no loader: data that are not in batches, or nothing to iterate over."""
     arrays = isinstance(loader, (Tensor, np.ndarray)) or (
         isinstance(loader, (tuple, list))
+        and len(loader) > 0
         and all(isinstance(part, (Tensor, np.ndarray)) for part in loader[:2])
     )
-    if isinstance(loader, Dataset) or (arrays and not _empty(loader)):
+    if isinstance(loader, Dataset) or arrays:
         data = "TensorDataset(images, labels)" if arrays else "data"
         raise ValueError(
             f"the loader is {described(loader)}, not in batches; pass DataLoader({data}, batch_size=256)"
         )
     if not isinstance(loader, Iterable):
         raise ValueError(f"the loader is {described(loader)}; expected batches of input and labels")
-
-
-def _empty(loader: Any) -> bool:
-    return isinstance(loader, (tuple, list)) and not loader
 
 
 def checked_batches(

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lpc.errors import listed
+
 _ROLES = {
     "latents": "latents",
     "labels": "labels",
@@ -78,9 +80,7 @@ def _report(given: argparse.Namespace) -> None:
     print("arrays: " + ", ".join(f"{role} = {name} {arrays[name].shape}" for role, name in names.items()))
     unused = [name for name in arrays if name not in names.values()]
     if unused:
-        print(
-            f"not used: {', '.join(unused[:20])}{f' and {len(unused) - 20} more' if len(unused) > 20 else ''}"
-        )
+        print(f"not used: {listed(unused, 20)}")
     found = {role: arrays[name] for role, name in names.items()}
     for line in numbered(found):
         print(line)

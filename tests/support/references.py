@@ -734,6 +734,11 @@ def smallest_of(image):
     return attacks.smallest({"far": farther, "near": found}).norm
 
 
+def divergence_of(mean):
+    given = isinstance(mean, torch.Tensor)
+    return losses.normal_divergence(mean, (1 + mean.square()).sqrt() if given else mean)
+
+
 def layers_of(image):
     layer = torch.nn.Linear(math.prod(IMAGE), 3, bias=False).double()
     layer.weight.data = torch.from_numpy(WEIGHT)
@@ -1132,6 +1137,20 @@ REFERENCES: dict[Any, Case] = {
         options={"reduction": lambda draw: draw.one("sum", "mean")},
         wrong={"reduction": NAMES},
         tensors=True,
+    ),
+    losses.norm_power: Case(
+        LATENT,
+        lambda latent, power: ((latent**2).sum(axis=1) ** (power / 2)).mean(),
+        options={"power": lambda draw: draw.one(1.0, 2, 3.0)},
+        wrong={"power": (*NUMBERS, 0.5, 0)},
+        tensors=True,
+    ),
+    losses.normal_divergence: Case(
+        {"mean": "points"},
+        lambda mean: (mean**2 + (1 + mean**2) - 1 - np.log1p(mean**2)).sum(axis=1).mean() / 2,
+        call=divergence_of,
+        tensors=True,
+        tolerance=1e-4,
     ),
     losses.log_variance: Case(LATENT, log_variance, tensors=True, tolerance=1e-4),
     losses.conditional_log_variance: Case(LABELLED, class_log_variance, tensors=True, tolerance=1e-3),

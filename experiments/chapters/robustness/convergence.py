@@ -35,7 +35,7 @@ def measure(store: Path, *, profile: str = "laptop", results: Path = MEASURED) -
     ValueError
         A store that lacks selected runs of IB and NoPen.
     """
-    study = measure_all(ablation.existing(profile, store=store), names=["attack_steps"])
+    study = measure_all(ablation.existing(profile, store=store), names=["attack_steps"], usual=False)
     table = steps(study)
     if table.empty:
         raise ValueError(f"{store} has no selected run of {profile} to attack: train the profile first")

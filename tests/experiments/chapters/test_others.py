@@ -7,7 +7,12 @@ import pytest
 from experiments.chapters import others
 from experiments.reporting.tables import MISSING
 from experiments.studies.other_profiles import FROZEN_STRENGTHS
+from experiments.studies.other_tables import WAYS, WITHOUT_STRENGTH
 from experiments.studies.recorded import recorded
+
+
+def test_every_way_has_a_name_and_a_look():
+    assert set(others.NAMES) == {*WAYS, *WITHOUT_STRENGTH} == set(others.LOOKS)
 
 
 def test_points_leave_out_what_has_lost_classes_and_stand_by_strength():
@@ -36,8 +41,14 @@ def test_what_the_page_says_of_the_searches_is_what_is_recorded():
         own = shown["way"] == "CentreLoss"
         tightest = shown.iloc[int(shown["collapse"].argmin())]
         assert tightest["way"] == "CentreLoss" and shown.loc[own, "factor"].max() < shown["factor"].max()
+        lost = search.selected.loc[search.selected["accuracy"] < others.CLASSIFIES, "architecture"]
+        assert set(lost) == {"Norm-10", "Norm-100"}
         half = shown[shown["collapse"] <= shown["collapse"].median()]
         assert others.rank_correlation(half) < others.rank_correlation(shown)
+        chosen = [f"{way}-{value:g}" for way, value in FROZEN_STRENGTHS[source.strengths].items()]
+        errors = search.selected.set_index("architecture").loc[chosen, "test_ece"].astype(float)
+        powers = {f"{way}-{FROZEN_STRENGTHS[source.strengths][way]:g}" for way in ("IB", "CubedNorm")}
+        assert set(errors.nlargest(2).index) == powers
 
 
 def test_agreement_ranks_by_tightness():

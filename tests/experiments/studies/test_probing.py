@@ -117,13 +117,14 @@ def test_some_runs_can_be_probed_alone_and_the_others_are_missing(study, store):
     assert table is not None and set(table["architecture"]) == {"IB"}
 
 
-def test_a_probe_that_takes_long_is_made_of_the_usual_runs_until_it_is_named(study, store, monkeypatch):
+def test_a_probe_that_takes_long_is_made_of_the_usual_runs_unless_of_all(study, store, monkeypatch):
     use(monkeypatch, weigh=ProbeKind(1, f"{HERE}:weigh", usual=("NoPen",)))
     usual = {key for key, _ in probing.missing(study)}
     assert usual == set(study.selected.loc[study.selected["architecture"] == "NoPen", "key"])
-    assert {key for key, _ in probing.missing(study, ["weigh"])} == set(study.selected["key"])
+    assert {key for key, _ in probing.missing(study, usual=False)} == set(study.selected["key"])
+    assert {key for key, _ in probing.missing(study, ["weigh"])} == usual, "as chapters name probes"
     use(monkeypatch, weigh=ProbeKind(1, f"{HERE}:weigh", usual=("NoPen",), usual_seeds=1))
-    assert len(probing.missing(study)) == 1 and len(probing.missing(study, ["weigh"])) == 4
+    assert len(probing.missing(study)) == 1 and len(probing.missing(study, usual=False)) == 4
 
 
 def test_the_usual_attacks_are_on_networks_that_claims_are_about():
