@@ -107,21 +107,23 @@ def unprobed(profile: str, *, seeds: int | None = None, store: str | Path = "run
 def _reasons(profile: str, seeds: int | None, store: str | Path) -> dict[str, str]:
     """Return, for everything that a chapter may need, why it cannot be had of a profile; empty: it can.
 
-    Siblings and probes of a profile that is trained with the book are made with it.
+    Runs, siblings and probes of a profile that is trained with the book are made with it.
     """
+
+    def of(name: str, study: str = "ablation") -> str:
+        live = name in LIVE and name in kind_of(study).profiles
+        return "" if live else lacking(name, study=study, seeds=seeds, store=store)
+
     bottlenecks = bottleneck_profile(profile)
-    reasons = {"ablation": lacking(profile, seeds=seeds, store=store)}
+    reasons = {"ablation": of(profile)}
     reasons["bottlenecks"] = (
         f"profile {profile} declares no bottleneck runs"
         if bottlenecks is None
-        else lacking(bottlenecks, study="bottlenecks", seeds=seeds, store=store)
+        else of(bottlenecks, "bottlenecks")
     )
     for table in SIBLINGS:
         name = f"{profile}-{table}"
-        if name not in PROFILES:
-            reasons[table] = f"profile {profile} has no sibling {name}"
-        else:
-            reasons[table] = "" if profile in LIVE else lacking(name, seeds=seeds, store=store)
+        reasons[table] = of(name) if name in PROFILES else f"profile {profile} has no sibling {name}"
     names = {kind: profile if kind == "ablation" else f"{profile}-{kind}" for kind in PROBED}
     for kind, name in names.items():
         live = profile in LIVE or reasons[kind]

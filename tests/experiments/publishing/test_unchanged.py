@@ -98,7 +98,7 @@ def test_the_verb_makes_only_what_has_changed_or_is_forced(unchanged_, monkeypat
 def test_make_remembers_what_it_built_and_nothing_of_a_store_that_was_written_meanwhile(
     book, tmp_path, monkeypatch
 ):
-    """Everything but the order of steps is pretended: plans, training, chapters and pages."""
+    """Everything but the order of steps is pretended: plans, first pages, training, chapters and pages."""
     result = tmp_path / "runs" / "runs" / "key" / "result.json"
     note = book.places.output / unchanged.FILE
 
@@ -109,6 +109,7 @@ def test_make_remembers_what_it_built_and_nothing_of_a_store_that_was_written_me
     for name, step in {**steps, "plan": lambda *_, **__: [], "substitutions": lambda *_, **__: {}}.items():
         monkeypatch.setattr(plan, name, step)
     monkeypatch.setattr(plan, "build", lambda *_, **__: book.first_page)
+    monkeypatch.setattr(plan.preview, "is_wanted", lambda _: False)
     given = {"beside": "laptop", "store": "runs", "places": book.places}
     plan.make("smoke", **given)
     assert book.is_unchanged() and "inputs" in json.loads(note.read_text())
