@@ -41,7 +41,7 @@ def recorded(path: Path = TRANSCRIPT) -> str:
 
 
 def part(title: str, path: Path = TRANSCRIPT) -> str:
-    """Return the text of a part in lines that fit a page; an unknown title is an error with the known ones."""
+    """Return the text of a part in lines that fit a page; an unknown title is a ValueError."""
     known = parts(path)
     if title not in known:
         raise unknown_name(f"part of {path.name}:", title, known)
