@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from lpc.datasets import load_raw
+from lpc.datasets import RawImages, load_raw
 from lpc.specs import DataSpec
 
 
@@ -262,13 +262,34 @@ def _permuted(images: np.ndarray, seed: int | None) -> np.ndarray:
     return images.reshape(*images.shape[:2], -1)[:, :, order].reshape(images.shape)
 
 
+def _apart(raw: RawImages, spec: DataSpec) -> tuple[RawImages, RawImages | None]:
+    """Return the images of a spec's classes, and those of the classes that it leaves out."""
+    first, classes = spec.first_classes, int(raw.train_label.max()) + 1
+    if first is None:
+        return raw, None
+    if first >= classes:
+        raise ValueError(
+            f"DataSpec.first_classes is {first}; expected 2 to {classes - 1}, or None: {spec.name!r} has "
+            f"{classes} classes"
+        )
+    train, test = raw.train_label < first, raw.test_label < first
+    return _some(raw, train, test), _some(raw, ~train, ~test)
+
+
+def _some(raw: RawImages, train: np.ndarray, test: np.ndarray) -> RawImages:
+    """Return the images that two masks choose."""
+    return RawImages(
+        raw.train_images[train], raw.train_label[train], raw.test_images[test], raw.test_label[test]
+    )
+
+
 def load_images(spec: DataSpec, *, device: torch.device | str = "cpu") -> Splits:
     """Load, split and place a data set on a device.
 
     Parameters
     ----------
     spec
-        Data set, held-out validation images, training limit, size to pad to, permutation of pixels.
+        Data set, classes, held-out validation images, training limit, size to pad to, permutation of pixels.
     device
         Where the uint8 images stay.
 
@@ -280,10 +301,10 @@ def load_images(spec: DataSpec, *, device: torch.device | str = "cpu") -> Splits
     Raises
     ------
     ValueError
-        An unknown data set, one that is damaged or cannot be fetched (:func:`~lpc.datasets.load_raw`), or a
-        validation set, limit or size that does not fit it; a channel that never varies.
+        An unknown data set, one that is damaged or cannot be fetched (:func:`~lpc.datasets.load_raw`), or
+        classes, a validation set, limit or size that do not fit it; a channel that never varies.
     """
-    raw = load_raw(spec.name)
+    raw, _ = _apart(load_raw(spec.name), spec)
     train, held = np.arange(len(raw.train_label)), None
     if spec.validation:
         train, held = _hold_out(raw.train_label, spec.validation, spec.split_seed, "DataSpec.validation")
@@ -296,22 +317,71 @@ def load_images(spec: DataSpec, *, device: torch.device | str = "cpu") -> Splits
     images = raw.train_images if whole else raw.train_images[train]
     images = _padded(images, spec.size, spec.name)
     mean, sd = _mean_and_sd(images, spec.name)
-    classes = int(raw.train_label.max()) + 1
-
-    def place(images: np.ndarray, label: np.ndarray) -> ImageSet:
-        images = _permuted(_padded(images, spec.size, spec.name), spec.permutation_seed)
-        return ImageSet(
-            torch.from_numpy(np.ascontiguousarray(images)).to(device),
-            torch.from_numpy(label.astype(np.int64)).to(device),
-            classes,
-            mean,
-            sd,
-        )
-
+    place = partial(
+        _placed, spec=spec, device=device, mean=mean, sd=sd, classes=int(raw.train_label.max()) + 1
+    )
     return Splits(
         train=place(images, raw.train_label[train]),
         validation=None if held is None else place(raw.train_images[held], raw.train_label[held]),
         test=place(raw.test_images, raw.test_label),
+    )
+
+
+def _placed(
+    images: np.ndarray,
+    label: np.ndarray,
+    *,
+    spec: DataSpec,
+    device: torch.device | str,
+    classes: int,
+    mean: tuple[float, ...],
+    sd: tuple[float, ...],
+) -> ImageSet:
+    """Return images as a spec wants them, on a device."""
+    images = _permuted(_padded(images, spec.size, spec.name), spec.permutation_seed)
+    return ImageSet(
+        torch.from_numpy(np.ascontiguousarray(images)).to(device),
+        torch.from_numpy(label.astype(np.int64)).to(device),
+        classes,
+        mean,
+        sd,
+    )
+
+
+def left_out(spec: DataSpec, like: ImageSet) -> ImageSet:
+    """Return all images, of train and test set, of the classes that ``first_classes`` leaves out.
+
+    Parameters
+    ----------
+    spec
+        Of the data; ``first_classes`` is not None.
+    like
+        The train set of :func:`load_images`: its device, and its mean and sd, by which these are normalised.
+
+    Returns
+    -------
+    ImageSet
+        Its labels count from 0: ``first_classes`` is subtracted.
+
+    Raises
+    ------
+    ValueError
+        A spec that leaves out no class, or as of :func:`load_images`.
+    """
+    _, rest = _apart(load_raw(spec.name), spec)
+    if rest is None:
+        raise ValueError(
+            f"DataSpec.first_classes is None; expected a number: no class of {spec.name!r} is left out"
+        )
+    label = np.concatenate([rest.train_label, rest.test_label]) - spec.first_classes
+    return _placed(
+        np.concatenate([rest.train_images, rest.test_images]),
+        label,
+        spec=spec,
+        device=like.images.device,
+        classes=int(label.max()) + 1,
+        mean=like.mean,
+        sd=like.sd,
     )
 
 

@@ -133,6 +133,9 @@ class DataSpec(_Spec):
     permutation_seed
         Seed of a permutation of the pixels' places, the same for every image and channel (Permutation-MNIST,
         Goodfellow et al. 2013); None: they stay where they are.
+    first_classes
+        Keep the images of labels below this number alone, in training, validation and test set; None: of all.
+        The other classes' images are :func:`lpc.data.left_out`.
     flip, crop_padding, noise
         Random horizontal flips; random crops after zero padding of this many pixels (0: none); sd of
         the Gaussian noise added to the normalised image (LPC Appendix C: True, 4 and 0.01).
@@ -144,6 +147,7 @@ class DataSpec(_Spec):
     train_limit: int | None = None
     size: int | None = None
     permutation_seed: int | None = None
+    first_classes: int | None = None
     flip: bool = False
     crop_padding: int = 0
     noise: float = 0.0
@@ -155,6 +159,8 @@ class DataSpec(_Spec):
         self._require(self.size is None or self.size > 0, "size", "a positive number of pixels, or None")
         seed = self.permutation_seed
         self._require(seed is None or seed >= 0, "permutation_seed", "0 or more, or None")
+        first = self.first_classes
+        self._require(first is None or first >= 2, "first_classes", "2 or more, or None")
         self._require(self.crop_padding >= 0, "crop_padding", "0 or more pixels")
         self._require(self.noise >= 0, "noise", "a standard deviation of 0 or more")
 
@@ -527,7 +533,7 @@ class RunSpec(_Spec):
 
 
 _LATER = {
-    "data": ("permutation_seed",),
+    "data": ("permutation_seed", "first_classes"),
     "model": (
         *("latent_noise", "encoder", "decoder", "decoder_width", "rescaled"),
         *("classifier", "classifier_scale", "spectral_norm", "logit_temperature"),

@@ -29,7 +29,8 @@ def light_page(html: str, *, search: bool) -> str:
     -------
     str
         The page without scripts for icons, live code and, but for the page of search, the index; with
-        MathJax in parts. Its bibliography is no list to a screen reader, which finds no items in it.
+        MathJax in parts. Its bibliography is no list to a screen reader, which finds no items in it. Dates
+        in tables do not break at their hyphens.
     """
     unused = UNUSED if search else UNUSED + SEARCHING
     names = "|".join(re.escape(name) for name in unused)
@@ -45,6 +46,7 @@ def light_page(html: str, *, search: bool) -> str:
     # a target may not stand in a list of definitions, where Sphinx puts the second of a name's addresses
     html = re.sub(r'(<dl\b[^>]*>\s*)((?:<span id="[^"]*"></span>\s*)+)', r"\2\1", html)
     html = re.sub(r"<dl>\s*((?:<dd>.*?</dd>\s*)+)</dl>", _parameters, html, flags=re.DOTALL)
+    html = re.sub(r"(<td\b[^>]*>(?:<p>)?)(\d{4}-\d\d-\d\d)(?=<)", r'\1<span class="date">\2</span>', html)
     if 'class="sd-' not in html:
         html = re.sub(r'<link\b[^>]*\bhref="[^"]*sphinx-design[^"]*"[^>]*>\n?', "", html)
     return html.replace(WHOLE_MATHJAX, PARTS_OF_MATHJAX)

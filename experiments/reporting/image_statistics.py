@@ -32,6 +32,7 @@ SHARES = ("test_accuracy", "corruptions_mean", "attacks_box_black_beats_white")
 AUROCS = ("test_auroc_mahalanobis_shrunk", "test_auroc_odin")
 """Metrics that are an AUROC of all test images."""
 _ABOUT = ("test_", "attacks_", "corruptions_", "factor_", "margins_test_", "margins_directions_test_")
+_ABOUT += ("outside_", "transfer_")
 _ABOUT_TOO = ("margins_distance_median", "accuracy_lost", "certified_gradient_exceeds")
 
 

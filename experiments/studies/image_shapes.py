@@ -34,13 +34,19 @@ SHAPES: Mapping[str, Shape] = {
 
 
 def shape_of_data(data: DataSpec) -> Shape:
-    """Return the shape in which a spec trains: padded to its size, and with the images that it keeps."""
+    """Return the shape in which a spec trains: padded to its size, and with the images that it keeps.
+
+    Where it keeps some classes alone, it is taken that all have equally many images.
+    """
     if data.name not in SHAPES:
         raise unknown_name("data set", data.name, SHAPES)
     shape = SHAPES[data.name]
-    kept = shape.train - data.validation
+    classes = shape.classes if data.first_classes is None else min(shape.classes, data.first_classes)
+    kept = shape.train * classes // shape.classes - data.validation
     return shape._replace(
         size=data.size or shape.size,
+        classes=classes,
+        test=shape.test * classes // shape.classes,
         train=kept if data.train_limit is None else min(kept, data.train_limit),
     )
 

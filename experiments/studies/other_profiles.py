@@ -16,12 +16,14 @@ _GAMMA = 1000.0
 """What both budgets carry at that rate (:func:`experiments.studies.schedules.carried_maximum`)."""
 
 
-def _mlp(data: str, *, validation: int, epochs: int) -> Callable[..., Profile]:
-    """Return profiles of small networks on a data set."""
+def _mlp(
+    data: str, *, validation: int, epochs: int, first_classes: int | None = None
+) -> Callable[..., Profile]:
+    """Return profiles of small networks on a data set, or on some of its classes."""
     schedule = scaled_schedule(epochs=epochs, gamma_maximum=_GAMMA)
     return partial(
         Profile,
-        data=DataSpec(name=data, validation=validation, noise=0.01),
+        data=DataSpec(name=data, validation=validation, first_classes=first_classes, noise=0.01),
         backbone="mlp",
         backbone_width=128,
         train=replace(schedule, record_every=epochs // 2, accuracy_every=10),
@@ -31,6 +33,9 @@ def _mlp(data: str, *, validation: int, epochs: int) -> Callable[..., Profile]:
 
 _on_digits = _mlp("digits", validation=240, epochs=200)
 _on_mnist = _mlp("mnist_subset", validation=800, epochs=100)
+_SEEN = 7
+"""Classes that are trained on where the others are new."""
+_WITH_NEW_CLASSES = ("LinPen", "NoPen", "IB", "CentreLoss", "LabelSmoothing")
 
 FROZEN_STRENGTHS: Mapping[str, Mapping[str, float]] = {
     "digits": {
@@ -93,6 +98,21 @@ OTHERS: Mapping[str, Profile] = {
             summary="the same on 3,200 of MNIST's images, 100 epochs, five seeds",
             seeds=_FIVE,
             variants=others(FROZEN_STRENGTHS["mnist_subset"]),
+        ),
+        _mlp("digits", validation=168, epochs=200, first_classes=_SEEN)(
+            name="others-new-classes",
+            summary="IB, its two controls, centre loss and label smoothing on digits 0 to 6, to see what "
+            "their latents are worth for 7 to 9, at the strengths chosen on all ten, 200 epochs, five seeds",
+            seeds=_FIVE,
+            variants=others(FROZEN_STRENGTHS["digits"]),
+            architectures=_WITH_NEW_CLASSES,
+        ),
+        _mlp("mnist_subset", validation=560, epochs=100, first_classes=_SEEN)(
+            name="others-mnist-new-classes",
+            summary="the same on 2,240 of MNIST's images, 100 epochs, five seeds",
+            seeds=_FIVE,
+            variants=others(FROZEN_STRENGTHS["mnist_subset"]),
+            architectures=_WITH_NEW_CLASSES,
         ),
         Profile(
             name="others-fashion",

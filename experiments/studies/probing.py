@@ -48,7 +48,7 @@ class ProbeKind(NamedTuple):
         ``module:function``, which maps a classifier in evaluation mode and its data, on one device, to a
         :class:`lpc.store.probes.Probe`. Named and not imported, as it lies above this module.
     studies
-        Families of runs that it is about: ``ablation``, ``embedding``, ``gammas``, ``others``.
+        Families of runs that it is about, of :func:`family`.
     extra
         What it needs of :data:`EXTRAS`; None: nothing.
     architectures
@@ -61,6 +61,8 @@ class ProbeKind(NamedTuple):
         Of how many seeds, from the first; None: all.
     tabled
         Whether its table is recorded with the runs, for pages that show it; else its values alone are.
+    takes_spec
+        Whether the function takes the run's spec, too.
     """
 
     version: int
@@ -72,6 +74,7 @@ class ProbeKind(NamedTuple):
     usual_seeds: int | None = None
     seeds: int | None = None
     tabled: bool = True
+    takes_spec: bool = False
 
     def about(self, selected: pd.DataFrame, *, usual: bool) -> list[str]:
         """Return the keys of the runs that it is made for, or of the usual ones among them."""
@@ -84,7 +87,7 @@ class ProbeKind(NamedTuple):
         return [str(key) for key in selected.loc[wanted, "key"]]
 
     @property
-    def function(self) -> Callable[[Any, Splits], Probe]:
+    def function(self) -> Callable[..., Probe]:
         """The function that ``run`` names, computing as measurements do, as do networks that it calls."""
         module, _, name = self.run.partition(":")
         return measurement(getattr(importlib.import_module(module), name))
@@ -123,6 +126,7 @@ PROBES: Mapping[str, ProbeKind] = {
     "images": ProbeKind(1, "experiments.probes.images:probe", ("ablation", "embedding"), tabled=False),
     "margins": ProbeKind(1, "experiments.probes.margins:probe", studies=("embedding",), tabled=False),
     "outside": ProbeKind(1, "experiments.probes.outside:probe", studies=("others",)),
+    "transfer": ProbeKind(1, "experiments.probes.transfer:probe", studies=("new_classes",), takes_spec=True),
 }
 """The probes by name, which begins their columns (``<name>_<value>``) and files."""
 
@@ -150,9 +154,12 @@ StudyT = TypeVar("StudyT", bound=Probed)
 
 
 def family(profile: str) -> str:
-    """Return which family of runs a profile's are: ``ablation``, ``embedding``, ``gammas`` or ``others``."""
+    """Return which family of runs a profile's are.
+
+    One of ``ablation``, ``embedding``, ``gammas``, ``others`` and ``new_classes``.
+    """
     if profile.partition("-")[0] == "others":
-        return "others"
+        return "new_classes" if profile.endswith("-new-classes") else "others"
     last = profile.rpartition("-")[2]
     return last if last in ("embedding", "gammas") else "ablation"
 
@@ -364,7 +371,7 @@ def do(job: ProbeOfRun, device: str) -> None:
     model = model.to(memory_format=torch.channels_last)  # convolutions are faster so, as in training
     wall, processor = time.monotonic(), time.process_time()
     try:
-        found = kind.function(model, splits)
+        found = kind.function(model, splits, *([spec] if kind.takes_spec else []))
     except Exception as error:
         raise ProbeError(f"probe {job}: {type(error).__name__}: {error}") from error
     about = {

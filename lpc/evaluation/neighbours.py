@@ -208,8 +208,8 @@ def _method(asked: Method | None, width: int, total: int, k: int, norm: Norm, de
     if asked == "faiss" and device.type != "cpu" and k > faiss_search.MOST_K:
         faiss_search.module_for(device)
         warnings.warn(
-            f"faiss finds {faiss_search.MOST_ON_A_GPU} neighbours at most on a GPU, and k = {k} asks for "
-            "more: torch looks for them (method 'candidates')",
+            f"faiss finds {faiss_search.MOST_ON_A_GPU} neighbours at most on a GPU, and k = {k} needs "
+            "more: torch searches instead (method 'candidates')",
             stacklevel=4,
         )
         return "candidates"

@@ -121,7 +121,7 @@ def warn_of_classifier(
         return
     warnings.warn(
         f"{type(backbone).__name__} still has its own classifier, {name!r}: the head would stand on its "
-        f"{width} logits. Take it off: backbone.{name} = nn.Identity(), or, of timm, make the model with "
+        f"{width} logits. Take it off: backbone.{name} = nn.Identity() or, with timm, make the model with "
         "num_classes=0",
         UserWarning,
         stacklevel=3,

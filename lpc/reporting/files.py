@@ -217,7 +217,7 @@ def numbered(found: dict[str, Any]) -> list[str]:
             if more:
                 raise ValueError(
                     f"{role} are text, such as {str(text[0])!r}, and there are {more[0]}, whose order of "
-                    f"classes is not known; expected integers, the columns of {more[0]}"
+                    f"classes is unknown; expected integers, the columns of {more[0]}"
                 )
             if known is None:
                 known = np.unique(text)

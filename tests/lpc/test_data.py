@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.transforms import functional as oracle
 
 from lpc import datasets
-from lpc.data import Augment, ImageSet, Splits, batches, load_images
+from lpc.data import Augment, ImageSet, Splits, batches, left_out, load_images
 from lpc.datasets import RawImages
 from lpc.specs import DataSpec
 
@@ -251,6 +251,27 @@ def test_without_a_permutation_pixels_stay_and_padding_comes_before_it(load, raw
     again = load(coded(), size=7).train.images
     assert torch.equal(padded.flatten(2).sort().values, again.flatten(2).sort().values)
     assert not torch.equal(padded, again)
+
+
+def test_classes_that_are_left_out_are_in_no_split_and_nothing_is_lost(load, raw):
+    everything, splits = load(permutation_seed=3, size=6), load(first_classes=3, permutation_seed=3, size=6)
+    rest = left_out(DataSpec(name="drawn", first_classes=3, permutation_seed=3, size=6), splits.train)
+    assert rest.classes == 1 and len(rest) == 12 and not rest.label.any()
+    assert splits.train.classes == splits.test.classes == 3
+    known = [part.images[part.label == 3] for part in (everything.train, everything.test)]
+    assert torch.equal(rest.images, torch.cat(known))
+    for ours, whole in ((splits.train, everything.train), (splits.test, everything.test)):
+        assert torch.equal(ours.images, whole.images[whole.label < 3])
+        assert torch.equal(ours.label, whole.label[whole.label < 3])
+    pixels = torch.from_numpy(raw.train_images[raw.train_label < 3]).double() / 255
+    assert load(first_classes=3).train.mean == pytest.approx(pixels.mean(dim=(0, 2, 3)).tolist())
+    assert (rest.mean, rest.sd) == (splits.train.mean, splits.train.sd)
+    with pytest.raises(
+        ValueError, match=r"first_classes is 4; expected 2 to 3, or None: 'drawn' has 4 classes"
+    ):
+        load(first_classes=4)
+    with pytest.raises(ValueError, match=r"first_classes is None.*no class of 'drawn'"):
+        left_out(DataSpec(name="drawn"), splits.train)
 
 
 def test_pixels_are_normalised_and_brought_back_in_their_own_precision():

@@ -45,7 +45,7 @@ def test_key_is_the_sha256_of_sorted_compact_json():
     spec = make()
     values = dataclasses.asdict(spec)
     later = {
-        "data": ["permutation_seed"],
+        "data": ["permutation_seed", "first_classes"],
         "model": ["latent_noise", "encoder", "decoder", "decoder_width", "rescaled", "classifier"],
         "train": ["plateau_factor", "plateau_patience", "metrics", "objective", "samples"],
     }
@@ -70,6 +70,7 @@ def test_later_fields_change_the_key_where_they_are_chosen():
     spec = make()
     chosen = [
         dataclasses.replace(spec, data=dataclasses.replace(DATA, permutation_seed=0)),
+        dataclasses.replace(spec, data=dataclasses.replace(DATA, first_classes=7)),
         dataclasses.replace(spec, model=dataclasses.replace(spec.model, latent_noise="zero_entropy")),
         dataclasses.replace(spec, train=dataclasses.replace(spec.train, samples=12)),
         dataclasses.replace(spec, train=dataclasses.replace(spec.train, penalty="log_variance")),
@@ -81,7 +82,7 @@ def test_later_fields_change_the_key_where_they_are_chosen():
         ),
     ]
     keys = {run_key(one) for one in (spec, *chosen)}
-    assert len(keys) == 9
+    assert len(keys) == 10
     assert all(spec_from_dict(json.loads(canonical_json(one))) == one for one in chosen)
 
 
@@ -245,6 +246,7 @@ def test_gammas_are_ibs_layer_with_another_last_gamma():
         (lambda: ModelSpec(backbone="mlp", backbone_width=8, dropout=1.0), ["dropout"]),
         (lambda: ModelSpec(backbone="mlp", backbone_width=8, latent_width=3), ["latent_width", "3"]),
         (lambda: DataSpec(name="digits", validation=-1), ["validation", "-1"]),
+        (lambda: DataSpec(name="digits", first_classes=1), ["DataSpec.first_classes", "1"]),
         (
             lambda: RunSpec(
                 architecture="NoPen",

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 from experiments.paths import TRANSCRIPT
 from lpc.errors import unknown_name
+
+WIDTH = 84
+"""Characters of a line that fit the column of a page."""
 
 
 def parts(path: Path = TRANSCRIPT) -> dict[str, str]:
@@ -37,11 +41,22 @@ def recorded(path: Path = TRANSCRIPT) -> str:
 
 
 def part(title: str, path: Path = TRANSCRIPT) -> str:
-    """Return the text of a part; an unknown title is a ValueError with the known ones."""
+    """Return the text of a part in lines that fit a page; an unknown title is a ValueError."""
     known = parts(path)
     if title not in known:
         raise unknown_name(f"part of {path.name}:", title, known)
-    return known[title]
+    return "\n".join(map(_narrow, known[title].splitlines()))
+
+
+def _narrow(line: str) -> str:
+    """Return a line broken at spaces where it is too wide; one that a shell reads can still be typed."""
+    if len(line) <= WIDTH or " " not in line.strip():
+        return line
+    typed = re.match(r"\$ |srun ", line)
+    broken = textwrap.wrap(
+        line, WIDTH - 2, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
+    return (" \\\n" if typed else "\n").join(broken)
 
 
 def commands(path: Path = TRANSCRIPT) -> list[str]:

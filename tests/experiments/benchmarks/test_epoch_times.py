@@ -149,6 +149,8 @@ def test_shapes_are_those_of_the_data():
     assert shape == (train.channels, train.size, train.classes, len(train), len(splits.test))
     padded = shape_of_data(DataSpec(name="fashion_mnist", size=32, validation=1_000, train_limit=4_000))
     assert padded == (1, 32, 10, 4_000, 10_000)
+    some = shape_of_data(DataSpec(name="mnist_subset", validation=560, first_classes=7))
+    assert some == (1, 28, 7, 2_240, 700)
     images = random_images(DataSpec(name="cifar100"), 300)
     assert images.images.shape == (300, 3, 32, 32) and images.classes == SHAPES["cifar100"].classes == 100
     assert images.images.float().std() > 70  # random, not blank: uniform on 0 to 255 has an sd of 73.9

@@ -84,6 +84,21 @@ def test_a_transcript_that_is_not_there_or_has_no_such_part_is_named(tmp_path):
         transcript.parts(empty)
 
 
+def test_lines_of_the_transcript_fit_the_page_and_can_still_be_typed():
+    recorded, shown = transcript.parts(), {title: transcript.part(title) for title in transcript.parts()}
+    assert any(len(line) > transcript.WIDTH for text in recorded.values() for line in text.splitlines())
+    for title, text in shown.items():
+        wide = [line for line in text.splitlines() if len(line) > transcript.WIDTH]
+        assert all(" " not in line.strip() for line in wide), f"can be broken: {wide}"
+        assert text.replace(" \\\n", " ").split() == recorded[title].split()
+    typed = [
+        line for text in shown.values() for line in re.findall(r"^\$ ((?:.*\\\n)*.*)$", text, re.MULTILINE)
+    ]
+    assert [" ".join(shlex.split(line.replace("\\\n", ""))) for line in typed] == [
+        " ".join(shlex.split(line)) for line in transcript.commands()
+    ]
+
+
 def test_keys_are_those_of_the_file_with_their_defaults():
     table = tables.keys()
     assert list(table.index) == [one.name for one in fields(Resources)]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import matplotlib
 import numpy as np
@@ -115,6 +116,13 @@ def test_a_target_does_not_stand_in_a_list_of_definitions():
     page = '<dl class="py class" id="a.b">\n<span id="a.c"></span><dt id="a.d">name</dt></dl>'
     expected = '<span id="a.c"></span><dl class="py class" id="a.b">\n<dt id="a.d">name</dt></dl>'
     assert light_page(page, search=True) == expected
+
+
+def test_dates_in_tables_do_not_break():
+    page = '<td><p>2024-03-04</p></td><td class="x">2024-03-05</td><td>2024-03-06.txt</td><p>2024-03-07</p>'
+    found = light_page(page, search=True)
+    assert re.findall(r'<span class="date">(.*?)</span>', found) == ["2024-03-04", "2024-03-05"]
+    assert "".join(re.split(r'<span class="date">|</span>', found)) == page
 
 
 def test_public_names_are_found_before_inner_ones():

@@ -10,6 +10,7 @@ import pytest
 from experiments.reporting import declarations
 from experiments.studies import ablation, probing, recorded
 from experiments.studies.probing import PROBES, ProbeError, ProbeKind, measure_all
+from experiments.studies.profiles import PROFILES
 from lpc.computing.stopping import Stopped
 from lpc.runs import measurements
 from lpc.store import RunStore
@@ -178,7 +179,7 @@ def test_a_missing_extra_is_named_with_what_to_install(study, store, monkeypatch
 def test_every_probe_of_the_book_is_a_function_of_model_and_images():
     for name, kind in PROBES.items():
         assert name.isidentifier() and kind.version >= 1 and callable(kind.function)
-        assert set(kind.studies) <= {"ablation", "embedding", "gammas", "others"} and kind.studies
+        assert set(kind.studies) <= {probing.family(one) for one in PROFILES} and kind.studies
         assert kind.extra is None or kind.extra in probing.EXTRAS
 
 

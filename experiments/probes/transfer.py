@@ -1,0 +1,156 @@
+"""The probe ``transfer``: what a network's latent is worth for classes that it was not trained on."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from lpc.classifiers import build_classifier
+from lpc.data import ImageSet, Splits, left_out
+from lpc.evaluation import collapse
+from lpc.heads import Classifier
+from lpc.latents import Latents, collect
+from lpc.runs.measurements import Measured
+from lpc.specs import RunSpec
+from lpc.store.probes import Probe
+
+SHOTS = (1, 5)
+"""Images of every new class whose mean stands for it."""
+EPISODES = 200
+"""How often they are drawn."""
+
+
+def probe(model: Classifier, splits: Splits, spec: RunSpec) -> Probe:
+    """Measure how well few images of each new class classify the rest, and how tight those classes are.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode, on the device of the images.
+    splits
+        Of the classes that it was trained on.
+    spec
+        Of the run; ``data.first_classes`` is set.
+
+    Returns
+    -------
+    Probe
+        Values: ``images``, ``classes`` that are new. ``accuracy_<shots>``: :func:`few_shot_accuracy` of the
+        latents; ``trace_ratio`` of the new classes' latents. ``occupied``: the share of new images whose
+        signs are, in all nodes, those of the mean of a class that was trained on. Controls:
+        ``untrained_...``, the same of the network before training (:func:`untrained`), and ``gain``, the
+        accuracy with most shots minus that; ``pixels_...``: of the normalised images in place of latents;
+        ``shuffled``: accuracy with most shots where the new images' labels have changed places: chance.
+    """
+    new, measured = left_out(spec.data, splits.train), Measured()
+    measured.values |= {"images": len(new), "classes": new.classes}
+    forms = {"": model, "untrained_": untrained(spec, splits.train)}
+    for form, network in forms.items():
+        found, seen = collect(network, new), collect(network, splits.train)
+        _add_accuracies(measured, form, found.latent, new.label)
+        measured.add([f"{form}trace_ratio"], partial(_trace_ratio, found.latent, new.label))
+        measured.add([f"{form}occupied"], partial(occupied, seen, found.latent))
+        if not form:
+            mixed = new.label[torch.randperm(len(new), generator=_generator()).to(new.label.device)]
+            measured.add(["shuffled"], partial(few_shot_accuracy, found.latent, mixed, shots=SHOTS[-1]))
+    pixels = new.normalised().flatten(1)
+    _add_accuracies(measured, "pixels_", pixels, new.label)
+    measured.add(["pixels_trace_ratio"], partial(_trace_ratio, pixels, new.label))
+    last = f"accuracy_{SHOTS[-1]}"
+    measured.add(["gain"], lambda: measured.values[last] - measured.values[f"untrained_{last}"])
+    return Probe(measured.as_dict())
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def _add_accuracies(measured: Measured, form: str, latent: Tensor, label: Tensor) -> None:
+    for shots in SHOTS:
+        measured.add([f"{form}accuracy_{shots}"], partial(few_shot_accuracy, latent, label, shots=shots))
+
+
+def _trace_ratio(latent: Tensor, label: Tensor) -> float:
+    return collapse.within_between_traces(latent.double(), label).ratio
+
+
+def untrained(spec: RunSpec, train: ImageSet) -> Classifier:
+    """Return a run's network as it was before training, but for its batch norms, which have seen the images.
+
+    Parameters
+    ----------
+    spec
+        Of the run.
+    train
+        The train set, over which the moments of batch norms are taken, each the mean over batches.
+    """
+    model = build_classifier(
+        spec.model, channels=train.channels, size=train.size, classes=train.classes, seed=spec.seed
+    ).to(train.images.device)
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.momentum = None  # the mean over all batches
+    model.train()
+    with torch.no_grad():
+        for part in torch.arange(len(train), device=train.images.device).split(spec.train.batch_size):
+            model(train.normalised(part))
+    return model.eval()
+
+
+def few_shot_accuracy(
+    latent: Float[Tensor, "points width"],
+    label: Int[Tensor, " points"],
+    *,
+    shots: int,
+    episodes: int = EPISODES,
+    seed: int = 0,
+) -> float:
+    """Return the accuracy of the nearest class mean, where each is the mean of a few points.
+
+    Parameters
+    ----------
+    latent, label
+        Points and their classes.
+    shots
+        Points of each class that its mean is taken of; all others are classified.
+    episodes
+        How often they are drawn, without replacement: the mean over them is returned.
+    seed
+        Of the draws, which are the same whatever the latents.
+
+    Raises
+    ------
+    ValueError
+        A class with as many points as ``shots`` or fewer: none of it would be left.
+    """
+    groups = [(label == value).nonzero()[:, 0] for value in label.unique()]
+    least = min(map(len, groups))
+    if least <= shots:
+        raise ValueError(f"shots is {shots}; expected at most {least - 1}: a class has {least} points")
+    generator = torch.Generator().manual_seed(seed)
+    points, total = latent.double(), 0.0
+    for _ in range(episodes):
+        drawn = [group[torch.randperm(len(group), generator=generator).to(group.device)] for group in groups]
+        few = torch.cat([group[:shots] for group in drawn])
+        rest = torch.cat([group[shots:] for group in drawn])
+        total += collapse.nearest_mean_accuracy(points[few], label[few], points[rest], label[rest])
+    return total / episodes
+
+
+def occupied(seen: Latents, latent: Float[Tensor, "points width"]) -> float:
+    """Return the share of points whose signs, in all nodes, are those of the mean of a class.
+
+    Parameters
+    ----------
+    seen
+        Points of the classes.
+    latent
+        The points that are asked about.
+    """
+    signs: Bool[Tensor, "classes width"] = torch.stack(
+        [seen.latent[seen.label == value].double().mean(dim=0) > 0 for value in seen.label.unique()]
+    )
+    return float(((latent > 0)[:, None] == signs).all(dim=2).any(dim=1).double().mean())
