@@ -15,6 +15,7 @@ from experiments.publishing.build import build
 from experiments.publishing.executing.chapter_sources import assign, settings_of
 from experiments.publishing.executing.execution import ChapterError, execute_each, train
 from experiments.publishing.executing.needs import PROBED
+from experiments.publishing.executing.staleness import is_current
 from experiments.publishing.places import PLACES, Places
 from experiments.publishing.stages import Clock
 from experiments.publishing.unchanged import BESIDE, Book
@@ -268,6 +269,8 @@ def make(
     ChapterError, CheckError, BuildError
         A chapter that failed, pages that lack something, or that could not be built.
     """
+    book = Book(profile, beside, seeds, str(store), places)
+    sources = book.sources()
     pages = plan(profile, beside=beside, seeds=seeds, store=store, places=places)
     print(told(pages), file=sys.stderr)
     assigned = {page.chapter: page.values for page in pages}
@@ -275,16 +278,20 @@ def make(
     if preview.is_wanted(places):
         _show_as_they_come(assigned, places, clock, profile=profile, beside=beside, seeds=seeds, store=store)
     train(assigned, places, clock=clock)
-    book = Book(profile, beside, seeds, str(store), places)
-    before = book.inputs()
     with clock.stage("the ledger", ""):
         inserted = substitutions(profile, beside=beside, seeds=seeds, store=store)
     execute_each(assigned, force=force, places=places, clock=clock)
     print("building the pages", file=sys.stderr)
     with clock.stage("pages", ""):
         first = build(inserted, places, whole=True)
-    if plan(profile, beside=beside, seeds=seeds, store=store, places=places) == pages:
-        book.remember(before)
+    with clock.stage("a last look", ""):  # chapters, and other programs, may have trained meanwhile
+        runs = book.runs()
+        if (
+            plan(profile, beside=beside, seeds=seeds, store=store, places=places) == pages
+            and substitutions(profile, beside=beside, seeds=seeds, store=store) == inserted
+            and all(is_current(name, values, places) for name, values in assigned.items())
+        ):
+            book.remember(sources, runs)
     print(clock.told(places.output), file=sys.stderr)
     return first
 

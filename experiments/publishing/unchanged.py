@@ -49,34 +49,33 @@ class Book(NamedTuple):
         """The first of its pages."""
         return self.places.output / "html" / "index.html"
 
-    def inputs(self) -> str:
-        """Return a SHA-256 of the state of all that it is made from: code, pages, versions, runs."""
+    def sources(self) -> str:
+        """Return a SHA-256 of the state of what people write and install: code, pages, versions."""
         said = [self.profile, self.beside, self.seeds, self.store, sys.version, _installed()]
-        digest = hashlib.sha256(json.dumps(said).encode())
         own = (self.places.sources, self.places.toc, self.places.config)
-        for top in (ROOT / "lpc", ROOT / "experiments", *own, ROOT / self.store / "runs"):
-            for line in _states(top):
-                digest.update(line)
-        return digest.hexdigest()
+        return _digest(ROOT / "lpc", ROOT / "experiments", *own, said=said)
+
+    def runs(self) -> str:
+        """Return a SHA-256 of the state of the run store."""
+        return _digest(ROOT / self.store / "runs")
 
     def outputs(self) -> str:
         """Return a SHA-256 of the state of what is made: notebooks and pages."""
-        digest = hashlib.sha256()
-        for top in (self.places.notebooks, self.places.output / "html"):
-            for line in _states(top):
-                digest.update(line)
-        return digest.hexdigest()
+        return _digest(self.places.notebooks, self.places.output / "html")
 
-    def remember(self, before: str) -> None:
-        """Note that the book is built, unless what it is made from has changed meanwhile.
+    def remember(self, sources: str, runs: str) -> None:
+        """Note that the book is built.
 
         Parameters
         ----------
-        before
-            Its :meth:`inputs` before anything of them was read.
+        sources
+            Its :meth:`sources` before any of them was read; where they have changed since, nothing is noted.
+        runs
+            Its :meth:`runs` of which everything made is known to be what they say.
         """
-        if self.inputs() == before:
-            write_json(self.places.output / FILE, {"inputs": before, "outputs": self.outputs()})
+        if self.sources() == sources:
+            state = {"sources": sources, "runs": runs, "outputs": self.outputs()}
+            write_json(self.places.output / FILE, state)
 
     def is_unchanged(self) -> bool:
         """Whether everything is as it was when the book was last noted as built."""
@@ -84,7 +83,16 @@ class Book(NamedTuple):
             last = json.loads((self.places.output / FILE).read_text())
         except (FileNotFoundError, ValueError):
             return False  # never built, or cut short: it is looked at in full
-        return self.first_page.exists() and last == {"inputs": self.inputs(), "outputs": self.outputs()}
+        now = {"sources": self.sources(), "runs": self.runs(), "outputs": self.outputs()}
+        return self.first_page.exists() and last == now
+
+
+def _digest(*places: Path, said: object = None) -> str:
+    digest = hashlib.sha256(json.dumps(said).encode())
+    for top in places:
+        for line in _states(top):
+            digest.update(line)
+    return digest.hexdigest()
 
 
 def _installed() -> list[str]:

@@ -203,8 +203,8 @@ def check_device(training: Trainer, state: dict[str, Any]) -> None:
             there = "a GPU" if here == "cpu" else "the CPU"
             raise ValueError(
                 f"the checkpoint was written on {there} and this is the device {here!r}, which draws other "
-                "random numbers: the run cannot continue to the same bits. Continue where it began (LPC_DEVICE "
-                "names a device), or remove the checkpoint to train it here from the start"
+                "random numbers: the run cannot continue to the same bits. Continue where it began "
+                "(LPC_DEVICE names a device), or remove the checkpoint to train it here from the start"
             )
 
 

@@ -1,9 +1,9 @@
 """A book that nothing has changed is said to be as it was without being looked at in full."""
 
-import json
 import os
 import shutil
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,7 +27,7 @@ def book(tmp_path, monkeypatch):
     places = Places(tmp_path / "book", tmp_path / "_toc.yml", tmp_path / "_config.yml", output)
     made = Book("smoke", "laptop", None, "runs", places)
     assert not made.is_unchanged(), "never built"
-    made.remember(made.inputs())
+    made.remember(made.sources(), made.runs())
     return made
 
 
@@ -45,12 +45,12 @@ def test_a_book_is_unchanged_until_anything_of_it_changes(book, tmp_path, monkey
         path.write_text("other")  # as long as the first, and with its time
         os.utime(path, ns=times)
         assert not book.is_unchanged(), name
-        book.remember(book.inputs())
+        book.remember(book.sources(), book.runs())
         assert book.is_unchanged()
         shutil.move(path, tmp_path / "aside")
         assert not book.is_unchanged(), name
         shutil.move(tmp_path / "aside", path)
-        book.remember(book.inputs())
+        book.remember(book.sources(), book.runs())
     (tmp_path / "runs" / "runs" / "another").mkdir()
     (tmp_path / "runs" / "runs" / "another" / "accuracy.probe").touch()
     assert not book.is_unchanged()
@@ -71,14 +71,6 @@ def test_another_book_other_versions_and_damaged_notes_are_looked_at_in_full(boo
         assert not book.is_unchanged()
 
 
-def test_what_changes_while_a_book_is_built_is_not_taken_for_its_making(book, tmp_path):
-    before = book.inputs()
-    (book.places.output / unchanged.FILE).unlink()
-    (tmp_path / "book" / "index.md").write_text("edited while it was built")
-    book.remember(before)
-    assert not book.is_unchanged() and not (book.places.output / unchanged.FILE).exists()
-
-
 @pytest.mark.parametrize("unchanged_", [True, False])
 def test_the_verb_makes_only_what_has_changed_or_is_forced(unchanged_, monkeypatch, capsys, tmp_path):
     made = []
@@ -95,34 +87,54 @@ def test_the_verb_makes_only_what_has_changed_or_is_forced(unchanged_, monkeypat
     assert ("build/html/index.html" in said.out) == unchanged_
 
 
-def test_make_remembers_what_it_built_and_nothing_of_a_store_that_was_written_meanwhile(
-    book, tmp_path, monkeypatch
-):
-    """Everything but the order of steps is pretended: plans, first pages, training, chapters and pages."""
-    result = tmp_path / "runs" / "runs" / "key" / "result.json"
-    note = book.places.output / unchanged.FILE
+@pytest.fixture
+def make(book, monkeypatch):
+    """Make the book; all but the order of steps is pretended: plans, training, chapters and pages."""
+    result = unchanged.ROOT / "runs" / "runs" / "key" / "result.json"
 
     def write(path):
         return lambda *_, **__: path.write_text(str(os.urandom(8)))
 
     steps = {"train": write(result), "execute_each": write(book.places.notebooks / "index.ipynb")}
-    for name, step in {**steps, "plan": lambda *_, **__: [], "substitutions": lambda *_, **__: {}}.items():
+    steps |= {name: lambda *_, **__: [] for name in ("plan", "substitutions", "is_current")}
+    for name, step in {**steps, "build": lambda *_, **__: book.first_page}.items():
         monkeypatch.setattr(plan, name, step)
-    monkeypatch.setattr(plan, "build", lambda *_, **__: book.first_page)
     monkeypatch.setattr(plan.preview, "is_wanted", lambda _: False)
-    given = {"beside": "laptop", "store": "runs", "places": book.places}
-    plan.make("smoke", **given)
-    assert book.is_unchanged() and "inputs" in json.loads(note.read_text())
-    for name in ("substitutions", "execute_each", "build"):
+
+    def made(**others):
         with monkeypatch.context() as patch:
-            patch.setattr(plan, name, write(result))
-            plan.make("smoke", **given)
-        assert not book.is_unchanged(), name
-        plan.make("smoke", **given)
-        assert book.is_unchanged()
-    plans = iter([[], ["another"], []])
-    with monkeypatch.context() as patch:
-        patch.setattr(plan, "plan", lambda *_, **__: next(plans))
-        note.unlink()
-        plan.make("smoke", **given)
-    assert not book.is_unchanged(), "other runs were there when the state was taken"
+            for name, step in others.items():
+                patch.setattr(plan, name, step)
+            plan.make("smoke", beside="laptop", store="runs", places=book.places)
+        return book.is_unchanged()
+
+    return SimpleNamespace(book=made, write=write, result=result)
+
+
+def test_a_book_is_remembered_with_the_runs_that_its_own_chapters_trained(make):
+    assert make.book()
+    assert make.book(execute_each=make.write(make.result)), "a chapter trained a network"
+    assert make.book(build=make.write(make.result)), "another program trained one, of which nothing is shown"
+
+
+def test_a_book_is_not_remembered_whose_runs_say_something_else_by_now(make):
+    assert make.book()
+    chapter = SimpleNamespace(chapter="index", values={}, profile=None, why="")
+    assert not make.book(
+        execute_each=make.write(make.result), plan=lambda *_, **__: [chapter], is_current=lambda *_: False
+    )
+    assert make.book(plan=lambda *_, **__: [chapter], is_current=lambda *_: True)
+    for name in ("plan", "substitutions"):
+        said = iter([[], [chapter]])
+        later = {name: lambda *_, said=said, **__: next(said)}
+        assert not make.book(execute_each=make.write(make.result), **later), name
+
+
+def test_a_book_is_not_remembered_whose_sources_were_edited_while_it_was_made(make, book):
+    assert make.book()
+    note = book.places.output / unchanged.FILE
+    note.unlink()
+    assert not make.book(build=make.write(book.places.sources / "index.md")) and not note.exists()
+    for step in ("train", "substitutions", "execute_each", "build"):
+        assert not make.book(**{step: make.write(unchanged.ROOT / "lpc" / "losses.py")}), step
+        assert make.book()
