@@ -60,9 +60,7 @@ class Timed:
     @property
     def name(self) -> str:
         """What the tables call it."""
-        spec, together = self.specs[0], len(self.specs)
-        runs = f", {together} runs together" if together > 1 else ""
-        return f"{network(spec)}, {spec.train.precision}{runs}"
+        return name_of(self.specs)
 
     @property
     def ours(self) -> str:
@@ -89,6 +87,12 @@ class Timed:
 def network(spec: RunSpec) -> str:
     """Return a run's backbone and its width, as the tables call them."""
     return f"{spec.model.backbone} ({spec.model.backbone_width})"
+
+
+def name_of(together: Sequence[RunSpec]) -> str:
+    """Return what the tables call runs that train together, or one alone."""
+    spec, runs = together[0], f", {len(together)} runs together" if len(together) > 1 else ""
+    return f"{network(spec)}, {spec.train.precision}{runs}"
 
 
 def first_run(name: str, size: Size, *, precision: Precision | None = None) -> RunSpec:

@@ -1,0 +1,97 @@
+"""Where the time of training on a CPU goes: products, batch norm, activations, the optimizer, Python."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from torch.profiler import ProfilerActivity, profile
+
+from experiments.benchmarks.sizes import Size
+from experiments.benchmarks.training_programs import digits_cohort, first_run, name_of
+from experiments.studies.image_shapes import random_images
+from lpc.specs import RunSpec
+from lpc.training import trainer
+
+PRODUCTS = "convolutions, matrix products"
+PYTHON = "Python, between operations"
+OTHERS = "all other operations"
+KINDS: Mapping[str, str] = {
+    PRODUCTS: r"conv|::(add|b|badd)?mm\b|linear",
+    "batch norm": r"batch_?norm",
+    "activations": r"silu|relu",
+    "optimizer": r"optimizer|adam|addcdiv|addcmul|lerp|_foreach",
+}
+"""Kind -> how PyTorch's profiler names operations of it, in lower case; the first that fits counts."""
+
+
+def kind_of(name: str) -> str:
+    """Return the kind of an operation that PyTorch's profiler names."""
+    lower = name.lower()
+    return next((kind for kind, pattern in KINDS.items() if re.search(pattern, lower)), OTHERS)
+
+
+def parts(program: Callable[[], Any]) -> dict[str, float]:
+    """Return the share of each kind in the wall time of a program, once it is warm.
+
+    Parameters
+    ----------
+    program
+        Called twice; the second call is profiled. Its operations have to run on the CPU.
+
+    Returns
+    -------
+    dict of str to float
+        :data:`KINDS`, :data:`OTHERS` and :data:`PYTHON`, which is what no operation accounts for and includes
+        the profiler's own work. They add up to 1.
+    """
+    program()
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        began = time.perf_counter()
+        program()
+        wall = time.perf_counter() - began
+    seconds = dict.fromkeys((*KINDS, OTHERS), 0.0)
+    for event in profiler.key_averages():
+        seconds[kind_of(event.key)] += event.self_cpu_time_total / 1e6
+    taken = sum(seconds.values())
+    wall = max(wall, taken)
+    return {
+        **{kind: value / wall for kind, value in seconds.items()},
+        PYTHON: 1 - taken / wall,
+    }
+
+
+def parts_table(size: Size) -> pd.DataFrame:
+    """Return, for a small ResNet in both precisions and for MLPs that train together, where time goes.
+
+    Parameters
+    ----------
+    size
+        How much is timed.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One column for each; the last row is how many times faster training would be if all but products took
+        no time.
+    """
+    columns = {}
+    for together in (
+        [first_run("fashion-cpu", size, precision="float32")],
+        [first_run("fashion-cpu", size, precision="bfloat16")],
+        digits_cohort(size),
+    ):
+        found = parts(_epoch(together, size))
+        rows = {kind: f"{share:.0%}" for kind, share in found.items()}
+        columns[name_of(together)] = {**rows, "limit: products alone": f"{1 / found[PRODUCTS]:.1f} times"}
+    return pd.DataFrame(columns)
+
+
+def _epoch(together: Sequence[RunSpec], size: Size) -> Callable[[], Any]:
+    images = (
+        size.digits if len(together) > 1 else max(size.training_images // 2, together[0].train.batch_size)
+    )
+    return trainer(together, random_images(together[0].data, images)).train_epoch
