@@ -316,7 +316,7 @@ def _in_turn(
     del workers
     for job in jobs:
         if stop():
-            raise Stopped("stopped before all was probed; call again to go on")
+            raise Stopped("stopped before all was probed; call again to continue")
         bar.set_postfix_str(str(job))
         do(job, device)
         bar.update()
@@ -343,7 +343,7 @@ def _share(
     if failed:
         raise failed
     if stop():
-        raise Stopped("stopped before all was probed; call again to go on")
+        raise Stopped("stopped before all was probed; call again to continue")
 
 
 def _enter() -> None:

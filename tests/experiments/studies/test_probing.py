@@ -145,7 +145,7 @@ def test_an_error_names_probe_and_run_and_the_others_are_kept(study, store, monk
 
 def test_a_signal_stops_after_the_run_under_way(study, store, monkeypatch, capsys):
     use(monkeypatch, slow=ProbeKind(1, f"{HERE}:slow"))
-    with pytest.raises(Stopped, match="call again to go on"):
+    with pytest.raises(Stopped, match="call again to continue"):
         measure_all(again(store), workers=1, progress=False)
     assert "SIGINT: stopping after the runs under way" in capsys.readouterr().err
     assert len(list(store.glob("runs/*/slow.probe"))) == 1
