@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from experiments.chapters.others.ways import NAMES, SOURCES, Source
-from experiments.reporting.tables import MISSING, over_seeds
+from experiments.reporting.tables import MISSING, number, over_seeds
 from experiments.studies.other_profiles import FROZEN_STRENGTHS
 from experiments.studies.recorded import recorded
 
@@ -141,3 +141,14 @@ def missing(sources: Iterable[Source] = SOURCES.values()) -> list[str]:
         for name in (one.judged, one.new_classes)
         if recorded(name) is None
     ]
+
+
+def cost(sources: Iterable[Source] = SOURCES.values()) -> list[str]:
+    """Return in one line per recorded profile how long its runs trained, as it was measured."""
+    lines = []
+    for name in (name for one in sources for name in (one.judged, one.new_classes)):
+        found = recorded(name)
+        if found is not None:
+            seconds = number(found.provenance["run_seconds"])
+            lines.append(f"{name}: {len(found.frame)} runs, {seconds} s of training beside other work")
+    return lines

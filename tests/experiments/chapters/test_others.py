@@ -124,5 +124,12 @@ def test_what_latents_are_worth_for_new_classes_is_what_is_recorded(monkeypatch)
         assert means["transfer_trace_ratio"].min() > 1.5 and means["transfer_occupied"]["IB"] > 0.3
         assert made.loc["pixels, no network", "signs of an old class (%)"] == MISSING
         assert found.selected["transfer_shuffled"].between(0.31, 0.36).all(), "the control is at chance"
+    assert [line.partition(" runs,")[0] for line in tables.cost()] == [
+        "others: 75",
+        "others-new-classes: 25",
+        "others-mnist: 75",
+        "others-mnist-new-classes: 25",
+    ]
     monkeypatch.setattr(tables, "recorded", lambda name: None)
+    assert tables.cost() == []
     assert tables.new_classes("others-new-classes") is None
