@@ -114,10 +114,10 @@ def test_what_latents_are_worth_for_new_classes_is_what_is_recorded(monkeypatch)
         for column, heading in tables.NEW_CLASSES.items():
             scale = 100 if column in tables.PERCENT else 1
             for way, row in means.iterrows():
-                shown = float(str(made.at[ways.NAMES[str(way)], heading]).split(" ± ")[0])
+                shown = float(str(made.loc[ways.NAMES[str(way)], heading]).split(" ± ")[0])
                 assert shown == pytest.approx(scale * row[column], rel=1e-2)
         untrained = 100 * means["transfer_untrained_accuracy_5"]["LinPen"]
-        shown = float(str(made.at["the bare layer before training", "five (%)"]).split(" ± ")[0])
+        shown = float(str(made.loc["the bare layer before training", "five (%)"]).split(" ± ")[0])
         assert shown == pytest.approx(untrained, rel=1e-2)
         best = means["transfer_accuracy_5"].max()
         assert best + 0.05 < means["transfer_pixels_accuracy_5"].max(), "pixels do better"
