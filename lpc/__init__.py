@@ -1,7 +1,7 @@
 """Latent point collapse: bottleneck heads, losses, training, and measurements that survive collapse.
 
-What people want first is here: ``lpc.bottleneck_classifier``, ``lpc.squared_norm``, ``lpc.execute``;
-``dir(lpc)`` lists it all. A name is imported when it is first used: ``import lpc`` itself loads nothing.
+The most common names are here: ``lpc.bottleneck_classifier``, ``lpc.squared_norm``, ``lpc.execute``;
+``dir(lpc)`` lists them all. Names are imported on first use: ``import lpc`` itself loads nothing.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The architectures that are compared: tables of independent choices, and the spec of a run of each."""
+"""The architectures of the comparison: tables of independent choices, and the spec of a run for each."""
 
 from __future__ import annotations
 
@@ -30,23 +30,25 @@ class Variant:
     penultimate
         The layer before the classifier.
     width
-        A column of :data:`WIDTHS`, or a number of nodes whatever the data set.
+        Width of the latent: the name of a column of :data:`WIDTHS`, or a number of nodes for every data set.
     penalty, objective
-        Of training.
+        Penalty and main term of the training loss.
     dropout
-        Probability of zeroing an element in training.
+        Probability with which an element is set to zero in training.
     classifier
-        The last layer.
+        Kind of the last layer.
     gamma_maximum
-        Takes the place of the schedule's, where it is not None.
+        Largest gamma, instead of the schedule's; None: the schedule's.
     gamma
-        Held from the first epoch to the last, in place of any schedule, where it is not None.
-    optimizer, label_smoothing
-        Of training.
+        Constant gamma for the whole training, instead of any schedule; None: the schedule's.
+    optimizer
+        Optimizer of the training.
+    label_smoothing
+        Share of each label's probability that is spread evenly over all classes.
     weight_decay
-        Takes the place of the schedule's, where it is not None.
+        Weight decay, instead of the schedule's; None: the schedule's.
     norm_power, latent_noise, spectral_norm, logit_temperature
-        As in :class:`~lpc.specs.TrainSpec` and :class:`~lpc.specs.ModelSpec`.
+        The fields of the same names in :class:`~lpc.specs.TrainSpec` and :class:`~lpc.specs.ModelSpec`.
     """
 
     penultimate: Penultimate = "none"
@@ -82,7 +84,7 @@ VARIANTS: Mapping[str, Variant] = {
 
 
 def _with_lpc(variants: Mapping[str, Variant]) -> dict[str, Variant]:
-    """Return each variant, and after it the same with the squared norm, under the suffix LPC."""
+    """Return each variant, followed by its copy with the squared norm, named with the suffix LPC."""
     pairs = ((name, replace(one, penalty="squared_norm")) for name, one in variants.items())
     return {key: one for name, lpc in pairs for key, one in ((name, variants[name]), (f"{name}LPC", lpc))}
 
@@ -119,7 +121,7 @@ GAMMAS: Mapping[str, Variant] = {
         for text in ("1e-2", "1e-1", "1", "10", "100", "1000")
     },
 }
-"""IB's layer with gamma ending at one value after another; ``gamma0`` has no penalty."""
+"""IB's layer with different final values of gamma; ``gamma0`` has no penalty."""
 
 WIDTHS: Mapping[str, Mapping[Width, int | None]] = {
     "svhn": {"none": None, "intermediate": 8, "wide": None, "narrow": 6},
@@ -130,18 +132,18 @@ WIDTHS: Mapping[str, Mapping[Width, int | None]] = {
     "digits": {"none": None, "intermediate": 8, "wide": None, "narrow": 4},
     "mnist_subset": {"none": None, "intermediate": 8, "wide": None, "narrow": 4},
 }
-"""Nodes of the penultimate layer by data set (LPC Appendix C); wide is the backbone's own number."""
+"""Number of penultimate nodes by data set (LPC Appendix C); wide is the backbone's own number."""
 
 
 def latent_nodes(variant: Variant, dataset: str) -> int | None:
-    """Return the nodes of a variant's penultimate layer on a data set; None: the backbone's own number.
+    """Return the number of penultimate nodes of a variant on a data set; None: the backbone's own number.
 
     Parameters
     ----------
     variant
-        Says which width.
+        Variant whose ``width`` is looked up.
     dataset
-        A key of :data:`WIDTHS`.
+        Name of the data set, a key of :data:`WIDTHS`.
     """
     return variant.width if isinstance(variant.width, int) else WIDTHS[dataset][variant.width]
 
@@ -161,20 +163,20 @@ def variant_spec(
     Parameters
     ----------
     architecture
-        A key of ``variants``.
+        Name of the architecture, a key of ``variants``.
     data, backbone, backbone_width, seed
-        As in :class:`~lpc.specs.RunSpec` and :class:`~lpc.specs.ModelSpec`.
+        Fields of :class:`~lpc.specs.RunSpec` and :class:`~lpc.specs.ModelSpec`, taken over as they are.
     train
-        The schedule shared by all architectures; its ``penalty``, ``norm_power``, ``objective``,
-        ``optimizer`` and ``label_smoothing`` are replaced by the variant's, and what it says of gamma and of
-        the weight decay where the variant does.
+        Training schedule shared by all architectures. The variant replaces its ``penalty``, ``norm_power``,
+        ``objective``, ``optimizer`` and ``label_smoothing``, and its gamma and weight decay where the variant
+        sets them.
     variants
-        :data:`VARIANTS`, :data:`EMBEDDINGS`, :data:`GAMMAS` or a table of one's own.
+        Table of variants by name: :data:`VARIANTS`, :data:`EMBEDDINGS`, :data:`GAMMAS` or your own.
 
     Raises
     ------
     ValueError
-        Where the architecture or the data set is not known.
+        If the architecture or the data set is unknown.
     """
     if architecture not in variants:
         raise unknown_name("architecture", architecture, variants)

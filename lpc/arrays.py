@@ -23,17 +23,17 @@ Convention = Literal["paper", "released"]
 
 EPSILON = float(np.finfo(np.float64).eps)
 CHUNK_BYTES = 4 * 2**20
-"""Images differentiated at a time by default, in bytes of images: 170 of 3 x 32 x 32 in float64."""
-BLOCK = 4096  # points that are worked on at once, where not all have to be
+"""Default size in bytes of the images differentiated at a time: 170 of 3 x 32 x 32 in float64."""
+BLOCK = 4096  # points processed at once where the work can be split
 _BLOCK_ENTRIES = 1 << 22  # of one temporary with a column for each class: 32 MiB
 _ENTRIES_ELSEWHERE = 1 << 26  # of one temporary on a GPU: half a GiB of float64
 _CACHED_ENTRIES = 1 << 14  # of one temporary of several that are to stay in a CPU's cache
 
 
 def rows_at_once(columns: int, device: torch.device) -> int:
-    """Return how many points are worked on at once where each needs so many columns.
+    """Return the number of points to process at once if each needs so many columns.
 
-    On a CPU up to 4,096, in 32 MiB; elsewhere as many as half a GiB holds: there it is launches that cost.
+    On a CPU up to 4,096, in 32 MiB; elsewhere as many as fit in half a GiB: launches are the cost there.
     """
     if device.type != "cpu":
         return max(1, _ENTRIES_ELSEWHERE // columns)
@@ -41,12 +41,12 @@ def rows_at_once(columns: int, device: torch.device) -> int:
 
 
 def points_at_once(points: Tensor) -> int:
-    """Return how many points of a set are worked on at once, by the same rule."""
+    """Return the number of points of a set to process at once, by the same rule."""
     return BLOCK if points.device.type == "cpu" else rows_at_once(points.shape[1], points.device)
 
 
 def entries_at_once(device: torch.device) -> int:
-    """Return how many float64 values to work on together: as stay in a CPU's cache; elsewhere 32 MiB of them.
+    """Return the number of float64 values to process together: those that fit a CPU's cache, or 32 MiB.
 
     On a GPU it is the number of launches that costs.
     """
@@ -59,10 +59,10 @@ def check_convention(convention: str) -> None:
 
 
 def measuring_device(device: torch.device) -> torch.device:
-    """Return the device on which latents of ``device`` are measured: itself, or the CPU.
+    """Return the device that measures latents of ``device``: itself, or the CPU.
 
-    Apple's ``mps``, and some others, have no float64, in which everything is measured. What lies there goes
-    to the CPU; a warning says so once in a process.
+    Everything is measured in float64, which Apple's ``mps`` and some other devices lack. Their latents are
+    moved to the CPU; a warning says so once per process.
     """
     return device if _has_float64(device.type) else torch.device("cpu")
 
@@ -77,7 +77,7 @@ def _has_float64(kind: str) -> bool:
             return True
         except (TypeError, RuntimeError, NotImplementedError):
             pass
-    warnings.warn(f"{kind} has no float64: what lies there is measured on the CPU", stacklevel=2)
+    warnings.warn(f"{kind} has no float64: latents there are measured on the CPU", stacklevel=2)
     return False
 
 
@@ -85,19 +85,19 @@ _CURES = {"to_numpy": "{0}.to_numpy()", "toarray": "{0}.toarray()", "__len__": "
 
 
 def _expression(name: str) -> str:
-    """Return how a cure writes a value: its name where that is one, as of a parameter."""
+    """Return the expression for a value in a cure: its name if that is an identifier, as of a parameter."""
     return name if name.isidentifier() else "array"
 
 
 def _tensor(value: object, name: str) -> Tensor:
-    """Return an array as a plain, dense tensor without gradient; ValueError for what is none."""
+    """Return an array as a plain, dense tensor without gradient; ValueError for anything else."""
     if isinstance(value, Tensor):
         return _plain(value, name)
     if isinstance(value, np.ma.MaskedArray):
         masked = int(np.ma.count_masked(value))
         raise ValueError(
             f"{name} is a masked array, with {masked} of {value.size} entries masked; expected a plain one: "
-            f"leave out what is masked, and pass {name}.data"
+            f"leave out the masked entries, and pass {name}.data"
         )
     if isinstance(value, np.ndarray):
         return _from_numpy(value, name)
@@ -129,7 +129,7 @@ def _from_numpy(value: np.ndarray, name: str) -> Tensor:
 def check_dense(value: Tensor, name: str) -> None:
     """Raise ValueError for a tensor that is masked, sparse, nested or quantized."""
     if isinstance(value, MaskedTensor):
-        raise ValueError(f"{name} is a masked tensor; expected a plain one: leave out what is masked")
+        raise ValueError(f"{name} is a masked tensor; expected a plain one: leave out the masked entries")
     if value.is_nested or value.is_quantized or value.layout != torch.strided:
         kind = "a nested" if value.is_nested else "a quantized" if value.is_quantized else "a sparse"
         cure = "dequantize()" if value.is_quantized else "to_dense()"
@@ -152,7 +152,7 @@ def tensor_of(value: Array) -> Tensor:
 
 
 def extremes(values: Tensor) -> tuple[float, float]:
-    """Return the smallest and the largest entry; NaN for both where one is.
+    """Return the smallest and the largest entry; NaN for both if any entry is NaN.
 
     On the CPU by NumPy: torch's threads would go on spinning, in the way of a tree's that come next.
     """
@@ -163,7 +163,7 @@ def extremes(values: Tensor) -> tuple[float, float]:
 
 
 SUM_TOLERANCE = 1e-5
-"""How far from one the sum of probabilities may be: rounding in float32."""
+"""Largest allowed distance of a sum of probabilities from one: rounding in float32."""
 
 
 def as_float64(value: Array, *, name: str, dims: int | None = None, finite: bool = True) -> Tensor:
@@ -175,25 +175,26 @@ def as_float64(value: Array, *, name: str, dims: int | None = None, finite: bool
     Parameters
     ----------
     value
-        Array of any shape.
+        Array of any shape, float32 or float64.
     name
-        What the value is called in messages.
+        Name of the argument, for error messages.
     dims
-        The number of dimensions it must have; None accepts any.
+        Required number of dimensions; None accepts any number.
     finite
         Whether NaN and infinity are refused.
 
     Raises
     ------
     ValueError
-        No plain array (a list, a data frame, a masked or sparse array), another dtype (also digits beyond
-        float64), another number of dimensions, no values, NaN or infinity.
+        If ``value`` is no plain array (but a list, a data frame, a masked or sparse array), has another dtype
+        (also one with more digits than float64) or another number of dimensions, is empty, or holds NaN or
+        infinity.
     """
     return floats(value, name=name, dims=dims, finite=finite).to(torch.float64)
 
 
 def floats(value: Array, *, name: str, dims: int | None = None, finite: bool = True) -> Tensor:
-    """Return what :func:`as_float64` does in the dtype in which it came, without a copy."""
+    """Return the same as :func:`as_float64`, but in the original dtype and without a copy."""
     tensor = _tensor(value, name)
     if tensor.dtype not in (torch.float32, torch.float64):
         cure = _as_floats(tensor, name, value)
@@ -225,14 +226,14 @@ def _as_floats(tensor: Tensor, name: str, given: Array) -> str:
 
 
 def images_at_once(image: Array, chunk: int | None) -> int:
-    """Return how many images go through a network at a time; ValueError where no gradients can be taken.
+    """Return the number of images per pass of a network; ValueError where gradients are impossible.
 
     Parameters
     ----------
     image
-        (batch, ...), float32 or float64.
+        Images, shape (batch, ...), float32 or float64.
     chunk
-        As many as that; None: as many as make up :data:`CHUNK_BYTES`, at least 1.
+        Images per pass; None: as many as fit in :data:`CHUNK_BYTES`, at least 1.
     """
     values = as_float64(image, name="image")
     if values.ndim < 2:
@@ -252,14 +253,15 @@ def as_points(latent: Array, *, name: str = "latent") -> Float64[Tensor, "points
     Parameters
     ----------
     latent
-        float32 or float64, one row per point.
+        Points, shape (points, width), float32 or float64.
     name
-        What the value is called in messages.
+        Name of the argument, for error messages.
 
     Raises
     ------
     ValueError
-        Another dtype, not two-dimensional, no values, NaN or infinity (how many, and the first index).
+        If the dtype is another, the array is not two-dimensional or is empty, or it holds NaN or infinity
+        (the message gives their number and the first index).
     """
     return as_float64(latent, name=name, dims=2)
 
@@ -270,16 +272,17 @@ def as_labels(label: Array, points: Tensor, *, name: str = "label") -> Int64[Ten
     Parameters
     ----------
     label
-        Integers of any width, one for each point.
+        Labels, shape (points,), integers of any width.
     points
-        What the labels belong to; its first dimension is the number of points.
+        Points that the labels belong to; only the size of the first dimension is used.
     name
-        What the value is called in messages.
+        Name of the argument, for error messages.
 
     Raises
     ------
     ValueError
-        A dtype that is not integer, not one-dimensional, or another number of labels than of points.
+        If the dtype is not integer, the array is not one-dimensional, or there are not as many labels as
+        points.
     """
     it = _expression(name)
     if isinstance(label, np.ndarray) and label.dtype.kind in "USO":
@@ -301,12 +304,12 @@ def as_labels(label: Array, points: Tensor, *, name: str = "label") -> Int64[Ten
         raise ValueError(f"{name} has {tensor.shape[0]} entries for {points.shape[0]} points")
     whole = tensor.to(device=points.device, dtype=torch.int64).contiguous()
     if tensor.dtype == torch.uint64 and bool((whole < 0).any()):
-        raise ValueError(f"{name} holds values of 2**63 or more; expected what int64 can hold")
+        raise ValueError(f"{name} holds values of 2**63 or more; expected values that int64 can hold")
     return whole
 
 
 def as_flags(flag: Array, points: Tensor, *, name: str) -> Bool[Tensor, " points"]:
-    """Return one boolean a point on the points' device; ValueError for another dtype or length."""
+    """Return one boolean per point on the points' device; ValueError for another dtype or length."""
     tensor = _tensor(flag, name)
     if tensor.dtype != torch.bool:
         raise ValueError(f"{name} has dtype {tensor.dtype}; expected booleans")
@@ -330,9 +333,9 @@ class Groups(NamedTuple):
     value
         The labels that occur, ascending, shape (classes,).
     index
-        For each point the position of its label in ``value``, shape (points,).
+        Position of each point's label in ``value``, shape (points,).
     count
-        How many points each class has, int64, shape (classes,).
+        Number of points in each class, shape (classes,), int64.
     """
 
     value: Tensor
@@ -371,8 +374,8 @@ def product_sums(
 def group_means(points: Float64[Tensor, "points width"], groups: Groups) -> Float64[Tensor, "classes width"]:
     """Return the mean of each class.
 
-    Taken twice, the second time of what the first left over, so that rounding of the sum does not show
-    beside the spread of a collapsed class. Needs no second array of the size of ``points``.
+    It is taken twice, the second time of the residual, so that the rounding of the sum does not show beside
+    the spread of a collapsed class. No second array of the size of ``points`` is needed.
     """
     classes, total = len(groups.value), groups.count[:, None]
     mean = group_sums(points, groups.index, classes) / total
@@ -389,7 +392,7 @@ def deviations(points: Float64[Tensor, "points width"], groups: Groups) -> Float
 
 
 def within_weights(groups: Groups, convention: Convention) -> Float64[Tensor, " points"]:
-    r"""Return w, with which the within-class covariance is the sum over points of w times the outer product.
+    r"""Return w such that the within-class covariance is the sum over points of w times the outer product.
 
     Notes
     -----
@@ -399,7 +402,8 @@ def within_weights(groups: Groups, convention: Convention) -> Float64[Tensor, " 
     Raises
     ------
     ValueError
-        Under ``released``, a class with one point (named), whose unbiased covariance does not exist.
+        If ``convention`` is ``"released"`` and a class has a single point, whose unbiased covariance does not
+        exist; the message names the class.
     """
     check_convention(convention)
     total = groups.index.shape[0]
@@ -408,7 +412,7 @@ def within_weights(groups: Groups, convention: Convention) -> Float64[Tensor, " 
     single = groups.value[groups.count == 1].tolist()
     if single:
         raise Undefined(
-            f"classes {single} have one point each: no unbiased covariance; use convention='paper'"
+            f"classes {single} have one point each, so no unbiased covariance; use convention='paper'"
         )
     weight = 1.0 / (len(groups.value) * (groups.count - 1).to(torch.float64))
     return weight[groups.index]
@@ -435,14 +439,14 @@ def as_distributions(value: Array, *, name: str) -> Float64[Tensor, "points cate
     Parameters
     ----------
     value
-        (points, categories).
+        Probabilities, shape (points, categories).
     name
-        What errors call it.
+        Name of the argument, for error messages.
 
     Raises
     ------
     ValueError
-        An invalid array, a negative entry, or a row whose sum is off one by more than 1e-5.
+        If the array is invalid, an entry is negative, or a row's sum differs from one by more than 1e-5.
     """
     probability = as_float64(value, name=name, dims=2)
     not_negative(probability, name)

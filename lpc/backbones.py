@@ -22,10 +22,12 @@ class MLP(nn.Module):
 
     Parameters
     ----------
-    channels, size
-        Of the square images.
+    channels
+        Colour channels of the images.
+    size
+        Height and width of the square images, in pixels.
     width
-        Units of each hidden layer; also ``feature_width``.
+        Units in each hidden layer; also ``feature_width``.
     """
 
     def __init__(self, *, channels: int, size: int, width: int) -> None:
@@ -51,10 +53,12 @@ class SmallCNN(nn.Module):
 
     Parameters
     ----------
-    channels, size
-        Of the square images; any size from 4 pixels up.
+    channels
+        Colour channels of the images.
+    size
+        Height and width of the square images, in pixels; at least 4.
     width
-        Channels of the first convolution; ``feature_width`` is 4 times as large.
+        Channels of the first convolution; ``feature_width`` is four times that number.
     """
 
     def __init__(self, *, channels: int, size: int, width: int) -> None:
@@ -83,10 +87,12 @@ class ReluMLP(nn.Module):
 
     Parameters
     ----------
-    channels, size
-        Of the square images.
+    channels
+        Colour channels of the images.
+    size
+        Height and width of the square images, in pixels.
     width
-        Units of each hidden layer; also ``feature_width``.
+        Units in each hidden layer; also ``feature_width``.
     """
 
     def __init__(self, *, channels: int, size: int, width: int) -> None:
@@ -113,15 +119,17 @@ class DropoutCNN(nn.Module):
 
     Parameters
     ----------
-    channels, size
-        Of the square images, of 6 pixels or more a side.
+    channels
+        Colour channels of the images.
+    size
+        Height and width of the square images, in pixels; at least 6.
     width
-        Channels of the first convolution; ``feature_width`` is 4 times as large.
+        Channels of the first convolution; ``feature_width`` is four times that number.
 
     Attributes
     ----------
     sites
-        (probability of zeroing, nodes) of each dropout.
+        Probability of zeroing and number of nodes, for each place where dropout acts.
 
     References
     ----------
@@ -131,7 +139,7 @@ class DropoutCNN(nn.Module):
     def __init__(self, *, channels: int, size: int, width: int) -> None:
         super().__init__()
         if size < 6:
-            raise ValueError(f"size is {size}; expected images of 6 pixels or more a side")
+            raise ValueError(f"size is {size}; expected images of at least 6 x 6 pixels")
         flat = 2 * width * ((size - 4) // 2) ** 2
         self.feature_width = 4 * width
         self.sites = ((0.25, flat), (0.5, self.feature_width))
@@ -156,11 +164,11 @@ class DropoutCNN(nn.Module):
         Parameters
         ----------
         images
-            A batch.
+            Normalised images, shape (batch, channels, rows, columns).
         mask
-            Masks of all sites, side by side, already divided by the probability of keeping; with several
-            samples an image, of that many times as many rows, and so are the features. None: torch draws
-            one sample, in training only.
+            Dropout masks of all sites side by side, already divided by the probability of keeping; shape
+            (samples * batch, nodes), and the features then have as many rows. None: torch draws one sample,
+            in training only.
         """
         pooled = self.convolutions(images)
         if mask is None:
@@ -179,12 +187,14 @@ class ResNet(nn.Module):
 
     Parameters
     ----------
-    block, depths
-        torchvision's residual block and the number of blocks a stage.
+    block
+        Residual block of torchvision.
+    depths
+        Number of blocks in each stage.
     channels
-        Of the images; any size from 8 pixels up.
+        Colour channels of the images, which may have any size from 8 pixels up.
     width
-        Channels of the first stage: 64 in the paper. Other widths are for small machines.
+        Channels of the first stage: 64 in the paper, fewer for small machines.
 
     References
     ----------
@@ -259,11 +269,13 @@ def build_backbone(name: str, *, channels: int, size: int, width: int) -> nn.Mod
     Parameters
     ----------
     name
-        A key of :data:`BACKBONES`.
-    channels, size
-        Of the square images.
+        Name of the backbone, a key of :data:`BACKBONES`.
+    channels
+        Colour channels of the images.
+    size
+        Height and width of the square images, in pixels.
     width
-        As :class:`~lpc.specs.ModelSpec` says.
+        Width of the backbone, as ``backbone_width`` of :class:`~lpc.specs.ModelSpec`.
     """
     if name not in BACKBONES:
         raise unknown_name("backbone", name, BACKBONES)

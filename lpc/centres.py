@@ -1,6 +1,6 @@
-"""Centre loss: the distance of latents from centres of their classes, which follow them.
+"""Centre loss: the distance of latents from class centres that follow them.
 
-Computed outside autocast, and half-precision arguments in float32.
+It is computed outside autocast, with half-precision arguments in float32.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ def centre_distance(
     Parameters
     ----------
     latent
-        Penultimate representations.
+        Penultimate representations, shape (batch, width).
     label
-        Class of every point.
+        Class of each point, from 0 to ``classes - 1``.
     centres
-        One row per class.
+        Class centres, shape (classes, width).
     check
-        Whether to look at the labels' values. None: where they are in the host's memory; True: also on a GPU,
-        for which the program then waits.
+        Whether the labels' values are checked. None: only where they are in the host's memory; True: also on
+        a GPU, which the program then has to wait for.
 
     Raises
     ------
     ValueError
-        Shapes that do not fit, what is no floats, labels that are not one class a point.
+        If the shapes do not match, an array does not hold floats, or the labels are not one class per point.
 
     Notes
     -----
-    :math:`\tfrac1N\sum_n \lVert z_n - c_{y_n}\rVert^2`: weighted by gamma, Wen et al.'s loss with
-    :math:`\lambda = 2\gamma`, but for their sum over the batch in place of the mean.
+    :math:`\tfrac1N\sum_n \lVert z_n - c_{y_n}\rVert^2`: weighted by gamma, this is Wen et al.'s loss with
+    :math:`\lambda = 2\gamma`, except that they sum over the batch where we take the mean.
 
     References
     ----------
@@ -69,19 +69,19 @@ def moved_centres(
     Parameters
     ----------
     centres, latent, label, check
-        As in :func:`centre_distance`.
+        The arguments of :func:`centre_distance`.
     rate
-        :math:`\alpha`, above 0 and at most 1.
+        :math:`\alpha`, the step towards the class means; above 0 and at most 1.
 
     Raises
     ------
     ValueError
-        As :func:`centre_distance`, or another rate.
+        As in :func:`centre_distance`, or if ``rate`` is out of range.
 
     Notes
     -----
     :math:`c_k \leftarrow c_k - \alpha\,\frac{\sum_{n: y_n = k} (c_k - z_n)}{1 + n_k}` with the :math:`n_k`
-    points of class k in the batch: a class without any keeps its centre.
+    points of class k in the batch: a class without points keeps its centre.
 
     References
     ----------

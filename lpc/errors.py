@@ -8,41 +8,41 @@ from pathlib import Path
 
 
 def listed(names: Sequence[str], most: int = 40) -> str:
-    """Return names with commas; of more than ``most`` the first, and how many others there are."""
+    """Return names joined by commas; beyond ``most``, only the number of the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{', '.join(names[:most])}{more}"
 
 
 def nearest(name: object, known: Iterable[str], *, cutoff: float = 0.5) -> list[str]:
-    """Return the known names that are nearest to another one, at most three, the nearest first.
+    """Return the (at most three) known names that are most similar to an unknown one, the most similar first.
 
     Parameters
     ----------
     name
-        The name that is not known.
+        The unknown name.
     known
         All valid names.
     cutoff
-        How alike they must be, from 0 to 1 (``difflib.get_close_matches``).
+        Least similarity from 0 to 1, as for ``difflib.get_close_matches``.
     """
     return difflib.get_close_matches(str(name), list(known), n=3, cutoff=cutoff)
 
 
 class MissingExtra(ModuleNotFoundError, ValueError):
-    """Something was asked for whose libraries are not installed; the message names the extra to install."""
+    """The libraries that a feature needs are not installed; the message names the extra to install."""
 
 
 def missing_extra(what: str, libraries: Iterable[str], extra: str) -> MissingExtra:
-    """Return the error of something whose libraries are not installed, with the extra that installs them.
+    """Return the error for missing libraries; it names the extra that installs them.
 
     Parameters
     ----------
     what
-        What needs them, as the sentence begins.
+        Feature that needs the libraries, as the first words of the message.
     libraries
-        Their names.
+        Names of the missing libraries.
     extra
-        The extra of this package they come with.
+        Extra of this package that installs them.
     """
     return MissingExtra(
         f"{what} needs {', '.join(libraries)}, not installed here; it comes with the extra {extra!r}: "
@@ -56,9 +56,9 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
     Parameters
     ----------
     kind
-        What is named, as the message calls it.
+        Kind of thing that is named, for the message.
     name
-        The name that is not known.
+        The unknown name.
     known
         All valid names.
     """
@@ -69,19 +69,19 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
 
 
 def on_one_line(path: str | Path, what: str) -> Path:
-    """Return a path that has no control characters, such as line breaks: messages and scripts rely on that.
+    """Return the path if it has no control characters such as line breaks, which break messages and scripts.
 
     Parameters
     ----------
     path
-        The path.
+        Path to check.
     what
-        What it is, as the message begins.
+        Description of the path, as the first words of the message.
 
     Raises
     ------
     ValueError
-        It has such characters.
+        If the path contains control characters.
     """
     if any(character < " " or character in "\x7f\x85\u2028\u2029" for character in str(path)):
         raise ValueError(f"{what} is {str(path)!r}; expected a path without control characters")
@@ -89,8 +89,8 @@ def on_one_line(path: str | Path, what: str) -> Path:
 
 
 class Undefined(ValueError):
-    """What is asked for does not exist for these points: they are valid, but too few or too much alike."""
+    """The quantity does not exist for these points: they are valid, but too few or too similar."""
 
 
 class MissingGPU(RuntimeError, ValueError):
-    """A GPU was asked for that torch does not find; the message names the driver and the wheel's CUDA."""
+    """torch does not find the GPU that was asked for; the message names the driver and the wheel's CUDA."""

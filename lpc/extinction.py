@@ -1,7 +1,7 @@
-r"""What coupled weight decay does to collapse: from a certain gamma on, nothing but the zero latent is left.
+r"""Effect of coupled weight decay on collapse: from a certain gamma on, only the zero latent is left.
 
 Every parameter's gradient gets :math:`\lambda` times the parameter (``torch.optim.Adam(weight_decay=...)``):
-the loss has :math:`\tfrac\lambda2\lVert W\rVert^2` in it. AdamW's decay is decoupled, and is not meant.
+the loss contains :math:`\tfrac\lambda2\lVert W\rVert^2`. AdamW's decay is decoupled and does not count here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 
 
 def extinction_gamma(*, weight_decay: float, classes: int) -> float:
-    r"""Return the gamma from which on the zero latent is the global minimum.
+    r"""Return the gamma from which the zero latent is the global minimum.
 
     Notes
     -----
@@ -24,9 +24,9 @@ def extinction_gamma(*, weight_decay: float, classes: int) -> float:
     Parameters
     ----------
     weight_decay
-        :math:`\lambda`, of the classifier, coupled.
+        :math:`\lambda`, the coupled weight decay of the classifier.
     classes
-        K, equally frequent.
+        Number of classes K, taken as equally frequent.
 
     References
     ----------
@@ -49,9 +49,11 @@ def decayed_gap(gamma: float, *, weight_decay: float, classes: int) -> float:
     Parameters
     ----------
     gamma
-        Weight of the squared norm, in Eq. 3's convention.
-    weight_decay, classes
-        As in :func:`extinction_gamma`.
+        Weight of the squared norm in the convention of Eq. 3.
+    weight_decay
+        :math:`\lambda`, the coupled weight decay of the classifier.
+    classes
+        Number of classes K, taken as equally frequent.
     """
     _check(weight_decay, classes)
     if gamma <= 0:

@@ -1,4 +1,4 @@
-"""Figures: DataFrame -> matplotlib Axes, with one look for an architecture throughout."""
+"""Figures: DataFrame -> matplotlib Axes, with the same look for an architecture everywhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Look(NamedTuple):
     Attributes
     ----------
     colour, line, marker
-        As matplotlib names them.
+        The values that matplotlib takes for them.
     """
 
     colour: str
@@ -36,7 +36,7 @@ LOOKS: Mapping[str, Look] = {
     "NonLinPen": Look("#009E73", ":", "<"),
     "NonLinPenL1": Look("#CC79A7", ":", ">"),
 }
-"""Okabe and Ito's colours and three more; lines and markers tell apart what colour alone may not."""
+"""Looks with Okabe and Ito's colours and three more; lines and markers work without colour."""
 
 
 _CLASS_COLOURS = (
@@ -57,14 +57,14 @@ def class_colours(classes: int) -> list[str]:
 
 
 def name_rows(grid: np.ndarray, names: Sequence[str]) -> None:
-    """Write above the first panel of every row whose numbers the row shows; a row alone needs no name.
+    """Write the row's name above the first panel of each row; a single row needs no name.
 
     Parameters
     ----------
     grid
-        (rows, columns) of Axes.
+        Axes of the figure, shape (rows, columns).
     names
-        One a row.
+        One name per row.
     """
     if len(names) != len(grid):
         raise ValueError(f"name_rows: {len(names)} names for {len(grid)} rows of panels; expected one each")
@@ -88,19 +88,20 @@ def over_epochs(
     Parameters
     ----------
     ax
-        Where to draw.
+        Axes to draw on.
     history
-        Rows with ``architecture``, ``seed``, ``epoch`` and ``column``; missing values are left out.
+        Table with the columns ``architecture``, ``seed``, ``epoch`` and ``column``; missing values are left
+        out.
     column
-        The metric.
+        Column of the metric.
     architectures
-        In the order of the legend.
+        Architectures in the order of the legend.
     label
-        Of the y axis, with the unit.
+        Label of the y axis, with the unit.
     log
         Whether the y axis is logarithmic; the mean is then that of the logarithms.
     looks
-        Of the architectures; others than the ablation's bring their own.
+        Colours, lines and markers by architecture; needed for architectures outside the ablation.
     """
     for name in architectures:
         rows = history[(history["architecture"] == name) & history[column].notna()]
@@ -129,12 +130,12 @@ def mark_terminal_phase(ax: Axes, selected: pd.DataFrame, *, architectures: Sequ
     Parameters
     ----------
     ax
-        Where to draw.
+        Axes to draw on.
     selected
-        Rows with ``architecture`` and ``terminal_epoch``; an architecture of which a run never passed
-        gets no line.
+        Table with ``architecture`` and ``terminal_epoch``. An architecture gets no line if one of its runs
+        never passed the threshold.
     architectures
-        Which to mark.
+        Architectures to mark.
     """
     for name in architectures:
         epochs = selected.loc[selected["architecture"] == name, "terminal_epoch"]
@@ -153,15 +154,15 @@ def by_architecture(
     Parameters
     ----------
     ax
-        Where to draw.
+        Axes to draw on.
     frame
-        Rows with ``architecture`` and ``column``.
+        Table with the columns ``architecture`` and ``column``.
     column
-        The metric; missing values are left out.
+        Column of the metric; missing values are left out.
     architectures
-        From left to right.
+        Architectures from left to right.
     label
-        Of the y axis, with the unit.
+        Label of the y axis, with the unit.
     log
         Whether the y axis is logarithmic.
     """
@@ -193,15 +194,15 @@ def cumulative(
     Parameters
     ----------
     ax
-        Where to draw.
+        Axes to draw on.
     values
-        (points,).
+        Values, shape (points,).
     architecture
-        Whose look to use; None: a thick grey line.
+        Architecture whose colour and line are used; None: a thick grey line.
     label
-        Of the legend; None: the architecture.
+        Entry in the legend; None: the architecture's name.
     looks
-        As in :func:`over_epochs`.
+        Colours, lines and markers by architecture; needed for architectures outside the ablation.
     """
     ordered = np.sort(values)
     share = np.arange(1, len(ordered) + 1) / len(ordered)
@@ -235,17 +236,17 @@ def quartiles(
     Parameters
     ----------
     ax
-        Where to draw.
+        Axes to draw on.
     x
-        (steps,).
+        Position of each column of ``values``, shape (steps,).
     values
-        (rows, steps).
+        Values, shape (rows, steps).
     architecture
-        Whose look to use.
+        Architecture whose colour and line are used.
     label
-        Of the legend; None: no entry.
+        Entry in the legend; None: no entry.
     looks
-        As in :func:`over_epochs`.
+        Colours, lines and markers by architecture; needed for architectures outside the ablation.
     """
     low, middle, high = np.quantile(values, [0.25, 0.5, 0.75], axis=0)
     look = looks[architecture]
@@ -269,13 +270,15 @@ def node_histograms(
     Parameters
     ----------
     axes
-        One for every node.
-    latent, label
-        (points, width) and (points,).
+        One pair of axes per node.
+    latent
+        Latents, shape (points, width).
+    label
+        Class of each point, shape (points,).
     nodes
-        Which to draw.
+        Indices of the nodes to draw.
     bins
-        Of each histogram, over that node's own range.
+        Number of bins of each histogram, over the node's own range.
     """
     classes = np.unique(label)
     colours = class_colours(len(classes))
@@ -301,13 +304,15 @@ def class_plane(
     Parameters
     ----------
     ax
-        Where to draw; the points are rasterised.
-    points, label
-        (points, 2) and (points,).
+        Axes to draw on; the points are rasterised.
+    points
+        Points of the plane, shape (points, 2).
+    label
+        Class of each point, shape (points,).
     reach
-        The axes go from minus this to this.
+        Limit of both axes, which go from ``-reach`` to ``reach``.
     named
-        Whether each class's name stands at its mean.
+        Whether the class's name is written at its mean.
     """
     classes = np.unique(label)
     for one, colour in zip(classes, class_colours(len(classes)), strict=True):
@@ -328,9 +333,11 @@ def class_means_map(ax: Axes, latent: np.ndarray, label: np.ndarray) -> None:
     Parameters
     ----------
     ax
-        Where to draw: classes from top to bottom, nodes from left to right, each value written out.
-    latent, label
-        (points, width) and (points,).
+        Axes to draw on: classes from top to bottom, nodes from left to right, each value written out.
+    latent
+        Latents, shape (points, width).
+    label
+        Class of each point, shape (points,).
     """
     classes = np.unique(label)
     means = np.stack([latent[label == value].mean(axis=0) for value in classes])

@@ -24,14 +24,14 @@ _SHIFT = 5.0
 
 
 class HeadOutput(NamedTuple):
-    """What a head returns: the penultimate representation and the class scores.
+    """Output of a head: the penultimate representation and the class scores.
 
     Attributes
     ----------
     latent
-        Penultimate representation; the backbone's features where there is no such layer.
+        Penultimate representations, shape (batch, width); the backbone's features if there is no such layer.
     logits
-        Class scores.
+        Class scores, shape (batch, classes).
     """
 
     latent: Float[Tensor, "batch width"]
@@ -39,16 +39,18 @@ class HeadOutput(NamedTuple):
 
 
 class VariationalOutput(NamedTuple):
-    """What a head with noise of a learnt variance returns.
+    """Output of a head with noise of learnt variance.
 
     Attributes
     ----------
     latent
-        Drawn from the Gaussian of every image in training, its mean in evaluation.
+        Penultimate representations: in training a draw from each image's Gaussian, in evaluation its mean.
     logits
-        Class scores of that latent.
-    mean, sd
-        Of the Gaussian, node by node; one row per image, however many samples there are of it.
+        Class scores of these latents.
+    mean
+        Mean of each image's Gaussian, one row per image whatever the number of samples.
+    sd
+        Standard deviation at every node, in the same format.
     """
 
     latent: Float[Tensor, "rows width"]
@@ -58,16 +60,16 @@ class VariationalOutput(NamedTuple):
 
 
 class CategoricalOutput(NamedTuple):
-    """What a categorical head returns: p(z | x), and the logarithms of p(y | x) and of p(y | z).
+    """Output of a categorical head: p(z | x), and the logarithms of p(y | x) and of p(y | z).
 
     Attributes
     ----------
     latent
-        p(z | x), one row per image.
+        p(z | x), shape (images, categories).
     logits
-        ln p(y | x).
+        ln p(y | x), shape (images, classes).
     decoder
-        ln p(y | z), one row per category.
+        ln p(y | z), shape (categories, classes).
     """
 
     latent: Float[Tensor, "batch categories"]
@@ -76,23 +78,24 @@ class CategoricalOutput(NamedTuple):
 
 
 class CosineClassifier(nn.Module):
-    r"""A last layer that sees directions alone: logits are a scale times cosines.
+    r"""A last layer that sees only directions: logits are a scale times cosines.
 
     Parameters
     ----------
     width
-        Nodes of the latent.
+        Number of nodes of the latent.
     classes
         Number of classes.
     scale
-        s, above 0.
+        Scale s of the logits, above 0.
 
     Attributes
     ----------
     weight
-        One row per class, started as in ``torch.nn.Linear``; only its direction has an effect.
+        Weight vectors, one row per class, initialised as in ``torch.nn.Linear``; only their directions
+        matter.
     bias
-        Zeros, not trained: for what reads a classifier's bias.
+        Zeros that are not trained, for code that reads a classifier's bias.
 
     Notes
     -----
@@ -120,7 +123,7 @@ class CosineClassifier(nn.Module):
 
 
 def _wide(value: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Return a value in float32 at least: in float64 where it, or a weight, is."""
+    """Return a value in at least float32: in float64 if it, or a weight, is float64."""
     dtype = torch.promote_types(value.dtype, torch.float32)
     if weight is None:
         return value.to(dtype)
@@ -138,7 +141,7 @@ def _outside_autocast(kind: str) -> AbstractContextManager[Any]:
 
 
 def _applied(layer: nn.Module, value: Tensor) -> Tensor:
-    """Return a layer's output; its weights are converted for it where their dtype is another."""
+    """Return a layer's output; weights of another dtype are converted first."""
     state = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
     if all(part.dtype == value.dtype for part in state.values()):
         return layer(value)
@@ -148,20 +151,20 @@ def _applied(layer: nn.Module, value: Tensor) -> Tensor:
 def readout_weight(
     weight: Float[Tensor, "classes width"], classifier: LastLayer
 ) -> Float[Tensor, "classes width"]:
-    """Return the weight of the linear map that decides as a last layer does (with its bias).
+    """Return the weight of a linear map that, with the layer's bias, makes a last layer's decisions.
 
     Parameters
     ----------
     weight
-        Of the last layer.
+        Weight of the last layer, shape (classes, width).
     classifier
-        Its kind. Of ``cosine`` the rows are brought to length 1: then the largest ``z @ w_k`` is the largest
-        cosine.
+        Kind of the last layer. For ``cosine`` the rows are normalised to length 1, so that the largest
+        ``z @ w_k`` is the largest cosine.
 
     Raises
     ------
     ValueError
-        Another kind.
+        If ``classifier`` is unknown.
     """
     choice("classifier", classifier, LastLayer)
     return normalize(weight) if classifier == "cosine" else weight
@@ -173,31 +176,35 @@ class BottleneckHead(nn.Module):
     Parameters
     ----------
     feature_width
-        Width of the features that come in.
+        Width of the incoming features.
     classes
         Number of classes.
     penultimate
         ``"linear"``: z = W_H h + b_H (the paper's IB layer); ``"nonlinear"``: SiLU of that;
         ``"none"``: z = h.
     latent_width
-        Nodes of the penultimate layer; None means ``feature_width``.
-    dropout, dropout_site
-        Probability of zeroing an element in training, on the latent before the classifier or on the
-        logits. The latent that is returned, and penalised, is the one before dropout.
+        Number of nodes of the penultimate layer; None: ``feature_width``.
+    dropout
+        Probability with which an element is set to zero in training.
+    dropout_site
+        Place of dropout: on the latent before the classifier, or on the logits. The latent that is returned
+        and penalised is the one before dropout.
     latent_noise
-        ``"zero_entropy"``: in training, Gaussian noise of variance 1/(2 pi e) is added to the latent; the
-        latent that is returned, and penalised, is the noisy one. In evaluation there is none. ``"learnt"``:
-        the same with an sd of softplus(a - 5), where a is another linear map of the features; the head then
-        returns a :class:`VariationalOutput`. The 5 makes training begin with an sd of about 0.007.
+        Noise added to the latent in training, none in evaluation; the latent that is returned and penalised
+        is the noisy one. ``"zero_entropy"``: Gaussian of variance 1/(2 pi e). ``"learnt"``: Gaussian with sd
+        softplus(a - 5), where a is another linear map of the features; the head then returns a
+        :class:`VariationalOutput`. The 5 lets training begin at an sd of about 0.007.
     rescaled
-        Whether the latent is shifted and scaled, z = (z - shift) * scale node by node, by two buffers.
-    classifier, classifier_scale
-        ``"linear"``, or ``"cosine"``: a :class:`CosineClassifier` of that scale.
+        Whether two buffers shift and scale the latent node by node: z = (z - shift) * scale.
+    classifier
+        Kind of the last layer: ``"linear"``, or ``"cosine"`` for a :class:`CosineClassifier`.
+    classifier_scale
+        Scale of the cosine classifier's logits.
     spectral_norm
         Whether the penultimate layer's weights are divided by their largest singular value, estimated by one
         step of a power iteration per training step (``torch.nn.utils.parametrizations.spectral_norm``).
     logit_temperature
-        What the logits are divided by, above 0.
+        Divisor of the logits, above 0.
 
     Notes
     -----
@@ -242,7 +249,7 @@ class BottleneckHead(nn.Module):
             if value not in get_args(known):
                 raise unknown_name(option, value, get_args(known))
         if penultimate == "none" and latent_width is not None:
-            raise ValueError(f"latent_width is {latent_width} but there is no penultimate layer to have it")
+            raise ValueError(f"latent_width is {latent_width} but there is no penultimate layer")
         feature_width, classes = whole("feature_width", feature_width), whole("classes", classes, least=2)
         width = feature_width if latent_width is None else whole("latent_width", latent_width)
         self.feature_width = feature_width
@@ -282,19 +289,19 @@ class BottleneckHead(nn.Module):
         keep: Float[Tensor, "rows site"] | None = None,
         noise: Float[Tensor, "rows width"] | None = None,
     ) -> HeadOutput | VariationalOutput:
-        """Return latent and logits, and of a learnt variance the Gaussian that the latent is drawn from.
+        """Return latent and logits and, with learnt variance, the Gaussian from which the latent is drawn.
 
         Parameters
         ----------
         features
-            Output of the backbone.
+            Features from the backbone, shape (batch, feature_width).
         keep
-            Dropout's mask, already divided by the probability of keeping, where the caller draws it
-            (runs trained together each draw their own); by default torch draws it, in training only.
+            Dropout mask drawn by the caller, already divided by the probability of keeping (runs trained
+            together draw one each); None: torch draws it, in training only.
         noise
-            What is added to the latent, where the caller draws it; of a learnt variance standard normal, and
-            added after it is multiplied by the sd. With several samples an image, of that many times as many
-            rows, and so are the outputs.
+            Noise drawn by the caller and added to the latent; with learnt variance, standard normal noise
+            that is first multiplied by the sd. With several samples per image it has that many times as many
+            rows, and so have the outputs.
         """
         check_features(features, width=self.feature_width)
         with _outside_autocast(features.device.type):
@@ -325,7 +332,7 @@ class BottleneckHead(nn.Module):
 
     @property
     def learnt(self) -> bool:
-        """Whether the latent has noise of a learnt variance."""
+        """Whether the latent has noise of learnt variance."""
         return self.latent_noise == "learnt"
 
     def _drop(self, value: Tensor, keep: Tensor | None) -> Tensor:
@@ -335,25 +342,27 @@ class BottleneckHead(nn.Module):
 
 
 class CategoricalHead(nn.Module):
-    """A latent that is one of so many categories, and the class probabilities of each.
+    """A latent that is one of several categories, and the class probabilities of each category.
 
     Parameters
     ----------
     feature_width
-        Width of the features that come in.
+        Width of the incoming features.
     classes
         Number of classes.
     categories
-        Number of categories, at least the number of classes.
-    decoder, decoder_width
-        ``"linear"``: a table of logits; ``"network"``: a network of two hidden layers of ``decoder_width``
-        ReLU units, from the category to its logits; ``"optimal"``: a table that is not trained but set.
+        Number of categories of the latent, at least the number of classes.
+    decoder
+        Map from the category to class scores. ``"linear"``: a table of logits; ``"network"``: a network with
+        two hidden ReLU layers; ``"optimal"``: a table that is set after each epoch instead of trained.
+    decoder_width
+        Units in each hidden layer of the ``"network"`` decoder.
 
     Notes
     -----
     p(z | x) is the softmax of a linear layer, p(y | x) the sum of p(z | x) p(y | z) over the categories; the
-    logits are its logarithm, or of the smallest float where p is below it. The table of p(y | z) is computed
-    once per batch. In float32, also under autocast.
+    logits are its logarithm, with p clamped to the smallest float. The table of p(y | z) is computed once
+    per batch, and everything in float32, also under autocast.
 
     References
     ----------
@@ -398,7 +407,7 @@ class CategoricalHead(nn.Module):
             )
 
     def log_decoder(self) -> Float[Tensor, "categories classes"]:
-        """Return the logarithm of p(y | z), one row per category; of the smallest float where p is below."""
+        """Return the logarithm of p(y | z), one row per category, with p clamped to the smallest float."""
         if self.decoder is None:
             table = _wide(self.table)
             return table.clamp(min=torch.finfo(table.dtype).tiny).log()
@@ -424,9 +433,9 @@ class Classifier(nn.Module):
     Parameters
     ----------
     backbone
-        Any module that maps images to features of shape (batch, feature_width).
+        Module that maps images to features of shape (batch, feature_width).
     head
-        A :class:`BottleneckHead` or :class:`CategoricalHead` for that width.
+        Head for features of that width, a :class:`BottleneckHead` or :class:`CategoricalHead`.
     """
 
     def __init__(self, backbone: nn.Module, head: BottleneckHead | CategoricalHead) -> None:
@@ -447,11 +456,11 @@ class Classifier(nn.Module):
         Parameters
         ----------
         images
-            A batch.
+            Normalised images, shape (batch, channels, rows, columns).
         keep, noise
-            As in :meth:`BottleneckHead.forward`.
+            Dropout mask and noise of the head, as in :meth:`BottleneckHead.forward`.
         mask
-            Masks of the dropout within the backbone, where it has any and the caller draws them.
+            Masks for the dropout inside the backbone, drawn by the caller; None: torch draws them.
         """
         features = self.backbone(images) if mask is None else self.backbone(images, mask=mask)
         check_features(features, width=self.head.feature_width, images=images if mask is None else None)

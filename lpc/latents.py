@@ -31,11 +31,11 @@ class Latents(NamedTuple):
     Attributes
     ----------
     latent
-        Penultimate representations.
+        Penultimate representations, shape (points, width).
     logits
-        Class scores.
+        Class scores, shape (points, classes).
     label
-        Class of each point.
+        Class of each point, shape (points,).
     """
 
     latent: Float[Tensor, "points width"]
@@ -49,21 +49,21 @@ class Latents(NamedTuple):
 
 
 class Collected(NamedTuple):
-    """What a network makes of the points of a loader, in their order, on the CPU.
+    """Latents, logits and labels of the points of a loader, in their order, on the CPU.
 
     Attributes
     ----------
     latent
-        float32, or float64 where the network computes in it.
+        Penultimate representations, shape (points, width); float32, or float64 if the network computes in it.
     logits
-        Class scores.
+        Class scores, shape (points, classes).
     label
-        Class of each point.
+        Class of each point, shape (points,).
     layer
-        What the latents are, in words.
+        Description of the layer that the latents come from.
     weight, bias
-        Of the linear layer that makes the logits of these latents; None: there is none, or another layer
-        than its input was asked for.
+        Weight and bias of the linear layer that maps these latents to the logits; None: no linear layer does,
+        or ``layer`` named another one.
     """
 
     latent: Float[Tensor, "points width"]
@@ -95,47 +95,46 @@ def collect_latents(
 ) -> Any:
     """Run any classifier over any data loader, once, and keep latents, logits and labels.
 
-    The network is in evaluation mode meanwhile; modes, buffers and hooks are left as they were, and so are
-    torch's generators. Latents, logits and labels of a point are of one pass, so that a loader may shuffle.
+    Meanwhile the network is in evaluation mode; its modes, buffers and hooks are left as they were, and so
+    are torch's generators. All arrays come from a single pass, so that a loader may shuffle.
 
     Parameters
     ----------
     model
-        Returns logits: a tensor, or an object or dict with ``logits``.
+        Network that returns logits: a tensor, or an object or dict with ``logits``.
     loader
-        Yields pairs of input and labels; of anything else ``unpack`` makes them. Or an
-        :class:`~lpc.data.ImageSet`, whose images are normalised as in :func:`collect`.
+        Loader of (input, labels) pairs; batches of another form go through ``unpack``. An
+        :class:`~lpc.data.ImageSet` is accepted too, and its images are normalised as in :func:`collect`.
     layer
-        The name of a layer, as in ``model.named_modules()``, whose output the latents are; or several names.
-        None: what the network returns as ``latent`` beside its logits or, of other networks, what its last
-        linear layer takes.
+        Name, or several names, of the layer whose output is collected, as in ``model.named_modules()``. None:
+        the output ``latent`` if the network returns one, else the input of its last linear layer.
     pool
-        How feature maps and tokens become one row per point: ``"mean"`` over positions, ``"flatten"`` for
-        all entries, ``"first"`` for the first token. None: they are refused.
+        Reduction of feature maps and tokens to one row per point: ``"mean"`` over positions, ``"flatten"``
+        for all entries, ``"first"`` for the first token. None: they are refused.
     unpack
-        ``batch -> (input, labels)``; an input that is a dict is passed by name.
+        Function from a batch to (input, labels); an input that is a dict is passed by keyword.
     device
-        Where batches go: that of the network, which is the default.
+        Device for the batches; None: the network's device, which is the only valid choice.
     limit
-        The first points of the loader, at most; None: all.
+        Largest number of points to collect, from the start of the loader; None: all.
     file
-        A safetensors file (``latent``, one array per layer where there are several, ``logits``, ``label``,
-        ``weight``, ``bias``) that rows are written to as they come; what is returned are memory maps of it.
-        None: they are kept in memory, at 4 bytes per entry, and for a moment one array twice.
+        Safetensors file to which rows are written as they come (``latent``, one array per layer if there are
+        several, ``logits``, ``label``, ``weight``, ``bias``); the results are then memory maps of it. None:
+        everything stays in memory, at 4 bytes per entry, with one array held twice for a moment.
     progress
-        Whether to show a bar on stderr; None: where it is a terminal.
+        Whether to show a progress bar on stderr; None: only in a terminal.
 
     Returns
     -------
     Collected
-        Of several layers, a dict of them by name, which share logits and labels.
+        The collected arrays; with several layers a dict of them by layer name, sharing logits and labels.
 
     Raises
     ------
     ValueError
-        Batches of another form, an empty loader, an unknown layer (the nearest are named), one that runs
-        twice in a pass, outputs that are not one row per point, or a network on another device; the message
-        names the cure.
+        If batches have another form, the loader is empty, the layer is unknown (the message names similar
+        ones) or runs twice in a pass, outputs are not one row per point, or the network is on another device;
+        the message says how to cure it.
     """
     from tqdm import tqdm
 
@@ -185,7 +184,7 @@ def _batches_of(images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _device_of(model: nn.Module, device: torch.device | str | None) -> torch.device:
-    """Return the device of a network; ValueError where it is another than the one that was asked for."""
+    """Return the device of a network; ValueError if another one was asked for."""
     own = next((value.device for value in (*model.parameters(), *model.buffers())), None)
     if own is None or device is None:
         return own or torch.device(device or "cpu")
@@ -196,7 +195,7 @@ def _device_of(model: nn.Module, device: torch.device | str | None) -> torch.dev
 
 
 def _points(loader: object, limit: int | None) -> int | None:
-    """Return how many points are to come, for the bar alone; None where it is not known."""
+    """Return the number of points to come, for the progress bar; None if it is unknown."""
     try:
         known = len(loader.sampler)  # type: ignore[attr-defined]
     except (AttributeError, TypeError, NotImplementedError):
@@ -213,18 +212,18 @@ def collect(
     shown: Float[Tensor, "points channel row column"] | None = None,
     batch_size: int = _BATCH,
 ) -> Latents:
-    """Run a classifier in evaluation mode over every image; every module has its own mode again afterwards.
+    """Run a classifier over every image in evaluation mode; afterwards every module is in its former mode.
 
     Parameters
     ----------
     model
-        On the device of the images.
+        Classifier on the device of the images.
     images
-        Passed without augmentation, unless ``shown`` says otherwise.
+        Images to pass through it, without augmentation unless ``shown`` is given.
     shown
-        What the classifier sees in place of each image, such as its augmented version.
+        Images that the classifier sees instead, such as augmented ones, in the same order.
     batch_size
-        Images a pass.
+        Number of images per pass.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; expected 1 or more")

@@ -1,6 +1,6 @@
 """Penalties on latents and weights, and the schedule of their weight gamma.
 
-Penalties are computed outside autocast, and half-precision arguments in float32.
+Penalties are computed outside autocast, with half-precision arguments in float32.
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ def squared_norm(latent: Float[Tensor, "batch width"], *, reduction: Reduction) 
     Parameters
     ----------
     latent
-        Penultimate representations.
+        Penultimate representations, shape (batch, width).
     reduction
-        ``"sum"``: :math:`\frac1N\sum_n\sum_p z_{np}^2`, the paper's. ``"mean"``: the same divided by the
-        width P, the release's, whose gamma is therefore P times weaker.
+        Convention over nodes. ``"sum"``: :math:`\frac1N\sum_n\sum_p z_{np}^2`, the paper's. ``"mean"``: the
+        same divided by the width P, as in the release, whose gamma is therefore P times weaker.
 
     Raises
     ------
     ValueError
-        What is no (batch, width) of floats, such as feature maps or tokens; another reduction.
+        If ``latent`` is not a (batch, width) array of floats, as with feature maps or tokens, or
+        ``reduction`` is unknown.
 
     References
     ----------
@@ -59,14 +60,15 @@ def absolute_norm(latent: Float[Tensor, "batch width"], *, reduction: Reduction)
     Parameters
     ----------
     latent
-        Penultimate representations.
+        Penultimate representations, shape (batch, width).
     reduction
-        ``"sum"``: :math:`\frac1N\sum_n\sum_p |z_{np}|`. ``"mean"``: the same divided by the width.
+        Convention over nodes. ``"sum"``: :math:`\frac1N\sum_n\sum_p |z_{np}|`. ``"mean"``: the same divided
+        by the width.
 
     Raises
     ------
     ValueError
-        As :func:`squared_norm`.
+        If ``latent`` is not a (batch, width) array of floats, or ``reduction`` is unknown.
     """
     check_latent(latent)
     choice("reduction", reduction, Reduction)
@@ -80,14 +82,15 @@ def norm_power(latent: Float[Tensor, "batch width"], *, power: float) -> Float[T
     Parameters
     ----------
     latent
-        Penultimate representations, or logits.
+        Penultimate representations or logits, shape (batch, width).
     power
-        p, 1 or more: below, the gradient at a latent of zero is infinite. At 1 it is taken as zero there.
+        Exponent p, at least 1: below 1 the gradient at a latent of zero is infinite. At 1 that gradient is
+        taken as zero.
 
     Raises
     ------
     ValueError
-        What is no (batch, width) of floats, or another power.
+        If ``latent`` is not a (batch, width) array of floats, or ``power`` is below 1.
 
     Notes
     -----
@@ -105,13 +108,16 @@ def normal_divergence(
 
     Parameters
     ----------
-    mean, sd
-        Of every node, one row per point; every ``sd`` is above 0 (not looked at: nothing waits for a GPU).
+    mean
+        Means of the Gaussians, shape (batch, width).
+    sd
+        Their standard deviations, shape (batch, width), above 0 (not checked, so that nothing waits for a
+        GPU).
 
     Raises
     ------
     ValueError
-        What is no (batch, width) of floats, or two shapes.
+        If an array is not a (batch, width) array of floats, or the two shapes differ.
 
     Notes
     -----
@@ -148,9 +154,9 @@ def log_variance(latent: Float[Tensor, "batch width"], *, check: bool = True) ->
     Parameters
     ----------
     latent
-        Penultimate representations.
+        Penultimate representations, shape (batch, width).
     check
-        Whether to look for nodes of zero variance. False: their bound is minus infinity, nothing waits for
+        Whether nodes of zero variance raise an error. False: their bound is minus infinity, nothing waits for
         the device, and the function can be mapped over runs.
 
     Notes
@@ -160,7 +166,8 @@ def log_variance(latent: Float[Tensor, "batch width"], *, check: bool = True) ->
     Raises
     ------
     ValueError
-        What is no (batch, width) of floats, fewer than two points, or a node whose variance is zero or NaN.
+        If ``latent`` is not a (batch, width) array of floats, there are fewer than two points, or the
+        variance of a node is zero or NaN.
 
     References
     ----------
@@ -184,9 +191,9 @@ def conditional_log_variance(
     Parameters
     ----------
     latent
-        Penultimate representations.
+        Penultimate representations, shape (batch, width).
     label
-        Class of each: any integers, each value a class.
+        Class of each point, shape (batch,): any integers, one value per class.
 
     Notes
     -----
@@ -196,8 +203,8 @@ def conditional_log_variance(
     Raises
     ------
     ValueError
-        What is no (batch, width) of floats, labels that are not one integer a point, a class with one point,
-        or with a node whose variance is zero or NaN.
+        If ``latent`` is not a (batch, width) array of floats, the labels are not one integer per point, a
+        class has a single point, or the variance of a node within a class is zero or NaN.
 
     References
     ----------
@@ -220,26 +227,30 @@ def batch_conditional_log_variance(
     classes: int,
     check: bool | None = None,
 ) -> Float[Tensor, ""]:
-    """Return :func:`conditional_log_variance` over the classes that have two points or more in the batch.
+    """Return :func:`conditional_log_variance` over the classes with at least two points in the batch.
 
-    What training takes: a class may have a single point in a batch, which has no variance; the classes'
-    shares are then those of the others. Variances are not looked at, nothing waits for a GPU, and the
-    function can be mapped over runs. A batch in which no class has two points has the value 0.
+    This is the penalty used in training, where a class may have a single point in a batch and thus no
+    variance; the shares are then those of the other classes. Variances are not checked, nothing waits for a
+    GPU, and the function can be mapped over runs. A batch in which no class has two points has the value 0.
 
     Parameters
     ----------
-    latent, label
-        Of a batch.
+    latent
+        Penultimate representations, shape (batch, width).
+    label
+        Class of each point, shape (batch,).
     classes
         Number of classes; labels go from 0 to ``classes - 1``.
     check
-        Whether to look at the labels' values. None: where they are in the host's memory; False: never, and a
-        point of another label counts nothing; True: also on a GPU, for which the program then waits.
+        Whether the labels' values are checked. None: only where they are in the host's memory; False: never,
+        and points with other labels count nothing; True: also on a GPU, which the program then has to wait
+        for.
 
     Raises
     ------
     ValueError
-        What is no (batch, width) of floats, labels that are not one class a point, or fewer than one class.
+        If ``latent`` is not a (batch, width) array of floats, the labels are not one class per point, or
+        ``classes`` is below 1.
     """
     check_latent(latent)
     index = checked_label(label, latent, classes=whole("classes", classes), check=check)
@@ -270,14 +281,14 @@ def zero_entropy_noise(shape: tuple[int, ...], generator: torch.Generator) -> Fl
     Parameters
     ----------
     shape
-        Of the noise.
+        Shape of the noise.
     generator
         Source of randomness; the noise is made on its device, in float32.
 
     Raises
     ------
     ValueError
-        No generator, or a shape that is no tuple of sizes.
+        If ``generator`` is no generator, or ``shape`` no tuple of sizes.
 
     References
     ----------

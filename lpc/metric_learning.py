@@ -1,6 +1,6 @@
 """Losses of metric learning on latents: supervised contrastive, ArcFace, CosFace.
 
-Computed outside autocast, and half-precision arguments in float32.
+They are computed outside autocast, with half-precision arguments in float32.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def library() -> tuple[Any, Any, Any]:
     Raises
     ------
     ImportError
-        The library is not installed.
+        If the library is not installed.
     """
     try:
         from pytorch_metric_learning import distances, losses, reducers
@@ -44,16 +44,18 @@ def supervised_contrastive(
     Parameters
     ----------
     latent
-        Of a batch; its scale has no effect. Half precision is computed in float32.
+        Latents of the batch, shape (batch, width); their scale has no effect. Half precision is computed in
+        float32.
     label
-        Class of every point: any integers, each value a class.
+        Class of each point: any integers, one value per class.
     temperature
-        tau, above 0 (Khosla et al. 2020: 0.1, the 2025 release: 0.05).
+        Temperature tau, above 0 (Khosla et al. 2020: 0.1, the 2025 release: 0.05).
 
     Raises
     ------
     ValueError
-        What is no (batch, width) of floats, labels that are not one integer a point, another temperature.
+        If ``latent`` is not a (batch, width) array of floats, the labels are not one integer per point, or
+        ``temperature`` is not above 0.
 
     Notes
     -----
@@ -61,8 +63,8 @@ def supervised_contrastive(
     \ln\frac{e^{z_i\cdot z_p/\tau}}{\sum_{a\ne i}e^{z_i\cdot z_a/\tau}}` with z of length 1, :math:`P(i)` the
     other points of the class of i. There it is a sum over two views of every image, so that no anchor is
     without a positive; here the batch has one view, and I is the points whose class has another one in it.
-    The library's own mean is over the losses above 0, which drops anchors that are perfect to rounding: it is
-    not used. Without any positive, and in a batch of one class, the value is 0 (the library's).
+    The library's own mean is over the losses above 0, which drops anchors that are perfect to rounding; we do
+    not use it. Without any positive, and in a batch of one class, the value is 0 (the library's).
 
     References
     ----------
@@ -86,35 +88,38 @@ def arcface(
     scale: float,
     check: bool | None = None,
 ) -> Float[Tensor, ""]:
-    r"""Return the ArcFace loss in nats: mean cross-entropy with a margin added to the angle of the own class.
+    r"""Return the ArcFace loss in nats: mean cross-entropy with a margin added to the true class's angle.
 
     Parameters
     ----------
-    latent, label
-        Of a batch; labels are the weight's rows. Half precision is computed in float32.
+    latent
+        Latents of the batch, shape (batch, width). Half precision is computed in float32.
+    label
+        Class of each point, a row index of ``weight``.
     weight
-        Of a cosine classifier; the scale of its rows, and of the latents, has no effect.
+        Weight of a cosine classifier, shape (classes, width); the lengths of its rows and of the latents have
+        no effect.
     margin
-        m in radians, from 0 to below pi / 2 (Deng et al. 2019: 0.5, the 2025 release: 0.3).
+        Margin m in radians, from 0 to below pi / 2 (Deng et al. 2019: 0.5, the 2025 release: 0.3).
     scale
-        s, above 0 (Deng et al. 2019: 64, the 2025 release: 32).
+        Scale s of the cosines, above 0 (Deng et al. 2019: 64, the 2025 release: 32).
     check
-        Whether to look at the labels' values. None: where they are in the host's memory; True: also on a GPU,
-        for which the program then waits.
+        Whether the labels' values are checked. None: only where they are in the host's memory; True: also on
+        a GPU, which the program then has to wait for.
 
     Raises
     ------
     ValueError
-        What is no (batch, width) of floats, another width or dtype of the weight, labels that are not one of
-        its rows a point, a margin or scale out of its range.
+        If ``latent`` is not a (batch, width) array of floats, ``weight`` has another width or dtype, the
+        labels are not one row index per point, or the margin or scale is out of range.
 
     Notes
     -----
     :math:`-\ln\frac{e^{s\cos(\theta_y + m)}}{e^{s\cos(\theta_y + m)} + \sum_{k\ne y}e^{s\cos\theta_k}}` with
     :math:`\theta_k` the angle of latent and weight k. Where :math:`\theta_y + m > \pi` the library takes
     :math:`\cos\theta_y - m\sin m`, so that the loss falls everywhere with the angle. Cosines are kept a unit
-    of rounding away from 1 and -1: there the gradient of the angle is infinite, and what the library's clamp
-    to them makes of it is up to torch.
+    of rounding away from 1 and -1: there the gradient of the angle is infinite, and torch decides what the
+    library's clamp makes of it.
 
     References
     ----------
@@ -133,19 +138,19 @@ def cosface(
     scale: float,
     check: bool | None = None,
 ) -> Float[Tensor, ""]:
-    r"""Return the CosFace loss in nats: mean cross-entropy with a margin taken off the own class's cosine.
+    r"""Return the CosFace loss in nats: mean cross-entropy, the true class's cosine less a margin.
 
     Parameters
     ----------
     latent, label, weight, scale, check
-        As in :func:`arcface`.
+        The arguments of :func:`arcface`.
     margin
-        m in units of the cosine, 0 or more (Wang et al. 2018: 0.35).
+        Margin m in units of the cosine, at least 0 (Wang et al. 2018: 0.35).
 
     Raises
     ------
     ValueError
-        As :func:`arcface`.
+        As in :func:`arcface`.
 
     Notes
     -----
@@ -189,7 +194,7 @@ def _contrastive(temperature: float) -> torch.nn.Module:
 
 @lru_cache
 def _softmax(name: str, classes: int, width: int, margin: float, scale: float) -> torch.nn.Module:
-    """Return the library's loss; its own weights are never used, and not drawn at random."""
+    """Return the library's loss, whose own weights are neither used nor drawn at random."""
     losses, distances, reducers = library()
 
     class InsideCosine(distances.CosineSimilarity):

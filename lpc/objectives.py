@@ -1,6 +1,6 @@
-"""What is minimised: the main term of the loss and the weighted penalties of a batch.
+"""Objectives: the main term of a batch's loss and its weighted penalties.
 
-Computed outside autocast, and half-precision arguments in float32.
+They are computed outside autocast, with half-precision arguments in float32.
 """
 
 from __future__ import annotations
@@ -36,25 +36,26 @@ def decoder_cross_entropy(
     *,
     check: bool | None = None,
 ) -> Float[Tensor, ""]:
-    r"""Return the decoder cross-entropy in nats: the mean surprise of the label over latents.
+    r"""Return the decoder cross-entropy in nats: the surprise of the label, averaged over latents.
 
     Parameters
     ----------
     weight
-        Probability of every latent of a point: p(z | x) of all categories, or 1 / samples of each sample.
+        Probability of each of a point's latents, shape (batch, latents): p(z | x) for categories, 1 / samples
+        for samples.
     log_decoder
-        Logarithm of the decoder's class probabilities at those latents, the same for every point where the
-        first size is 1 (categories).
+        Logarithm of the decoder's class probabilities at these latents; the first size is 1 where they are
+        the same for all points (categories).
     label
-        Class of every point.
+        Class of each point.
     check
-        Whether to look at the labels' values. None: where they are in the host's memory; True: also on a GPU,
-        for which the program then waits.
+        Whether the labels' values are checked. None: only where they are in the host's memory; True: also on
+        a GPU, which the program then has to wait for.
 
     Raises
     ------
     ValueError
-        Shapes that do not fit, what is no floats, labels that are not one class a point.
+        If the shapes do not match, an array does not hold floats, or the labels are not one class per point.
 
     Notes
     -----
@@ -81,12 +82,12 @@ def prediction_cross_entropy(
     Parameters
     ----------
     weight, log_decoder, label, check
-        As in :func:`decoder_cross_entropy`.
+        The arguments of :func:`decoder_cross_entropy`.
 
     Raises
     ------
     ValueError
-        As :func:`decoder_cross_entropy`.
+        As in :func:`decoder_cross_entropy`.
 
     Notes
     -----
@@ -116,18 +117,18 @@ def decoder_uncertainty_loss(
     Parameters
     ----------
     weight
-        p(z | x) of all categories, one row per point.
+        p(z | x), shape (batch, categories).
     label
-        Class of every point.
+        Class of each point.
     classes
         Number of classes.
     check
-        As in :func:`decoder_cross_entropy`.
+        Whether the labels' values are checked, as in :func:`decoder_cross_entropy`.
 
     Raises
     ------
     ValueError
-        As :func:`decoder_cross_entropy`, or fewer than one class.
+        As in :func:`decoder_cross_entropy`, or if ``classes`` is below 1.
 
     Notes
     -----
@@ -153,17 +154,17 @@ def decoder_uncertainty_loss(
 def optimal_decoder(joint: Float[Tensor, "categories classes"]) -> Float[Tensor, "categories classes"]:
     """Return p(y | z) of a joint distribution of a category and a class, up to a factor.
 
-    A category without any weight has no p(y | z): it is given equal ones, and never met.
+    A category without weight has no p(y | z): it gets equal probabilities, and never occurs.
 
     Parameters
     ----------
     joint
-        p(z, y) times any positive number.
+        p(z, y) up to a positive factor, shape (categories, classes).
 
     Raises
     ------
     ValueError
-        What is no (categories, classes) of floats.
+        If ``joint`` is not a (categories, classes) array of floats.
     """
     check_latent(joint, name="joint", form="(categories, classes)")
     total = joint.sum(dim=1, keepdim=True)
@@ -191,7 +192,7 @@ def _of_label(
 
 
 Output = HeadOutput | VariationalOutput | CategoricalOutput
-"""What heads return."""
+"""Outputs of heads."""
 Loss = Callable[..., tuple[Tensor, Tensor]]
 """(output, label, gamma=, l1=, weight=, classifier=, centres=) -> (main term, weighted penalties)."""
 
@@ -202,38 +203,37 @@ def objective(train: TrainSpec, model: ModelSpec, *, classes: int) -> Loss:
     Parameters
     ----------
     train
-        Objective, samples and penalty.
+        Objective, number of samples and penalty of the run.
     model
-        Encoder.
+        Encoder and head of the run.
     classes
         Number of classes.
 
     Returns
     -------
     callable
-        Of the output of a classifier (``samples`` latents and logits a point, all points for the first
-        sample first), the labels, ``gamma`` (the weight of the latent's penalty), ``l1`` and ``weight`` (the
-        coefficient and the weights of the L1 penalty, or None), ``classifier`` (the last layer, for
-        objectives of metric learning; any other does without), and ``centres`` (one per class, for the
-        penalty ``centre``).
+        Function of a classifier's output (``samples`` latents and logits per point, ordered sample by
+        sample), the labels, ``gamma`` (the weight of the latent's penalty), ``l1`` and ``weight``
+        (coefficient and weights of the L1 penalty, or None), ``classifier`` (the last layer, needed only by
+        objectives of metric learning) and ``centres`` (one per class, for the penalty ``centre``).
 
     Raises
     ------
     ImportError
-        An objective of metric learning without its library.
+        If an objective of metric learning is asked for and its library is not installed.
 
     Notes
     -----
-    :math:`\gamma \frac1N\sum_n \lVert z_n\rVert^2 + \lambda \sum_{ij} |w_{ij}|` or, in place of the mean
-    squared norm, the Gaussian bound of H[Z] or H[Z | Y], or what else ``TrainSpec.penalty`` names.
+    :math:`\gamma \frac1N\sum_n \lVert z_n\rVert^2 + \lambda \sum_{ij} |w_{ij}|` or, instead of the mean
+    squared norm, the Gaussian bound of H[Z] or H[Z | Y], or another penalty of ``TrainSpec.penalty``.
 
     ``supervised_contrastive``: the contrastive loss of the latents, and the cross-entropy of a classifier
-    that sees them as constants, so that its gradient does not reach what is before (the second stage of
-    Khosla et al. 2020, Section 3, taken along with the first; without their projection head, and with one
-    view of an image). ``contrastive_cross_entropy``: the sum of the two, nothing constant. ``arcface`` and
+    that sees them as constants, so that its gradient does not reach the layers before (the second stage of
+    Khosla et al. 2020, Section 3, together with the first; without their projection head, and with one view
+    per image). ``contrastive_cross_entropy``: the sum of the two, nothing constant. ``arcface`` and
     ``cosface``: these losses, with the last layer's weights and ``ModelSpec.classifier_scale``. They do not
-    see the latent's length: all that stands against a squared norm is that a step across a shorter latent
-    turns it further.
+    see the latent's length: the only thing that opposes a squared norm is that the same step turns a shorter
+    latent further.
 
     References
     ----------
@@ -241,7 +241,7 @@ def objective(train: TrainSpec, model: ModelSpec, *, classes: int) -> Loss:
     """
     categorical = model.encoder == "categorical"
     if train.objective in METRIC_LEARNING:
-        library()  # said before training begins
+        library()  # fails before training begins
 
     def metric_learning(output: Output, label: Tensor, layer: nn.Module) -> Tensor:
         latent = output.latent
@@ -278,7 +278,7 @@ def objective(train: TrainSpec, model: ModelSpec, *, classes: int) -> Loss:
         if train.penalty == "divergence":
             if not isinstance(output, VariationalOutput):
                 raise ValueError(
-                    "the output has no mean and sd; the penalty 'divergence' needs noise of a learnt variance"
+                    "the output has no mean and sd; the penalty 'divergence' needs noise of learnt variance"
                 )
             return normal_divergence(output.mean, output.sd)
         if train.penalty == "centre":

@@ -1,4 +1,4 @@
-"""What a run is: frozen specs, and the key that names a run."""
+"""Definition of a run: frozen specs, and the key that names a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ else:
     __getattr__, __dir__ = face(__name__)
 
 PROTOCOL = 2
-"""Raised by any edit that changes results: runs of different protocols have different keys."""
+"""Version of the results, incremented by any edit that changes them; it is part of a run's key."""
 
 Penultimate = Literal["none", "linear", "nonlinear"]
 Penalty = Literal[
@@ -123,22 +123,26 @@ class DataSpec(_Spec):
     name
         Data set: a key of ``lpc.datasets.LOADERS``.
     validation
-        Images held out of the train set to choose the learning rate; 0 trains on the full train set.
+        Number of images held out from the train set to choose the learning rate; 0 trains on the full train
+        set.
     split_seed
-        Seed of the held-out choice (stratified by class), the same for every run of a study.
+        Seed of the held-out split (stratified by class), the same for every run of a study.
     train_limit
-        Keep this many training images (stratified), or None for all.
+        Number of training images to keep (stratified by class); None: all.
     size
-        Pad images with black on all sides to this many pixels a side; None leaves them as they are.
+        Height and width in pixels to which images are padded with black on all sides; None: no padding.
     permutation_seed
-        Seed of a permutation of the pixels' places, the same for every image and channel (Permutation-MNIST,
-        Goodfellow et al. 2013); None: they stay where they are.
+        Seed of one permutation of the pixels, the same for every image and channel (Permutation-MNIST,
+        Goodfellow et al. 2013); None: pixels stay in place.
     first_classes
-        Keep the images of labels below this number alone, in training, validation and test set; None: of all.
-        The other classes' images are :func:`lpc.data.left_out`.
-    flip, crop_padding, noise
-        Random horizontal flips; random crops after zero padding of this many pixels (0: none); sd of
-        the Gaussian noise added to the normalised image (LPC Appendix C: True, 4 and 0.01).
+        Number of classes to keep, those with the smallest labels, in the training, validation and test sets;
+        None: all. The images of the other classes are :func:`lpc.data.left_out`.
+    flip
+        Whether training images are flipped horizontally at random (LPC Appendix C: True).
+    crop_padding
+        Zero padding in pixels before random crops; 0: no crops (LPC Appendix C: 4).
+    noise
+        Standard deviation of Gaussian noise added to the normalised image (LPC Appendix C: 0.01).
     """
 
     name: str
@@ -172,37 +176,42 @@ class ModelSpec(_Spec):
     Attributes
     ----------
     backbone
-        A key of ``lpc.backbones.BACKBONES``.
+        Name of the backbone, a key of ``lpc.backbones.BACKBONES``.
     backbone_width
         Width of the backbone: hidden units of the MLP, channels of the first stage of the others.
     penultimate
         The layer between backbone and classifier: none, linear, or linear followed by SiLU.
     latent_width
-        Nodes of that layer; None means the backbone's own number of features ("wide").
-    dropout, dropout_site
-        Probability of zeroing an element in training, on the latent before the classifier (the paper)
-        or on the logits (where the release puts it).
+        Number of nodes of that layer; None: the backbone's own number of features ("wide").
+    dropout
+        Probability with which an element is set to zero in training.
+    dropout_site
+        Place of dropout: on the latent before the classifier (the paper) or on the logits (the release).
     latent_noise
-        ``zero_entropy``: Gaussian noise of variance 1/(2 pi e) is added to the latent, in training always
-        (Kirsch et al. 2020, Section 6.1). ``learnt``: Gaussian noise whose sd in every node is another
-        linear map of the features (Alemi et al. 2017); in evaluation the latent is its mean.
+        Noise on the latent. ``zero_entropy``: Gaussian of variance 1/(2 pi e), added in training only (Kirsch
+        et al. 2020, Section 6.1). ``learnt``: Gaussian whose sd at every node is another linear map of the
+        features (Alemi et al. 2017); in evaluation the latent is its mean.
     encoder
-        ``categorical``: the latent is one of ``latent_width`` categories, with the softmax of a linear
-        layer as its distribution (Kirsch et al. 2020, Section 5.4).
-    decoder, decoder_width
-        What maps the latent to class scores: a linear layer; for a categorical latent also a network of two
-        hidden layers of ``decoder_width`` units that gives every category's class probabilities, or the
-        ``optimal`` decoder p(y|z), set after every epoch and not trained.
+        Kind of latent. ``categorical``: one of ``latent_width`` categories, distributed as the softmax of a
+        linear layer (Kirsch et al. 2020, Section 5.4).
+    decoder
+        Map from the latent to class scores. ``linear``: a linear layer; ``network``, for a categorical latent
+        only: a network with two hidden layers that gives every category's class probabilities; ``optimal``,
+        likewise: the decoder p(y|z), set after each epoch instead of trained.
+    decoder_width
+        Units in each hidden layer of the ``network`` decoder.
     rescaled
-        Whether the latent passes through a shift and a scale that are not trained (``TrainSpec.latent_sd``).
-    classifier, classifier_scale
-        The last layer: linear, or ``cosine``: ``classifier_scale`` times the cosine of latent and class
-        weight, without bias (Wang et al. 2018, Eq. 3; Deng et al. 2019, Eq. 2; the 2025 release's scale: 32).
+        Whether the latent passes through an untrained shift and scale (``TrainSpec.latent_sd``).
+    classifier
+        Kind of the last layer: ``linear``, or ``cosine``: a scale times the cosine of latent and class
+        weight, without bias (Wang et al. 2018, Eq. 3; Deng et al. 2019, Eq. 2).
+    classifier_scale
+        Scale of the cosine classifier's logits (the 2025 release: 32).
     spectral_norm
         Whether the penultimate layer's weights are divided by their largest singular value (Miyato et al.
-        2018, Eq. 8). Other layers are left alone: batch norm follows them and undoes any scale of theirs.
+        2018, Eq. 8). Other layers are left alone, because batch norm follows them and would undo their scale.
     logit_temperature
-        What the class scores are divided by, in training and in evaluation (Hinton et al. 2015, Eq. 1).
+        Divisor of the class scores, in training and in evaluation (Hinton et al. 2015, Eq. 1).
     """
 
     backbone: str
@@ -226,11 +235,11 @@ class ModelSpec(_Spec):
         self._require(self.classifier_scale > 0, "classifier_scale", "a positive number")
         self._require(self.logit_temperature > 0, "logit_temperature", "a positive number")
         if self.spectral_norm or self.latent_noise == "learnt":
-            which = "a spectral norm" if self.spectral_norm else "noise of a learnt variance"
+            which = "a spectral norm" if self.spectral_norm else "noise of learnt variance"
             self._require(self.penultimate == "linear", "penultimate", f"'linear' for {which}")
             self._require(self.encoder == "continuous", "encoder", f"'continuous' for {which}")
         if self.latent_noise == "learnt":
-            self._require(not self.rescaled, "rescaled", "False for noise of a learnt variance")
+            self._require(not self.rescaled, "rescaled", "False for noise of learnt variance")
         if self.classifier == "cosine":
             self._require(self.encoder == "continuous", "encoder", "'continuous' for a cosine classifier")
             self._require(not self.rescaled, "rescaled", "False for a cosine classifier")
@@ -259,77 +268,89 @@ class TrainSpec(_Spec):
 
     Attributes
     ----------
-    epochs, batch_size
-        Length of training.
-    learning_rate, weight_decay
-        Of the optimizer (the paper's weight decay is 0.5e-4, the release's 5e-4).
-    optimizer, momentum
-        ``adamw``: the papers'. ``adamw_turned``: AdamW in coordinates in which the latent is turned at
+    epochs
+        Number of passes over the training images.
+    batch_size
+        Number of images per optimizer step.
+    learning_rate
+        Learning rate of the optimizer.
+    weight_decay
+        Weight decay of the optimizer (the paper's: 0.5e-4, the release's: 5e-4).
+    optimizer
+        ``adamw``: the papers' choice. ``adamw_turned``: AdamW in coordinates in which the latent is turned at
         random, by the run's seed. ``adam_equivariant``: AdamW with one second moment per tensor, which
-        prefers no axes. ``adam`` and ``sgd``: the decay is part of the gradient (coupled). ``sgdw``: it is
-        not. ``lion``: signs of a momentum, decay decoupled. ``momentum`` is that of ``sgd`` and ``sgdw``.
+        prefers no axes. ``adam`` and ``sgd``: weight decay is part of the gradient (coupled). ``sgdw``: SGD
+        with decoupled decay. ``lion``: signs of a momentum, decoupled decay.
+    momentum
+        Momentum of ``sgd`` and ``sgdw``.
     decay_start, decay_every
-        The learning rate of all but the last classifier is halved at the beginning of epoch
-        ``decay_start`` (counted from 0) and every ``decay_every`` epochs after it; None: never.
+        Epochs, counted from 0, at which the learning rate is halved, except the classifier's: ``decay_start``
+        and every ``decay_every`` epochs after it; None: never.
     decay
-        ``halving``: as above. ``cosine``: half a cosine from epoch ``decay_start`` to 0 at the end of
-        training (Loshchilov and Hutter 2017, Eq. 5, without restarts; the 2025 release: from epoch 200 of
-        1000), again of all but the last classifier; ``decay_every`` has no meaning then.
+        Decay of the learning rate, except the classifier's. ``halving``: as above. ``cosine``: half a cosine
+        from epoch ``decay_start`` to 0 at the end of training, ignoring ``decay_every`` (Loshchilov and
+        Hutter 2017, Eq. 5, without restarts; the 2025 release: from epoch 200 of 1000).
     plateau_factor, plateau_patience
-        The rate of everything is multiplied by ``plateau_factor`` once the loss of an epoch has not been
-        lower than the best for more than ``plateau_patience`` epochs (Kirsch et al. 2020, Section 7: 0.8
-        and 3); None: never.
+        Factor by which all learning rates are multiplied once the epoch's loss has not improved for more than
+        ``plateau_patience`` epochs (Kirsch et al. 2020, Section 7: 0.8 and 3); None: never.
     record_every
-        Metrics are recorded after every this many epochs and after the last.
+        Number of epochs between two recordings of the metrics; the last epoch is always recorded.
     accuracy_every
-        Until it has passed 99.9 %, train accuracy (without augmentation) is taken after every this many
-        epochs: the resolution of the epoch at which the terminal phase begins.
+        Number of epochs between two measurements of the train accuracy (without augmentation) until it passes
+        99.9 %: the resolution of the epoch at which the terminal phase begins.
     precision
-        Of the backbone's arithmetic. Weights, head, penalty, loss and optimizer stay in float32.
+        Precision of the backbone's arithmetic. Weights, head, penalty, loss and optimizer stay in float32.
     metrics
-        What is recorded: ``collapse`` (LPC Tables 1 and 2), ``information`` (Kirsch et al. Figures 3 to 6),
-        or ``geometry``: of the first what is quick on wide latents, no entropies and mixtures.
-    objective, samples
-        Main term of the loss (:mod:`lpc.objectives`), and how many samples of dropout and noise it takes an
-        image.
+        Metrics to record: ``collapse`` (LPC Tables 1 and 2), ``information`` (Kirsch et al. Figures 3 to 6),
+        or ``geometry``: the part of ``collapse`` that is quick on wide latents, without entropies and
+        mixtures.
+    objective
+        Main term of the loss (:mod:`lpc.objectives`).
+    samples
+        Number of samples of dropout and noise per image.
     label_smoothing
         Share of each label's probability that is spread evenly over all classes, in the decoder cross-entropy
         of a continuous latent (Szegedy et al. 2016, Section 7).
     temperature
-        Of the supervised contrastive loss (the 2025 release: 0.05).
+        Temperature of the supervised contrastive loss (the 2025 release: 0.05).
     margin
-        Of ``arcface`` in radians, of ``cosface`` in units of the cosine (the 2025 release: 0.3).
-    penalty, penalty_reduction
-        ``squared_norm``: gamma times the squared norm of the latent, summed over its nodes (Eq. 3) or
-        averaged (the release, which divides gamma by the width). ``log_variance`` and
-        ``conditional_log_variance``: gamma times the Gaussian bound of H[Z] or H[Z | Y] from the variances
-        of the batch, in nats (Kirsch et al. 2020, Observation 8). ``centre``: gamma times the mean squared
+        Margin of ``arcface`` in radians, or of ``cosface`` in units of the cosine (the 2025 release: 0.3).
+    penalty
+        ``squared_norm``: gamma times the squared norm of the latent. ``log_variance`` and
+        ``conditional_log_variance``: gamma times the Gaussian bound of H[Z] or H[Z | Y] from the variances of
+        the batch, in nats (Kirsch et al. 2020, Observation 8). ``centre``: gamma times the mean squared
         distance of the latents from their class's centre (:mod:`lpc.centres`). ``norm_power``: gamma times
         the mean norm of the latent to the power ``norm_power``. ``logit_norm``: gamma times the mean squared
-        norm of the logits (Kannan et al. 2018, Section 4: logit squeezing). ``divergence``: gamma times the
-        mean divergence of the latent's distribution from the standard normal one in nats, of noise of a
-        learnt variance (Alemi et al. 2017, Eq. 17: beta). ``weight_l1``: ``l1`` times the sum of the
-        absolute weights of the penultimate layer.
+        norm of the logits (Kannan et al. 2018, Section 4: logit squeezing). ``divergence``, for noise of
+        learnt variance: gamma times the mean divergence of the latent's distribution from the standard normal
+        one, in nats (Alemi et al. 2017, Eq. 17: beta). ``weight_l1``: ``l1`` times the sum of the absolute
+        weights of the penultimate layer.
+    penalty_reduction
+        Whether the squared norm is summed over the latent's nodes (Eq. 3) or averaged, which divides gamma by
+        the width (the release).
     norm_power
-        Exponent of the penalty of that name, 1 or more.
+        Exponent of the penalty ``norm_power``, at least 1.
     centre_rate
-        Share of the way to the batch's class means that centres move in a step, of the penalty ``centre``
-        (Wen et al. 2016, Eq. 4: alpha, 0.5).
+        Share of the way to the batch's class means by which centres move in a step, for the penalty
+        ``centre`` (Wen et al. 2016, Eq. 4: alpha, 0.5).
     gamma_initial, gamma_factor, gamma_maximum
-        gamma in epoch e is ``min(gamma_initial * gamma_factor**e, gamma_maximum)``.
+        First gamma, factor per change and largest gamma: gamma in epoch e is
+        ``min(gamma_initial * gamma_factor**e, gamma_maximum)``.
     gamma_every
-        Epochs between two changes of gamma (the 2025 release: 5): e is the number of changes so far.
+        Number of epochs between two changes of gamma (the 2025 release: 5); e is then the number of changes
+        so far.
     gamma_late_factor, gamma_late_from
-        Once gamma has reached ``gamma_late_from``, a change multiplies it by ``gamma_late_factor`` (the 2025
-        release: 2 up to 1e3, then 1.25); None: by ``gamma_factor`` throughout.
+        Factor per change once gamma has reached ``gamma_late_from`` (the 2025 release: 2 up to 1e3, then
+        1.25); None: ``gamma_factor`` throughout.
     gamma_overshoot
-        End at the first ``gamma_initial * gamma_factor**e`` not below the maximum instead (the release).
+        Whether gamma ends at the first ``gamma_initial * gamma_factor**e`` not below the maximum (the
+        release), instead of at the maximum.
     l1
-        Coefficient of ``weight_l1``.
+        Coefficient of the penalty ``weight_l1``.
     latent_sd, latent_sd_factor
-        After epoch e (from 0) every node of the latent is brought to mean 0 and sd
-        ``latent_sd * latent_sd_factor**e``, and the decoder's weights are changed so that it computes the
-        same (Kirsch et al. 2020, Section 7.2); None: never.
+        Standard deviation to which every node of the latent is brought after an epoch, with mean 0:
+        ``latent_sd * latent_sd_factor**e`` after epoch e, counted from 0. The decoder's weights are changed
+        so that it computes the same (Kirsch et al. 2020, Section 7.2). None: latents are not rescaled.
     """
 
     epochs: int
@@ -369,7 +390,7 @@ class TrainSpec(_Spec):
 
     @property
     def alone(self) -> bool:
-        """Whether such a run cannot train in a cohort: its loss is more than a function of its own batch."""
+        """Whether the run must train alone because its loss is not just a function of its batch."""
         return self.objective in METRIC_LEARNING or self.penalty == "centre"
 
     def __post_init__(self) -> None:
@@ -392,7 +413,7 @@ class TrainSpec(_Spec):
         self._require(self.norm_power >= 1, "norm_power", "1 or more: below, the gradient at 0 is infinite")
         if self.label_smoothing:
             plain = self.objective == "decoder_cross_entropy" and self.samples == 1
-            expected = "0 but for the objective 'decoder_cross_entropy' with one sample an image"
+            expected = "0, except for the objective 'decoder_cross_entropy' with one sample per image"
             self._require(plain, "label_smoothing", expected)
         self._check_late_gamma()
         if self.decay == "cosine":
@@ -405,8 +426,8 @@ class TrainSpec(_Spec):
             self._require(self.samples == 1, "samples", f"1 where the objective is {self.objective!r}")
         if self.objective == "supervised_contrastive":
             reason = (
-                "'none' where the objective is 'supervised_contrastive': nothing in it would stand "
-                "against a penalty, as it does not see the latent's length ('contrastive_cross_entropy' may)"
+                "'none' where the objective is 'supervised_contrastive': it does not see the latent's "
+                "length and cannot oppose a penalty ('contrastive_cross_entropy' can)"
             )
             self._require(self.penalty == "none", "penalty", reason)
         bound = self.penalty in ON_LATENT and self.penalty != "squared_norm"
@@ -434,13 +455,17 @@ class RunSpec(_Spec):
     Attributes
     ----------
     architecture
-        Its name in tables: a row of the variants.
-    data, model, train
-        What it sees, what it is, and how it is trained.
+        Name of the architecture in tables: a row of the variants.
+    data
+        Images, their split and their augmentation.
+    model
+        Backbone and head.
+    train
+        Objective, penalty, optimizer and their schedules.
     seed
-        Of the weights, the order of images, augmentation, dropout and noise; 0 or more.
+        Seed of the weights, the order of images, augmentation, dropout and noise; at least 0.
     protocol
-        :data:`PROTOCOL` of the code that makes it.
+        Version of the results that the code produces, :data:`PROTOCOL`.
     """
 
     architecture: str
@@ -485,7 +510,7 @@ class RunSpec(_Spec):
 
     @property
     def alone(self) -> bool:
-        """Whether such a run cannot train in a cohort: ``train.alone``, or a spectral norm.
+        """Whether the run must train alone: ``train.alone``, or a spectral norm.
 
         Its power iteration writes into buffers that a mapped network shares.
         """
@@ -545,7 +570,7 @@ _LATER = {
         *("optimizer", "momentum", "label_smoothing", "centre_rate", "norm_power"),
     ),
 }
-"""Fields that protocol 2 did not have at first: at their defaults they stay out of the key."""
+"""Fields added after the first version of protocol 2: at their defaults they stay out of the key."""
 
 
 _DEFAULTS = {
@@ -557,13 +582,13 @@ _DEFAULTS = {
 def canonical_json(spec: RunSpec) -> str:
     """Return the spec as JSON with sorted keys and no spaces: equal specs, equal text.
 
-    Fields that came later stand in it only where they are not at their defaults, so that a new choice does
-    not rename the runs that were made before there was one.
+    Fields that were added later appear in it only if they are not at their defaults, so that a new choice
+    does not rename earlier runs.
 
     Parameters
     ----------
     spec
-        Of a run.
+        Spec of a run.
     """
     return _canonical(asdict(spec))
 
@@ -583,7 +608,7 @@ def run_key(spec: RunSpec) -> str:
     Parameters
     ----------
     spec
-        Of a run.
+        Spec of a run.
     """
     return hashlib.sha256(canonical_json(spec).encode()).hexdigest()
 
@@ -594,12 +619,12 @@ def key_of(values: Mapping[str, Any]) -> str:
     Parameters
     ----------
     values
-        As of :func:`spec_from_dict`.
+        Fields of a spec by name, nested specs as dictionaries.
 
     Raises
     ------
     ValueError
-        No fields of a spec.
+        If the fields do not make a spec.
     """
     try:
         return hashlib.sha256(_canonical(values).encode()).hexdigest()
@@ -613,7 +638,7 @@ def spec_from_dict(values: Mapping[str, Any]) -> RunSpec:
     Parameters
     ----------
     values
-        The fields by name, nested specs as dictionaries.
+        Fields of a spec by name, nested specs as dictionaries.
     """
     nested = {"data": DataSpec, "model": ModelSpec, "train": TrainSpec}
     try:

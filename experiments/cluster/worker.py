@@ -268,6 +268,6 @@ def _train_on_each(request: Request, workers: int | None, gpus: int) -> None:
                 one.kill()
     failed = [one.returncode for one in programs if one.returncode]
     if stop() or STATUSES.intersection(failed):
-        raise Stopped("stopped; checkpoints are written, call again to go on")
+        raise Stopped("stopped; checkpoints are written, call again to continue")
     if failed:
         raise ChildProcessError(f"{len(failed)} of {gpus} programs failed, with status {failed[0]}")

@@ -60,7 +60,8 @@ class ProbeKind(NamedTuple):
     seeds
         Of how many seeds, from the first; None: all.
     tabled
-        Whether its table is recorded with the runs, for pages that show it; else its values alone are.
+        Architectures whose rows of its table are recorded with the runs, for pages that show them; none: its
+        values alone are. None: all.
     takes_spec
         Whether the function takes the run's spec, too.
     """
@@ -73,7 +74,7 @@ class ProbeKind(NamedTuple):
     usual: tuple[str, ...] | None = None
     usual_seeds: int | None = None
     seeds: int | None = None
-    tabled: bool = True
+    tabled: tuple[str, ...] | None = None
     takes_spec: bool = False
 
     def about(self, selected: pd.DataFrame, *, usual: bool) -> list[str]:
@@ -85,6 +86,13 @@ class ProbeKind(NamedTuple):
             if architectures is not None:
                 wanted &= selected["architecture"].isin(architectures)
         return [str(key) for key in selected.loc[wanted, "key"]]
+
+    def to_record(self, found: pd.DataFrame | None) -> pd.DataFrame | None:
+        """Return the rows of its table, with their ``architecture``, that are recorded; None: none."""
+        if found is None or self.tabled is None:
+            return found
+        rows = found[found["architecture"].isin(self.tabled)]
+        return None if rows.empty else rows
 
     @property
     def function(self) -> Callable[..., Probe]:
@@ -100,6 +108,7 @@ PROBES: Mapping[str, ProbeKind] = {
         ("ablation", "others"),
         extra="attacks",
         usual=tuple(ATTACKED),
+        tabled=tuple(ATTACKED),
     ),
     "attack_checks": ProbeKind(
         2,
@@ -117,14 +126,14 @@ PROBES: Mapping[str, ProbeKind] = {
         seeds=1,
     ),
     "certified": ProbeKind(
-        2, "experiments.probes.certified:probe", ("ablation", "gammas"), extra="certified", tabled=False
+        2, "experiments.probes.certified:probe", ("ablation", "gammas"), extra="certified", tabled=()
     ),
     "corruptions": ProbeKind(1, "experiments.probes.corruptions:probe"),
     "factor": ProbeKind(
-        1, "experiments.probes.factor:probe", studies=("gammas",), extra="attacks", tabled=False
+        1, "experiments.probes.factor:probe", studies=("gammas",), extra="attacks", tabled=()
     ),
-    "images": ProbeKind(1, "experiments.probes.images:probe", ("ablation", "embedding"), tabled=False),
-    "margins": ProbeKind(1, "experiments.probes.margins:probe", studies=("embedding",), tabled=False),
+    "images": ProbeKind(1, "experiments.probes.images:probe", ("ablation", "embedding"), tabled=()),
+    "margins": ProbeKind(1, "experiments.probes.margins:probe", studies=("embedding",), tabled=()),
     "outside": ProbeKind(1, "experiments.probes.outside:probe", studies=("others",)),
     "transfer": ProbeKind(1, "experiments.probes.transfer:probe", studies=("new_classes",), takes_spec=True),
 }
@@ -316,7 +325,7 @@ def _in_turn(
     del workers
     for job in jobs:
         if stop():
-            raise Stopped("stopped before all was probed; call again to go on")
+            raise Stopped("stopped before all was probed; call again to continue")
         bar.set_postfix_str(str(job))
         do(job, device)
         bar.update()
@@ -343,7 +352,7 @@ def _share(
     if failed:
         raise failed
     if stop():
-        raise Stopped("stopped before all was probed; call again to go on")
+        raise Stopped("stopped before all was probed; call again to continue")
 
 
 def _enter() -> None:

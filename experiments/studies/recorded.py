@@ -128,7 +128,7 @@ def record(found: Study, *, partial: bool = False) -> Path:
     if found.kind.selects:
         history = history.sort_values(["key", "epoch"])
     probes = PROBES if found.kind.selects else {}
-    tables = {probe: found.probe_table(probe) if kind.tabled else None for probe, kind in probes.items()}
+    tables = {probe: kind.to_record(found.probe_table(probe)) for probe, kind in probes.items()}
     return _write(_folder(name, found.kind), rows, history, _provenance(name, found.store, rows), tables)
 
 

@@ -1,1 +1,1 @@
-"""How the packages offer their names, and say where moved ones are."""
+"""Names that the packages offer, and directions to modules that were moved."""

@@ -1,4 +1,4 @@
-"""What a package offers: names that are imported when they are first used (PEP 562)."""
+"""Names that a package offers and imports on first use (PEP 562)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _DEFINITION = r"^(?:def |class |(?=\w+(?:: [^=\n]+)? = ))([A-Za-z]\w*)"
 def face(module: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return ``__getattr__`` and ``__dir__`` of a package, or of a module.
 
-    It offers what its own source imports under ``if TYPE_CHECKING:``, where type checkers read it: there is
-    no second list. A package offers its public modules too.
+    It offers the names that its own source imports under ``if TYPE_CHECKING:``, where type checkers read
+    them, so that there is no second list. A package also offers its public modules.
 
     Parameters
     ----------
     module
-        Its name: ``__name__`` there.
+        Name of the module: its ``__name__``.
     """
 
     def attribute(name: str) -> Any:
@@ -69,7 +69,7 @@ def _source(module: str) -> str:
 
 @cache
 def _modules(package: str) -> list[str]:
-    """Return the names of a package's public modules; a module alone has none."""
+    """Return the names of a package's public modules; a plain module has none."""
     import pkgutil
 
     path = vars(sys.modules[package]).get("__path__", [])
@@ -77,7 +77,7 @@ def _modules(package: str) -> list[str]:
 
 
 def _hint(name: str, module: str) -> str:
-    """Return where the name nearest to one is, among all that the library's public modules define."""
+    """Return where the most similar name is, among those that the library's public modules define."""
     from lpc._front.moved import RENAMED
     from lpc.errors import nearest
 

@@ -1,4 +1,4 @@
-"""Modules that went elsewhere: importing one by its old path says where it is."""
+"""Modules that were moved: importing one by its old path says where it is now."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ RENAMED: Mapping[str, str] = {
     "lpc.recording": "lpc.runs.training_loop",
     "lpc.epochs": "lpc.training.draws and lpc.training.trainers",
 }
-"""Modules of the library that went to another name; those that kept theirs are found."""
+"""Modules of the library that were renamed; modules that kept their name are found without an entry."""
 
 
 class MovedModules:
-    """A finder that comes after all others: for a module that is not there but was, it says where it went.
+    """A finder that comes after all others: for a module that was moved, it says where it is now.
 
     Parameters
     ----------
     package
-        Whose modules these are.
+        Name of the package.
     folder
-        Of the package.
+        Folder of the package.
     renamed
-        Where modules are that have another name now, by their old path.
+        Present paths of modules that were renamed, by their old paths.
     """
 
     def __init__(self, package: str, folder: str, renamed: Mapping[str, str]) -> None:
         self.package, self.folder, self.renamed = package, folder, renamed
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> None:
-        """Raise a ModuleNotFoundError that says where a module went, if it is known."""
+        """Raise a ModuleNotFoundError that says where a module is now, if that is known."""
         place = self.place(name) if name.startswith(f"{self.package}.") else ""
         if place:
             # without a name, as `from package import module` would drop the message
             raise ModuleNotFoundError(f"No module named {name!r}: it is {place} now")
 
     def place(self, name: str) -> str:
-        """Return where a module went: its line of the table, or modules of its own name; empty: unknown."""
+        """Return where a module is now, from the table or by its name; empty: unknown."""
         from pathlib import Path
 
         if name in self.renamed:
@@ -49,13 +49,13 @@ class MovedModules:
 
 
 def announce(package: str, renamed: Mapping[str, str]) -> None:
-    """Let imports of a package's modules by their old paths say where they went.
+    """Let imports of a package's modules by their old paths say where the modules are now.
 
     Parameters
     ----------
     package
-        Its name; it is being imported.
+        Name of the package that is being imported.
     renamed
-        Where modules are that have another name now, by their old path.
+        Present paths of modules that were renamed, by their old paths.
     """
     sys.meta_path.append(MovedModules(package, sys.modules[package].__path__[0], renamed))

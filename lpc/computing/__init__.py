@@ -1,1 +1,1 @@
-"""How results are computed: on which device, threads and precision, from which generator; what stops it."""
+"""Computation of results: devices, threads, precision, random generators, and reasons to stop."""

@@ -12,31 +12,31 @@ import torch
 from lpc.errors import MissingGPU
 
 ASKING = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "SLURM_GPUS_ON_NODE")
-"""Variables by which a user or SLURM sets GPUs aside for a process: by name; the last one says how many."""
+"""Variables by which a user or SLURM reserves GPUs for a process; the last one gives their number."""
 NOT_ASKING = ("", "-1", "NoDevFiles", "void", "none")
-"""Their values that set none aside."""
+"""Values of these variables that reserve no GPU."""
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def default_device(given: torch.device | str | None = None) -> torch.device:
-    """Return the device to compute on: the given one, else the GPU where there is one, else the CPU.
+    """Return the device to compute on: the given one, else the GPU if there is one, else the CPU.
 
     Parameters
     ----------
     given
-        A device; None: what the variable ``LPC_DEVICE`` names, or where it is not set the GPU if there is
-        one. The CPU takes its place only where nobody has asked for a GPU.
+        Device asked for; None: the one in the variable ``LPC_DEVICE`` or, if it is not set, the GPU if there
+        is one. The CPU replaces the GPU only if nobody has asked for a GPU.
 
     Raises
     ------
     MissingGPU
-        A GPU was asked for, by ``given``, ``LPC_DEVICE`` or what sets GPUs aside (:data:`ASKING`), that torch
-        does not find.
+        If a GPU was asked for, by ``given``, ``LPC_DEVICE`` or a variable that reserves GPUs
+        (:data:`ASKING`), and torch does not find one.
 
     Warns
     -----
     UserWarning
-        The CPU is taken although the machine has a driver of NVIDIA's.
+        If the CPU is used although the machine has an NVIDIA driver.
     """
     given = given or os.environ.get("LPC_DEVICE") or None
     if given is not None:
@@ -55,7 +55,7 @@ def default_device(given: torch.device | str | None = None) -> torch.device:
 
 
 def _gpus_asked_for() -> str:
-    """Return the settings of the environment that set GPUs aside for this process; empty: none does."""
+    """Return the settings of the environment that reserve GPUs for this process; empty: there are none."""
     asking = {name: os.environ.get(name, "") for name in ASKING}
     if asking[ASKING[-1]] == "0":
         del asking[ASKING[-1]]
@@ -63,7 +63,7 @@ def _gpus_asked_for() -> str:
 
 
 def driver_version() -> str | None:
-    """Return the version of NVIDIA's driver; None where none is loaded."""
+    """Return the version of the NVIDIA driver; None if none is loaded."""
     try:
         found = re.search(r"\d+\.\d+(\.\d+)?", DRIVER.read_text())
     except OSError:
@@ -79,7 +79,7 @@ def _why() -> str:
         return f"torch {torch.__version__} is built without CUDA: install a wheel with it"
     driver = driver_version()
     if driver is None:
-        return f"torch finds no GPU: no driver of NVIDIA's is loaded ({wheel})"
+        return f"torch finds no GPU: no NVIDIA driver is loaded ({wheel})"
     return (
         f"torch finds no GPU: driver {driver} is too old, or no card is visible to this process ({wheel}; "
         "nvidia-smi names the newest CUDA that the driver runs)"
@@ -87,9 +87,9 @@ def _why() -> str:
 
 
 def default_workers() -> int:
-    """Return one process a core this process may use, or one where there is a GPU.
+    """Return one process per core that this process may use, or one if there is a GPU.
 
-    In a job of SLURM's that asked for cores, these: not every cluster binds a job to what it asked for.
+    In a SLURM job that asked for cores, their number counts: not every cluster binds a job to its request.
     """
     if torch.cuda.is_available():
         return 1

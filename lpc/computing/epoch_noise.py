@@ -1,4 +1,4 @@
-"""How the counts of labels in permuted batches move a parameter that has nothing else to learn."""
+"""Motion of a parameter that only the counts of labels in permuted batches drive."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 
 class Wander(NamedTuple):
-    """Stationary standard deviations of such a parameter.
+    """Stationary standard deviations of a bias.
 
     Attributes
     ----------
     epoch_end
-        After whole epochs.
+        Standard deviation after whole epochs.
     any_step
-        The root mean square over the steps of an epoch.
+        Root mean square over the steps of an epoch.
     """
 
     epoch_end: float
@@ -26,7 +26,7 @@ class Wander(NamedTuple):
 def wander(
     *, learning_rate: float, share: float, batch_size: int, images: int | None, momentum: float
 ) -> Wander:
-    r"""Return how far one class's bias strays from its mean under AdamW, by the linearised law.
+    r"""Return the standard deviation of one class's bias under AdamW, by the linearised law.
 
     Notes
     -----
@@ -41,20 +41,20 @@ def wander(
     Parameters
     ----------
     learning_rate
-        Of the parameter.
+        Learning rate of the bias.
     share
-        Of the class, p.
+        Share p of the class among the labels.
     batch_size
-        Labels in a batch; the last batch of an epoch has the rest.
+        Number of labels per batch; the last batch of an epoch has the rest.
     images
-        N; None: labels are drawn at random, with replacement.
+        Number N of labels in an epoch; None: labels are drawn at random, with replacement.
     momentum
-        AdamW's first beta.
+        First beta of AdamW.
 
     Returns
     -------
     Wander
-        Zero where a batch holds all images; infinite where the recursion is unstable.
+        Standard deviations: zero if a batch holds all images, infinite if the recursion is unstable.
     """
     count = 1 if images is None else math.ceil(images / batch_size)
     size = np.full(count, float(batch_size))

@@ -1,4 +1,4 @@
-"""torch's own generators: seeded for a while, and as they were afterwards."""
+"""torch's own generators: seeded for a while, then restored."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def as_they_were() -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Seed the generators of the CPU and of one device; all are as they were afterwards.
+    """Seed the generators of the CPU and of one device; afterwards they are in their former state.
 
     Parameters
     ----------
     seed
-        Of both.
+        Seed of both generators.
     device
-        Where, beside the CPU, numbers are drawn.
+        Device on which numbers are drawn besides the CPU.
 
     Notes
     -----
-    ``torch.manual_seed`` seeds every GPU, and ``torch.random.fork_rng`` puts back only those that it is told:
-    used together they leave the other GPUs at the seed.
+    ``torch.manual_seed`` seeds every GPU, and ``torch.random.fork_rng`` restores only those it is told of:
+    used together, they leave the other GPUs at the seed.
     """
     device = torch.device(device)
     with as_they_were():

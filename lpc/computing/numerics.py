@@ -1,4 +1,4 @@
-"""In which numbers losses and measurements compute: outside autocast, in float32 at least, not rounded."""
+"""Precision of losses and measurements: outside autocast, in at least float32, without rounding."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ def measuring() -> Iterator[None]:
     """Compute as every measurement does: outside autocast, with float32 not rounded, and
     on one thread, but for what :func:`lpc.computing.threads.threads_for` finds large.
 
-    What :func:`measurement` does for a function; for code that calls a network to measure it.
+    For code that calls a network to measure it; :func:`measurement` does the same for a function.
     """
     with outside_autocast(), exact_float32(), one_thread():
         yield
 
 
 def measurement(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function of ``lpc.evaluation`` compute inside :func:`measuring`, whoever calls it.
+    """Make a function of ``lpc.evaluation`` always compute inside :func:`measuring`.
 
     Parameters
     ----------
     function
-        Any, also a generator function. Signature, docstring and annotations stay.
+        Function to wrap, possibly a generator function; it keeps its signature, docstring and annotations.
     """
     return _inside(measuring, function)
 
@@ -65,7 +65,7 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
     Parameters
     ----------
     function
-        Any. Signature, docstring and annotations stay.
+        Function to wrap; it keeps its signature, docstring and annotations.
     """
 
     @functools.wraps(function)
@@ -89,7 +89,7 @@ def _at_least_single(value: Any) -> Any:
 
 
 def _inside(context: Callable[[], AbstractContextManager[None]], function: Callable[P, R]) -> Callable[P, R]:
-    """Return a function that computes in a context; of a generator, between its yields alone."""
+    """Return a function that computes in a context; a generator does so only between its yields."""
 
     @functools.wraps(function)
     def called(*args: Any, **kwargs: Any) -> Any:

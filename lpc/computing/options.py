@@ -1,4 +1,4 @@
-"""Options of functions: names, whole numbers and numbers, checked in one way and named in the error."""
+"""Checks of options: names, whole numbers and numbers, all named in the error in one way."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def choice(name: str, value: object, options: Any) -> None:
     Parameters
     ----------
     name
-        What the option is called.
+        Name of the option.
     value
-        What was given.
+        Value to check.
     options
-        A ``Literal`` of strings, or the strings.
+        Valid values: a ``Literal`` of strings, or the strings.
     """
     known: Iterable[str] = get_args(options) or options
     known = list(known)
@@ -34,18 +34,18 @@ def choice(name: str, value: object, options: Any) -> None:
 
 
 def whole(name: str, value: object, *, least: int | None = 1, most: int | None = None, of: str = "") -> int:
-    """Return a whole number as an int; a ValueError that names it where it is none or out of range.
+    """Return a whole number as an int; a ValueError names anything else, or a value out of range.
 
     Parameters
     ----------
     name
-        What the option is called.
+        Name of the option.
     value
-        An int, or a NumPy integer; not a bool, nor a float that happens to be whole.
+        Value to check: an int or a NumPy integer, not a bool, nor a float that happens to be whole.
     least, most
-        The range, ends included; None: no end.
+        Limits of the range, ends included; None: no limit.
     of
-        What the range depends on, for the message: ``"5 points"``.
+        Description, for the message, of what the range depends on: ``"5 points"``.
     """
     number = None if isinstance(value, (bool, np.bool_)) else _index(value)
     if number is None or (least is not None and number < least) or (most is not None and number > most):
@@ -69,16 +69,17 @@ def number(
     above: float | None = None,
     below: float | None = None,
 ) -> float:
-    """Return a finite number as a float; a ValueError that names it where it is none or out of range.
+    """Return a finite number as a float; a ValueError names anything else, or a value out of range.
 
     Parameters
     ----------
     name
-        What the option is called.
+        Name of the option.
     value
-        An int or a float, of Python or NumPy; not a bool.
+        Value to check: an int or a float of Python or NumPy, not a bool.
     least, most, above, below
-        The range, its ends included or not; None: no end.
+        Limits of the range: ``least`` and ``most`` are included, ``above`` and ``below`` are not; None: no
+        limit.
     """
     given = value
     real = isinstance(given, (int, float, np.integer, np.floating)) and not isinstance(given, bool)
@@ -96,7 +97,7 @@ def number(
 
 
 def flag(name: str, value: object) -> bool:
-    """Return a bool; a ValueError that names it where it is none (a string would count as True)."""
+    """Return a bool; a ValueError names anything else (a string would count as True)."""
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name} is {value!r}; expected True or False")
     return bool(value)

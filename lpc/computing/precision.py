@@ -1,4 +1,4 @@
-"""What float32 may be rounded to while a measurement or a training step runs: nothing."""
+"""Exact float32 while a measurement or a training step runs: nothing is rounded to a shorter format."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _SETTINGS = (
     ("mkldnn", "all"),
     *((backend, operation) for backend in ("cuda", "mkldnn") for operation in ("matmul", "conv", "rnn")),
 )
-"""Of ``torch.backends...fp32_precision``; "cuda" is cuDNN for convolutions, cuBLAS for products."""
+"""Settings ``torch.backends...fp32_precision``; "cuda" is cuDNN for convolutions, cuBLAS for products."""
 precision_of: Callable[[str, str], str] = torch._C._get_fp32_precision_getter
-"""Return what float32 may be rounded to by a backend ("generic", "cuda", "mkldnn") in an operation."""
+"""Return the format to which a backend ("generic", "cuda", "mkldnn") may round float32 in an operation."""
 _set: Callable[[str, str, str], Any] = torch._C._set_fp32_precision_setter
 _lock = threading.Lock()
 _inside, _undo = 0, ExitStack()
@@ -34,9 +34,10 @@ def exact_float32() -> Iterator[None]:
 
     Notes
     -----
-    The caller's settings are put back at the end, also after an exception; what was inherited still is. They
-    belong to the process: where several threads are inside, the last to leave puts them back. Inside, the
-    old flag ``torch.backends.cudnn.allow_tf32`` cannot be read (torch refuses to mix old and new settings).
+    The caller's settings are restored at the end, also after an exception; inherited ones are inherited
+    again. They belong to the process: if several threads are inside, the last one to leave restores them.
+    Inside, the old flag ``torch.backends.cudnn.allow_tf32`` cannot be read (torch refuses to mix old and new
+    settings).
     """
     global _inside, _undo
     with _lock:
@@ -58,13 +59,13 @@ def exact_float32() -> Iterator[None]:
 def cudnn_trials(wanted: bool = True) -> Iterator[None]:
     """Inside :func:`exact_float32`: let cuDNN try its algorithms for every new shape and keep the fastest.
 
-    Those that repeat to the bit only, as before; but which of them is fastest is a matter of the clock, and
-    another process may find another.
+    Only algorithms that repeat to the bit, as before; but the clock decides which of them is fastest, and
+    another process may choose another.
 
     Parameters
     ----------
     wanted
-        False: nothing is changed.
+        Whether cuDNN tries its algorithms; False changes nothing.
     """
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = wanted or before

@@ -17,16 +17,16 @@ from lpc.computing.devices import default_device, driver_version
 def provenance(
     device: torch.device | None = None, *, folders: Sequence[str] = ("lpc",), packages: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Return what a result depends on beside its spec: code, versions, device.
+    """Return everything besides the spec that a result depends on: code, versions, device.
 
     Parameters
     ----------
     device
-        Where it was computed; None: the default.
+        Device that computed the result; None: the default.
     folders
-        Folders of the repository that count as its code: ``dirty`` says whether they differ from the commit.
+        Folders of the repository that count as code: ``dirty`` says whether they differ from the commit.
     packages
-        Of which the versions are named beside those of torch, torchvision, numpy and scikit-learn.
+        Packages whose versions are recorded besides torch, torchvision, numpy and scikit-learn.
     """
     device = default_device(device)
     here = Path(__file__).parent

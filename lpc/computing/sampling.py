@@ -1,4 +1,4 @@
-"""What is drawn at random: samples of dropout and noise, several an image, and turns of the latent."""
+"""Random draws: samples of dropout and noise, several per image, and turns of the latent."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ ZERO_ENTROPY_SD = math.exp(-0.5 * math.log(2 * math.pi * math.e))
 
 
 def repeated(value: Float[Tensor, "batch ..."], rows: int) -> Float[Tensor, "rows ..."]:
-    """Return a batch as often, one whole copy after the other, as it takes to have so many rows.
+    """Return whole copies of a batch, one after the other, until there are ``rows`` rows.
 
     Parameters
     ----------
     value
-        A batch.
+        Batch to repeat.
     rows
-        A multiple of its size.
+        Number of rows of the result, a multiple of the batch's.
 
     Raises
     ------
     ValueError
-        Rows that are no multiple of the batch.
+        If ``rows`` is not a multiple of the batch size.
     """
     batch = value.shape[0]
     if rows % batch:
-        raise ValueError(f"{rows} rows of masks or noise for a batch of {batch}; expected a multiple")
+        raise ValueError(f"{rows} rows of masks or noise for a batch of {batch}; expected a multiple of it")
     return value if rows == batch else value.repeat(rows // batch, *[1] * (value.dim() - 1))
 
 
 def dropout_masks(
     rows: int, sites: Sequence[tuple[float, int]], generator: torch.Generator
 ) -> Float[Tensor, "rows nodes"]:
-    """Draw masks of dropout, side by side for several sites, divided by the probability of keeping.
+    """Draw dropout masks for several sites side by side, divided by the probability of keeping.
 
     Parameters
     ----------
     rows
-        How many.
+        Number of rows of the masks.
     sites
-        (probability of zeroing, nodes) of each site.
+        Probability of zeroing and number of nodes of each site.
     generator
         Source of randomness; the masks are made on its device.
     """
@@ -60,7 +60,7 @@ def random_turn(width: int, generator: torch.Generator) -> Float64[Tensor, "widt
     Parameters
     ----------
     width
-        Its rows and columns.
+        Number of rows and columns of the matrix.
     generator
         Source of randomness; the matrix is made on its device.
 

@@ -1,4 +1,4 @@
-"""Reasons to stop: signals, on which training ends its epoch and leaves; and output that lost its reader."""
+"""Reasons to stop: signals, on which training finishes its epoch, and output that lost its reader."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
-"""What asks training to stop: Ctrl-C, a scheduler's end of time, its warning before that."""
+"""Signals that ask training to stop: Ctrl-C, a scheduler's end of time, its warning before that."""
 STATUSES = frozenset(128 + number for number in SIGNALS)
-"""Exit statuses of programs that one of them stopped, as in shells: 130 for Ctrl-C, 143 for SIGTERM."""
+"""Exit statuses of programs stopped by these signals, as in shells: 130 for Ctrl-C, 143 for SIGTERM."""
 _last: int | None = None
 
 
 class Stopped(RuntimeError):
-    """Training was asked to stop and has written its checkpoint; the same call goes on from there."""
+    """Training was asked to stop and has written its checkpoint; the same call continues from there."""
 
 
 def exit_status() -> int:
-    """Return the exit status of this program once a signal has stopped it; that of Ctrl-C where none has."""
+    """Return this program's exit status after a signal has stopped it; without a signal, that of Ctrl-C."""
     return 128 + (signal.SIGINT if _last is None else _last)
 
 
@@ -49,7 +49,7 @@ def stop_on_signal(after: str = "this epoch") -> Iterator[Callable[[], bool]]:
     Parameters
     ----------
     after
-        What is ended first, as the user is told.
+        Description, for the user, of what is finished before the program stops.
     """
     asked: list[str] = []
     usual: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
@@ -63,7 +63,7 @@ def stop_on_signal(after: str = "this epoch") -> Iterator[Callable[[], bool]]:
         del frame
         _last = number
         asked.append(signal.Signals(number).name)
-        print(f"\n{asked[0]}: stopping after {after}; once more stops at once", file=sys.stderr)
+        print(f"\n{asked[0]}: stopping after {after}; repeat it to stop at once", file=sys.stderr)
         restore()
 
     if threading.current_thread() is threading.main_thread():
@@ -76,7 +76,7 @@ def stop_on_signal(after: str = "this epoch") -> Iterator[Callable[[], bool]]:
 
 
 def leave_signals_to_parent() -> None:
-    """Ignore the signals in a worker process: the one that began it decides, and tells it."""
+    """Ignore the signals in a worker process: its parent decides, and tells it."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -89,7 +89,7 @@ UNREAD = 128 + 13
 def ends_with_its_reader() -> Iterator[None]:
     """End the program quietly, with :data:`UNREAD`, once nobody reads its output, as after ``| head``.
 
-    A broken pipe that is not that of the output, such as a worker's, is an error as any other.
+    A broken pipe elsewhere, such as a worker's, is an ordinary error.
     """
     output = sys.stdout
     try:

@@ -1,4 +1,4 @@
-"""How many threads a measurement or a training step uses: one, unless its work is large enough for more."""
+"""Number of threads of a measurement or a training step: one, unless its work is large enough for more."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from torch.utils.flop_counter import flop_registry
 R = TypeVar("R")
 
 LEAST_WORK = 1 << 25
-"""Multiply-adds of one operation that are worth a second thread: some milliseconds of one core."""
+"""Multiply-adds from which an operation is worth a second thread: some milliseconds of one core."""
 PER_ENTRY = 8
-"""Multiply-adds of a matrix product that take as long as an entry of any other operation."""
+"""Multiply-adds of a matrix product that take as long as one entry of another operation."""
 _SHARED = PER_ENTRY * 32768  # less is not shared among threads by torch
 
 
@@ -33,15 +33,15 @@ _here = _Here()
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute on one thread, but for what is inside :func:`threads_for` large work; then as before.
+    """Compute on one thread, except inside :func:`threads_for` large work; then as before.
 
-    A parallel region ends when its last thread does. Beside other programs one of them has lost its core,
-    the others spin until it is given back, and a measurement of thousands of small regions takes ten to a
-    hundred times as long as on one thread.
+    A parallel region ends when its last thread does. If another program has taken the core of one thread, the
+    others spin until it returns, and a measurement of thousands of small regions takes ten to a hundred
+    times as long as on one thread.
 
     Notes
     -----
-    The caller's number of threads is put back at the end, also after an exception; contexts may be nested.
+    The caller's number of threads is restored at the end, also after an exception; contexts may be nested.
     Switching takes a tenth of a microsecond. With torch's usual backend, OpenMP, the number belongs to the
     calling thread: other threads that have used torch keep theirs. One that first uses torch while a
     measurement runs starts with one thread, as the last number that was set is what new threads get.
@@ -61,17 +61,17 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def threads_for(work: float) -> Iterator[int]:
-    """Compute one large operation on all threads of the caller's, a smaller one on one.
+    """Compute a large operation on all of the caller's threads, a small one on a single thread.
 
     Parameters
     ----------
     work
-        Multiply-adds of the operation, or of each of several.
+        Multiply-adds of the operation, or of each of several operations.
 
     Yields
     ------
     int
-        The number of threads. Outside of :func:`one_thread` the setting is left as it is.
+        Number of threads in use. Outside of :func:`one_thread` the setting is left alone.
     """
     before = torch.get_num_threads()
     wanted = before
@@ -87,12 +87,12 @@ def threads_for(work: float) -> Iterator[int]:
 
 
 def callers_threads() -> int:
-    """Return how many threads the caller allows: its setting where the outermost measurement began."""
+    """Return the number of threads that the caller allows: its setting at the outermost measurement."""
     return _here.callers or torch.get_num_threads()
 
 
 def by_work(function: Callable[..., R], *, size: Callable[[Any], int] = len) -> Callable[..., R]:
-    """Return a function, such as a network, that chooses the number of threads by the work that it does.
+    """Return a function, such as a network, that chooses its number of threads by the amount of work.
 
     The operations of its first call are counted; all threads of the caller's are used where those that torch
     shares among threads are large on average. The choice stays after a call, for the backward pass, until
@@ -101,9 +101,9 @@ def by_work(function: Callable[..., R], *, size: Callable[[Any], int] = len) -> 
     Parameters
     ----------
     function
-        Its first argument says how much there is to do, in proportion.
+        Function whose work is proportional to ``size`` of its first argument.
     size
-        How much: by default the length, the number of images.
+        Measure of the first argument; by default its length, the number of images.
     """
     each: list[float] = []
 

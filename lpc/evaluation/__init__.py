@@ -1,6 +1,6 @@
 """Measurements of latents, logits and classifiers: pure functions of arrays, computed in float64.
 
-Whoever calls them, they compute outside autocast, networks too, with float32 not rounded to TF32 or bfloat16:
+They always compute outside autocast, networks included, with float32 not rounded to TF32 or bfloat16:
 :func:`lpc.computing.numerics.measurement`.
 """
 
@@ -18,7 +18,7 @@ TASKS: dict[str, tuple[str, ...]] = {
     "Certified radii": ("certified", "affine_layers"),
     "Reliability": ("reliability", "misclassification", "detection", "odin", "calibration"),
 }
-"""The public modules by what one comes for."""
+"""The public modules by task."""
 
 __doc__ = "\n".join([f"{__doc__}\n", *(f"{task}: {', '.join(names)}." for task, names in TASKS.items())])
 

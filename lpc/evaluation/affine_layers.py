@@ -1,4 +1,4 @@
-"""A chain of layers as affine maps with activations between: what bounds on its logits are computed from."""
+"""A chain of layers as affine maps with activations between, from which bounds on its logits are computed."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from lpc.inputs.networks import Snapshot, logits_of
 
 @dataclass(frozen=True)
 class AffineLayers:
-    """Affine maps, an activation after each but the last; a function of images, to logits.
+    """Affine maps with an activation after each but the last; callable, from images to logits.
 
     Attributes
     ----------
     weight
-        (out, in) of each map, float64.
+        Matrices of the maps, shape (out, in), float64.
     bias
-        (out,) of each map, float64.
+        Biases of the maps, shape (out,), float64.
     activation
-        The one after each map but the last: ``"silu"``, ``"relu"``, or ``"leaky_relu:"`` with its slope;
+        Activations after each map but the last: ``"silu"``, ``"relu"``, or ``"leaky_relu:"`` with its slope;
         ``"+"`` and a number behind it say how many of the last nodes stay as they are.
     """
 
@@ -91,22 +91,22 @@ def affine_layers(
     Parameters
     ----------
     model
-        A :class:`~lpc.heads.Classifier` whose backbone is ours (but the dropout CNN), or a
-        Sequential; in evaluation mode. It is left as it was.
+        A :class:`~lpc.heads.Classifier` with one of our backbones (except the dropout CNN), or a Sequential,
+        in evaluation mode; it is left as it was.
     mean, sd
-        Of the normalisation, one number per channel: the result then takes pixels x, which the model sees as
-        (x - mean) / sd. Both or neither; None: the result takes what the model takes.
+        Normalisation of the pixels, one number per channel: the result then takes pixels x, which the model
+        sees as (x - mean) / sd. Give both or neither; None: the result takes the model's own inputs.
     shape
-        Channels, rows and columns of an image, where there are convolutions.
+        Channels, rows and columns of an image, needed for convolutions.
 
     Raises
     ------
     ValueError
-        A module in training mode; one that is no affine layer, such as a maximum pool, or an activation other
-        than SiLU, ReLU and LeakyReLU (its name in the model); a convolution without ``shape``, or one whose
-        matrix would take more than a GiB; a normalisation that does not fit; layers whose logits are not the
-        model's own on drawn inputs (by how much they differ), as where it has a ``forward`` or hooks of its
-        own, or weights that a hook computes.
+        If a module is in training mode; is not affine, such as a maximum pool, or an activation other than
+        SiLU, ReLU and LeakyReLU (the message gives its name in the model); if a convolution comes without
+        ``shape``, or its matrix would take more than a GiB; if the normalisation does not match; or if the
+        layers' logits differ from the model's on random inputs (by how much), as with a ``forward`` or hooks
+        of its own, or weights that a hook computes.
     """
     check_evaluation_mode(model)
     snapshot = Snapshot(frozen=True)
@@ -153,7 +153,7 @@ def _maps(model: nn.Module, shape: tuple[int, ...] | None) -> tuple[list[tuple[T
 
 
 def _steps(module: nn.Module, name: str, shape: Shape | None) -> tuple[list[Step], Shape | None]:
-    """Return what a layer does, as maps and activations, and the shape of what it returns."""
+    """Return a layer as maps and activations, and the shape of its output."""
     if is_residual(module):
         return residual(module, name, shape)
     if isinstance(module, OF_IMAGES):
@@ -175,24 +175,24 @@ def _steps(module: nn.Module, name: str, shape: Shape | None) -> tuple[list[Step
 
 
 DRAWN = 32
-"""Inputs of each kind on which layers and network are compared: uniform, normal, ten times normal."""
+"""Number of inputs of each kind for comparing layers and network: uniform, normal, ten times normal."""
 DIFFERENCE = {torch.float64: 1e-6, torch.float32: 1e-4}
-"""By how much of their range logits may differ; in other dtypes 32 times the rounding."""
+"""Largest share of their range by which logits may differ; in other dtypes 32 times the rounding."""
 
 
 def _compare(model: nn.Module, layers: AffineLayers, channels: int, image: tuple[int, ...] | None) -> None:
-    """Raise a ValueError where the layers do not compute what the network does.
+    """Raise a ValueError if the layers do not compute the same as the network.
 
     Parameters
     ----------
     model
-        In evaluation mode.
+        Network in evaluation mode.
     layers
-        Read off its modules.
+        Layers that were read from its modules.
     channels
-        Of its images, where they are known.
+        Number of channels of its images, if known.
     image
-        Shape of one; None: not known.
+        Shape of one image; None: unknown.
     """
     generator, inputs = torch.Generator("cpu").manual_seed(0), layers.weight[0].shape[1]
     shape = {"size": (DRAWN, inputs), "generator": generator, "dtype": torch.float64, "device": "cpu"}
@@ -213,7 +213,7 @@ def _compare(model: nn.Module, layers: AffineLayers, channels: int, image: tuple
         if away <= allowed * spread + rounding:
             continue
         raise ValueError(
-            f"the layers of the model do not compute its logits: on {DRAWN} drawn inputs they differ by up "
+            f"the layers of the model do not compute its logits: on {DRAWN} random inputs they differ by up "
             f"to {away:.3g}, where the logits range over {spread:.3g}; {_suspects(model)}"
         )
 
@@ -248,7 +248,7 @@ _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 
 
 def _suspects(model: nn.Module) -> str:
-    """Return in words what of a network may compute something else than its layers."""
+    """Return in words which parts of a network may compute something other than its layers."""
     found = []
     for name, module in model.named_modules():
         where = f"{name or 'the model itself'} ({type(module).__name__})"
@@ -258,9 +258,9 @@ def _suspects(model: nn.Module) -> str:
         if known is not None and type(module).forward is not known.forward:
             found.append(f"{where} has a forward of its own")
     cure = (
-        "put what it does into layers (torch.nn.utils.parametrizations in place of hooks that make weights)"
+        "move this computation into layers (parametrizations of torch.nn.utils for hooks that make weights)"
     )
-    return f"{'; '.join(found) or 'nothing is seen of why'}; {cure}"
+    return f"{'; '.join(found) or 'the reason is not visible'};  {cure}"
 
 
 def _name(hook: Any) -> str:
@@ -278,11 +278,11 @@ _CHAINS = (
     nn.Linear,
     nn.BatchNorm1d,
 )
-"""What is read as a chain of layers, or as one."""
+"""Modules that are read as a chain of layers, or as one layer."""
 
 
 def _leaves(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the layers in the order in which they are applied; what is not known to be a chain is one."""
+    """Yield the layers in the order of application; anything but a known chain counts as one layer."""
     if isinstance(module, Classifier):
         yield from _leaves(module.backbone)
         yield from _leaves(module.head)
@@ -310,7 +310,7 @@ def _leaves(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _affine(module: nn.Module) -> tuple[Tensor, Tensor] | None:
-    """Return a module's weight and bias in float64; None where it is no affine map of vectors."""
+    """Return a module's weight and bias in float64; None if it is no affine map of vectors."""
     if isinstance(module, nn.Linear):
         weight = module.weight.detach().to(torch.float64, copy=True)
         bias = weight.new_zeros(len(weight))

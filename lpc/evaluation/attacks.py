@@ -48,7 +48,7 @@ __all__ = [
 
 NO_PATH = "NO_GRADIENT: no path leads from the logits back to the image: is it detached, or rounded?"
 FLAT = "NO_GRADIENT: no logit moves relative to another at the image"
-"""What ``failed`` says of images that an attack needs the gradient of."""
+"""Messages in ``failed`` for images without the gradient that an attack needs."""
 
 
 class Attacked(NamedTuple):
@@ -59,18 +59,18 @@ class Attacked(NamedTuple):
     perturbation
         ``perturbed`` minus the image, dtype and shape of the images; zero where it does not fool.
     norm
-        Norm of the perturbation in the units of the images, the one that was asked for, float64; infinite
-        where not fooled.
+        Norm of the perturbation, in the norm asked for and the units of the images, float64; infinite if not
+        fooled.
     fooled
-        Whether the decision at ``perturbed`` is another than at the image, or the target where there is one.
+        Whether the decision at ``perturbed`` differs from that at the image, or is the target if there is
+        one.
     calls
-        How many images have passed forward through the network, in all.
+        Total number of images passed forward through the network.
     failed
-        For each image, why the attack could not be run, or lacked what it needs: a starting point, a
-        gradient (``NO_GRADIENT``); None where it ran. An image that the attack tried in vain is not fooled,
-        and has not failed.
+        Reason why the attack could not run on an image, or what it lacked: a starting point, or a gradient
+        (``NO_GRADIENT``); None: it ran. An image that was attacked in vain is not fooled and has not failed.
     perturbed
-        The images that were found, in the box to the bit.
+        Images that were found, exactly within the box.
     """
 
     perturbation: Float[Tensor, " batch *shape"]
@@ -83,35 +83,37 @@ class Attacked(NamedTuple):
 
 @dataclass(frozen=True)
 class Attack:
-    """An attack and how its authors use it.
+    """An attack with the settings that its authors recommend.
 
     Attributes
     ----------
     name
-        In :data:`ATTACKS`.
+        Name of the attack, a key of :data:`ATTACKS`.
     kind
-        What it sees: ``white`` gradients, ``score`` logits, ``decision`` labels; ``floor``: a random search.
+        Information that the attack uses: ``white``: gradients; ``score``: logits; ``decision``: labels;
+        ``floor``: none, a random search.
     library
-        Module that it comes from; None: ours.
+        Module that the attack comes from; None: ours.
     source
-        Library, paper, and the settings that its authors recommend.
+        Library, paper, and the settings that the authors recommend.
     budget
-        The recommended number of ``counted``.
+        Recommended amount of ``counted``.
     counted
-        What ``budget`` counts.
+        Unit of ``budget``.
     run
-        The attack.
+        Function that runs the attack.
     rounds
-        Radii that are tried by an attack of fixed radius; 0: it looks for the smallest perturbation itself.
+        Number of radii tried by an attack of fixed radius; 0: the attack itself searches for the smallest
+        perturbation.
     classes
-        Fewest classes that it works with.
+        Smallest number of classes that the attack works with.
     norms
-        By which it can look for small perturbations.
+        Norms in which the attack can minimise a perturbation.
     targets
         Whether it can aim at a given class.
     failures
-        What the library raises where the attack fails on an image, as patterns of ``type: message``;
-        whatever else it raises is an error.
+        Errors with which the library reports that the attack failed on an image, as patterns of
+        ``type: message``; any other exception is an error.
     """
 
     name: str
@@ -131,9 +133,9 @@ class Attack:
 _BOTH: tuple[Norm, ...] = ("l2", "linf")
 _DLR = "pyautoattack; Croce and Hein 2020 (AutoAttack)"
 _NO_START = (r"ValueError: .* starting_points are not adversarial",)
-"""Of foolbox: rounding has brought a starting point back to the image's own class."""
+"""Failure of foolbox: rounding has brought a starting point back to the image's own class."""
 _ASSERTED = (r"AssertionError: $",)
-"""Of Square: a point that is not a number. Of HopSkipJump: a step has lost the changed decision."""
+"""Failures of Square (a point that is not a number) and HopSkipJump (a step lost the changed decision)."""
 
 ATTACKS: Mapping[str, Attack] = {
     entry.name: entry
@@ -284,57 +286,58 @@ def attack(
     start: Float[Array, " batch *shape"] | None = None,
     rounds: int | None = None,
 ) -> Attacked:
-    r"""Look with one attack for the smallest change of each image that changes the classifier's decision.
+    r"""Search with one attack for the smallest change of each image that changes the classifier's decision.
 
     Parameters
     ----------
     name
-        In :data:`ATTACKS`.
+        Name of the attack, a key of :data:`ATTACKS`.
     logits_fn
-        Maps images to logits, each by itself, in the images' dtype; what normalises the pixels is inside.
-        What it returns is a tensor, or holds one as ``logits``.
+        Function from images to logits, each image independent of the others, in the images' dtype; it
+        normalises the pixels itself. It returns a tensor, or holds one as ``logits``.
     image
-        (batch, channel, row, column), or (batch, features) of tables; float32 or float64; an array comes to
-        the network's device, and the result is arrays.
+        Images, shape (batch, channels, rows, columns), or table rows, shape (batch, features); float32 or
+        float64. Arrays are moved to the network's device, and the results are then arrays.
     norm
-        By which the change is to be small: ``"l2"``, Euclidean, or ``"linf"``, the largest change of a pixel
-        (``Attack.norms``).
+        Norm of the change that is minimised: ``"l2"``, Euclidean, or ``"linf"``, the largest change of a
+        pixel (``Attack.norms``).
     target
-        A class to reach for each image, other than its decision (``Attack.targets``); None: any other.
+        Class to reach for each image, other than its decision (``Attack.targets``); None: any other class.
     box
-        Lowest and highest value of a pixel; None: any, see the notes.
+        Lowest and highest value of a pixel; None: unbounded, see the notes.
     budget
-        Steps, queries or directions (``Attack.counted``); None: as many as the authors recommend.
+        Number of steps, queries or directions (``Attack.counted``); None: the authors' recommendation.
     seed
-        Of what the attack draws; torch's own generators, on every device, are left as they were.
+        Seed of the attack's random draws; torch's own generators are left as they were on every device.
     start
-        A misclassified image for each image. An attack of fixed radius starts its search from the distance
-        (without: Auto-PGD from DeepFool's, Square from a guess);
-        a decision-based attack walks from there, and sees no more than labels as long as the image comes
-        from something that does not either, such as a training image of another class. Rows that are not
-        misclassified are left aside. The other attacks take no notice of it.
+        A misclassified image for each image. An attack of fixed radius starts its search from the distance to
+        it (without it: Auto-PGD from DeepFool's distance, Square from a guess). A decision-based attack
+        starts its walk there; it uses nothing but labels if the image was found by labels alone too, as is a
+        training image of another class. Rows that are not misclassified are ignored, and so is ``start`` by
+        other attacks.
     rounds
-        Radii that an attack of fixed radius tries; None: ``Attack.rounds``. The others take no notice.
+        Number of radii tried by an attack of fixed radius; None: ``Attack.rounds``. Other attacks ignore it.
 
     Returns
     -------
     Attacked
-        Images on which the attack fails in one of the ways that its library documents (``Attack.failures``)
-        are attacked again in halves of the batch down to a single one, whose message is in ``failed``.
+        If the attack fails in a way that its library documents (``Attack.failures``), the batch is halved and
+        attacked again, down to single images, whose messages are in ``failed``.
 
     Raises
     ------
     ValueError
-        An unknown attack, a bad option, ``torch.inference_mode``, or what :func:`.check_target` names.
+        If the attack is unknown, an option is invalid, ``torch.inference_mode`` is on, or
+        :func:`.check_target` finds a fault.
     AttackError
-        Any other exception, in the network or in the attack, with the attack's name; nothing is said of the
-        images then. A RuntimeError.
+        For any other exception in the network or the attack; nothing is then known of the images. A
+        RuntimeError.
     lpc.errors.MissingExtra
-        The attack's library is not installed. An ImportError, and a ValueError.
+        If the attack's library is not installed. An ImportError and a ValueError.
 
     Notes
     -----
-    The decision to change is the network's own, right or wrong, so that no image is fooled from the outset.
+    The attacked decision is the network's own, right or wrong, so that no image is fooled from the outset.
 
     Without a box, libraries that insist on one get the cube of pixels between -4 and 4 times the power of
     two next above the images: :math:`u = x / 8s + 1/2`. Radii are scaled with it. Of the steps that are
@@ -399,19 +402,19 @@ def _targets(target: Array, decision: Tensor, classes: int) -> Tensor:
     if len(bad):
         row = int(bad[0])
         raise ValueError(
-            f"target {int(aim[row])} at index {row} is no class to reach: expected one of 0 to {classes - 1} "
+            f"target {int(aim[row])} at index {row} cannot be reached: expected one of 0 to {classes - 1} "
             f"other than the decision, {int(decision[row])}"
         )
     return aim
 
 
 def _on(device: torch.device) -> AbstractContextManager[object]:
-    """Make a device the default one, on which libraries make tensors, where another is."""
+    """Make a device the default one, because libraries create tensors on it."""
     return nullcontext() if torch.get_default_device() == device else device
 
 
 def _starts(start: Array, pixels: Tensor, box: Box | None) -> Tensor:
-    """Return the starting images beside the images; ValueError where they do not fit."""
+    """Return the starting images beside the images; ValueError if they do not match."""
     check_images(start, box, name="start")
     if start.shape != pixels.shape:
         raise ValueError(f"start has shape {tuple(start.shape)}; expected {tuple(pixels.shape)}")
@@ -425,20 +428,21 @@ def smallest(results: Mapping[str, Attacked]) -> Attacked:
     Parameters
     ----------
     results
-        By attack.
+        Results by attack.
 
     Returns
     -------
     Attacked
-        ``calls`` is the sum; ``failed`` has, where no attack fools, what went wrong with each that failed.
+        The smallest perturbations. ``calls`` is the sum; where no attack fools, ``failed`` lists what went
+        wrong with each attack that failed.
 
     Raises
     ------
     ValueError
-        No results, or of different images.
+        If there are no results, or they are of different images.
     """
     if not results:
-        raise ValueError("results is empty: there is no smallest of no attacks")
+        raise ValueError("results is empty; expected at least one attack's result")
     values = list(results.values())
     shapes = {name: tuple(result.perturbation.shape) for name, result in results.items()}
     if len(set(shapes.values())) > 1:
@@ -464,7 +468,7 @@ def smallest(results: Mapping[str, Attacked]) -> Attacked:
 
 
 def _library(chosen: Attack) -> None:
-    """Import an attack's library, whose own imports may warn; where it is missing, name the extra."""
+    """Import an attack's library, whose own imports may warn; if it is missing, name the extra."""
     if chosen.library is None:
         return
     try:
@@ -478,8 +482,8 @@ def _library(chosen: Attack) -> None:
 def _in_halves(chosen: Attack, case: Case) -> tuple[Tensor, Tensor, tuple[str | None, ...], int]:
     """Return the perturbed images, which of them fool, what went wrong for each, and the rows passed.
 
-    Where the attack fails in a way that it documents, each half of the images is attacked by itself; any
-    other exception is an AttackError.
+    If the attack fails in a documented way, each half of the images is attacked separately; any other
+    exception is an AttackError.
     """
     try:
         perturbed = case.clip(chosen.run(case).detach().to(case.image.dtype))

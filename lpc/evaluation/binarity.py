@@ -39,16 +39,16 @@ class Binarity(NamedTuple):
     Attributes
     ----------
     log_likelihood
-        Eq. 25, in nats a value.
+        Log-likelihood of Eq. 25, in nats per value.
     sigma
-        Eq. 26, in latent units (in sds of the dimension where standardised).
+        Eq. 26, in latent units (in sds of the dimension if standardised).
     mu
-        Eq. 27: distance of the two means in units of the average sd.
+        Eq. 27: distance between the two means in units of the average sd.
     degenerate
-        How many dimensions are left out, because a component is one repeated value: their log-likelihood
-        and mu are infinite.
+        Number of dimensions left out because a component is one repeated value, so that log-likelihood and mu
+        are infinite.
     unconverged
-        How many of the averaged dimensions stopped before their fit converged.
+        Number of averaged dimensions whose fit stopped before it converged.
     """
 
     log_likelihood: float
@@ -66,27 +66,28 @@ def binarity(
     convention: Convention = "paper",
     reg_covar: float = 0.0,
 ) -> Binarity:
-    r"""Return how well two Gaussians describe each dimension of the latents.
+    r"""Fit two Gaussians to each dimension of the latents and average log-likelihood, sigma and mu.
 
     Parameters
     ----------
     latent
-        float32 or float64.
+        Latents, shape (points, width), float32 or float64.
     standardise
-        Centre each dimension and divide it by its population sd first, as the release does. Without it the
+        Whether each dimension is first centred and divided by its population sd, as in the release. If not,
         log-likelihood and sigma follow the latents' scale; mu never does.
     convention
-        Which log-likelihood. ``"paper"``: each point under the component responsible for it, without
-        mixture weights. ``"released"``: the mixture with its weights (scikit-learn's ``score``).
+        Definition of the log-likelihood. ``"paper"``: each point under the component responsible for it,
+        without mixture weights. ``"released"``: the mixture with its weights (scikit-learn's ``score``).
     reg_covar
-        Added to the variances after every step of the fit, in squared units of the latents (of the
-        standardised values where ``standardise``), as by scikit-learn. Then no dimension is degenerate,
+        Constant added to the variances after every step of the fit, as in scikit-learn, in squared units of
+        the latents (of the standardised values with ``standardise``). Above 0, no dimension is degenerate,
         sigma is at least its root, and mu is bounded: in standardised values by 2 over its root.
 
     Raises
     ------
     ValueError
-        Invalid array, fewer than two points, a negative reg_covar, or every dimension degenerate.
+        If the array is invalid, there are fewer than two points, ``reg_covar`` is negative, or every
+        dimension is degenerate.
 
     Notes
     -----
@@ -150,21 +151,21 @@ def _responsible(
 
 
 class Hypercube(NamedTuple):
-    """How near the class means are to the vertices of a hypercube about the origin.
+    """Distance of the class means from the vertices of a hypercube centred on the origin.
 
     Attributes
     ----------
     variation
-        For each node the population sd over the mean, over classes, of the absolute coordinate of the
-        class means: 0 on a hypercube. NaN for a dead node. Shape (width,), the kind of the latents.
+        Population sd over mean, taken over classes, of the absolute coordinate of the class means at each
+        node: 0 on a hypercube, NaN for a dead node. Shape (width,), same kind of array as the latents.
     mean_variation
         Mean of ``variation`` over the nodes that are not dead.
     patterns
-        How many different sign patterns the class means have over the nodes that are not dead.
+        Number of different sign patterns of the class means over the nodes that are not dead.
     classes
-        How many classes there are: all of them have a vertex of their own if ``patterns`` equals it.
+        Number of classes; each has its own vertex if ``patterns`` equals it.
     dead
-        How many nodes have class means of rms below 1 % of that of the largest node.
+        Number of dead nodes, whose class means have an rms below 1 % of that of the largest node.
     """
 
     variation: Array
@@ -181,9 +182,9 @@ def hypercube(latent: Float[ArrayT, "points width"], label: Integer[Array, " poi
     Parameters
     ----------
     latent
-        Penultimate representations, float32 or float64.
+        Penultimate representations, shape (points, width), float32 or float64.
     label
-        Class of each point.
+        Class of each point, shape (points,).
 
     Notes
     -----
@@ -193,7 +194,7 @@ def hypercube(latent: Float[ArrayT, "points width"], label: Integer[Array, " poi
     Raises
     ------
     ValueError
-        Invalid arrays, or class means that are all zero.
+        If the arrays are invalid, or all class means are zero.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Whether predicted probabilities are the shares of right predictions that they claim to be."""
+"""Calibration: whether predicted probabilities equal the shares of correct predictions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lpc.errors import Undefined
 
 Norm = Literal["l1", "l2", "max"]
 TOLERANCE = 1e-5
-"""How far from 1 the probabilities of a point may add up: float32 softmax stays below it."""
+"""Largest distance of a point's total probability from 1: float32 softmax stays below it."""
 
 
 @measurement
@@ -26,36 +26,38 @@ def expected_calibration_error(
     bins: int = 15,
     norm: Norm = "l1",
 ) -> float:
-    r"""Return the ECE: how far top-label confidence is from accuracy, over bins of confidence.
+    r"""Return the ECE: the gap between top-label confidence and accuracy, averaged over bins of confidence.
 
     Parameters
     ----------
     probability
-        One row per point, not negative, adding up to 1 within 1e-5; float32 or float64. Not logits.
+        Class probabilities (not logits), shape (points, classes), float32 or float64; non-negative, each row
+        summing to 1 within 1e-5.
     label
-        From 0 to classes - 1. A point is right where its largest probability (of equal ones the first) is
-        its label's.
+        Class of each point, from 0 to classes - 1. A point is right if its largest probability (the first of
+        equal ones) is its label's.
     bins
-        Number of bins of equal width: ``(j / bins, (j + 1) / bins]``, so that a confidence on an edge is in
-        the lower bin and 1 in the last. Empty bins count nothing.
+        Number of bins of equal width: ``(j / bins, (j + 1) / bins]``, so that a confidence on an edge falls
+        into the lower bin and 1 into the last. Empty bins count nothing.
     norm
-        ``"l1"``: the mean over points, the expected calibration error. ``"l2"``: the root of the mean square
-        over points. ``"max"``: the largest of any bin.
+        Average over bins. ``"l1"``: mean over points, the expected calibration error. ``"l2"``: root mean
+        square over points. ``"max"``: the largest gap of a bin.
 
     Returns
     -------
     float
-        From 0 to 1, computed in float64. Above 0 by chance where bins hold few points, even when the
-        probabilities are right.
+        Error from 0 to 1, computed in float64. Chance alone makes it positive if bins hold few points, even
+        with correct probabilities.
 
     Raises
     ------
     ValueError
-        Invalid arrays, rows that are no probabilities, labels out of range, fewer than one bin.
+        If the arrays are invalid, rows are no probabilities, labels are out of range, or there is less than
+        one bin.
 
     Notes
     -----
-    :math:`\mathrm{ECE} = \sum_b \frac{n_b}{n} |\mathrm{acc}_b - \mathrm{conf}_b|`, with the share of right
+    :math:`\mathrm{ECE} = \sum_b \frac{n_b}{n} |\mathrm{acc}_b - \mathrm{conf}_b|`, with the share of correct
     predictions and the mean confidence of the bin's points; :math:`\sqrt{\sum_b \frac{n_b}{n} (\cdot)^2}`
     for ``"l2"`` and :math:`\max_b` for ``"max"``.
 
@@ -69,16 +71,16 @@ def expected_calibration_error(
 
 
 def _averaged(gap: Float64[Tensor, " bins"], count: Int64[Tensor, " bins"], norm: Norm) -> float:
-    """Return the calibration error of bins that have points.
+    """Return the calibration error over bins that contain points.
 
     Parameters
     ----------
     gap
-        Size of each bin's mean gap.
+        Absolute mean gap of each bin.
     count
-        Its points.
+        Number of points in each bin.
     norm
-        As in :func:`expected_calibration_error`.
+        Average over bins, as in :func:`expected_calibration_error`.
     """
     if norm == "max":
         return float(gap.max())
@@ -87,16 +89,16 @@ def _averaged(gap: Float64[Tensor, " bins"], count: Int64[Tensor, " bins"], norm
 
 
 class ReliabilityDiagram(NamedTuple):
-    """What a reliability diagram shows, one entry per bin of confidence; of an empty bin NaN.
+    """Contents of a reliability diagram, one entry per bin of confidence; NaN for an empty bin.
 
     Attributes
     ----------
     confidence
-        Mean confidence of its points.
+        Mean confidence of the bin's points.
     accuracy
-        Share of them that are right.
+        Share of the bin's points that are classified correctly.
     count
-        How many there are.
+        Number of the bin's points.
     """
 
     confidence: Float64[Tensor, " bins"]
@@ -113,12 +115,12 @@ def reliability_diagram(
     Parameters
     ----------
     probability, label, bins
-        As in :func:`expected_calibration_error`.
+        The arguments of :func:`expected_calibration_error`.
 
     Raises
     ------
     ValueError
-        As there.
+        As in :func:`expected_calibration_error`.
 
     References
     ----------
@@ -137,12 +139,12 @@ def _binned(probability: Array, label: Array, bins: int) -> tuple[Tensor, Tensor
 def _bin_sums(
     probability: Array, label: Array, bins: int
 ) -> tuple[Float64[Tensor, "bins two"], Int64[Tensor, " bins"]]:
-    """Return, of each bin of confidence, the sums of confidence and of gap, and how many points it has.
+    """Return the sum of confidences, the sum of gaps and the number of points of each bin of confidence.
 
     Parameters
     ----------
     probability, label, bins
-        As in :func:`expected_calibration_error`, with the same errors.
+        The arguments of :func:`expected_calibration_error`, with the same errors.
     """
     bins = whole("bins", bins)
     confidence, gap = _confidence_and_gap(probability, label)
@@ -160,20 +162,20 @@ def adaptive_calibration_error(
     bins: int = 15,
     norm: Norm = "l1",
 ) -> float:
-    """Return the calibration error of the top label over bins with equally many points.
+    """Return the calibration error of the top label over bins with equal numbers of points.
 
     Parameters
     ----------
     probability, label, norm
-        As in :func:`expected_calibration_error`.
+        The arguments of :func:`expected_calibration_error`.
     bins
-        Points are sorted by confidence and cut into as many parts, whose sizes differ by one at most. Equal
-        confidences can fall into two bins, in the order of the points; at most as many bins as points.
+        Number of bins, at most the number of points. Points are sorted by confidence and cut into bins whose
+        sizes differ by at most one; equal confidences can fall into two bins, in the order of the points.
 
     Raises
     ------
     ValueError
-        As there.
+        As in :func:`expected_calibration_error`.
 
     References
     ----------
@@ -196,12 +198,12 @@ def classwise_calibration_error(
     Parameters
     ----------
     probability, label, bins
-        As in :func:`expected_calibration_error`, bins of each class's own probability.
+        The arguments of :func:`expected_calibration_error`; the bins are of each class's own probability.
 
     Raises
     ------
     ValueError
-        As there.
+        As in :func:`expected_calibration_error`.
 
     Notes
     -----
@@ -217,12 +219,12 @@ def classwise_calibration_error(
 
 
 def _class_bin_gaps(probability: Array, label: Array, bins: int) -> Float64[Tensor, "classes bins"]:
-    """Return the sum of right minus probability in each bin of each class's own probability.
+    """Return the sum of (label minus probability) in each bin of each class's own probability.
 
     Parameters
     ----------
     probability, label, bins
-        As in :func:`classwise_calibration_error`, with the same errors.
+        The arguments of :func:`classwise_calibration_error`, with the same errors.
     """
     bins = whole("bins", bins)
     share, target = _checked(probability, label)
@@ -241,19 +243,21 @@ def fit_temperature(logits: Float[Array, "points classes"], label: Integer[Array
 
     Parameters
     ----------
-    logits, label
-        Of held-out points, not of the training set; float32 or float64.
+    logits
+        Logits of held-out points, not of the training set; shape (points, classes), float32 or float64.
+    label
+        Class of each point, from 0 to classes - 1.
 
     Returns
     -------
     float
-        T, above 0; above 1 where the network is too confident.
+        Temperature T, above 0; above 1 if the network is too confident.
 
     Raises
     ------
     ValueError
-        Invalid arrays, labels out of range, or no finite minimum: every point is classified rightly, or the
-        logits of a point are all equal.
+        If the arrays are invalid, labels are out of range, or there is no finite minimum: every point is
+        classified correctly, or the logits of a point are all equal.
 
     Notes
     -----
@@ -276,7 +280,7 @@ def fit_temperature(logits: Float[Array, "points classes"], label: Integer[Array
 
     if float(value.min()) == 0.0 or float(own.min()) == 0.0:
         raise Undefined(
-            "logits: every point is classified rightly, or all its logits are equal: no temperature is best"
+            "logits: every point is classified correctly, or all its logits are equal: no temperature is best"
         )
     if slope(0.0) >= 0:
         raise Undefined("logits are on average lowest for the label: the best temperature is infinite")
@@ -289,7 +293,7 @@ def fit_temperature(logits: Float[Array, "points classes"], label: Integer[Array
 def _checked(
     probability: Array, label: Array
 ) -> tuple[Float[Tensor, "points classes"], Int64[Tensor, " points"]]:
-    """Return probabilities and labels as tensors; ValueError where they are none."""
+    """Return probabilities and labels as tensors; ValueError if they are none."""
     share = floats(probability, name="probability", dims=2)
     target = as_labels(label, share)
     classes = share.shape[1]
@@ -327,7 +331,7 @@ def _improper(share: Float[Tensor, "points classes"]) -> Bool[Tensor, " points"]
 def _confidence_and_gap(
     probability: Array, label: Array
 ) -> tuple[Float64[Tensor, " points"], Float64[Tensor, " points"]]:
-    """Return confidence, and right minus confidence."""
+    """Return confidence, and correctness minus confidence."""
     share, target = _checked(probability, label)
     size = rows_at_once(share.shape[1], share.device)
     parts = [_gaps(*part) for part in zip(share.split(size), target.split(size), strict=True)]

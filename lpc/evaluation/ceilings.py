@@ -1,4 +1,4 @@
-"""How far from a boundary any network can hold images: distances to images of other classes."""
+"""Upper bounds of robustness that hold for any network, from distances to images of other classes."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from lpc.computing.threads import threads_for
 
 
 class Ceiling(NamedTuple):
-    """What no network that classifies a point and its nearest point of another class rightly can exceed.
+    """Bound on the robustness of any network that classifies a point and its nearest stranger correctly.
 
     Attributes
     ----------
     stranger
-        Index of the nearest point of another class, the first where several are as near.
+        Index of the nearest point of another class, the first if there are several.
     distance
-        To it.
+        Euclidean distance to that point.
     single
         Ceiling of the smallest relative perturbation of the point alone: ``distance`` over the point's norm.
     both
-        Ceiling of the mean of the smallest relative perturbations of the two.
+        Ceiling of the mean of the smallest relative perturbations of the two points.
     """
 
     stranger: Int64[Tensor, " points"]
@@ -41,24 +41,27 @@ def boundary_ceiling(
     among: Float[Array, "others width"],
     among_label: Integer[Array, " others"],
 ) -> Ceiling:
-    r"""Return how large the smallest perturbation of each point can be, whatever network decides.
+    r"""Return an upper bound of each point's smallest perturbation that holds for any network.
 
     Parameters
     ----------
-    points, label
-        Inputs, flattened, and their classes.
+    points
+        Inputs, flattened, shape (points, features).
+    label
+        Class of each point.
     among, among_label
-        Inputs among which the nearest of another class is sought, such as the train set.
+        Inputs and classes among which the nearest point of another class is searched, such as the train set.
 
     Raises
     ------
     ValueError
-        Invalid arrays, different widths, a point of norm 0, or a class that all of ``among`` have.
+        If the arrays are invalid, widths differ, a point has norm 0, or all of ``among`` have the same class
+        as a point.
 
     Notes
     -----
-    Let x and x' be d apart and of different classes, both classified rightly. On the way from x to x' the
-    decision changes, at a share t say, so the smallest perturbations have :math:`r(x) \le t d` and
+    Let x and x' be d apart and of different classes, both classified correctly. On the way from x to x' the
+    decision changes, at a share t say, so the smallest perturbations satisfy :math:`r(x) \le t d` and
     :math:`r(x') \le (1 - t) d`: that of the one is at most d, and the mean of both at most d / 2. Over the
     norms, :math:`\tfrac12\bigl(\tfrac{r(x)}{\lVert x\rVert} + \tfrac{r(x')}{\lVert x'\rVert}\bigr) \le
     \tfrac{d}{2\min(\lVert x\rVert, \lVert x'\rVert)}`.
@@ -89,25 +92,28 @@ def boundary_ceiling(
 
 @measurement
 def mean_ceiling(points: Float[Array, "points width"], label: Integer[Array, " points"]) -> float:
-    r"""Return how large the mean over points of the smallest relative perturbation can be.
+    r"""Return an upper bound of the mean over points of the smallest relative perturbation.
 
     Parameters
     ----------
-    points, label
-        Inputs, flattened, and their classes. Time grows with their cube: a second or so for 2,000.
+    points
+        Inputs, flattened, shape (points, features). Time grows with the cube of their number: about a second
+        for 2,000.
+    label
+        Class of each point.
 
     Raises
     ------
     ValueError
-        Invalid arrays, a point of norm 0, or a class of more than half of the points, whose members cannot
-        all have a partner of another class.
+        If the arrays are invalid, a point has norm 0, or one class has more than half of the points, so that
+        not every member can have a partner of another class.
 
     Notes
     -----
     For any assignment :math:`\sigma` of the points among themselves, each to one of another class,
     :math:`\rho(x_i) + \rho(x_{\sigma(i)}) \le d_{i\sigma(i)} / \min(\lVert x_i\rVert, \lVert
     x_{\sigma(i)}\rVert)` (:func:`boundary_ceiling`), and every point stands once on either place: the mean of
-    :math:`\rho` is at most half the mean of the right side. What is returned is that of the best assignment.
+    :math:`\rho` is at most half the mean of the right side. The result is that of the best assignment.
 
     Where all norms are equal and the K classes equally large, a random assignment already gives
     :math:`\tfrac12\sqrt{2K/(K-1)}` or less: 0.745 for ten classes, whatever the images are.

@@ -1,4 +1,4 @@
-"""Radii within which a network's decision is proved not to change, and estimates that prove nothing."""
+"""Radii within which a network's decision provably does not change, and estimates without proof."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lpc.evaluation.affine_layers import AffineLayers
 
 Method = Literal["spectral", "interval", "crown"]
 METHODS: tuple[Method, ...] = ("spectral", "interval", "crown")
-"""Loosest first, as a rule; only CROWN's radius is never below the spectral one by construction."""
+"""Methods, usually loosest first; only CROWN's radius is never below the spectral one by construction."""
 _ROUNDING = 1e-9
 """Share of the margin that a bound must exceed to be taken for positive: far above float64's rounding."""
 _AIM = 1e-7
@@ -50,7 +50,7 @@ def lipschitz_bound(network: AffineLayers) -> float:
     Parameters
     ----------
     network
-        From :func:`~lpc.evaluation.affine_layers.affine_layers`.
+        Network from :func:`~lpc.evaluation.affine_layers.affine_layers`.
 
     Notes
     -----
@@ -66,7 +66,7 @@ def lipschitz_bound(network: AffineLayers) -> float:
 
 
 def _hidden_lipschitz(network: AffineLayers) -> float:
-    """Return the bound of :func:`lipschitz_bound` for what comes before the last map."""
+    """Return the bound of :func:`lipschitz_bound` for the layers before the last map."""
     bound = 1.0
     for weight, activation in zip(network.weight, network.activation, strict=False):
         slope = silu_lipschitz() if activation.startswith("silu") else 1.0
@@ -83,41 +83,42 @@ def certified_radius(
     evaluations: int = 8,
     chunk: int | None = None,
 ) -> Float64[ArrayT, " batch"]:
-    r"""Return for each image a radius within which no perturbation changes the network's decision.
+    r"""Return a radius for each image within which no perturbation changes the network's decision.
 
     Parameters
     ----------
     network
-        From :func:`~lpc.evaluation.affine_layers.affine_layers`; the unit of the radius is that of its input.
+        Network from :func:`~lpc.evaluation.affine_layers.affine_layers`; the radius has the unit of its
+        input.
     image
-        Where the balls are centred, float32 or float64.
+        Images at the centres of the balls, float32 or float64.
     method
-        ``"spectral"``: the smallest of the decision's margins over the norm of the classes' weight difference
-        and the Lipschitz constant of the layers before, a product over layers. ``"interval"``: interval bound
-        propagation, from the exact range of the first map over the ball. ``"crown"``: linear bounds, at least
-        the spectral radius. The last two need the extra ``certified``.
+        Kind of bound. ``"spectral"``: the smallest of the decision's margins over the norm of the classes'
+        weight difference and the Lipschitz constant of the layers before, a product over layers.
+        ``"interval"``: interval bound propagation, from the exact range of the first map over the ball.
+        ``"crown"``: linear bounds, at least the spectral radius. The last two need the extra ``certified``.
     evaluations
-        How many radii the last two try; the result is the largest at which the bound is positive.
+        Number of radii that the last two try; the result is the largest at which the bound is positive.
     chunk
-        Most images at once. None: as many as their bounds make up :data:`~lpc.arrays.CHUNK_BYTES`.
+        Largest number of images per pass; None: as many as have bounds of :data:`~lpc.arrays.CHUNK_BYTES`.
 
     Returns
     -------
     array
-        Euclidean radii, float64, of the kind of ``image``; 0 where two classes share the largest logit,
-        infinite (spectral) where no other class's logit can ever reach the decision's.
+        Euclidean radii, float64, same kind of array as ``image``; 0 if two classes share the largest logit,
+        infinite (spectral) if no other class's logit can ever reach the decision's.
 
     Raises
     ------
     ValueError
-        Invalid images or options, an unknown method, another network than AffineLayers, logits that are not
-        finite; ``torch.inference_mode``.
+        If images or options are invalid, the method is unknown, the network is no AffineLayers, logits are
+        not finite, or ``torch.inference_mode`` is on.
     ModuleNotFoundError
-        bound-propagation is not installed.
+        If bound-propagation is not installed.
 
     Notes
     -----
-    A bound is computed of :math:`f_y - f_k` for every class k but the decision y, over the ball of Euclidean
+    The method bounds :math:`f_y - f_k` for every class k except the decision y, over the ball of Euclidean
     radius r. It is computed in float64 and not rounded outward; it counts as positive above 1e-9 of the
     margin. Radii are proved for any perturbation, also one that leaves the box of valid pixels. Scaling the
     last map scales margins and bounds alike and leaves every radius.
@@ -144,13 +145,13 @@ def _check_layers(network: object) -> None:
     """Raise a ValueError for anything but :class:`~lpc.evaluation.affine_layers.AffineLayers`."""
     if not isinstance(network, AffineLayers):
         raise ValueError(
-            f"network is a {type(network).__name__}; expected AffineLayers: affine_layers(model) reads them "
-            "off a dense network"
+            f"network is a {type(network).__name__}; expected AffineLayers: affine_layers(model) makes them "
+            "from a dense network"
         )
 
 
 def _chunk(network: AffineLayers) -> int:
-    """Return how many images' bounds, one row per hidden node of the widest layer, fit into a chunk."""
+    """Return the number of images whose bounds, one row per node of the widest layer, fit into a chunk."""
     widest = max(weight.shape[1] for weight in network.weight)
     return max(1, CHUNK_BYTES // (8 * widest**2))
 
@@ -185,19 +186,19 @@ def differences(
 ) -> tuple[
     Float64[Tensor, "batch others hidden"], Float64[Tensor, "batch others"], Float64[Tensor, "batch others"]
 ]:
-    """Return, for each image, the last map's rows of its decision less those of every other class.
+    """Return the last map's row of each image's decision minus the row of every other class.
 
     Parameters
     ----------
     network
-        From :func:`~lpc.evaluation.affine_layers.affine_layers`.
+        Network from :func:`~lpc.evaluation.affine_layers.affine_layers`.
     image
-        In the network's input units.
+        Images in the network's input units.
 
     Returns
     -------
     weight, bias, margin
-        Of the differences of logits as forms of the last hidden layer, and their values at the image.
+        Differences of logits as linear forms of the last hidden layer, and their values at the image.
     """
     _check_layers(network)
     logits = network(image)
@@ -228,14 +229,14 @@ def _hidden_bounds(network: AffineLayers):
 
 
 def _first_order(network: AffineLayers, image: Tensor, spectral: Tensor) -> Float64[Tensor, " batch"]:
-    """Return where to begin the search: half of the distance to the boundary of the linearised logits."""
+    """Return the first radius of the search: half the distance to the boundary of the linearised logits."""
     distance = gradient_radius(network, image) / 2
     there = torch.isfinite(distance) & (distance > 0)
     return torch.where(there, distance, torch.where(torch.isfinite(spectral), spectral, 1.0).clamp(min=1e-12))
 
 
 def _largest(certainty: Callable[[Tensor], Tensor], first: Tensor, evaluations: int) -> Tensor:
-    """Return for each image the largest tried radius whose bound is positive; 0 where none is."""
+    """Return the largest tried radius of each image whose bound is positive; 0 if none is."""
     proved, open_ = torch.zeros_like(first), torch.full_like(first, torch.inf)
     at_proved, at_open = torch.ones_like(first), torch.zeros_like(first)  # in units of the margin
     last = torch.zeros_like(first)
@@ -262,9 +263,9 @@ def gradient_radius(
     Parameters
     ----------
     network
-        From :func:`~lpc.evaluation.affine_layers.affine_layers`.
+        Network from :func:`~lpc.evaluation.affine_layers.affine_layers`.
     image
-        In the network's input units.
+        Images in the network's input units.
 
     Notes
     -----
@@ -288,14 +289,16 @@ def sampled_radius(
 
     Parameters
     ----------
-    network, image
-        As in :func:`certified_radius`.
+    network
+        Network from :func:`~lpc.evaluation.affine_layers.affine_layers`.
+    image
+        Images in the network's input units, float32 or float64.
     reach
-        Radius of the ball that is sampled uniformly, one in all or one per image. 0: the image alone.
+        Radius of the ball that is sampled uniformly, one for all images or one per image; 0: the image alone.
     samples
-        Points an image.
+        Number of samples per image.
     generator
-        Draws the points, on its own device.
+        Generator of the samples, which are drawn on its device.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""How class means lie to each other and how well classes keep apart: Gram distance and pairwise variance."""
+"""Geometry of class means and separation of classes: Gram distance and pairwise variance."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from lpc.evaluation._classes.class_means import about_global_mean, check_several
 
 @measurement
 def gram_distance(latent: Float[Array, "points width"], label: Integer[Array, " points"]) -> float:
-    r"""Return how far the Gram matrix of the centred class means is from that of a simplex; 0 on a simplex.
+    r"""Return the distance between the Gram matrix of the centred class means and that of a simplex.
 
     Parameters
     ----------
     latent
-        Penultimate representations, float32 or float64.
+        Penultimate representations, shape (points, width), float32 or float64.
     label
-        Class of each point.
+        Class of each point, shape (points,).
 
     Returns
     -------
     float
-        From 0 to 2; free of the latents' scale and offset.
+        Distance from 0, on a simplex, to 2; independent of the latents' scale and offset.
 
     Raises
     ------
     ValueError
-        Invalid arrays, fewer than two classes, or class means that coincide.
+        If the arrays are invalid, there are fewer than two classes, or class means coincide.
 
     Notes
     -----
@@ -53,12 +53,12 @@ def gram_distance(latent: Float[Array, "points width"], label: Integer[Array, " 
 
 
 def _gram_distance_of(mean: Float64[Tensor, "classes width"]) -> float:
-    """Return :func:`gram_distance` of class means less the mean of all points, by whatever scale.
+    """Return :func:`gram_distance` of class means minus the mean of all points, in any scale.
 
     Raises
     ------
     Undefined
-        Means that coincide.
+        If class means coincide.
     """
     gram, classes = mean @ mean.T, len(mean)
     size = torch.linalg.matrix_norm(gram)
@@ -75,19 +75,20 @@ def class_distance_variance(latent: Float[Array, "points width"], label: Integer
     Parameters
     ----------
     latent
-        Penultimate representations, float32 or float64.
+        Penultimate representations, shape (points, width), float32 or float64.
     label
-        Class of each point.
+        Class of each point, shape (points,).
 
     Returns
     -------
     float
-        At least 0, and 0 for collapsed classes; free of the latents' scale and offset.
+        CDNV, at least 0, and 0 for collapsed classes; independent of the latents' scale and offset.
 
     Raises
     ------
     ValueError
-        Invalid arrays, fewer than two classes, one point in every class, or two class means that coincide.
+        If the arrays are invalid, there are fewer than two classes, every class has a single point, or two
+        class means coincide.
 
     Notes
     -----
@@ -115,12 +116,12 @@ def _class_distance_variance_of(
     variance: Float64[Tensor, " classes"],
     value: Int64[Tensor, " classes"],
 ) -> float:
-    """Return :func:`class_distance_variance` of means and variances of classes, whose labels are the value.
+    """Return :func:`class_distance_variance` from class means and variances; ``value`` has the labels.
 
     Raises
     ------
     ValueError
-        Two means that coincide.
+        If two class means coincide.
     """
     first, second = torch.triu_indices(len(mean), len(mean), offset=1, device=mean.device)
     apart = torch.cdist(mean, mean, compute_mode="donot_use_mm_for_euclid_dist")[first, second].square()

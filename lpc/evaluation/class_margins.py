@@ -1,4 +1,4 @@
-"""Distance margins: how much farther the nearest other class mean is than a point's own."""
+"""Distance margins: the distance to the nearest other class mean, relative to a point's own."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ def distance_margin(
     latent: Float[ArrayT, "points width"],
     label: Integer[Array, " points"],
 ) -> Float64[ArrayT, " points"]:
-    r"""Return each point's distance to the nearest other class mean over that to its own class's.
+    r"""Return each point's distance to the nearest other class mean, over the distance to its own class mean.
 
     Parameters
     ----------
     train_latent, train_label
-        What the class means are taken of; two classes or more.
+        Latents and labels from which the class means are taken; at least two classes.
     latent, label
-        The points that are measured, of the train set or of another.
+        Points to measure, of the train set or another set, and their labels.
 
     Returns
     -------
     array
-        One ratio a point, float64, of the same kind as ``latent``. Below 1: another class mean is nearer.
+        One ratio per point, float64, same kind of array as ``latent``. Below 1: another class mean is nearer.
         Infinite: the point lies exactly on its class mean.
 
     Raises
     ------
     ValueError
-        Invalid arrays, different widths, one class, a label that no training point has, or a point on its own
-        class mean and on another's at once.
+        If the arrays are invalid, widths differ, there is a single class, no training point has a label, or a
+        point lies on its own class mean and another's at once.
 
     Notes
     -----
@@ -140,15 +140,15 @@ class MarginSummary(NamedTuple):
     Attributes
     ----------
     points
-        How many.
+        Number of points.
     mean
-        Of all of them; infinite where one is. A few points close to their mean make it large.
+        Mean margin; infinite if one margin is. A few points close to their mean make it large.
     median
-        Mean of the two in the middle where their number is even.
+        Median margin; the mean of the middle two for an even number.
     share_below_one
-        Points that are nearer to another class mean than to their own.
+        Share of points that are nearer to another class mean than to their own.
     on_mean
-        Points exactly on their class mean, whose margin is infinite.
+        Number of points exactly on their class mean, whose margin is infinite.
     """
 
     points: int
@@ -160,17 +160,18 @@ class MarginSummary(NamedTuple):
 
 @measurement
 def summary(margin: Float[Array, " points"]) -> MarginSummary:
-    """Return mean, median and share below one of some distance margins, and how many are infinite.
+    """Return mean, median, share below one and number of infinite values of some distance margins.
 
     Parameters
     ----------
     margin
-        Of :func:`distance_margin`, a point each.
+        Margins from :func:`distance_margin`, one per point.
 
     Raises
     ------
     ValueError
-        No array of floats, no margins, NaN, or a negative one (its index).
+        If the input is no array of floats, is empty, or contains NaN or a negative margin (the message gives
+        its index).
     """
     value = as_float64(margin, name="margin", dims=1, finite=False).cpu().numpy()
     bad = np.flatnonzero(~(value >= 0))

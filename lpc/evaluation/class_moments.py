@@ -1,4 +1,4 @@
-"""What follows from the sums of classes, taken batch by batch: covariance, traces, neural collapse."""
+"""Measures from sums of classes, taken batch by batch: covariance, traces, neural collapse."""
 
 from __future__ import annotations
 
@@ -45,26 +45,27 @@ class ClassMoments:
     Parameters
     ----------
     classes
-        How many there are; labels go from 0 to ``classes - 1``. Classes that no point has are left out of
-        every measure.
+        Number of classes; labels go from 0 to ``classes - 1``. Classes without points are left out of every
+        measure.
     convention
-        How the within-class covariance is averaged, as in :func:`~.collapse.within_class_covariance`.
+        Average behind the within-class covariance, as in :func:`~.collapse.within_class_covariance`.
         ``"paper"`` keeps one scatter matrix. ``"released"`` weights a class by 1 / (its points - 1), known
-        only at the end, so it keeps one per class.
+        only at the end, and keeps one per class.
     width, device
-        Of the latents; where not given, those of the first batch.
+        Width and device of the latents; None: those of the first batch.
     max_bytes
-        The most that scatter matrices may take, by default 1 GiB.
+        Largest size of the scatter matrices in bytes; by default 1 GiB.
 
     Attributes
     ----------
     sums
-        The state. It is replaced, never changed in place: an update that raises leaves it as it was.
+        Current sums. They are replaced, never changed in place: an update that raises leaves them as they
+        were.
 
     Raises
     ------
     ValueError
-        Arguments out of range, or scatter matrices larger than ``max_bytes``.
+        If an argument is out of range, or the scatter matrices are larger than ``max_bytes``.
 
     Notes
     -----
@@ -105,12 +106,12 @@ class ClassMoments:
 
     @property
     def width(self) -> int:
-        """Return the width of the latents; 0 while it is not known."""
+        """Return the width of the latents; 0 while it is unknown."""
         return self.sums.origin.shape[1]
 
     @property
     def points(self) -> int:
-        """Return how many points there are so far."""
+        """Return the number of points so far."""
         return int(self.sums.count.sum())
 
     @measurement
@@ -120,8 +121,8 @@ class ClassMoments:
         Raises
         ------
         ValueError
-            An invalid batch: also another width or device than before, a label out of range, or entries
-            too large, or all too small, to square. Nothing is added then.
+            If the batch is invalid: also for another width or device than before, a label out of range, or
+            entries too large, or all too small, to square. Nothing is then added.
         """
         batch = as_points(latent)
         index = as_labels(label, batch)
@@ -144,7 +145,7 @@ class ClassMoments:
         Raises
         ------
         ValueError
-            Other classes, convention or width.
+            If the other moments have other classes, another convention or another width.
         """
         for name in ("classes", "convention"):
             if getattr(other, name) != getattr(self, name):
@@ -223,7 +224,7 @@ class ClassMoments:
         Raises
         ------
         ValueError
-            Convention ``"paper"``, which keeps no scatter of a class of its own.
+            For the convention ``"paper"``, which keeps no scatter of single classes.
         """
         if self.convention == "paper":
             raise ValueError(
@@ -254,7 +255,7 @@ class ClassMoments:
         classifier_weight: Float[Array, "outputs width"],
         classifier_bias: Float[Array, " outputs"] | None = None,
     ) -> int:
-        """Return how many points the classifier gives another class than :meth:`nearest_mean` does."""
+        """Return the number of points that classifier and :meth:`nearest_mean` classify differently."""
         batch, nearest = as_points(latent), self.nearest_mean(latent)
         classifier = as_classifier(classifier_weight, classifier_bias, self._seen(), batch)
         if classifier is None:
@@ -262,7 +263,7 @@ class ClassMoments:
         return int((classifier.decisions(batch) != nearest).sum())
 
     def _seen(self) -> Int64[Tensor, " seen"]:
-        """Return the classes that have points; ValueError where none has."""
+        """Return the classes that have points; ValueError if none has."""
         if self.points == 0:
             raise Undefined("there are no points yet: update with a batch first")
         return self.sums.count.nonzero()[:, 0]
@@ -273,7 +274,7 @@ class ClassMoments:
         return about_global_mean(origin - origin[0] + offset, self.sums.count[value])
 
     def _fitting(self, points: Float64[Tensor, "points width"]) -> ClassSums:
-        """Return the sums that points can be added to: of their width and device where not yet known."""
+        """Return sums to which points can be added, with the points' width and device if not yet known."""
         if self.width == 0:
             return self._no_points(points.shape[1], points.device)
         device = self.sums.origin.device

@@ -1,4 +1,4 @@
-"""How far same-class latents have drawn together, and how large latents are."""
+"""Collapse of the latents of each class, and their scale."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ def within_class_covariance(
     Parameters
     ----------
     latent
-        Penultimate representations, float32 or float64.
+        Penultimate representations, shape (points, width), float32 or float64.
     label
-        Class of each point.
+        Class of each point, shape (points,).
     convention
-        ``"paper"``: sum over points divided by the number of points. ``"released"``: unbiased covariance
-        of each class, averaged over classes unweighted.
+        Average over classes. ``"paper"``: sum over points divided by the number of points. ``"released"``:
+        unbiased covariance of each class, averaged over classes without weights.
 
     Returns
     -------
     array
-        float64, of the same kind as ``latent``.
+        Covariance, shape (width, width), float64, same kind of array as ``latent``.
 
     Raises
     ------
     ValueError
-        NaN or infinity, shapes that do not fit, labels that are not integers, or under ``"released"`` a
-        class with one point.
+        If an array holds NaN or infinity, shapes do not match, labels are not integers, or under
+        ``"released"`` a class has a single point.
 
     Notes
     -----
@@ -116,10 +116,10 @@ class Traces(NamedTuple):
     within
         Trace of the within-class covariance (``paper``: sum over points / number of points).
     between
-        Trace of the covariance of the class means, averaged over classes unweighted, about the mean of
-        all points.
+        Trace of the covariance of the class means about the mean of all points, averaged over classes without
+        weights.
     ratio
-        ``within / between``: free of the latents' scale.
+        ``within / between``, independent of the latents' scale.
     """
 
     within: float
@@ -134,9 +134,9 @@ def within_between_traces(latent: Float[Array, "points width"], label: Integer[A
     Parameters
     ----------
     latent
-        Penultimate representations, float32 or float64.
+        Penultimate representations, shape (points, width), float32 or float64.
     label
-        Class of each point.
+        Class of each point, shape (points,).
 
     Notes
     -----
@@ -147,7 +147,8 @@ def within_between_traces(latent: Float[Array, "points width"], label: Integer[A
     Raises
     ------
     ValueError
-        Invalid arrays, fewer than two classes, one point in every class, or class means that coincide.
+        If the arrays are invalid, there are fewer than two classes, every class has a single point, or class
+        means coincide.
 
     References
     ----------
@@ -176,12 +177,12 @@ def norm_coefficient_of_variation(latent: Float[Array, "points width"]) -> float
     Parameters
     ----------
     latent
-        Penultimate representations, float32 or float64.
+        Penultimate representations, shape (points, width), float32 or float64.
 
     Raises
     ------
     ValueError
-        Invalid array, or all latents zero.
+        If the array is invalid, or all latents are zero.
 
     References
     ----------
@@ -202,7 +203,7 @@ def rescale_to_unit_rms(latent: Float[ArrayT, "points width"]) -> Float64[ArrayT
     Parameters
     ----------
     latent
-        Penultimate representations, float32 or float64.
+        Penultimate representations, shape (points, width), float32 or float64.
 
     Notes
     -----
@@ -212,7 +213,7 @@ def rescale_to_unit_rms(latent: Float[ArrayT, "points width"]) -> Float64[ArrayT
     Raises
     ------
     ValueError
-        Invalid array, or all latents zero.
+        If the array is invalid, or all latents are zero.
     """
     points = as_points(latent)
     points = points / binary_scale(points)
@@ -231,20 +232,20 @@ def nearest_mean_accuracy(
 ) -> float:
     r"""Return the share of points whose nearest class mean, in the latent space, is their own class's.
 
-    High beside a low accuracy of the network, it says that the latents are separable but the readout is
-    lost. Distances are Euclidean and taken as direct differences, so neither scale nor offset matters.
+    If it is high and the network's accuracy low, the latents are separable but the readout is lost.
+    Distances are Euclidean and taken as direct differences, so neither scale nor offset matters.
 
     Parameters
     ----------
     train_latent, train_label
-        What the class means are taken of.
+        Latents and labels from which the class means are taken.
     latent, label
-        What is classified. Ties go to the smaller label.
+        Latents to classify, and their labels. Ties go to the smaller label.
 
     Raises
     ------
     ValueError
-        Invalid arrays, different widths, or a label that no training point has.
+        If the arrays are invalid, widths differ, or no training point has a label.
     """
     train = as_points(train_latent, name="train_latent")
     points = as_points(latent).to(train.device)

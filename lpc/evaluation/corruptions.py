@@ -28,9 +28,9 @@ UNITS: Mapping[str, str] = {
     "contrast": "contrast kept",
     "rotation": "degrees",
 }
-"""What a strength is of each kind."""
+"""Unit of the strength of each kind."""
 _LIGHTEST = 1e-3
-"""A blur of a smaller sd, in pixels, has a kernel of one pixel."""
+"""Smallest sd in pixels that blurs; below it the kernel is one pixel."""
 
 
 class Corrupted(NamedTuple):
@@ -39,11 +39,11 @@ class Corrupted(NamedTuple):
     Attributes
     ----------
     kind
-        A key of :data:`STRENGTHS`.
+        Kind of corruption, a key of :data:`STRENGTHS`.
     level
-        1 to 5, mildest first.
+        Level from 1 to 5, mildest first.
     strength
-        In the kind's unit.
+        Strength in the kind's unit.
     accuracy
         Share of the images that are classified as labelled.
     """
@@ -63,22 +63,23 @@ def corrupted(
     Parameters
     ----------
     image
-        Pixels in [0, 1]; square or not, of any size.
+        Images with pixels in [0, 1], of any size and aspect.
     kind
-        ``"noise"``: Gaussian, clipped to [0, 1]. ``"blur"``: Gaussian, of a kernel cut at three sd or where
-        the image ends, mirrored at the border. ``"contrast"``: each image drawn towards the mean of its grey
-        values. ``"rotation"``: about the centre, each image one way or the other by chance, bilinear, black
-        where nothing is known.
+        Kind of corruption. ``"noise"``: Gaussian, clipped to [0, 1]. ``"blur"``: Gaussian, with a kernel cut
+        at three sd or at the image's size, mirrored at the border. ``"contrast"``: each image moved towards
+        the mean of its grey values. ``"rotation"``: about the centre, in a random direction for each image,
+        bilinear, black outside the image.
     strength
-        The noise's sd; the blur's sd over the shorter side; the share of contrast that is kept; degrees.
+        Strength: sd of the noise; sd of the blur over the shorter side; share of contrast that is kept;
+        degrees.
     seed
-        Of the noise and of the directions, drawn on the CPU; torch's own generators are left alone.
+        Seed of the noise and of the directions, drawn on the CPU; torch's own generators are left alone.
 
     Raises
     ------
     ValueError
-        Pixels outside [0, 1] (index and value), images of other than 1 or 3 channels, an unknown kind, a
-        strength that is negative or not finite.
+        If pixels lie outside [0, 1] (the message gives index and value), images do not have 1 or 3 channels,
+        the kind is unknown, or the strength is negative or not finite.
 
     References
     ----------
@@ -93,7 +94,7 @@ def corrupted(
 
 
 def _changed(image: Tensor, kind: str, strength: float, seed: int) -> Tensor:
-    """Return the images with what :func:`corrupted` has checked."""
+    """Return corrupted images after the checks of :func:`corrupted`."""
     from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2 import functional as transforms
 
@@ -115,7 +116,7 @@ def _changed(image: Tensor, kind: str, strength: float, seed: int) -> Tensor:
 
 
 def _blurred(image: Tensor, sd: float) -> Tensor:
-    """Return images blurred by so many pixels."""
+    """Return images blurred with an sd in pixels."""
     from torchvision.transforms.v2 import functional as transforms
 
     if sd < _LIGHTEST:
@@ -148,22 +149,22 @@ def corrupted_accuracy(
     Parameters
     ----------
     logits_fn
-        Maps pixels in [0, 1] to (batch, classes), in evaluation mode: normalisation is its own. What it
-        returns is a tensor, or holds one as ``logits``.
+        Function from pixels in [0, 1] to logits (batch, classes), in evaluation mode; it normalises the
+        pixels itself. It returns a tensor, or holds one as ``logits``.
     image, label
-        Of the test set; arrays come to the network's device.
+        Images and labels of the test set; arrays are moved to the network's device.
     strengths
-        Kinds and what is done of each, mildest first.
+        Strengths of each kind of corruption, mildest first.
     seed
-        As in :func:`corrupted`, plus the level's place among all: noises of two levels are not the same.
+        Seed as in :func:`corrupted`, to which the level's position is added: noises of two levels differ.
     chunk
-        Most images in one call of ``logits_fn``.
+        Largest number of images per call of ``logits_fn``.
 
     Raises
     ------
     ValueError
-        As :func:`corrupted`; labels that do not fit; logits that are not finite; a network in training mode,
-        or whose logits depend on chance or on the other images.
+        As in :func:`corrupted`; also if labels do not match, logits are not finite, the network is in
+        training mode, or its logits depend on chance or on the other images.
     """
     chunk = whole("chunk", chunk)
     with guarded(logits_fn, image, gradients=False, dims=4, chunk=chunk) as network, torch.no_grad():
@@ -173,7 +174,7 @@ def corrupted_accuracy(
 def _accuracies(
     network: Network, label: Tensor, strengths: Mapping[str, tuple[float, ...]], *, seed: int, chunk: int
 ) -> list[Corrupted]:
-    """Return what :func:`corrupted_accuracy` does of a network that has been checked."""
+    """Return the result of :func:`corrupted_accuracy` for a checked network."""
     found: list[Corrupted] = []
     for kind, values in strengths.items():
         for level, strength in enumerate(values, start=1):

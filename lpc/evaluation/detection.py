@@ -1,4 +1,4 @@
-"""Whether a point is of the data that a network was trained on: scores of it, and how well they tell."""
+"""Out-of-distribution detection: scores of familiarity, and measures of how well they separate."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ Covariance = Literal["tied", "class"]
 
 
 class Detection(NamedTuple):
-    """How well a score tells points of the training distribution from others.
+    """Separation of points of the training distribution from others by a score.
 
     Attributes
     ----------
     auroc
-        Probability that a point from inside has the higher score than one from outside; ties count half.
+        Probability that a point from inside has a higher score than one from outside; ties count half.
     fpr95
-        Share of points from outside that are accepted where 95 % of those from inside are.
+        Share of points from outside that are accepted when 95 % of those from inside are.
     """
 
     auroc: float
@@ -51,12 +51,13 @@ def detection(inside: Float[Array, " points"], outside: Float[Array, " others"])
     Parameters
     ----------
     inside, outside
-        Scores, higher where a point looks more familiar; float32 or float64.
+        Scores of points from the training distribution and from outside it, higher for more familiar points;
+        float32 or float64.
 
     Raises
     ------
     ValueError
-        Invalid arrays, or one score for all.
+        If the arrays are invalid, or all scores are equal.
 
     References
     ----------
@@ -66,7 +67,7 @@ def detection(inside: Float[Array, " points"], outside: Float[Array, " others"])
     far = as_float64(outside, name="outside", dims=1).cpu()
     score = torch.cat([near, far])
     if bool((score == score[0]).all()):
-        raise ValueError(f"every score of inside and outside is {float(score[0])}: it tells nothing apart")
+        raise ValueError(f"every score of inside and outside is {float(score[0])}: it separates nothing")
     familiar = torch.arange(len(score), device=score.device) < len(near)
     return Detection(misclassification_auroc(score, familiar), misclassification_fpr(score, familiar))
 
@@ -80,9 +81,9 @@ def energy_confidence(
     Parameters
     ----------
     logits
-        float32 or float64.
+        Logits, shape (points, classes), float32 or float64.
     temperature
-        T, above 0.
+        Temperature T, above 0.
 
     References
     ----------
@@ -100,7 +101,7 @@ def maximum_logit(logits: Float[ArrayT, "points classes"]) -> Float64[ArrayT, " 
     Parameters
     ----------
     logits
-        float32 or float64.
+        Logits, shape (points, classes), float32 or float64.
 
     References
     ----------
@@ -122,16 +123,17 @@ def neighbour_confidence(
     Parameters
     ----------
     train_latent, latent
-        float32 or float64; of training points, and of those to judge.
+        Latents of training points and of the points to judge, float32 or float64.
     k
-        Which neighbour; at most the number of training points.
+        Rank of the neighbour, at most the number of training points.
     normalise
-        Whether every latent is first divided by its norm, as in the paper. Latents of norm zero are refused.
+        Whether every latent is first divided by its norm, as in the paper; latents of norm zero are then
+        refused.
 
     Raises
     ------
     ValueError
-        Invalid arrays, different widths, k out of range, or a latent of norm zero.
+        If the arrays are invalid, widths differ, ``k`` is out of range, or a latent has norm zero.
 
     References
     ----------
@@ -160,10 +162,10 @@ class Distances(NamedTuple):
     Attributes
     ----------
     confidence
-        Minus the squared distance to the nearest class, less, where relative, that to all training points;
-        of the kind of the latents.
+        Minus the squared distance to the nearest class, with ``relative`` plus that to all training points;
+        same kind of array as the latents.
     dead
-        How many nodes take one value over the training points, and are left out.
+        Number of nodes left out because they are constant over the training points.
     """
 
     confidence: Array
@@ -186,23 +188,25 @@ def mahalanobis_detection(
     Parameters
     ----------
     train_latent, train_label
-        Training points and their classes.
+        Latents and classes of the training points.
     latent
-        The points to judge.
+        Latents to judge.
     covariance
-        ``"tied"``: one for all classes, within them, averaged over points. ``"class"``: one of each.
+        Covariance of the Gaussians. ``"tied"``: one for all classes, within them, averaged over points.
+        ``"class"``: one per class.
     relative
-        Whether the distance to one Gaussian of all training points is subtracted.
+        Whether the distance to a single Gaussian of all training points is subtracted.
     shrinkage
-        From 0 to 1: a covariance S becomes (1 - shrinkage) S + shrinkage (tr S / width) I, in standardised
-        units.
+        Shrinkage from 0 to 1: a covariance S becomes (1 - shrinkage) S + shrinkage (tr S / width) I, in
+        standardised units.
     drop_dead
-        Leave out nodes of one value over the training points, and say how many; else they are refused.
+        Whether nodes that are constant over the training points are left out and counted; if not, they are
+        refused.
 
     Raises
     ------
     ValueError
-        Invalid arrays, different widths, a node of one value unless ``drop_dead``, or a covariance that is
+        If the arrays are invalid, widths differ, a node is constant and not dropped, or a covariance is
         singular (named).
 
     Notes

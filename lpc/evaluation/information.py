@@ -55,23 +55,26 @@ def knn_entropy(
     Parameters
     ----------
     latent
-        float32 or float64. float32 latents that have collapsed to repeated values have no entropy.
+        Latents, shape (points, width), float32 or float64. float32 latents that have collapsed to repeated
+        values have no entropy.
     k
-        Which nearest neighbour.
+        Rank of the nearest neighbour whose distance is used.
     norm
-        ``"l2"``, or ``"linf"`` as in the 2024 release.
+        Norm of the distances: ``"l2"``, or ``"linf"`` as in the 2024 release.
     floor
-        Added to every distance, in latent units: 1e-10 in the 2024 release, which keeps the logarithm of
-        repeated points finite and lifts the estimate where distances are as small. 0: nothing is added.
+        Constant added to every distance, in latent units. The 2024 release adds 1e-10, which keeps the
+        logarithm of repeated points finite and raises the estimate where distances are as small. 0: nothing
+        is added.
     method
-        How neighbours are found: as in :func:`lpc.evaluation.neighbours.kth_distances`. The distances are
-        the same.
+        Way to find neighbours, as in :func:`lpc.evaluation.neighbours.kth_distances`; it does not change the
+        distances.
 
     Raises
     ------
     ValueError
-        Invalid array, k not below the number of points, a floor that is negative or not finite, or, without
-        a floor, points repeated more than k times (counted); a method that is unknown or cannot be taken.
+        If the array is invalid, ``k`` is not below the number of points, ``floor`` is negative or not finite,
+        points are repeated more than k times without a floor (counted), or the method is unknown or
+        unavailable.
 
     Notes
     -----
@@ -102,17 +105,19 @@ def conditional_knn_entropy(
 
     Parameters
     ----------
-    latent, label
-        The points and the class of each.
+    latent
+        Latents, shape (points, width), float32 or float64.
+    label
+        Class of each point, shape (points,).
     k
-        Which nearest neighbour within the class; below the size of the smallest class.
+        Rank of the nearest neighbour within the class, below the size of the smallest class.
     norm, floor, method
-        As in :func:`knn_entropy`.
+        The options of :func:`knn_entropy`.
 
     Raises
     ------
     ValueError
-        As :func:`knn_entropy`, naming the class.
+        As in :func:`knn_entropy`; the message names the class.
 
     Notes
     -----
@@ -137,14 +142,16 @@ def decoder_uncertainty(
     Parameters
     ----------
     p_z_given_x
-        The encoder's distribution for each point: rows that are not negative and sum to one.
+        Distribution over categories for each point, shape (points, categories): non-negative rows that sum to
+        one.
     label
-        Class of each point.
+        Class of each point, shape (points,).
 
     Raises
     ------
     ValueError
-        Invalid arrays, a negative probability, or a row whose sum is off one by more than 1e-5.
+        If the arrays are invalid, a probability is negative, or a row's sum differs from one by more than
+        1e-5.
 
     Notes
     -----

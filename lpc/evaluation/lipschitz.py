@@ -1,4 +1,4 @@
-"""How steep a classifier's logit margin is: its Lipschitz constant, estimated from below."""
+"""Lipschitz constant of a classifier's logit margin, estimated from below."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lpc.evaluation._networks.networks import Logits, Network, as_given, guarded
 
 
 class MarginGradient(NamedTuple):
-    """The logit margin of every image and how steep it is there.
+    """The logit margin of every image, and the norm of its gradient there.
 
     Attributes
     ----------
     margin
-        The logit of the decision (or the label) minus the largest other, in logits; float64, shape (batch,).
+        Logit of the decision (or the label) minus the largest other logit; float64, shape (batch,).
     norm
         Euclidean norm of the margin's gradient with respect to the image, in logits per unit of input;
         float64, shape (batch,). Exactly 0 where the margin does not depend on the image.
@@ -30,7 +30,7 @@ class MarginGradient(NamedTuple):
 
     @property
     def distance(self) -> Float64[Array, " batch"]:
-        """To the boundary if the margin were affine: margin / norm, in units of input.
+        """Distance to the boundary of an affine margin: margin / norm, in units of input.
 
         Infinite where the norm is zero; negative where a given label is not the decision.
         """
@@ -52,30 +52,30 @@ def margin_gradient(
     Parameters
     ----------
     logits_fn
-        Maps (batch, \*shape) to (batch, classes), each image by itself: a network in evaluation mode. What it
-        returns is a tensor, or holds one as ``logits``.
+        Function from (batch, \*shape) to logits (batch, classes), each image independent of the others: a
+        network in evaluation mode. It returns a tensor, or holds one as ``logits``.
     image
-        float32 or float64; the network runs in this dtype, norms are taken in float64. An array comes to the
-        network's device, and the result is arrays.
+        Images, float32 or float64; the network runs in this dtype, norms are taken in float64. Arrays are
+        moved to the network's device, and the results are then arrays.
     label
-        The class whose margin is taken. None: the decision, so that no margin is negative. The two agree on
+        Class whose margin is taken; None: the decision, so that no margin is negative. The two agree on
         correctly classified images.
     chunk
-        Most images in one call of ``logits_fn``, which bounds the memory. None: as many as make up
+        Largest number of images per call of ``logits_fn``, which bounds the memory; None: as many as fit in
         :data:`~lpc.arrays.CHUNK_BYTES`, at least 1.
 
     Returns
     -------
     MarginGradient
-        Neither the rest of the batch nor ``chunk`` matters to an image's entry, but for the rounding of
+        Entries that depend neither on the rest of the batch nor on ``chunk``, except for the rounding of
         ``logits_fn``.
 
     Raises
     ------
     ValueError
-        Invalid images, labels or options; logits that are not (batch, 2 or more classes); logits or a
-        gradient that are not finite (the image's index); a network in training mode, or whose logits depend
-        on chance or on the other images; ``torch.inference_mode``.
+        If images, labels or options are invalid; logits do not have shape (batch, 2 or more classes); logits
+        or a gradient are not finite (the message gives the image's index); the network is in training mode,
+        or its logits depend on chance or on the other images; or ``torch.inference_mode`` is on.
 
     Notes
     -----
@@ -139,12 +139,12 @@ def margin_gradient_norm(
     label: Int[Array, " batch"] | None = None,
     chunk: int | None = None,
 ) -> Float64[Array, " batch"]:
-    """Return the norm alone of :func:`margin_gradient`.
+    """Return only the norm of :func:`margin_gradient`.
 
     Parameters
     ----------
     logits_fn, image, label, chunk
-        As in :func:`margin_gradient`.
+        The arguments of :func:`margin_gradient`.
     """
     return margin_gradient(logits_fn, image, label=label, chunk=chunk).norm
 
@@ -155,14 +155,14 @@ class LipschitzEstimate(NamedTuple):
     Attributes
     ----------
     images
-        How many.
+        Number of images.
     mean, maximum
-        Of the gradient norms of all images, zeros included, in logits per unit of input.
+        Mean and maximum of the gradient norms of all images, zeros included, in logits per unit of input.
     zero_gradients
-        Images at which the gradient is exactly zero.
+        Number of images at which the gradient is exactly zero.
     mean_distance
-        Mean first-order distance, margin / norm, over the images whose gradient is not zero, in units of
-        input; None where there are none.
+        Mean first-order distance, margin / norm, over the images with a gradient, in units of input; None: no
+        image has one.
     """
 
     images: int
@@ -180,14 +180,14 @@ def lipschitz_estimate(
     label: Int[Array, " batch"] | None = None,
     chunk: int | None = None,
 ) -> LipschitzEstimate:
-    r"""Estimate from below how steep a classifier's margin is, from a set of images.
+    r"""Return a lower estimate of the Lipschitz constant of a classifier's margin, from a set of images.
 
-    What is refused is what :func:`margin_gradient` refuses.
+    It refuses the same input as :func:`margin_gradient`.
 
     Parameters
     ----------
     logits_fn, image, label, chunk
-        As in :func:`margin_gradient`.
+        The arguments of :func:`margin_gradient`.
 
     Notes
     -----

@@ -31,15 +31,16 @@ class CollapseMetric(NeuralCollapseMetric):
     Parameters
     ----------
     classes, width, max_bytes, **kwargs
-        As of :class:`~.neural_collapse_metric.NeuralCollapseMetric`.
+        The arguments of :class:`~.neural_collapse_metric.NeuralCollapseMetric`.
     measure
-        ``"trace_within"``, ``"trace_between"``, ``"trace_ratio"``, ``"gram_distance"`` or ``"cdnv"``, as a
-        scalar; None: all of them, in a dict. CDNV needs a scatter matrix per class, the others one in all.
+        Measure to return as a scalar: ``"trace_within"``, ``"trace_between"``, ``"trace_ratio"``,
+        ``"gram_distance"`` or ``"cdnv"``; None: all of them, in a dict. CDNV needs a scatter matrix per
+        class, the others one in all.
 
     Notes
     -----
-    The measures are those of :class:`~.class_moments.ClassMoments`; where the points seen have none they are
-    NaN, and a warning says why.
+    The measures are those of :class:`~.class_moments.ClassMoments`; a measure that does not exist for the
+    points seen is NaN, and a warning says why.
     """
 
     known = ("trace_within", "trace_between", "trace_ratio", "gram_distance", "cdnv")
@@ -67,14 +68,14 @@ class CollapseMetric(NeuralCollapseMetric):
 
 
 class _Scalar(Metric):
-    """A metric of one value, NaN with a warning where the points seen have none."""
+    """A metric of one value, NaN with a warning if it does not exist for the points seen."""
 
     is_differentiable = False
     full_state_update = False
 
     @measurement
     def compute(self) -> Tensor:
-        """Return the value of all points, of all processes; NaN where they have none."""
+        """Return the value for all points of all processes; NaN if it does not exist."""
         try:
             value = self._value()
         except ValueError as reason:  # each batch was valid: together they have no such measure
@@ -86,7 +87,7 @@ class _Scalar(Metric):
         raise NotImplementedError
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Any = "") -> Any:
-        """Follow to another device, never to another dtype."""
+        """Move to another device, but never to another dtype."""
         return super()._apply(lambda value: value.to(fn(value.new_empty(0)).device), exclude_state)
 
 
@@ -96,14 +97,14 @@ class CalibrationMetric(_Scalar):
     Parameters
     ----------
     classes
-        How many there are.
+        Number of classes.
     measure
-        ``"l1"`` (the expected calibration error), ``"l2"`` or ``"max"``, of the largest probability; or
-        ``"classwise"``.
+        Measure to return: ``"l1"`` (the expected calibration error), ``"l2"`` or ``"max"`` for the largest
+        probability; or ``"classwise"``.
     bins
-        As in :func:`~.calibration.expected_calibration_error`.
+        Number of bins of equal width, as in :func:`~.calibration.expected_calibration_error`.
     **kwargs
-        Of :class:`torchmetrics.Metric`.
+        Options of :class:`torchmetrics.Metric`.
 
     Notes
     -----
@@ -135,7 +136,7 @@ class CalibrationMetric(_Scalar):
 
     @measurement
     def update(self, probability: Float[Tensor, "points classes"], label: Integer[Tensor, " points"]) -> None:
-        """Add a batch; a ValueError for what is no probability, and nothing is added then."""
+        """Add a batch; if an entry is no probability, raise a ValueError and add nothing."""
         sums, count = _bin_sums(probability, label, self.bins)
         if probability.shape[1] != self.classes:
             raise ValueError(f"probability has {probability.shape[1]} classes; expected {self.classes}")
@@ -157,19 +158,20 @@ class CalibrationMetric(_Scalar):
 
 
 class ErrorDetectionMetric(_Scalar):
-    """How well confidences tell right predictions from wrong ones since the last reset, over all processes.
+    """Detection of errors by confidence, over the predictions since the last reset and over all processes.
 
     Parameters
     ----------
     measure
-        ``"auroc"``, ``"fpr95"``, ``"aupr_error"`` or ``"aurc"``: see :mod:`lpc.evaluation.misclassification`.
+        Measure to return: ``"auroc"``, ``"fpr95"``, ``"aupr_error"`` or ``"aurc"``, see
+        :mod:`lpc.evaluation.misclassification`.
     **kwargs
-        Of :class:`torchmetrics.Metric`.
+        Options of :class:`torchmetrics.Metric`.
 
     Notes
     -----
-    Ranks need all points: nine bytes of each are kept. Right predictions alone, or wrong ones, have no
-    ranking: NaN, and a warning says so.
+    Ranks need all points, of which nine bytes each are kept. If all predictions are correct, or all wrong,
+    there is no ranking: the value is NaN, and a warning says so.
     """
 
     confidence: list[Tensor]
@@ -184,7 +186,7 @@ class ErrorDetectionMetric(_Scalar):
 
     @measurement
     def update(self, confidence: Float[Tensor, " points"], correct: Tensor) -> None:
-        """Add a batch of confidences, and whether each prediction is right."""
+        """Add a batch of confidences, and whether each prediction is correct."""
         score = as_float64(confidence, name="confidence", dims=1)
         self.correct.append(as_flags(correct, score, name="correct"))
         self.confidence.append(score)

@@ -1,4 +1,4 @@
-"""Whether a confidence tells right predictions from wrong ones: ROC, precision-recall and risk-coverage."""
+"""Error detection by confidence: ROC, precision-recall and risk-coverage."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from lpc.computing.options import choice, number
 
 
 def _checked(confidence: Array, correct: Array) -> tuple[Float64[Tensor, " points"], Bool[Tensor, " points"]]:
-    """Return both as tensors on the CPU; ValueError where no metric of this file is defined."""
+    """Return both as tensors on the CPU; ValueError if no metric of this file is defined."""
     score = as_float64(confidence, name="confidence", dims=1).cpu()
     right = as_flags(correct, score, name="correct")
     positive, negative = int(right.sum()), int((~right).sum())
     if positive == 0 or negative == 0:
         raise ValueError(
-            f"{positive} predictions are right and {negative} wrong by correct: both kinds are needed"
+            f"{positive} predictions are right and {negative} wrong; expected some of both in correct"
         )
     if bool((score == score[0]).all()):
         raise ValueError(
@@ -34,7 +34,7 @@ def _checked(confidence: Array, correct: Array) -> tuple[Float64[Tensor, " point
 def _accepted(
     score: Float64[Tensor, " points"], positive: Bool[Tensor, " points"]
 ) -> tuple[Int64[np.ndarray, " thresholds"], Int64[np.ndarray, " thresholds"]]:
-    """Return how many positives and negatives are at or above each distinct score, highest score first."""
+    """Return the numbers of positives and negatives at or above each distinct score, highest score first."""
     value, index = torch.unique(score, return_inverse=True)
     counts = [torch.bincount(index[kind], minlength=len(value)) for kind in (positive, ~positive)]
     above, false = (count.flip(0).cumsum(0).numpy() for count in counts)
@@ -45,22 +45,24 @@ def _accepted(
 def misclassification_auroc(
     confidence: Float[Array, " points"], correct: Bool[Array, " points"], *, convention: Convention = "paper"
 ) -> float:
-    r"""Return the probability that a right prediction has a higher confidence than a wrong one.
+    r"""Return the probability that a correct prediction has a higher confidence than a wrong one.
 
     Parameters
     ----------
     confidence
-        Higher is more confident; float32 or float64.
+        Confidence of each prediction, shape (points,), float32 or float64; higher is more confident.
     correct
-        Whether each prediction is right.
+        Whether each prediction is correct, shape (points,).
     convention
-        ``"paper"``: the area under the ROC curve with right predictions as positives. ``"released"``: the
-        release's sum over 101 thresholds, whose weights add up to 1.01; from 0 to 1.01.
+        Definition of the area. ``"paper"``: the area under the ROC curve with correct predictions as
+        positives. ``"released"``: the release's sum over 101 thresholds, whose weights add up to 1.01; from 0
+        to 1.01.
 
     Raises
     ------
     ValueError
-        Invalid arrays, no right or no wrong prediction, or confidence that is the same everywhere.
+        If the arrays are invalid, all predictions are correct or all are wrong, or the confidence is
+        constant.
 
     Notes
     -----
@@ -99,21 +101,24 @@ def misclassification_aupr(
 
     Parameters
     ----------
-    confidence, correct
-        As in :func:`misclassification_auroc`.
+    confidence
+        Confidence of each prediction, shape (points,), float32 or float64; higher is more confident.
+    correct
+        Whether each prediction is correct, shape (points,).
     positive
-        ``"success"``: right predictions are to be found, by high confidence. ``"error"``: wrong ones, by
-        low confidence.
+        Predictions to find: ``"success"``, correct ones by high confidence, or ``"error"``, wrong ones by low
+        confidence.
 
     Returns
     -------
     float
-        At most 1; without any ranking about the share of the positives (1 minus the accuracy for errors).
+        Area of at most 1; without any ranking about the share of the positives (1 minus the accuracy for
+        errors).
 
     Raises
     ------
     ValueError
-        As :func:`misclassification_auroc`, or another ``positive``.
+        As in :func:`misclassification_auroc`, or if ``positive`` is unknown.
 
     Notes
     -----
@@ -135,24 +140,26 @@ def misclassification_aupr(
 def misclassification_fpr(
     confidence: Float[Array, " points"], correct: Bool[Array, " points"], *, at_tpr: float = 0.95
 ) -> float:
-    r"""Return the share of wrong predictions accepted where a share of the right ones is: FPR at 95 % TPR.
+    r"""Return the share of wrong predictions accepted along with 95 % of the correct ones: FPR at 95 % TPR.
 
     Parameters
     ----------
-    confidence, correct
-        As in :func:`misclassification_auroc`.
+    confidence
+        Confidence of each prediction, shape (points,), float32 or float64; higher is more confident.
+    correct
+        Whether each prediction is correct, shape (points,).
     at_tpr
-        The share of right predictions to accept, above 0 and at most 1.
+        Share of the correct predictions to accept, above 0 and at most 1.
 
     Returns
     -------
     float
-        From 0 to 1, lower is better; about ``at_tpr`` without any ranking.
+        Share from 0 to 1, lower is better; about ``at_tpr`` without any ranking.
 
     Raises
     ------
     ValueError
-        As :func:`misclassification_auroc`, or ``at_tpr`` out of its range.
+        As in :func:`misclassification_auroc`, or if ``at_tpr`` is out of range.
 
     Notes
     -----
@@ -175,7 +182,7 @@ class RiskCoverage(NamedTuple):
     Attributes
     ----------
     coverage
-        k / n for k from 1 to n, shape (points,).
+        Share of points kept, k / n for k from 1 to n, shape (points,).
     risk
         Share of wrong predictions among the k most confident, shape (points,); the last is 1 - accuracy.
     """
@@ -192,18 +199,20 @@ def risk_coverage_curve(
 
     Parameters
     ----------
-    confidence, correct
-        As in :func:`misclassification_auroc`.
+    confidence
+        Confidence of each prediction, shape (points,), float32 or float64; higher is more confident.
+    correct
+        Whether each prediction is correct, shape (points,).
 
     Returns
     -------
     RiskCoverage
-        In float64, of the same kind as ``confidence``.
+        Coverage and risk, float64, same kind of array as ``confidence``.
 
     Raises
     ------
     ValueError
-        As :func:`misclassification_auroc`.
+        As in :func:`misclassification_auroc`.
 
     Notes
     -----
@@ -234,9 +243,9 @@ class RiskCoverageArea(NamedTuple):
     Attributes
     ----------
     aurc
-        Mean risk over all coverages. Falls with the error rate as well as with a better ranking.
+        Mean risk over all coverages. It falls with the error rate as well as with a better ranking.
     excess
-        E-AURC: ``aurc`` minus that of the best order, all wrong predictions last. At least 0.
+        E-AURC: ``aurc`` minus that of the best order, with all wrong predictions last. At least 0.
     """
 
     aurc: float
@@ -247,17 +256,19 @@ class RiskCoverageArea(NamedTuple):
 def risk_coverage_area(
     confidence: Float[Array, " points"], correct: Bool[Array, " points"]
 ) -> RiskCoverageArea:
-    r"""Return the area under :func:`risk_coverage_curve`, and what of it a better order would remove.
+    r"""Return the area under :func:`risk_coverage_curve`, and the part that the best order would remove.
 
     Parameters
     ----------
-    confidence, correct
-        As in :func:`misclassification_auroc`.
+    confidence
+        Confidence of each prediction, shape (points,), float32 or float64; higher is more confident.
+    correct
+        Whether each prediction is correct, shape (points,).
 
     Raises
     ------
     ValueError
-        As :func:`misclassification_auroc`.
+        As in :func:`misclassification_auroc`.
 
     Notes
     -----

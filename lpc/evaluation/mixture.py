@@ -31,19 +31,21 @@ class Bimodal(NamedTuple):
     Attributes
     ----------
     weight, mean, sd
-        Shape (width, 2), in the latents' units. A component that has collapsed to one value has sd 0.
+        Parameters of the components, shape (width, 2), in the latents' units. A component that has collapsed
+        to one value has sd 0.
     log_likelihood
-        Shape (width,): mean over points of the log density of the mixture, in nats; infinity where
-        degenerate.
+        Mean over points of the log density of the mixture in nats, shape (width,); infinite where degenerate.
     converged
-        Shape (width,): the next step promised less than 1e-16 nats a point; with ``reg_covar``, what is left
-        of the equations of the fixed point, times Newton's next step, is below 1e-20. True where degenerate.
+        Whether each fit has converged, shape (width,): the next step promised less than 1e-16 nats per point;
+        with ``reg_covar``, the residual of the fixed-point equations times Newton's next step is below 1e-20.
+        True where degenerate.
     degenerate
-        Shape (width,): the likelihood has no maximum, because a component shrank to one repeated value. An
-        outlier that occurs once, or on fewer than 1 % of the points, is none.
+        Whether the likelihood of each dimension has no maximum because a component shrank to one repeated
+        value, shape (width,). An outlier on a single point, or on fewer than 1 % of the points, does not
+        count.
     dropped_starts
-        Shape (width,): how many of the three starts ran into fewer than max(2, 1 %) points and were left
-        out. Where all three did, sds have a floor, see :func:`fit_bimodal`.
+        Number of the three starts that ran into fewer than max(2, 1 %) points and were left out, shape
+        (width,). If all three did, sds have a floor, see :func:`fit_bimodal`.
     """
 
     weight: Array
@@ -62,20 +64,20 @@ def fit_bimodal(latent: Float[ArrayT, "points width"], *, reg_covar: float = 0.0
     Parameters
     ----------
     latent
-        float32 or float64, two or more points.
+        Latents, shape (points, width), float32 or float64; at least two points.
     reg_covar
-        Added to the variances after every step, in squared units of the latents, as by scikit-learn. With
-        more than 0 no dimension is degenerate, no start is dropped, and no sd is below its root.
+        Constant added to the variances after every step, in squared units of the latents, as in scikit-learn.
+        Above 0, no dimension is degenerate, no start is dropped, and no sd is below its root.
 
     Returns
     -------
     Bimodal
-        Arrays of the same kind as ``latent``.
+        The fitted mixtures, in the same kind of arrays as ``latent``.
 
     Raises
     ------
     ValueError
-        Invalid array, fewer than two points, or a reg_covar that is negative or not finite.
+        If the array is invalid, there are fewer than two points, or ``reg_covar`` is negative or not finite.
 
     Notes
     -----
@@ -114,7 +116,7 @@ def fit_bimodal(latent: Float[ArrayT, "points width"], *, reg_covar: float = 0.0
 
 
 def _fitted(points: Float64[Tensor, "points width"], reg_covar: float) -> tuple[Tensor, ...]:
-    """Return the fields of the fit; with a floor in dimensions of which outliers took every start."""
+    """Return the fields of the fit, with a floor in dimensions where outliers took every start."""
     *fields, lost = _fit_block(points, reg_covar)
     some = lost.nonzero()[:, 0]
     if len(some):
@@ -163,7 +165,7 @@ def _prepared(points: Float64[Tensor, "points width"], reg_covar: float) -> _Pre
 
 
 def _fit_block(points: Float64[Tensor, "points width"], reg_covar: float) -> tuple[Tensor, ...]:
-    """Return the fields of the fit, and in which dimensions outliers took every start."""
+    """Return the fields of the fit, and the dimensions in which outliers took every start."""
     total, width = points.shape
     size = max(1, entries_at_once(points.device) // total)
     chunks = [_prepared(chunk, reg_covar) for chunk in points.split(size, dim=1)]
@@ -177,7 +179,7 @@ def _fit_block(points: Float64[Tensor, "points width"], reg_covar: float) -> tup
     )
 
     def ranked(index: Tensor, theta: Tensor, height: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the height by which mixtures are compared, and where an outlier is all a component has."""
+        """Return the height that compares mixtures, and where a component has nothing but an outlier."""
         if reg_covar > 0:
             return height, torch.zeros_like(height, dtype=torch.bool)
         flat, spurious = _collapsed(block.floor[index], theta, total)

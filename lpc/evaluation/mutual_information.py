@@ -13,8 +13,8 @@ from lpc.computing.numerics import measurement
 from lpc.computing.options import whole
 from lpc.evaluation.neighbours import Method, check_k, count_within, kth_distance
 
-_ONE_VALUE = 16 * EPSILON  # times the largest: a gap that rounding alone may have made
-_SHARE = 0.25  # of the smallest gap: how far noise moves a value that is shared
+_ONE_VALUE = 16 * EPSILON  # times the largest value: a gap that may be mere rounding
+_SHARE = 0.25  # of the smallest gap: distance by which noise moves a repeated value
 
 
 @measurement
@@ -31,21 +31,22 @@ def mutual_information(
     Parameters
     ----------
     x, y
-        float32 or float64, one row per point; each is centred and divided by one number, its rms, so that
-        the estimate does not depend on the scale or offset of either.
+        Samples, one row per point, float32 or float64. Each is centred and divided by its rms, so that the
+        estimate does not depend on the scale or offset of either.
     k
-        Which nearest neighbour in the joint space.
+        Rank of the nearest neighbour in the joint space.
     seed
-        Of the noise that breaks ties. Without ties there is none.
+        Seed of the noise that breaks ties; without ties no noise is added.
     method
-        How neighbours are found: as in :func:`lpc.evaluation.neighbours.kth_distances`. The distances are
-        the same.
+        Way to find neighbours, as in :func:`lpc.evaluation.neighbours.kth_distances`; it does not change the
+        distances.
 
     Raises
     ------
     ValueError
-        Invalid arrays, different numbers of points, k not below it, a seed that is no integer, or joint
-        points repeated more than k times (counted): :func:`mixed_mutual_information` takes those.
+        If the arrays are invalid, the numbers of points differ, ``k`` is not below them, the seed is no
+        integer, or joint points are repeated more than k times (counted); :func:`mixed_mutual_information`
+        accepts such points.
 
     Notes
     -----
@@ -53,10 +54,10 @@ def mutual_information(
     number of other points strictly nearer in x than the k-th neighbour in the joint space, Chebyshev norm
     throughout. The estimate can be slightly negative; it is not clipped.
 
-    The count takes distances for different. Where values of a node repeat (rounded values, a grid), they
-    are not, and the estimate is too high, by 0.15 nats for a grid of a tenth of an sd. So values that a
-    node repeats are moved at random, uniformly by up to a quarter of the node's smallest gap: independent
-    noise from which the value can still be told does not change I(X; Y). Values that do not repeat stay.
+    The count assumes that distances differ. If values of a node repeat (rounded values, a grid), they do
+    not, and the estimate is too high, by 0.15 nats for a grid of a tenth of an sd. So repeated values of a
+    node are moved at random, uniformly by up to a quarter of the node's smallest gap: independent noise that
+    leaves the values distinguishable does not change I(X; Y). Values that do not repeat stay.
 
     References
     ----------
@@ -82,17 +83,18 @@ def mixed_mutual_information(
     seed: int = 0,
     method: Method | None = None,
 ) -> float:
-    r"""Return the estimate of Gao et al. of I(X; Y) where X, Y or both are partly discrete, in nats.
+    r"""Return the estimate of Gao et al. of I(X; Y) in nats, for X, Y or both partly discrete.
 
     Parameters
     ----------
     x, y, k, seed, method
-        As in :func:`mutual_information`.
+        The arguments of :func:`mutual_information`.
 
     Raises
     ------
     ValueError
-        Invalid arrays, different numbers of points, k not below it, or a seed that is no integer.
+        If the arrays are invalid, the numbers of points differ, ``k`` is not below them, or the seed is no
+        integer.
 
     Notes
     -----
@@ -133,19 +135,19 @@ def discrete_mutual_information(
     Parameters
     ----------
     latent
-        float32 or float64, one row per point; the scale and offset have no effect.
+        Latents, shape (points, width), float32 or float64; their scale and offset have no effect.
     label
-        Class of each point.
+        Class of each point, shape (points,).
     k
-        Which nearest neighbour within the class; below the size of the smallest class.
+        Rank of the nearest neighbour within the class, below the size of the smallest class.
     seed, method
-        As in :func:`mutual_information`.
+        The options of :func:`mutual_information`.
 
     Raises
     ------
     ValueError
-        Invalid arrays, k not below the size of a class (named), a seed that is no integer, or points of a
-        class repeated more than k times (counted).
+        If the arrays are invalid, ``k`` is not below the size of a class (named), the seed is no integer, or
+        points of a class are repeated more than k times (counted).
 
     Notes
     -----
@@ -189,7 +191,7 @@ def _unit_rms(value: Array, name: str) -> Float64[Tensor, "points width"]:
 
 
 class _Pair(NamedTuple):
-    """Two sets of points: as they came but for scale and offset, with ties broken, and where both repeat."""
+    """Two sets of points: unchanged except for scale and offset; with ties broken; and where both repeat."""
 
     x: Tensor
     y: Tensor
@@ -229,9 +231,9 @@ def _seeded(seed: int) -> torch.Generator:
 def _untied(
     points: Float64[Tensor, "points width"], generator: torch.Generator
 ) -> Float64[Tensor, "points width"]:
-    """Return the points with the values that a node repeats moved apart at random, all others as they are.
+    """Return the points with repeated values of a node moved apart at random, and all others unchanged.
 
-    A node of one value stays as it is: it tells nothing, and noise on it would blur the distances of others.
+    A constant node stays as it is: it carries no information, and noise would blur the distances of others.
     """
     result = points.clone()
     for column in result.T:

@@ -1,7 +1,7 @@
 """Exact nearest-neighbour distances in bounded memory, also for sets that have collapsed.
 
-A distance that is returned is always the root of a sum of squared direct differences (or the largest
-direct difference) of the points as they came, up to a power of two. Matrix products of centred points, or
+A returned distance is always the root of a sum of squared direct differences (or the largest direct
+difference) of the original points, up to a power of two. Matrix products of centred points, or
 faiss, only decide which pairs need one, with an error bound that leaves no true neighbour out.
 """
 
@@ -38,22 +38,22 @@ def check_norm(norm: str) -> None:
     Parameters
     ----------
     norm
-        ``"l2"`` or ``"linf"``.
+        Norm to check: ``"l2"`` or ``"linf"``.
     """
     choice("norm", norm, Norm)
 
 
 def check_k(k: object, total: int, what: str) -> None:
-    """Raise a ValueError unless so many neighbours can be asked for.
+    """Raise a ValueError unless every point has a k-th neighbour.
 
     Parameters
     ----------
     k
-        Number of neighbours: an integer from 1 to ``total - 1``.
+        Rank of the neighbour: an integer from 1 to ``total - 1``.
     total
         Number of points.
     what
-        What the message calls the points.
+        Description of the points for the message.
     """
     whole("k", k, least=1, most=total - 1, of=f"{total} {what}")
 
@@ -64,12 +64,12 @@ class KthDistances(NamedTuple):
     Attributes
     ----------
     distance
-        float64, shape (points,).
+        Distances, shape (points,), float64.
     method
-        How: :func:`method_for`.
+        Name of the method, as from :func:`method_for`.
     in_doubt
-        Points whose candidates did not decide, so that all others were looked at: with ``"candidates"`` and
-        ``"faiss"``; otherwise 0.
+        Number of points that candidates could not decide, so that all others were searched, with
+        ``"candidates"`` and ``"faiss"``; otherwise 0.
     """
 
     distance: Float64[Tensor, " points"]
@@ -80,35 +80,35 @@ class KthDistances(NamedTuple):
 def method_for(
     width: int, *, norm: Norm, device: str = "cpu", points: int | None = None, k: int | None = None
 ) -> Method:
-    """Return how the neighbours of a set are found.
+    """Return the name of the method that finds the neighbours of a set.
 
     Parameters
     ----------
     width
-        Of the points.
+        Width of the points.
     norm
-        ``"l2"`` or ``"linf"``.
+        Norm of the distances, ``"l2"`` or ``"linf"``.
     device
-        Type of the device that the points are on.
+        Type of the device that holds the points.
     points, k
-        How many points, and which neighbour; None: too few for faiss.
+        Number of points, and rank of the neighbour; None: too few points for faiss.
 
     Returns
     -------
     str
-        ``"tree"``: SciPy's k-d tree on all threads; on the CPU for the Chebyshev norm, which gives up a
-        pair at its first far coordinate, and for the Euclidean norm up to width 10. ``"products"``: matrix
+        ``"tree"``: SciPy's k-d tree on all threads; on the CPU for the Chebyshev norm, which gives up a pair
+        at its first distant coordinate, and for the Euclidean norm up to width 10. ``"products"``: matrix
         products choose, direct differences decide; on the CPU for the Euclidean norm otherwise.
-        ``"candidates"``: the same with the k + 32 nearest by float32 alone, for both norms; elsewhere than on
-        the CPU. ``"faiss"``: these candidates by faiss; on a GPU, where faiss-gpu is installed, for the
-        Euclidean norm, 20,000 points and more, widths up to 1,024 and k up to 2,015. ``"pairs"``: direct
-        differences of all pairs, in blocks; only where it is asked for.
+        ``"candidates"``: the same with the k + 32 nearest points by float32, for both norms; on other devices
+        than the CPU. ``"faiss"``: these candidates from faiss; on a GPU with faiss-gpu, for the Euclidean
+        norm, from 20,000 points on, for widths up to 1,024 and k up to 2,015. ``"pairs"``: direct differences
+        of all pairs, in blocks; only on request.
 
     Notes
     -----
-    All return the same distances but for the rounding of a sum of squares. When faiss is taken is reckoned,
-    not measured: it writes no matrix of all distances, which takes most of the time of narrow points; from
-    width 1,024 the product does, which is the same for both.
+    All return the same distances, except for the rounding of a sum of squares. The choice of faiss is
+    calculated, not measured: it writes no matrix of all distances, which takes most of the time of narrow
+    points; from width 1,024 the product does, which is the same for both.
     """
     check_norm(norm)
     whole("width", width)
@@ -129,32 +129,32 @@ def kth_distances(
     Parameters
     ----------
     points
-        float64, on any device.
+        Points, shape (points, width), float64, on any device.
     k
-        From 1 to the number of points less one.
+        Rank of the neighbour, from 1 to the number of points minus one.
     norm
-        ``"l2"`` (Euclidean) or ``"linf"`` (Chebyshev).
+        Norm of the distances: ``"l2"`` (Euclidean) or ``"linf"`` (Chebyshev).
     method
-        One that :func:`method_for` names; None: the one that it chooses. ``"tree"`` is for the CPU,
-        ``"products"`` for ``"l2"``.
+        Method to use, one of those of :func:`method_for`; None: the one it chooses. ``"tree"`` works on the
+        CPU only, ``"products"`` for ``"l2"`` only.
 
     Raises
     ------
     ValueError
-        k out of range, an unknown norm or method, or a method that cannot be taken here.
+        If ``k`` is out of range, the norm or method is unknown, or the method is unavailable here.
     MissingExtra
-        ``"faiss"`` where it is not installed, or only for the CPU and the points lie on a GPU.
+        If ``"faiss"`` is not installed, or only for the CPU while the points are on a GPU.
 
     Warns
     -----
     UserWarning
-        ``"faiss"`` was asked for on a GPU with a k above 2,015, which it does not take: ``"candidates"`` is
-        taken.
+        If ``"faiss"`` was asked for on a GPU with a k above 2,015, which it does not support;
+        ``"candidates"`` is then used.
 
     Notes
     -----
-    Points repeated more than k times get a distance of exactly zero. Beside the points, memory holds at most
-    one float32 copy of them and blocks of some MiB.
+    Points repeated more than k times have a distance of exactly zero. Besides the points, memory holds at
+    most one float32 copy of them and blocks of some MiB.
 
     ``"candidates"`` and ``"faiss"``: points that come in separate groups are centred on their group in
     float64, then rounded to float32. By these the k + 32 nearest are found. Which of them lie within rounding
@@ -191,13 +191,13 @@ def kth_distance(
     Parameters
     ----------
     points, k, norm, method
-        As in :func:`kth_distances`, which also says how they were found and what it raises.
+        The arguments of :func:`kth_distances`, which also returns the method and documents the errors.
     """
     return kth_distances(points, k=k, norm=norm, method=method).distance
 
 
 def _method(asked: Method | None, width: int, total: int, k: int, norm: Norm, device: torch.device) -> Method:
-    """Return the method that is taken; ValueError for one that is unknown or not for these points."""
+    """Return the method to use; ValueError for one that is unknown or unsuitable for these points."""
     if asked is None:
         return method_for(width, norm=norm, device=device.type, points=total, k=k)
     choice("method", asked, Method)
@@ -220,20 +220,20 @@ def _method(asked: Method | None, width: int, total: int, k: int, norm: Norm, de
 def count_within(
     points: Float64[Tensor, "points width"], radius: Float64[Tensor, " points"]
 ) -> Int64[Tensor, " points"]:
-    """Return how many other points lie strictly nearer than ``radius`` in the Chebyshev norm.
+    """Return the number of other points strictly nearer than ``radius`` in the Chebyshev norm.
 
     Parameters
     ----------
     points
-        float64, on any device.
+        Points, shape (points, width), float64, on any device.
     radius
-        One positive radius a point.
+        Positive radius of each point.
 
     Notes
     -----
-    On the CPU, up to width 10, by SciPy's tree. Otherwise by direct differences, without the groups of points
-    that lie too far away: to give up a pair at its first far coordinate saves nothing where most pairs are
-    about as far apart as the radius is long, as they are in many dimensions.
+    On the CPU, up to width 10, by SciPy's tree. Otherwise by direct differences, without groups of points
+    that are too far away: giving up a pair at its first distant coordinate saves nothing if most pairs are
+    about one radius apart, as in many dimensions.
     """
     points = as_points(points, name="points")
     radius = as_float64(radius, name="radius", dims=1).to(points.device)
@@ -261,7 +261,7 @@ def count_within(
 
 
 def _widest_first(points: Float64[Tensor, "points width"]) -> np.ndarray:
-    """Return a copy of the points, the widest coordinates first: a tree gives up far pairs sooner.
+    """Return a copy of the points, widest coordinates first, so that a tree gives up distant pairs sooner.
 
     NumPy's, as the tree that follows is: torch's threads would go on spinning beside the tree's.
     """

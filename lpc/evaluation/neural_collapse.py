@@ -1,4 +1,4 @@
-"""The four measures of neural collapse, NC1 to NC4, and what they are made of."""
+"""The four measures of neural collapse, NC1 to NC4."""
 
 from __future__ import annotations
 
@@ -47,16 +47,17 @@ class NeuralCollapse(NamedTuple):
     trace_ratio
         tr Sw / tr Sb.
     equinorm
-        sd over mean, over classes, of the distance of a class mean from the global mean.
+        Population sd over mean, taken over classes, of the distance of a class mean from the global mean.
     equiangularity
-        sd, over pairs i < j, of the cosine between centred class means.
+        Population sd, over pairs i < j, of the cosine between centred class means.
     max_angle
         Mean, over pairs i < j, of abs(cosine + 1 / (classes - 1)).
     nc3
-        Squared distance between the classifier's weights and the centred class means, each divided by its
-        Frobenius norm; between 0 and 4. None where no classifier is given.
+        Squared distance, between 0 and 4, between the classifier's weights and the centred class means, each
+        divided by its Frobenius norm; None: no classifier was given.
     nc4
-        Share of points whose classifier decision is not the nearest class mean. None likewise.
+        Share of points for which the classifier's decision is not the nearest class mean; None: no classifier
+        was given.
     """
 
     nc1: float
@@ -79,32 +80,34 @@ def neural_collapse(
     classifier_weight: Float[Array, "outputs width"] | None = None,
     classifier_bias: Float[Array, " outputs"] | None = None,
 ) -> NeuralCollapse:
-    r"""Return NC1, NC2 and, where a classifier is given, NC3 and NC4.
+    r"""Return NC1, NC2 and, with a classifier, NC3 and NC4.
 
     Parameters
     ----------
     latent
-        Penultimate representations, float32 or float64.
+        Penultimate representations, shape (points, width), float32 or float64.
     label
-        Class of each point. The release passes predicted labels here.
+        Class of each point, shape (points,). The release passes predicted labels here.
     convention
-        How Sw is averaged. ``"paper"``: sum over points / number of points. ``"released"``: unbiased
-        covariance of each class, averaged over classes unweighted. All else is the same in both.
-    classifier_weight, classifier_bias
-        Of the last layer; row k belongs to label k. No bias means zero.
+        Average that defines Sw. ``"paper"``: sum over points / number of points. ``"released"``: unbiased
+        covariance of each class, averaged over classes without weights. All else is the same in both.
+    classifier_weight
+        Weights of the last layer, shape (classes, width); row k belongs to label k. None: no NC3 and NC4.
+    classifier_bias
+        Biases of the last layer; None: zero.
 
     Raises
     ------
     ValueError
-        Invalid arrays, fewer than two classes, one point in every class (their spread of 0 would say perfect
-        collapse), a class mean at the global mean (its angle is undefined), a bias without weights, labels
-        outside the classifier's rows, an all-zero classifier, or under
-        ``"released"`` a class with one point.
+        If the arrays are invalid, there are fewer than two classes, every class has a single point (a spread
+        of 0 would suggest perfect collapse), a class mean equals the global mean (its angle is undefined), a
+        bias comes without weights, labels are outside the classifier's rows, the classifier is all zero, or
+        under ``"released"`` a class has a single point.
 
     Warns
     -----
     UserWarning
-        Some classes have one point or, of the classifier's, none.
+        If some classes have a single point, or some of the classifier's classes have none.
 
     Notes
     -----
@@ -118,7 +121,7 @@ def neural_collapse(
     :math:`\Sigma_B`. Standard deviations are population ones.
 
     NC3 is :math:`\lVert W^\top/\lVert W\rVert_F - \dot M/\lVert\dot M\rVert_F\rVert_F^2`, squared as in
-    Papyan et al. 2020. Classes that no point has are left out of the means and, in NC3, of W's rows; in
+    Papyan et al. 2020. Classes without points are left out of the means and, in NC3, of W's rows; in
     NC4 the classifier still decides among all its outputs.
 
     References

@@ -35,29 +35,29 @@ class NeuralCollapseMetric(Metric):
     Parameters
     ----------
     classes, width, convention, max_bytes
-        As of :class:`~.class_moments.ClassMoments`; the width has to be given, for every process to hold
-        states of one shape.
+        The arguments of :class:`~.class_moments.ClassMoments`; the width is required, so that all processes
+        hold states of one shape.
     classifier_weight
-        Returns the weights of the last layer, shape (outputs, width), when a value is computed, such as
-        ``lambda: model.head.weight``; a function at module level where the metric is pickled. Without it
-        there is no ``nc3``.
+        Function that returns the weights of the last layer, shape (outputs, width), whenever a value is
+        computed, such as ``lambda: model.head.weight``; a module-level function if the metric is pickled.
+        None: no ``nc3``.
     measure
-        The one that ``compute()`` and ``forward()`` return, as a scalar, for Lightning's ``self.log``,
+        Measure that ``compute()`` and ``forward()`` return as a scalar, for Lightning's ``self.log``,
         ``MetricTracker``, ``BootStrapper``, ``Running`` and ``plot``; None: all of them, in a dict.
     **kwargs
-        Of :class:`torchmetrics.Metric`, but ``dist_sync_on_step``.
+        Options of :class:`torchmetrics.Metric`, except ``dist_sync_on_step``.
 
     Notes
     -----
     ``compute()`` and ``forward()`` return a dict of float64 tensors without dimensions, named as in
-    :class:`~.neural_collapse.NeuralCollapse`, or one of them. They are NaN, and a warning says why, where
-    the points seen have no such measures, such as those of one class in Lightning's sanity check: training
-    goes on. :meth:`collection` gives metrics of one measure each, with common states, for
-    ``self.log_dict``. NC4 is not among them: one pass cannot know it, see
-    :class:`~.class_moments.ClassMoments`, which :meth:`moments` gives for the second pass.
+    :class:`~.neural_collapse.NeuralCollapse`, or one of them. They are NaN, and a warning says why, if
+    they do not exist for the points seen, such as those of one class in Lightning's sanity check: training
+    continues. :meth:`collection` gives metrics of one measure each, with common states, for
+    ``self.log_dict``. NC4 is not among them, because it takes a second pass: see
+    :class:`~.class_moments.ClassMoments`, which :meth:`moments` returns.
 
     States are float64 and stay so under ``half()``, ``to(dtype)`` and ``set_dtype``. Batches must be on the
-    metric's device, float32 or float64 (under autocast: ``latent.float()``). A batch that is refused with a
+    metric's device, float32 or float64 (under autocast: ``latent.float()``). A batch refused with a
     ValueError changes nothing. ``forward`` also measures its batch alone; ``update`` does not, at half the
     cost.
     """
@@ -91,7 +91,7 @@ class NeuralCollapseMetric(Metric):
         function = callable(classifier_weight) and not isinstance(classifier_weight, Module)
         if classifier_weight is not None and not function:
             raise ValueError(
-                "classifier_weight is no function that returns weights: lambda: layer.weight is one"
+                "classifier_weight is no function; expected one that returns weights: lambda: layer.weight"
             )
         measures = list(self.known)
         if measure is not None:
@@ -113,9 +113,9 @@ class NeuralCollapseMetric(Metric):
         Parameters
         ----------
         *measures
-            Their names; none: all, ``nc3`` where there is a ``classifier_weight``.
+            Names of the measures; none given: all of them, ``nc3`` only with a ``classifier_weight``.
         **options
-            Of the class, but ``measure``.
+            Arguments of the class, except ``measure``.
         """
         names = list(measures) or cls(**options).measures
         return MetricCollection({name: cls(measure=name, **options) for name in names})
@@ -131,12 +131,12 @@ class NeuralCollapseMetric(Metric):
 
     @measurement
     def compute(self) -> Any:
-        """Return the measures of all points, of all processes; NaN where these points have none."""
+        """Return the measures of all points of all processes; NaN if they do not exist."""
         return self._measures(self.moments())
 
     @measurement
     def forward(self, latent: Float[Tensor, "points width"], label: Integer[Tensor, " points"]) -> Any:
-        """Add a batch, and return the measures of it alone; NaN where it has none."""
+        """Add a batch, and return the measures of this batch; NaN if they do not exist."""
         batch = self._moments_of(None)
         batch.update(latent, label)
         value = self._measures(batch)
@@ -162,7 +162,7 @@ class NeuralCollapseMetric(Metric):
         self._update_count += 1
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot one value or several, as torchmetrics does; of ``measure``, or of all."""
+        """Plot one value or several, as torchmetrics does, of ``measure`` or of all measures."""
         return self._plot(val, ax)
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
@@ -208,7 +208,7 @@ class NeuralCollapseMetric(Metric):
         return moments.neural_collapse(classifier_weight=weight)._asdict()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Module:
-        """Follow to another device, never to another dtype."""
+        """Move to another device, but never to another dtype."""
 
         def moved(value: Tensor) -> Tensor:
             return value.to(measuring_device(fn(value.new_empty(0, dtype=torch.float32)).device))

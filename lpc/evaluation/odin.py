@@ -1,4 +1,4 @@
-"""ODIN's step of the input: images moved to where the network is more sure of its decision."""
+"""ODIN's step of the input: images moved towards more confidence in the network's decision."""
 
 from __future__ import annotations
 
@@ -25,32 +25,35 @@ def odin_input(
     sd: Sequence[float] | None = None,
     chunk: int | None = None,
 ) -> Float[ArrayT, " batch *shape"]:
-    r"""Return the images after ODIN's step, whose logits :func:`~.reliability.odin_confidence` then judges.
+    r"""Return the images after ODIN's step; :func:`~.reliability.odin_confidence` then scores their logits.
 
     Parameters
     ----------
     logits_fn
-        Maps images to logits, each image by itself; what it returns is a tensor, or holds one as ``logits``.
+        Function from images to logits, each image independent of the others; it returns a tensor, or holds
+        one as ``logits``.
     image
-        As the network takes them, float32 or float64.
+        Images as the network takes them, float32 or float64.
     step
-        Size of the step, at least 0: the paper chooses it on held-out points, from 0 to 0.004.
+        Size of the step, at least 0; the paper chooses it on held-out points, from 0 to 0.004.
     temperature
-        T of the softmax, above 0.
+        Temperature T of the softmax, above 0.
     sd
-        By which pixels were divided, one number per channel: the step is then in units of the pixels.
+        Divisor of the pixels in the normalisation, one number per channel: the step is then in units of the
+        pixels.
     chunk
-        Most images at once; None: by their size.
+        Largest number of images per pass; None: chosen by their size.
 
     Raises
     ------
     ValueError
-        Bad options or images, a network in training mode, logits without a gradient in the images.
+        If options or images are invalid, the network is in training mode, or its logits have no gradient in
+        the images.
 
     Notes
     -----
     :math:`\tilde x = x - \epsilon\,\mathrm{sign}(-\nabla_x \log S_{\hat y}(x; T))` with S the softmax of
-    logits / T and :math:`\hat y` the decision. Familiar points gain more confidence by it than others. The
+    logits / T and :math:`\hat y` the decision. Familiar points gain more confidence than others. The
     result may leave the box of pixels by the step, as in the paper.
 
     References

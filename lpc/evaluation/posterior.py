@@ -1,4 +1,4 @@
-"""How uncertain a noisy latent leaves the point, and the class, that it came from."""
+"""Uncertainty about the point, and the class, from which a noisy latent came."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CHUNK, _CHUNK_BYTES = 64, 256 * 2**20  # on a CPU larger ones leave its cache; 
 
 
 class PosteriorEntropies(NamedTuple):
-    """Entropies in nats, given each draw z.
+    """Conditional entropies in nats at each draw z.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ def _at_draws(
 
 
 def _membership(groups: Groups) -> Float64[Tensor, "points classes"] | Groups:
-    """Return ones where a point is of a class, zeros elsewhere; the groups where that takes over 64 MiB."""
+    """Return a one-hot matrix of the points' classes; the groups if it would take over 64 MiB."""
     points, classes = len(groups.index), len(groups.value)
     if points * classes > _MEMBERSHIP_ENTRIES:
         return groups
@@ -100,27 +100,29 @@ def posterior_entropies(
     Parameters
     ----------
     mean
-        The latent of each point before noise is added, float32 or float64.
+        Latent of each point before noise is added, shape (points, width), float32 or float64.
     label
-        Class of each point.
+        Class of each point, shape (points,).
     variance
-        Of the noise at each node, in squared latent units.
+        Variance of the noise at each node, in squared latent units.
     generator
-        Source of the noise, drawn on its device: one on the CPU gives the same draws for latents anywhere.
+        Generator of the noise, which is drawn on its device: one on the CPU gives the same draws for latents
+        on any device.
     draws
-        Of z, at each x.
+        Number of draws of z at each x.
     points
-        How many x are drawn, without replacement, to draw z at; None: all are taken. The mixture always has
-        all of them.
+        Number of x, drawn without replacement, at which z is drawn; None: all. The mixture always contains
+        all points.
     chunk
-        Draws whose distances to all points are in memory at once; None: 64 on a CPU, as many as make up
-        256 MiB elsewhere.
+        Number of draws whose distances to all points are in memory at once; None: 64 on a CPU, elsewhere as
+        many as fit in 256 MiB.
 
     Raises
     ------
     ValueError
-        Invalid arrays; no generator; variance not positive and finite; draws, points or chunk below 1, or
-        points above how many there are; latents so far apart that noise is lost in float64's rounding.
+        If the arrays are invalid, there is no generator, the variance is not positive and finite, draws,
+        points or chunk are below 1, points are more than there are, or latents are so far apart that
+        float64's rounding swallows the noise.
 
     Notes
     -----

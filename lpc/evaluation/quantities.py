@@ -35,15 +35,15 @@ class Quantities(NamedTuple):
     label_entropy
         H[Y].
     encoding_entropy
-        H[Z]; of a continuous Z a differential entropy.
+        H[Z]; for a continuous Z a differential entropy.
     label_uncertainty
         H[Y | X].
     encoding_uncertainty
-        H[Z | X]; of a continuous Z a differential entropy.
+        H[Z | X]; for a continuous Z a differential entropy.
     decoder_uncertainty
         H[Y | Z].
     reverse_decoder_uncertainty
-        H[Z | Y]; of a continuous Z a differential entropy.
+        H[Z | Y]; for a continuous Z a differential entropy.
     relevant_information
         I[X; Y].
     preserved_information
@@ -79,9 +79,9 @@ class Estimate(NamedTuple):
     Attributes
     ----------
     quantities
-        In nats.
+        Information quantities in nats.
     standard_error
-        Of each, in nats.
+        Standard error of each quantity in nats.
     """
 
     quantities: Quantities
@@ -99,19 +99,19 @@ def discrete_quantities(joint: Float[Array, "x y z"]) -> Quantities:
     Parameters
     ----------
     joint
-        p(x, y, z): not negative, sums to one. Z need not be independent of Y given X.
+        Joint distribution p(x, y, z): non-negative, sums to one. Z need not be independent of Y given X.
 
     Raises
     ------
     ValueError
-        Invalid array, a negative probability, or a sum that is off one by more than 1e-5.
+        If the array is invalid, a probability is negative, or the sum differs from one by more than 1e-5.
 
     Notes
     -----
     Each from entropies of marginals by its own definition, :math:`H[A|B] = H[A,B] - H[B]`,
     :math:`I[A;B] = H[A] + H[B] - H[A,B]` and
-    :math:`I[A;B|C] = H[A,C] + H[B,C] - H[A,B,C] - H[C]`, so that what is zero can be of the order of
-    1e-16 and of either sign.
+    :math:`I[A;B|C] = H[A,C] + H[B,C] - H[A,B,C] - H[C]`, so that a zero can come out as about
+    1e-16 with either sign.
 
     References
     ----------
@@ -149,7 +149,7 @@ def _of_labelled_points(
     preserved_information: float,
     redundant_information: float,
 ) -> Quantities:
-    """Return all quantities where X determines Y, so that H[Y | X] = 0 and Y - X - Z is a Markov chain."""
+    """Return all quantities if X determines Y, so that H[Y | X] = 0 and Y - X - Z is a Markov chain."""
     return Quantities(
         label_entropy=label_entropy,
         encoding_entropy=encoding_uncertainty + preserved_information,
@@ -169,24 +169,26 @@ def _of_labelled_points(
 def categorical_quantities(
     p_z_given_x: Float[Array, "points categories"], label: Integer[Array, " points"]
 ) -> Quantities:
-    r"""Return the quantities of a categorical Z, exactly, X being uniform over the given points.
+    r"""Return the exact quantities of a categorical Z, with X uniform over the given points.
 
     Parameters
     ----------
     p_z_given_x
-        The encoder's distribution for each point: rows that are not negative and sum to one.
+        Distribution over categories for each point, shape (points, categories): non-negative rows that sum to
+        one.
     label
         Class of each point; X determines Y, so H[Y | X] is 0.
 
     Raises
     ------
     ValueError
-        Invalid arrays, a negative probability, or a row whose sum is off one by more than 1e-5.
+        If the arrays are invalid, a probability is negative, or a row's sum differs from one by more than
+        1e-5.
 
     Notes
     -----
-    With :math:`p(y,z) = \frac1N\sum_{n: y_n = y} p(z|x_n)`. Differences of entropies are not clipped: what
-    is zero can be of the order of 1e-16 and of either sign.
+    With :math:`p(y,z) = \frac1N\sum_{n: y_n = y} p(z|x_n)`. Differences of entropies are not clipped: a
+    zero can come out as about 1e-16 with either sign.
 
     References
     ----------
@@ -231,7 +233,7 @@ def gaussian_quantities(
     points: int | None = None,
     chunk: int | None = None,
 ) -> Estimate:
-    r"""Estimate the quantities of Z = mean(X) + Gaussian noise, X being uniform over the given points.
+    r"""Estimate the quantities of Z = mean(X) + Gaussian noise, with X uniform over the given points.
 
     Z is a mixture of as many Gaussians as there are points, whose density is known: there are no
     neighbours, no bandwidth and no bias, only the error of a mean over draws, which is returned.
@@ -239,18 +241,19 @@ def gaussian_quantities(
     Parameters
     ----------
     mean
-        The latent of each point before noise is added, float32 or float64.
+        Latent of each point before noise is added, shape (points, width), float32 or float64.
     label
         Class of each point; X determines Y, so H[Y | X] is 0.
     variance
-        Of the noise at each node, in squared latent units; by default its entropy is zero.
+        Variance of the noise at each node, in squared latent units; by default its entropy is zero.
     generator, draws, points, chunk
-        As in :func:`~lpc.evaluation.posterior.posterior_entropies`: ``draws`` of z at each of ``points``.
+        The options of :func:`~lpc.evaluation.posterior.posterior_entropies`: ``draws`` of z at each of
+        ``points``.
 
     Raises
     ------
     ValueError
-        As :func:`~lpc.evaluation.posterior.posterior_entropies`.
+        As in :func:`~lpc.evaluation.posterior.posterior_entropies`.
 
     Notes
     -----
@@ -263,7 +266,7 @@ def gaussian_quantities(
     :math:`0 \le I[X;Z] \le \log N`, which is the ceiling for any latents of N points, and the error is
     that of :math:`-\log p(z)` averaged over draws, less what depends on the noise's length alone.
 
-    With two draws a point or more, the standard error is that of sampling points out of all, then draws.
+    With at least two draws per point, the standard error is that of sampling points out of all, then draws.
     With one, it is the sample sd over the square root of the number of points, as if the points had been
     drawn independently: too large (several times, at worst) where all points are taken and differ.
 

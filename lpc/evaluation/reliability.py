@@ -1,4 +1,4 @@
-"""How confident a classifier is of a prediction: Mahalanobis distance of the latent, and ODIN."""
+"""Confidence of a classifier in a prediction: Mahalanobis distance of the latent, and ODIN."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from lpc.computing.threads import threads_for
 from lpc.evaluation.misclassification import misclassification_auroc as misclassification_auroc
 
 RELEASED_RIDGE = 1e-6
-"""What scikit-learn's GaussianMixture adds to every variance unless told otherwise (``reg_covar``)."""
+"""Constant that scikit-learn's GaussianMixture adds to every variance by default (``reg_covar``)."""
 RELEASED_SKIPS = 2
-"""The release skips a class with this many well-classified points or fewer."""
+"""Largest number of correctly classified points with which the release skips a class."""
 
 
 class Gaussian(NamedTuple):
@@ -37,7 +37,7 @@ class Gaussian(NamedTuple):
     Attributes
     ----------
     mean
-        Shape (width,).
+        Class mean, shape (width,).
     sd
         Square root of the covariance's diagonal, shape (width,).
     factor
@@ -58,16 +58,16 @@ class Gaussian(NamedTuple):
 
 
 class ClassGaussians:
-    """Gaussians of well-classified training points, a class each, to judge any number of batches with.
+    """One Gaussian per class, of correctly classified training points, to judge any number of batches.
 
     Parameters
     ----------
     train_latent, train_label, train_predicted, shrinkage, convention
-        As in :func:`mahalanobis_confidence`.
+        The arguments of :func:`mahalanobis_confidence`.
 
     Notes
     -----
-    A class is fitted when a point of it is judged, and again the next time, unless :meth:`fit` has kept it.
+    A class is fitted whenever one of its points is judged, unless :meth:`fit` has kept its Gaussian.
     """
 
     @measurement
@@ -97,17 +97,17 @@ class ClassGaussians:
         if bool(constant.any()):
             nodes = torch.nonzero(constant).flatten().tolist()
             raise ValueError(
-                f"nodes {nodes} of train_latent take one value: they have no Gaussian; leave them out"
+                f"nodes {nodes} of train_latent are constant and have no Gaussian; leave them out"
             )
 
     @measurement
     def fit(self, classes: Iterable[int]) -> ClassGaussians:
-        """Fit these classes and keep them (width squared times 8 bytes each); return self.
+        """Fit and keep the Gaussians of some classes (width squared times 8 bytes each); return self.
 
         Raises
         ------
         ValueError
-            A class without Gaussian, as in :func:`mahalanobis_confidence`.
+            If a class has no Gaussian, as in :func:`mahalanobis_confidence`.
         """
         self.kept.update({int(value): self.gaussian(int(value)) for value in classes})
         return self
@@ -133,15 +133,17 @@ class ClassGaussians:
 
     @measurement
     def gaussian(self, value: int) -> Gaussian:
-        """Return the Gaussian of a class; ValueError where it has none."""
+        """Return the Gaussian of a class; ValueError if it has none."""
         member = (self.train[self.well & (self.label == value)] - self.location) / self.scale
         count, width = member.shape
         if count == 0:
-            raise ValueError(f"class {value} is predicted, but no training point of it is well classified")
+            raise ValueError(
+                f"class {value} is predicted, but none of its training points is classified correctly"
+            )
         if self.released and count <= RELEASED_SKIPS:
             raise ValueError(
                 f"class {value} has {count} well-classified training points: convention='released' skips it. "
-                "Leave out the points predicted so"
+                "Leave out the points with this prediction"
             )
         mean = member.mean(dim=0)
         mean = mean + (member - mean).mean(dim=0)
@@ -183,34 +185,36 @@ def mahalanobis_confidence(
     Parameters
     ----------
     train_latent, train_label, train_predicted
-        Training points; the Gaussian of a class is fitted on those of its label that are also predicted so.
+        Latents, labels and predictions of the training points; a class's Gaussian is fitted to the points
+        with its label that are also predicted so.
     latent, predicted
-        The points to judge and the class that the network predicts for each.
+        Latents of the points to judge, and the network's prediction for each.
     shrinkage
-        From 0 to 1: the covariance S of a class becomes (1 - shrinkage) S + shrinkage (tr S / width) I, in
-        standardised units. A class needs more than ``width`` points at 0; for wide layers choose more than
-        0 and state it.
+        Shrinkage from 0 to 1: the covariance S of a class becomes (1 - shrinkage) S + shrinkage (tr S /
+        width) I, in standardised units. At 0 a class needs more than ``width`` points; for wide layers choose
+        a value above 0 and report it.
     convention
-        ``"paper"``: nothing is added to variances. ``"released"``: 1e-6 is, in standardised units.
+        Regularisation. ``"paper"``: nothing is added to variances. ``"released"``: 1e-6 is added, in
+        standardised units.
 
     Returns
     -------
     array
-        Confidence, at most 0, higher is more confident; float64, of the same kind as ``latent``.
+        Confidence, at most 0, higher is more confident; float64, same kind of array as ``latent``.
 
     Raises
     ------
     ValueError
-        Invalid arrays; a node with one value over the training points; a predicted class without a
-        well-classified training point; a class whose covariance is singular (named); or, as released, one
-        with 2 or fewer well-classified points (named: the release skips it, and its points have no
-        confidence), or shrinkage.
+        If the arrays are invalid; a node is constant over the training points; a predicted class has no
+        correctly classified training point; the covariance of a class is singular (named); or, as released, a
+        class has at most 2 correctly classified points (named: the release skips it, and its points have no
+        confidence), or shrinkage is used.
 
     Notes
     -----
     :math:`-\sqrt{(z-\mu_c)^\top \Sigma_c^{-1} (z-\mu_c)}` with :math:`\Sigma_c` the maximum-likelihood
-    covariance (divided by :math:`n_c`). Each dimension is first standardised: less its mean, over its
-    population sd, over all training points. For the paper that changes the result only through the
+    covariance (divided by :math:`n_c`). Each dimension is first standardised by its mean and
+    population sd over all training points. For the paper that changes the result only through the
     shrinkage. A covariance is singular where a pivot of the Cholesky factor of its correlations is at or
     below :math:`(10 P \epsilon)^{1/2}`.
 
@@ -239,21 +243,23 @@ def odin_confidence(
     Parameters
     ----------
     logits
-        float32 or float64.
+        Logits, shape (points, classes), float32 or float64.
     temperature
-        Above 0.
+        Temperature T, above 0.
     convention
-        ``"paper"``: softmax(logits / T). ``"released"``: exp(softmax(logits) / T), normalised.
+        Definition of the score. ``"paper"``: softmax(logits / T). ``"released"``: exp(softmax(logits) / T),
+        normalised.
 
     Returns
     -------
     array
-        Between 1 / classes and 1, higher is more confident; float64, of the same kind as ``logits``.
+        Confidence between 1 / classes and 1, higher is more confident; float64, same kind of array as
+        ``logits``.
 
     Raises
     ------
     ValueError
-        Invalid array, fewer than two classes, or a temperature that is not above 0.
+        If the array is invalid, there are fewer than two classes, or the temperature is not above 0.
 
     References
     ----------

@@ -16,12 +16,12 @@ from lpc.evaluation._networks.networks import Logits, as_given, guarded
 
 
 class Status(IntEnum):
-    """How the attack on an image ended."""
+    """Outcome of the attack on an image."""
 
     FOOLED = 0
     """The decision changed."""
     OUT_OF_STEPS = 1
-    """``max_iter`` steps left the decision as it was."""
+    """``max_iter`` steps did not change the decision."""
     NO_GRADIENT = 2
     """No candidate's logit moves relative to the decision's: there is no direction to go."""
     NOT_FINITE = 3
@@ -34,12 +34,12 @@ class DeepFool(NamedTuple):
     Attributes
     ----------
     perturbation
-        (1 + overshoot) times the sum of the steps, shape and dtype of the images. It is finite, also where
-        it does not fool; there its length bounds nothing.
+        (1 + overshoot) times the sum of the steps, shape and dtype of the images. It is finite even where it
+        does not fool; its length is then no bound.
     fooled
-        Whether the decision at image + perturbation differs from the initial one. Shape (batch,).
+        Whether the decision at image + perturbation differs from the initial one, shape (batch,).
     iterations
-        Steps taken, int64, shape (batch,).
+        Number of steps taken, int64, shape (batch,).
     status
         A :class:`Status`, int64, shape (batch,): ``FOOLED`` exactly where ``fooled``, else why not.
     """
@@ -66,34 +66,35 @@ def deepfool(
     Parameters
     ----------
     logits_fn
-        Maps (batch, \*shape) to (batch, classes), each image by itself: a network in evaluation mode. What it
-        returns is a tensor, or holds one as ``logits``.
+        Function from (batch, \*shape) to logits (batch, classes), each image independent of the others: a
+        network in evaluation mode. It returns a tensor, or holds one as ``logits``.
     image
-        float32 or float64; the attack runs in this dtype, on this device. An array comes to the network's
-        device, and the result is arrays.
+        Images, float32 or float64; the attack runs in this dtype, on this device. Arrays are moved to the
+        network's device, and the results are then arrays.
     overshoot
-        How far beyond the linearised boundary to go, relative to the perturbation.
+        Distance beyond the linearised boundary, relative to the perturbation.
     max_iter
-        Most steps an image may take.
+        Largest number of steps per image.
     candidates
-        How many classes, by their initial logits and the decision's own included, are considered.
+        Number of classes considered, by their initial logits, the decision's own included.
     step_floor
-        Added to the length of each step (the release: 1e-4); 0 is the paper's algorithm.
+        Constant added to the length of each step (the release: 1e-4); 0 is the paper's algorithm.
     chunk
-        Most images in one call of ``logits_fn``, which bounds the memory; the place of an image that is
-        done goes to the next. None: as many as make up :data:`~lpc.arrays.CHUNK_BYTES`, at least 1.
+        Largest number of images per call of ``logits_fn``, which bounds the memory; the next image takes the
+        place of one that is done. None: as many as fit in :data:`~lpc.arrays.CHUNK_BYTES`, at least 1.
 
     Returns
     -------
     DeepFool
-        Neither the rest of the batch nor ``chunk`` matters to an image's entry, but for the rounding of
-        ``logits_fn``. An image without a usable gradient stays where it is and its status says why.
+        Entries that depend neither on the rest of the batch nor on ``chunk``, except for the rounding of
+        ``logits_fn``. An image without a usable gradient stays where it is, and its status says why.
 
     Raises
     ------
     ValueError
-        Invalid images or options, or logits that are not (batch, 2 or more classes), or not finite; a network
-        in training mode, or whose logits depend on chance or on the other images; ``torch.inference_mode``.
+        If images or options are invalid, logits do not have shape (batch, 2 or more classes) or are not
+        finite, the network is in training mode, its logits depend on chance or on the other images, or
+        ``torch.inference_mode`` is on.
 
     Notes
     -----
@@ -105,8 +106,8 @@ def deepfool(
     predicted label, right or wrong. Nothing is clipped.
 
     A step costs one forward pass (the first also gives the decision), one backward pass for each of the
-    other candidates, and one forward pass that looks whether the decision changed. The last is not shared
-    with the next step: its graph would hold the images that are done as well, whose backward passes cost
+    other candidates, and one forward pass that checks whether the decision changed. The last is not
+    shared with the next step: its graph would also hold the images that are done, whose backward passes cost
     more than the forward pass saves.
 
     References
@@ -148,11 +149,11 @@ def steps(
     Parameters
     ----------
     network
-        Images to logits.
+        Checked network, from images to logits.
     image
-        Detached, float32 or float64.
+        Detached images, float32 or float64.
     overshoot, max_iter, candidates, step_floor, chunk
-        As in :func:`deepfool`.
+        The options of :func:`deepfool`.
     """
     count, device = len(image), image.device
     total = torch.zeros_like(image)
@@ -193,7 +194,7 @@ def _candidates(
 ) -> Int64[Tensor, "entering candidates"]:
     """Return the entering images' classes of the highest logits, in descending order: the decision first.
 
-    Of the rows of logits, those of the entering images are the last.
+    The last rows of logits are those of the entering images.
     """
     logits = logits.detach()[len(logits) - len(entering) :]
     finite = torch.isfinite(logits).all(dim=1)
@@ -249,19 +250,19 @@ def _directions(
 def relative_perturbation(
     perturbation: Float[ArrayT, " batch *shape"], image: Float[Array, " batch *shape"]
 ) -> Float64[ArrayT, " batch"]:
-    r"""Return for each image the Euclidean norm of its perturbation over the image's own.
+    r"""Return the Euclidean norm of each image's perturbation, divided by the image's own norm.
 
     Parameters
     ----------
     perturbation
-        What was added to each image, float32 or float64.
+        Change of each image, float32 or float64.
     image
-        The images before.
+        Unchanged images.
 
     Raises
     ------
     ValueError
-        Invalid arrays, different shapes, or an image that is all zeros (its index).
+        If the arrays are invalid, shapes differ, or an image is all zeros (the message gives its index).
 
     Notes
     -----
@@ -278,23 +279,25 @@ def relative_perturbation(
         raise ValueError(f"perturbation has shape {tuple(change.shape)} and image {tuple(base.shape)}")
     size = torch.linalg.vector_norm(base.flatten(start_dim=1), dim=1)
     if bool((size == 0).any()):
-        raise ValueError(f"image {int(torch.nonzero(size == 0)[0])} is all zeros: nothing to compare with")
+        raise ValueError(
+            f"image {int(torch.nonzero(size == 0)[0])} is all zeros: no perturbation is relative to it"
+        )
     ratio = torch.linalg.vector_norm(change.flatten(start_dim=1), dim=1) / size
     return like(ratio, perturbation)
 
 
 class PerturbationSummary(NamedTuple):
-    """Relative perturbations of a set of images, with those that do not fool told apart.
+    """Summary of the relative perturbations of a set of images, counting those that do not fool separately.
 
     Attributes
     ----------
     images, fooled, out_of_steps, no_gradient, not_finite
-        How many images, and how many of them ended with each :class:`Status`.
+        Number of images, and number of images that ended with each :class:`Status`.
     mean, median
-        Of all images, as the release averages: an image that is not fooled enters with the perturbation
-        at which it was left, a number that the options decide, and with 0 where it has no gradient.
+        Averages over all images, as in the release: an image that is not fooled enters with its last
+        perturbation, a number that depends on the options, or with 0 if it has no gradient.
     mean_fooled, median_fooled
-        Of the fooled images alone; None where there are none.
+        Averages over the fooled images only; None: no image was fooled.
     """
 
     images: int
@@ -315,27 +318,27 @@ def perturbation_summary(
     *,
     among: Bool[Array, " batch"] | None = None,
 ) -> PerturbationSummary:
-    """Average relative perturbations over all images and over the fooled alone, with counts.
+    """Average relative perturbations over all images and over the fooled ones only, with counts.
 
     Parameters
     ----------
     result
-        Of :func:`deepfool` on these images.
+        Result of :func:`deepfool` on these images.
     image
-        As it was attacked.
+        Images that were attacked.
     among
-        Which images to summarise, such as the correctly classified; None: all.
+        Mask of the images to summarise, such as the correctly classified ones; None: all.
 
     Raises
     ------
     ValueError
-        Shapes that do not match, an image of zeros, or no image to summarise.
+        If shapes do not match, an image is all zeros, or there is no image to summarise.
     """
     ratio = tensor_of(relative_perturbation(result.perturbation, image))
     fooled = tensor_of(result.fooled)
     chosen = torch.ones_like(fooled) if among is None else as_flags(among, ratio, name="among")
     if not bool(chosen.any()):
-        raise ValueError("among chooses none of the images; there is nothing to summarise")
+        raise ValueError("among selects none of the images; expected at least one")
     ratio, status = ratio[chosen], tensor_of(result.status)[chosen]
     fooled = ratio[status == Status.FOOLED]
     counts = [int((status == ending).sum()) for ending in Status]

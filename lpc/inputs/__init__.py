@@ -1,1 +1,1 @@
-"""What other people give: batches, networks, and the features that these return."""
+"""Input from outside the library: batches, networks, and their features."""

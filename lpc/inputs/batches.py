@@ -1,4 +1,4 @@
-"""What losses ask of a batch: the form of its latents and labels, and labels' values where that is free."""
+"""Checks of a batch for losses: form of latents and labels, and the labels' values where that is free."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from lpc.arrays import check_dense
 
 _CURES = {
-    3: "; of tokens take one or their mean first",
+    3: "; of the tokens take one, or their mean, first",
     4: "; pool feature maps first, or flatten(1) them",
 }
 
@@ -16,16 +16,16 @@ _CURES = {
 def check_latent(latent: Tensor, *, name: str = "latent", form: str = "(batch, width)") -> None:
     """Raise ValueError unless a batch is a dense tensor of floats with as many dimensions as ``form``.
 
-    No value is looked at, so that nothing waits for a device and functions can be mapped over runs.
+    No value is read, so that nothing waits for a device and functions can be mapped over runs.
 
     Parameters
     ----------
     latent
-        What was given.
+        Batch to check.
     name
-        What errors call it.
+        Name of the argument, for error messages.
     form
-        Its sizes by name.
+        Names of the dimensions.
     """
     if not isinstance(latent, Tensor):
         has = next(
@@ -49,19 +49,19 @@ def check_latent(latent: Tensor, *, name: str = "latent", form: str = "(batch, w
 def checked_label(
     label: Tensor, batch: Tensor, *, classes: int | None = None, check: bool | None = None
 ) -> Int64[Tensor, " batch"]:
-    """Return the class of each point of a batch as int64; ValueError where it is none.
+    """Return the class of each point of a batch as int64; ValueError if a label is not a class.
 
     Parameters
     ----------
     label
-        Integers of any width, on the device of the batch.
+        Labels, shape (batch,), integers of any width, on the device of the batch.
     batch
-        What the labels belong to; its first size is theirs.
+        Batch that the labels belong to; only the size of the first dimension is used.
     classes
-        Labels go from 0 to ``classes - 1``; None: any are classes.
+        Number of classes; labels go from 0 to ``classes - 1``. None: any integers are classes.
     check
-        Whether to look at their values. None: where they are in the host's memory and not mapped over runs;
-        True: also on a GPU, for which the program then waits.
+        Whether the labels' values are checked. None: only where they are in the host's memory and not mapped
+        over runs; True: also on a GPU, which the program then has to wait for.
     """
     if not isinstance(label, Tensor):
         raise ValueError(f"label is a {type(label).__name__}; expected a tensor of integers")
@@ -69,8 +69,8 @@ def checked_label(
     if label.is_floating_point() or label.is_complex() or "bool" in str(label.dtype):
         raise ValueError(f"label has dtype {label.dtype}; expected integers")
     if label.dim() != 1:
-        one_hot = "; of one-hot rows take argmax(dim=1)" if label.dim() == 2 else ""
-        raise ValueError(f"label has shape {tuple(label.shape)}; expected one class a point{one_hot}")
+        one_hot = "; for one-hot rows pass label.argmax(dim=1)" if label.dim() == 2 else ""
+        raise ValueError(f"label has shape {tuple(label.shape)}; expected one class per point{one_hot}")
     if label.shape[0] != batch.shape[0]:
         raise ValueError(f"label has {label.shape[0]} entries for {batch.shape[0]} points")
     if label.device != batch.device:

@@ -1,4 +1,4 @@
-"""The blocks of a network whose outputs can be measured, found by one call of it."""
+"""The blocks of a network with measurable outputs, found by one call of the network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lpc.inputs.networks import described, evaluating
 
 _SEQUENCES = (nn.Sequential, nn.ModuleList)
 WHOLE = 0.9
-"""Share of the parameters from which on a block is a shell around the network."""
+"""Share of the parameters from which a block counts as a shell around the network."""
 
 
 class _Output(NamedTuple):
@@ -25,18 +25,20 @@ class _Output(NamedTuple):
 def blocks(
     model: nn.Module, batches: Iterable[Any], unpack: Unpack | None
 ) -> tuple[list[str], dict[str, str]]:
-    """Return the names of the blocks of a network whose outputs can be measured, and why others cannot.
+    """Return the names of a network's blocks with measurable outputs, and the reasons against the others.
 
-    Blocks are the children of the network. In the place of a child stand its own children where it is a
-    sequence, where it holds nearly all parameters (a wrapper, such as the network in a LightningModule), and
-    where it returns something else than a tensor, as models of transformers do, but they return tensors.
+    Blocks are the children of the network. A child is replaced by its own children if it is a sequence, if it
+    holds nearly all parameters (a wrapper, such as the network in a LightningModule), or if it returns no
+    tensor, as models of transformers do, while its children return tensors.
 
     Parameters
     ----------
     model
-        Called once on the first batch, in evaluation mode, and left as it was.
-    batches, unpack
-        As in :func:`~lpc.latents.collect_latents`.
+        Network to look through; it is called once on the first batch, in evaluation mode, and left as it was.
+    batches
+        Loader, whose first batch is used.
+    unpack
+        Function from a batch to (input, labels), as in :func:`~lpc.latents.collect_latents`.
     """
     made = _outputs(model, batches, unpack)
     total = sum(value.numel() for value in model.parameters())
@@ -73,7 +75,7 @@ def _reason(outputs: list[_Output]) -> str:
 
 
 def _outputs(model: nn.Module, batches: Iterable[Any], unpack: Unpack | None) -> dict[str, list[_Output]]:
-    """Return what every module returned of two points of the first batch."""
+    """Return every module's output for two points of the first batch."""
     outputs: dict[str, list[_Output]] = {name: [] for name, _ in model.named_modules(remove_duplicate=False)}
     given, label = next(iter(checked_batches(batches, unpack, limit=2)))
 

@@ -1,4 +1,4 @@
-"""What a backbone returns: one row of features per image, checked, and not another classifier's logits."""
+"""Checks of a backbone's output: one row of features per image, and not a classifier's logits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lpc.inputs.networks import described
 
 _NAMES = frozenset(("fc", "head", "heads", "classifier", "last_linear", "head_dist"))
-"""What networks call their own classifier; a name within a name, such as ``heads.head``, as well."""
+"""Usual names of a network's own classifier, also within another name, such as ``heads.head``."""
 _LIBRARIES = ("torchvision", "timm", "transformers")
 _POOLED = ("pooler_output", "last_hidden_state")
 
@@ -24,19 +24,19 @@ def check_features(
     Parameters
     ----------
     features
-        What the backbone returned.
+        Output of the backbone.
     width
-        How many columns they must have; None: any.
+        Required number of columns; None: any.
     images
-        What it was called on; None: not known.
+        Images that the backbone was called on; None: unknown.
     owner
-        Who returned them, in words.
+        Description of the network that returned the features, for the message.
 
     Raises
     ------
     ValueError
-        Tuples, dicts and objects of other libraries; feature maps and tokens; another number of rows or
-        columns.
+        If the features are tuples, dicts or objects of other libraries, feature maps or tokens, or have
+        another number of rows or columns.
     """
     if not isinstance(features, Tensor):
         names = [name for name in _POOLED if isinstance(getattr(features, name, None), Tensor)]
@@ -60,19 +60,19 @@ def check_features(
     if width is not None and features.shape[1] != width:
         raise ValueError(
             f"{owner} returned features of width {features.shape[1]}, and the head was made for {width}: "
-            "give `images` when it is made, or take the network's own classifier off (torchvision: "
+            "pass `images` when you make it, or take the network's own classifier off (torchvision: "
             "backbone.fc = nn.Identity(); timm: num_classes=0)"
         )
     return features
 
 
 def own_classifier(backbone: nn.Module) -> str | None:
-    """Return the name of the layer that a network classifies with itself; None where it has none.
+    """Return the name of a network's own classification layer; None if it has none.
 
     Parameters
     ----------
     backbone
-        A network of torchvision, timm or transformers, or anybody's.
+        Any network, for example of torchvision, timm or transformers.
     """
     ask = getattr(backbone, "get_classifier", None)  # timm's
     last: Any = ask() if callable(ask) else backbone
@@ -95,18 +95,18 @@ def _of_a_library(backbone: nn.Module) -> bool:
 def warn_of_classifier(
     backbone: nn.Module, classes: int, features: Tensor | None = None, last: str | None = None
 ) -> None:
-    """Warn of a head that would stand on the logits of a network's own classifier.
+    """Warn if a new head would take the logits of a network's own classifier as its features.
 
     Parameters
     ----------
     backbone
-        The network.
+        Network under the new head.
     classes
-        Of the new head.
+        Number of classes of the new head.
     features
-        What the network returned for some images; None: it was not called.
+        Output of the network for some images; None: it was not called.
     last
-        The linear layer whose output they are; None: there is none, or it is not known.
+        Linear layer whose output the features are; None: there is none, or it is unknown.
     """
     name = own_classifier(backbone)
     if name is None:
@@ -129,14 +129,14 @@ def warn_of_classifier(
 
 
 def features_of(backbone: nn.Module, images: Tensor) -> tuple[Any, str | None]:
-    """Return what a network makes of images, and the name of the linear layer whose output that is.
+    """Return a network's output for some images, and the name of the linear layer that computed it.
 
     Parameters
     ----------
     backbone
-        In evaluation mode.
+        Network in evaluation mode.
     images
-        Left as they are.
+        Images, which are not changed.
     """
     made: list[tuple[str, Any]] = []
     hooks = [

@@ -1,4 +1,4 @@
-"""What named layers of a network return for a batch, one row per point, in the pass that gives its logits."""
+"""Outputs of named layers for a batch, one row per point, in the pass that gives the logits."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from lpc.errors import unknown_name
 from lpc.inputs.networks import described, logits_of
 
 Pool = Literal["mean", "flatten", "first"]
-"""How feature maps and tokens become one row per point: over positions, all entries, or the first token."""
+"""Ways to turn feature maps and tokens into one row per point."""
 
 
 class Pass(NamedTuple):
-    """What a batch gave.
+    """Latents and logits of one batch.
 
     Attributes
     ----------
     latent
-        One row per point, by the layer's name.
+        Latents by layer name, one row per point.
     logits
-        Class scores.
+        Class scores, one row per point.
     """
 
     latent: dict[str, Tensor]
@@ -32,27 +32,26 @@ class Pass(NamedTuple):
 
 
 class Watched:
-    """A network whose layers are watched while it is called.
+    """A network whose layer outputs are recorded while it is called.
 
     Parameters
     ----------
     model
-        In evaluation mode.
+        Network in evaluation mode.
     layers
         Names of layers, as in ``model.named_modules()``; None: the latents that the network returns beside
-        its logits, or else what the linear layer takes whose output the logits are.
+        its logits, or else the input of the linear layer that makes the logits.
     pool
-        How feature maps and tokens become rows; None: they are refused.
+        Reduction of feature maps and tokens to one row per point; None: they are refused.
 
     Attributes
     ----------
     names
-        Of the layers; None: not given.
+        Names of the layers; None: none were given.
     found
-        What was taken where no layer was given, in words; known after the first call.
+        Description of what was recorded when no layer was given; known after the first call.
     last
-        The linear layer that makes the logits, where the latents are what it takes; known after the first
-        call; None: there is none.
+        Linear layer that makes the logits from the latents, known after the first call; None: there is none.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[str] | None, pool: Pool | None) -> None:
@@ -102,9 +101,9 @@ class Watched:
         Parameters
         ----------
         given
-            Its input; of a dict, arguments by name.
+            Input of the network; a dict is passed by keyword.
         points
-            How many rows are expected.
+            Expected number of rows.
         """
         self._made.clear()
         self._linear.clear()
@@ -136,8 +135,8 @@ class Watched:
         if made is None:
             linear = [name for name, module in self.model.named_modules() if isinstance(module, nn.Linear)]
             raise ValueError(
-                "the logits are not the output of a linear layer of the network, so its latents are not "
-                f"known: name one of model.named_modules(), as layer={(linear or ['features'])[-1]!r}"
+                "the logits are not the output of a linear layer of the network, so its latents are "
+                f"unknown: name one of model.named_modules(), as layer={(linear or ['features'])[-1]!r}"
             )
         return f"input of {made[0] or 'the network'}", made[2]
 
@@ -153,10 +152,12 @@ class Watched:
             raise ValueError(f"{who} gave {described(value)}; expected a tensor: name a layer within it")
         shape, points = tuple(value.shape), self._points
         if value.dim() == 0 or len(value) != points:
-            raise ValueError(f"{who} gave a tensor of shape {shape} for {points} labels; expected a row each")
+            raise ValueError(
+                f"{who} gave a tensor of shape {shape} for {points} labels; expected one row per label"
+            )
         if value.dim() > 2 and self.pool is None:
             raise ValueError(
-                f"{who} gave a tensor of shape {shape}; expected one row per point: give pool, 'mean' over "
+                f"{who} gave a tensor of shape {shape}; expected one row per point: pass pool='mean' over "
                 "positions, 'flatten' for all entries, or 'first' for the first token"
             )
         rows = _pooled(value, self.pool) if value.dim() > 2 and self.pool else value.reshape(points, -1)

@@ -1,4 +1,4 @@
-"""What a data loader yields: the input and the labels of a batch, checked and brought to a device."""
+"""Batches of a data loader: input and labels, checked and moved to a device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from lpc.inputs.networks import described
 
 Unpack = Callable[[Any], tuple[Any, Any]]
-"""What takes a batch apart: ``batch -> (input, label)``."""
+"""Function that takes a batch apart: ``batch -> (input, label)``."""
 _LABELS = ("labels", "label", "target", "targets", "y", "fine_label")
 
 
@@ -23,14 +23,15 @@ def unpacked(batch: Any, unpack: Unpack | None) -> tuple[Any, Tensor]:
     Parameters
     ----------
     batch
-        A pair of input and labels, or what ``unpack`` takes.
+        A pair of input and labels, or an input of ``unpack``.
     unpack
-        Returns such a pair; None: batches are pairs.
+        Function from a batch to such a pair; None: batches are pairs.
 
     Raises
     ------
     ValueError
-        Anything but a pair, or labels that are not one whole number per row; the message has the cure.
+        If the batch is not a pair, or the labels are not one whole number per row; the message says how to
+        cure it.
     """
     found = batch if unpack is None else unpack(batch)
     if isinstance(found, Mapping) or not isinstance(found, (tuple, list)) or len(found) != 2:
@@ -43,13 +44,13 @@ def _cure(batch: Any) -> str:
     if isinstance(batch, Mapping):
         label = next((name for name in _LABELS if name in batch), None)
         if label is None:
-            return "unpack=lambda batch: (batch[...], batch[...]), of which the second holds the labels"
+            return "pass unpack=lambda batch: (batch[...], batch[...]), with the labels second"
         names = [name for name in batch if name != label]
         given = f"batch[{names[0]!r}]" if len(names) == 1 else f"{{name: batch[name] for name in {names}}}"
-        return f"unpack=lambda batch: ({given}, batch[{label!r}])"
+        return f"pass unpack=lambda batch: ({given}, batch[{label!r}])"
     if isinstance(batch, (tuple, list)) and len(batch) > 2:
-        return "unpack=lambda batch: (batch[0], batch[1]), whichever these are"
-    return "give unpack, a function from such a batch to (input, labels)"
+        return "pass unpack=lambda batch: (batch[0], batch[1]), with the right indices"
+    return "pass unpack, a function from such a batch to (input, labels)"
 
 
 def _labels(label: Any) -> Tensor:
@@ -86,7 +87,7 @@ def to_device(value: Any, device: torch.device) -> Any:
 
 
 def check_loader(loader: object) -> None:
-    """Raise ValueError for what is no loader: data that are not in batches, or nothing to iterate over."""
+    """Raise ValueError unless a loader is one: data may lack batches, or not be iterable."""
     arrays = isinstance(loader, (Tensor, np.ndarray)) or (
         isinstance(loader, (tuple, list))
         and len(loader) > 0
@@ -109,16 +110,16 @@ def checked_batches(
     Parameters
     ----------
     loader
-        Of batches.
+        Loader of batches.
     unpack
-        As in :func:`unpacked`.
+        Function from a batch to (input, labels); None: batches are such pairs.
     limit
-        Points in all; None: all.
+        Largest number of points; None: all.
 
     Raises
     ------
     ValueError
-        No batch at all, or a batch of wrong form.
+        If there is no batch, or one has the wrong form.
     """
     seen = 0
     check_loader(loader)

@@ -1,4 +1,4 @@
-"""Networks of other people: what a call may change is put back, and what they return becomes logits."""
+"""Networks from outside the library: their state is restored after a call, their output becomes logits."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class _Buffer(NamedTuple):
 
 
 class Snapshot:
-    """Modes, buffers and ``requires_grad`` of some modules, to be put back.
+    """Modes, buffers and ``requires_grad`` of some modules, saved to be restored.
 
     Parameters
     ----------
     frozen
-        Whether parameters lose ``requires_grad`` until then: gradients with respect to images need none of
-        it, and nothing adds to ``grad`` or sets off an optimizer that is hooked to it.
+        Whether parameters lose ``requires_grad`` until then: gradients with respect to images do not need it,
+        and nothing adds to ``grad`` or triggers an optimizer hooked to it.
     """
 
     def __init__(self, *, frozen: bool = False) -> None:
@@ -35,7 +35,7 @@ class Snapshot:
         self._trained: dict[nn.Parameter, bool] = {}
 
     def add(self, module: nn.Module) -> None:
-        """Take a module and all within it, as they are now; those that are known already are left out."""
+        """Save the present state of a module and all modules within it, except those already saved."""
         for part in module.modules():
             if part in self.modules:
                 continue
@@ -54,16 +54,16 @@ class Snapshot:
         return list(self._trained)
 
     def moved(self) -> str | None:
-        """Return the name of a buffer of floating-point numbers that is no longer what it was, or None."""
+        """Return the name of a changed floating-point buffer, or None."""
         floating = [buffer for buffer in self._buffers if buffer.copy.is_floating_point()]
         changed = _changed(floating)
         return f"{changed[0].name} of a {type(changed[0].owner).__name__}" if changed else None
 
     def restore(self) -> None:
-        """Put everything back."""
+        """Restore everything."""
         for module, training in self.modules.items():
             if getattr(module, "training", False) != training:
-                module.training = training  # and not train(), which would reach what lies within
+                module.training = training  # not train(), which would reach inner modules
         for buffer in _changed(self._buffers):
             with torch.no_grad():
                 buffer.value.copy_(buffer.copy)
@@ -78,7 +78,7 @@ def _settable(parameter: nn.Parameter) -> bool:
 
 
 def _changed(buffers: list[_Buffer]) -> list[_Buffer]:
-    """Return those that are no longer what they were. A GPU is waited for once, not once for each."""
+    """Return the changed ones. The program waits for a GPU once, not once per buffer."""
     changed: dict[int, bool] = {}
     asked: dict[torch.device, dict[int, Tensor]] = {}
     for place, buffer in enumerate(buffers):
@@ -97,28 +97,28 @@ def _changed(buffers: list[_Buffer]) -> list[_Buffer]:
 
 
 def _differ(now: Tensor, copy: Tensor) -> Tensor:
-    """Whether any entry differs; NaN is what NaN was."""
+    """Whether any entry differs; NaN equals NaN."""
     if now.shape != copy.shape:
         return torch.ones((), dtype=torch.bool, device=now.device)
     return ((now != copy) & ~((now != now) & (copy != copy))).any()
 
 
 def check_network(model: object) -> None:
-    """Raise ValueError unless something is a network of torch, whose layers can be watched."""
+    """Raise ValueError unless a model is a torch network, whose layers can be watched."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"the model is {described(model)}; expected a torch.nn.Module")
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Set a network to evaluation mode; afterwards every module within it has its own mode again.
+    """Set a network to evaluation mode; afterwards every module within it is in its former mode.
 
-    ``model.train(model.training)`` would not do: it also sets to training what its owner had frozen.
+    ``model.train(model.training)`` would not do: it would also set frozen parts to training.
 
     Parameters
     ----------
     model
-        The network; its buffers and ``requires_grad`` are left as they were, too.
+        Network; its buffers and ``requires_grad`` are left as they were, too.
     """
     kept = Snapshot()
     kept.add(model)
@@ -130,18 +130,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def logits_of(output: object) -> Tensor:
-    """Return the logits in what a network returns.
+    """Return the logits in the output of a network.
 
     Parameters
     ----------
     output
-        A tensor; an object with an attribute ``logits``, such as :class:`~lpc.heads.HeadOutput` or what
-        models of transformers return; or a mapping with a key ``"logits"``.
+        A tensor; an object with an attribute ``logits``, such as :class:`~lpc.heads.HeadOutput` or the output
+        of a transformers model; or a mapping with a key ``"logits"``.
 
     Raises
     ------
     ValueError
-        Anything else (what it is, and a cure).
+        For any other output; the message says what it is and how to cure it.
     """
     found = output
     if not isinstance(found, Tensor):
@@ -149,13 +149,13 @@ def logits_of(output: object) -> Tensor:
     if isinstance(found, Tensor) and found.is_floating_point():
         return found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
     raise ValueError(
-        f"the network returned {described(output)}; expected logits, as a tensor of floats or as `logits` of "
+        f"the network returned {described(output)}; expected logits, as a tensor of floats or as `logits` in "
         f"an object or a dict; {_cure(output)}"
     )
 
 
 def described(value: object) -> str:
-    """Return in words what a network returned."""
+    """Return a description of a network's output."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Rows that come batch by batch: kept in memory, or in a safetensors file that may be larger."""
+"""Rows that arrive batch by batch: kept in memory, or in a safetensors file that may be larger."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Rows:
     Parameters
     ----------
     file
-        A new safetensors file for them; None: they are kept in memory.
+        Path of a new safetensors file for the arrays; None: they are kept in memory.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -44,7 +44,7 @@ class Rows:
         Raises
         ------
         ValueError
-            Another width than before.
+            If the width differs from that of earlier rows.
         """
         first = self._first.setdefault(name, rows[:0].cpu())
         if rows.shape[1:] != first.shape[1:]:
@@ -62,12 +62,12 @@ class Rows:
         self._open[name].write(rows.numpy().tobytes())
 
     def finished(self, more: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Return the arrays by name: of a file, as memory maps of it, which read what is asked for.
+        """Return the arrays by name; with a file, as memory maps, which read only what is asked for.
 
         Parameters
         ----------
         more
-            Further arrays for the file.
+            Further arrays to write to the file.
         """
         if self._folder is None or self.file is None:
             found = {}
@@ -97,7 +97,7 @@ class Rows:
         return found
 
     def close(self) -> None:
-        """Remove what is unfinished."""
+        """Remove an unfinished file."""
         if self._folder is not None:
             for stream in self._open.values():
                 stream.close()

@@ -19,32 +19,32 @@ except ModuleNotFoundError as error:
 
 
 class LatentPointCollapse(Callback):
-    """Adds gamma times the squared norm of the latents to the loss, and keeps the readout.
+    """Adds gamma times the squared norm of the latents to the loss, and protects the readout.
 
     Parameters
     ----------
     classifier
         Name of the module's last linear layer, as in ``module.named_modules()``, such as ``"model.fc"``; the
-        latents are what it takes.
+        latents are its input.
     schedule, when_lost
-        As of :class:`~lpc.integrations.loop.CollapsePenalty`. With ``"stop"`` the trainer stops after the
-        epoch.
+        The arguments of :class:`~lpc.integrations.loop.CollapsePenalty`; with ``"stop"`` the trainer stops
+        after the epoch.
     unpack
-        ``batch -> (input, labels)``; None: batches are such pairs.
+        Function from a batch to (input, labels); None: batches are such pairs.
 
     Attributes
     ----------
     penalty
-        The :class:`~lpc.integrations.loop.CollapsePenalty`, once training has begun; its ``history`` has one
-        entry per epoch.
+        The :class:`~lpc.integrations.loop.CollapsePenalty`, available once training has begun; its
+        ``history`` has one entry per epoch.
 
     Notes
     -----
     ``training_step`` returns a loss, or a dict with ``loss``; the penalty is added to it before the backward
     pass, so that precision plugins and gradient accumulation treat it as part of the loss. Only automatic
     optimisation has a loss to add it to. At the end of each training epoch ``lpc/gamma``,
-    ``lpc/trace_ratio``, ``lpc/accuracy``, ``lpc/nearest_mean_accuracy`` and ``lpc/gap`` are logged, where
-    they are known: of the process's own batches.
+    ``lpc/trace_ratio``, ``lpc/accuracy``, ``lpc/nearest_mean_accuracy`` and ``lpc/gap`` are logged if
+    they are known, for the process's own batches.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class LatentPointCollapse(Callback):
         self._step: Any = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Watch the classifier, and take the place of ``training_step``."""
+        """Watch the classifier, and wrap ``training_step``."""
         if not pl_module.automatic_optimization:
             raise ValueError(
                 "LatentPointCollapse adds to the loss that training_step returns; with manual optimisation "
@@ -83,7 +83,7 @@ class LatentPointCollapse(Callback):
         pl_module.training_step = training_step
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the epoch, set gamma of the next one, and stop where the readout is lost and that was asked."""
+        """Log the epoch, set the gamma of the next one, and stop on a lost readout if asked to."""
         assert self.penalty is not None
         state = self.penalty.end_epoch()
         names = ("gamma", "trace_ratio", "accuracy", "nearest_mean_accuracy", "gap")

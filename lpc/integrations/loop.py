@@ -1,4 +1,4 @@
-"""The penalty in a plain training loop: a layer is watched, gamma grows by itself, a lost readout is seen."""
+"""The penalty in a plain training loop, with a gamma that grows and stops before the readout is lost."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from lpc.losses import squared_norm
 from lpc.schedules.gamma_control import GapSchedule
 
 Schedule = Callable[[int], float] | GapSchedule
-"""gamma of an epoch, or a schedule that follows the logit gap."""
+"""Function from epoch to gamma, or a schedule that follows the logit gap."""
 Lost = Literal["hold", "stop", "ignore"]
 LOST = 0.1
-"""By how much nearest-mean accuracy exceeds the classifier's where its readout is being lost."""
+"""Excess of nearest-mean accuracy over the classifier's from which the readout counts as being lost."""
 
 
 class State(NamedTuple):
-    """What an epoch of training looked like, by its own batches.
+    """Measurements of one epoch of training, from its own batches.
 
     Attributes
     ----------
     gamma
-        That was in force.
+        Gamma that was in force.
     accuracy, nearest_mean_accuracy
-        Of the classifier, and of the class means of the epoch before; None: in the first epoch, or where no
-        labels were given.
+        Accuracy of the classifier, and of the class means of the previous epoch; None: in the first epoch, or
+        without labels.
     trace_ratio
-        tr Sw / tr Sb of the epoch's latents; None: not known.
+        Ratio tr Sw / tr Sb of the epoch's latents; None: unknown.
     gap
-        Median of the true logit less the largest other; None likewise.
+        Median of the true logit minus the largest other logit; None: unknown.
     lost
-        Whether the readout is being lost: the classifier is right for 10 points in 100 fewer than the class
-        means are, and for 5 fewer than in its best epoch.
+        Whether the readout is being lost: the classifier's accuracy is 10 percentage points below that of the
+        class means, and 5 below that of its best epoch.
     """
 
     gamma: float
@@ -54,34 +54,34 @@ class State(NamedTuple):
 
 
 class CollapsePenalty:
-    """The penalty of one layer of a network, with a gamma that knows when to stop growing.
+    """The penalty of one layer of a network, with a gamma that stops growing before the readout is lost.
 
     Parameters
     ----------
     model
-        The network.
+        Network whose latents are penalised.
     classifier
-        Name of its last linear layer, as in ``model.named_modules()``; the latents are what it takes.
+        Name of its last linear layer, as in ``model.named_modules()``; the latents are its input.
     schedule
-        ``epoch -> gamma``, such as ``lambda epoch: lpc.geometric_gamma(epoch, ...)``, or a
+        Function from epoch to gamma, such as ``lambda epoch: lpc.geometric_gamma(epoch, ...)``, or a
         :class:`~lpc.schedules.gamma_control.GapSchedule`, the default.
     when_lost
-        What happens where the readout is being lost (:class:`State`): ``"hold"`` keeps gamma where it was one
-        epoch before, ``"stop"`` also sets ``stopped``, ``"ignore"`` goes on.
+        Reaction when the readout is being lost (:class:`State`): ``"hold"`` keeps gamma at its value of the
+        previous epoch, ``"stop"`` also sets ``stopped``, ``"ignore"`` continues.
 
     Attributes
     ----------
     gamma
-        In force.
+        Gamma in force.
     history
-        One :class:`State` per epoch that has ended.
+        One :class:`State` per finished epoch.
     stopped
         Whether training should end.
 
     Raises
     ------
     ValueError
-        An unknown layer (the nearest are named), or one that is not linear.
+        If the layer is unknown (the message names similar ones) or not linear.
     """
 
     def __init__(
@@ -143,12 +143,13 @@ class CollapsePenalty:
         Parameters
         ----------
         label
-            Of the batch: for accuracies and the logit gap, without which no readout is seen to be lost.
+            Labels of the batch, for accuracies and the logit gap; without them the loss of a readout is not
+            noticed.
 
         Raises
         ------
         ValueError
-            The layer has not run since the last call, or took something else than (batch, width).
+            If the layer has not run since the last call, or its input was not (batch, width).
         """
         if self._latent is None or self._logits is None:
             raise ValueError(
@@ -173,7 +174,7 @@ class CollapsePenalty:
         self._moments.update(latent, of)
 
     def end_epoch(self) -> State:
-        """End an epoch: say how it was, and set gamma of the next one."""
+        """End an epoch: return its state, and set the gamma of the next one."""
         known = self._seen > 0
         gap = float(torch.cat(self._gaps).median()) if known else None
         accuracy = self._right / self._seen if known else None

@@ -1,1 +1,1 @@
-"""Reports: everything the library can say of latents and labels, each value with how to read it."""
+"""Reports: all measures of latents and labels, each with advice on how to read it."""

@@ -17,16 +17,16 @@ from lpc.reporting.points import Points
 from lpc.reporting.references import of_book, tight_random_classes
 
 LOST = 0.1
-"""By how much nearest-mean accuracy exceeds the classifier's where its readout is lost."""
+"""Excess of nearest-mean accuracy over the classifier's from which the readout counts as lost."""
 
 
 def accuracy(points: Points, train: Points) -> list[Entry]:
-    """Return the lines on accuracy: of the classifier, and of the nearest class mean of the train set.
+    """Return the lines on accuracy: of the classifier, and of the nearest train class mean.
 
     Parameters
     ----------
     points, train
-        What is classified, and what the means are taken of.
+        Points to classify, and the points whose class means are used.
     """
     sheet = Sheet("Accuracy", points.name)
     book = "test " if points.name == "test" else ""
@@ -63,9 +63,9 @@ def collapse(points: Points, train: Points, *, seed: int) -> list[Entry]:
     Parameters
     ----------
     points, train
-        What is measured, and the train set, with which a test set is compared.
+        Points to measure, and the train set with which a test set is compared.
     seed
-        Of the order of shuffled labels.
+        Seed of the order of shuffled labels.
     """
     sheet = Sheet("Collapse", points.name)
     traces = Once(lambda: within_between_traces(points.latent, points.label))
@@ -80,7 +80,7 @@ def collapse(points: Points, train: Points, *, seed: int) -> list[Entry]:
         lambda: traces().within,
         unit="squared latent units",
         how='convention "paper": sum over points / number of points',
-        guide="falls under mere shrinking; compare the ratio below",
+        guide="falls when latents merely shrink; compare the ratio below",
         flag=only_scale,
     )
 
@@ -118,9 +118,9 @@ def geometry(points: Points, *, seed: int) -> list[Entry]:
     Parameters
     ----------
     points
-        What is measured.
+        Points to measure.
     seed
-        Of shuffled labels and random class means.
+        Seed of the shuffled labels and of the random class means.
     """
     sheet = Sheet("Neural collapse", points.name)
     readout: dict[str, Any] = {"classifier_weight": points.weight, "classifier_bias": points.bias}
@@ -138,7 +138,10 @@ def geometry(points: Points, *, seed: int) -> list[Entry]:
         "equiangularity": ("NC2: sd of cosines", "0: any two class means make the same angle"),
         "max_angle": ("NC2: mean |cos + 1/(K-1)|", "0: the angles are those of a simplex"),
         "nc3": ("NC3: weights and means", "0: the classifier's rows point to the class means; at most 4"),
-        "nc4": ("NC4: unlike the nearest mean", "share of points that the classifier gives another class"),
+        "nc4": (
+            "NC4: unlike the nearest mean",
+            "share of points to which the classifier gives another class",
+        ),
     }
     for key, (name, guide) in guides.items():
         without = key in ("nc3", "nc4")
@@ -191,9 +194,9 @@ def nodes(points: Points, *, sample: int, seed: int) -> list[Entry]:
     Parameters
     ----------
     points
-        What is measured.
+        Points to measure.
     sample, seed
-        Points that two Gaussians are fitted to in each node, at most, and the draw of them.
+        Largest number of points to which two Gaussians are fitted at each node, and the seed of their draw.
     """
     sheet = Sheet("Binarity", points.name)
     some = points.sample(sample, seed)
@@ -213,8 +216,8 @@ def nodes(points: Points, *, sample: int, seed: int) -> list[Entry]:
         "nodes left out",
         lambda: fit().degenerate,
         unit=f"of {width}",
-        guide="a component is one repeated value, as of rectified units at zero",
-        flag=lambda value: "values of nodes repeat: mu is of the other nodes" if value else "",
+        guide="a component is one repeated value, such as zero after a ReLU",
+        flag=lambda value: "values of nodes repeat: mu covers the other nodes" if value else "",
     )
     sheet.add(
         "cube_variation",
@@ -228,7 +231,7 @@ def nodes(points: Points, *, sample: int, seed: int) -> list[Entry]:
         "sign patterns of the class means",
         lambda: cube().patterns,
         unit=f"of {len(points.counts)} classes",
-        guide="as many as classes: each has a vertex of its own",
+        guide="as many as classes: each class has its own vertex",
     )
     sheet.add(
         "dead_nodes",
@@ -236,6 +239,6 @@ def nodes(points: Points, *, sample: int, seed: int) -> list[Entry]:
         lambda: cube().dead,
         unit=f"of {width}",
         guide="class means below 1 % of the largest node's rms",
-        flag=lambda value: f"{value:.0f} nodes carry next to nothing" if value else "",
+        flag=lambda value: f"{value:.0f} nodes carry almost nothing" if value else "",
     )
     return sheet.entries

@@ -18,20 +18,20 @@ from lpc.reporting.entries import Entry, Once, Sheet
 from lpc.reporting.points import Points
 
 VARIANCE = 0.01
-"""Of the Gaussian noise at each node, latents having unit rms."""
+"""Variance of the Gaussian noise at each node, for latents with unit rms."""
 COMPARED = 2e9
-"""Coordinates of pairs of points that the search behind I[Y; Z] looks at, at most: some two seconds."""
+"""Largest number of coordinates of pairs in the search behind I[Y; Z]: about two seconds."""
 
 
 def neighbour(points: Points, k: int | None) -> int:
-    """Return which neighbour is taken: 2 % of the smallest class of two points or more, at least 2.
+    """Return the neighbour's rank: 2 % of the smallest class with at least two points, and at least 2.
 
     Parameters
     ----------
     points
-        The sample that is measured.
+        Sample to measure.
     k
-        As asked for; None: by the rule.
+        Rank that was asked for; None: chosen by the rule.
     """
     if k is not None:
         return whole("k", k)
@@ -40,25 +40,26 @@ def neighbour(points: Points, k: int | None) -> int:
 
 
 def mixture_bias(latent: Tensor, label: Tensor, k: int, seed: int) -> float:
-    r"""Return by how much the k-NN entropy is off for as many points of a mixture matched to the latents.
+    r"""Return the error of the k-NN entropy for equally many points of a mixture matched to the latents.
 
     Parameters
     ----------
     latent, label
-        The mixture has a Gaussian about each class mean, all with the covariance within classes.
+        Latents and labels to match: the mixture has a Gaussian about each class mean, all with the
+        within-class covariance.
     k
-        Which neighbour.
+        Rank of the neighbour.
     seed
-        Of the points that are drawn, as many of each class as there are.
+        Seed of the drawn points, equally many per class as in the data.
 
     Raises
     ------
     Undefined
-        A covariance that is singular: such a mixture has no entropy.
+        If the covariance is singular: such a mixture has no entropy.
 
     Notes
     -----
-    The estimate less :math:`-\frac1N\sum_n \log p(z_n)` over the points z drawn, whose density p is known.
+    The estimate minus :math:`-\frac1N\sum_n \log p(z_n)` over the drawn points z, whose density p is known.
     """
     groups = group(label)
     points = latent.double()
@@ -86,11 +87,12 @@ def information(points: Points, *, sample: int, k: int | None, seed: int) -> lis
     Parameters
     ----------
     points
-        What is measured.
+        Points to measure.
     sample, seed
-        Points at most, as the cost grows with their square, and the seed of their draw and of noise.
+        Largest number of points, because the cost grows with their square, and the seed of their draw and of
+        the noise.
     k
-        Which neighbour; None: 2 % of the smallest class.
+        Rank of the neighbour; None: 2 % of the smallest class.
     """
     sheet = Sheet("Information", points.name)
     some = points.sample(sample, seed)
@@ -106,7 +108,7 @@ def information(points: Points, *, sample: int, k: int | None, seed: int) -> lis
         lambda: knn_entropy(unit(), k=k),
         unit="nats",
         how=f"Kozachenko-Leonenko; {of}",
-        guide="shape alone, as the scale is taken out; not to be compared across widths",
+        guide="shape only, because the scale is divided out; not comparable across widths",
         references={
             f"k = {2 * k}": lambda: knn_entropy(unit(), k=2 * k),
             "bias on a matched mixture": lambda: mixture_bias(unit(), some.label, k, seed),
@@ -119,7 +121,7 @@ def information(points: Points, *, sample: int, k: int | None, seed: int) -> lis
         lambda: conditional_knn_entropy(unit(), some.label, k=k),
         unit="nats",
         how=f"within each class; {of}",
-        guide="below H[Z] by the information on the label",
+        guide="H[Z] minus the information about the label",
         references={f"k = {2 * k}": lambda: conditional_knn_entropy(unit(), some.label, k=2 * k)},
     )
     sheet.add(
@@ -128,7 +130,7 @@ def information(points: Points, *, sample: int, k: int | None, seed: int) -> lis
         lambda: discrete_mutual_information(few.latent, few.label, k=k_of_few),
         unit="nats",
         how=f"Ross 2014; {few.total:,} of {points.total:,} points, k = {k_of_few}; free of scale",
-        guide="at most H[Y]; shuffled labels have none, so that theirs is the bias",
+        guide="at most H[Y]; shuffled labels have none, so their value is the bias",
         references={
             "H[Y]": label_entropy,
             "ln K": math.log(len(some.counts)),
@@ -153,7 +155,7 @@ def information(points: Points, *, sample: int, k: int | None, seed: int) -> lis
             lambda key=key: getattr(noisy().quantities, key),
             unit="nats",
             how=f"{some.total:,} of {points.total:,} points, unit rms, noise of variance {VARIANCE:g}",
-            guide="exact but for the draws of noise",
+            guide="exact except for the draws of noise",
             references={
                 **ceiling,
                 "standard error": lambda key=key: getattr(noisy().standard_error, key),

@@ -1,4 +1,4 @@
-"""The report's lines on calibration, on errors that are to be found, and on points from outside."""
+"""The report's lines on calibration, error detection, and points from outside."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ from lpc.reporting.references import of_book
 
 Pair = tuple[Any, Any]
 SHRINKAGE = 0.1
-"""Of covariances, as a class with constant nodes, or fewer points than nodes, has a singular one."""
+"""Shrinkage of covariances: a class with constant nodes, or fewer points than nodes, has a singular one."""
 
 
 def calibration(points: Points) -> list[Entry]:
-    """Return the lines on calibration; all missing where there are no logits.
+    """Return the lines on calibration, all of them missing without logits.
 
     Parameters
     ----------
     points
-        Best a test set: train sets are fitted.
+        Points to measure, preferably a test set, because train sets are fitted.
     """
     sheet = Sheet("Calibration", points.name)
     given = points.logits
     probability = Once(lambda: None if given is None else given.double().softmax(dim=1))
-    fitted = "of the train set: calibration is asked of held-out points" if points.name == "train" else ""
+    fitted = "of the train set: measure calibration on held-out points" if points.name == "train" else ""
     errors: dict[str, tuple[str, Callable[[Tensor], float], str]] = {
         "calibration_error": (
             "expected calibration error",
@@ -78,7 +78,7 @@ def calibration(points: Points) -> list[Entry]:
             name,
             lambda function=function, share=share: None if share is None else function(share),
             how=how,
-            guide="0: probabilities are the shares of right predictions; above 0 by chance with few points",
+            guide="0: probabilities equal the shares of correct predictions; few points raise it by chance",
             missing="needs logits or the classifier",
             references=of_book(f"{points.name} {key}"),
             flag=fitted if key == "calibration_error" else "",
@@ -95,12 +95,12 @@ def calibration(points: Points) -> list[Entry]:
 
 
 def errors(points: Points, train: Points) -> list[Entry]:
-    """Return the lines on how well confidences tell right predictions from wrong ones.
+    """Return the lines on error detection by confidence.
 
     Parameters
     ----------
     points, train
-        What is judged, and what Gaussians are fitted to.
+        Points to judge, and the points to which Gaussians are fitted.
     """
     sheet = Sheet("Error detection", points.name)
     given, known = points.logits, train.logits
@@ -158,14 +158,18 @@ def errors(points: Points, train: Points) -> list[Entry]:
 
 
 def outside(points: Points, train: Points, away: Points, *, sample: int, seed: int) -> list[Entry]:
-    """Return the lines on how well scores tell points of the data from points from outside.
+    """Return the lines on the detection of points from outside the data.
 
     Parameters
     ----------
-    points, train, away
-        Points of the data (best a test set), what scores are fitted to, and points from outside.
+    points
+        Points of the data, preferably a test set.
+    train
+        Points to which the scores are fitted.
+    away
+        Points from outside the data.
     sample, seed
-        Training points among which neighbours are sought, at most, and the draw of them.
+        Largest number of training points among which neighbours are searched, and the seed of their draw.
     """
     sheet = Sheet("Out-of-distribution detection", "outside")
     some = train.sample(sample, seed)
@@ -221,7 +225,7 @@ def outside(points: Points, train: Points, away: Points, *, sample: int, seed: i
                 guide="1 is best" if measure == "auroc" else "share from outside that is accepted; 0 is best",
                 missing="needs logits of both",
                 references={"chance": chance},
-                flag="of the train set, which scores were fitted to" if points.name == "train" else "",
+                flag="of the train set, to which the scores were fitted" if points.name == "train" else "",
             )
     return sheet.entries
 

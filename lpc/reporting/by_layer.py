@@ -37,11 +37,11 @@ class Layer(NamedTuple):
     Attributes
     ----------
     name, width
-        Of the layer, and of its output once it is one row per point.
+        Name of the layer, and width of its output once it is one row per point.
     trace_ratio, nc1_per_rank, cdnv, nearest_mean_accuracy
-        Of :func:`~lpc.evaluation.collapse.within_between_traces`, :func:`.neural_collapse`,
+        Results of :func:`~lpc.evaluation.collapse.within_between_traces`, :func:`.neural_collapse`,
         :func:`~lpc.evaluation.class_geometry.class_distance_variance` and
-        :func:`~lpc.evaluation.collapse.nearest_mean_accuracy` of the same points.
+        :func:`~lpc.evaluation.collapse.nearest_mean_accuracy`, all for the same points.
     """
 
     name: str
@@ -53,14 +53,14 @@ class Layer(NamedTuple):
 
 
 class LayerReport:
-    """What :func:`collapse_by_layer` found.
+    """Result of :func:`collapse_by_layer`.
 
     Parameters
     ----------
     layers
-        In the network's order.
+        Measures of the layers, in the network's order.
     left_out
-        Why blocks were left out, by name.
+        Reasons why blocks were left out, by name.
     """
 
     def __init__(self, layers: Sequence[Layer], left_out: dict[str, str]) -> None:
@@ -73,7 +73,7 @@ class LayerReport:
         return pd.DataFrame(self.layers)
 
     def __repr__(self) -> str:
-        """Return the table, and what was left out."""
+        """Return the table, and the blocks left out."""
         lines = [self.to_frame().to_string(index=False, float_format="{:.4g}".format)]
         return "\n".join([*lines, *(f"left out {name}: {why}" for name, why in self.left_out.items())])
 
@@ -119,25 +119,25 @@ def collapse_by_layer(
     file: Path | str | None = None,
     progress: bool | None = None,
 ) -> LayerReport:
-    """Measure how far classes have drawn together behind every block of a network.
+    """Measure the collapse of classes behind every block of a network.
 
     Parameters
     ----------
     model, loader, unpack, file, progress
-        As in :func:`~lpc.latents.collect_latents`.
+        The arguments of :func:`~lpc.latents.collect_latents`.
     layer
-        Name or names of layers. None: the network's children; in the place of a sequence, of a wrapper and
-        of a part that returns no tensor, its own children. A block that does not run once in a pass is left
-        out, and the result says why.
+        Name or names of layers. None: the network's children, where a sequence, a wrapper or a part that
+        returns no tensor is replaced by its own children. A block that does not run exactly once in a pass is
+        left out, and the result says why.
     pool
-        How feature maps and tokens become one row per point.
+        Reduction of feature maps and tokens to one row per point, as in :func:`~lpc.latents.collect_latents`.
     limit
-        Points at most: they are kept for all layers at once, 4 bytes per entry; None: all.
+        Largest number of points, which are kept for all layers at once at 4 bytes per entry; None: all.
 
     Raises
     ------
     ValueError
-        As ``collect_latents``, or no layer to measure.
+        As in :func:`~lpc.latents.collect_latents`, or if there is no layer to measure.
     """
     left_out: dict[str, str] = {}
     check_network(model)

@@ -21,7 +21,7 @@ _ROLES = {
     "outside": "latents of points from outside",
     "outside_logits": "logits of points from outside",
 }
-"""What each array holds, by its option."""
+"""Content of each array, by its option."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,7 +32,8 @@ def parser() -> argparse.ArgumentParser:
         "report",
         help="measure latents and labels in a file",
         description="Measure latents and labels in a .npz, .safetensors, .csv or .parquet file: print the "
-        "table and write a page beside the file. Arrays without a name are guessed, and told.",
+        "table and write a page beside the file. Arrays that you do not name are guessed, and the guess is "
+        "printed.",
         epilog="Example: python -m lpc report features.npz --labels y --csv report.csv",
     )
     one.add_argument("file", type=Path, metavar="FILE", help="the file with the arrays")
@@ -47,10 +48,13 @@ def parser() -> argparse.ArgumentParser:
         "--json", type=Path, metavar="PATH", help="write values, references and flags as JSON, too"
     )
     one.add_argument(
-        "--sample", type=int, metavar="N", help="number of points for entropies, binarity and neighbours"
+        "--sample",
+        type=int,
+        metavar="N",
+        help="largest number of points for entropies, binarity and neighbours",
     )
     one.add_argument(
-        "--k", type=int, help="which neighbour entropies use (default: 2 %% of the smallest class)"
+        "--k", type=int, help="rank of the neighbour for entropies (default: 2 %% of the smallest class)"
     )
     one.add_argument(
         "--seed", type=int, default=0, help="seed for samples, shuffled labels and noise (default: 0)"
@@ -59,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status; what a user can put right is one line on stderr."""
+    """Run the command line and return its exit status; errors that a user can fix are one line on stderr."""
     given = parser().parse_args(arguments)
     try:
         _report(given)
@@ -90,7 +94,7 @@ def _report(given: argparse.Namespace) -> None:
     test = outside = classifier = None
     if "test_latents" in found:
         if "test_labels" not in found:
-            raise ValueError("the file has test latents and no test labels: give --test-labels NAME")
+            raise ValueError("the file has test latents but no test labels: pass --test-labels NAME")
         test = tuple(found[role] for role in ("test_latents", "test_labels", "test_logits") if role in found)
     if "outside" in found:
         logits = found.get("outside_logits")

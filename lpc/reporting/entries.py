@@ -17,27 +17,27 @@ class Entry:
     Attributes
     ----------
     topic
-        The section.
+        Title of the section.
     key
-        A name for programs; with ``data`` it is unique.
+        Name for programs, unique together with ``data``.
     data
-        Whose value it is: ``"train"``, ``"test"`` or ``"outside"``.
+        Set that the value belongs to: ``"train"``, ``"test"`` or ``"outside"``.
     name
-        As people read it.
+        Name for people.
     value
-        None where it is missing.
+        Value; None: missing.
     unit
         Empty for plain numbers.
     how
-        The convention, the sample and the options with which it was computed.
+        Convention, sample and options of the computation.
     guide
-        How to read it.
+        Advice on how to read the value.
     references
-        What to compare it with, by name.
+        Values for comparison, by name.
     flag
-        Why it may mislead; empty: nothing speaks against it.
+        Reason why the value may mislead; empty: nothing speaks against it.
     missing
-        Why there is no value; empty where there is one.
+        Reason why there is no value; empty: there is one.
     """
 
     topic: str
@@ -62,7 +62,7 @@ def sections(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
 
 
 def all_missing(entries: Sequence[Entry]) -> str:
-    """Return in one line why no value of a section is known; empty where one is, or the reasons differ."""
+    """Return the one reason why a whole section is missing; empty if a value exists or the reasons differ."""
     reasons = {one.missing for one in entries}
     if len(reasons) > 1 or "" in reasons:
         return ""
@@ -70,12 +70,12 @@ def all_missing(entries: Sequence[Entry]) -> str:
 
 
 class Once(Generic[T]):
-    """A result that several lines read: computed when first asked for, and an error is raised each time.
+    """A result for several lines: computed on first use; an error is raised again on every use.
 
     Parameters
     ----------
     function
-        Computes it.
+        Function that computes the result.
     """
 
     def __init__(self, function: Callable[[], T]) -> None:
@@ -107,7 +107,7 @@ class Sheet:
     Parameters
     ----------
     topic, data
-        Of all its lines.
+        Title of the section and name of the set, for all lines.
     """
 
     def __init__(self, topic: str, data: str) -> None:
@@ -132,15 +132,15 @@ class Sheet:
         Parameters
         ----------
         key, name, unit, how, guide
-            As of :class:`Entry`.
+            The fields of :class:`Entry`.
         value
-            Computes it; None: missing for the reason ``missing``.
+            Value, or a function that computes it; None: missing, for the reason ``missing``.
         references
-            Numbers, or what computes them; those that cannot be computed are left out.
+            Numbers for comparison, or functions that compute them; those that fail are left out.
         flag
-            Why the value may mislead, or what says so of the value.
+            Reason why the value may mislead, or a function from the value to such a reason.
         missing
-            The reason where ``value`` gives None.
+            Reason for a missing value when ``value`` is or gives None.
         """
         reason, found, said = missing, None, ""
         with warnings.catch_warnings(record=True) as caught:
@@ -174,7 +174,7 @@ def _known(references: Mapping[str, Callable[[], float] | float | None]) -> dict
     found = {}
     for name, value in references.items():
         try:
-            with warnings.catch_warnings():  # of what is measured, its line has said them
+            with warnings.catch_warnings():  # its line has reported them already
                 warnings.simplefilter("ignore")
                 number = value() if callable(value) else value
         except ValueError:

@@ -1,4 +1,4 @@
-"""The figure of a report: latents in a plane, how near the second class mean is, and calibration."""
+"""The figure of a report: latents in a plane, distance to the second class mean, and calibration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lpc.figures import class_plane
 from lpc.reporting.points import Points
 
 SHOWN = 3000
-"""Points that are drawn at most."""
+"""Largest number of drawn points."""
 
 
 def draw(sets: Mapping[str, Points]) -> Figure:
@@ -24,7 +24,7 @@ def draw(sets: Mapping[str, Points]) -> Figure:
     Parameters
     ----------
     sets
-        The points of a report by name; ``"train"`` is among them.
+        Points of a report by name; ``"train"`` is among them.
     """
     train, held = sets["train"], sets.get("test", sets["train"])
     logits = held.logits

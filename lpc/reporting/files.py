@@ -1,4 +1,4 @@
-"""Arrays of a report in files: .npz, .csv, .parquet and .safetensors, their names guessed and said."""
+"""Arrays of a report in files: .npz, .csv, .parquet and .safetensors, found by their names."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "outside": ("outside", "outside_latent", "ood", "ood_latent", "ood_features", "out"),
     "outside_logits": ("outside_logits", "ood_logits"),
 }
-"""What a report takes, and the names that are looked for, in this order, whatever their case."""
+"""Roles of arrays in a report, each with its usual names, tried in this order and in any case."""
 
 
 def read(path: Path, given: Mapping[str, str | None] | None = None) -> dict[str, Any]:
-    """Return the arrays of a file by name; of a table as :func:`~lpc.reporting.tables.arrays_of` has them.
+    """Return the arrays of a file by name; a table goes through :func:`~lpc.reporting.tables.arrays_of`.
 
     Parameters
     ----------
     path
-        Of the file; its ending says of which kind it is.
+        Path of the file, whose ending gives its kind.
     given
-        Names by role, as a user gave them.
+        Names of arrays by role, as given by the user.
 
     Raises
     ------
     ValueError
-        No such file, or one of another kind or that cannot be read.
+        If there is no such file, it has an unknown kind, or it cannot be read.
     """
     kind = path.suffix.lower()
     if kind not in KINDS:
@@ -69,7 +69,7 @@ def read(path: Path, given: Mapping[str, str | None] | None = None) -> dict[str,
         found = _READERS[kind](path)
     except ImportError:
         raise
-    except Exception as error:  # whatever a library raises of a file that is damaged, or of another kind
+    except Exception as error:  # any error of a library for a damaged file, or one of another kind
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} cannot be read as {kind}: {reason}") from error
     return found if isinstance(found, dict) else arrays_of(found, path, given or {}, ROLES["labels"])
@@ -85,7 +85,7 @@ def _npz(path: Path) -> dict[str, Any]:
 
 
 def _array_of(archive: Any, name: str) -> Any:
-    """Return an array of an archive; for one of Python objects, which would be run as code, a stand-in."""
+    """Return an array of an archive; a stand-in for Python objects, whose loading would run code."""
     try:
         return archive[name]
     except ValueError as error:
@@ -131,7 +131,7 @@ def _fits(role: str, value: Any) -> bool:
 
 
 def _may_be(role: str, value: Any) -> bool:
-    """Whether an array of no known name can be taken for latents or labels where there is no other."""
+    """Whether an array without a known name can serve as latents or labels if there is no other."""
     if role == "labels":
         return (
             value.ndim == 1 and value.dtype.kind in "iuUSO" and len(np.unique(value.astype(str))) < len(value)
@@ -140,19 +140,19 @@ def _may_be(role: str, value: Any) -> bool:
 
 
 def chosen(arrays: Mapping[str, Any], given: Mapping[str, str | None]) -> dict[str, str]:
-    """Return which array of a file is what: as given, or by the names of :data:`ROLES`.
+    """Return the role of each array in a file: as given, or by the names in :data:`ROLES`.
 
     Parameters
     ----------
     arrays
-        Of the file.
+        Arrays of the file by name.
     given
-        Names by role, as a user gave them; None: to be guessed.
+        Names of arrays by role, as given by the user; None: to be guessed.
 
     Raises
     ------
     ValueError
-        A given name that the file lacks, or no latents or labels, with what the file has.
+        If the file lacks a given name, or has no latents or labels; the message lists what it has.
     """
     names = {name.lower(): name for name in reversed(list(arrays))}
     found = {}
@@ -163,7 +163,7 @@ def chosen(arrays: Mapping[str, Any], given: Mapping[str, str | None]) -> dict[s
         there = [names[candidate] for candidate in known if candidate in names]
         guess = next((one for one in there if _fits(role, arrays[one])), None)
         if guess is None and role in ("latents", "labels"):
-            guess = next(iter(there), None)  # of another form: the report says how to put it right
+            guess = next(iter(there), None)  # of another form: the report says how to fix it
         if name or guess:
             found[role] = name or str(guess)
     for role in ("latents", "labels"):
@@ -186,18 +186,18 @@ def chosen(arrays: Mapping[str, Any], given: Mapping[str, str | None]) -> dict[s
 
 
 def numbered(found: dict[str, Any]) -> list[str]:
-    """Replace labels that are text, or floats that are whole, by integers; return what is to be said of it.
+    """Replace labels that are text or whole floats by integers, and return a note about it.
 
     Parameters
     ----------
     found
-        The arrays by role; its labels are replaced.
+        Arrays by role; the labels are replaced in place.
 
     Raises
     ------
     ValueError
-        Labels that are missing, names of classes beside logits or weights, whose order is not known, and
-        names in the test set that the train set lacks.
+        If labels are missing, class names come with logits or weights, whose order is then unknown, or the
+        test set has names that the train set lacks.
     """
     said = []
     known: Any = None

@@ -1,4 +1,4 @@
-"""A report as HTML: a table with references, flags and reasons, and a page of one file that loads nothing."""
+"""A report as HTML: a table with references, flags and reasons, and a self-contained page."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _STYLE = """
 
 
 def body(report: Report) -> str:
-    """Return the report as a part of a page: title, flags, and one table per section.
+    """Return the report as an HTML fragment: title, flags, and one table per section.
 
     Parameters
     ----------
     report
-        What is shown.
+        Report to show.
     """
     parts = [f"<style>{_STYLE}</style>", '<div class="lpc-report">', f"<p>{escape(report.title)}</p>"]
     if report.flags:
@@ -69,12 +69,12 @@ def _row(one: Entry) -> str:
 
 
 def whole_page(report: Report) -> str:
-    """Return the report as a page of one file, its figure within.
+    """Return the report as an HTML page in one file that includes its figure.
 
     Parameters
     ----------
     report
-        What is shown.
+        Report to show.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -83,7 +83,7 @@ def whole_page(report: Report) -> str:
     FigureCanvasAgg(figure)
     figure.savefig(image, format="png", dpi=150)
     code = base64.b64encode(image.getvalue()).decode()
-    alt = "Latents coloured by class; how near the second class mean is; and, with logits, reliability."
+    alt = "Latents coloured by class; distance to the second class mean; and, with logits, reliability."
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Collapse report</title>'
         f"<style>{_PAGE}</style></head><body>"

@@ -15,20 +15,20 @@ from lpc.latents import Collected, Latents
 
 @dataclass(frozen=True, kw_only=True)
 class Points:
-    """Points as a report measures them, on the CPU.
+    """One set of points of a report, on the CPU.
 
     Attributes
     ----------
     name
-        ``"train"``, ``"test"`` or ``"outside"``.
+        Name of the set: ``"train"``, ``"test"`` or ``"outside"``.
     latent
-        (points, width), as they came: float32 or float64.
+        Latents, shape (points, width), float32 or float64 as given.
     label
-        (points,); None: of points from outside.
+        Class of each point, shape (points,); None: points from outside.
     logits
-        (points, classes); None: not given.
+        Class scores, shape (points, classes); None: not given.
     weight, bias
-        Of the last layer; None: not given.
+        Weight, shape (classes, width), and bias, shape (classes,), of the last layer; None: not given.
     """
 
     name: str
@@ -40,24 +40,24 @@ class Points:
 
     @property
     def total(self) -> int:
-        """How many points there are."""
+        """Number of points."""
         return len(self.latent)
 
     @property
     def counts(self) -> dict[int, int]:
-        """How many points each class has."""
+        """Number of points of each class."""
         value, count = self.label.unique(return_counts=True)
         return dict(zip(value.tolist(), count.tolist(), strict=True))
 
     def sample(self, points: int, seed: int) -> Points:
-        """Return a random sample of the points, all where there are no more.
+        """Return a random sample of the points, or all of them if there are no more.
 
         Parameters
         ----------
         points
-            How many at most.
+            Largest number of points.
         seed
-            Of the draw.
+            Seed of the draw.
         """
         if self.total <= points:
             return self
@@ -67,7 +67,7 @@ class Points:
         return replace(self, latent=self.latent[kept], label=self.label[kept], logits=logits)
 
     def shuffled(self, seed: int) -> Tensor:
-        """Return the labels in a random order: what latents that know nothing of labels would have."""
+        """Return the labels in a random order, as for latents that know nothing about labels."""
         order = torch.randperm(self.total, generator=torch.Generator().manual_seed(seed))
         return self.label[order]
 
@@ -81,19 +81,19 @@ def as_report_points(
     classifier: Any = None,
     labelled: bool = True,
 ) -> Points:
-    """Return points of a report; ValueError for what does not fit together.
+    """Return a set of points for a report; ValueError for arrays that do not match.
 
     Parameters
     ----------
     name
-        What messages call the set.
+        Name of the set, for error messages.
     given
-        Latents; or what :func:`~lpc.latents.collect_latents` returned, or a tuple of latents, labels and,
-        where they are known, logits.
+        Latents; or the result of :func:`~lpc.latents.collect_latents`; or a tuple of latents, labels and
+        optionally logits.
     label, logits, classifier
-        As in :func:`lpc.report`.
+        Labels, logits and last layer, as in :func:`lpc.report`.
     labelled
-        Whether there must be labels.
+        Whether labels are required.
     """
     if isinstance(given, (Collected, Latents)):
         label = given.label if label is None else label
@@ -111,7 +111,7 @@ def as_report_points(
     _refuse_others(given, f"latents{of}")
     latent = floats(given, name=f"latents{of}", dims=2).cpu()
     if labelled and label is None:
-        raise ValueError(f"labels{of} are missing: a report is about classes; pass one integer per point")
+        raise ValueError(f"labels{of} are missing, and a report measures classes; pass one integer per point")
     classes = (
         torch.zeros(len(latent), dtype=torch.int64)
         if label is None
@@ -141,14 +141,14 @@ def _list_of_arrays(given: Any) -> bool:
 
 
 def _refuse_others(given: Any, name: str) -> None:
-    """Raise ValueError for a network, and for several layers at once; the message says how to go on."""
+    """Raise ValueError for a network, and for several layers at once; the message says what to do."""
     if isinstance(given, torch.nn.Module):
         raise ValueError(
             f"{name} is a {type(given).__name__}, a network: pass lpc.collect_latents(network, loader)"
         )
     if isinstance(given, Mapping) and any(isinstance(one, Collected) for one in given.values()):
         raise ValueError(
-            f"{name} is a dict of layers; a report is about one: "
+            f"{name} is a dict of layers, and a report takes one: "
             "{name: lpc.report(one) for name, one in layers.items()}"
         )
 

@@ -1,4 +1,4 @@
-"""What values of a report are compared with: random classes as tight as can be, and the book's networks."""
+"""References for the values of a report: tight random classes, and the book's networks."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 
 def tight_random_classes(width: int, classes: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return four points each of classes that are tight about independent Gaussian means, and their labels.
+    """Return four points per class, tight about independent Gaussian means, and their labels.
 
     Parameters
     ----------
     width, classes
-        Of the latents in question.
+        Width of the latents, and number of classes.
     seed
-        Of the means.
+        Seed of the means.
     """
     generator = torch.Generator().manual_seed(seed)
     mean = torch.randn(classes, width, generator=generator, dtype=torch.float64)
@@ -29,13 +29,13 @@ def tight_random_classes(width: int, classes: int, seed: int) -> tuple[Tensor, T
 
 @cache
 def book() -> dict[str, dict[str, float]]:
-    """Return values of the book's networks on Fashion-MNIST by the name of a value, then by architecture.
+    """Return values of the book's networks on Fashion-MNIST, by name of the value, then by architecture.
 
-    They are means over the recorded seeds, of the train set's latents or, as ``test ...``, the test set's.
+    They are means over the recorded seeds, for the train set's latents or, as ``test ...``, the test set's.
     """
     return json.loads(files("lpc.reporting").joinpath("book.json").read_text())
 
 
 def of_book(key: str) -> dict[str, float]:
-    """Return the book's values of a key, by what a report calls them; empty: the book has none."""
+    """Return the book's values of a key, by their labels in a report; empty: the book has none."""
     return {f"book: {name}": value for name, value in book().get(key, {}).items()}

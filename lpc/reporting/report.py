@@ -1,4 +1,4 @@
-"""Everything that can be said of latents and labels, as one object: table, figure, page, flags."""
+"""All measures of latents and labels in one object: table, figure, page, flags."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SAMPLE = 5000
-"""Points that entropies, binarity and neighbours are taken of at most, unless told otherwise."""
+"""Default for the largest number of points in entropies, binarity and neighbours."""
 
 
 class Report:
-    """What :func:`report` found.
+    """Result of :func:`report`.
 
     Parameters
     ----------
     entries
-        One per value, in the order of the sections.
+        Measured values, in the order of the sections.
     title
-        What was measured, in words.
+        Description of what was measured.
     points
-        The sets that were measured, by name.
+        Sets that were measured, by name.
     """
 
     def __init__(self, entries: Sequence[Entry], *, title: str, points: dict[str, Points]) -> None:
         self.entries, self.title, self.points = tuple(entries), title, points
 
     def __getitem__(self, key: str | tuple[str, str]) -> float:
-        """Return a value: ``report["trace_ratio"]`` of the train set, ``report["trace_ratio", "test"]``.
+        """Return a value: ``report["trace_ratio"]`` for the train set, ``report["trace_ratio", "test"]``.
 
         Raises
         ------
         KeyError
-            An unknown key (the nearest are named).
+            If the key is unknown; the message names similar ones.
         ValueError
-            A value that is missing, with the reason.
+            If the value is missing; the message gives the reason.
         """
         from lpc.errors import unknown_name
 
@@ -71,7 +71,7 @@ class Report:
 
     @property
     def flags(self) -> list[str]:
-        """What may mislead, one sentence each."""
+        """Values that may mislead, one sentence each."""
         return [f"{one.name} ({one.data}): {one.flag}" for one in self.entries if one.flag]
 
     def to_frame(self) -> pd.DataFrame:
@@ -82,11 +82,11 @@ class Report:
         return pd.DataFrame(rows).drop(columns="references")
 
     def to_csv(self, path: Path | str | None = None) -> str | None:
-        """Write :meth:`to_frame` as CSV, or return it where there is no path."""
+        """Write :meth:`to_frame` as CSV, or return it if there is no path."""
         return self.to_frame().to_csv(path, index=False)
 
     def to_json(self, path: Path | str | None = None) -> str | None:
-        """Write title, flags and values as JSON, or return it where there is no path."""
+        """Write title, flags and values as JSON, or return it if there is no path."""
         whole = {"title": self.title, "flags": self.flags, "values": [asdict(one) for one in self.entries]}
         text = json.dumps(whole, indent=1, allow_nan=False, default=dict)
         if path is None:
@@ -101,7 +101,7 @@ class Report:
         return draw(self.points)
 
     def to_html(self, path: Path | str | None = None) -> str | None:
-        """Write one page with table, flags and figure, which loads nothing, or return it."""
+        """Write one self-contained page with table, flags and figure, or return it if there is no path."""
         from lpc.reporting.page import whole_page
 
         text = whole_page(self)
@@ -142,46 +142,46 @@ def report(
     seed: int = 0,
     progress: bool | None = False,
 ) -> Report:
-    """Measure everything that can be said of latents and labels.
+    """Measure everything that latents and labels allow.
 
-    Nothing is computed here: each value is one of the library's functions, named as there, with what to
-    compare it with, how to read it and, where it cannot be computed, why.
+    Each value is computed by one of the library's functions and named as there; it comes with values for
+    comparison, advice on reading it and, if it is missing, the reason.
 
     Parameters
     ----------
     latents
-        (points, width), float32 or float64, arrays or tensors; or what :func:`~lpc.latents.collect_latents`
-        returned, which brings labels, logits and classifier.
+        Latents, shape (points, width), float32 or float64, arrays or tensors; or the result of
+        :func:`~lpc.latents.collect_latents`, which brings labels, logits and classifier.
     labels
-        Class of each point.
+        Class of each point, shape (points,).
     logits
-        (points, classes), of these points; None: those of the classifier, if one is given.
+        Logits of these points, shape (points, classes); None: those of the classifier, if one is given.
     classifier
-        The last layer: a ``torch.nn.Linear``, its weight, or a pair of weight and bias.
+        Last layer: a ``torch.nn.Linear``, its weight, or a pair of weight and bias.
     test
-        Held-out points: what ``collect_latents`` returned, or a tuple of latents, labels and, if they are
-        known, logits.
+        Held-out points: the result of ``collect_latents``, or a tuple of latents, labels and optionally
+        logits.
     outside
-        Points of another distribution: the same, or latents alone.
+        Points from another distribution: in the same form, or latents alone.
     sample
-        Entropies, binarity and neighbours are of so many random points at most, I[Y; Z] of wide latents of
-        fewer (the cost grows with the square), as each line says.
+        Largest number of random points for entropies, binarity and neighbours; I[Y; Z] of wide latents uses
+        fewer, because the cost grows with the square. Each line says how many it used.
     k
-        Which nearest neighbour of entropies; None: 2 % of the smallest class, at least 2.
+        Rank of the neighbour for entropies; None: 2 % of the smallest class, at least 2.
     seed
-        Of samples, shuffled labels and noise. torch's generators are left alone.
+        Seed of samples, shuffled labels and noise; torch's own generators are left alone.
     progress
-        Whether to show a bar on stderr; None: where it is a terminal.
+        Whether to show a progress bar on stderr; None: only in a terminal.
 
     Raises
     ------
     ValueError
-        Invalid arrays, or arrays that do not fit together.
+        If arrays are invalid or do not match.
 
     Returns
     -------
     Report
-        Shown as a table in a notebook; ``print`` it, or see its methods.
+        The report, shown as a table in a notebook; ``print`` it, or use its methods.
     """
     from tqdm import tqdm
 

@@ -1,4 +1,4 @@
-"""Tables as arrays of a report: which columns are nodes of latents, which are scores, and which neither."""
+"""Tables as arrays of a report: columns that are nodes of latents, that are scores, and that are neither."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ def arrays_of(
 ) -> dict[str, Any]:
     """Return the arrays of a table by name.
 
-    All columns of floats are ``latent`` together, those called ``logit...`` are ``logits``, and a column of
-    lists is an array by itself. Of latents and logits a name that was given is that of a column of lists, or
-    what the names of their columns begin with. Every other column is an array, so that it can be named.
+    All columns of floats together are ``latent``, those called ``logit...`` are ``logits``, and a column of
+    lists is an array by itself. A given name of latents or logits is that of a column of lists, or the
+    common beginning of their columns' names. Every other column is an array, so that it can be named.
 
     Parameters
     ----------
     table
         A data frame.
     path
-        What messages call it.
+        Name of the table in error messages.
     given
-        Names by role, as a user gave them.
+        Names of columns by role, as given by the user.
     labels
-        Names that the column of labels may have, in lower case.
+        Possible names of the column of labels, in lower case.
 
     Raises
     ------
     ValueError
-        A first line of numbers, another separator than a comma, a column of numbers with text in it, or no
-        column for latents.
+        If the first line is numbers, the separator is not a comma, a column of numbers contains text, or no
+        column is left for latents.
     """
     names = [str(name) for name in table.columns]
     columns = dict(zip(names, (table.iloc[:, place] for place in range(len(names))), strict=True))
     _check_names(names, path)
     if not len(table):
-        raise ValueError(f"{path} has names of columns and no row")
+        raise ValueError(f"{path} has column names but no rows")
     lower = {name.lower(): name for name in reversed(names)}
     label = given.get("labels") or next((lower[name] for name in labels if name in lower), "")
     found: dict[str, Any] = {}
@@ -66,8 +66,8 @@ def arrays_of(
             rest = [name for name in rest if name not in mine]
     if all(value.ndim < 2 or name == "logits" for name, value in found.items()):
         raise ValueError(
-            f"{path} has no column of floats besides labels and logits; expected one per node: of whole "
-            f"numbers say --latents and what their names begin with. It has {', '.join(names[:20])}"
+            f"{path} has no column of floats besides labels and logits; expected one per node: for whole "
+            f"numbers, pass --latents with the beginning of their names. It has {', '.join(names[:20])}"
         )
     return {**found, **{name: columns[name].to_numpy() for name in rest}}
 
@@ -90,7 +90,7 @@ def _is_number(text: str) -> bool:
 
 
 def _floats(column: Any, name: str, path: Path) -> bool:
-    """Return whether a column holds floats; ValueError where it does but for some text."""
+    """Return whether a column holds floats; ValueError if some of its entries are text."""
     if column.dtype.kind != "O" and not str(column.dtype).startswith("str"):
         return column.dtype.kind == "f"
     text = [(row, value) for row, value in enumerate(column) if not _is_number(str(value))]

@@ -1,4 +1,4 @@
-"""Runs: from a spec to a result in a store; the only place that joins training, measuring and storing.
+"""Runs: from a spec to a result in a store; only here do training, measuring and storing meet.
 
 ``execute`` trains and measures one run, ``execute_all`` many, in cohorts and processes. ``measure`` takes the
 test metrics of a run that was selected, ``load_model`` returns the classifier of a finished one.

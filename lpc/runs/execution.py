@@ -22,29 +22,29 @@ from lpc.store.holders import Holder
 from lpc.training import load_member
 
 POLL = 5.0
-"""Seconds from one look at the runs that others train to the next, where they are few."""
+"""Seconds between two checks of the runs that others train, if they are few."""
 POLL_PER_RUN = 0.1
-"""Seconds for each of them, where they are many: every look asks the file server for each."""
+"""Seconds per run if they are many, because every check asks the file server about each run."""
 LONGEST_POLL = 60.0
-"""Seconds that it is at most."""
+"""Largest number of seconds between two checks."""
 
 
 def execute(spec: RunSpec, store: RunStore, *, device: torch.device | None = None) -> dict[str, Any]:
-    """Train and measure one run alone; a finished run is returned as it is.
+    """Train and measure a single run; the result of a finished run is returned as it is.
 
     Parameters
     ----------
     spec
-        The run.
+        Spec of the run.
     store
-        Where it is kept; a run that was interrupted goes on from its last checkpoint.
+        Store that keeps the run; an interrupted run continues from its last checkpoint.
     device
-        Where to train; the GPU by default, where there is one.
+        Device to train on; None: the GPU if there is one.
 
     Returns
     -------
     dict
-        The run's result.
+        Result of the run: metrics by name.
     """
     execute_all([spec], store, device=device, progress=False)
     return store.result(spec)
@@ -59,41 +59,41 @@ def execute_all(
     progress: bool = True,
     wait: bool = True,
 ) -> None:
-    """Train and measure every run that is not finished, those of one shape together.
+    """Train and measure all unfinished runs, training runs of the same shape together.
 
-    Several programs may do so at once, on one machine or on many that share the store's folder: what one
-    trains the others leave to it, and take over where it dies (:mod:`lpc.store.ownership`).
+    Several programs may do so at once, on one machine or on many that share the store's folder: each leaves
+    alone the runs that another trains, and takes them over if that one dies (:mod:`lpc.store.ownership`).
 
     Parameters
     ----------
     specs
-        Runs; the order and the number decide the packing of those not yet begun.
+        Specs of the runs; their order and number decide the packing of those not yet begun.
     store
-        Where they are kept. Cohorts that were interrupted go on with the members they began with.
+        Store that keeps the runs. Interrupted cohorts continue with the members they began with.
     device
-        Where to train; the GPU by default, where there is one.
+        Device to train on; None: the GPU if there is one.
     workers
-        Processes, of one thread each, that share the runs and the device; 1 trains in this process. A
+        Number of single-threaded processes that share the runs and the device; 1 trains in this process. A
         script that asks for more needs the usual ``if __name__ == "__main__"``.
     progress
         Whether to show a progress bar.
     wait
-        Whether to wait for runs that other programs train, until all are finished. Without, the call returns
-        once nothing else is left; what is missing then, the store says.
+        Whether to wait for runs that other programs are training, until all are finished. If False, the call
+        returns once nothing else is left, and the store says what is missing.
 
     Raises
     ------
     Stopped
-        A signal asked to stop; checkpoints are written, and the same call goes on from there.
+        If a signal asked to stop; checkpoints are written, and the same call continues from there.
     MemoryError
-        A run that does not fit in the GPU's memory alone. Where several do not fit together, fewer are
+        If a single run does not fit in the GPU's memory. If only several do not fit together, fewer are
         trained at once, with a warning.
 
     Warns
     -----
     UserWarning
-        A gamma that the budget cannot carry (:func:`~lpc.equilibrium.budget_warning`); runs that another
-        program has taken over, as this one seemed dead.
+        If gamma is too large for the budget (:func:`~lpc.equilibrium.budget_warning`), or if another program
+        has taken over runs because this one seemed dead.
     """
     device = default_device(device)
     total = packing.run_epochs(packing.plan(specs, store))
@@ -124,18 +124,18 @@ def execute_all(
                 break
     if trained:
         with suppress(OSError):
-            store.sweep(specs, patient=False)  # what programs that were killed have left of these runs
+            store.sweep(specs, patient=False)  # leftovers of killed programs for these runs
 
 
 def _pause(missing: int, holders: Sequence[Holder], stop: Callable[[], bool], bar: tqdm) -> None:
-    """Wait for what others train, and say so."""
+    """Wait for runs that others train, and say so."""
     by = ", ".join(dict.fromkeys(map(str, holders))) or "others"
     waiting = f"waiting for {missing} runs held by {by}"
     bar.set_description(waiting)
     until = time.monotonic() + min(max(POLL, POLL_PER_RUN * missing), LONGEST_POLL)
     while time.monotonic() < until:
         if stop():
-            raise Stopped(f"stopped while {waiting}; call again to go on")
+            raise Stopped(f"stopped while {waiting}; call again to continue")
         time.sleep(min(0.1, POLL))
 
 
@@ -145,9 +145,9 @@ def load_model(spec: RunSpec, store: RunStore, images: ImageSet) -> Classifier:
     Parameters
     ----------
     spec
-        A finished run.
+        Spec of a finished run.
     store
-        Where its weights are.
+        Store that holds its weights.
     images
         Any images of its data set, for their shape, classes and device.
     """
@@ -160,11 +160,11 @@ def measure(spec: RunSpec, store: RunStore, *, device: torch.device | None = Non
     Parameters
     ----------
     spec
-        A finished run whose learning rate was selected without the test set.
+        Spec of a finished run whose learning rate was selected without the test set.
     store
-        Where its weights are and its test metrics go.
+        Store that holds its weights and receives its test metrics.
     device
-        Where to measure; the GPU by default, where there is one.
+        Device to measure on; None: the GPU if there is one.
     """
     if store.measured(spec):
         return store.test(spec)
@@ -181,8 +181,12 @@ def measure_all(
 
     Parameters
     ----------
-    specs, store, device
-        As in :func:`measure`.
+    specs
+        Specs of finished runs whose learning rates were selected without the test set.
+    store
+        Store that holds their weights and receives their test metrics.
+    device
+        Device to measure on; None: the GPU if there is one.
     progress
         Whether to show a progress bar.
     """

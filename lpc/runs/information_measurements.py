@@ -1,4 +1,4 @@
-"""Which information is measured of a run: cross-entropies, the quantities of X, Y and Z, their estimates."""
+"""Measures of information of a run: cross-entropies, the quantities of X, Y and Z, and their estimates."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from lpc.objectives import decoder_cross_entropy, prediction_cross_entropy
 from lpc.runs.measurements import Measured, accuracy, neighbours
 
 NOISE_SAMPLES = 12
-"""Samples of noise an image over which predictions are averaged, as in Kirsch et al. 2020, Section 7.2."""
+"""Samples of noise per image over which predictions are averaged, as in Kirsch et al. 2020, Section 7.2."""
 DRAWN_POINTS = 4096
 """Points at which noisy latents are drawn for the quantities; the mixture has all points of the set."""
 
 
 def information_metrics(model: Classifier, splits: Splits) -> Measured:
-    """Measure what Figures 1 and 3 to 6 of Kirsch et al. show, on the train set, in nats.
+    """Measure the contents of Figures 1 and 3 to 6 of Kirsch et al. on the train set, in nats.
 
     Parameters
     ----------
     model
-        In evaluation mode, on the device of the images.
+        Classifier in evaluation mode, on the device of the images.
     splits
-        Train images for everything, test images for the accuracy.
+        Images to measure on: the train set for everything, the test set for the accuracy.
 
     Notes
     -----
     Every run is measured with the same noise. Where the latent has neither noise nor categories, I[X; Z] is
-    infinite and no quantity is reported but its k-NN entropies and bounds, which are about its density.
+    infinite, and only its k-NN entropies and bounds are reported, which describe its density.
     """
     train, test = collect(model, splits.train), collect(model, splits.test)
     measured = Measured()

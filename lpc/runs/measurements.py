@@ -1,4 +1,4 @@
-"""Which numbers are taken of a run: of its training latents while it trains, of the test set once."""
+"""Metrics of a run: of its training latents during training, and of the test set once."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from lpc.heads import Classifier, readout_weight
 from lpc.latents import Latents, collect
 
 ATTACKED_IMAGES = 100
-"""Test images that DeepFool attacks, as in LPC Table 2."""
+"""Number of test images that DeepFool attacks, as in LPC Table 2."""
 RELEASED_STEP_FLOOR = 1e-4
-"""What the 2024 release adds to the length of each of DeepFool's steps."""
+"""Constant that the 2024 release adds to the length of each of DeepFool's steps."""
 SHRINKAGE = 0.1
 """Shrinkage of the second Mahalanobis column, for classes with fewer points than the latent has nodes."""
 
@@ -44,16 +44,16 @@ class Measured:
     Attributes
     ----------
     values
-        By name; None where a metric could not be computed.
+        Metrics by name; None: the metric could not be computed.
     missing
-        Why not, by the same names.
+        Reason for each missing metric, by name.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
     def add(self, names: Iterable[str], compute: Callable[[], Any]) -> None:
-        """Compute one value or a tuple: a ValueError leaves all missing, a value not finite itself."""
+        """Compute one value or a tuple: a ValueError makes all of it missing, else only non-finite values."""
         names = list(names)
         try:
             result = compute()
@@ -72,7 +72,7 @@ class Measured:
 
 
 def neighbours(images: int, classes: int) -> int:
-    """Return k of the entropy: 2 % of the mean class size (100 of CIFAR10's 5,000), at least 1.
+    """Return k for the entropy: 2 % of the mean class size (100 for CIFAR10's 5,000), at least 1.
 
     Parameters
     ----------
@@ -98,16 +98,16 @@ def latent_metrics(
     Parameters
     ----------
     latents
-        Of the train set, without augmentation.
+        Latents of the train set, without augmentation.
     weight, bias
-        Of the last classifier (:func:`~lpc.heads.readout_weight`), for the accuracy without bias and for NC3
-        and NC4.
+        Weight and bias of the last classifier (:func:`~lpc.heads.readout_weight`), for NC3, NC4 and the
+        accuracy without bias.
     classes
         Number of classes.
     mixtures
-        Whether to fit the mixtures of Figure 2, the slowest part by far.
+        Whether to fit the mixtures of Figure 2, by far the slowest part.
     entropies
-        Whether to estimate entropies, the slowest part of the rest where latents are wide.
+        Whether to estimate entropies, the slowest of the other parts for wide latents.
     """
     z, label = latents.latent.double(), latents.label
     k = neighbours(len(label), classes)
@@ -153,26 +153,26 @@ def _neural_collapse(z: Tensor, label: Tensor, weight: Tensor, bias: Tensor) -> 
 
 
 def cube_metrics(latents: Latents) -> tuple[float, int, int]:
-    """Return how far the class means are from a hypercube: spread, sign patterns, dead nodes.
+    """Return measures of the class means against a hypercube: spread, sign patterns, dead nodes.
 
     Parameters
     ----------
     latents
-        With the labels whose class means are taken.
+        Latents and labels whose class means are taken.
     """
     cube = binarity.hypercube(latents.latent.double(), latents.label)
     return cube.mean_variation, cube.patterns, cube.dead
 
 
 def accuracy(scores: Tensor, label: Tensor) -> float:
-    """Return the share of points whose largest score is their label's.
+    """Return the share of points whose largest score belongs to their label.
 
     Parameters
     ----------
     scores
-        One row per point, one column per class.
+        Scores, shape (points, classes).
     label
-        Class of each point.
+        Class of each point, shape (points,).
     """
     return float((scores.argmax(dim=1) == label).double().mean())
 
@@ -183,9 +183,9 @@ def table2_metrics(model: Classifier, splits: Splits) -> Measured:
     Parameters
     ----------
     model
-        In evaluation mode, on the device of the images.
+        Classifier in evaluation mode, on the device of the images.
     splits
-        Train images for the class Gaussians and means, test images for everything else.
+        Images to measure on: the train set for class Gaussians and means, the test set for everything else.
 
     Notes
     -----
@@ -236,14 +236,14 @@ def _detection(confidence: Tensor, correct: Tensor) -> tuple[float, float, float
 
 
 def attacked_images(images: ImageSet, *, count: int | None = None) -> Int64[Tensor, " attacked"]:
-    """Return the indices of the images that every run is attacked on, drawn with seed 0; all if fewer.
+    """Return the indices of the images that are attacked in every run, drawn with seed 0; all if fewer.
 
     Parameters
     ----------
     images
-        Of the test set.
+        Number of images in the test set.
     count
-        How many, of which the first are always the same; None: :data:`ATTACKED_IMAGES`.
+        Number of images to attack, of which the first are always the same; None: :data:`ATTACKED_IMAGES`.
     """
     drawn = torch.randperm(len(images), generator=torch.Generator("cpu").manual_seed(0), device="cpu")
     return drawn[: ATTACKED_IMAGES if count is None else count].to(images.images.device)
@@ -259,11 +259,11 @@ def in_pixels(
     Parameters
     ----------
     perturbation
-        Of normalised images.
+        Perturbation of the normalised images.
     inputs
-        The normalised images.
+        Normalised images.
     images
-        Knows the mean and the sd by which they were normalised.
+        Image set with the mean and sd of that normalisation.
     """
     change, pixels = images.change_in_pixels(perturbation), images.in_pixels(inputs)
     return tensor_of(robustness.relative_perturbation(change, pixels))

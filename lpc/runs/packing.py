@@ -1,4 +1,4 @@
-"""Packing: which runs train together, in how many processes, and what happens where memory runs out."""
+"""Packing: the runs that train together, the number of processes, and the response to a lack of memory."""
 
 from __future__ import annotations
 
@@ -27,23 +27,24 @@ from lpc.training.choices import taken
 from lpc.training.cohorts import part_of_state, shape_of
 
 COHORT_SIZE = 14
-"""Most runs that train together: more gain little, and leave other workers nothing to do."""
+"""Largest number of runs that train together: more gain little and starve other workers."""
 COHORTED = ("mlp", "relu_mlp", "small_cnn", "dropout_cnn")
-"""Backbones small enough that one run leaves a device idle; any other trains alone, as do bfloat16 and
-what ``RunSpec.alone`` says."""
+"""Backbones so small that one run leaves a device idle; others train alone, as do runs in bfloat16 and
+those of ``RunSpec.alone``."""
 
 
 def plan(specs: Sequence[RunSpec], store: RunStore, *, held: Container[str] = ()) -> list[Plan]:
-    """Return what is left to train: cohorts that have begun with their own members, then new ones.
+    """Return the plans still to train: begun cohorts with their own members, then new ones.
 
     Parameters
     ----------
     specs
-        Runs; finished ones are left out.
+        Specs of the runs; finished ones are left out.
     store
-        Where they are kept.
+        Store that keeps the runs.
     held
-        Keys that others train: these are left out, and so are cohorts that they have begun in.
+        Keys of runs that other programs are training; these runs, and cohorts that they belong to, are left
+        out.
     """
     waiting = {run_key(spec): spec for spec in store.unfinished(specs)}
     planned: list[Plan] = []
@@ -72,18 +73,18 @@ def run_epochs(planned: Sequence[Plan]) -> int:
 
 
 def _work_of(plan: Plan) -> int:
-    """Return how much a cohort is to be begun early, so that workers end together; 0 for a run alone."""
+    """Return the priority of a cohort's early start, so that workers end together; 0 for a single run."""
     return 0 if len(plan.specs) == 1 else len(plan.specs) * (plan.specs[0].model.latent_width or 100)
 
 
 def lowered(left: list[Plan], workers: int, store: RunStore) -> int:
-    """Return how many plans to train at once, where some did not fit in the device's memory.
+    """Return the number of plans to train at once after some did not fit in the device's memory.
 
-    Where it was one at a time, cohorts among them are split in the store.
+    If it was one at a time, cohorts among them are split in the store.
     """
     if workers > 1:
         warnings.warn(
-            f"out of GPU memory with {workers} processes on it: going on with {workers // 2}", stacklevel=3
+            f"out of GPU memory with {workers} processes on it: continuing with {workers // 2}", stacklevel=3
         )
         return workers // 2
     for plan in left:
@@ -91,7 +92,7 @@ def lowered(left: list[Plan], workers: int, store: RunStore) -> int:
             spec = plan.specs[0]
             raise MemoryError(
                 f"{spec.architecture} on {spec.data.name} does not fit in the GPU's memory alone, "
-                f"with batches of {spec.train.batch_size} (part of what the run is, so not lowered)"
+                f"with batches of {spec.train.batch_size} (part of the run's spec, so not lowered)"
             )
         with suppress(Held), store.lease(plan.specs):
             _split(plan, store)
@@ -99,14 +100,14 @@ def lowered(left: list[Plan], workers: int, store: RunStore) -> int:
 
 
 def _split(plan: Plan, store: RunStore) -> None:
-    """Make two cohorts of one that is leased, unless another program has meanwhile ended it."""
+    """Split a leased cohort in two, unless another program has meanwhile ended it."""
     cohort, specs = plan
     if cohort not in store.cohorts():
         return
     halves = (range(0, len(specs), 2), range(1, len(specs), 2))
     sizes = " and ".join(str(len(half)) for half in halves)
     warnings.warn(
-        f"out of GPU memory with {len(specs)} runs in one cohort: going on with {sizes}", stacklevel=4
+        f"out of GPU memory with {len(specs)} runs in one cohort: continuing with {sizes}", stacklevel=4
     )
     parts = [[specs[place] for place in half] for half in halves]
     state = store.load_state(cohort, "cpu")
@@ -136,10 +137,10 @@ def in_turn(
     stop: Callable[[], bool],
     bar: tqdm,
 ) -> list[Plan]:
-    """Train one plan after the other, but what others hold; return those that did not fit in memory.
+    """Train one plan after the other, except those that others hold; return those that did not fit in memory.
 
-    Once one turns out to be held, the rest follow in a random order: programs that began together go the same
-    way, and each would ask for all that the others have before it finds something free.
+    Once one turns out to be held, the rest follow in a random order: programs that began together would
+    otherwise go through the same plans, each asking for all that the others have.
 
     Where ``side_by_side`` is chosen (:mod:`lpc.training.choices`), runs alone are trained in twos on a GPU.
     """
@@ -150,7 +151,7 @@ def in_turn(
     while waiting:
         plans = [waiting.pop()]
         if stop():
-            raise Stopped("stopped before all was trained; call again to go on")
+            raise Stopped("stopped before all was trained; call again to continue")
         data = plans[0].specs[0].data
         if in_twos and waiting and _may_share([*plans, waiting[-1]]):
             plans.append(waiting.pop())
@@ -166,7 +167,9 @@ def in_turn(
                 left += plans
             else:
                 in_twos = False
-                warnings.warn("out of GPU memory with two runs side by side: going on with one", stacklevel=3)
+                warnings.warn(
+                    "out of GPU memory with two runs side by side: continuing with one", stacklevel=3
+                )
                 waiting += plans[::-1]
         except Held as error:
             _warn_of_loss(error)
@@ -175,7 +178,7 @@ def in_turn(
 
 
 def _may_share(plans: Sequence[Plan]) -> bool:
-    """Whether plans are runs alone that train on the same images."""
+    """Whether plans are single runs that train on the same images."""
     return all(len(plan.specs) == 1 for plan in plans) and len({plan.specs[0].data for plan in plans}) == 1
 
 
@@ -187,7 +190,7 @@ def share(
     stop: Callable[[], bool],
     bar: tqdm,
 ) -> list[Plan]:
-    """Train plans in several processes, but what others hold; return those that did not fit in memory.
+    """Train plans in several processes, except held ones; return those that did not fit in memory.
 
     The first other error is raised once the other workers have stopped.
     """
@@ -214,7 +217,7 @@ def share(
         if error is not None:
             raise error
     if stop():
-        raise Stopped("stopped before anything was trained; call again to go on")
+        raise Stopped("stopped before anything was trained; call again to continue")
     for job, plan in jobs.items():
         if isinstance(job.exception(), torch.OutOfMemoryError):
             left.append(plan)
@@ -236,7 +239,7 @@ _halt: Event | None = None
 
 
 def _enter(steps: Any, halt: Event) -> None:
-    """Set up a worker process: where it tells its progress, and how it is told to stop."""
+    """Set up a worker process: where it reports progress, and how it is asked to stop."""
     global _steps, _halt
     _steps, _halt = steps, halt
     leave_signals_to_parent()
@@ -248,7 +251,7 @@ def _work(plan: Plan, root: Path, device: str, workers: int, parent: int) -> Non
 
     def advance(amount: int) -> None:
         if os.getppid() != parent:
-            raise SystemExit("the process that asked for these runs is gone")
+            raise SystemExit("the process that started these runs has ended")
         _steps.put(amount)
 
     splits = load_images(plan.specs[0].data, device=device)

@@ -31,13 +31,13 @@ from lpc.training.trainers import EpochLoss
 TERMINAL_ACCURACY = 0.999
 """Train accuracy at which the terminal phase begins (LPC Appendix C)."""
 NEAR = 0.01
-"""How near to it an accuracy that was taken faster is taken again in float32."""
+"""Distance from it within which a faster measurement of the accuracy is repeated in float32."""
 CHANCE = 1.5
 """A train accuracy up to this many times the largest class's share is called chance."""
 
 
 class Plan(NamedTuple):
-    """Runs that train together, and the name under which the store keeps where they stand."""
+    """Runs that train together, and the name under which the store keeps their state."""
 
     cohort: str
     specs: list[RunSpec]
@@ -66,28 +66,28 @@ def train_plans(
     Parameters
     ----------
     plans
-        A plan; or several, each of one run: their steps take turns
+        A plan, or several plans of one run each, whose steps take turns
         (:class:`~lpc.training.together.SideBySide`).
     store
-        Where their checkpoints are and their results go.
+        Store that keeps their checkpoints and receives their results.
     splits
-        Their data, on the device to train on.
+        Data of the runs, on the device to train on.
     advance
-        Called with the number of epochs, summed over runs, whenever some are done.
+        Callback for progress; it is given the number of epochs just trained, summed over runs.
     stop
-        Whether to stop after this epoch.
+        Callback that says whether to stop after this epoch.
     workers
-        How many processes share the machine, for the provenance.
+        Number of processes that share the machine, for the provenance.
 
     Raises
     ------
     Stopped
-        After writing all checkpoints, where ``stop`` said so.
+        If ``stop`` asked for it, after all checkpoints were written.
     lpc.store.Held
-        Another program trains some of these runs, or has begun them in another cohort since this was planned.
-        Other plans were trained nevertheless.
+        If another program trains some of these runs, or has begun them in another cohort since they were
+        planned. Other plans have been trained nevertheless.
     lpc.store.LostLease
-        Another program took this one for dead, and goes on from its last checkpoint.
+        If another program took this one for dead and continues from its last checkpoint.
     """
     held: Held | None = None
     with ExitStack() as leases:
@@ -124,13 +124,15 @@ def train_plans(
             left = [training.trainer for training in trainings if not training.ended]
             if stopping and left:
                 epochs = ", ".join(f"{trainer.epoch} of {trainer.specs[0].train.epochs}" for trainer in left)
-                raise Stopped(f"stopped after epoch {epochs}; checkpoints are written, call again to go on")
+                raise Stopped(
+                    f"stopped after epoch {epochs}; checkpoints are written, call again to continue"
+                )
     if held is not None:
         raise held
 
 
 def _check_up_to_date(plan: Plan, store: RunStore, lease: Lease) -> None:
-    """Check that no other program has begun or finished the leased runs otherwise than they were planned."""
+    """Check that no other program has begun or finished the leased runs in another packing than planned."""
     begun = store.cohorts(afresh=True)
     for key in lease.keys:
         cohort = next((cohort for cohort, keys in begun.items() if key in keys), plan.cohort)
@@ -155,7 +157,7 @@ class _Training:
         self.failed: list[int | None] = [None] * len(plan.specs)
         """The epoch in which a run failed; None: it has not."""
         seconds = 0.0
-        state = store.load_state(plan.cohort, "cpu")  # the trainer knows what belongs where
+        state = store.load_state(plan.cohort, "cpu")  # the trainer moves it to its devices
         if state is not None:
             try:
                 self.trainer.load_state_dict(state["training"])
@@ -170,14 +172,14 @@ class _Training:
         return time.monotonic() - self._began
 
     def resume(self, advance: Callable[[int], object]) -> None:
-        """Tell what the checkpoint has, and store the results if that is everything."""
+        """Report the checkpoint's progress, and store the results if it is complete."""
         if self.trainer.epoch:
             advance(self.trainer.epoch * len(self.plan.specs))
         if self.trainer.finished:
             self._finish()
 
     def begin_epoch(self) -> None:
-        """Note what the coming epoch trains with."""
+        """Note the settings of the coming epoch."""
         self._gamma, (_, self._rates) = self.trainer.gamma(), self.trainer.rates()
 
     def end_epoch(self, loss: EpochLoss, stopping: bool) -> None:
@@ -188,7 +190,7 @@ class _Training:
         loss
             Mean losses of the epoch.
         stopping
-            Whether a checkpoint is due as training stops.
+            Whether training is about to stop, so that a checkpoint is due.
         """
         training = self.trainer
         self._record(loss)
@@ -211,7 +213,7 @@ class _Training:
         )
 
     def _record(self, loss: EpochLoss) -> None:
-        """Append what there is to record of an epoch to every run's history."""
+        """Append an epoch's record to every run's history."""
         training, train = self.trainer, self.plan.specs[0].train
         for member, bad in enumerate(bad_epoch(loss)):
             if bad and self.failed[member] is None:
@@ -247,7 +249,7 @@ class _Training:
             self.histories[member].append(entry)
 
     def _glance(self, members: Sequence[int]) -> HeadOutput:
-        """Return outputs for accuracies alone: faster ones if there are, but near the terminal phase."""
+        """Return outputs for accuracies only: faster ones if possible, except near the terminal phase."""
         training, images = self.trainer, self.splits.train
         if not training.glances:
             return training.outputs(images)
@@ -256,7 +258,7 @@ class _Training:
         return outputs if max(found) < TERMINAL_ACCURACY - NEAR else training.outputs(images)
 
     def _metrics(self, member: int, latents: Latents) -> Measured:
-        """Measure a run's latents of the train set; which metrics, its spec says."""
+        """Measure a run's latents of the train set with the metrics of its spec."""
         training, splits = self.trainer, self.splits
         spec, weights = training.specs[member], training.member_state(member)
         if spec.train.metrics == "information":
@@ -318,7 +320,7 @@ class _Training:
 
 def _warn_of_budgets(training: Trainer) -> None:
     if training.specs[0].train.metrics == "information":
-        return  # there a gamma beyond what the readout survives is part of what is studied
+        return  # there a gamma that the readout does not survive is part of the study
     steps_an_epoch = math.ceil(len(training.images) / training.specs[0].train.batch_size)
     for spec in training.specs:
         if spec.model.classifier == "cosine":  # its logits do not shrink with the latents
@@ -338,7 +340,7 @@ def _warn_of_budgets(training: Trainer) -> None:
 def _result(
     spec: RunSpec, history: list[dict[str, Any]], latents: Latents, splits: Splits, held: Tensor | None
 ) -> dict[str, Any]:
-    """Return what a finished run's result holds: its last metrics, and what only the end can tell."""
+    """Return the result of a finished run: its last metrics, and values known only at the end."""
     final = dict(history[-1])
     passed = [entry["epoch"] for entry in history if _passed(entry)]
     result = {**final, "terminal_epoch": passed[0] if passed else None}
@@ -366,7 +368,7 @@ def _result(
 
 
 def _chance_epoch(history: list[dict[str, Any]], images: ImageSet) -> int | None:
-    """Return the first epoch of the last stretch in which train accuracy was no more than chance, or None."""
+    """Return the first epoch of the last stretch with train accuracy at chance, or None."""
     limit = CHANCE * float(images.label.bincount().max()) / len(images)
     taken = [(entry["epoch"], entry["accuracy"]) for entry in history if "accuracy" in entry]
     found = None

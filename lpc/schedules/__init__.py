@@ -1,4 +1,4 @@
-"""What changes from epoch to epoch: the learning rate, and gamma, the weight of the penalty.
+"""Schedules over epochs: the learning rate, and gamma, the weight of the penalty.
 
 ``gamma`` and ``learning_rate`` read a spec; ``geometric_gamma`` and ``two_regime_gamma`` are the formulas.
 """

@@ -1,4 +1,4 @@
-"""What changes from epoch to epoch: the learning rate and the penalty's weight."""
+"""Schedules of a spec over epochs: the learning rate and the penalty's weight."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from lpc.specs import ON_LATENT, TrainSpec
 
 
 def learning_rate(epoch: int, train: TrainSpec) -> float:
-    r"""Return the rate of everything but the last classifier in an epoch (counted from 0).
+    r"""Return the learning rate of all but the last classifier in an epoch (counted from 0).
 
     Parameters
     ----------
     epoch
-        Counted from 0.
+        Epoch, counted from 0.
     train
-        Says the first rate and how it falls.
+        Schedule with the first rate and its decay.
 
     Notes
     -----
@@ -38,17 +38,17 @@ def learning_rate(epoch: int, train: TrainSpec) -> float:
 
 
 def plateau_share(losses: Sequence[float], train: TrainSpec) -> float:
-    """Return what plateaus leave of the learning rate: ``plateau_factor`` to their number.
+    """Return the share of the learning rate that plateaus leave: ``plateau_factor`` to their number.
 
     A plateau is more than ``plateau_patience`` epochs in a row whose loss is not below the best so far; the
-    next one is counted from there. 1 where the spec has no such factor.
+    next one is counted from there. The share is 1 if the spec has no such factor.
 
     Parameters
     ----------
     losses
-        Of the epochs so far, penalties included.
+        Mean loss of each epoch so far, penalties included.
     train
-        The schedule.
+        Schedule with ``plateau_factor`` and ``plateau_patience``.
 
     References
     ----------
@@ -66,19 +66,19 @@ def plateau_share(losses: Sequence[float], train: TrainSpec) -> float:
 
 
 def latent_sd(epoch: int, train: TrainSpec) -> float:
-    """Return the sd that every node of the latent is brought to after an epoch (counted from 0).
+    """Return the sd to which every node of the latent is brought after an epoch (counted from 0).
 
     Parameters
     ----------
     epoch
-        Counted from 0.
+        Epoch, counted from 0.
     train
-        Says the first sd and the factor from epoch to epoch.
+        Schedule with the first sd and its factor per epoch.
 
     Raises
     ------
     ValueError
-        A spec whose latents are not rescaled.
+        If the spec does not rescale its latents.
     """
     if train.latent_sd is None:
         raise ValueError("TrainSpec.latent_sd is None: the latents are not rescaled")
@@ -91,9 +91,9 @@ def gamma(epoch: int, train: TrainSpec) -> float:
     Parameters
     ----------
     epoch
-        Counted from 0.
+        Epoch, counted from 0.
     train
-        Says the penalty and how its weight grows.
+        Schedule with the penalty and the growth of its weight.
     """
     if train.penalty not in ON_LATENT:
         return 0.0

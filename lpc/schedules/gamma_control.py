@@ -1,4 +1,4 @@
-r"""Gamma by itself: as large as the classifier's weights carry at a logit gap, measured while training."""
+r"""Automatic gamma: as large as the classifier's weights can carry at a logit gap, while training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def separation(weight: Float[Array, "classes width"]) -> float:
     Parameters
     ----------
     weight
-        One row per class.
+        Weight of the classifier, shape (classes, width).
 
     Notes
     -----
@@ -36,9 +36,9 @@ def gap_gamma(weight: Float[Array, "classes width"], *, gap: float) -> float:
     Parameters
     ----------
     weight
-        Of the classifier, one row per class.
+        Weight of the classifier, shape (classes, width).
     gap
-        Of the true logit to any other, above 0.
+        Difference between the true logit and any other, above 0.
 
     Notes
     -----
@@ -56,25 +56,25 @@ class GapSchedule:
     Parameters
     ----------
     gap
-        The logit gap to hold, at equilibrium; above 0.
+        Logit gap to hold at equilibrium, above 0.
     initial
-        The first gamma.
+        First value of gamma.
     factor
-        By how much gamma grows from one update to the next, at most; above 1.
+        Largest factor by which gamma grows from one update to the next, above 1.
     maximum
-        Of gamma.
+        Largest value of gamma.
 
     Attributes
     ----------
     gamma
-        As it is now.
+        Current value of gamma.
 
     Notes
     -----
-    An update sets gamma to the smallest of ``factor`` times what it was, ``maximum`` and
-    :func:`gap_gamma` of the weights as they are: it grows with the square of the weights' distance, and
-    falls where they shrink. Where the measured gap is below half of ``gap``, latents are behind the
-    equilibrium or the bias decides: gamma is then halved.
+    An update sets gamma to the smallest of ``factor`` times its previous value, ``maximum`` and
+    :func:`gap_gamma` of the current weights: it grows with the square of the weights' distance, and falls
+    when they shrink. If the measured gap is below half of ``gap``, latents lag behind the equilibrium or the
+    bias decides: gamma is then halved.
     """
 
     def __init__(
@@ -86,14 +86,15 @@ class GapSchedule:
         self.maximum = number("maximum", maximum, above=0)
 
     def update(self, weight: Float[Array, "classes width"], *, measured: float) -> float:
-        """Return gamma after weights and the logit gap have been measured.
+        """Update and return gamma from the measured weights and logit gap.
 
         Parameters
         ----------
         weight
-            Of the classifier, as it is.
+            Current weight of the classifier, shape (classes, width).
         measured
-            Median over points of the true logit less the largest other; NaN where it is not known.
+            Measured logit gap: the median over points of the true logit minus the largest other one; NaN:
+            unknown.
         """
         carried = gap_gamma(weight, gap=self.gap)
         grown = self.gamma * self.factor

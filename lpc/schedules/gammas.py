@@ -1,4 +1,4 @@
-"""How gamma, the weight of the penalty, grows from epoch to epoch: closed forms, without torch."""
+"""Growth of gamma, the weight of the penalty, over epochs: closed forms, without torch."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ def geometric_gamma(
     Parameters
     ----------
     epoch
-        Counted from 0.
+        Epoch, counted from 0.
     initial, factor, maximum
-        LPC Appendix C: 1e-2, 1.05 and 1e6 on CIFAR10 and CIFAR100; 1e-2, 1.03 and 1e5 on SVHN.
+        First gamma, factor per epoch and largest gamma. LPC Appendix C: 1e-2, 1.05 and 1e6 on CIFAR10 and
+        CIFAR100; 1e-2, 1.03 and 1e5 on SVHN.
     overshoot
-        End at the first :math:`\gamma_0 f^{e}` that is not below the maximum, as the release does: it
-        multiplies after an epoch while gamma is below, so the last value exceeds the maximum by less than
+        Whether to end at the first :math:`\gamma_0 f^{e}` that is not below the maximum, as the release does:
+        it multiplies after an epoch while gamma is below, so the last value exceeds the maximum by less than
         the factor.
 
     Raises
     ------
     ValueError
-        Anything that is NaN, infinite or no number; an epoch below 0, gamma not above 0, a factor below 1.
+        If a value is NaN, infinite or no number, the epoch is below 0, gamma is not above 0, or a factor is
+        below 1.
 
     References
     ----------
@@ -53,7 +55,7 @@ def _log_of_ratio(value: float, initial: float) -> float:
 def _grown(initial: float, factor: float, times: int) -> float:
     try:
         return initial * factor**times
-    except OverflowError:  # of the power alone: the product is below the maximum, or a factor above
+    except OverflowError:  # of the power only: the product is below the maximum, or one factor above
         return math.exp(math.log(initial) + times * math.log(factor))
 
 
@@ -67,19 +69,20 @@ def two_regime_gamma(
     late_from: float,
     overshoot: bool = False,
 ) -> float:
-    r"""Return gamma in an epoch, where the schedule has another factor once gamma has reached a value.
+    r"""Return gamma in an epoch, with another factor once gamma has reached a value.
 
-    A closed form, as :func:`geometric_gamma`: gamma is multiplied by ``factor`` after an epoch while it is
+    A closed form, like :func:`geometric_gamma`: gamma is multiplied by ``factor`` after an epoch while it is
     below ``late_from``, else by ``late_factor``.
 
     Parameters
     ----------
     epoch
-        Counted from 0; where gamma changes every few epochs, the number of changes so far.
+        Epoch, counted from 0; if gamma changes every few epochs, the number of changes so far.
     initial, factor, maximum, overshoot
-        As in :func:`geometric_gamma`.
+        The arguments of :func:`geometric_gamma`.
     late_factor, late_from
-        The 2025 release: doubling to 1e3, then times 1.25 to 1e6, from 1e-4 on and every 5 epochs.
+        Factor per change of gamma once it has reached ``late_from``. The 2025 release: doubling to 1e3, then
+        times 1.25 to 1e6, from 1e-4 on and every 5 epochs.
 
     Notes
     -----
@@ -90,7 +93,7 @@ def two_regime_gamma(
     Raises
     ------
     ValueError
-        As :func:`geometric_gamma`, also of the late regime.
+        As in :func:`geometric_gamma`, also for the late regime.
     """
     late_factor = number("late_factor", late_factor, least=1)
     late_from = number("late_from", late_from, above=0)

@@ -1,7 +1,7 @@
 """The store of runs: results on disk by run key, shared by many programs on one machine or on many.
 
-``RunStore`` reads and writes it. A program that trains has a ``Lease`` of its runs; ``Held`` is raised where
-another one has them, ``LostLease`` where another one has taken over.
+``RunStore`` reads and writes it. A program that trains has a ``Lease`` of its runs; ``Held`` is raised if
+another program has them, ``LostLease`` if another one has taken over.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, on a shared file system too: written beside, then named."""
+"""Files that exist whole or not at all, also on a shared file system: written beside, then renamed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GONE = (errno.ENOENT, errno.ESTALE)
 
 @contextmanager
 def draft(path: Path, write: Callable[[Path], object]) -> Iterator[Path]:
-    """Yield a hidden neighbour of a path, written and on disk; removed at the end where it is still there."""
+    """Yield a hidden neighbour of a path, written to disk; removed at the end if it is still there."""
     temporary = _begun(draft_of(path))
     try:
         write(temporary)
@@ -29,7 +29,7 @@ def draft(path: Path, write: Callable[[Path], object]) -> Iterator[Path]:
 
 
 def _begun(temporary: Path) -> Path:
-    """Make an empty file, and its folder; who sweeps may remove an empty folder in between."""
+    """Make an empty file and its folder; a sweep may remove an empty folder in between."""
     for last in (False, False, True):
         temporary.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -42,7 +42,7 @@ def _begun(temporary: Path) -> Path:
 
 
 def as_json(value: object) -> Callable[[Path], object]:
-    """Return what writes a value as JSON into a path."""
+    """Return a function that writes a value as JSON into a path."""
     text = json.dumps(value, indent=1, allow_nan=False) + "\n"
     return lambda path: path.write_text(text)
 
@@ -65,7 +65,7 @@ def write_bytes(path: Path, *content: bytes | memoryview) -> None:
 
 
 def write_once(path: Path, content: bytes) -> bool:
-    """Write a file that is not there yet, whole; False where it is: then it stays as it is."""
+    """Write a new file, whole; return False and leave it alone if it already exists."""
     with draft(path, lambda temporary: temporary.write_bytes(content)) as temporary:
         return name_exclusively(temporary, path)
 
@@ -76,14 +76,14 @@ def write_json(path: Path, value: object) -> None:
 
 
 def name_exclusively(temporary: Path, path: Path) -> bool:
-    """Give a draft a name that nothing has yet; of many programs that try, exactly one is told True.
+    """Give a draft a name that is still free; if many programs try, exactly one gets True.
 
     A hard link, as that is atomic on NFS, where locks need not exist.
 
     Raises
     ------
     OSError
-        A file system without hard links; a link to nothing that has the name.
+        If the file system has no hard links, or a dangling link has the name.
     """
     try:
         os.link(temporary, path)
@@ -100,7 +100,7 @@ def name_exclusively(temporary: Path, path: Path) -> bool:
 
 
 def see_afresh(folder: Path) -> None:
-    """Make this machine see a folder as the file server has it: writing there ends what NFS has cached."""
+    """Make this machine see a folder as the file server has it: writing there drops NFS's cache."""
     with written_there(folder, "fresh"):
         pass
 

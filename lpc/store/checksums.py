@@ -1,4 +1,4 @@
-"""Checksums: SHA-256 of what is stored, in the file itself or in the result of its run, checked when read.
+"""Checksums: SHA-256 of stored files, in the file itself or in its run's result, checked when read.
 
 An object's file begins with the digest of all that follows it, so that both change at once::
 
@@ -6,10 +6,9 @@ An object's file begins with the digest of all that follows it, so that both cha
      "sha256": "<64 hexadecimal digits>",
      "status": "finished", ...
 
-A binary file of which there are several versions in its life ends with the digest of all before it. Files
-that every program writes alike, before the result, stand in the result with their sizes and digests, as
-``files``.
-Files that versions without checksums wrote are read unchecked, which is said once for every store.
+A binary file that is rewritten in its life ends with the digest of all before it. Files that every program
+writes identically, before the result, appear in the result with their sizes and digests, as ``files``.
+Files written by versions without checksums are read unchecked, with one warning per store.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Unchecked(UserWarning):
 
 
 class Part(NamedTuple):
-    """What a file of a run must be: its size in bytes, and its digest."""
+    """Expected size in bytes, and digest, of a run's file."""
 
     size: int
     sha256: str
@@ -63,7 +62,7 @@ def is_sealed(path: Path, content: bytes) -> bool:
     Raises
     ------
     Damaged
-        It has one, of other content.
+        If the file has a digest that does not match its content.
     """
     place = len(_HEAD)
     begins, written = content.startswith(_HEAD), content[place : place + 64]
@@ -80,7 +79,7 @@ def opened_object(path: Path, content: bytes) -> tuple[dict[str, Any], bool]:
     Raises
     ------
     Damaged
-        It is no whole object, or its digest is of other content.
+        If the file is not a whole object, or its digest does not match its content.
     """
     value = as_object(path, parsed(path, content))
     sealed = is_sealed(path, content)
@@ -90,7 +89,7 @@ def opened_object(path: Path, content: bytes) -> tuple[dict[str, Any], bool]:
 
 
 def seal(content: bytes | memoryview) -> bytes:
-    """Return what stands behind some bytes in a file that ends with their digest."""
+    """Return the ending of a file with some bytes: their digest."""
     return _TAIL + digest(content).encode() + b"\n"
 
 
@@ -100,7 +99,7 @@ def opened_bytes(path: Path, content: bytes) -> tuple[memoryview, bool]:
     Raises
     ------
     Damaged
-        The digest is of other content.
+        If the digest does not match the content.
     """
     length = len(_TAIL) + 64 + 1
     body, tail = memoryview(content)[:-length], content[-length:]
@@ -113,7 +112,7 @@ def opened_bytes(path: Path, content: bytes) -> tuple[memoryview, bool]:
 
 
 def parts_of(path: Path, result: dict[str, Any]) -> dict[str, Part] | None:
-    """Take out of a result what the other files of its run must be; None where it does not say."""
+    """Remove and return a result's entries about the other files of its run; None if there are none."""
     files = result.pop("files", None)
     if files is None:
         return None
@@ -124,12 +123,12 @@ def parts_of(path: Path, result: dict[str, Any]) -> dict[str, Part] | None:
 
 
 def check(path: Path, content: bytes, parts: dict[str, Part] | None) -> bool:
-    """Check a file against what its run's result says of it; False where that says nothing.
+    """Check a file against the entry in its run's result; return False if there is no entry.
 
     Raises
     ------
     Damaged
-        It is another.
+        If the file is another one.
     """
     if parts is None or path.name not in parts:
         return False

@@ -1,4 +1,4 @@
-"""Examination: everything of a store is looked at, and what is damaged is listed instead of raised."""
+"""Examination: every file of a store is checked, and damage is listed instead of raised."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from lpc.store.wholeness import PARTS, parsed_provenance, read_result, read_spec
 
 _T = TypeVar("_T")
 _END = 4_096
-"""Bytes at the end of a state that are read to see whether it has a checksum."""
+"""Number of bytes at the end of a state that are read to look for a checksum."""
 
 
 @dataclass
 class Examination:
-    """What there is in a store.
+    """Contents of a store.
 
     Attributes
     ----------
     whole
-        Rows of runs that have ended and are whole, as of :func:`lpc.store.listing.look`.
+        Rows of runs that have ended and are whole, as from :func:`lpc.store.listing.look`.
     unfinished
-        Rows of runs that have begun and not ended. ``epoch`` is that of their last checkpoint, ``held`` who
-        has them at this moment; None where there is none.
+        Rows of runs that have begun and not ended. ``epoch`` is that of their last checkpoint, ``held`` the
+        current owner; None: nobody.
     others
-        Number of folders of runs of another protocol, or that have not begun.
+        Number of folders with runs of another protocol, or with runs that have not begun.
     damaged
-        What is wrong with which file, and what mends it; one error per file.
+        Damaged files, one error per file, with what is wrong and what repairs it.
     left
-        What programs that were killed have left, and nobody needs.
+        Leftovers of programs that were killed, which nobody needs.
     unchecked
-        Files without checksums, as earlier versions wrote none.
+        Files without checksums, written by earlier versions.
     """
 
     whole: list[dict[str, Any]] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Examination:
     unchecked: list[Path] = field(default_factory=list)
 
     def _note(self, look: Callable[[], _T]) -> _T | None:
-        """Return what a look at some files finds; None where it raises what is then noted."""
+        """Return the result of a look at some files; None if it raises an error, which is noted."""
         try:
             return look()
         except Damaged as error:
@@ -67,12 +67,12 @@ def examine(store: RunStore, *, deep: bool = False, protocol: int = PROTOCOL) ->
     Parameters
     ----------
     store
-        The store; one that does not exist is empty.
+        Store to look through; one that does not exist is empty.
     deep
-        Whether to read every byte: else of histories, weights, tables and states it is only checked that
-        they are there, and as long as they must be.
+        Whether to read every byte. If not, histories, weights, tables and states are only checked for
+        existence and length.
     protocol
-        Of the runs.
+        Protocol of the runs.
     """
     runs = listing.look(store.root, protocol=protocol)
     found = Examination(others=runs.others, damaged=[*runs.damages])
@@ -87,7 +87,7 @@ def examine(store: RunStore, *, deep: bool = False, protocol: int = PROTOCOL) ->
 
 
 def _look_further(store: RunStore, found: Examination, deep: bool) -> None:
-    """Look at what the rows of runs do not say."""
+    """Check the files that the rows of runs do not cover."""
     for row in found.whole:
         found._note(lambda key=str(row["key"]): _check_provenance(store.directory(key)))
         if deep:
@@ -111,7 +111,7 @@ def _look_further(store: RunStore, found: Examination, deep: bool) -> None:
 
 
 def _names(folder: Path) -> list[str]:
-    """Return the names in a folder but hidden ones."""
+    """Return the names in a folder, except hidden ones."""
     return [name for name in names_in(folder) if name[0] != "."]
 
 
@@ -139,7 +139,7 @@ def _check_provenance(directory: Path) -> None:
 
 
 def _look_deep(store: RunStore, key: str, found: Examination) -> None:
-    """Read the files of a run that has ended of which only the length was looked at."""
+    """Read the files of a finished run of which only the length was checked."""
     directory = store.directory(key)
     result = found._note(lambda: read_result(directory))
 

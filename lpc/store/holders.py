@@ -1,4 +1,4 @@
-"""Who has which runs of a store, and whether they live: processes of one machine or of many.
+"""Holders of a store's runs, and whether they are alive: processes of one machine or of many.
 
 Layout::
 
@@ -27,9 +27,9 @@ from lpc.store.writers import started as _started
 HEARTBEAT = 15.0
 """Seconds from one sign of life to the next."""
 LEASE = 180.0
-"""Seconds without a sign of life after which others take over; well over NFS's 60 s of cached attributes."""
+"""Seconds without a sign of life after which others take over; well above NFS's 60 s of cached attributes."""
 WITHDRAWN = "withdrawn"
-"""How a lease ended that was given back before anything was trained."""
+"""End of a lease that was given back before anything was trained."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,16 @@ class Holder:
     Attributes
     ----------
     host, pid
-        Where it runs, and as what.
+        Machine that it runs on, and its process id.
     started
-        When the process started, in the kernel's ticks; None where the system does not say.
+        Start of the process in the kernel's ticks; None: the system does not say.
     place
-        Host, boot and process namespace, within which ``pid`` means one process; None where unknown.
+        Host, boot and process namespace, within which ``pid`` identifies one process; None: unknown.
     cluster, job, restart
-        Its SLURM job (of an array: ``<array>_<task>``), and how often that was requeued; None and 0 outside.
+        SLURM job (for an array: ``<array>_<task>``) and how often it was requeued; None and 0 outside of
+        SLURM.
     since
-        When it took its runs, by its own clock: UTC, ISO 8601.
+        Time at which it took its runs, by its own clock: UTC, ISO 8601.
     """
 
     host: str
@@ -79,9 +80,10 @@ class Attempt:
     Attributes
     ----------
     holder
-        Who tried, and since when.
+        Process that tried, and since when.
     ended
-        ``"stopped"``, ``"error: ..."``, ``"died"`` where it did not get to say; None while it lives.
+        Reason for the end: ``"stopped"``, ``"error: ..."``, or ``"died"`` if the process could not record
+        one; None: still alive.
     """
 
     holder: Holder
@@ -89,7 +91,7 @@ class Attempt:
 
 
 def this_process() -> Holder:
-    """Return what others can tell this process by."""
+    """Return the marks by which others identify this process."""
     job = os.environ.get("SLURM_JOB_ID")
     if "SLURM_ARRAY_JOB_ID" in os.environ and "SLURM_ARRAY_TASK_ID" in os.environ:
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
@@ -106,7 +108,7 @@ def this_process() -> Holder:
 
 
 def has_died(holder: Holder, me: Holder) -> bool:
-    """Whether this process knows, without waiting for the lease, that a holder is no more.
+    """Whether this process knows, without waiting for the lease, that a holder has ended.
 
     It does where both are of one place and the holder's process has ended, and where both are of one SLURM
     job, which has been requeued since.
@@ -118,9 +120,9 @@ def has_died(holder: Holder, me: Holder) -> bool:
 
 
 class Sign(NamedTuple):
-    """What a heartbeat says: when it was last given, by whom, and of which runs.
+    """Content of a heartbeat: when it was last given, by whom, and for which runs.
 
-    A damaged one says only when: nobody is known to have died, and it counts for as long as its lease.
+    A damaged one has only a time: nobody is known to have died, and it counts for as long as its lease.
     """
 
     time: float
@@ -129,7 +131,7 @@ class Sign(NamedTuple):
 
 
 def sign_of(heartbeat: Path) -> Sign | None:
-    """Return a heartbeat as the server has it, or None where it is gone."""
+    """Return a heartbeat as the server has it, or None if it is gone."""
     try:
         with heartbeat.open("rb") as stream:  # opening asks the server; a mere stat may be a minute old
             time, content = os.fstat(stream.fileno()).st_mtime, stream.read()
@@ -147,7 +149,7 @@ def sign_of(heartbeat: Path) -> Sign | None:
 
 
 def remove_heartbeat(heartbeat: Path) -> None:
-    """Remove a heartbeat, also one in whose place there is an empty folder; it may be gone already."""
+    """Remove a heartbeat, also if an empty folder has taken its place; it may be gone already."""
     try:
         heartbeat.unlink(missing_ok=True)
     except OSError:
@@ -164,17 +166,17 @@ def server_time(folder: Path) -> float:
 
 
 def holder_of(content: dict[str, Any]) -> Holder:
-    """Return whom a heartbeat or an owner file names."""
+    """Return the holder that a heartbeat or an owner file names."""
     return Holder(**{field.name: content[field.name] for field in fields(Holder)})
 
 
 def read_owner(path: Path) -> dict[str, Any] | None:
-    """Return what an owner file says, or None where it is gone.
+    """Return the content of an owner file, or None if it is gone.
 
     Raises
     ------
     lpc.store.reading.Damaged
-        It does not say whose the run is.
+        If the file does not say who has the run.
     """
     return read_object_if_there(path, fields=_OWNER)
 
@@ -186,7 +188,7 @@ def _lives(sign: Sign | None, me: Holder, now: Callable[[], float]) -> bool:
 
 
 def live_holders(root: Path) -> dict[str, Holder]:
-    """Return who has which runs of a store at this moment, by run key; nobody who is dead is among them."""
+    """Return the present holders of a store's runs, by run key, without dead ones."""
     folder, me, found = root / "heartbeats", this_process(), {}
     heartbeats = [path for path in folder.iterdir() if path.name[0] != "."] if folder.exists() else []
     now = server_time(folder) if heartbeats else 0.0
@@ -198,7 +200,7 @@ def live_holders(root: Path) -> dict[str, Holder]:
 
 
 def attempts(root: Path, key: str) -> list[Attempt]:
-    """Return the attempts at a run that has not finished, in their order; leases withdrawn are none."""
+    """Return the attempts at an unfinished run, in order; withdrawn leases do not count."""
     folder, me, found = root / "heartbeats", this_process(), []
     for path in owners(root / "runs" / key).values():
         content = read_owner(path)
@@ -219,5 +221,5 @@ def owners(directory: Path) -> dict[int, Path]:
 
 
 def owner_file(directory: Path, number: int) -> Path:
-    """Return the file that says whose a run's attempt of this number is."""
+    """Return the owner file of a run's attempt with this number."""
     return directory / f"owner-{number}.json"

@@ -1,4 +1,4 @@
-"""Leftovers: what programs that were killed have left in a store, and removing what is safely dead.
+"""Leftovers of killed programs in a store, and the removal of those that are certainly unused.
 
 Nothing is removed that a living program may still need, be it awake or asleep:
 
@@ -41,21 +41,21 @@ from lpc.store.reading import Damaged, read_texts
 from lpc.store.writers import draft_named, draft_of
 
 FORGOTTEN = 86_400.0
-"""Seconds after which what has no visible writer, or a program on another machine, is taken for dead."""
+"""Seconds after which a file without a visible writer, or a program on another machine, counts as dead."""
 _ENDINGS = (".json", ".jsonl", ".safetensors", ".pt", ".probe", ".csv")
 _PROBES = ("clock", "fresh")
-"""What is written for a moment only, to see what the file server has."""
+"""Names of files that exist for a moment only, to see the file server's state."""
 
 
 class Leftover(NamedTuple):
-    """What a program has left.
+    """A file or folder that a program has left behind.
 
     Attributes
     ----------
     path
-        A file, or a cohort's folder.
+        The file, or the folder of a cohort.
     what
-        What it is, in words.
+        Description of the leftover.
     """
 
     path: Path
@@ -63,7 +63,7 @@ class Leftover(NamedTuple):
 
 
 class Swept(NamedTuple):
-    """What was tried with a leftover: ``error`` says why it is still there; None: it is removed."""
+    """Attempt to remove a leftover: ``error`` says why it is still there; None: it is removed."""
 
     leftover: Leftover
     error: str | None
@@ -76,14 +76,14 @@ class _Found(NamedTuple):
 
 
 def leftovers(root: Path, finished: Callable[[str], bool]) -> list[Leftover]:
-    """Return what a sweep would remove; nothing is changed.
+    """Return the leftovers that a sweep would remove, without changing anything.
 
     Parameters
     ----------
     root
         Directory of the store.
     finished
-        Whether a run has ended and is whole, by its key.
+        Function from a run's key to whether the run has ended and is whole.
     """
     return [one.leftover for one in _Search(root, finished, None).all()]
 
@@ -95,16 +95,18 @@ def sweep(
     keys: Iterable[str] | None = None,
     patient: bool = True,
 ) -> list[Swept]:
-    """Remove what is safely dead, and return what was tried.
+    """Remove leftovers that are certainly unused, and return those that were tried.
 
     Parameters
     ----------
-    root, finished
-        As in :func:`leftovers`.
+    root
+        Directory of the store.
+    finished
+        Function from a run's key to whether the run has ended and is whole.
     keys
-        The runs to look at, beside what belongs to no run; None: all.
+        Keys of the runs to look at, besides leftovers that belong to no run; None: all.
     patient
-        Whether to remove what takes half a minute to be sure of: damaged heartbeats.
+        Whether to remove leftovers that take half a minute to be sure of: damaged heartbeats.
     """
     tried = []
     for one in _Search(root, finished, keys).all():
@@ -122,7 +124,7 @@ def sweep(
 
 
 class _Search:
-    """One look through a store; dead heartbeats come first, as what else is dead is judged by them."""
+    """One look through a store; dead heartbeats come first, because everything else is judged by them."""
 
     def __init__(self, root: Path, finished: Callable[[str], bool], keys: Iterable[str] | None) -> None:
         self.root, self.finished = root.absolute(), finished
@@ -145,7 +147,7 @@ class _Search:
                 yield from self._owners(key)
 
     def age(self, time_of_change: float) -> float:
-        """Return how old something is (seconds), by the file server's clock where that can be asked."""
+        """Return the age of a file in seconds, by the file server's clock if that can be asked."""
         if self._now is None:
             try:
                 self._now = server_time(self.root)
@@ -214,7 +216,7 @@ class _Search:
                 yield _Found(Leftover(folder, what), partial(self._end, folder, keys))
         elif not self.maybe_alive and not any(name.startswith(".") for name in names):
             signs = {name: _changed(folder / name) for name in ("state.pt", "progress.json")}
-            what = "what is left of a cohort that has ended"
+            what = "remains of a cohort that has ended"
             yield _Found(Leftover(folder, what), partial(_clear_ended, folder, signs))
 
     def _owners(self, key: str) -> Iterator[_Found]:
@@ -225,7 +227,7 @@ class _Search:
                 yield _Found(Leftover(path, what), partial(self._release, [key]))
 
     def _is_held(self, key: str) -> bool:
-        """Whether an owner of a run that has not said that it ended may live."""
+        """Whether a run's owner that has not reported its end may be alive."""
         for path in owners(self.root / "runs" / key).values():
             try:
                 owner = read_owner(path)
@@ -252,7 +254,7 @@ class _Search:
             return True
 
     def _leased(self, keys: Sequence[str]) -> Lease:
-        """Return a lease of runs although they have finished; owner files go with it where they have."""
+        """Return a lease of runs even if they have finished; the owner files of finished runs go with it."""
         begun = False
 
         def finished(key: str) -> bool:
@@ -264,7 +266,7 @@ class _Search:
 
 
 def names_in(folder: Path) -> list[str]:
-    """Return the names in a folder, sorted; none where there is no such folder."""
+    """Return the names in a folder, sorted; none if there is no such folder."""
     try:
         return sorted(os.listdir(folder))  # noqa: PTH208 a Path for every name would take as long again
     except (FileNotFoundError, NotADirectoryError):
@@ -289,7 +291,7 @@ def _unlink(path: Path) -> bool:
 
 
 def _unlink_if_silent(path: Path, sign: Sign) -> bool:
-    """Remove a heartbeat unless it is given again within one and a half of their intervals."""
+    """Remove a heartbeat unless it is renewed within one and a half intervals."""
     time.sleep(1.5 * holders.HEARTBEAT)
     again = sign_of(path)
     if again is None or again.time != sign.time:
@@ -299,7 +301,7 @@ def _unlink_if_silent(path: Path, sign: Sign) -> bool:
 
 
 def _clear_ended(folder: Path, seen: dict[str, float | None]) -> bool:
-    """Remove the files of a cohort that are as they were seen, then its folder, if that is empty."""
+    """Remove the unchanged files of a cohort, then its folder if that is empty."""
     removed = [_take(folder / name, time_seen) for name, time_seen in seen.items() if time_seen is not None]
     with suppress(OSError):
         folder.rmdir()
@@ -308,7 +310,7 @@ def _clear_ended(folder: Path, seen: dict[str, float | None]) -> bool:
 
 
 def _take(path: Path, seen: float) -> bool:
-    """Remove a file that is still the one that was seen; another is put back, unless there is a newer one."""
+    """Remove a file if it is still the one that was seen; put another back, unless there is a newer one."""
     aside = draft_of(path)
     path.rename(aside)
     try:

@@ -6,8 +6,8 @@ system is across a network, one waiting for the other. So many runs are looked a
 that were read are kept in one file of the store, ``listing-<protocol>.json``. A row is taken from there
 while its run's files have the sizes and modification times that they had before they were read.
 
-That file is a copy and never needed: it may be deleted at any time. Whoever finds many rows out of date
-replaces it whole, through a temporary neighbour, so that readers see one that somebody wrote completely.
+That file is a copy and never needed: it may be deleted at any time. A program that finds many rows out of
+date replaces it whole, through a temporary neighbour, so that readers see one that somebody wrote completely.
 It begins with a checksum over itself and over the modules that judge files: a damaged one, or one of
 another version, is as good as none. Files that changed within the last two seconds are not trusted to show
 their next change in their time, and their rows are not kept. Where the store cannot be written, nothing is
@@ -41,15 +41,15 @@ Stamp = list[list[int] | None]
 """Modification time (ns) and size (bytes) of each of a run's files; None where there is none."""
 
 READ = ("spec.json", "result.json", "test.json")
-"""Files of a run that its row is made of."""
+"""Files from which a run's row is made."""
 FILES = (*READ, *PARTS)
-"""Files of a run that are looked at."""
+"""Files of a run that are checked."""
 TOGETHER = 32
-"""Runs that are looked at together: what waits is the network, not a processor."""
+"""Number of runs that are looked up together: the network is the bottleneck, not a processor."""
 SETTLED = 2.0
 """Seconds after which a change shows in a file's time; some file systems count time in steps of that."""
 KEPT_FROM = 0.01
-"""Share of all runs whose rows must have been read for them to be kept: the file is written as a whole."""
+"""Share of all rows that must have been read anew before the file is rewritten, always as a whole."""
 
 _KEY = re.compile("[0-9a-f]{64}")
 _JUDGES = (__file__, wholeness.__file__, checksums.__file__, reading.__file__)
@@ -57,7 +57,7 @@ _VERSION = b"".join(Path(file).read_bytes() for file in _JUDGES)
 
 
 class _Found(NamedTuple):
-    """What a run's files say: the row is None where the run has not begun or is another protocol's."""
+    """Result of reading a run's files: the row is None if the run has not begun or has another protocol."""
 
     key: str
     stamp: Stamp
@@ -73,13 +73,13 @@ class Listing(NamedTuple):
     Attributes
     ----------
     rows
-        As :func:`rows` returns them.
+        Rows as returned by :func:`rows`.
     unchecked
-        Keys of runs with results that have no checksum.
+        Keys of runs whose results have no checksum.
     damages
-        What is wrong with other runs, one error each.
+        Damages of other runs, one error each.
     others
-        Number of other folders: runs of another protocol, and those that have not begun.
+        Number of other folders: runs of another protocol, and runs that have not begun.
     """
 
     rows: list[Row]
@@ -89,17 +89,17 @@ class Listing(NamedTuple):
 
 
 def rows(root: Path, *, protocol: int) -> list[Row]:
-    """Return the rows of :func:`read` alone."""
+    """Return only the rows of :func:`read`."""
     return read(root, protocol=protocol).rows
 
 
 def read(root: Path, *, protocol: int) -> Listing:
-    """Return what :func:`look` does, of a store in which nothing is damaged.
+    """Return the result of :func:`look` for a store in which nothing is damaged.
 
     Raises
     ------
     lpc.store.reading.Damaged
-        A run that has begun under this protocol, or under nobody knows which, is not whole.
+        If a run that has begun under this protocol, or under an unknown one, is not whole.
     """
     found = look(root, protocol=protocol)
     if found.damages:
@@ -117,13 +117,13 @@ def look(root: Path, *, protocol: int) -> Listing:
     root
         Directory of the store.
     protocol
-        Of the runs.
+        Protocol of the runs.
 
     Returns
     -------
     Listing
-        Every row has ``key``; the spec's fields, nested ones as ``data.name``; ``status``, which is
-        ``training`` without a result; the result's fields; the test's as ``test_*``.
+        Rows with ``key``; the spec's fields, nested ones as ``data.name``; ``status``, which is ``training``
+        without a result; the result's fields; and the test's as ``test_*``.
     """
     index = root / f"listing-{protocol}.json"
     started = time.monotonic()
@@ -149,7 +149,7 @@ def look(root: Path, *, protocol: int) -> Listing:
 
 
 def _look(runs: Path, protocol: int, kept: Mapping[str, _Found], keys: Sequence[str]) -> list[_Found]:
-    """Return what is found of some runs: kept rows where the files' times and sizes are still theirs."""
+    """Return the results for some runs: kept rows if the files' times and sizes are unchanged."""
     found = []
     for key in keys:
         known = kept.get(key)
@@ -190,7 +190,7 @@ def _read(directory: Path, protocol: int) -> _Found:
 def _row(
     directory: Path, contents: Sequence[bytes | None], stamp: Stamp, protocol: int
 ) -> tuple[Row | None, bool]:
-    """Return a run's row, and whether its results, where it has any, had checksums."""
+    """Return a run's row, and whether its results, if any, had checksums."""
     (spec, result, test), checked = contents, True
     if spec is None:
         if result is not None:
@@ -223,7 +223,7 @@ def _fields(values: Row, prefix: str = "") -> Row:
 
 
 def _content(path: Path) -> tuple[list[int], bytes] | None:
-    """Return what a file holds, and its time and size before it was read; None where there is none."""
+    """Return a file's content, and its time and size before it was read; None if it does not exist."""
     try:
         with path.open("rb", buffering=0) as stream:
             status = os.fstat(stream.fileno())
@@ -242,7 +242,7 @@ def _checksum(body: bytes) -> bytes:
 
 
 def _kept(index: Path) -> dict[str, _Found]:
-    """Return the rows that were kept, by key; none where the file is not one that this version wrote."""
+    """Return the kept rows by key; none if this version did not write the file."""
     try:
         checksum, _, body = index.read_bytes().partition(b"\n")
     except OSError:
@@ -258,7 +258,7 @@ def _kept(index: Path) -> dict[str, _Found]:
 
 
 def _keep(index: Path, found: Sequence[_Found], started: float) -> None:
-    """Write the rows of runs whose files had settled before they were looked at."""
+    """Write the rows of runs whose files had settled before they were read."""
 
     def write(temporary: Path) -> None:
         now = temporary.stat().st_mtime_ns  # by the file system's clock, which need not be this machine's

@@ -1,4 +1,4 @@
-"""Leases of runs: many programs on one store, none of which trains what another does.
+"""Leases of runs: many programs on one store, no two of which train the same run.
 
 Nothing is locked: file systems that are shared often cannot. The last owner of a run
 (:mod:`lpc.store.holders`) has it for as long as it lives: until it removes its heartbeat, is seen to be dead
@@ -49,28 +49,29 @@ class LostLease(Held):
 
 
 class Lease:
-    """The right of this process to train runs, all or none of those it asked for; it ends with its context.
+    """The right of this process to train runs, granted for all or none of them; it ends with its context.
 
     A daemon thread gives a sign of life every :data:`~lpc.store.holders.HEARTBEAT`.
 
     Parameters
     ----------
     root
-        Of the store.
+        Directory of the store.
     keys
-        The runs it asks for.
+        Keys of the runs that are asked for.
     finished
-        Whether a run has finished: it is left out, also where that happened meanwhile.
+        Function from a run's key to whether the run has finished; such runs are left out, even if they
+        finished only now.
 
     Attributes
     ----------
     keys
-        The runs it has: those that had not finished.
+        Keys of the runs that were granted: those that had not finished.
 
     Raises
     ------
     Held
-        Another program has one of them.
+        If another program has one of the runs.
     """
 
     keys: list[str]
@@ -120,7 +121,7 @@ class Lease:
         Raises
         ------
         LostLease
-            Another program has taken over: nothing may be written.
+            If another program has taken over; nothing may then be written.
         """
         if self.keys and not self._give_sign():
             raise self._lost()
@@ -128,7 +129,7 @@ class Lease:
     def _lost(self) -> LostLease:
         return LostLease(
             f"{self._me} was taken for dead (no sign of life for {holders.LEASE:g} s, or its job was "
-            "requeued): another program goes on with its runs, and nothing more is written here"
+            "requeued): another program continues its runs, and nothing more is written here"
         )
 
     def release(self, *, ended: str | None = None) -> None:
@@ -137,8 +138,8 @@ class Lease:
         Parameters
         ----------
         ended
-            Why, for those that have not finished: ``"stopped"``, ``"error: ..."``; None: they were not begun.
-            Of those that have finished the owner files are removed.
+            Reason for unfinished runs: ``"stopped"``, ``"error: ..."``; None: they were not begun. The owner
+            files of finished runs are removed.
         """
         if self._released.is_set():
             return
@@ -156,7 +157,7 @@ class Lease:
             self._heartbeat.unlink(missing_ok=True)
 
     def _give_sign(self) -> bool:
-        """Touch the heartbeat; False where it is gone, as a successor removes it."""
+        """Touch the heartbeat; False if it is gone, because a successor has removed it."""
         try:
             os.utime(self._heartbeat)
         except OSError as error:
@@ -175,13 +176,13 @@ class Lease:
         return {**asdict(self._me), "token": self._token, "ended": ended}
 
     def _look(self, key: str) -> None:
-        """Raise Held where a run's owner lives: seen in a few requests, before anything is written."""
+        """Raise Held if a run's owner is alive, checked in a few requests before anything is written."""
         for attempt in attempts(self._root, key)[-1:]:
             if attempt.ended is None:
                 raise _held(key, attempt.holder)
 
     def _gain(self, key: str) -> Path:
-        """Become the next owner of a run, unless the last one lives."""
+        """Become the next owner of a run, unless the last one is alive."""
         directory = self._root / "runs" / key
         with draft(directory / "owner.json", as_json(self._owner(None))) as temporary:
             # having written there, this machine sees the folder as the server has it
@@ -194,7 +195,7 @@ class Lease:
                     return own
 
     def _bury(self, key: str, owner: dict[str, Any] | None) -> None:
-        """Remove the heartbeat of a run's last owner if it is dead; where it lives, that is an error."""
+        """Remove the heartbeat of a run's last owner if it is dead; raise an error if it is alive."""
         if owner is None or owner["ended"] is not None:
             return
         heartbeat = self._heartbeat.with_name(owner["token"])

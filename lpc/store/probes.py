@@ -1,11 +1,11 @@
-"""Probes: what is measured of a finished run afterwards, one file a probe beside the run's own.
+"""Probes: measurements of a finished run taken afterwards, one file per probe beside the run's own.
 
 Layout::
 
     runs/<key>/<name>.probe    JSON: the probe's version, its values, why some are missing, what it took
     runs/<key>/<name>.csv      its table, where it has one; written first
 
-A probe of another version than the one that is asked for is as if there were none.
+A probe of another version than the requested one counts as missing.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _FIELDS = {"version": int, "values": dict, "table": bool}
 
 
 class Probe(NamedTuple):
-    """What a probe found of one run.
+    """Results of a probe of one run.
 
     Attributes
     ----------
     values
-        Numbers, texts or truths by name, as in a row of a table. One that could not be computed is None.
-        ``missing``, a mapping of such names to reasons, is kept and is no column.
+        Numbers, texts or truths by name, as in a row of a table; None: could not be computed. ``missing``, a
+        mapping from such names to reasons, is kept but is no column.
     table
-        More than fits in a row, such as one row per image; None: nothing.
+        Results too large for a row, such as one row per image; None: there are none.
     """
 
     values: dict[str, Any]
@@ -50,18 +50,18 @@ def save(
     Parameters
     ----------
     directory
-        Of the run.
+        Directory of the run.
     name
-        Of the probe, an identifier.
+        Name of the probe, an identifier.
     probe
-        What it found.
+        Results to save.
     version
-        Of the code that found it.
+        Version of the code that computed them.
     about
-        Where and how: kept beside it.
+        Place and circumstances of the computation, stored beside the results.
     """
     if not name.isidentifier():
-        raise ValueError(f"name is {name!r}; a probe's name is an identifier, it begins columns and files")
+        raise ValueError(f"name is {name!r}; expected an identifier, because columns and files begin with it")
     if not directory.is_dir():
         raise ValueError(f"{directory} does not exist: a probe {name} is of a run that has begun")
     table, files = directory / f"{name}.csv", {}
@@ -76,14 +76,16 @@ def save(
 
 
 def read(directory: Path, name: str, *, version: int) -> dict[str, Any] | None:
-    """Return everything that was written of a run's probe, or None where there is none of this version.
+    """Return everything that was written for a run's probe, or None if there is none of this version.
 
     Parameters
     ----------
     directory
-        The run's folder.
-    name, version
-        Of the probe, as in :func:`save`.
+        Directory of the run.
+    name
+        Name of the probe.
+    version
+        Version of the code that computed the results.
     """
     found = _read(directory, name, version)
     return None if found is None else found[0]
@@ -101,19 +103,21 @@ def _read(directory: Path, name: str, version: int) -> tuple[dict[str, Any], dic
 
 
 def check_whole(directory: Path, name: str, *, deep: bool = False) -> bool:
-    """Check a run's probe of whatever version, and that its table is there; return whether it has a checksum.
+    """Check a run's probe, of any version, and its table; return whether the probe has a checksum.
 
     Parameters
     ----------
-    directory, name
-        As in :func:`save`.
+    directory
+        Directory of the run.
+    name
+        Name of the probe.
     deep
-        Whether to read the table too, else it must only be as long as it was.
+        Whether to read the table too; if not, only its length is checked.
 
     Raises
     ------
     lpc.store.reading.Damaged
-        One of the two is not whole.
+        If the probe or its table is not whole.
     """
     path, table = directory / f"{name}.probe", directory / f"{name}.csv"
     content = bytes_if_there(path)
@@ -133,14 +137,16 @@ def check_whole(directory: Path, name: str, *, deep: bool = False) -> bool:
 
 
 def read_table(directory: Path, name: str, *, version: int) -> pandas.DataFrame | None:
-    """Return the table of a run's probe, or None where there is none of this version.
+    """Return the table of a run's probe, or None if there is none of this version.
 
     Parameters
     ----------
     directory
-        The run's folder.
-    name, version
-        Of the probe, as in :func:`save`.
+        Directory of the run.
+    name
+        Name of the probe.
+    version
+        Version of the code that computed the results.
     """
     found = _read(directory, name, version)
     if found is None or not found[0]["table"]:
@@ -156,16 +162,16 @@ def read_table(directory: Path, name: str, *, version: int) -> pandas.DataFrame 
 def rows(root: Path, keys: Iterable[str], versions: Mapping[str, int]) -> pandas.DataFrame:
     """Return one row per run that has a probe: ``key``, and the values of each as ``<probe>_<value>``.
 
-    The probe's version stands among them, as ``<probe>_version``.
+    The probe's version is among them, as ``<probe>_version``.
 
     Parameters
     ----------
     root
         Directory of the store.
     keys
-        Of runs.
+        Keys of the runs.
     versions
-        Of the probes to read, by name.
+        Versions of the probes to read, by name.
     """
     import pandas
 

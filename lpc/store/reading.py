@@ -1,4 +1,4 @@
-"""Reading what may be damaged: a file that cannot be used is one error, with its path and the cure."""
+"""Reading of files that may be damaged: an unusable file is one error, with its path and the cure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas
 
 Fields = Mapping[str, "type | tuple[type, ...]"]
-"""Names that an object must have, and the types that their values may be of."""
+"""Required names in an object, and the allowed types of their values."""
 
 _CURES = (
     (r"members\.json|state\.pt", "remove {path.parent} to train its runs from the start"),
@@ -31,12 +31,12 @@ _CURES = (
 
 
 class Damaged(ValueError):
-    """A file is missing, unreadable or not of the shape that it must have; the message says what mends it.
+    """A file is missing, unreadable or has the wrong form; the message says what repairs it.
 
     Attributes
     ----------
     path, what, mend
-        The file, what is wrong with it, and what the user can do: the parts of the message.
+        Parts of the message: the file, what is wrong with it, and what the user can do.
     """
 
     path: Path | None = None
@@ -45,7 +45,7 @@ class Damaged(ValueError):
 
 
 def cure(path: Path) -> str:
-    """Return what mends a store without a file of it, as a sentence without its full stop."""
+    """Return the cure for a store with a damaged file, as a sentence without its full stop."""
     found = next((words for name, words in _CURES if re.fullmatch(name, path.name)), None)
     if found is not None:
         return found.format(path=path)
@@ -56,7 +56,7 @@ def cure(path: Path) -> str:
 
 
 def _cohorts_of(run: Path) -> list[str]:
-    """Return the folders of the cohorts in which a run of a store trains: without it they cannot go on."""
+    """Return the folders of the cohorts in which a run trains: without it they cannot continue."""
     found = []
     for members in sorted(run.parent.parent.glob("cohorts/*/members.json")):
         with suppress(OSError):
@@ -66,16 +66,16 @@ def _cohorts_of(run: Path) -> list[str]:
 
 
 def damaged(path: Path, what: str, *, mend: str | None = None) -> Damaged:
-    """Return the error of a damaged file.
+    """Return the error for a damaged file.
 
     Parameters
     ----------
     path
-        Of the file.
+        Path of the file.
     what
-        What is wrong with it, as a predicate: "is not whole JSON".
+        Fault of the file, as a predicate: "is not whole JSON".
     mend
-        What the user can do; None: :func:`cure`.
+        Cure for the user; None: :func:`cure`.
     """
     mend = mend or cure(path)
     error = Damaged(f"{path} {what}; {mend}")
@@ -84,12 +84,12 @@ def damaged(path: Path, what: str, *, mend: str | None = None) -> Damaged:
 
 
 def parsed(path: Path, content: bytes, *, mend: str | None = None) -> Any:
-    """Return the value of what a JSON file holds.
+    """Return the value in the content of a JSON file.
 
     Raises
     ------
     Damaged
-        It is not whole JSON.
+        If the content is not whole JSON.
     """
     try:
         return json.loads(content)
@@ -100,12 +100,12 @@ def parsed(path: Path, content: bytes, *, mend: str | None = None) -> Any:
 def as_object(
     path: Path, value: object, *, fields: Fields | None = None, mend: str | None = None
 ) -> dict[str, Any]:
-    """Return the value of a JSON file, once it is an object with some fields.
+    """Return the value of a JSON file after checking that it is an object with some fields.
 
     Raises
     ------
     Damaged
-        It is another value, or a field is missing or of another type.
+        If it is another value, or a field is missing or has another type.
     """
     if not isinstance(value, dict):
         raise damaged(path, f"holds {_kind(value)}, expected an object", mend=mend)
@@ -124,7 +124,7 @@ def as_object(
 def parsed_object(
     path: Path, content: bytes, *, fields: Fields | None = None, mend: str | None = None
 ) -> dict[str, Any]:
-    """Return the object that a JSON file holds; parameters and errors as of :func:`read_object`."""
+    """Return the object in a JSON file; parameters and errors are those of :func:`read_object`."""
     return as_object(path, parsed(path, content, mend=mend), fields=fields, mend=mend)
 
 
@@ -134,16 +134,16 @@ def read_object(path: Path, *, fields: Fields | None = None, mend: str | None = 
     Parameters
     ----------
     path
-        Of the file.
+        Path of the file.
     fields
-        Names that it must have, with the types of their values; None: any.
+        Required fields, with the types of their values; None: any.
     mend
-        What the user can do where it is damaged; None: :func:`cure`.
+        Cure for the user if the file is damaged; None: :func:`cure`.
 
     Raises
     ------
     Damaged
-        It does not exist, is not whole JSON, is no object, or has not these fields.
+        If the file does not exist, is not whole JSON, is no object, or lacks one of the fields.
     """
     found = read_object_if_there(path, fields=fields, mend=mend)
     if found is None:
@@ -154,7 +154,7 @@ def read_object(path: Path, *, fields: Fields | None = None, mend: str | None = 
 def read_object_if_there(
     path: Path, *, fields: Fields | None = None, mend: str | None = None
 ) -> dict[str, Any] | None:
-    """Return the object that a JSON file holds, or None where it is gone: others may remove it meanwhile.
+    """Return the object in a JSON file, or None if it is gone, since others may remove it meanwhile.
 
     Parameters and errors are those of :func:`read_object`.
     """
@@ -163,7 +163,7 @@ def read_object_if_there(
 
 
 def bytes_if_there(path: Path) -> bytes | None:
-    """Return what a file holds, or None where it is gone."""
+    """Return a file's content, or None if it is gone."""
     try:
         return path.read_bytes()
     except IsADirectoryError as error:
@@ -175,9 +175,9 @@ def bytes_if_there(path: Path) -> bytes | None:
 
 
 def out_of_place(error: OSError) -> Damaged | None:
-    """Return what is in the way of a path: a file where a folder is expected, a link that leads to itself.
+    """Return the obstacle in a path: a file where a folder is expected, or a link that leads to itself.
 
-    None where that is not why the operating system refused it.
+    The result is None if the operating system had another reason to refuse it.
     """
     if error.errno not in (errno.ENOTDIR, errno.ELOOP) or error.filename is None:
         return None
@@ -194,12 +194,12 @@ def out_of_place(error: OSError) -> Damaged | None:
 
 
 def read_texts(path: Path, *, mend: str | None = None) -> list[str] | None:
-    """Return the texts that a JSON file lists, or None where it is gone.
+    """Return the texts that a JSON file lists, or None if it is gone.
 
     Raises
     ------
     Damaged
-        It is not whole JSON, or not a list of texts.
+        If the file is not whole JSON, or not a list of texts.
     """
     content = bytes_if_there(path)
     if content is None:
@@ -216,13 +216,13 @@ def parsed_lines(path: Path, content: bytes, *, mend: str | None = None) -> list
     Raises
     ------
     Damaged
-        A line is no whole object.
+        If a line is no whole object.
     """
     return [parsed_object(path, line, mend=mend) for line in content.splitlines()]
 
 
 def read_table(path: Path, *, columns: tuple[str, ...] = (), mend: str | None = None) -> pandas.DataFrame:
-    """Return a table of comma-separated values; parameters and errors as of :func:`parsed_table`."""
+    """Return a table of comma-separated values; parameters and errors are those of :func:`parsed_table`."""
     content = bytes_if_there(path)
     if content is None:
         raise damaged(path, "does not exist", mend=mend)
@@ -237,18 +237,18 @@ def parsed_table(
     Parameters
     ----------
     path
-        Of the file.
+        Path of the file.
     content
-        What it holds.
+        Content of the file.
     columns
-        Names that it must have.
+        Required columns.
     mend
-        What the user can do where it is damaged; None: :func:`cure`.
+        Cure for the user if the file is damaged; None: :func:`cure`.
 
     Raises
     ------
     Damaged
-        It is no table, or has not these columns.
+        If the content is no table, or lacks one of the columns.
     """
     import pandas
 

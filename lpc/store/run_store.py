@@ -1,4 +1,4 @@
-"""The run store: a directory a run, written atomically, read back as one tidy table.
+"""The run store: one directory per run, written atomically, read back as one tidy table.
 
 Layout::
 
@@ -8,12 +8,12 @@ Layout::
     runs/<key>/checkpoint.safetensors  final weights and buffers
     runs/<key>/result.json             train and validation metrics; written last: it marks the run finished
     runs/<key>/test.json               test metrics, only of runs that were selected
-    runs/<key>/<name>.probe            what was measured of it afterwards: see :mod:`lpc.store.probes`
+    runs/<key>/<name>.probe            measurements taken afterwards: see :mod:`lpc.store.probes`
     cohorts/<id>/members.json          keys of runs that are training together
-    cohorts/<id>/state.pt              where they stand
-    cohorts/<id>/progress.json         how many epochs that is, readable without the weights
-    runs/<key>/owner-<n>.json          who has tried to train it; removed once it has finished
-    heartbeats/<token>                 who trains what at this moment: see :mod:`lpc.store.ownership`
+    cohorts/<id>/state.pt              their weights and training state
+    cohorts/<id>/progress.json         number of epochs trained, readable without the weights
+    runs/<key>/owner-<n>.json          a process that has tried to train it; removed at the end
+    heartbeats/<token>                 a process and the runs it trains: see :mod:`lpc.store.ownership`
     listing-<protocol>.json            rows kept for listing; may be deleted: see :mod:`lpc.store.listing`
 """
 
@@ -87,12 +87,12 @@ class RunStore:
     Parameters
     ----------
     root
-        Directory of the store; made when something is first written.
+        Directory of the store, created on the first write.
 
     Raises
     ------
     ValueError
-        A path with line breaks.
+        If the path has line breaks.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -104,22 +104,22 @@ class RunStore:
         return self.root / "runs" / key
 
     def finished(self, spec: RunSpec) -> bool:
-        """Whether the run has its result, be it trained or failed, and is whole.
+        """Whether the run has a result, trained or failed, and is whole.
 
         Raises
         ------
         lpc.store.reading.Damaged
-            It has a result, but its status, its spec or another of its files is not as it must be.
+            If it has a result, but its status, its spec or another of its files is damaged.
         """
         return self.has_ended(run_key(spec))
 
     def unfinished(self, specs: Iterable[RunSpec]) -> list[RunSpec]:
-        """Return those of some runs that have no result yet; several are looked at together.
+        """Return the runs that have no result yet; several are looked up together.
 
         Raises
         ------
         lpc.store.reading.Damaged
-            As :meth:`finished` does, of the first run that is damaged.
+            As in :meth:`finished`, for the first damaged run.
         """
         asked = list(specs)
         parts = [asked[first : first + listing.TOGETHER] for first in range(0, len(asked), listing.TOGETHER)]
@@ -133,7 +133,7 @@ class RunStore:
     def has_ended(self, key: str) -> bool:
         """Whether the run of a key has ended, as :meth:`finished` says.
 
-        One that was seen to be whole is read again when its result changes.
+        A run that was seen to be whole is read again only when its result changes.
         """
         try:
             status = (self.directory(key) / "result.json").stat()
@@ -161,7 +161,7 @@ class RunStore:
         return self._part(spec, "test.json")
 
     def provenance(self, spec: RunSpec) -> dict[str, Any]:
-        """Return where the result of a finished run comes from."""
+        """Return the provenance of a finished run's result."""
         return self._part(spec, "provenance.json")
 
     def _part(self, spec: RunSpec, name: str) -> dict[str, Any]:
@@ -180,7 +180,7 @@ class RunStore:
         return values
 
     def _check(self, path: Path, content: bytes) -> None:
-        """Check a file of a run against what its result says of it, where it has one."""
+        """Check a file of a run against the entry in its result, if there is one."""
         result = read_result(path.parent)
         if result is not None and not check(path, content, result.parts):
             say_unchecked(self.root, path)
@@ -191,17 +191,17 @@ class RunStore:
         return _cohort_of(map(run_key, specs))
 
     def lease(self, specs: Sequence[RunSpec]) -> Lease:
-        """Return a lease of this process on those of some runs that have not finished: all or none.
+        """Return a lease of this process on the unfinished runs among these: on all of them or none.
 
         Raises
         ------
         lpc.store.Held
-            Another program has one of them.
+            If another program has one of them.
         """
         return Lease(self.root, [run_key(spec) for spec in specs], self.has_ended)
 
     def holders(self) -> dict[str, Holder]:
-        """Return who has which runs at this moment, by run key."""
+        """Return the present holders of runs, by run key."""
         return holders.live_holders(self.root)
 
     def attempts(self, spec: RunSpec) -> list[Attempt]:
@@ -223,7 +223,7 @@ class RunStore:
         Parameters
         ----------
         afresh
-            Whether to ask a file server across a network: else they may be those of a minute ago.
+            Whether to ask a network file server anew; if not, the answer may be a minute old.
         """
         if afresh and (self.root / "cohorts").exists():
             see_afresh(self.root / "cohorts")
@@ -235,7 +235,7 @@ class RunStore:
         return found
 
     def members(self, cohort: str) -> list[str] | None:
-        """Return the keys of a cohort's runs, or None where it has ended."""
+        """Return the keys of a cohort's runs, or None if it has ended."""
         path = self.root / "cohorts" / cohort / "members.json"
         keys = read_texts(path)
         if keys is not None and _cohort_of(keys) != cohort:
@@ -243,11 +243,11 @@ class RunStore:
         return keys
 
     def spec(self, key: str) -> RunSpec:
-        """Return the spec of a run that has begun; one that does not have this key is an error."""
+        """Return the spec of a run that has begun; a spec with another key is an error."""
         return read_spec(self.directory(key) / "spec.json")
 
     def save_state(self, cohort: str, state: dict[str, Any], *, epoch: int) -> None:
-        """Write where a cohort stands, after so many epochs."""
+        """Write the state of a cohort after a number of epochs."""
         path = self.root / "cohorts" / cohort / "state.pt"
         content = io.BytesIO()  # torch reports a full disk as a RuntimeError, a plain write as an OSError
         torch.save({"cohort": cohort, **state}, content)
@@ -255,7 +255,7 @@ class RunStore:
         write_json(path.with_name("progress.json"), {"epoch": epoch})
 
     def epochs_done(self) -> dict[str, int]:
-        """Return the epochs that the runs of every cohort under way have behind them, by run key."""
+        """Return the number of epochs trained so far for every run in an unfinished cohort, by run key."""
         found = {}
         for cohort, keys in self.cohorts().items():
             epoch = self.progress(cohort)
@@ -264,18 +264,18 @@ class RunStore:
         return found
 
     def progress(self, cohort: str) -> int | None:
-        """Return how many epochs a cohort's last checkpoint has behind it, or None where it has none."""
+        """Return the number of epochs in a cohort's last checkpoint, or None if there is no checkpoint."""
         path = self.root / "cohorts" / cohort / "progress.json"
         progress = read_object_if_there(path, fields={"epoch": int})
         return None if progress is None else progress["epoch"]
 
     def load_state(self, cohort: str, device: torch.device | str) -> dict[str, Any] | None:
-        """Return where a cohort stands, or None before its first checkpoint.
+        """Return the state of a cohort, or None before its first checkpoint.
 
         Raises
         ------
         ValueError
-            A file that is truncated, not a checkpoint, or another cohort's.
+            If the file is truncated, not a checkpoint, or another cohort's.
         """
         path = self.root / "cohorts" / cohort / "state.pt"
         content = bytes_if_there(path)
@@ -304,10 +304,10 @@ class RunStore:
         provenance: dict[str, Any],
         weights: dict[str, Tensor],
     ) -> None:
-        """Write everything of a run, its result last; a run that has a result keeps that one.
+        """Write all files of a run, its result last; a run that already has a result keeps it.
 
-        So who was asleep in the middle of this, and was taken for dead, undoes nothing: all who train a run
-        write the same, except for the provenance, which is whole by itself.
+        A program that slept in the middle of this, and was taken for dead, thus undoes nothing: all programs
+        write the same for a run, except for the provenance, which is whole by itself.
         """
         key = run_key(spec)
         directory = self.directory(key)
@@ -323,18 +323,18 @@ class RunStore:
         write_once(directory / "result.json", sealed_object({**result, "files": files}))
 
     def leftovers(self) -> list[Leftover]:
-        """Return what programs that were killed have left, and nobody needs (:mod:`lpc.store.leftovers`)."""
+        """Return leftovers of killed programs that nobody needs (:mod:`lpc.store.leftovers`)."""
         return leftovers.leftovers(self.root, self.has_ended)
 
     def sweep(self, specs: Iterable[RunSpec] | None = None, *, patient: bool = True) -> list[Swept]:
-        """Remove what is safely dead; return what was tried.
+        """Remove leftovers that are certainly unused; return those that were tried.
 
         Parameters
         ----------
         specs
-            The runs to look at, beside what belongs to no run; None: all of the store.
+            Specs of the runs to look at, besides leftovers that belong to no run; None: the whole store.
         patient
-            As in :func:`lpc.store.leftovers.sweep`.
+            Whether to remove leftovers that take half a minute to be sure of: damaged heartbeats.
         """
         keys = None if specs is None else [run_key(spec) for spec in specs]
         return leftovers.sweep(self.root, self.has_ended, keys=keys, patient=patient)
@@ -352,11 +352,11 @@ class RunStore:
     def save_probe(
         self, spec: RunSpec, name: str, probe: Probe, *, version: int, about: Mapping[str, Any] | None = None
     ) -> None:
-        """Write what a probe found of a finished run; parameters as of :func:`~lpc.store.probes.save`."""
+        """Write a probe's results for a finished run; parameters as in :func:`~lpc.store.probes.save`."""
         probes.save(self.directory(run_key(spec)), name, probe, version=version, about=about)
 
     def probe(self, key: str, name: str, *, version: int) -> dict[str, Any] | None:
-        """Return all that was written of a run's probe, or None where there is none of this version."""
+        """Return everything that was written for a run's probe, or None if there is none of this version."""
         return probes.read(self.directory(key), name, version=version)
 
     def probes(self, keys: Iterable[str], versions: Mapping[str, int]) -> pandas.DataFrame:
@@ -364,7 +364,7 @@ class RunStore:
         return probes.rows(self.root, keys, versions)
 
     def probe_table(self, key: str, name: str, *, version: int) -> pandas.DataFrame | None:
-        """Return the table of a run's probe, or None where there is none of this version."""
+        """Return the table of a run's probe, or None if there is none of this version."""
         return probes.read_table(self.directory(key), name, version=version)
 
     def load_weights(self, spec: RunSpec) -> dict[str, Tensor]:
@@ -373,7 +373,7 @@ class RunStore:
         Raises
         ------
         ValueError
-            A file that is missing, truncated, not safetensors, or another run's.
+            If the file is missing, truncated, not safetensors, or another run's.
         """
         key = run_key(spec)
         path = self.directory(key) / "checkpoint.safetensors"
@@ -392,7 +392,7 @@ class RunStore:
         return weights
 
     def rows(self, *, protocol: int = PROTOCOL) -> dict[str, dict[str, Any]]:
-        """Return what :meth:`frame` says of each run, by run key."""
+        """Return the rows of :meth:`frame` by run key."""
         found = listing.read(self.root, protocol=protocol)
         if found.unchecked:
             say_unchecked(self.root, self.directory(found.unchecked[0]) / "result.json")
@@ -403,7 +403,7 @@ class RunStore:
 
         Columns are the spec's fields (``data.name``, ``train.learning_rate``, ...), ``status``
         (``training``, ``finished`` or ``failed``), the result's metrics, and the test metrics as
-        ``test_*``. A value that is missing is NaN.
+        ``test_*``. A missing value is NaN.
         """
         import pandas
 
@@ -415,9 +415,9 @@ class RunStore:
         Parameters
         ----------
         keys
-            Of runs; None: all of them.
+            Keys of the runs; None: all of them.
         protocol
-            Runs of another one are left out.
+            Protocol of the runs; others are left out.
         """
         import pandas
 
@@ -436,7 +436,7 @@ class RunStore:
         )
 
     def _history(self, key: str, protocol: int) -> list[dict[str, Any]] | None:
-        """Return a run's history; None where it has none yet, or is of another protocol."""
+        """Return a run's history; None if it has none yet, or has another protocol."""
         path = self.directory(key) / "history.jsonl"
         content = bytes_if_there(path)
         if content is None:

@@ -1,8 +1,8 @@
-"""Wholeness: what makes a run finished, beyond a result that is there.
+"""Wholeness: the conditions for a finished run, beyond the existence of a result.
 
 A run is finished only if its result says ``finished`` or ``failed``, its spec hashes to the name of its
-folder, and its other files are there. A run with a result that lacks any of this is damaged: an error that
-names the file, as training it again, or selecting among the others, would pass it over in silence.
+folder, and its other files are there. A run with a result that lacks any of this is damaged: an error names
+the file, because training it again, or selecting among the others, would hide the damage.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from lpc.store.checksums import Part, check, opened_object, parts_of
 from lpc.store.reading import bytes_if_there, damaged, read_object
 
 ENDED = ("finished", "failed")
-"""How a run may have ended."""
+"""Possible ends of a run."""
 PARTS = ("provenance.json", "history.jsonl", "checkpoint.safetensors")
-"""Files that a run that has ended has beside its spec and its result."""
+"""Files of a finished run besides its spec and its result."""
 
 
 def read_spec(path: Path) -> RunSpec:
-    """Return the spec that a run's file holds, once it is that of the run's folder.
+    """Return the spec in a run's file after checking that it belongs to the run's folder.
 
     Raises
     ------
     lpc.store.reading.Damaged
-        It does not exist, is not whole, or is another run's.
+        If the file does not exist, is not whole, or is another run's.
     """
     values = read_object(path)
     check_spec(path, values)
@@ -47,12 +47,12 @@ def check_spec(path: Path, values: dict[str, Any]) -> None:
 
 
 def is_of(path: Path, values: dict[str, Any], protocol: int) -> bool:
-    """Whether a spec is of a protocol; one of this protocol hashes to the name of its folder.
+    """Whether a spec has a protocol; a spec with this protocol must hash to the name of its folder.
 
     Raises
     ------
     lpc.store.reading.Damaged
-        It does not, or only its protocol is another than that of the run of this folder.
+        If it does not, or if it differs from the spec of this folder's run in its protocol alone.
     """
     if values.get("protocol", protocol) == protocol:
         check_spec(path, values)
@@ -74,14 +74,14 @@ def _built(path: Path, values: dict[str, Any]) -> RunSpec:
 
 
 class Result(NamedTuple):
-    """What a run's result file holds.
+    """Content of a run's result file.
 
     Attributes
     ----------
     values
-        The result.
+        Result of the run: metrics by name.
     parts
-        What the run's other files must be; None where a version without checksums wrote it.
+        Expected digests and sizes of the run's other files; None: written by a version without checksums.
     """
 
     values: dict[str, Any]
@@ -89,7 +89,7 @@ class Result(NamedTuple):
 
 
 def parsed_result(path: Path, content: bytes) -> Result:
-    """Return what a run's result file holds, once it says how the run ended."""
+    """Return the content of a run's result file after checking that it says how the run ended."""
     values, _ = opened_object(path, content)
     parts = parts_of(path, values)
     if values.get("status") not in ENDED:
@@ -98,7 +98,7 @@ def parsed_result(path: Path, content: bytes) -> Result:
 
 
 def parsed_test(path: Path, content: bytes, result: Result | None) -> tuple[dict[str, Any], bool]:
-    """Return a run's test metrics, and whether they have a checksum, as they must have if the result has."""
+    """Return a run's test metrics, and whether they have a checksum, required if the result has one."""
     values, sealed = opened_object(path, content)
     if not sealed and result is not None and result.parts is not None:
         raise damaged(path, "has no checksum, but the run's result has")
@@ -106,9 +106,9 @@ def parsed_test(path: Path, content: bytes, result: Result | None) -> tuple[dict
 
 
 def parsed_provenance(path: Path, content: bytes, result: Result | None) -> tuple[dict[str, Any], bool]:
-    """Return where a run comes from, and whether that has a checksum: in itself or, as once, in the result.
+    """Return a run's provenance, and whether it has a checksum: in itself or, formerly, in the result.
 
-    In itself, as a program that was asleep and taken for dead may replace it by its own, once it wakes.
+    It is in itself, because a program that slept and was taken for dead may replace the file when it wakes.
     """
     values, sealed = opened_object(path, content)
     if not sealed and result is not None and result.parts is not None:
@@ -119,13 +119,13 @@ def parsed_provenance(path: Path, content: bytes, result: Result | None) -> tupl
 
 
 def read_result(directory: Path) -> Result | None:
-    """Return a run's result, or None where it has none."""
+    """Return a run's result, or None if it has none."""
     content = bytes_if_there(directory / "result.json")
     return None if content is None else parsed_result(directory / "result.json", content)
 
 
 def check_part(path: Path, size: int | None, result: Result) -> None:
-    """Check a file of a run that has ended; ``size`` is what it has (bytes), None where it is gone."""
+    """Check a file of a finished run; ``size`` is its present size in bytes, None if it is gone."""
     if size is None:
         raise damaged(path, "does not exist, but the run has a result")
     expected = (result.parts or {}).get(path.name)
@@ -134,12 +134,12 @@ def check_part(path: Path, size: int | None, result: Result) -> None:
 
 
 def has_ended(directory: Path) -> bool:
-    """Whether a run has its result, and is whole.
+    """Whether a run has a result and is whole.
 
     Raises
     ------
     lpc.store.reading.Damaged
-        It has a result, and is not whole.
+        If the run has a result and is not whole.
     """
     result = read_result(directory)
     if result is None:
@@ -151,7 +151,7 @@ def has_ended(directory: Path) -> bool:
 
 
 def size_of(path: Path) -> int | None:
-    """Return how long a file is (bytes), None where there is none."""
+    """Return the size of a file in bytes, None if it does not exist."""
     try:
         return os.stat(path).st_size  # noqa: PTH116
     except OSError as error:

@@ -1,8 +1,8 @@
-"""Writers: a file's draft says by its name which process writes it, so that others know if that has died.
+"""Writers: the name of a file's draft identifies the process that writes it, so that others know if it died.
 
 A draft is called ``.<name>.<place>-<pid>-<started>.<random>``. The place is the machine since its last boot,
 with the namespace of its processes: there the number and the start of a process mean one process for ever.
-What earlier versions wrote, ``.<name>.<random>``, does not say who writes it.
+Drafts of earlier versions, ``.<name>.<random>``, do not identify the writer.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 WRITER = r"(?P<place>[0-9a-f]{8}|x)-(?P<pid>\d+)-(?P<started>\d+|x)"
-"""Pattern of what a name says of the process that writes: :func:`mark`."""
+"""Pattern of a process's mark in a name, see :func:`mark`."""
 _DRAFT = re.compile(rf"\.(?P<name>.+?)\.(?:{WRITER}\.)?(?P<random>[0-9a-z_]{{8,12}})")
 _FOLDER = re.compile(rf"\.(?P<name>[a-z]+)-(?:{WRITER}-)?(?P<random>[0-9a-z_]{{8,12}})")
 
 
 class Draft(NamedTuple):
-    """What the name of a draft says.
+    """Parts of a draft's name.
 
     Attributes
     ----------
     name
-        What it is a draft of.
+        Name of the file that it is a draft of.
     died
-        Whether the process that writes it has ended; None where nobody here can tell.
+        Whether the process that writes it has ended; None: this machine cannot tell.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Draft(NamedTuple):
 
 
 def place() -> str | None:
-    """Return where a process number means one process: host, boot and namespace; None where unknown."""
+    """Return the place in which a process id is unique: host, boot and namespace; None if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{socket.gethostname()} {boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -46,7 +46,7 @@ def place() -> str | None:
 
 
 def started(pid: int) -> int | None:
-    """Return when a process started, or None where it has ended or the system does not say."""
+    """Return the start of a process, or None if it has ended or the system does not say."""
     try:
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -55,7 +55,7 @@ def started(pid: int) -> int | None:
 
 
 def has_ended(pid: int, began: int | None) -> bool:
-    """Whether a process of this place that began then is no more."""
+    """Whether the process of this place with that start has ended."""
     if Path(f"/proc/{pid}/stat").exists():
         return started(pid) != began
     try:
@@ -72,29 +72,29 @@ def _short(where: str | None) -> str:
 
 
 def mark() -> str:
-    """Return what names of drafts say of this process."""
+    """Return the mark of this process in names of drafts."""
     pid = os.getpid()
     began = started(pid)
     return f"{_short(place())}-{pid}-{'x' if began is None else began}"
 
 
 def draft_of(path: Path) -> Path:
-    """Return a name for a draft of a file, hidden beside it, that nothing else has."""
+    """Return a unique name for a draft of a file, hidden beside it."""
     return path.with_name(f".{path.name}.{mark()}.{uuid.uuid4().hex[:12]}")
 
 
 def folder_prefix(name: str) -> str:
-    """Return what the names of this process's temporary folders of a kind begin with, as ``.executing-``."""
+    """Return the prefix of this process's temporary folders of a kind, such as ``.executing-``."""
     return f".{name}-{mark()}-"
 
 
 def draft_named(name: str) -> Draft | None:
-    """Return what the name of a file says, or None where that is no draft's."""
+    """Return the parts of a draft's name, or None for the name of another file."""
     return _read(_DRAFT.fullmatch(name))
 
 
 def folder_named(name: str) -> Draft | None:
-    """Return what the name of a folder says, or None where that is no temporary folder's."""
+    """Return the parts of a temporary folder's name, or None for the name of another folder."""
     return _read(_FOLDER.fullmatch(name))
 
 

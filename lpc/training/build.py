@@ -1,4 +1,4 @@
-"""From specs to what trains them, a run alone or several as a cohort; from weights to a classifier."""
+"""Trainers from specs, for a single run or a cohort, and classifiers from weights."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ def trainer(
     compiled: bool | None = None,
     graphed: bool | None = None,
 ) -> Trainer:
-    """Return what trains some runs together: one run :class:`~lpc.training.solo.Solo`, several a cohort.
+    """Return the trainer of some runs: :class:`~lpc.training.solo.Solo` for one, a cohort for several.
 
     Parameters
     ----------
     specs
-        Runs with equal :func:`~lpc.training.cohorts.shape_of`.
+        Specs of the runs, with equal :func:`~lpc.training.cohorts.shape_of`.
     images
-        The train set, on the device to train on.
+        Train set, on the device to train on.
     compiled
-        As in :class:`~lpc.training.solo.Solo`; cohorts are not compiled.
+        Whether to compile the backbone, as in :class:`~lpc.training.solo.Solo`; cohorts are not compiled.
     graphed
-        As in Solo and in :class:`~lpc.training.cohorts.Cohort`: by default a run alone is, a cohort is not.
+        Whether to record a step as a CUDA graph. None: the default of :class:`~lpc.training.solo.Solo` for a
+        single run, that of :class:`~lpc.training.cohorts.Cohort` for several.
     """
     if len(specs) == 1:
         return Solo(specs, images, compiled=compiled, graphed=graphed)
@@ -46,16 +47,17 @@ def load_member(spec: RunSpec, images: ImageSet, state: dict[str, Tensor]) -> Cl
     Parameters
     ----------
     spec
-        Of the run.
+        Spec of the run.
     images
         Any split of its data, for channels, size and classes.
     state
-        From :meth:`~lpc.training.trainers.Trainer.member_state`.
+        Weights from :meth:`~lpc.training.trainers.Trainer.member_state`.
 
     Raises
     ------
     ValueError
-        Weights of other shapes: of another width, or of images with other classes, channels or size.
+        If the weights have other shapes, from another width or from images with other classes, channels or
+        size.
     """
     model = build_classifier(
         spec.model, channels=images.channels, size=images.size, classes=images.classes, seed=spec.seed

@@ -1,4 +1,4 @@
-"""Ways to train faster on a GPU that are taken only where somebody has measured that they are worth it."""
+"""Ways to train faster on a GPU, used only on request, after measuring that they pay off."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from lpc.errors import unknown_name
 
 VARIABLE = "LPC_FASTER"
-"""The environment variable that names the choices to take, with commas."""
+"""Environment variable with the choices to use, separated by commas."""
 CHOICES: Mapping[str, str] = {
     "half_accuracies": "accuracies between the recorded epochs are taken in bfloat16 where a run trains in "
     "it; near the threshold of the terminal phase again in float32",
@@ -16,7 +16,7 @@ CHOICES: Mapping[str, str] = {
     "recorded_cohorts": "a cohort's steps are recorded as a CUDA graph too",
     "side_by_side": "runs that train alone share a process in twos, and their steps take turns",
 }
-"""What each does. They change speed and rounding, not what is computed; a run's provenance names them."""
+"""Effect of each choice. They change speed and rounding only, and a run's provenance names them."""
 
 
 def taken() -> tuple[str, ...]:
@@ -25,7 +25,7 @@ def taken() -> tuple[str, ...]:
     Raises
     ------
     ValueError
-        A name that is none of them.
+        If the variable contains an unknown name.
     """
     named = [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
     for name in named:

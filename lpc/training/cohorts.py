@@ -25,14 +25,14 @@ from lpc.training.trainers import Trainer, check_device, same_shapes
 
 
 def shape_of(spec: RunSpec) -> str:
-    """Return what two runs must have in common to train in one cohort."""
+    """Return the fields that runs must have in common to train in one cohort."""
     values = asdict(spec)
     for free in ("architecture", "seed"):
         del values[free]
     for free in ("learning_rate", "penalty_reduction", "l1"):
         del values["train"][free]
     if spec.train.penalty in ("none", "squared_norm", "weight_l1"):
-        values["train"]["penalty"] = "norm"  # computed for all, with a weight of 0 where there is none
+        values["train"]["penalty"] = "norm"  # computed for all runs, with weight 0 if there is none
     gamma = ("initial", "factor", "maximum", "overshoot", "every", "late_factor", "late_from")
     for free in gamma:
         del values["train"][f"gamma_{free}"]
@@ -46,12 +46,12 @@ class Cohort(Trainer):
     Parameters
     ----------
     specs
-        Runs with equal :func:`shape_of`.
+        Specs of the runs, with equal :func:`shape_of`.
     images
-        The train set, on the device to train on.
+        Train set, on the device to train on.
     graphed
-        Whether to record a step as a CUDA graph and replay it. None: on a GPU, where that was chosen
-        (:mod:`lpc.training.choices`).
+        Whether to record a step as a CUDA graph and replay it. None: on a GPU if :mod:`lpc.training.choices`
+        says so.
 
     Notes
     -----
@@ -138,7 +138,7 @@ class Cohort(Trainer):
         return Batch(images, label, **self._drawn(batches))
 
     def _drawn(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
-        """Return what the runs drew for a step, runs first; masks of ones where a run alone drops nothing."""
+        """Return the runs' draws for a step, runs first; masks of ones if a single run would drop nothing."""
         own = [batch.drawn for batch in batches]
         names = {name: part for drawn in own for name, part in drawn.items()}
         return {
@@ -147,7 +147,7 @@ class Cohort(Trainer):
         }
 
     def _stacked(self) -> dict[str, Tensor]:
-        """Return all weights and buffers, runs first; what is written into them is written into the runs."""
+        """Return all weights and buffers, runs first; writing into them changes the runs."""
         return {**self.parameters, **self.buffers}
 
     @measurement
@@ -172,9 +172,9 @@ class Cohort(Trainer):
         return {name: value[member].detach().clone() for name, value in self._stacked().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything a resumed cohort needs to go on: to the same bits on a CPU.
+        """Return everything that a resumed cohort needs to continue, to the same bits on a CPU.
 
-        On a GPU that holds where all kernels of a step add in a fixed order, which has not been shown.
+        On a GPU that holds if all kernels of a step add in a fixed order, which has not been shown.
         """
         return {
             "epoch": self.epoch,
@@ -186,7 +186,7 @@ class Cohort(Trainer):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state_dict`, wherever its tensors lie.
+        """Continue from :meth:`state_dict`, whose tensors may be on any device.
 
         A state of other shapes, or of another kind of device, is a ValueError and changes nothing.
         """
@@ -243,9 +243,9 @@ def part_of_state(state: dict[str, Any], members: Sequence[int]) -> dict[str, An
     Parameters
     ----------
     state
-        From :meth:`Cohort.state_dict`.
+        State from :meth:`Cohort.state_dict`.
     members
-        Their places in the cohort.
+        Positions of the members in the cohort.
     """
     index = list(members)
 

@@ -17,7 +17,8 @@ def compiles(device: torch.device) -> bool:
     Warns
     -----
     UserWarning
-        It does not, with the reason: a card that Triton does not support, a node without a C compiler.
+        If torch cannot compile, with the reason: a card that Triton does not support, or no C compiler on the
+        node.
     """
     if not has_triton():
         reason = "Triton is not installed, or does not support this card"

@@ -1,4 +1,4 @@
-"""What an epoch of training draws at random: the order of images, augmentation, dropout, noise."""
+"""Random draws of an epoch of training: the order of images, augmentation, dropout, noise."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lpc.losses import zero_entropy_noise
 from lpc.specs import RunSpec
 
 BATCHES_AT_ONCE = 16
-"""Batches augmented together, over the samples an image: few large operations instead of many small ones."""
+"""Batches augmented together, over the samples per image: few large operations instead of many small ones."""
 
 
 class Batch(NamedTuple):
-    """What one step of one run sees.
+    """Input of one step of one run.
 
     ``keep`` (of the head) and ``mask`` (of the backbone) are dropout's masks over the probability of keeping,
     ``noise`` is added to the latent. With several samples an image, their rows are all images for the first
@@ -35,28 +35,28 @@ class Batch(NamedTuple):
 
     @property
     def drawn(self) -> dict[str, Tensor]:
-        """What a classifier takes beside the images."""
+        """Arguments of a classifier besides the images."""
         parts = {"keep": self.keep, "noise": self.noise, "mask": self.mask}
         return {name: part for name, part in parts.items() if part is not None}
 
 
 class Draws:
-    """All that a run draws after its first weights: order of images, augmentation, dropout masks, noise.
+    """All random draws of a run after its first weights: order of images, augmentation, dropout masks, noise.
 
     Parameters
     ----------
     spec
-        Of the run; its seed gives the stream of random numbers, apart from the one of the weights.
+        Spec of the run; its seed gives the stream of random numbers, separate from that of the weights.
     images
-        The train set; numbers are drawn, and batches made, on its device.
+        Train set; numbers are drawn and batches are made on its device.
     model
-        The run's classifier, for the sizes of what is drawn.
+        Classifier of the run, for the sizes of what is drawn.
     """
 
     def __init__(self, spec: RunSpec, images: ImageSet, *, model: Classifier) -> None:
         if len(images) % spec.train.batch_size == 1:
             raise ValueError(
-                f"TrainSpec.batch_size is {spec.train.batch_size}: of {len(images)} training images it "
+                f"TrainSpec.batch_size is {spec.train.batch_size}: with {len(images)} training images it "
                 "leaves a last batch of one, which batch norm cannot normalise; choose another size"
             )
         self.images = images
@@ -98,13 +98,13 @@ class Draws:
                 yield Batch(images[part], self.images.label[some[part]], **parts)
 
     def _masks(self, points: int, sites: Sequence[tuple[float, int]]) -> Tensor | None:
-        """Draw masks (samples, points, nodes) of all sites; None where there is none."""
+        """Draw masks (samples, points, nodes) of all sites; None if there is no dropout."""
         if not sites:
             return None
         return dropout_masks(self.samples * points, sites, self.generator).unflatten(0, (-1, points))
 
     def _noise(self, points: int) -> Tensor | None:
-        """Draw noise (samples, points, width) of the latent; None where there is none."""
+        """Draw noise (samples, points, width) of the latent; None if it has no noise."""
         if not self.noisy_width:
             return None
         shape = (self.samples, points, self.noisy_width)
@@ -114,5 +114,5 @@ class Draws:
 
 
 def _stream(seed: int) -> int:
-    """Return the seed of a run's draws, apart from its weights' seed."""
+    """Return the seed of a run's draws, different from the seed of its weights."""
     return (seed * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) % 2**63

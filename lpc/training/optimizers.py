@@ -14,11 +14,11 @@ from lpc.specs import TrainSpec
 from lpc.training.own_optimizers import DecoupledSGD, EquivariantAdam, Lion, TurnedAdamW
 
 CLASSIFIER = "head.classifier."
-"""How the names of the last classifier's parameters begin; LPC Appendix C exempts them from the decay."""
+"""Beginning of the names of the last classifier's parameters, which LPC Appendix C exempts from the decay."""
 _OF_LATENT = {"head.penultimate.weight": -2, "head.penultimate.bias": -1, f"{CLASSIFIER}weight": -1}
-"""Parameters with the latent's nodes along a dimension, and which, counted from the end."""
+"""Parameters with the latent's nodes along a dimension, and that dimension, counted from the end."""
 _TURNS = 0x7EA1
-"""Added to a run's seed for its turn, so that it is not drawn from the seed of anything else."""
+"""Offset from a run's seed to that of its turn, so that nothing else is drawn from the same seed."""
 
 
 def adamw(
@@ -31,10 +31,10 @@ def adamw(
     named
         Parameters by name.
     weight_decay
-        Of both groups.
+        Weight decay of both groups.
     on_gpu
-        Whether a step can be recorded as a CUDA graph: every group's learning rate is then a tensor of its
-        own on the parameters' device, which a recorded step reads anew.
+        Whether a step can be recorded as a CUDA graph: every group's learning rate is then a tensor on the
+        parameters' device, which a recorded step reads anew.
     """
     named = list(named)
     last = [value for name, value in named if name.startswith(CLASSIFIER)]  # a categorical latent has none
@@ -61,11 +61,13 @@ def of_run(
     Parameters
     ----------
     train
-        Says which, and its weight decay.
-    named, on_gpu
-        As in :func:`adamw`.
+        Schedule with the optimizer and its weight decay.
+    named
+        Parameters by name.
+    on_gpu
+        Whether a step can be recorded as a CUDA graph, as in :func:`adamw`.
     seed
-        Of the run; the turn of ``adamw_turned`` is drawn from it.
+        Seed of the run, from which the turn of ``adamw_turned`` is drawn.
     """
     if train.optimizer == "adamw":
         return adamw(named, weight_decay=train.weight_decay, on_gpu=on_gpu)
@@ -89,14 +91,14 @@ def of_cohort(
     Parameters
     ----------
     train
-        Says which, and its weight decay.
+        Schedule with the optimizer and its weight decay.
     stacked
-        Parameters by name, runs first.
+        Stacked parameters by name; the first dimension is the run.
     seeds
-        Of the runs.
+        Seed of each run.
     graphed
-        Whether a step is recorded as a CUDA graph: what it computes with lies on the device, the count of
-        steps too.
+        Whether a step is recorded as a CUDA graph: everything it computes with, the step count included, then
+        lies on the device.
     """
     values = list(stacked.values())
     if train.optimizer == "adamw":
@@ -112,14 +114,14 @@ def of_cohort(
 
 
 def latent_turn(seed: int, width: int) -> Float[Tensor, "width width"]:
-    """Return the turn in whose coordinates ``adamw_turned`` works: those are the turn times the latent.
+    """Return the turn of ``adamw_turned``, whose coordinates are the turn times the latent.
 
     Parameters
     ----------
     seed
-        Of the run.
+        Seed of the run.
     width
-        Nodes of the latent.
+        Number of nodes of the latent.
     """
     generator = torch.Generator("cpu").manual_seed(seed + _TURNS)
     return random_turn(width, generator).float()
@@ -158,9 +160,9 @@ def set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
     Parameters
     ----------
     optimizer
-        From :func:`of_run`.
+        Optimizer from :func:`of_run`.
     rates
-        Of the last classifier, of all else.
+        Learning rates of the last classifier and of all other parameters.
     """
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         if isinstance(group["lr"], Tensor):
@@ -172,14 +174,14 @@ def set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
 def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Take over the moments and counts of steps that an optimizer of the same parameters has saved.
 
-    Rates and settings stay the optimizer's own: a saved group would bring the rates of the device that it was
-    saved on, and the state of older runs holds one tensor for both groups.
+    Rates and settings stay those of the optimizer: a saved group would bring the rates of the device on which
+    it was saved, and the state of older runs holds one tensor for both groups.
 
     Parameters
     ----------
     optimizer
-        Solo's, or a cohort's.
+        Optimizer of a single run or of a cohort.
     state
-        From its ``state_dict``.
+        Saved state, from the ``state_dict`` of an optimizer of the same parameters.
     """
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state["state"]})

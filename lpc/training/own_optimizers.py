@@ -1,4 +1,4 @@
-"""Optimizers that torch lacks: turned AdamW, Adam that knows no axes, Lion, SGD with decoupled decay."""
+"""Optimizers that torch lacks: turned AdamW, Adam without preferred axes, Lion, SGD with decoupled decay."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 BETAS = (0.9, 0.999)
-"""Of both moments of Adam, torch's defaults."""
+"""Betas of both moments of Adam, torch's defaults."""
 LION_BETAS = (0.9, 0.99)
-"""Chen et al. 2023, Algorithm 2."""
+"""Betas of Lion (Chen et al. 2023, Algorithm 2)."""
 EPS = 1e-8
-"""Added to the root of the second moment, torch's default."""
+"""Constant added to the root of the second moment, torch's default."""
 
 
 class Descent(torch.optim.Optimizer):
@@ -27,7 +27,7 @@ class Descent(torch.optim.Optimizer):
     lr
         Learning rate: a number, or a tensor that is read anew at every step.
     weight_decay
-        :math:`\lambda`, decoupled.
+        :math:`\lambda`, the decoupled weight decay.
 
     Notes
     -----
@@ -54,7 +54,7 @@ class Descent(torch.optim.Optimizer):
 
 class _Moments(Descent):
     def _adam(self, value: Tensor, gradient: Tensor, squared: Tensor) -> Tensor:
-        """Return Adam's direction from a gradient and what the second moment is the mean of."""
+        """Return Adam's direction from a gradient and the value that the second moment averages."""
         state = self.state[value]
         if not state:
             state["count"] = torch.zeros((), device=value.device)
@@ -73,9 +73,10 @@ class EquivariantAdam(_Moments):
     Parameters
     ----------
     groups, lr, weight_decay
-        As in :class:`Descent`.
+        The arguments of :class:`Descent`.
     stacked
-        Whether each parameter holds one tensor per run, runs first, each of which has its own moment.
+        Whether each parameter holds one tensor per run along its first dimension, each with a moment of its
+        own.
 
     Notes
     -----
@@ -103,16 +104,16 @@ class TurnedAdamW(_Moments):
     Parameters
     ----------
     groups, lr, weight_decay
-        As in :class:`Descent`.
+        The arguments of :class:`Descent`.
     axes
-        By parameter that has the latent's nodes along one of its dimensions: that dimension, counted from the
-        end. All other parameters keep their coordinates.
+        Dimension along which a parameter has the latent's nodes, counted from the end, by parameter. Other
+        parameters keep their coordinates.
     turn
         Orthogonal matrix, or one per run: the optimizer's coordinates are the turn times the latent's.
 
     Notes
     -----
-    With z' = Q z in place of the latent z, AdamW's own step of the weights around z' is taken, and turned
+    With z' = Q z instead of the latent z, AdamW's own step is computed for the weights around z' and turned
     back. Decoupled decay is the same in all coordinates.
     """
 
@@ -143,7 +144,7 @@ class Lion(Descent):
     Parameters
     ----------
     groups, lr, weight_decay
-        As in :class:`Descent`.
+        The arguments of :class:`Descent`.
 
     Notes
     -----
@@ -166,14 +167,14 @@ class Lion(Descent):
 
 
 class DecoupledSGD(Descent):
-    r"""SGD with momentum whose decay is no part of the gradient.
+    r"""SGD with momentum and decoupled weight decay.
 
     Parameters
     ----------
     groups, lr, weight_decay
-        As in :class:`Descent`.
+        The arguments of :class:`Descent`.
     momentum
-        :math:`\mu`, 0 or more and below 1.
+        Momentum :math:`\mu`, at least 0 and below 1.
 
     Notes
     -----
@@ -199,16 +200,16 @@ class DecoupledSGD(Descent):
 
 
 def turned(value: Tensor, turn: Tensor, *, axis: int) -> Tensor:
-    """Return a tensor whose entries along an axis are turned: of every run its own, where there are several.
+    """Return a tensor turned along one axis, with a turn of its own for every run if there are several.
 
     Parameters
     ----------
     value
-        A bias (nodes), or a weight (rows, columns); with several runs, those come first.
+        Bias (nodes) or weight (rows, columns), with the runs as the first dimension if there are several.
     turn
-        Orthogonal matrix (nodes, nodes), or (runs, nodes, nodes).
+        Orthogonal matrix, shape (nodes, nodes) or (runs, nodes, nodes).
     axis
-        -1, or -2 of a weight: where the nodes are.
+        Dimension of the nodes: -1, or -2 for some weights.
     """
     if axis == -2:
         return turn @ value

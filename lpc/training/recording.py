@@ -1,4 +1,4 @@
-"""A step of training that is recorded as a CUDA graph, and from then on taken by its replay."""
+"""A training step that is recorded as a CUDA graph and from then on replayed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from lpc.training.draws import Batch
 
 WARM_UP = 3
-"""Steps that are taken one by one before the next ones are recorded as a CUDA graph."""
+"""Number of steps taken directly before recording as a CUDA graph."""
 
 
 def check_recordable(device: torch.device) -> None:
@@ -19,24 +19,24 @@ def check_recordable(device: torch.device) -> None:
 
 
 class RecordedStep:
-    """Takes steps: the first ones as they are, the others by a graph that is recorded on the same stream.
+    """Takes training steps: the first ones directly, the others by replaying a recorded graph.
 
     Parameters
     ----------
     step
-        Takes a step on a batch, in place: it waits for nothing, and everything that changes from step to step
-        lies in tensors that stay where they are.
+        Function that takes a training step on a batch, in place: it must not wait for the device, and
+        everything that changes from step to step must lie in tensors that stay where they are.
     optimizer
-        Whose gradients the step makes anew.
+        Optimizer whose gradients the step computes.
     device
-        A GPU.
+        GPU on which steps are recorded.
 
     Attributes
     ----------
     stream
-        On which steps warm up and are recorded.
+        CUDA stream on which steps warm up and are recorded.
     recorded
-        The graph, and the batch that it reads; None: not yet.
+        The graph and the batch that it reads; None: not recorded yet.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class RecordedStep:
         self.forget()
 
     def forget(self) -> None:
-        """Warm up and record again: the optimizer's tensors are new ones."""
+        """Warm up and record again, because the optimizer's tensors are new."""
         self.recorded: tuple[torch.cuda.CUDAGraph, Batch] | None = None
         self.taken = 0
 

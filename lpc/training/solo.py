@@ -25,20 +25,20 @@ from lpc.training.trainers import Trainer, check_device, same_shapes
 
 
 class Solo(Trainer):
-    """One run alone: for networks large enough to fill the device.
+    """A single run, for networks large enough to fill the device.
 
     Parameters
     ----------
     specs
-        The run, in a list of one.
+        Spec of the run, in a list of one.
     images
-        The train set, on the device to train on.
+        Train set, on the device to train on.
     compiled
-        Whether to compile the backbone (``torch.compile``). None: on a GPU where that works; where it does
-        not, a warning says why.
+        Whether to compile the backbone (``torch.compile``). None: on a GPU if that works; if not, a warning
+        says why.
     graphed
-        Whether to record a step as a CUDA graph and replay it. None: on a GPU, but for objectives of metric
-        learning, whose library waits for the device to count pairs.
+        Whether to record a step as a CUDA graph and replay it. None: on a GPU, except for objectives of
+        metric learning, whose library waits for the device to count pairs.
 
     Notes
     -----
@@ -98,7 +98,7 @@ class Solo(Trainer):
         return self.totals.clone()
 
     def steps(self) -> Iterator[None]:
-        """Take the steps of an epoch, one whenever the next item is asked for; sums are in ``totals``."""
+        """Take the steps of an epoch, one per requested item; sums are in ``totals``."""
         self.model.train()
         self.factor.copy_(self._weights_of_penalties()[0])
         set_rates(self.optimizer, [rate for (rate,) in self.rates()])
@@ -150,7 +150,7 @@ class Solo(Trainer):
 
     @property
     def glances(self) -> bool:
-        """Whether the run trains in bfloat16 and it was chosen to take accuracies so too."""
+        """Whether the run trains in bfloat16 and accuracies are to be measured in it too."""
         return self.half and "half_accuracies" in self.choices
 
     def _outputs(self, images: ImageSet, batch_size: int, *, half: bool) -> HeadOutput:
@@ -168,17 +168,17 @@ class Solo(Trainer):
         return HeadOutput(*(torch.cat(pieces)[None] for pieces in list(zip(*parts, strict=True))[:2]))
 
     def _stacked(self) -> dict[str, Tensor]:
-        """Return all weights and buffers, runs first; what is written into them is written into the run."""
+        """Return all weights and buffers, runs first; writing into them changes the run."""
         return {name: value[None] for name, value in self.model.state_dict().items()}
 
     def member_state(self, member: int) -> dict[str, Tensor]:
         """Return the run's weights and buffers, as its classifier's ``state_dict``; ``member`` is 0."""
         if member != 0:
-            raise ValueError(f"member is {member}; a run alone has member 0")
+            raise ValueError(f"member is {member}; expected 0 for a single run")
         return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that a resumed run needs to go on to the same bits on a CPU.
+        """Return everything that a resumed run needs to continue, to the same bits on a CPU.
 
         On a GPU not always: compiled again in another process, the backbone may get other kernels, which
         round otherwise.
@@ -193,7 +193,7 @@ class Solo(Trainer):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state_dict`, wherever its tensors lie.
+        """Continue from :meth:`state_dict`, whose tensors may be on any device.
 
         A state of other shapes, or of another kind of device, is a ValueError and changes nothing.
         """

@@ -15,12 +15,12 @@ from lpc.training.trainers import EpochLoss
 
 
 class SideBySide:
-    """Runs that share a device: what one leaves idle, the others fill.
+    """Runs that share a device, each using the time that the others leave idle.
 
     Parameters
     ----------
     members
-        Runs alone, on one device. They need not be alike; each computes what it would compute alone.
+        Trainers of single runs on one device. They may differ, and each computes what it would compute alone.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""Trainer: runs that are trained epoch by epoch in one program, whatever their number."""
+"""Trainer: any number of runs that are trained epoch by epoch in one program."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ class Trainer(ABC):
     Parameters
     ----------
     specs
-        The runs.
+        Specs of the runs.
     images
-        The train set, on the device to train on.
+        Train set, on the device to train on.
     model
-        A classifier of these runs' shape.
+        Classifier with the shape of these runs.
 
     Attributes
     ----------
     epoch
-        Epochs trained so far.
+        Number of epochs trained so far.
     losses
-        Of every run and epoch so far, penalties included.
+        Mean loss of every run in every epoch so far, penalties included.
     compiled, graphed
-        Whether the backbone is compiled, and a step recorded as a CUDA graph.
+        Whether the backbone is compiled, and whether a step is recorded as a CUDA graph.
     choices
-        What is done to train faster: :mod:`lpc.training.choices`; nothing on a CPU.
+        Choices that speed up training (:mod:`lpc.training.choices`); none on a CPU.
     """
 
     compiled = False
@@ -78,7 +78,7 @@ class Trainer(ABC):
         return self.epoch >= self.specs[0].train.epochs
 
     def gamma(self) -> list[float]:
-        """Return each run's weight of the squared norm in the coming epoch; 0 where there is none."""
+        """Return each run's weight of the squared norm in the coming epoch; 0 if there is none."""
         return [gamma(self.epoch, spec.train) for spec in self.specs]
 
     def train_epoch(self) -> EpochLoss:
@@ -88,12 +88,12 @@ class Trainer(ABC):
         return self.end_epoch(sums)
 
     def end_epoch(self, sums: Float[Tensor, "two runs"]) -> EpochLoss:
-        """Do what follows an epoch's steps, and return its mean losses.
+        """Finish an epoch after its last step and return its mean losses.
 
         Parameters
         ----------
         sums
-            Over its points, of cross-entropy and weighted penalty.
+            Sums of cross-entropy and weighted penalty over the epoch's points.
         """
         totals = sums / len(self.images)
         for losses, total in zip(self.losses, totals.sum(dim=0).tolist(), strict=True):
@@ -140,14 +140,14 @@ class Trainer(ABC):
 
     @abstractmethod
     def _stacked(self) -> dict[str, Tensor]:
-        """Return all weights and buffers, runs first; what is written into them is written into the runs."""
+        """Return all weights and buffers, runs first; writing into them changes the runs."""
 
     @abstractmethod
     def outputs(self, images: ImageSet, *, batch_size: int = 1024) -> HeadOutput:
         """Return every run's latents (runs, points, width) and logits in evaluation mode, in float32."""
 
     def glance(self, images: ImageSet, *, batch_size: int = 1024) -> HeadOutput:
-        """Return what :meth:`outputs` does; where ``glances``, faster and in less precision."""
+        """Return :meth:`outputs`, with ``glances`` faster and less precisely."""
         return self.outputs(images, batch_size=batch_size)
 
     @property
@@ -161,7 +161,7 @@ class Trainer(ABC):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that is needed to go on: on a CPU to the same bits."""
+        """Return everything that is needed to continue, on a CPU to the same bits."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -178,7 +178,7 @@ class Trainer(ABC):
         return self._column(self.gamma()) / self._column(over), self._column(l1)
 
     def rates(self) -> tuple[list[float], list[float]]:
-        """Return each run's learning rate in the coming epoch: of the last classifier, of all else."""
+        """Return each run's learning rates in the coming epoch: last classifier, all other parameters."""
         share = [
             plateau_share(losses, spec.train) for losses, spec in zip(self.losses, self.specs, strict=True)
         ]
@@ -193,9 +193,9 @@ def check_device(training: Trainer, state: dict[str, Any]) -> None:
     Parameters
     ----------
     training
-        What is to go on.
+        Description of what is resumed, for the message.
     state
-        From ``state_dict``. Generators of the CPU and of GPUs keep states of different sizes.
+        State from ``state_dict``. Random generators of CPUs and GPUs have states of different sizes.
     """
     for draws, saved in zip(training.draws, state["generators"], strict=True):
         if len(saved) != len(draws.generator.get_state()):

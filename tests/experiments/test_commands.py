@@ -135,7 +135,7 @@ def test_a_signal_saves_the_state_and_is_the_exit_status(tmp_path, number, statu
         process.wait()
         said = process.err
     assert process.returncode == status, said
-    assert "checkpoints are written, call again to go on" in said and "Traceback" not in said
+    assert "checkpoints are written, call again to continue" in said and "Traceback" not in said
     assert len(list(store.glob("cohorts/*/state.pt"))) == 1 and not list(store.glob("heartbeats/*"))
 
 

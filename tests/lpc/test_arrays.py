@@ -143,7 +143,7 @@ class LikeMps(torch.Tensor):
 def test_devices_without_float64_are_measured_on_the_cpu_and_that_is_said_once():
     _has_float64.cache_clear()
     latent, label = torch.randn(40, 3), torch.arange(40) % 4
-    with pytest.warns(UserWarning, match="mps has no float64: what lies there is measured on the CPU"):
+    with pytest.warns(UserWarning, match="mps has no float64: latents there are measured on the CPU"):
         found = neural_collapse(latent.as_subclass(LikeMps), label)
     again = within_class_covariance(latent.as_subclass(LikeMps), label.as_subclass(LikeMps))  # not again
     assert found == neural_collapse(latent, label)

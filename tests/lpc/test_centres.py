@@ -89,7 +89,7 @@ def test_label_smoothing_is_torchs_and_the_definition(batch):
     shares = torch.full((7, 4), 0.05).scatter(1, label[:, None], 0.85)
     assert float(main) == pytest.approx(-float((shares * logits.log_softmax(dim=1)).sum(dim=1).mean()))
     assert float(main) != pytest.approx(float(cross_entropy(logits, label)), rel=1e-2)
-    with pytest.raises(ValueError, match=r"label_smoothing is 0\.2; expected 0 but for"):
+    with pytest.raises(ValueError, match=r"label_smoothing is 0\.2; expected 0, except for"):
         dataclasses.replace(train, samples=2)
 
 

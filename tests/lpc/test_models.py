@@ -214,7 +214,7 @@ def test_the_networks_of_kirsch_et_al_have_their_known_sizes():
         assert sum(p.numel() for p in backbone.parameters()) == parameters
         assert backbone.feature_width == features
         assert backbone.eval()(torch.randn(2, 1, 28, 28)).shape == (2, features)
-    with pytest.raises(ValueError, match="size is 5; expected images of 6 pixels or more"):
+    with pytest.raises(ValueError, match="size is 5; expected images of at least 6 x 6"):
         build_backbone("dropout_cnn", channels=1, size=5, width=2)
     assert build_backbone("dropout_cnn", channels=1, size=6, width=2)(torch.randn(2, 1, 6, 6)).shape == (2, 8)
 

@@ -149,7 +149,7 @@ def test_bad_specs_are_named():
             {**linear, "penultimate": "none", "spectral_norm": True},
             "penultimate is 'none'; expected 'linear'",
         ),
-        ({**linear, "penultimate": "nonlinear", "latent_noise": "learnt"}, "'linear' for noise of a learnt"),
+        ({**linear, "penultimate": "nonlinear", "latent_noise": "learnt"}, "'linear' for noise of learnt"),
         ({**linear, "latent_noise": "learnt", "rescaled": True}, "rescaled is True; expected False"),
     ):
         with pytest.raises(ValueError, match=words):

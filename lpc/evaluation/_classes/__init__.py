@@ -1,1 +1,1 @@
-"""Classes of points: their means and sums, and the nearest mean; what measurements of them share."""
+"""Classes of points: means, sums and the nearest mean, shared by several measurements."""

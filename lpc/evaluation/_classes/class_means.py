@@ -1,4 +1,4 @@
-"""What neural collapse is made of: class means about the global mean, and the last layer."""
+"""Ingredients of neural collapse: class means about the global mean, and the last layer."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lpc.errors import Undefined
 
 
 def check_several(value: Int64[Tensor, " classes"]) -> None:
-    """Raise ValueError unless there are two classes or more.
+    """Raise ValueError unless there are at least two classes.
 
     Parameters
     ----------
     value
-        The labels that occur.
+        Labels that occur.
     """
     if len(value) < 2:
         raise Undefined(f"label holds one class, {value.tolist()}; expected 2 or more")
@@ -28,19 +28,22 @@ def check_several(value: Int64[Tensor, " classes"]) -> None:
 def check_spread(
     value: Int64[Tensor, " classes"], count: Int64[Tensor, " classes"], *, classes: int | None = None
 ) -> None:
-    """Raise Undefined where no class has two points: their spread is 0, collapsed or not.
+    """Raise Undefined if no class has two points: their spread is then 0, collapsed or not.
 
     Parameters
     ----------
-    value, count
-        The labels that occur, and how many points each has.
+    value
+        Labels that occur.
+    count
+        Number of points with each of them.
     classes
-        How many classes there are, so that labels go from 0 to ``classes - 1``; None: those that occur.
+        Number of classes, so that labels go from 0 to ``classes - 1``; None: only the labels that occur
+        count.
 
     Warns
     -----
     UserWarning
-        Some classes have one point, which adds none to the spread, or no point at all.
+        If some classes have one point, which adds nothing to the spread, or no point at all.
     """
     single = value[count == 1].tolist()
     if len(single) == len(value):
@@ -52,20 +55,20 @@ def check_spread(
     for which, number in ((single, "one point"), (absent, "no point")):
         if which:
             named = f"{which[:10]}{f' and {len(which) - 10} more' if len(which) > 10 else ''}"
-            warnings.warn(f"classes {named} have {number}: nothing is known of their spread", stacklevel=4)
+            warnings.warn(f"classes {named} have {number}: their spread is unknown", stacklevel=4)
 
 
 def about_global_mean(
     mean: Float64[Tensor, "classes width"], count: Int64[Tensor, " classes"]
 ) -> Float64[Tensor, "classes width"]:
-    """Return the class means minus the mean of all points, taken twice as rounding leaves some.
+    """Return the class means minus the mean of all points, subtracted twice because of rounding.
 
     Parameters
     ----------
     mean
-        Class means.
+        Class means, shape (classes, width).
     count
-        Points of each class.
+        Number of points of each class.
     """
     share = count.to(torch.float64) / count.sum()
     mean = mean - share @ mean
@@ -75,12 +78,12 @@ def about_global_mean(
 def whitening(mean: Float64[Tensor, "classes width"]) -> Float64[Tensor, "width rank"]:
     r"""Return A with A A^T = Sb^+, so that tr(S Sb^+) = tr(A^T S A) without forming either matrix.
 
-    The rank is what stands above the cut-off.
+    The rank counts the singular values above the cut-off.
 
     Parameters
     ----------
     mean
-        Centred class means.
+        Centred class means, shape (classes, width).
     """
     classes, width = mean.shape
     _, singular, right = torch.linalg.svd(mean / classes**0.5, full_matrices=False)
@@ -100,10 +103,12 @@ def collapse_of_means(
 
     Parameters
     ----------
-    mean, value
-        Class means minus the mean of all points, and the classes' labels.
+    mean
+        Class means minus the mean of all points, shape (classes, width).
+    value
+        Labels of the classes.
     rounding
-        How far a class mean must lie from the global mean for its direction to mean anything.
+        Distance from the global mean below which the direction of a class mean is rounding error.
     whitened, within
         tr(Sw Sb^+) and tr Sw, in the units of ``mean``.
     """
@@ -135,16 +140,16 @@ class LastLayer(NamedTuple):
     Attributes
     ----------
     weight
-        One row per class.
+        Weights, shape (classes, width).
     bias
-        One entry a class.
+        Biases, shape (classes,).
     """
 
     weight: Float64[Tensor, "outputs width"]
     bias: Float64[Tensor, " outputs"]
 
     def decisions(self, points: Float64[Tensor, "points width"]) -> Int64[Tensor, " points"]:
-        """Return the label that each point is given."""
+        """Return the predicted label of each point."""
         blocks = points.split(rows_at_once(len(self.weight), points.device))
         return torch.cat([(block @ self.weight.T + self.bias).argmax(dim=1) for block in blocks])
 
@@ -152,16 +157,18 @@ class LastLayer(NamedTuple):
 def as_classifier(
     weight: Array | None, bias: Array | None, value: Int64[Tensor, " classes"], points: Tensor
 ) -> LastLayer | None:
-    """Return the classifier on the points' device, checked against their width and labels; None for none.
+    """Return the classifier on the points' device, checked against their width and labels, or None.
 
     Parameters
     ----------
-    weight, bias
-        Of the last layer; no bias means zero.
+    weight
+        Weights of the last layer, or None.
+    bias
+        Biases of the last layer; None: zero.
     value
-        The labels that occur.
+        Labels that occur.
     points
-        The latents.
+        Latents, shape (points, width).
     """
     if weight is None:
         if bias is not None:
@@ -188,9 +195,9 @@ def duality(matrix: Float64[Tensor, "classes width"], mean: Float64[Tensor, "cla
     Parameters
     ----------
     matrix
-        The classifier's weights, one row per class.
+        Weights of the classifier, shape (classes, width).
     mean
-        Centred class means.
+        Centred class means, shape (classes, width).
     """
     size = torch.linalg.matrix_norm(matrix)
     if float(size) == 0.0:

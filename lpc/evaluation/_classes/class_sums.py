@@ -1,4 +1,4 @@
-"""Counts, means and scatter of classes: what one pass over batches keeps of labelled points."""
+"""Counts, means and scatter of classes, kept in one pass over batches of labelled points."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from lpc.arrays import group_sums
 
 
 class ClassSums(NamedTuple):
-    """What is kept of the points; all zeros of no points. Never changed in place: adding returns new sums.
+    """Running sums over points, all zeros at first. Never changed in place: adding returns new sums.
 
     Attributes
     ----------
     count
-        Points of each class, int64, shape (classes,).
+        Number of points of each class, shape (classes,), int64.
     origin, offset
-        The mean of a class is ``origin + offset``, each of shape (classes, width): its mean in the first
-        batch that had it, and what came after. In one double, the rounding of every batch would add up
-        beside the spread of a collapsed class.
+        Class means as ``origin + offset``, each of shape (classes, width): the mean in the first batch that
+        had the class, and the correction from later batches. In a single double, every batch would add
+        rounding that is large beside the spread of a collapsed class.
     scatter
-        Sum over points of the outer product of (point - mean of its class) with itself: pooled over classes,
-        shape (1, width, width), or of each class, shape (classes, width, width).
+        Sum over points of the outer product of (point - mean of its class) with itself, pooled over classes,
+        shape (1, width, width), or class by class, shape (classes, width, width).
     """
 
     count: Tensor
@@ -36,7 +36,7 @@ class ClassSums(NamedTuple):
 def no_points(
     classes: int, width: int, *, pooled: bool, device: torch.device | str | None = None
 ) -> ClassSums:
-    """Return the sums of no points: all zeros, float64 but for the count."""
+    """Return the sums of no points: all zeros, float64 except for the count."""
     count = torch.zeros(classes, dtype=torch.int64, device=device)
     mean = torch.zeros(classes, width, dtype=torch.float64, device=device)
     scatter = mean.new_zeros(1 if pooled else classes, width, width)
@@ -78,7 +78,7 @@ def _with_means(
     origin: Float64[Tensor, "classes width"],
     offset: Float64[Tensor, "classes width"],
 ) -> ClassSums:
-    r"""Return new sums with other means merged in; the scatter about those is left to the caller to add.
+    r"""Return new sums with other means merged in; the caller adds the scatter about those means.
 
     Notes
     -----

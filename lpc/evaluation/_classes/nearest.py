@@ -1,4 +1,4 @@
-"""Which of some rows is nearest to each point, in blocks of points."""
+"""Nearest row to each point, in blocks of points."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lpc.computing.threads import threads_for
 def nearest_row(
     points: Float64[Tensor, "points width"], mean: Float64[Tensor, "classes width"]
 ) -> Int64[Tensor, " points"]:
-    """Return which row of ``mean`` is nearest to each point, by direct differences; ties go to the first.
+    """Return the index of the row of ``mean`` nearest to each point, by direct differences; ties: the first.
 
     Parameters
     ----------
     points
-        Latents.
+        Latents, shape (points, width).
     mean
-        Class means.
+        Class means, shape (classes, width).
     """
     blocks = points.split(rows_at_once(len(mean), points.device))
     mode = "donot_use_mm_for_euclid_dist"

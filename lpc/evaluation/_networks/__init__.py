@@ -1,1 +1,1 @@
-"""What takes a network: its calls, the attacks on it, and bounds through its layers."""
+"""Code that takes a network: calls, attacks, and bounds through its layers."""

@@ -1,4 +1,4 @@
-"""What is looked at before an attack starts, and the networks that it is repeated on."""
+"""Checks before an attack, and variants of the network on which it is repeated."""
 
 from __future__ import annotations
 
@@ -27,27 +27,29 @@ def check_target(
     box: Box | None = (0.0, 1.0),
     model: nn.Module | None = None,
 ) -> Float[Array, "batch classes"]:
-    """Return the logits of the images, or say why an attack on them would mean nothing.
+    """Return the logits of the images, or raise an error that says why an attack on them is meaningless.
 
     Parameters
     ----------
     logits_fn
-        Maps images to logits (batch, classes), each image by itself. What it returns is a tensor, or holds
-        one as ``logits``.
+        Function from images to logits (batch, classes), each image independent of the others; it returns a
+        tensor, or holds one as ``logits``.
     image
-        (batch, channel, row, column), or (batch, features) of tables; float32 or float64.
+        Images, shape (batch, channels, rows, columns), or table rows, shape (batch, features); float32 or
+        float64.
     box
-        Lowest and highest value that a pixel can have; None: any.
+        Lowest and highest possible value of a pixel; None: unbounded.
     model
-        The network behind ``logits_fn``, whose modules must be in evaluation mode, as those that are found
-        behind ``logits_fn`` must.
+        Network behind ``logits_fn``. Its modules, like any others found behind ``logits_fn``, must be in
+        evaluation mode.
 
     Raises
     ------
     ValueError
-        A module in training mode (its name); an image outside the box (index, value, box); what holds no
-        logits, or logits of another shape, not finite, the same for all classes of an image or for all of
-        several images; logits that depend on the other images of a batch or on chance, as in training mode.
+        If a module is in training mode (named); an image lies outside the box (the message gives index, value
+        and box); there are no logits, or they have another shape, are not finite, or are the same for all
+        classes of an image or for several images; or the logits depend on the other images of a batch or on
+        chance, as in training mode.
     """
     logits_fn, image = tables.of_images(logits_fn, image)
     check_images(image, box, name="image")
@@ -58,7 +60,7 @@ def check_target(
 
 
 def decided(network: Network) -> Float[Tensor, "batch classes"]:
-    """Return the logits of a network's images, or say why there is no decision to change."""
+    """Return the logits of a network's images, or raise an error if there is no decision to change."""
     image = network.image
     with torch.no_grad():
         logits = network(image)
@@ -81,10 +83,10 @@ def decided(network: Network) -> Float[Tensor, "batch classes"]:
 
 
 def without_gradient(network: Network) -> tuple[Bool[Tensor, " batch"], bool]:
-    """Return at which of its images no logit moves relative to another, and whether no path leads to any.
+    """Return the images at which no logit moves relative to another, and whether no path leads to any image.
 
-    Looked at is one random combination of the logits, of weights that add up to zero: its gradient vanishes
-    where those of all differences do, and elsewhere by chance alone.
+    The check uses one random combination of the logits, with weights that add up to zero: its gradient
+    vanishes where those of all differences do, and elsewhere only by chance.
     """
     generator = torch.Generator("cpu").manual_seed(0)
     with torch.enable_grad():
@@ -102,7 +104,7 @@ def without_gradient(network: Network) -> tuple[Bool[Tensor, " batch"], bool]:
 
 
 def check_images(image: Array, box: Box | None, *, name: str) -> None:
-    """Raise a ValueError for images that are no (batch, channel, row, column), or outside the box."""
+    """Raise a ValueError unless images are (batch, channel, row, column) and inside the box."""
     image = as_float64(image, name=name, dims=4)
     if box is None:
         return
@@ -124,7 +126,7 @@ def rescaled(logits_fn: Logits, factor: float) -> Logits:
     Raises
     ------
     ValueError
-        A factor that is not positive and finite.
+        If the factor is not positive and finite.
     """
     if not (factor > 0 and math.isfinite(factor)):
         raise ValueError(f"factor={factor}; expected a positive finite number")

@@ -19,26 +19,26 @@ from lpc.evaluation.robustness import DeepFool, Status
 from lpc.evaluation.robustness import steps as deepfool_steps
 
 WIDE = 4.0
-"""Half the width of the box that stands for no box, in units of the next power of two above the images."""
+"""Half the width of the box that replaces a missing one, in units of the power of two above the images."""
 TARGETS = 9
-"""Most classes that a targeted attack aims at, the likeliest first: AutoAttack's."""
+"""Largest number of classes that a targeted attack aims at, the likeliest first: AutoAttack's."""
 FIRST = 0.05
-"""Radius that a search starts from where none is known: that of so large a change of every pixel."""
+"""Change of every pixel that gives the first radius of a search when no radius is known."""
 _QUIET = logging.getLogger(f"{__name__}.quiet")
 _QUIET.setLevel(logging.ERROR)  # Auto-PGD warns of each batch with a zero gradient
 
 GROWTH, KNOWN_GROWTH = 1.5, 1.1
-"""By how much a radius that is not bracketed yet changes first, from a guess and from a known one.
+"""First factors of a radius that is not yet bracketed, from a guess and from a known radius.
 
-Each further change is the square of the last."""
+Each further factor is the square of the last."""
 QUERIES, EVALUATIONS, JUMPS = 25_000, 100, 50
-"""HopSkipJump: queries an image, of which the first step takes so many for its gradient, and steps."""
+"""HopSkipJump: queries per image, queries for the first step's gradient, and steps."""
 REPEATS = 10
-"""How often in a row HopSkipJump may ask for the same images; it has reason to three times."""
+"""Largest number of times in a row that HopSkipJump may ask for the same images; three have a reason."""
 SMALLEST_SIDE = 5
-"""Square begins with tiles of a fifth of a side; pyautoattack divides by zero where that is none."""
+"""Smallest side for Square, which begins with tiles of a fifth of a side and divides by their size."""
 DRAWS = 100
-"""How often uniform noise is drawn for a starting point that is misclassified."""
+"""Number of draws of uniform noise in search of a misclassified starting point."""
 
 
 @dataclass
@@ -48,19 +48,21 @@ class Case:
     Attributes
     ----------
     logits_fn, image, label, box
-        As :func:`~lpc.evaluation.attacks.attack` takes them; ``label`` is the decision to change.
-    budget, rounds
-        Steps or queries, and radii tried by an attack of fixed radius.
+        The arguments of :func:`~lpc.evaluation.attacks.attack`; ``label`` is the decision to change.
+    budget
+        Number of steps or queries.
+    rounds
+        Number of radii tried by an attack of fixed radius.
     start
         Misclassified images, or None.
     norm
-        By which perturbations are small: ``"l2"`` or ``"linf"``.
+        Norm that measures perturbations: ``"l2"`` or ``"linf"``.
     target
-        The class to reach, one per image; None: any but the decision.
+        Class to reach, one per image; None: any but the decision.
     note
-        Filled by the attack: by row, why nothing was tried.
+        Reasons why no attack was tried, by row; filled by the attack.
     rows
-        How many images have passed through ``logits_fn``.
+        Number of images that have passed through ``logits_fn``.
     """
 
     logits_fn: Logits
@@ -81,7 +83,7 @@ class Case:
         return self.logits_fn(image)
 
     def fooled(self, image: Tensor) -> Tensor:
-        """Return which images have lost the decision to change, or have reached the target, if any."""
+        """Return which images have lost their decision or, with a target, have reached it."""
         with torch.no_grad():
             logits = self.logits(image)
         decision = logits.argmax(dim=1)
@@ -95,7 +97,7 @@ class Case:
 
     @functools.cached_property
     def bounds(self) -> Box:
-        """The box, or one so wide that it stands for none."""
+        """The box, or one so wide that it has no effect."""
         return (-WIDE * self.unit, WIDE * self.unit) if self.box is None else self.box
 
     def rows_of(self, index: Tensor) -> Case:
@@ -141,10 +143,10 @@ class Cube:
     Parameters
     ----------
     case
-        The images, and their box.
+        Images and their box.
     dtype
-        Of the coordinates; None: that of the images. adv-lib's FAB and SuperDeepFool mix float32 sums with
-        their inputs, so that they get float32 coordinates; the network computes in its own dtype.
+        Dtype of the coordinates; None: that of the images. adv-lib's FAB and SuperDeepFool mix float32 sums
+        with their inputs and therefore get float32 coordinates; the network computes in its own dtype.
     """
 
     def __init__(self, case: Case, *, dtype: torch.dtype | None = None) -> None:
@@ -166,7 +168,7 @@ REASONS = {
     Status.NO_GRADIENT: "NO_GRADIENT: no candidate's logit moves relative to the decision's",
     Status.NOT_FINITE: "NOT_FINITE: a logit or a gradient became NaN or infinite",
 }
-"""Why DeepFool ends without having looked to the end."""
+"""Reasons why DeepFool stops early."""
 
 
 def deepfool(case: Case) -> Tensor:
@@ -254,7 +256,7 @@ def apgd_targeted(case: Case) -> Tensor:
 
 
 def _known(case: Case) -> Tensor:
-    """Return images whose distance a white-box search of radii begins with: ``start``, else DeepFool's."""
+    """Return the images whose distances start a white-box search of radii: ``start``, else DeepFool's."""
     if case.start is not None:
         return case.start
     return case.clip(case.image + _deepfool(case, max_iter=50).perturbation)
@@ -263,7 +265,7 @@ def _known(case: Case) -> Tensor:
 def square(case: Case) -> Tensor:
     """Square of pyautoattack at the smallest radius at which it succeeds."""
     if min(case.image.shape[-2:]) < SMALLEST_SIDE:
-        reason = f"Square needs images of {SMALLEST_SIDE} pixels or more a side"
+        reason = f"Square needs images of at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels"
         case.note.update(dict.fromkeys(range(len(case.image)), reason))
         return case.image
     cube = Cube(case)
@@ -317,7 +319,7 @@ def random_directions(case: Case) -> Tensor:
 
 
 HALVINGS = 10
-"""Of the interval between an image and a changed decision, along one direction."""
+"""Precision of the interval between an image and a changed decision, along one direction."""
 
 
 def _along(case: Case, direction: Tensor, length: Tensor) -> Tensor:
@@ -325,7 +327,7 @@ def _along(case: Case, direction: Tensor, length: Tensor) -> Tensor:
 
 
 def _as_pixels(value: Tensor) -> Tensor:
-    """Return one value an image in a shape that goes with its pixels."""
+    """Return one value per image in a shape that broadcasts with its pixels."""
     return value[:, None, None, None]
 
 
@@ -394,9 +396,9 @@ def _least_radius(case: Case, at: Any, known: Tensor | None) -> Tensor:
 def _auto_pgd(
     case: Case, method: Any, radius: Tensor, targets: Int64[Tensor, "images times"], **options: Any
 ) -> Tensor:
-    """Return what Auto-PGD finds at one radius an image, in one row for each of its targets (or restarts).
+    """Return Auto-PGD's results at one radius per image, in one row for each of its targets (or restarts).
 
-    The first target comes alone; the others together, of the images that it leaves.
+    The first target is tried alone, then the others together on the remaining images.
     """
     found, left = case.image.clone(), torch.arange(len(case.image), device=case.image.device)
     for columns in (targets[:, :1], targets[:, 1:]):
@@ -430,7 +432,7 @@ def _square() -> Any:
     from pyautoattack.square import SquareAttack
 
     class PerImageSquare(SquareAttack):
-        """Square with a radius of each image's own: no row leaves the batch once it is fooled."""
+        """Square with one radius per image: no row leaves the batch once it is fooled."""
 
         def margin_and_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             logits = self.predict(x).clone()  # the library writes into them
@@ -473,7 +475,7 @@ def _jump(case: Case, start: Tensor) -> Tensor:
 
 
 class _Steady:
-    """Logits of a network that is asked the same a few times in a row only.
+    """Logits of a network that refuses to be asked the same too often in a row.
 
     foolbox halves HopSkipJump's step until the decision is the other one. Once the step is below the pixels'
     rounding the images no longer change, and a network that decides them otherwise than it did before would
@@ -504,7 +506,7 @@ def _from_start(case: Case, run: Any) -> Tensor:
 
 
 def _starting_points(case: Case) -> tuple[Tensor, Tensor]:
-    """Return misclassified images, and for which images there are any: ``start``, else uniform noise."""
+    """Return misclassified images (``start``, else uniform noise), and which images have one."""
     image = case.image
     point, known = image.clone(), torch.zeros(len(image), dtype=torch.bool, device=image.device)
     if case.start is not None:
@@ -521,7 +523,7 @@ def _starting_points(case: Case) -> tuple[Tensor, Tensor]:
 
 
 class _callable(nn.Module):
-    """A function of images as a module, which the libraries ask for."""
+    """A function of images as a module, as the libraries require."""
 
     def __init__(self, function: Logits) -> None:
         super().__init__()

@@ -28,15 +28,15 @@ with warnings.catch_warnings():
     )
 
 SILU_INFLECTION = 2.3993572805154677
-"""Where SiLU's slope is greatest: x tanh(x / 2) = 2. At minus that it is smallest."""
+"""Point of SiLU's greatest slope: x tanh(x / 2) = 2. At minus this point the slope is smallest."""
 SILU_MINIMUM = -1.2784645427610738
-"""Where SiLU is smallest: x (1 - sigmoid(x)) = -1."""
+"""Point of SiLU's minimum: x (1 - sigmoid(x)) = -1."""
 _FAR = 40.0
-"""From here on SiLU's slope is 1 to float64's precision."""
+"""Point from which SiLU's slope is 1 to float64's precision."""
 _BISECTIONS = 24
-"""They leave 3e-6 of an interval of 40, and of SiLU less a line, which is flat there, 1e-12."""
+"""Number of steps: they leave 3e-6 of an interval of 40, and 1e-12 of SiLU minus a line, flat there."""
 _GUARD = 1e-11
-"""Added to offsets and ranges, for that and for rounding, times 1 plus the sizes of the interval's ends."""
+"""Margin for that and for rounding, added to offsets and ranges, times 1 plus the size of the ends."""
 
 
 def silu_slope(value: Float64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
@@ -55,9 +55,9 @@ class Ball(LpNormSet):
     Parameters
     ----------
     centre
-        Of each ball.
+        Centre of each ball.
     radius
-        Of each ball.
+        Radius of each ball.
     """
 
     def __init__(self, centre: Float64[Tensor, "batch inputs"], radius: Float64[Tensor, " batch"]) -> None:
@@ -184,7 +184,7 @@ class BoundKept(BoundSiLU):
     def ibp_forward(
         self, bounds: IntervalBounds, save_relaxation: bool = False, save_input_bounds: bool = False
     ) -> IntervalBounds:
-        """Return the range of the activation, and those of the others as they came."""
+        """Return the range of the activation, and the other ranges unchanged."""
         BoundActivation.ibp_forward(self, bounds, save_relaxation, save_input_bounds)
         found, kept = self.inner.ibp_forward(self._first(bounds)), self.module.kept
         low = torch.cat([found.lower, bounds.lower[..., -kept:]], dim=-1)
@@ -196,7 +196,7 @@ class BoundKept(BoundSiLU):
 
 
 class BoundSharedLinear(BoundLinear):
-    """A linear layer that multiplies a slope once where it bounds from both sides."""
+    """A linear layer that multiplies a slope only once when it bounds from both sides."""
 
     def crown_backward(self, linear_bounds: LinearBounds, optimize: bool) -> LinearBounds:
         """Put the layer's map in place of its output."""
@@ -216,7 +216,7 @@ def _guard(low: Tensor, high: Tensor) -> Tensor:
 
 
 def _root(slope: Tensor, *, rising: bool) -> Tensor:
-    """Return where SiLU' has some values: between its inflection points, or right of them, where it falls."""
+    """Return the points where SiLU' has some values: between its inflection points, or right of them."""
     low = torch.full_like(slope, -SILU_INFLECTION if rising else SILU_INFLECTION)
     high = torch.full_like(slope, SILU_INFLECTION if rising else _FAR)
     for _ in range(_BISECTIONS):
@@ -227,12 +227,12 @@ def _root(slope: Tensor, *, rising: bool) -> Tensor:
 
 
 class HiddenBounds:
-    """What is known of a network's last hidden layer over balls around images.
+    """Bounds on a network's last hidden layer over balls around images.
 
     Parameters
     ----------
     network
-        The classifier; its last map is left out, as the forms that are bounded take its place.
+        Classifier without its last map, which the bounded forms replace.
     """
 
     def __init__(self, network: AffineLayers) -> None:

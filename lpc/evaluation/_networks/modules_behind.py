@@ -11,9 +11,9 @@ from typing import Any
 from torch import nn
 
 _DEEPEST = 8
-"""Steps from the function to a module."""
+"""Largest number of steps from the function to a module."""
 _LONGEST = 1000
-"""Entries of a list that is looked through: longer ones are data."""
+"""Largest length of a list that is searched: longer ones are data."""
 _LIBRARIES = frozenset(
     [
         "adv_lib",
@@ -32,21 +32,21 @@ _LIBRARIES = frozenset(
         "transformers",
     ]
 )
-"""Whose functions and objects are not looked into."""
+"""Packages whose functions and objects are not searched."""
 
 
 def modules_behind(function: object) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Return the modules that a function uses, and those of objects that it knows and may not use.
+    """Return the modules that a function uses, and those it can reach without necessarily using them.
 
     Parameters
     ----------
     function
-        A module, which is the one that is used; a function, method, partial, or object that is called.
+        A module, which is then the one used, or a function, method, partial or callable object.
 
     Returns
     -------
     used, known
-        Top modules alone; what lies within them is theirs.
+        Top-level modules only; the modules inside them are implied.
     """
     used: dict[nn.Module, None] = {}
     known: dict[nn.Module, None] = {}
@@ -63,7 +63,7 @@ def modules_behind(function: object) -> tuple[list[nn.Module], list[nn.Module]]:
 
 
 def _parts(value: Any) -> Iterator[tuple[Any, bool]]:
-    """Yield what a value is made of, and whether it is used when the value is called."""
+    """Yield the parts of a value, and whether each is used when the value is called."""
     if isinstance(value, functools.partial):
         yield from ((part, True) for part in (value.func, *value.args, *value.keywords.values()))
     elif isinstance(value, MethodType):

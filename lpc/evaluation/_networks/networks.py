@@ -1,4 +1,4 @@
-"""What every function does with a network that it is given: checked before, and left as it was."""
+"""Checks of a network before a measurement, and restoration of its state afterwards."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Logits = Callable[[Tensor], Any]
 TupleT = TypeVar("TupleT", bound=tuple)
 
 LOOKED_AT = 8
-"""Images on which a network is called twice, and on half of which once more, before anything is measured."""
+"""Number of images on which a network is called twice before a measurement, and on half of them once more."""
 AGAIN = 1e-4
-"""Logits that differ by more of their range between two calls on the same images are left to chance."""
+"""Largest share of their range by which logits may differ between two calls; more is chance."""
 SAME = 1e-2
-"""Logits that differ by more of their range when other images come along are not a function of one image."""
+"""Largest share of their range by which logits may depend on the other images of a batch."""
 
 
 class TrainingModeError(ValueError):
@@ -36,22 +36,22 @@ class TrainingModeError(ValueError):
 
 
 class AttackError(RuntimeError):
-    """An exception in an attack, or in the network under it: nothing is known of the images."""
+    """An exception in an attack, or in the network under it: nothing is known about the images."""
 
 
 class Network:
-    """A network as functions of this package call it, on as many threads as its work is worth.
+    """A network as this package calls it, on as many threads as suit its work.
 
     Parameters
     ----------
     function
-        Images to logits.
+        Function from images to logits.
     image
-        What it will be called on: float32 or float64.
+        Example of its input, float32 or float64.
     name
-        What to call it by where it raises; None: its exceptions pass as they are.
+        Name of the caller in error messages; None: exceptions of the network pass unchanged.
     snapshot
-        What was kept of its modules.
+        Saved state of its modules.
     """
 
     def __init__(self, function: Logits, image: Tensor, name: str | None, snapshot: Snapshot) -> None:
@@ -59,7 +59,7 @@ class Network:
         self._function, self._name, self._snapshot = by_work(function), name, snapshot
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Return the logits of images, which a network that works in place cannot change."""
+        """Return the logits of images; a network that works in place cannot change the images."""
         try:
             output = self._function(image.clone())
         except TrainingModeError:
@@ -81,7 +81,7 @@ class Network:
         return max(torch.finfo(dtype).eps for dtype in {self.image.dtype, *dtypes})
 
     def _raise(self, error: Exception, image: Tensor) -> NoReturn:
-        """Raise what a network raised, with what may be behind it."""
+        """Raise the network's exception with its likely cause."""
         weights = [part for part in self._snapshot.parameters if part.is_floating_point()]
         places = {(part.dtype, part.device) for part in weights}
         unlike = places and (image.dtype, image.device) not in places
@@ -111,32 +111,32 @@ def guarded(
     Parameters
     ----------
     function
-        Images to logits.
+        Function from images to logits.
     image
-        float32 or float64, an array or a tensor.
+        Images, float32 or float64, as an array or a tensor.
     gradients
-        Whether they will be taken.
+        Whether the caller takes gradients.
     dims
-        How many dimensions images have, the batch included; None: any from 2 up.
+        Required number of dimensions of the images, the batch included; None: any from 2 up.
     name
-        As in :class:`Network`.
+        Name of the caller in error messages, as in :class:`Network`.
     chunk
-        Most images that the network may be called on; None: no matter.
+        Largest number of images per call of the network; None: unlimited.
 
     Raises
     ------
     ValueError
-        What is no function, or returns no logits; images that are none; images and weights of different dtype
-        or device; ``torch.inference_mode`` where gradients are needed.
+        If ``function`` is not callable or returns no logits; if the images are invalid; if images and weights
+        differ in dtype or device; or under ``torch.inference_mode`` where gradients are needed.
     TrainingModeError
-        A ValueError: a module in training mode (named); logits that differ between two calls, or when other
-        images come along; a buffer that a call overwrites, as batch normalisation does in training mode.
+        If a module is in training mode (named), logits differ between two calls or when other images come
+        along, or a call overwrites a buffer, as batch normalisation does in training mode. A ValueError.
 
     Notes
     -----
-    Modules are looked for behind methods, partials, closures and globals; whatever else is called is met by a
-    hook during the first calls. Until the end parameters do not require gradients. Modes, buffers,
-    ``requires_grad`` and torch's generators are then put back, also after an exception.
+    Modules are searched behind methods, partials, closures and globals; a hook finds any other module during
+    the first calls. Until the end parameters do not require gradients. Modes, buffers, ``requires_grad`` and
+    torch's generators are then restored, also after an exception.
     """
     if not callable(function):
         raise ValueError(
@@ -191,7 +191,7 @@ def _look(network: Network, image: Tensor) -> None:
 
 @contextmanager
 def _met(snapshot: Snapshot) -> Iterator[None]:
-    """Take in every module that this thread calls, before it runs; raise where it is in training mode."""
+    """Register every module that this thread calls, before it runs; raise if it is in training mode."""
     thread = threading.get_ident()
     checked: set[nn.Module] = set()
 
@@ -213,7 +213,7 @@ def _check_buffers(snapshot: Snapshot) -> None:
     if moved is not None:
         raise TrainingModeError(
             f"{moved} changed while the network was called, as batch statistics do in training mode; it is "
-            "put back. Expected model.eval()"
+            "restored. Expected model.eval()"
         )
 
 
@@ -230,23 +230,23 @@ def check_evaluation_mode(model: nn.Module) -> None:
 def as_images(
     image: Array, *, like: list[nn.Parameter] | None = None, dims: int | None = None, name: str = "image"
 ) -> Tensor:
-    """Return images as a detached tensor of their own dtype; arrays come to where a network's weights are.
+    """Return images as a detached tensor of their own dtype; arrays are moved to the device of the weights.
 
     Parameters
     ----------
     image
-        float32 or float64, finite, one image a row.
+        Images, one per row, float32 or float64, finite.
     like
         Weights of the network.
     dims
-        How many dimensions they have; None: 2 or more.
+        Required number of dimensions; None: at least 2.
     name
-        What messages call them.
+        Name of the argument, for error messages.
 
     Raises
     ------
     ValueError
-        Another dtype or number of dimensions, no values, NaN or infinity.
+        If the dtype or number of dimensions is another, the array is empty, or it holds NaN or infinity.
     """
     values = as_float64(image, name=name, dims=dims)
     if values.ndim < 2:

@@ -1,4 +1,4 @@
-"""Networks of tables, attacked as networks of images."""
+"""Networks of table rows, attacked as networks of images."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from lpc.arrays import Array
 
 
 def of_images(logits_fn: Any, image: Array) -> tuple[Any, Array]:
-    """Return a network of tables as one of images of one row, and its rows so; other things as they are.
+    """Turn a network of table rows, and the rows, into one of single-row images; leave the rest as it is.
 
     Parameters
     ----------
     logits_fn
-        Of (batch, features), where ``image`` is of this shape. What is no function is returned as it is, for
-        who calls it to name.
+        Function from table rows, if ``image`` has shape (batch, features). Anything that is not callable is
+        returned as it is, and left for the caller to report.
     image
-        Tables or images.
+        Table rows or images.
     """
     if getattr(image, "ndim", 0) != 2:
         return logits_fn, image

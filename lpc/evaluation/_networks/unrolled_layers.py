@@ -17,18 +17,18 @@ Shape = tuple[int, ...]
 
 OF_IMAGES = (nn.Conv2d, nn.BatchNorm2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 MOST_BYTES = 2**30
-"""Of one map, at most: a convolution becomes a matrix from all its inputs to all its outputs."""
+"""Largest size of one map: a convolution becomes a matrix from all its inputs to all its outputs."""
 
 
 class Kept(nn.Module):
-    """An activation of all but the last nodes, which stay as they are: those carry a shortcut.
+    """An activation of all but the last nodes, which carry a shortcut and stay as they are.
 
     Parameters
     ----------
     activation
-        Of the others.
+        Activation of the other nodes.
     kept
-        How many stay.
+        Number of last nodes that stay as they are.
     """
 
     def __init__(self, activation: nn.Module, kept: int) -> None:
@@ -48,13 +48,13 @@ def activation_name(module: nn.Module) -> str | None:
 
 
 def activation_of(name: str) -> nn.Module:
-    """Return the activation of a name in :class:`~lpc.evaluation.affine_layers.AffineLayers`, to be called.
+    """Return the activation function named in :class:`~lpc.evaluation.affine_layers.AffineLayers`.
 
     Parameters
     ----------
     name
-        ``"silu"``, ``"relu"``, or ``"leaky_relu:"`` with the slope below zero; behind it ``"+"`` and how many
-        of the last nodes stay as they are.
+        Name of the activation: ``"silu"``, ``"relu"``, or ``"leaky_relu:"`` followed by the slope below zero;
+        optionally followed by ``"+"`` and the number of last nodes that stay as they are.
     """
     rest, _, kept = name.partition("+")
     kind, _, slope = rest.partition(":")
@@ -68,7 +68,7 @@ def unrolled(module: nn.Module, name: str, shape: Shape | None) -> tuple[Map, Sh
     Raises
     ------
     ValueError
-        No shape of three numbers, or a map larger than :data:`MOST_BYTES`.
+        If the shape does not consist of three numbers, or the map is larger than :data:`MOST_BYTES`.
     """
     if shape is None or len(shape) != 3:
         raise ValueError(
@@ -83,7 +83,7 @@ def unrolled(module: nn.Module, name: str, shape: Shape | None) -> tuple[Map, Sh
     if needed > MOST_BYTES:
         raise ValueError(
             f"{name} ({type(module).__name__}) of images of shape {shape} would be a matrix of {needed:,} "
-            f"bytes; at most {MOST_BYTES:,} are made: bounds are for small images"
+            f"bytes; the most allowed are {MOST_BYTES:,}: bounds are for small images"
         )
     eye = torch.eye(inputs, dtype=torch.float64, device=place).reshape(inputs, *shape)
     weight = (own(eye) - bias).flatten(start_dim=1).T.contiguous()
@@ -123,7 +123,7 @@ def residual(block: nn.Module, name: str, shape: Shape | None) -> tuple[list[Ste
 
 
 def _chain(layers: Sequence[nn.Module], name: str, shape: Shape | None) -> tuple[Map, Shape]:
-    """Return affine layers of images, one after the other, as one map; of none the identity."""
+    """Return a sequence of affine layers of images as one map; an empty one is the identity."""
     (weight, bias), shape = unrolled(layers[0] if layers else nn.Identity(), name, shape)
     for layer in layers[1:]:
         (second, shift), shape = unrolled(layer, name, shape)

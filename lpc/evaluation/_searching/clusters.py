@@ -1,4 +1,4 @@
-"""Compact groups of points with a ball around each: what lies in far balls need not be compared."""
+"""Compact groups of points with a ball around each: points in distant balls need not be compared."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Clusters(NamedTuple):
     member
         Indices of each group's points.
     size
-        How many points each group has, shape (groups,).
+        Number of points in each group, shape (groups,).
     centre
-        Shape (groups, width).
+        Centre of each group, divided by the scale, shape (groups, width).
     radius
-        Largest distance of a member from its centre, shape (groups,).
+        Largest distance of a member from its centre, divided by the scale, shape (groups,).
     """
 
     member: list[Int64[Tensor, " members"]]
@@ -48,14 +48,14 @@ class Clusters(NamedTuple):
 
 
 def clusters(points: Float64[Tensor, "points width"], scale: float) -> Clusters:
-    """Group points around centres far apart, where they come in separate groups; else one group.
+    """Group points around distant centres if they form separate groups, else put them in one group.
 
     Parameters
     ----------
     points
-        float64, on any device.
+        Points, shape (points, width), float64, on any device.
     scale
-        What the points are divided by, so that squares neither under- nor overflow.
+        Divisor of the points, so that squares neither under- nor overflow.
 
     Notes
     -----
@@ -84,7 +84,7 @@ def clusters(points: Float64[Tensor, "points width"], scale: float) -> Clusters:
 
 
 def _spread(sample: Float64[Tensor, "sample width"]) -> tuple[list[int], float]:
-    """Return which points are centres far apart, and the largest distance of a point from the nearest."""
+    """Return the indices of distant centres, and the largest distance of a point from its nearest centre."""
     distance = _distance(sample, sample.mean(dim=0, keepdim=True))[:, 0]
     chosen, radii = [int(distance.argmin())], []
     distance = _distance(sample, sample[chosen])[:, 0]

@@ -1,4 +1,4 @@
-"""faiss, where it is installed: candidates for nearest neighbours, in float32."""
+"""Candidates for nearest neighbours in float32 by faiss, if it is installed."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from lpc.evaluation._searching.frames import Frame, Norm
 from lpc.evaluation._searching.neighbour_search import SPARE, Candidates
 
 MOST_ON_A_GPU = 2048
-"""Neighbours that faiss finds on a GPU at most, the point itself among them."""
+"""Largest number of neighbours that faiss finds on a GPU, the point itself included."""
 MOST_K = MOST_ON_A_GPU - 1 - SPARE
-"""The largest k for which it is taken there."""
+"""The largest k for which faiss is used on a GPU."""
 _WHEELS = ("faiss-cpu", "faiss-gpu")
 _ONE_ONLY = "faiss-cpu and faiss-gpu exclude each other: each writes over the other's files"
 
 
 def module_for(device: torch.device) -> Any:
-    """Return the module, imported now: it brings an OpenMP and a BLAS of its own.
+    """Import and return the module; it is imported late because it brings its own OpenMP and BLAS.
 
     Parameters
     ----------
     device
-        Where the points lie.
+        Device of the points.
 
     Raises
     ------
     MissingExtra
-        It is not installed, both of its wheels are, or the one that is computes on the CPU alone and the
-        points lie on a GPU.
+        If faiss is not installed, both of its wheels are, or only the CPU wheel is and the points are on a
+        GPU.
     """
     try:
         import faiss
@@ -74,7 +74,7 @@ def _installed() -> list[str]:
 
 
 def on_gpus() -> bool:
-    """Whether faiss is installed and computes on GPUs; it is imported only where its wheel for them is."""
+    """Whether faiss is installed and computes on GPUs; it is imported only if its GPU wheel is installed."""
     return _installed() == ["faiss-gpu"] and hasattr(module_for(torch.device("cuda")), "StandardGpuResources")
 
 
@@ -84,7 +84,7 @@ def by_faiss(device: torch.device, norm: Norm) -> Candidates:
     Raises
     ------
     MissingExtra
-        As :func:`module_for`.
+        As in :func:`module_for`.
     """
     faiss = module_for(device)
     metric = faiss.METRIC_L2 if norm == "l2" else faiss.METRIC_Linf

@@ -1,4 +1,4 @@
-"""Points relative to a centre, rounded; what that may do to their distances; and direct distances."""
+"""Points relative to a centre, rounded; the error that this adds to distances; and direct distances."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SMALL = 2.0**-30  # reach of a frame whose squares float32 still holds with all
 
 
 def rows_at_once(points: Tensor, columns: int) -> int:
-    """Return how many rows of so many columns a temporary on the points' device may have."""
+    """Return the number of rows, of so many columns, that a temporary on the points' device may have."""
     return max(1, _ENTRIES.get(points.device.type, 1 << 26) // columns)
 
 
@@ -31,12 +31,12 @@ class Frame(NamedTuple):
     Attributes
     ----------
     centre, scale
-        Of all points.
+        Centre and scale of all points.
     own_scale
-        A power of two by which what is relative to the centre is divided further, where it is so small that
-        squares of float32 would lose digits.
+        Power of two by which the relative points are divided further if they are so small that squares of
+        float32 would lose digits.
     relative, square
-        The points in this frame, and their squared Euclidean norms.
+        Points in this frame, and their squared Euclidean norms.
     """
 
     centre: Float64[Tensor, " width"]
@@ -50,7 +50,7 @@ class Frame(NamedTuple):
         return _relative(points, self.centre, self.scale, self.own_scale).to(self.relative.dtype)
 
     def margin(self, own: Float[Tensor, "rows width"], norm: Norm) -> Float[Tensor, "rows 1"]:
-        r"""Return twice what rounding may do to what is compared: squares for ``l2``, distances for ``linf``.
+        r"""Return twice the rounding error of compared values: squares for ``l2``, distances for ``linf``.
 
         With c points in the frame and u the unit rounding of its dtype,
         :math:`\lVert c_j\rVert^2 - 2 c_i c_j` and :math:`\lVert c_i - c_j\rVert^2` are off by less than
@@ -68,7 +68,7 @@ class Frame(NamedTuple):
         return (2 * (own.shape[1] + 16) * unit * size.square())[:, None]
 
     def compared(self, distance: Float64[Tensor, " pairs"], norm: Norm) -> Float64[Tensor, " pairs"]:
-        """Return what distances over the scale are in this frame: squares for ``l2``."""
+        """Return distances over the scale as this frame has them: squared for ``l2``."""
         own = distance / self.own_scale
         return own.square() if norm == "l2" else own
 
@@ -85,14 +85,16 @@ def frame_of(
 
     Parameters
     ----------
-    points, index
-        All points, and which of them.
+    points
+        All points.
+    index
+        Indices of the points to bring into the frame.
     centre, scale
-        Of the frame; the centre is over the scale.
+        Centre and scale of the frame; the centre is already divided by the scale.
     reach
-        How far from the centre points may lie, over the scale.
+        Largest distance of the points from the centre, divided by the scale.
     dtype
-        To which they are rounded.
+        Dtype to which the points are rounded.
     """
     own_scale = math.ldexp(1.0, math.frexp(reach)[1]) if 0.0 < reach < _SMALL else 1.0
     relative = torch.empty((len(index), points.shape[1]), dtype=dtype, device=points.device)

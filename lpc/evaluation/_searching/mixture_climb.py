@@ -1,4 +1,4 @@
-"""The likelihood of many two-component mixtures with its derivatives, and the way to its top."""
+"""The likelihood of many two-component mixtures with its derivatives, and its maximisation."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _SETTLED = 1e-10  # sds
 
 
 class Rows(NamedTuple):
-    """One-dimensional sets of points, or of groups of neighbouring points, a row each.
+    """One-dimensional sets of points, or of groups of neighbouring points, one set per row.
 
     Attributes
     ----------
     x
         Mean of each group, shape (rows, groups).
     within
-        Variance within each group, same shape or (rows, 1); None where every group is one point.
+        Variance within each group, same shape or (rows, 1); None: every group is one point.
     share
-        Share of the points that each group holds, same shape; None where every group is one point.
+        Share of the points in each group, same shape; None: every group is one point.
     floor
-        The smallest sd of a component, shape (rows,).
+        Smallest sd of a component, shape (rows,).
     """
 
     x: Tensor
@@ -44,21 +44,21 @@ class Rows(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What one pass over the points tells about mixtures with given parameters.
+    """Result of one pass over the points for mixtures with given parameters.
 
     Attributes
     ----------
     likelihood
-        Mean log density, in nats a point, shape (mixtures,).
+        Mean log density in nats per point, shape (mixtures,).
     update
         Parameters after a step of expectation-maximisation, shape (mixtures, 5).
     slope
-        First derivatives of the likelihood by logit, means in sds of their component, and log sds, shape
-        (mixtures, 5).
+        First derivatives of the likelihood by logit, by means in sds of their component, and by log sds,
+        shape (mixtures, 5).
     curvature
-        Minus its second derivatives by the same, shape (mixtures, 5, 5).
+        Minus the second derivatives by the same variables, shape (mixtures, 5, 5).
     known
-        Diagonal of the curvature were the memberships known, shape (mixtures, 5).
+        Diagonal that the curvature would have if the memberships were known, shape (mixtures, 5).
     """
 
     likelihood: Tensor
@@ -181,11 +181,11 @@ def climb(
     tolerance: float,
     dead: float,
 ) -> tuple[Float64[Tensor, "mixtures 5"], Float64[Tensor, " mixtures"], Bool[Tensor, " mixtures"]]:
-    """Return the parameters at a top of the likelihood, the likelihood, and whether it converged.
+    """Return the parameters at a maximum of the likelihood, the likelihood, and whether it converged.
 
     Long steps are those of expectation-maximisation; where it goes slowly, Newton's method takes over, in a
     trust region, so that beyond rounding the likelihood never falls. A mixture stops where an unlimited step
-    promises less than ``tolerance`` nats a point (or less than the rounding of the means can show), where a
+    promises less than ``tolerance`` nats per point (or less than the rounding of the means can show), where a
     component has shrunk to one value, or where the size of the logit passes ``dead``.
     """
     result, converged = theta.clone(), torch.zeros_like(theta[:, 0], dtype=torch.bool)
@@ -226,7 +226,7 @@ def settle(
     theta: Float64[Tensor, "mixtures 5"],
     added: Float64[Tensor, " rows"],
 ) -> tuple[Float64[Tensor, "mixtures 5"], Float64[Tensor, " mixtures"], Bool[Tensor, " mixtures"]]:
-    """Return a fixed point of the steps that add to the variances, its likelihood, and if it was reached.
+    """Return a fixed point of the steps that add to variances, its likelihood, and whether it was reached.
 
     Newton's method on the equations of the fixed point where it at least halves what is left of them, and
     else the steps themselves. The likelihood may fall: it is not what these steps climb.
@@ -293,13 +293,13 @@ def _rounding(theta: Tensor, unit: Tensor) -> Tensor:
 
 
 def _rest(here: Survey) -> Tensor:
-    """Return the slope times the Newton step, by size: what is left, however stiff a direction is."""
+    """Return the absolute slope times the Newton step: the residual, however stiff a direction is."""
     step = torch.linalg.solve_ex(here.curvature, here.slope[:, :, None]).result[:, :, 0]
     return (here.slope * step).sum(dim=1).abs()
 
 
 def _moved(moves: Tensor, trial: Tensor, there: Survey, theta: Tensor, here: Survey) -> tuple[Tensor, Survey]:
-    """Return the trial where it is taken, and what was there before elsewhere."""
+    """Return the trial where it is accepted, and the previous values elsewhere."""
     chosen = [
         torch.where(moves.view(-1, *[1] * (new.ndim - 1)), new, old)
         for new, old in zip((trial, *there), (theta, *here), strict=True)

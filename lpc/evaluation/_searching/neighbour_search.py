@@ -15,20 +15,20 @@ from lpc.evaluation._searching.clusters import clusters
 from lpc.evaluation._searching.frames import Frame, Norm, P, direct, frame_of, pairs, rows_at_once
 
 SPARE = 32
-"""Candidates beyond the point itself and k others: rarely do so many pairs lie within its rounding."""
+"""Number of candidates beyond the point itself and k others: so many pairs rarely lie within rounding."""
 _LEAST_ROWS = 256  # of a block of products: with fewer, a product is bound by reading the other points
 _MOST_IN_DOUBT = 1 / 32  # of all pairs: a direct difference costs some thirty times a product's share
 _HOPELESS = 0.5  # of the rows of a block: then those of the next are not tried
 
 Candidates = Callable[[Tensor, Frame, int], tuple[Tensor, Tensor]]
-"""Of points in a frame and the frame: so many nearest of its points, the nearest first.
+"""Function of points in a frame and the frame that returns the nearest points of the frame, nearest first.
 
 Squared distances (``l2``) or distances (``linf``) in the frame's dtype, and the points' indices.
 """
 
 
 def kth_by_tree(points: np.ndarray, among: np.ndarray, k: int, norm: Norm) -> Float64[Tensor, " points"]:
-    """Return the k-th distance of points that are among others, by SciPy's tree."""
+    """Return the k-th distance of each point to others, itself among them, by SciPy's tree."""
     from scipy.spatial import cKDTree
 
     found = cKDTree(among).query(points, k=[k + 1], p=P[norm], workers=callers_threads())
@@ -36,7 +36,7 @@ def kth_by_tree(points: np.ndarray, among: np.ndarray, k: int, norm: Norm) -> Fl
 
 
 def kth_of_pairs(points: Tensor, among: Tensor, k: int, norm: Norm) -> Float64[Tensor, " points"]:
-    """Return the k-th distance of points that are among others, by the differences of all pairs."""
+    """Return the k-th distance of each point to others, itself among them, by differences of all pairs."""
     blocks = points.split(rows_at_once(points, len(among)))
     # The point itself is among the k + 1 nearest, at distance zero.
     return torch.cat([pairs(block, among, norm).kthvalue(k + 1, dim=1).values for block in blocks])
@@ -56,7 +56,7 @@ def by_topk(norm: Norm) -> Candidates:
 
 
 def _products(own: Tensor, frame: Frame) -> Float[Tensor, "rows columns"]:
-    """Return squared distances less each row's own squared norm."""
+    """Return squared distances minus each row's own squared norm."""
     with threads_for(own.numel() * len(frame.relative)):
         return torch.addmm(frame.square, own, frame.relative.T, alpha=-2)
 
@@ -70,18 +70,18 @@ class Search:
     Parameters
     ----------
     points
-        float64, on any device.
+        Points, shape (points, width), float64, on any device.
     k
-        Which neighbour.
+        Rank of the neighbour.
     norm
-        ``"l2"`` or ``"linf"``.
+        Norm of the distances, ``"l2"`` or ``"linf"``.
     candidates
-        Finds the few that are measured directly; None: products of all pairs (``l2``).
+        Function that finds the few points measured directly; None: products of all pairs (``l2``).
 
     Attributes
     ----------
     in_doubt
-        Rows that candidates did not decide: they were searched exactly.
+        Number of rows that candidates could not decide, so that they were searched exactly.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Search:
     def _by_candidates(
         self, result: Tensor, rows: Tensor, among: Tensor, frame: Frame
     ) -> Int64[Tensor, " doubtful"]:
-        """Write the distances that candidates decide; return where those of the other rows belong."""
+        """Write the distances that candidates decide; return the positions of the other rows."""
         count = min(self.k + 1 + SPARE, len(among))
         doubtful = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         size = rows_at_once(self.points, max(len(among) if rows.is_cuda else count, self.points.shape[1]))

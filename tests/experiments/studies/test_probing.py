@@ -145,7 +145,7 @@ def test_an_error_names_probe_and_run_and_the_others_are_kept(study, store, monk
 
 def test_a_signal_stops_after_the_run_under_way(study, store, monkeypatch, capsys):
     use(monkeypatch, slow=ProbeKind(1, f"{HERE}:slow"))
-    with pytest.raises(Stopped, match="call again to go on"):
+    with pytest.raises(Stopped, match="call again to continue"):
         measure_all(again(store), workers=1, progress=False)
     assert "SIGINT: stopping after the runs under way" in capsys.readouterr().err
     assert len(list(store.glob("runs/*/slow.probe"))) == 1
@@ -217,15 +217,18 @@ def test_probes_are_recorded_with_the_runs_and_old_versions_are_left_out(study, 
     assert table is not None and table["architecture"].tolist() == ["IB", "IB"]
     assert table["third"].tolist() == pytest.approx([1 / 3, float("inf")], rel=1e-5)
     assert back.probe_table("other") is None
-    use(monkeypatch, weigh=ProbeKind(1, f"{HERE}:weigh", tabled=False))
-    monkeypatch.setattr(recorded, "PROBES", probing.PROBES)
-    recorded.record(ablation.existing("smoke", store=store, only=("IB", "NoPen")))
-    again_ = recorded.recorded("smoke")
-    assert (
-        again_ is not None
-        and again_.selected.set_index("key")["weigh_sum"].dropna().to_dict() == found.to_dict()
-    )
-    assert again_.probe_table("weigh") is None and not (tmp_path / "smoke" / "weigh.csv").exists()
+    for rows, tabled in ((2, ("IB", "NoPen")), (0, ("NoPen",)), (0, ())):
+        use(monkeypatch, weigh=ProbeKind(1, f"{HERE}:weigh", tabled=tabled))
+        monkeypatch.setattr(recorded, "PROBES", probing.PROBES)
+        recorded.record(ablation.existing("smoke", store=store, only=("IB", "NoPen")))
+        again_ = recorded.recorded("smoke")
+        assert (
+            again_ is not None
+            and again_.selected.set_index("key")["weigh_sum"].dropna().to_dict() == found.to_dict()
+        )
+        table = again_.probe_table("weigh")
+        assert (0 if table is None else len(table)) == rows
+        assert (tmp_path / "smoke" / "weigh.csv").exists() == bool(rows)
     use(monkeypatch, weigh=ProbeKind(2, f"{HERE}:weigh"))
     later = recorded.recorded("smoke")
     assert later is not None and "weigh_sum" not in later.selected and later.probe_table("weigh") is None

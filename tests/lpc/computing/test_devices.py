@@ -35,7 +35,7 @@ def test_the_gpu_is_taken_where_there_is_one_and_else_the_cpu():
 def test_gpus_that_were_asked_for_and_are_not_there_are_an_error(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(
-        MissingGPU, match=rf"asked for \({name}={value}\).* no driver .*CUDA 13\.2.*LPC_DEVICE"
+        MissingGPU, match=rf"asked for \({name}={value}\).* no NVIDIA driver .*CUDA 13\.2.*LPC_DEVICE"
     ):
         default_device()
     monkeypatch.setenv("LPC_DEVICE", "cpu")

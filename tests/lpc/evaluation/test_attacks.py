@@ -411,7 +411,7 @@ def test_an_attack_that_fails_on_an_image_is_counted_for_it_alone(digits, monkey
 def test_images_too_small_for_square_are_named():
     _, _, logits_fn = affine(shape=(1, 4, 4))
     found = attack("square", logits_fn, pixels(3, shape=(1, 4, 4)), budget=5, rounds=1)
-    assert found.failed == ("Square needs images of 5 pixels or more a side",) * 3
+    assert found.failed == ("Square needs images of at least 5 x 5 pixels",) * 3
     assert not bool(found.fooled.any())
 
 
@@ -647,7 +647,7 @@ def test_attack_refuses_bad_norms_and_targets():
     with pytest.raises(ValueError, match=r"fab has no targets; expected one of fab_targeted"):
         attack("fab", logits_fn, image, target=torch.zeros(4, dtype=torch.int64))
     label = logits_fn(image).argmax(dim=1)
-    with pytest.raises(ValueError, match=r"target \d at index 0 is no class to reach: .* other than"):
+    with pytest.raises(ValueError, match=r"target \d at index 0 cannot be reached: .* other than"):
         attack("ddn", logits_fn, image, target=label)
     with pytest.raises(ValueError, match=r"target 6 at index 0 .*: expected one of 0 to 5"):
         attack("ddn", logits_fn, image, target=label * 0 + 6)

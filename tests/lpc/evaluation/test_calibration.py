@@ -135,7 +135,7 @@ def test_the_temperature_undoes_a_scale(rng, scale):
     found = fit_temperature(scale * logits, label)
     assert found == pytest.approx(scale, rel=0.05)
     assert found == pytest.approx(scale * fit_temperature(logits, label), rel=1e-8)
-    with pytest.raises(Undefined, match="every point is classified rightly"):
+    with pytest.raises(Undefined, match="every point is classified correctly"):
         fit_temperature(logits, logits.argmax(axis=1))
     with pytest.raises(Undefined, match="infinite"):
         fit_temperature(logits, logits.argmin(axis=1))

@@ -68,9 +68,9 @@ def test_auroc_by_hand_and_its_negative_control(rng):
 @pytest.mark.parametrize("metric", EVERY)
 def test_what_ranks_nothing_is_refused(unchecked, metric):
     confidence = np.array([0.1, 0.2])
-    with pytest.raises(ValueError, match="2 predictions are right and 0 wrong by correct"):
+    with pytest.raises(ValueError, match="2 predictions are right and 0 wrong"):
         metric(confidence, np.array([True, True]))
-    with pytest.raises(ValueError, match="0 predictions are right and 2 wrong by correct"):
+    with pytest.raises(ValueError, match="0 predictions are right and 2 wrong"):
         metric(confidence, np.array([False, False]))
     with pytest.raises(ValueError, match=r"every confidence is 0\.5: it ranks nothing"):
         metric(np.array([0.5, 0.5]), np.array([True, False]))

@@ -465,7 +465,7 @@ def stale(norm):
 def test_layers_of_another_network_are_refused(net, words):
     made = net()
     with pytest.raises(
-        ValueError, match=rf"do not compute its logits: on \d+ drawn inputs they differ.*{words}"
+        ValueError, match=rf"do not compute its logits: on \d+ random inputs they differ.*{words}"
     ):
         affine_layers(made)
 

@@ -318,7 +318,7 @@ def test_two_processes_give_the_value_of_one(tmp_path):
 def test_arguments_out_of_range():
     with pytest.raises(ValueError, match="dist_sync_on_step"):
         metric(dist_sync_on_step=True)
-    with pytest.raises(ValueError, match="no function that returns weights"):
+    with pytest.raises(ValueError, match="no function; expected one that returns weights"):
         metric(classifier_weight=torch.nn.Linear(6, 4))
     with pytest.raises(ValueError, match="need 3355443200 bytes"):
         NeuralCollapseMetric(classes=100, width=2048, convention="released")

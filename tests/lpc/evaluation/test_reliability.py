@@ -198,7 +198,7 @@ def test_singular_covariance_names_the_class(rng):
 def test_mahalanobis_refuses_what_it_cannot_judge(data, unchecked):
     latent, label, guess, test, predicted = data
     with pytest.raises(
-        ValueError, match="class 7 is predicted, but no training point of it is well classified"
+        ValueError, match="class 7 is predicted, but none of its training points is classified correctly"
     ):
         mahalanobis_confidence(latent, label, guess, test, np.full(40, 7))
     with pytest.raises(ValueError, match="class 0 is predicted, but no"):
@@ -208,7 +208,7 @@ def test_mahalanobis_refuses_what_it_cannot_judge(data, unchecked):
     with pytest.raises(ValueError, match="train_latent has width 5; latent has width 4"):
         unchecked(mahalanobis_confidence)(latent, label, guess, test[:, :4], predicted)
     latent[:, 2] = 0.1
-    with pytest.raises(ValueError, match=r"nodes \[2\] of train_latent take one value"):
+    with pytest.raises(ValueError, match=r"nodes \[2\] of train_latent are constant"):
         mahalanobis_confidence(latent, label, guess, test, predicted)
 
 

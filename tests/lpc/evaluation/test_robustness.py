@@ -228,7 +228,7 @@ def test_summary_counts_the_unfooled_in_and_out():
     result = result._replace(perturbation=torch.tensor([[1.0], [4.0], [-1.5], [24.0]], dtype=torch.float64))
     found = perturbation_summary(result, image)
     assert found[5:] == pytest.approx(((1 + 2 + 1.5 + 3) / 4, 1.75, 2.0, 2.0))
-    with pytest.raises(ValueError, match="among chooses none"):
+    with pytest.raises(ValueError, match="among selects none"):
         perturbation_summary(result, image, among=torch.zeros(4, dtype=torch.bool))
 
 

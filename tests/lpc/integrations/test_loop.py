@@ -129,7 +129,7 @@ def test_bad_names_layers_schedules_and_labels_are_refused():
         CollapsePenalty(network(), "1", schedule=0.1)  # type: ignore
     for label, message in (
         (LABEL + 1, "label is 3 at index 2; expected 0 to 2"),
-        (nn.functional.one_hot(LABEL), "of one-hot rows take argmax"),
+        (nn.functional.one_hot(LABEL), "for one-hot rows pass"),
         (LABEL.float(), "expected integers"),
     ):
         model = network()

@@ -220,7 +220,7 @@ def test_what_misleads_is_flagged_and_a_clean_set_is_not(whole):
     assert any("values of nodes repeat" in text for text in flagged(rectified, LABEL))
     assert any("is not below the smallest class" in text for text in flagged(TRAIN, LABEL, k=60))
     dead = np.c_[TRAIN, 1e-5 * rng.standard_normal(200)]
-    assert any("1 nodes carry next to nothing" in text for text in flagged(dead, LABEL))
+    assert any("1 nodes carry almost nothing" in text for text in flagged(dead, LABEL))
     assert any("held-out points" in text for text in flagged(TRAIN, LABEL, logits=LOGITS))
 
 
@@ -264,7 +264,7 @@ def test_table_json_csv_and_page_hold_every_value(whole, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        ((TRAIN,), {}, "labels are missing: a report is about classes"),
+        ((TRAIN,), {}, "labels are missing, and a report measures classes"),
         ((TRAIN, LABEL[:-1]), {}, "labels has 199 entries for 200 points"),
         ((TRAIN, LABEL.astype(float)), {}, r"labels has dtype .* pass labels.astype\(int\)"),
         ((TRAIN, np.array(list("abcd"))[LABEL]), {}, r"np.unique\(labels, return_inverse=True\)\[1\]"),
@@ -280,7 +280,7 @@ def test_table_json_csv_and_page_hold_every_value(whole, tmp_path):
         (
             ({"fc": LAYER},),
             {},
-            "latents is a dict of layers; a report is about one",
+            "latents is a dict of layers, and a report takes one",
         ),
         ((TRAIN[0], LABEL), {}, r"latents has shape \(5,\); expected 2 dimensions"),
         (

@@ -98,7 +98,7 @@ def test_names_are_guessed_where_there_is_one_choice_and_given_elsewhere():
         ("bad.safetensors", b"nothing", "cannot be read as .safetensors"),
         ("bad.parquet", b"nothing", "cannot be read as .parquet"),
         ("empty.csv", b"", "is empty"),
-        ("head.csv", b"a,label\n", "has names of columns and no row"),
+        ("head.csv", b"a,label\n", "has column names but no rows"),
         ("words.csv", b"label,name\n1,a\n", "has no column of floats .* It has label, name"),
         ("numbers.csv", b"0.5,1\n0.6,0\n", "begins with numbers, 0.5"),
         ("semicolons.csv", b"a;label\n0.5;1\n", "has columns separated by ';'; expected commas"),
@@ -155,7 +155,7 @@ def test_columns_of_a_table_can_be_named_and_what_is_not_used_is_said(tmp_path, 
         ({"labels": np.array(["a", "nan"])[LABEL % 2]}, "labels lack 40 values, the first at index 1"),
         (
             {"labels": np.array(["a", "b", "c"])[LABEL], "logits": LATENT},
-            "whose order of classes is not known",
+            "whose order of classes is unknown",
         ),
         (
             {"labels": np.array(["a", "b", "c"])[LABEL], "test_labels": np.array(["a", "d"])[LABEL % 2]},

@@ -100,7 +100,7 @@ def test_a_cohort_is_split_by_nobody_but_its_holder(tmp_path):
     with store.lease(alike[3:]):
         assert packing.lowered([plan], 1, store) == 1
     assert packing.plan(alike, store) == [plan]
-    with pytest.warns(UserWarning, match="going on with 2 and 2"):
+    with pytest.warns(UserWarning, match="continuing with 2 and 2"):
         assert packing.lowered([plan], 1, store) == 1
     halves = [[("IB", 0), ("IB", 2)], [("IB", 1), ("IB", 3)]]
     assert members(packing.plan(alike, store)) == halves and len(store.cohorts()) == 2
@@ -140,7 +140,7 @@ def test_memory_that_runs_out_halves_the_cohort_and_says_so(tmp_path, monkeypatc
         return train(self)
 
     monkeypatch.setattr(Cohort, "_train", little_memory)
-    with pytest.warns(UserWarning, match="with 4 runs in one cohort: going on with 2 and 2"):
+    with pytest.warns(UserWarning, match="with 4 runs in one cohort: continuing with 2 and 2"):
         execute_all(alike, small, progress=False)
     assert sizes == [(4, epoch) for epoch in range(fits_until)] + 2 * [(2, e) for e in range(fits_until, 3)]
     np.testing.assert_allclose(final(small, alike), final(whole, alike), rtol=2e-3)
@@ -157,7 +157,7 @@ def test_fewer_processes_where_their_memory_does_not_suffice(tmp_path, monkeypat
         return planned[1:] if packing.in_turn(planned[:1], store, device, 1, stop, bar) == [] else planned
 
     monkeypatch.setattr(packing, "share", share)
-    with pytest.warns(UserWarning, match="with 2 processes on it: going on with 1"):
+    with pytest.warns(UserWarning, match="with 2 processes on it: continuing with 1"):
         execute_all(alike, RunStore(tmp_path), workers=2, progress=False)
     assert asked == [2]
     assert (RunStore(tmp_path).frame()["status"] == "finished").all()
@@ -204,7 +204,7 @@ def test_a_signal_ends_the_epoch_writes_checkpoints_and_leaves(tmp_path, workers
         rest = process.err
     assert process.returncode == 1
     assert "SIGTERM: stopping after this epoch" in rest
-    assert "lpc.computing.stopping.Stopped: stopped after epoch" in rest and "call again to go on" in rest
+    assert "lpc.computing.stopping.Stopped: stopped after epoch" in rest and "call again to continue" in rest
     store = RunStore(tmp_path / "store")
     begun = [store.load_state(cohort, "cpu") for cohort in store.cohorts()]
     epochs = [state["training"]["epoch"] for state in begun if state is not None]

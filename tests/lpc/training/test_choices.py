@@ -208,7 +208,7 @@ def test_two_runs_that_do_not_fit_train_one_by_one(gpu, monkeypatch, tmp_path):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(training_loop.SideBySide, "train_epoch", full)
-    with pytest.warns(UserWarning, match="two runs side by side: going on with one"):
+    with pytest.warns(UserWarning, match="two runs side by side: continuing with one"):
         execute_all(specs, store, progress=False)
     assert all(store.finished(spec) for spec in specs)
     assert [store.provenance(spec).get("side_by_side") for spec in specs] == [None, None]

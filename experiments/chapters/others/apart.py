@@ -1,0 +1,101 @@
+"""Collapse against DeepFool's perturbation: whether tighter networks are the harder ones to fool."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from scipy.stats import spearmanr
+
+from experiments.chapters.others.ways import LOOKS, NAMES
+from experiments.reporting.tables import number
+from experiments.studies.recorded import Recorded
+
+CLASSIFIES = 0.5
+"""Training accuracy below which a network is left out of the figure: it has lost classes."""
+
+
+def points(search: Recorded, classifies: float = CLASSIFIES) -> pd.DataFrame:
+    """Return the search's networks that classify: ``way``, ``strength``, ``collapse``, ``factor``.
+
+    Parameters
+    ----------
+    search
+        Recorded runs of a profile of strengths.
+    classifies
+        Training accuracy below which a network is left out: it has lost classes.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows by way and strength; ``collapse`` is the train trace ratio, ``factor`` the mean over test images
+        of DeepFool's perturbation over the image.
+    """
+    rows = search.selected
+    rows = rows[rows["accuracy"] >= classifies]
+    names = rows["architecture"].str.split("-", n=1, expand=True)
+    return pd.DataFrame(
+        {
+            "way": names[0],
+            "strength": names[1].astype(float),
+            "collapse": rows["trace_ratio"].astype(float),
+            "factor": rows["test_deepfool_relative_norm"].astype(float),
+        }
+    ).sort_values(["way", "strength"], ignore_index=True)
+
+
+def draw(ax: Axes, shown: pd.DataFrame) -> None:
+    """Draw collapse against DeepFool's perturbation: one line per way, from its weakest strength on.
+
+    Parameters
+    ----------
+    ax
+        Where to.
+    shown
+        Of :func:`points`.
+    """
+    for way in shown["way"].unique():
+        own, look = shown[shown["way"] == way], LOOKS[way]
+        ax.plot(own["collapse"], own["factor"], look.line, color=look.colour, linewidth=1, alpha=0.6)
+        sizes = 20 + 25 * np.arange(len(own))
+        ax.scatter(
+            own["collapse"],
+            own["factor"],
+            s=sizes,
+            color=look.colour,
+            marker=look.marker,
+            label=NAMES[way],
+        )
+    ax.set_xscale("log")
+    ax.invert_xaxis()
+    ax.set_xlabel("tr Σ_W / tr Σ_B on train (tighter →)")
+
+
+def agreement(shown: pd.DataFrame) -> str:
+    """Return in one sentence whether tighter networks have the larger DeepFool perturbations (Spearman).
+
+    Parameters
+    ----------
+    shown
+        Of :func:`points`.
+    """
+    rho = rank_correlation(shown)
+    half = rank_correlation(shown[shown["collapse"] <= shown["collapse"].median()])
+    tight = shown.iloc[int(shown["collapse"].argmin())]
+    rank = int((shown["factor"] > tight["factor"]).sum()) + 1
+    return (
+        f"{len(shown)} networks: rank correlation of tightness and perturbation {number(rho, 2)}, "
+        f"{number(half, 2)} among the tighter half; the tightest ({NAMES[tight['way']]} at "
+        f"{tight['strength']:g}) is number {rank} by perturbation"
+    )
+
+
+def rank_correlation(shown: pd.DataFrame) -> float:
+    """Return Spearman's correlation of tightness and DeepFool's perturbation.
+
+    Parameters
+    ----------
+    shown
+        Of :func:`points`.
+    """
+    return float(spearmanr(-shown["collapse"], shown["factor"]).statistic)

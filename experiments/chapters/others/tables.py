@@ -1,0 +1,154 @@
+"""Tables of recorded networks: one row per way to pull classes together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import pandas as pd
+
+from experiments.chapters.others.ways import NAMES, SOURCES, Source
+from experiments.reporting.tables import MISSING, number, over_seeds
+from experiments.studies.other_profiles import FROZEN_STRENGTHS
+from experiments.studies.recorded import recorded
+
+GEOMETRY: Mapping[str, str] = {
+    "trace_ratio": "trace ratio, train",
+    "test_trace_ratio": "test",
+    "test_accuracy": "accuracy (%)",
+    "test_deepfool_relative_norm": "DeepFool",
+    "attacks_box_smallest_median": "smallest of all attacks",
+}
+CONFIDENCE: Mapping[str, str] = {
+    "test_ece": "calibration error",
+    "outside_ece_scaled": "after one temperature",
+    "outside_errors": "errors, AUROC",
+    "outside_fashion_mnist_softmax": "Fashion-MNIST, softmax",
+    "outside_fashion_mnist_mahalanobis": "Mahalanobis",
+}
+NEW_CLASSES: Mapping[str, str] = {
+    "transfer_accuracy_1": "one image of each (%)",
+    "transfer_accuracy_5": "five (%)",
+    "transfer_trace_ratio": "trace ratio",
+    "transfer_occupied": "signs of an old class (%)",
+}
+CONTROLS: Mapping[str, str] = {"untrained": "the bare layer before training", "pixels": "pixels, no network"}
+"""Rows below those of networks: what begins their columns after the probe's name."""
+PERCENT = ("test_accuracy", "transfer_accuracy_1", "transfer_accuracy_5", "transfer_occupied")
+
+
+class Networks(NamedTuple):
+    """One data set's networks as tables show them.
+
+    Attributes
+    ----------
+    rows
+        One per run, ``architecture`` a way of :data:`NAMES`.
+    told
+        Whose runs they are, and how many seeds.
+    """
+
+    rows: pd.DataFrame
+    told: str
+
+
+def networks(source: Source) -> Networks | None:
+    """Return the judged runs; where none are recorded, the search's at the strengths that it chose.
+
+    Parameters
+    ----------
+    source
+        Of :data:`SOURCES`.
+    """
+    found = recorded(source.judged)
+    if found is not None:
+        seeds = found.selected["seed"].nunique()
+        return Networks(found.selected, f"profile {source.judged}, {seeds} seed{'s' * (seeds > 1)}")
+    search = recorded(source.search)
+    if search is None:
+        return None
+    chosen = {f"{way}-{value:g}": way for way, value in FROZEN_STRENGTHS[source.strengths].items()}
+    rows = search.selected[search.selected["architecture"].isin(chosen)]
+    rows = rows.assign(architecture=rows["architecture"].map(chosen))
+    return Networks(rows, f"profile {source.search}: one seed, on which the strengths were chosen")
+
+
+def table(found: Networks, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Return one row per way with what its runs gave; columns that no run has are left out.
+
+    Parameters
+    ----------
+    found
+        A data set's.
+    columns
+        Column of the runs -> heading.
+    """
+    there = {name: heading for name, heading in columns.items() if _has(found.rows, name)}
+    rows = {
+        words: {heading: _cell(found.rows, way, name) for name, heading in there.items()}
+        for way, words in NAMES.items()
+    }
+    made = pd.DataFrame.from_dict(rows, orient="index", columns=list(there.values()))
+    made.index.name = "what is added to the layer"
+    return made
+
+
+def new_classes(name: str) -> pd.DataFrame | None:
+    """Return one row per way with what its latents are worth for classes left out, and the controls below.
+
+    Parameters
+    ----------
+    name
+        A profile that leaves classes out; None is returned where it is not recorded.
+    """
+    found = recorded(name)
+    if found is None:
+        return None
+    rows = found.selected
+    there = [way for way in NAMES if way in set(rows["architecture"])]
+    made = {
+        NAMES[way]: {heading: _cell(rows, way, column) for column, heading in NEW_CLASSES.items()}
+        for way in there
+    }
+    for control, words in CONTROLS.items():
+        own = {column: column.replace("_", f"_{control}_", 1) for column in NEW_CLASSES}
+        made[words] = {
+            NEW_CLASSES[column]: _cell(rows, "LinPen", other, percent=column in PERCENT)
+            for column, other in own.items()
+        }
+    table = pd.DataFrame.from_dict(made, orient="index", columns=list(NEW_CLASSES.values()))
+    table.index.name = "trained on seven classes"
+    return table
+
+
+def _has(rows: pd.DataFrame, column: str) -> bool:
+    return column in rows and bool(pd.to_numeric(rows[column], errors="coerce").notna().any())
+
+
+def _cell(rows: pd.DataFrame, way: str, column: str, *, percent: bool | None = None) -> str:
+    own = rows.loc[rows["architecture"] == way]
+    if own.empty or column not in own:
+        return MISSING
+    percent = column in PERCENT if percent is None else percent
+    return over_seeds(pd.to_numeric(own[column]) * (100 if percent else 1))
+
+
+def missing(sources: Iterable[Source] = SOURCES.values()) -> list[str]:
+    """Return the commands that train what is not recorded yet, in order."""
+    return [
+        f"python -m experiments train --profile {name}"
+        for one in sources
+        for name in (one.judged, one.new_classes)
+        if recorded(name) is None
+    ]
+
+
+def cost(sources: Iterable[Source] = SOURCES.values()) -> list[str]:
+    """Return in one line per recorded profile how long its runs trained, as it was measured."""
+    lines = []
+    for name in (name for one in sources for name in (one.judged, one.new_classes)):
+        found = recorded(name)
+        if found is not None:
+            seconds = number(found.provenance["run_seconds"])
+            lines.append(f"{name}: {len(found.frame)} runs, {seconds} s of training beside other work")
+    return lines
