@@ -1,6 +1,7 @@
 """How much longer measurements and training take with the cores busy.
 
-``python -m experiments.benchmarks.busy_cores`` prints a row per case, first on the cores as they are.
+``python -m experiments.benchmarks.busy_cores`` prints one row per case, first on the cores as they are;
+``--record`` writes them for the page on cost, and is for a machine that has nothing else to do.
 
 Four programs that never wait run beside; every case is timed in turns on one thread, with the threads that it
 chooses by itself, and with torch's threads as they are without :mod:`lpc.computing.threads`.
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import statistics
 import subprocess
 import sys
@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pandas as pd
 import torch
 
+from experiments.reporting.recorded_tables import code, record
 from lpc.computing import numerics
 from lpc.training import trainers
 
@@ -29,6 +31,8 @@ NEIGHBOURS = 4
 LIMIT = 1.5
 """Of the time beside busy programs, over the time of one thread there."""
 WAYS = ("one thread", "chosen", "torch's")
+NAME = "busy_cores"
+"""Under which name the rows are recorded."""
 
 
 def cases() -> dict[str, Callable[[], object]]:
@@ -149,12 +153,25 @@ def line(row: dict) -> str:
     return f"{row['neighbours']} beside  {row['case']:24} {1e3 * row['one thread']:8.1f} ms  {ratios}"
 
 
+def table(rows: list[dict]) -> pd.DataFrame:
+    """Return one line per case: milliseconds on one thread, and the other ways over it, quiet and busy."""
+    lines: dict[str, dict[str, str]] = {}
+    for row in rows:
+        state = "busy" if row["neighbours"] else "quiet"
+        own = lines.setdefault(row["case"], {})
+        own[f"{state}: one thread (ms)"] = f"{1e3 * row['one thread']:.1f}"
+        own[f"{state}: chosen"] = f"{row['chosen'] / row['one thread']:.2f}"
+        own[f"{state}: all threads"] = f"{row[WAYS[-1]] / row['one thread']:.2f}"
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("measured")
+
+
 if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--only", nargs="+", help="cases; all without it")
     options.add_argument("--repeats", type=int, default=5)
-    options.add_argument("--json", help="a file that gets the rows")
+    options.add_argument("--record", action="store_true", help="write the rows among the results")
     asked = options.parse_args()
+    by = code()
     found = measured(asked.only, repeats=asked.repeats)
-    if asked.json:
-        Path(asked.json).write_text(json.dumps(found, indent=1))
+    if asked.record:
+        print(record(NAME, table(found), folder=Path.cwd(), by=by, repeats=asked.repeats))
