@@ -28,8 +28,8 @@ from lpc.computing import numerics
 from lpc.training import trainers
 
 NEIGHBOURS = 4
-LIMIT = 1.5
-"""Of the time beside busy programs, over the time of one thread there."""
+LEAST = 1.0
+"""Seconds for which each way is repeated: a call of milliseconds may fall between two turns of a neighbour."""
 WAYS = ("one thread", "chosen", "torch's")
 NAME = "busy_cores"
 """Under which name the rows are recorded."""
@@ -135,7 +135,8 @@ def measured(names: list[str] | None = None, *, repeats: int = 5, busy: int = NE
         with neighbours(beside):
             for name, case in chosen.items():
                 taken = {way: [] for way in WAYS}
-                for _ in range(repeats):
+                turns = max(repeats, round(LEAST / min(seconds(case, "one thread", threads)[0], LEAST)))
+                for _ in range(turns):
                     for way in WAYS:
                         taken[way].append(seconds(case, way, threads))
                 row: dict = {"case": name, "neighbours": beside, "threads": threads}
