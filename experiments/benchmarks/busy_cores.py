@@ -29,7 +29,7 @@ from lpc.training import trainers
 
 NEIGHBOURS = 4
 LEAST = 1.0
-"""Seconds for which each way is repeated: a call of milliseconds may fall between two turns of a neighbour."""
+"""Seconds of repeats each way: a call of milliseconds may fall between two turns of a neighbour."""
 WAYS = ("one thread", "chosen", "torch's")
 NAME = "busy_cores"
 """Under which name the rows are recorded."""
