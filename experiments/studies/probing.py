@@ -108,7 +108,7 @@ PROBES: Mapping[str, ProbeKind] = {
         ("ablation", "others"),
         extra="attacks",
         usual=tuple(ATTACKED),
-        tabled=tuple(ATTACKED),
+        tabled=(*ATTACKED, "CentreLoss", "LabelSmoothing"),
     ),
     "attack_checks": ProbeKind(
         2,

@@ -17,7 +17,7 @@ GEOMETRY: Mapping[str, str] = {
     "test_trace_ratio": "test",
     "test_accuracy": "accuracy (%)",
     "test_deepfool_relative_norm": "DeepFool",
-    "attacks_box_smallest_median": "smallest of all attacks",
+    "attacks_box_smallest_median": "smallest attack (pixels)",
 }
 CONFIDENCE: Mapping[str, str] = {
     "test_ece": "calibration error",

@@ -1,10 +1,11 @@
 """The page on other ways to pull classes together: what its tables and its figure take from recorded runs."""
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.chapters.others import apart, tables, ways
+from experiments.chapters.others import apart, robust, tables, ways
 from experiments.reporting.tables import MISSING
 from experiments.studies.other_profiles import FROZEN_STRENGTHS
 from experiments.studies.other_tables import WAYS, WITHOUT_STRENGTH
@@ -68,6 +69,27 @@ def test_what_the_page_says_of_the_judged_networks_is_what_is_recorded():
         assert means.loc[["IB", "CubedNorm"], "outside_ece_scaled"].max() < 0.025
 
 
+def test_curves_begin_at_the_accuracy_and_fall_as_the_page_says():
+    at = {}
+    for name, source in ways.SOURCES.items():
+        found = recorded(source.judged)
+        assert found is not None
+        rows = found.probe_table("attacks")
+        assert rows is not None
+        _, ax = plt.subplots()
+        shown = robust.draw(ax, rows, largest=1.2, sizes=13)
+        assert {"IB", "LinPen", "CentreLoss"} <= set(shown) and len(ax.lines) == len(shown)
+        right = 100 * (rows["label"] == rows["predicted"]).groupby(rows["architecture"]).mean()
+        for way, line in zip(shown, ax.lines, strict=True):
+            values = np.asarray(line.get_ydata())
+            assert values[0] == pytest.approx(right[way], abs=0.6) and (np.diff(values) <= 0).all()
+            at[name, way] = values
+        plt.close("all")
+    assert at["digits", "IB"][4] > at["digits", "LinPen"][4] + 2
+    curves = [at["MNIST subset", way][6] for way in ("LinPen", "IB", "CentreLoss")]
+    assert curves[0] > curves[1] + 2 > curves[2] + 4
+
+
 def test_agreement_ranks_by_tightness():
     up = pd.DataFrame(
         {
@@ -98,7 +120,7 @@ def test_where_nothing_is_judged_the_search_stands_in_at_the_chosen_strengths(mo
     row = table.loc["centre loss"]
     assert float(row["accuracy (%)"]) == pytest.approx(100 * best["test_accuracy"], rel=1e-2)
     assert float(row["trace ratio, train"]) == pytest.approx(best["trace_ratio"], rel=1e-2)
-    assert (table.loc["no layer (NoPen)"] == MISSING).all() and "smallest of all attacks" not in table
+    assert (table.loc["no layer (NoPen)"] == MISSING).all() and "smallest attack (pixels)" not in table
     assert tables.missing([source]) == ["python -m experiments train --profile others"]
     assert tables.missing() == tables.missing([source]), "all else is recorded"
     monkeypatch.setattr(tables, "recorded", lambda name: None)

@@ -1,0 +1,32 @@
+"""Robust accuracy against the size of a perturbation, where a run's images are recorded one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from experiments.chapters.others.ways import LOOKS, NAMES
+from experiments.chapters.robustness.attacks import Norms, robust_accuracy
+
+
+def draw(ax: Axes, table: pd.DataFrame, *, largest: float, sizes: int = 100) -> list[str]:
+    """Draw one line per way, the mean over seeds; return the ways.
+
+    Parameters
+    ----------
+    ax
+        Where to.
+    table
+        Of the probe ``attacks``: one row per network and image.
+    largest, sizes
+        The largest perturbation, in pixel units, and how many are drawn from 0 on.
+    """
+    found, size = Norms(table), np.linspace(0, largest, sizes)
+    ways = [way for way in NAMES if way in found.architectures]
+    for way in ways:
+        share, look = robust_accuracy(found, way, size).mean(axis=0), LOOKS[way]
+        ax.plot(size, 100 * share, look.line, color=look.colour, label=NAMES[way])
+    ax.set_xlabel("perturbation (pixel units)")
+    ax.set_ylim(0, 100)
+    return ways
