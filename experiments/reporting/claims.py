@@ -61,7 +61,7 @@ def quantities(claim: Claim, selected: pd.DataFrame) -> list[float]:
         value = value.fillna(math.inf)
     if claim.per is not None:
         value = value / selected[claim.per]
-    values = selected.assign(value=value)
+    values = selected[["seed", "architecture"]].assign(value=value)
     table = values.pivot_table(index="seed", columns="architecture", values="value", dropna=False)
     table = table.reindex(columns=[*claim.of, *claim.over])
     own = table[claim.of[0]]
