@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import nbformat
 import yaml
 
 from experiments.paths import ROOT
-from experiments.publishing import redirects
+from experiments.publishing import rebuilding, redirects
 from experiments.publishing.api import api_pages, module_list
 from experiments.publishing.checking import external_links
 from experiments.publishing.checking.checks import check, read_pages
@@ -173,7 +173,11 @@ def build(substitutions: Mapping[str, Any], places: Places = PLACES, *, whole: b
         made_from, html = _digest(staged), places.output / "html"
         if (html / "index.html").exists() and _read(html / MADE_FROM) == made_from:
             return html / "index.html"
-        made = run_sphinx(staged, scratch)
+        with rebuilding.kept(places.output) as last:
+            if last is None:
+                made = run_sphinx(staged, scratch)
+            else:
+                made = rebuilding.pages(staged, last, run_sphinx, made_by=_makers(), into=scratch)
         lighten(made)
         links = Path(folder) / external_links.FILE
         links.write_text(external_links.listed(made))
@@ -193,17 +197,29 @@ def _digest(staged: Path) -> str:
 
     Sphinx reads docstrings from the library, whose files count as code too.
     """
-    digest = hashlib.sha256()
-    for package in MAKERS:
-        digest.update(f"{package} {metadata.version(package)}\n".encode())
-    code = [*ROOT.glob("lpc/**/*.py"), *ROOT.glob("experiments/publishing/**/*.py")]
-    for folder, paths in ((ROOT, code), (staged, staged.rglob("*"))):
-        for path in sorted(path for path in paths if path.is_file()):
-            digest.update(f"{path.relative_to(folder).as_posix()} {digest_of(path)}\n".encode())
+    digest = hashlib.sha256(_makers().encode())
+    _add(digest, ROOT, ROOT.glob("lpc/**/*.py"))
+    _add(digest, staged, staged.rglob("*"))
     return digest.hexdigest()
 
 
-def run_sphinx(staged: Path, scratch: Path, *, builder: str = "html", strict: bool = True) -> Path:
+def _makers() -> str:
+    """Return a SHA-256 of the code that builds pages, and of versions."""
+    digest = hashlib.sha256()
+    for package in MAKERS:
+        digest.update(f"{package} {metadata.version(package)}\n".encode())
+    _add(digest, ROOT, ROOT.glob("experiments/publishing/**/*.py"))
+    return digest.hexdigest()
+
+
+def _add(digest: hashlib._Hash, folder: Path, paths: Iterable[Path]) -> None:
+    for path in sorted(path for path in paths if path.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()} {digest_of(path)}\n".encode())
+
+
+def run_sphinx(
+    staged: Path, scratch: Path, *, builder: str = "html", strict: bool = True, whole: bool = True
+) -> Path:
     """Run Jupyter Book on a staged folder and return the folder of what it built.
 
     Parameters
@@ -214,6 +230,8 @@ def run_sphinx(staged: Path, scratch: Path, *, builder: str = "html", strict: bo
         ``html``: one file per page; ``singlehtml``: all pages in one.
     strict
         Whether a warning is an error.
+    whole
+        Whether to build all pages; else those that changed since the last build in these folders.
 
     Raises
     ------
@@ -222,7 +240,8 @@ def run_sphinx(staged: Path, scratch: Path, *, builder: str = "html", strict: bo
     """
     start = "from jupyter_book.cli.main import main; main()"
     command = [sys.executable, "-c", start, "build", str(staged), "--path-output", str(scratch)]
-    options = [*(["-W", "-n", "--keep-going"] if strict else []), "--all", "--builder", builder]
+    options = ["--builder", builder, *(["-W", "-n", "--keep-going"] if strict else [])]
+    options += ["--all"] if whole else []
     found = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))  # this book's extensions
     environment = {**os.environ, "PYTHONPATH": found}
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, env=environment)
