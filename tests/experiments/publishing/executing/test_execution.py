@@ -449,7 +449,8 @@ def test_the_build_is_strict_and_keeps_the_previous_pages_and_those_that_nothing
         assert re.search(rf"index\.ipynb, cell 0: WARNING: .*{link}", str(caught.value)), "of every dead link"
     assert "\x1b" not in str(caught.value)
     assert first.read_text() == page
-    assert sorted(path.name for path in (tmp_path / "build").iterdir()) == ["html", "links.txt", "notebooks"]
+    kept = ["html", "links.txt", "notebooks", "sphinx", "sphinx.lock"]
+    assert sorted(path.name for path in (tmp_path / "build").iterdir()) == kept
 
 
 @pytest.mark.parametrize("verb", ["train", "status", "chapters", "book", "export"])
