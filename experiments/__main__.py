@@ -21,22 +21,22 @@ _ERRORS = {
     "experiments.publishing.checking.checks": "CheckError",
     "experiments.publishing.executing.execution": "ChapterError",
 }
-"""What is told in one line beside ValueError and OSError, by module."""
+"""Errors besides ValueError and OSError that are reported in one line, by module."""
 
 
 def _known_errors() -> tuple[type[BaseException], ...]:
-    """Return the errors that are told in one line; those of a module that nothing imported cannot occur."""
+    """Return the errors that are reported in one line; those of an unimported module cannot occur."""
     loaded = [(sys.modules[module], name) for module, name in _ERRORS.items() if module in sys.modules]
     return (ValueError, *(getattr(module, name) for module, name in loaded))
 
 
 def _explain(error: OSError) -> str:
     reasons = {
-        errno.ENOSPC: "the disk is full; what was finished is kept, free some space and call again",
+        errno.ENOSPC: "the disk is full; finished work is kept, so free some space and call again",
         errno.EACCES: "no permission to write there",
         errno.EROFS: "the file system is read-only",
         errno.ENAMETOOLONG: "choose a shorter one",
-        errno.ELOOP: "links lead back to themselves; remove them",
+        errno.ELOOP: "a link leads back to itself; remove it",
     }
     if misplaced := out_of_place(error):
         return str(misplaced)
@@ -65,7 +65,7 @@ def main(arguments: Iterable[str] | None = None) -> Any:
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGINT, signal.SIGTERM):  # training has a handler of its own
+    for number in (signal.SIGINT, signal.SIGTERM):  # training has its own handler
         if signal.getsignal(number) is not signal.SIG_IGN:  # as it is for a shell's background
             signal.signal(number, interrupt)
     with ends_with_its_reader():

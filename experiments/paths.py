@@ -1,4 +1,4 @@
-"""Where things lie in this project, and how its TOML files are read."""
+"""Paths of this project, and reading of its TOML files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOC = ROOT / "_toc.yml"
 CONFIG = ROOT / "_config.yml"
 """The book's settings."""
 BUILD = ROOT / "build"
-"""What is made of the pages."""
+"""Everything that is made from the pages."""
 PICTURE = BOOK / "_static" / "latents.png"
 """The picture in the README."""
 
@@ -45,9 +45,9 @@ CEILINGS = RESULTS / "ceilings.csv"
 EPOCH_TIMES = RESULTS / "epoch_times.csv"
 """Times of an epoch as measured by the verb ``time``."""
 MEASURED = RESULTS / "measured"
-"""Tables that are measured once, such as those of the store at the scale of a cluster."""
+"""Tables that are measured once, such as the store's performance at the scale of a cluster."""
 GPU_CHECKS = RESULTS / "gpu"
-"""What checks of GPUs have found, a JSON and a Markdown file per device."""
+"""Results of GPU checks, a JSON and a Markdown file per device."""
 TRANSCRIPT = RESULTS / "cluster" / "transcript.txt"
 """A recorded submission to a cluster."""
 
@@ -58,7 +58,7 @@ def in_project(folder: str | Path) -> Path:
     Raises
     ------
     ValueError
-        An empty name, or one with line breaks.
+        If the name is empty, or has line breaks.
     """
     if not str(folder).strip():
         raise ValueError(f"the folder's name is {str(folder)!r}; expected a path")
@@ -71,9 +71,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        A file that is not TOML, or not UTF-8; the message names it.
+        If the file is not TOML, or not UTF-8; the message names it.
     OSError
-        A file that cannot be read.
+        If the file cannot be read.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte-order mark

@@ -29,9 +29,13 @@ def entropy_of(distance: np.ndarray, *, k: int, width: int, norm: Norm) -> float
     Parameters
     ----------
     distance
-        (points,), none of them zero.
-    k, width, norm
-        Which neighbour, in how many dimensions, by which norm.
+        Distance of each point to its k-th neighbour, shape (points,), none of them zero.
+    k
+        Rank of the neighbour.
+    width
+        Number of dimensions.
+    norm
+        Norm of the distances, ``"l2"`` or ``"linf"``.
     """
     ball = (
         width * math.log(2)
@@ -88,9 +92,9 @@ def looped_mixtures(latent: np.ndarray, *, tolerance: float) -> np.ndarray:
     Parameters
     ----------
     latent
-        (points, width).
+        Latents, shape (points, width).
     tolerance
-        scikit-learn's ``tol``: a fit ends when a step gains less.
+        Tolerance of scikit-learn's ``tol``: a fit ends when a step gains less.
     """
     scores = []
     for column in latent.T[:, :, None]:
@@ -112,16 +116,16 @@ def looped_mahalanobis(
     *,
     inverse: Mapping[int, np.ndarray] | None,
 ) -> np.ndarray:
-    """Return each point's Mahalanobis distance to its class, one ``scipy.spatial.distance`` call a point.
+    """Return each point's Mahalanobis distance to its class, one ``scipy.spatial.distance`` call per point.
 
     Parameters
     ----------
     gaussian
         Mean and covariance of each class.
     points, decision
-        (points, width) and the class of each.
+        Points, shape (points, width), and the class of each.
     inverse
-        Of each class's covariance; None inverts anew for every point.
+        Inverse of each class's covariance; None: inverted anew for every point.
     """
     result = []
     for point, value in zip(points, decision.tolist(), strict=True):

@@ -79,21 +79,21 @@ def measure(
     Parameters
     ----------
     specs
-        Runs. Those that the library trains together are timed together.
+        Specs of the runs. Those that the library trains together are timed together.
     device
-        Where to train; the GPU by default, where there is one.
+        Device to train on; None: the GPU if there is one.
     steps
-        Of a timed epoch; None: :data:`STEPS`.
+        Steps of a timed epoch; None: :data:`STEPS`.
     epochs
-        That are timed, after one that is not; the median counts.
+        Number of timed epochs, after one that is not timed; the median counts.
     path
-        The table; rows of the same device and model are replaced.
+        Path of the table; rows of the same device and model are replaced.
 
     Returns
     -------
     pandas.DataFrame
-        The new rows. ``seconds`` is of one epoch of one run on all its ``images``; recording metrics is not
-        in it.
+        New rows of the table. ``seconds`` is for one epoch of one run on all its ``images``, without
+        recording metrics.
     """
     device = default_device(device)
     steps = STEPS[device.type] if steps is None else steps
@@ -151,7 +151,7 @@ def recorded(path: Path = EPOCH_TIMES) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        A file with other columns.
+        If the file has other columns.
     """
     if not path.exists():
         return pd.DataFrame(columns=COLUMNS)
@@ -216,21 +216,22 @@ def hours_left(
     untimed: list[Model] | None = None,
     path: Path = EPOCH_TIMES,
 ) -> str:
-    """Return, in words, how many hours the unfinished runs among these would take, by device.
+    """Return a sentence on the hours that the unfinished runs among these would take, by device.
 
     Parameters
     ----------
     specs
-        Runs; finished ones take nothing, and of interrupted ones the epochs after their checkpoint count.
+        Specs of the runs. Finished ones take no time; of interrupted ones the epochs after their checkpoint
+        count.
     store
-        Where they are kept. What its own finished runs of a model took is preferred to the table.
+        Store that keeps the runs. Times of its own finished runs of a model are preferred to the table.
     profile
-        Named in the command that measures what was never timed.
+        Profile named in the command that measures what was never timed.
     untimed
-        Where given, models that were never timed are appended to it, for :func:`missing_times`; otherwise the
-        last line is about them.
+        List to which models that were never timed are appended, for :func:`missing_times`; None: the last
+        line names them.
     path
-        The table of :func:`measure`.
+        Path of the table of :func:`measure`.
     """
     given = {run_key(spec): spec for spec in specs}
     unfinished = {key: spec for key, spec in given.items() if not store.finished(spec)}

@@ -93,14 +93,14 @@ def exponents(grown: pd.DataFrame) -> pd.DataFrame:
 
 
 def floor(size: Size, device: str = "cpu") -> pd.DataFrame:
-    """Return the times of the entropy beside what it cannot do without, as text.
+    """Return the times of the entropy beside those of its unavoidable parts, as text.
 
     Parameters
     ----------
     size
-        ``points`` on the CPU, ``gpu_points`` on a GPU, each ``width`` wide.
+        Sizes: ``points`` on the CPU or ``gpu_points`` on a GPU, each of width ``width``.
     device
-        ``"cpu"`` or ``"cuda"``.
+        Type of the device, ``"cpu"`` or ``"cuda"``.
 
     Notes
     -----

@@ -39,14 +39,14 @@ class AddNoise(nn.Module):
 
 
 def transform(spec: DataSpec, images: ImageSet) -> transforms.Compose:
-    """Return what is done to an image before it is trained on, from PIL to a normalised tensor.
+    """Return the transform of a training image, from PIL to a normalised tensor.
 
     Parameters
     ----------
     spec
-        Which augmentation.
+        Spec with the augmentation.
     images
-        Their size, and the mean and sd of their pixels.
+        Images whose size, pixel mean and pixel sd are used.
     """
     steps: list[nn.Module | transforms.ToTensor] = []
     if spec.flip:
@@ -65,9 +65,9 @@ class PlainImages(Dataset):
     Parameters
     ----------
     images
-        The uint8 images, wherever they are.
+        Images as uint8, on any device.
     transform
-        From a PIL image to a tensor.
+        Function from a PIL image to a tensor.
     """
 
     def __init__(self, images: ImageSet, transform: transforms.Compose) -> None:
@@ -91,17 +91,17 @@ class PlainTraining:
     Parameters
     ----------
     spec
-        The run; its precision is not looked at.
+        Spec of the run; its precision is ignored.
     images
-        The train set.
+        Train set.
     device
-        Where the model is.
+        Device of the model.
     workers
-        Processes of the DataLoader; 0: none.
+        Number of processes of the DataLoader; 0: none.
     order
-        Indices of an epoch, iterated anew in every one; None shuffles.
+        Indices of an epoch, iterated anew in every epoch; None: shuffled.
     channels_last
-        Whether the model and its batches lie channels last in memory: what the plain loop could do too.
+        Whether the model and its batches are in channels-last memory, which a plain loop could do too.
     """
 
     def __init__(
@@ -188,11 +188,11 @@ def best_workers(
     Parameters
     ----------
     spec, images, device
-        As in :class:`PlainTraining`.
+        The arguments of :class:`PlainTraining`.
     cores
-        The most workers to try.
+        Largest number of workers to try.
     clock
-        Seconds.
+        Function that returns seconds.
 
     Notes
     -----

@@ -15,42 +15,44 @@ CLASSES = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How much is timed: numbers of points, widths, and how long a case may take.
+    """Sizes of the timed tasks: numbers of points, widths, and the time that a case may take.
 
     Attributes
     ----------
-    repeats, limit
-        Pairs of calls a case, and the seconds after which no further pair begins.
+    repeats
+        Number of pairs of calls per case.
+    limit
+        Seconds after which no further pair begins.
     aims
-        Whether the targets are meant for these sizes.
+        Whether the targets apply to these sizes.
     points, width, k
-        Of the entropy and the mixtures; ``width`` also of Mahalanobis distances and neural collapse.
+        Sizes of the entropy and the mixtures; ``width`` also of Mahalanobis distances and neural collapse.
     narrow_points, chebyshev_points, joint_points, collapse_points, gpu_points
-        Points of the other tasks.
+        Numbers of points of the other tasks.
     widths
-        Of the Chebyshev norm.
+        Widths for the Chebyshev norm.
     sampled
-        How many of the ``width`` dimensions the loop over mixtures does.
+        Number of the ``width`` dimensions that the loop over mixtures covers.
     train, judged
-        Training points a class, and points judged, for the Mahalanobis distance.
+        Training points per class, and points judged, for the Mahalanobis distance.
     images
-        For DeepFool.
+        Number of images for DeepFool.
     classes
-        For neural collapse.
+        Number of classes for neural collapse.
     growth_total
-        Points where the figure has something else on its axis.
+        Number of points where the figure has another quantity on its axis.
     growth_points, growth_widths, growth_nodes, growth_classes
-        Along the axes of the figure.
+        Values along the axes of the figure.
     training_repeats, training_limit
-        As ``repeats`` and ``limit``, where whole epochs of training are timed.
+        Counterparts of ``repeats`` and ``limit`` for whole epochs of training.
     training_images, gpu_training_images, digits
-        Images of such an epoch: on the CPU, on a GPU, and of the cohort of networks for digits.
+        Numbers of images of such an epoch: on the CPU, on a GPU, and for the cohort of networks on digits.
     cohort, looped
-        Runs of that cohort, and how many of them the plain loop does.
+        Number of runs in that cohort, and of those that the plain loop trains.
     training_batch
-        Points a step; None: the profile's own.
+        Images per step; None: the profile's own.
     product
-        Rows of the square matrices whose product is timed; None: as the device can take.
+        Rows of the square matrices whose product is timed; None: as many as suit the device.
     """
 
     repeats: int

@@ -20,18 +20,18 @@ from lpc.specs import ModelSpec, RunSpec
 
 
 class Card(NamedTuple):
-    """A GPU as the model sees it; what a data sheet does not say is assumed.
+    """A GPU as the model sees it; numbers missing from its data sheet are assumed.
 
     Attributes
     ----------
     name
-        Of the GPU.
+        Name of the GPU.
     processors
-        Streaming multiprocessors.
+        Number of streaming multiprocessors.
     product
-        FLOP/s of a large bfloat16 matrix product.
+        Rate of a large bfloat16 matrix product in FLOP/s.
     stream
-        Bytes a second of a long kernel that reads and writes memory.
+        Bytes per second of a long kernel that reads and writes memory.
     """
 
     name: str
@@ -41,14 +41,14 @@ class Card(NamedTuple):
 
 
 class Program(NamedTuple):
-    """How a step is executed: what is done beside the convolutions, per convolution.
+    """Execution of a step: the work besides the convolutions, per convolution.
 
     Attributes
     ----------
     passes
-        Reads and writes of its output by batch norm, SiLU and additions, forward and backward.
+        Reads and writes of a convolution's output by batch norm, SiLU and additions, forward and backward.
     kernels
-        That are launched.
+        Number of launched kernels.
     """
 
     passes: float
@@ -79,11 +79,11 @@ class Convolution(NamedTuple):
     Attributes
     ----------
     channels, filters
-        Going in, coming out.
+        Numbers of input and output channels.
     taps
-        Of a filter, in each channel.
+        Number of taps of a filter in each channel.
     read, written
-        Places of an image, before and after.
+        Number of places in an image before and after.
     """
 
     channels: int
@@ -105,14 +105,14 @@ class Convolution(NamedTuple):
 
 @cache
 def convolutions(model: ModelSpec, channels: int, size: int) -> tuple[Convolution, ...]:
-    """Return the convolutions of a backbone, as one image passes them; no weights are made.
+    """Return the convolutions of a backbone, in the order of the forward pass; no weights are made.
 
     Parameters
     ----------
     model
-        Whose backbone.
+        Spec of the model with the backbone.
     channels, size
-        Of an image.
+        Channels and size of an image.
     """
     found = []
 
@@ -136,14 +136,14 @@ def convolutions(model: ModelSpec, channels: int, size: int) -> tuple[Convolutio
 def product_seconds(
     rows: int, columns: int, depth: int, card: Card, *, efficiency: float = EFFICIENCY
 ) -> float:
-    """Return the seconds of a matrix product as waves of tiles; what it reads and writes is not in them.
+    """Return the seconds of a matrix product as waves of tiles, without its reads and writes.
 
     Parameters
     ----------
     rows, columns, depth
-        Of the result, and terms of a sum.
+        Rows and columns of the result, and number of terms in a sum.
     card, efficiency
-        Where, and how well a multiprocessor computes a tile.
+        GPU, and share of its rate at which a multiprocessor computes a tile.
     """
     high, wide = (TILE if length > TILE // 2 else TILE // 2 for length in (rows, columns))
     tiles = math.ceil(rows / high) * math.ceil(columns / wide)
@@ -159,13 +159,13 @@ def step_seconds(layers: Sequence[Convolution], *, batch: int, card: Card = H200
     Parameters
     ----------
     layers
-        Of the backbone.
+        Convolutions of the backbone.
     batch
-        Images.
+        Number of images per step.
     card
-        Where.
+        GPU to model.
     program
-        A key of :data:`PROGRAMS`.
+        Name of the program, a key of :data:`PROGRAMS`.
 
     Notes
     -----
@@ -192,16 +192,16 @@ def step_seconds(layers: Sequence[Convolution], *, batch: int, card: Card = H200
 
 
 def modelled(spec: RunSpec, program: str, *, card: Card = H200) -> tuple[float, float]:
-    """Return images a second of a run, and the share of the product's rate that its convolutions then reach.
+    """Return images per second of a run, and the share of the product's rate that its convolutions reach.
 
     Parameters
     ----------
     spec
-        Of a run of a ResNet.
+        Spec of a run with a ResNet.
     program
-        A key of :data:`PROGRAMS`.
+        Name of the program, a key of :data:`PROGRAMS`.
     card
-        Where.
+        GPU to model.
     """
     shape, batch = shape_of_data(spec.data), spec.train.batch_size
     layers = convolutions(spec.model, shape.channels, shape.size)

@@ -38,28 +38,28 @@ FIRST_SEED = 10_000_000
 
 
 class Claims(NamedTuple):
-    """What programs did that trained all runs of a store that had not finished.
+    """Record of programs that trained all unfinished runs of a store.
 
     Attributes
     ----------
     slower
-        How many times as slow as usual the server was.
+        Factor by which the server was slower than usual.
     finished, missing
-        Runs that had finished before, and that had not.
+        Numbers of runs that had and had not finished before.
     programs
-        How many.
+        Number of programs.
     begun
         Virtual seconds until as many runs as there are programs had begun.
     seconds
-        Virtual seconds until the last has ended.
+        Virtual seconds until the last program ended.
     refused
-        Attempts at runs that another program had.
+        Number of attempts at runs that another program had.
     requests
-        To the file server, by kind.
+        Numbers of requests to the file server, by kind.
     waited
-        Virtual seconds in which requests waited for a place of the server, of all together.
+        Virtual seconds in which requests waited for a place of the server, summed over programs.
     twice
-        Runs that were trained more than once.
+        Number of runs that were trained more than once.
     """
 
     slower: float
@@ -107,20 +107,20 @@ def unfinished(count: int) -> list[RunSpec]:
 def claim(
     store: Path, wanted: Sequence[RunSpec], programs: int, *, finished: int = 0, slower: float = 1.0
 ) -> Claims:
-    """Have programs train runs of a store together, in virtual time, and return what they did.
+    """Have programs train runs of a store together, in virtual time, and return the record.
 
     Parameters
     ----------
     store
-        The folder, in which none of these runs has begun.
+        Folder of the store, in which none of these runs has begun.
     wanted
-        The runs.
+        Specs of the runs.
     programs
-        How many; each is asked to train all the runs.
+        Number of programs; each is asked to train all the runs.
     finished
-        How many runs there are in the store that have finished, to be told of.
+        Number of finished runs in the store, for the record.
     slower
-        How many times as slow as :data:`LOOK` and :data:`SERVICE` the server is.
+        Factor by which the server is slower than :data:`LOOK` and :data:`SERVICE`.
     """
     if programs < 1 or not wanted:
         raise ValueError(f"{programs} programs and {len(wanted)} runs; expected 1 or more of each")
@@ -201,13 +201,13 @@ def table(
     Parameters
     ----------
     sizes
-        Numbers of programs, and how many times as slow as usual their server is.
+        Numbers of programs, and the factor by which their server is slower than usual.
     store
-        The folder, in which none of the runs of :func:`unfinished` has begun.
+        Folder of the store, in which none of the runs of :func:`unfinished` has begun.
     missing_each
-        Runs that are to be trained, per program.
+        Number of runs to train, per program.
     finished
-        Runs in the store that have finished before.
+        Number of runs in the store that have finished before.
     """
     rows, begun = [], 0
     for programs, slower in sizes:

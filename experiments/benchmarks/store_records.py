@@ -28,22 +28,22 @@ CLAIMS = "store_claims"
 
 
 def asking(runs: int, root: Path, *, files: int) -> pd.DataFrame:
-    """Return how long it takes to list a store, and to ask which runs are missing; the second time, too.
+    """Return the times to list a store and to ask for its missing runs, the first and the second time.
 
     Parameters
     ----------
     runs
-        That :func:`~experiments.benchmarks.store_scale.write_runs` wrote there.
+        Runs that :func:`~experiments.benchmarks.store_scale.write_runs` wrote there.
     root
-        Of the store.
+        Folder of the store.
     files
-        How many files of them a first listing reads.
+        Number of their files that a first listing reads.
 
     Returns
     -------
     pandas.DataFrame
-        ``processor (s)`` is measured; ``requests per run`` are counted by what the code does; on a
-        ``network`` all these must be waited for beside, as many at once as the library asks.
+        Times by question. ``processor (s)`` is measured; ``requests per run`` are counted from the code; on a
+        ``network`` their latency comes on top, as many at once as the library asks.
     """
     wanted, store = declared(runs), RunStore(root)
     looks, reads = runs * len(FILES), files
@@ -82,11 +82,11 @@ def measure(
     sizes
         Numbers of finished runs.
     programs
-        Numbers of programs, and how many times as slow as usual their server is.
+        Numbers of programs, and the factor by which their server is slower than usual.
     folder
-        Where stores are made and removed; None: where temporary files lie.
+        Folder in which stores are made and removed; None: the folder of temporary files.
     results
-        Where recorded tables lie.
+        Folder of recorded tables.
     """
     by, tables = code(), []
     for runs in sizes:

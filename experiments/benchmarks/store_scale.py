@@ -39,17 +39,17 @@ SAVED_EVERY = 500.0
 
 
 class Listing(NamedTuple):
-    """How long it took to list a store, and what it asked of the file system.
+    """Time that it took to list a store, and its requests to the file system.
 
     Attributes
     ----------
     runs
-        How many were listed.
+        Number of listed runs.
     first, again
-        Seconds until there is a table: with no rows kept from before, and with them.
+        Seconds until there is a table: without rows kept from before, and with them.
     looks, reads
-        Files looked up or opened, and read, of all runs the first time; the second time it is one look a
-        file of :data:`lpc.store.listing.FILES`.
+        Number of files looked up or opened, and read, for all runs the first time; the second time it is one
+        look per file of :data:`lpc.store.listing.FILES`.
     """
 
     runs: int
@@ -108,14 +108,14 @@ def write_runs(root: Path, runs: int) -> int:
 
 
 def time_listing(runs: int, folder: Path | None = None) -> Listing:
-    """Write a store of so many runs, list it twice, and remove it.
+    """Write a store of a number of runs, list it twice, and remove it.
 
     Parameters
     ----------
     runs
-        How many; 1 or more.
+        Number of runs, at least 1.
     folder
-        On the file system to be timed; None: where temporary files lie.
+        Folder on the file system to be timed; None: the folder of temporary files.
     """
     if runs < 1:
         raise ValueError(f"runs is {runs}; expected 1 or more")

@@ -29,20 +29,20 @@ class ResultsDiffer(RuntimeError):
 
 
 class Comparison(NamedTuple):
-    """What :func:`compare` found.
+    """Result of :func:`compare`.
 
     Attributes
     ----------
     ours, theirs
-        Median seconds of a call; theirs already over ``share``.
+        Median seconds of a call; theirs already divided by ``share``.
     ratio
-        Median over pairs of theirs over ours: above 1 where ours is faster.
+        Median over pairs of their time over ours: above 1 if ours is faster.
     low, high
         Lower and upper quartile of the ratio over pairs.
     pairs
-        How many pairs that rests on.
+        Number of pairs.
     cold
-        Whether the one pair that could be afforded is also each program's first call.
+        Whether the only affordable pair is also each program's first call.
     difference
         Largest absolute difference of the results over the largest absolute entry of theirs, over all calls.
     """
@@ -70,15 +70,15 @@ def interleave(
     Parameters
     ----------
     calls
-        What to time.
+        Functions to time.
     repeats
-        There is one turn more, the first, in which everything is warmed up.
+        Number of turns, after a first one in which everything is warmed up.
     limit
-        No further turn begins once so many seconds have been spent.
+        Seconds after which no further turn begins.
     device
-        On ``"cuda"`` a call has ended when the GPU has.
+        Type of the device; on ``"cuda"`` a call has ended when the GPU has.
     clock
-        Seconds.
+        Function that returns seconds.
     """
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}; expected 1 or more")
@@ -128,15 +128,15 @@ def compare(
     Parameters
     ----------
     ours, theirs
-        Called without arguments; numbers, arrays or tensors come back.
+        Functions without arguments that return numbers, arrays or tensors.
     repeats
-        Pairs to take after the first, which warms up and counts only if ``limit`` allows no other.
+        Number of pairs after the first, which warms up and counts only if ``limit`` allows no other.
     tolerance
-        The largest relative difference allowed (:func:`largest_difference`).
+        Largest relative difference allowed (:func:`largest_difference`).
     share
-        The part of our work that theirs does, where all of it would take too long.
+        Share of our work that theirs does, if all of it would take too long.
     limit, device, clock
-        As in :func:`interleave`.
+        The arguments of :func:`interleave`.
 
     Raises
     ------
@@ -166,15 +166,15 @@ class Case:
     Attributes
     ----------
     what, against
-        The task, and what a user would take instead.
+        The task, and the usual alternative.
     ours, theirs
-        The two programs; theirs is None where it is not installed.
+        The two programs; theirs is None if it is not installed.
     tolerance, share
-        As in :func:`compare`.
+        The arguments of :func:`compare`.
     target
-        The least ratio aimed at; None: none.
+        Least ratio aimed at; None: none.
     patience
-        How many times the usual limit this case may take.
+        Factor on the usual time limit for this case.
     """
 
     what: str
@@ -197,19 +197,19 @@ def verdict(found: Comparison, target: float | None) -> str:
 
 
 def table(cases: Iterable[Case], *, repeats: int, limit: float, device: str = "cpu") -> pd.DataFrame:
-    """Return one row of text a case: times, ratio, target, whether it is reached, difference of the results.
+    """Return one row of text per case: times, ratio, target, whether it is reached, difference of results.
 
     Parameters
     ----------
     cases
-        Measured one after the other.
+        Cases, measured one after the other.
     repeats, limit, device
-        As in :func:`interleave`.
+        The arguments of :func:`interleave`.
 
     Raises
     ------
     ResultsDiffer
-        Naming the case.
+        If results differ; the message names the case.
     """
     rows = {}
     for case in cases:

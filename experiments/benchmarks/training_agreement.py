@@ -24,9 +24,9 @@ class SameOrder:
     Parameters
     ----------
     spec
-        Of the run.
+        Spec of the run.
     images
-        The train set.
+        Train set.
     """
 
     def __init__(self, spec: RunSpec, images: ImageSet) -> None:
@@ -68,16 +68,16 @@ def loss_difference(spec: RunSpec, images: ImageSet, *, epochs: int = 1) -> floa
     Parameters
     ----------
     spec
-        Of the run.
+        Spec of the run.
     images
-        On the device to train on.
+        Train set, on the device to train on.
     epochs
-        That are compared.
+        Number of epochs to compare.
 
     Raises
     ------
     ValueError
-        So few batches that none is taken by a recorded step (:func:`batches_to_compare`).
+        If there are so few batches that none is taken by a recorded step (:func:`batches_to_compare`).
     """
     certain = without_chance(spec)
     plain = PlainTraining(certain, images, device=images.images.device, order=SameOrder(certain, images))

@@ -34,14 +34,14 @@ class Operations(NamedTuple):
 
 
 def flops(spec: RunSpec, images: ImageSet) -> Operations:
-    """Count what one image costs, on the real model.
+    """Count the FLOPs of one image on the real model.
 
     Parameters
     ----------
     spec
-        Of the run.
+        Spec of the run.
     images
-        Whose shape counts.
+        Images whose shape is used.
 
     Notes
     -----
@@ -75,16 +75,16 @@ def run_flops(spec: RunSpec) -> float:
 def matmul_rate(
     device: torch.device | str, dtype: torch.dtype, *, size: int | None = None, repeats: int = 7
 ) -> float:
-    """Return the FLOP/s of a large matrix product, the median of some.
+    """Return the median FLOP/s of some large matrix products.
 
     Parameters
     ----------
     device, dtype
-        Where, and of what. float32 on a GPU is not rounded to TF32.
+        Device and dtype of the product; float32 on a GPU is not rounded to TF32.
     size
         Rows and columns of the random square matrices; None: :data:`PRODUCT_SIZES`.
     repeats
-        Products that are timed, after one that is not.
+        Number of timed products, after one that is not timed.
     """
     device = torch.device(device)
     rows = PRODUCT_SIZES[device.type] if size is None else size
@@ -104,12 +104,12 @@ class Stored(NamedTuple):
 
 
 def stored(spec: RunSpec) -> Stored:
-    """Return the bytes that a run alone keeps on disk, by writing what it would write after one step.
+    """Return the bytes that a single run keeps on disk, by writing its files after one step.
 
     Parameters
     ----------
     spec
-        Of the run.
+        Spec of the run.
     """
     size = spec.data.size if spec.model.backbone == "mlp" else 8  # convolutions do not depend on it
     data = DataSpec(name=spec.data.name, size=size)

@@ -39,16 +39,17 @@ class Way(NamedTuple):
 
 
 def ways(cores: int, device: str, precision: Precision) -> list[Way]:
-    """Return what is compared: processes that share a device, and a cohort of two.
+    """Return the compared ways: processes that share a device, and a cohort of two.
 
     Parameters
     ----------
     cores
-        That processes on a CPU share: 1, 2 or 4 of them, at most one a core.
+        Cores that processes on a CPU share: 1, 2 or 4 processes, at most one per core.
     device
-        ``"cpu"`` or ``"cuda"``: on a GPU there are 1 to 4 processes.
+        Type of the device, ``"cpu"`` or ``"cuda"``; on a GPU there are 1 to 4 processes.
     precision
-        Of the processes. Cohorts are in float32; where that is another, a run alone stands beside them.
+        Precision of the processes. Cohorts are in float32; for another precision a single run in float32 is
+        added.
     """
     counts = [count for count in range(1, MOST + 1) if device == "cuda" or count in (1, 2, 4)]
     if device == "cpu":
@@ -63,13 +64,13 @@ class Crew:
     Parameters
     ----------
     spec
-        Of the runs; they differ in nothing, which does not matter for their speed.
+        Spec of the runs, the same for all, which does not affect their speed.
     images
         Random images of an epoch.
     members
         Number of processes.
     device
-        ``"cpu"`` or ``"cuda"``.
+        Type of the device, ``"cpu"`` or ``"cuda"``.
     """
 
     def __init__(self, spec: RunSpec, *, images: int, members: int, device: str) -> None:
@@ -99,12 +100,12 @@ class Crew:
                 process.terminate()
 
     def epoch(self, way: Way) -> list[int | None]:
-        """Train an epoch of every run and return each process's memory so far, in bytes; None: not known.
+        """Train an epoch of every run and return each process's memory so far, in bytes; None: unknown.
 
         Raises
         ------
         RuntimeError
-            A process that failed, with what it said.
+            If a process failed; the message has its output.
         """
         chosen = self.lines[: way.processes]
         for line in chosen:
@@ -164,18 +165,19 @@ def mps_is_on() -> bool:
 
 
 def packing_table(spec: RunSpec, size: Size, *, workers: int, device: str = "cpu") -> pd.DataFrame:
-    """Return a row of text a way to train several runs at once: runs an hour over all, memory.
+    """Return a row of text per way to train several runs at once: runs per hour in all, memory.
 
     Parameters
     ----------
     spec
-        What is trained.
+        Spec of the runs.
     size
-        How much is timed.
+        Sizes of the timed work.
     workers
-        Of the plain loop's DataLoader; the loop has the device alone and is the first row.
+        Number of workers of the plain loop's DataLoader; the loop has the device to itself and is the first
+        row.
     device
-        ``"cpu"`` or ``"cuda"``.
+        Type of the device, ``"cpu"`` or ``"cuda"``.
 
     Notes
     -----

@@ -34,19 +34,19 @@ class Timed:
     Attributes
     ----------
     specs
-        What was trained.
+        Specs of the trained runs.
     images
-        Of an epoch.
+        Images of an epoch.
     workers
-        Of the plain loop's DataLoader.
+        Number of workers of the plain loop's DataLoader.
     seconds
-        Program -> seconds of an epoch of all runs, a turn each.
+        Seconds of an epoch of all runs, one per turn, by program.
     difference
-        Of the losses (:func:`loss_difference`).
+        Difference of the losses (:func:`loss_difference`).
     target
-        The least ratio aimed at; None: none.
+        Least ratio aimed at; None: none.
     cold
-        Whether the one turn there was time for is also the first call.
+        Whether the only affordable turn is also the first call.
     """
 
     specs: Sequence[RunSpec]
@@ -101,11 +101,11 @@ def first_run(name: str, size: Size, *, precision: Precision | None = None) -> R
     Parameters
     ----------
     name
-        Of the profile; ``fashion-cpu`` is the one for a small ResNet.
+        Name of the profile; ``fashion-cpu`` is the one for a small ResNet.
     size
-        How much is timed.
+        Sizes of the timed work.
     precision
-        None: the profile's own.
+        Precision of the run; None: the profile's own.
     """
     spec = _timed_spec(specs(profile(name), only=("IB",))[0], size)
     return spec if precision is None else in_precision(spec, precision)
@@ -152,15 +152,15 @@ def time_run(
     Parameters
     ----------
     spec
-        Of the run. The plain loop trains it in float32.
+        Spec of the run. The plain loop trains it in float32.
     size
-        How much is timed.
+        Sizes of the timed work.
     device
-        ``"cpu"`` or ``"cuda"``.
+        Type of the device, ``"cpu"`` or ``"cuda"``.
     target
-        The least ratio aimed at; None: none.
+        Least ratio aimed at; None: none.
     choices
-        Whether to time what each choice gives too.
+        Whether to time the effect of each choice too.
     """
     if device == "cuda":
         torch.compiler.reset()  # compiled networks of one class share a limit
@@ -206,9 +206,9 @@ def time_cohort(together: Sequence[RunSpec], size: Size, *, device: str = "cpu")
     Parameters
     ----------
     together
-        The runs.
+        Specs of the runs.
     of, device
-        As in :func:`time_run`.
+        The arguments of :func:`time_run`.
     """
     images = random_images(together[0].data, size.digits, device=device)
     workers = best_workers(together[0], images, cores=usable_cores(), device=device)

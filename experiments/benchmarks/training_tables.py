@@ -57,14 +57,14 @@ def time_all(size: Size, device: str = "cpu") -> list[Timed]:
 
 
 def training_table(timed: Sequence[Timed], size: Size) -> pd.DataFrame:
-    """Return one row of text per model: images a second and runs an hour, of the plain loop and the library.
+    """Return one row of text per model: images per second and runs per hour, plain loop and library.
 
     Parameters
     ----------
     timed
-        From :func:`time_all`.
+        Times from :func:`time_all`.
     size
-        Whether the targets are meant for what was timed.
+        Whether the targets apply to the timed sizes.
     """
     rows = {}
     for one in timed:
@@ -95,16 +95,16 @@ def gpu_targets() -> pd.DataFrame:
 
 
 def choices_table(one: Timed, rates: Mapping[Precision, float], size: Size) -> pd.DataFrame:
-    """Return a row of text a program: images a second, over the plain loop, share of a matrix product's rate.
+    """Return a row of text per program: images per second, ratio to plain loop, share of a product's rate.
 
     Parameters
     ----------
     one
-        A run that was timed with its choices.
+        Times of a run with its choices.
     rates
-        FLOP/s of a large matrix product (:func:`product_rates`).
+        Rates of a large matrix product in FLOP/s (:func:`product_rates`).
     size
-        Whether the target is meant.
+        Whether the target applies.
     """
     spec = one.specs[0]
     each = operations(spec).step_flops
@@ -162,14 +162,14 @@ def protocol_runs() -> dict[str, tuple[RunSpec, int]]:
 
 
 def protocol_cost(timed: Sequence[Timed] = (), *, product: float | None = None) -> pd.DataFrame:
-    """Return a row of text a part of the paper's protocol: runs, FLOPs, disk, and hours on one GPU.
+    """Return a row of text per part of the paper's protocol: runs, FLOPs, disk, and hours on one GPU.
 
     Parameters
     ----------
     timed
-        From :func:`time_all` on a GPU; nothing: there is none.
+        Times from :func:`time_all` on a GPU; empty: there is no GPU.
     product
-        FLOP/s of a bfloat16 matrix product on it; None: there is none.
+        Rate of a bfloat16 matrix product on the GPU in FLOP/s; None: there is no GPU.
 
     Notes
     -----
@@ -208,7 +208,7 @@ def memory_table(size: Size) -> pd.DataFrame:
     Parameters
     ----------
     size
-        How many images an epoch has.
+        Number of images in an epoch.
     """
     rows = {}
     for name, precision in itertools.product(("paper-cifar10", "paper-cifar100"), DTYPES):

@@ -33,20 +33,20 @@ class Server:
     Parameters
     ----------
     root
-        Folder that lies on it; all others take no time.
+        Folder on the server; access to others takes no time.
     network
-        Seconds from a request to its answer, beside what the server needs.
+        Seconds from a request to its answer, besides the server's own time.
     service
         Seconds for which a request has one of the server's places.
     places
-        Requests that are served at a time.
+        Number of requests that are served at a time.
 
     Attributes
     ----------
     requests
-        By kind, so far.
+        Numbers of requests so far, by kind.
     waited
-        Seconds, of all programs together, in which requests waited for a place.
+        Seconds in which requests waited for a place, summed over programs.
     """
 
     def __init__(self, root: Path, *, network: float, service: float, places: int) -> None:
@@ -65,7 +65,7 @@ class Server:
         Raises
         ------
         Exception
-            The first error of a program.
+            If a program fails; the first error is raised.
         """
         ends, errors = [0.0] * len(programs), []
 

@@ -8,12 +8,12 @@ from experiments.reporting.tables import MISSING
 
 
 def joined(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of text with two columns fewer: quartiles and verdicts join what they are about.
+    """Return a table of text with two columns fewer: quartiles and verdicts join the columns they belong to.
 
     Parameters
     ----------
     table
-        Has the columns ``quartiles``, to the left of which stands the ratio, ``target`` and ``reached``.
+        Table with the columns ``quartiles``, to the right of the ratio, ``target`` and ``reached``.
     """
     columns = list(table.columns)
     ratio = columns[columns.index("quartiles") - 1]

@@ -40,9 +40,9 @@ def draw(fig: Figure, frames: Frames) -> None:
     Parameters
     ----------
     fig
-        Where to draw, of about :data:`SIZE` or :data:`LONG_SIZE`.
+        Figure to draw on, of about :data:`SIZE` or :data:`LONG_SIZE`.
     frames
-        Of two networks.
+        Frames of two networks.
     """
     stages = len(frames.epochs)
     label, shape = frames.label, frames.gamma.shape
@@ -74,9 +74,9 @@ def write_picture(path: Path = PICTURE, *, profile: str = "laptop", store: str |
     Parameters
     ----------
     path
-        Where to.
+        Path of the picture.
     profile, store
-        Whose runs; what is missing is trained.
+        Profile and store of the runs; missing runs are trained.
     """
     torch.set_num_threads(1)
     runs = study(profile, store=store, progress=False)

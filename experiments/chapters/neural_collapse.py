@@ -34,13 +34,13 @@ def closest_frame(
     Parameters
     ----------
     classes, width
-        K and P.
+        Numbers of classes K and of nodes P.
     starts
-        Random starts, of which the best is returned.
+        Number of random starts, of which the best is returned.
     steps
-        Of Adam, at a rate that falls to zero.
+        Steps of Adam, at a rate that falls to zero.
     seed
-        Of the starts.
+        Seed of the starts.
 
     Notes
     -----

@@ -1,1 +1,1 @@
-"""The same on a SLURM cluster: what jobs ask for, submitting them, watching them, what they do."""
+"""The same on a SLURM cluster: resources, submission and state of jobs, and the work they do."""

@@ -1,4 +1,4 @@
-"""What the missing runs of a request take: their number, hours and disk."""
+"""Demand of a request's missing runs: their number, hours and disk space."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def _bytes(count: float) -> str:
 
 
 def of_request(request: Request) -> str:
-    """Return, in words, how many runs of a request are missing, and the hours and the disk that they take.
+    """Return lines on a request's missing runs: their number, hours and disk space.
 
-    Disk is what finished runs keep (their weights), and what a run that is under way writes beside it at
-    every checkpoint: by writing what a run of each model would write after one step.
+    Disk space counts the weights that finished runs keep, and the checkpoints of runs under way, measured by
+    writing those of each model after one step.
     """
     lines: list[str] = []
     untimed: list[Model] = []

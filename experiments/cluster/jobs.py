@@ -1,4 +1,4 @@
-"""What the scheduler still has of a store's submissions: shown, and taken back."""
+"""Jobs of a store's submissions that are still at the scheduler: shown, and cancelled."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from experiments.cluster import slurm
 from experiments.cluster.submissions import Submission, SubmittedJob, every, read
 
 Queue = dict[str, tuple[Submission, SubmittedJob, dict[str, slurm.QueuedTask]]]
-"""Jobs by id: of which submission, and what the scheduler says of their tasks."""
+"""Jobs by id: their submission, and the scheduler's state of their tasks."""
 
 
 def queued(store: str) -> Queue:
-    """Return the jobs of a store's submissions that the scheduler still has, by id, and their tasks there."""
+    """Return the jobs of a store's submissions still at the scheduler, by id, with their tasks."""
     known = {job.id: (one, job) for one in every(store) for job in one.jobs}
     tasks = slurm.states(known) if known else {}
     found = {}
@@ -27,9 +27,9 @@ def queued(store: str) -> Queue:
 
 
 def in_queue(store: str) -> list[str]:
-    """Return, one line per job of a store's submissions, what the scheduler has of it.
+    """Return the scheduler's state of a store's submissions, one line per job.
 
-    Where it has nothing more of the last one, what that one's report begins with.
+    If it has nothing of the last submission any more, the line is the beginning of that one's report.
     """
     known = [one for one in every(store) if one.request.resources]
     if not known:
@@ -56,19 +56,19 @@ def _words(task: slurm.QueuedTask) -> str:
 
 
 def take_back(store: str, names: Sequence[str] = ()) -> list[str]:
-    """Cancel the jobs of submissions; return what was cancelled, in words.
+    """Cancel the jobs of submissions; return a description of the cancelled jobs.
 
     Parameters
     ----------
     store
         Folder of the run store.
     names
-        Submissions by id; none: all of the store.
+        Ids of submissions; none given: all of the store.
 
     Raises
     ------
     ValueError
-        An unknown submission.
+        If a submission is unknown.
     """
     wanted = {read(store, name).id for name in names}
     slurm.require()

@@ -1,4 +1,4 @@
-"""What of a request is still to be trained, and what came of the attempts at it."""
+"""Missing runs of a request, and the outcome of the attempts at them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lpc.store import RunStore
 
 
 def again(request: Request, profile: str) -> dict[str, RunSpec | None]:
-    """Return the selected runs of a profile that are still to be trained again, by ``architecture/seed``.
+    """Return a profile's selected runs that still have to be retrained, by ``architecture/seed``.
 
     None stands for one whose learning rate is not chosen yet.
     """
@@ -36,15 +36,15 @@ class Missing(NamedTuple):
     Attributes
     ----------
     profile, name
-        Its profile, and its key or ``architecture/seed``, as in ``SubmittedJob.tasks``.
+        Profile of the run, and its key or ``architecture/seed``, as in ``SubmittedJob.tasks``.
     title
-        For people.
+        Name of the run for people.
     failures
-        Attempts of this request at it that did not end well: where and how.
+        Attempts of this request that did not end well: where and how.
     tasks
-        Tasks of this request that failed with it, perhaps before they came to it, and their logs.
+        Tasks of this request that failed with the run, perhaps before they came to it, and their logs.
     given_up
-        Whether that were as many as the profile file allows.
+        Whether there were as many failures as the profile file allows.
     """
 
     profile: str
@@ -85,7 +85,7 @@ def missing(request: Request) -> list[Missing]:
 
 
 def _failed_tasks(request: Request) -> dict[tuple[str, str], list[str]]:
-    """Return, by profile and run, the tasks of a request that failed, as the shell around them noted it."""
+    """Return the failed tasks of a request by profile and run, as noted by the shell around them."""
     found: dict[tuple[str, str], list[str]] = {}
     for one in every(request.store):
         if one.created < request.since:
@@ -102,7 +102,7 @@ def _failed_tasks(request: Request) -> dict[tuple[str, str], list[str]]:
 
 
 def report(request: Request, runs: Sequence[Missing]) -> str:
-    """Return, in words, what of a request is missing, and what came of the attempts at it."""
+    """Return lines on a request's missing runs and the outcome of the attempts at them."""
     total = sum(map(len, request.selection.declared().values()))
     if not runs:
         return f"profile {request.profile}: all {total} runs have ended"
@@ -110,4 +110,4 @@ def report(request: Request, runs: Sequence[Missing]) -> str:
     for one in runs:
         lines.append(f"  {one.profile}: {one.title} ({one.name[:12]})")
         lines += [f"    {line}" for line in (*one.failures, *one.tasks)]
-    return "\n".join([*lines, "submit again trains them, and only them"])
+    return "\n".join([*lines, "the verb submit, called again, trains only them"])

@@ -1,4 +1,4 @@
-"""The cluster's profile file: what jobs ask of a scheduler, by profile of the experiments."""
+"""The cluster's profile file: resources that jobs ask for, by profile of the experiments."""
 
 from __future__ import annotations
 
@@ -40,31 +40,31 @@ _SET_HERE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What one task of a job asks of the scheduler, and how its job array is run.
+    """Resources that one task of a job asks of the scheduler, and settings of its job array.
 
     Attributes
     ----------
     time
         Time limit in whole minutes.
     partition, account, qos, constraint, gres
-        As SLURM's options of these names; None: the cluster's defaults.
+        Options of SLURM with these names; None: the cluster's defaults.
     memory
-        Of the node, in MB of SLURM's (1 GB is 1,024 MB); None: the cluster's default.
+        Memory of the node in SLURM's MB (1 GB is 1,024 MB); None: the cluster's default.
     cpus
-        Cores; None: the cluster's default, which is mostly one.
+        Number of cores; None: the cluster's default, usually one.
     runs_at_once
-        Runs that are trained side by side in one task, on its GPU.
+        Number of runs that are trained side by side in one task, on its GPU.
     tasks_at_once
-        Tasks of a job array that run at the same time, at most.
+        Largest number of tasks of a job array that run at the same time.
     warning
         Seconds before the end of the time at which SIGUSR1 asks the training to write a checkpoint. SLURM may
         be a minute early.
     tries
-        Failures after which a task is given up.
+        Number of failures after which a task is given up.
     setup
-        Lines of shell that run on the node before Python starts.
+        Shell commands that run on the node before Python starts.
     options
-        Any other options of sbatch, by their long names; True for one that takes no value.
+        Other options of sbatch, by their long names; True for one without a value.
     """
 
     time: int
@@ -83,7 +83,7 @@ class Resources:
     options: Mapping[str, str | bool] = field(default_factory=dict)
 
     def parameters(self) -> dict[str, Any]:
-        """Return what is asked of the scheduler, by submitit's names of it; ``options`` are left out."""
+        """Return the requested resources by submitit's names; ``options`` are left out."""
         asked = {key.parameter: getattr(self, name) for name, key in _KEYS.items() if key.parameter}
         if self.memory is not None:
             asked[_KEYS["memory"].parameter] = f"{self.memory}M"
@@ -97,29 +97,30 @@ class ClusterFile:
     Attributes
     ----------
     path
-        Where it is.
+        Path of the file.
     tables
-        What its tables say, in the units of :class:`Resources` but for ``time``, which is in seconds.
+        Content of its tables, in the units of :class:`Resources` except for ``time``, which is in seconds.
     """
 
     path: Path
     tables: Mapping[str, Mapping[str, Any]]
 
     def of(self, name: str) -> Resources:
-        """Return what the jobs of a profile ask for.
+        """Return the resources that the jobs of a profile ask for.
 
-        Key by key, the table of the profile goes before that of its group (``paper`` for ``paper-svhn``), and
-        both before ``all``.
+        For each key, the table of the profile has precedence over that of its group (``paper`` for
+        ``paper-svhn``), and both over ``all``.
 
         Parameters
         ----------
         name
-            A profile of either study, or ``finish`` for the last job.
+            Name of a profile of either study, or ``finish`` for the last job.
 
         Raises
         ------
         ValueError
-            An unknown name, a profile without a time limit, or a warning that is not shorter than it.
+            If the name is unknown, the profile has no time limit, or the warning is not shorter than the
+            limit.
         """
         if name not in _jobs():
             raise unknown_name("profile", name, _jobs())
@@ -138,7 +139,7 @@ class ClusterFile:
         seconds = asked["time"]
         resources = Resources(**{**asked, "time": math.ceil(seconds / 60)})
         if resources.warning >= seconds:
-            place = f"[{source['warning']}]: " if "warning" in source else "where it is not given, "
+            place = f"[{source['warning']}]: " if "warning" in source else "by default, "
             raise ValueError(
                 f"{self.path}, {place}warning is {resources.warning:,} s; expected less than "
                 f"the time of [{source['time']}], {float(seconds):,.10g} s"
@@ -152,8 +153,8 @@ def read(path: str | Path) -> ClusterFile:
     Raises
     ------
     ValueError
-        A file that is missing or not TOML, an unknown table, key or unit, a value of the wrong type, a time
-        or a memory without a unit, or an option of sbatch that is set elsewhere.
+        If the file is missing or not TOML, a table, key or unit is unknown, a value has the wrong type, a
+        time or a memory has no unit, or an option of sbatch is set elsewhere.
     """
     path = Path(path)
     try:
@@ -196,7 +197,7 @@ def _value(key: str, value: object, path: Path, table: str) -> Any:
     if result is None:
         raise ValueError(f"{path}, [{table}]: {key} is {value!r}; expected {_KEYS[key].expected}")
     if table == FINISH and key in ("runs_at_once", "tasks_at_once"):
-        raise ValueError(f"{path}, [{table}]: {key} has no meaning: the last job is one, and trains nothing")
+        raise ValueError(f"{path}, [{table}]: {key} has no meaning: the last job trains nothing")
     if key == "options":
         return {name: _option(name, given, path, table) for name, given in result.items()}
     return result
@@ -271,13 +272,13 @@ class _Key(NamedTuple):
     Attributes
     ----------
     parse
-        Returns a value in the units of :class:`Resources`; None: not one that is expected.
+        Function from the text to a value in the units of :class:`Resources`; None: the value is invalid.
     expected
-        What is, in words.
+        Description of valid values.
     parameter
-        The parameter of submitit that it sets; empty: the scheduler is not asked for it.
+        Parameter of submitit that it sets; empty: the scheduler is not asked for it.
     options
-        The options of sbatch that it stands for.
+        Options of sbatch that it stands for.
     """
 
     parse: Callable[[Any], Any]
@@ -305,4 +306,4 @@ _KEYS: Mapping[str, _Key] = {
     "setup": _Key(_lines, 'a list of lines of shell, none of them empty, as ["module load cuda"]'),
     "options": _Key(_table, 'a table of its own, as exclude = "node7" below [all.options]'),
 }
-"""Every key that a table may have: what it takes, and what it is called at submitit and sbatch."""
+"""Every key that a table may have: its values, and its names in submitit and sbatch."""

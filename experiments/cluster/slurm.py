@@ -1,4 +1,4 @@
-"""The scheduler behind a few functions: SLURM's own commands, called with a time limit, read as text.
+"""The scheduler behind a few functions: SLURM's own commands, called with a time limit and read as text.
 
 Accounting (``sacct``) is never asked: on many clusters it is absent, and a call to it may hang.
 """
@@ -17,10 +17,10 @@ from typing import NamedTuple
 from lpc.errors import unknown_name
 
 COMMANDS = ("sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
-"""What is called, of SLURM's client programs."""
+"""SLURM's client programs that are called."""
 
 SECONDS = 30.0
-"""How long a command may take; a busy controller answers in a few seconds, an idle one in hundredths."""
+"""Time limit of a command in seconds; a busy controller answers in a few, an idle one in hundredths."""
 
 _IDS_AT_ONCE = 500
 _OWN_DEFAULTS = ("SQUEUE_", "SINFO_", "SCANCEL_")  # a user's filters would hide jobs from us
@@ -29,22 +29,22 @@ _GONE = ("Invalid job id specified", "already completing or completed")
 
 
 class SchedulerError(RuntimeError):
-    """SLURM is not there, does not answer, or refuses; the message says which and what it said."""
+    """SLURM is absent, does not answer, or refuses; the message says which, with SLURM's words."""
 
 
 class QueuedTask(NamedTuple):
-    """A job, or a task of an array, that is in the queue.
+    """A job, or a task of an array, in the queue.
 
     Attributes
     ----------
     id
-        ``"12"``, or ``"12_3"`` for task 3 of array 12.
+        Identifier: ``"12"``, or ``"12_3"`` for task 3 of array 12.
     state
-        SLURM's word: ``PENDING``, ``RUNNING``, ``COMPLETING``, ``SUSPENDED`` and others.
+        State in SLURM's words: ``PENDING``, ``RUNNING``, ``COMPLETING``, ``SUSPENDED`` and others.
     reason
-        Why it waits: ``Dependency``, ``BeginTime`` (requeued) and others; ``None`` where it runs.
+        Reason for waiting: ``Dependency``, ``BeginTime`` (requeued) and others; ``None`` for a running job.
     node
-        Where it runs; empty where it waits.
+        Node on which it runs; empty for a waiting job.
     """
 
     id: str
@@ -54,12 +54,12 @@ class QueuedTask(NamedTuple):
 
 
 def _call(*command: str, seconds: float | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; whether it succeeded is for the caller to see.
+    """Run a command to its end; the caller checks whether it succeeded.
 
     Raises
     ------
     SchedulerError
-        Where there is no such program, no answer in time, or nobody to answer.
+        If there is no such program, no answer in time, or nobody to answer.
     """
     limit = SECONDS if seconds is None else seconds
     environment = {name: text for name, text in os.environ.items() if not name.startswith(_OWN_DEFAULTS)}
@@ -90,13 +90,13 @@ def _silent(said: str) -> SchedulerError:
 
 
 def _words(said: str) -> str:
-    """Return what a command said on one line, without its name before every sentence."""
+    """Return a command's message on one line, without its name before every sentence."""
     lines = [re.sub(r"^[\w-]+: ((error|fatal): )?", "", line).strip(" *") for line in said.splitlines()]
     return "; ".join(line for line in lines if line) or "no message"
 
 
 def _answer(*command: str) -> str:
-    """Return what a command prints; SchedulerError with its words where it fails."""
+    """Return the output of a command; SchedulerError with its words if it fails."""
     done = _call(*command)
     if done.returncode:
         raise SchedulerError(f"{command[0]} failed: {_words(done.stderr)}")
@@ -109,7 +109,7 @@ def require() -> None:
     Raises
     ------
     SchedulerError
-        Where a program is missing, or the controller is down or silent.
+        If a program is missing, or the controller is down or silent.
     """
     for name in COMMANDS:
         _call(name, "--version", seconds=5)
@@ -129,7 +129,8 @@ def time_limit(partition: str | None) -> int | None:
     Parameters
     ----------
     partition
-        Its name, or several with commas, of which the longest counts; None: the cluster's default.
+        Name of the partition, or several with commas, of which the longest limit counts; None: the cluster's
+        default.
     """
     wanted = None if partition is None else set(partition.split(","))
     limits = []
@@ -150,10 +151,10 @@ def _minutes(limit: str) -> int | None:
 
 
 def max_array() -> int:
-    """Return the greatest number of tasks that an array may have; their numbers end one below it.
+    """Return the largest allowed number of tasks in an array; their numbers end one below it.
 
     ``MaxArraySize`` of SLURM's configuration, or ``max_array_tasks`` of its ``SchedulerParameters`` where
-    that is less; 0 where arrays are switched off.
+    that is less; 0 if arrays are switched off.
     """
     config = _answer("scontrol", "show", "config")
     limits = re.findall(r"^MaxArraySize\s*=\s*(\d+)|\bmax_array_tasks=(\d+)", config, flags=re.MULTILINE)
@@ -163,18 +164,18 @@ def max_array() -> int:
 
 
 def states(jobs: Iterable[str]) -> dict[str, QueuedTask]:
-    """Return, by id, those of the jobs that are in the queue: they wait, run, or are about to end.
+    """Return the jobs in the queue by id: they wait, run, or are about to end.
 
     Parameters
     ----------
     jobs
-        Ids: ``"12"`` is a job, or every task of an array; ``"12_3"`` is one task. Those that have left the
-        queue, or never were in it, are absent from what is returned.
+        Ids: ``"12"`` is a job, or every task of an array; ``"12_3"`` is one task. Jobs that have left the
+        queue, or never were in it, are absent from the result.
 
     Raises
     ------
     SchedulerError
-        Where SLURM does not answer: nothing is known about any job then.
+        If SLURM does not answer: nothing is known about any job then.
     """
     wanted = set(jobs)
     found = {}
@@ -190,7 +191,7 @@ def states(jobs: Iterable[str]) -> dict[str, QueuedTask]:
 
 
 def _chunks(ids: Iterable[str]) -> Iterable[list[str]]:
-    """Cut ids into lists that a command line takes."""
+    """Split ids into lists that fit on a command line."""
     rest = iter(sorted(ids))
     return iter(lambda: list(islice(rest, _IDS_AT_ONCE)), [])
 
@@ -201,7 +202,7 @@ def test(script: str) -> None:
     Raises
     ------
     SchedulerError
-        Where it would not: with the words of ``sbatch``, and the known partitions where one is unknown.
+        If it would not, with the words of ``sbatch``, and the known partitions if one is unknown.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "submission.sh"
@@ -216,12 +217,12 @@ def test(script: str) -> None:
 
 
 def cancel(jobs: Iterable[str]) -> None:
-    """End jobs, or take them out of the queue; those that are gone already are passed over.
+    """End jobs, or take them out of the queue, ignoring those that are already gone.
 
     Raises
     ------
     SchedulerError
-        Where SLURM does not answer or refuses, as for somebody else's jobs.
+        If SLURM does not answer or refuses, as for somebody else's jobs.
     """
     for ids in _chunks(jobs):
         done = _call("scancel", *ids)

@@ -1,9 +1,9 @@
-"""Records of what was submitted to a cluster: one small JSON file a submission, in the run store.
+"""Records of submissions to a cluster: one small JSON file per submission, in the run store.
 
 Layout::
 
-    submissions/<id>.json    what was asked for, by which code, and which task of which job has which runs
-    submissions/<id>/        logs of the jobs, what submitit hands over to them, the last job's report
+    submissions/<id>.json    the request, the code, and the runs of every task of every job
+    submissions/<id>/        logs of the jobs, submitit's files for them, the last job's report
 
 Nobody else may enter (mode 0700): submitit hands over pickles, which run code when they are read.
 """
@@ -34,24 +34,24 @@ _OF_SELECTION = tuple(item.name for item in fields(Selection))
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a user asked for.
+    """A user's request.
 
     Attributes
     ----------
     profile, dataset, seeds, only, study
-        Which runs, as for the verb ``train``.
+        Runs to train, as for the verb ``train``.
     store
-        Folder of the run store, absolute.
+        Folder of the run store, as an absolute path.
     resources
-        The profile file, absolute; empty where nothing is asked of a cluster.
+        Absolute path of the profile file; empty: no cluster is asked for anything.
     beside
-        Profile of the pages whose runs were not part of it.
+        Profile of the pages whose runs were not part of the request.
     pages
         Whether the last job executes the chapters and builds the book.
     turn
-        Counts from 1; the last job submits again what is missing, as the next turn.
+        Number of the turn, from 1; the last job submits missing runs again, as the next turn.
     since
-        When the first turn was submitted: UTC, ISO 8601. Earlier failures do not count.
+        Time at which the first turn was submitted: UTC, ISO 8601. Earlier failures do not count.
     """
 
     profile: str
@@ -68,7 +68,7 @@ class Request:
 
     @property
     def selection(self) -> Selection:
-        """The runs that it is about."""
+        """The requested runs."""
         return Selection(**{name: getattr(self, name) for name in _OF_SELECTION})
 
     @classmethod
@@ -85,12 +85,13 @@ class SubmittedJob:
     Attributes
     ----------
     kind
-        ``train``; ``retrain``: the selected learning rates again; ``finish``: tables, chapters, book.
+        Kind of job: ``train``; ``retrain``: the selected learning rates again; ``finish``: tables, chapters,
+        book.
     profile
-        Of its runs; of the last job, of the request.
+        Profile of its runs; for the last job, of the request.
     tasks
-        Id of every task at the scheduler, and its runs: keys, or ``architecture/seed`` of those that are
-        trained again.
+        Identifier of every task at the scheduler, and its runs: keys, or ``architecture/seed`` of those that
+        are trained again.
     """
 
     kind: Kind
@@ -105,7 +106,7 @@ class SubmittedJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """A submission: what was asked for, by which code, and its jobs."""
+    """A submission: the request, the code, and its jobs."""
 
     id: str
     created: str
@@ -119,14 +120,14 @@ class Submission:
         return Path(self.request.store) / "submissions" / self.id
 
     def make_folder(self) -> None:
-        """Make the folder of logs and of what submitit hands over, and let nobody else into it.
+        """Make the folder of logs and of submitit's files, closed to other users.
 
-        submitit's pickles are code that the nodes run: who may write there runs it as this user.
+        submitit's pickles are code that the nodes run: anyone who may write there can run code as this user.
 
         Raises
         ------
         ValueError
-            A folder of another user.
+            If the folder belongs to another user.
         """
         _close_to_others(self.folder.parent)
         _close_to_others(self.folder)
@@ -142,12 +143,12 @@ class Submission:
 
 
 def _close_to_others(folder: Path) -> None:
-    """Make a folder of this user into which nobody else may go."""
+    """Make a folder that only this user may enter."""
     folder.mkdir(parents=True, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise ValueError(
-            f"{folder} belongs to another user: who may write there runs code as you on the nodes; use a "
-            "store of your own"
+            f"{folder} belongs to another user, who could run code as you on the nodes; use a store "
+            "of your own"
         )
     folder.chmod(0o700)
 
@@ -168,7 +169,7 @@ def read(store: str | Path, name: str) -> Submission:
     Raises
     ------
     ValueError
-        An unknown id, or a record that is not whole.
+        If the id is unknown, or the record is not whole.
     """
     path = Path(store) / "submissions" / f"{name}.json"
     if not path.exists():
@@ -186,7 +187,7 @@ def read(store: str | Path, name: str) -> Submission:
 
 
 def damages(store: str | Path) -> list[Damaged]:
-    """Return what is wrong with the records of a store's submissions, one error each."""
+    """Return the damages of the records of a store's submissions, one error each."""
     found = []
     for path in sorted((Path(store) / "submissions").glob("*.json")):
         try:
@@ -217,7 +218,7 @@ def every(store: str | Path) -> Iterator[Submission]:
 
 @cache
 def code() -> dict[str, Any]:
-    """Return what says that two machines run the same code: its text, and versions of what it stands on."""
+    """Return the fingerprint of the code on a machine: its text, and the versions of its libraries."""
     digest = hashlib.sha256()
     for folder in ("lpc", "experiments"):
         for path in sorted((ROOT / folder).rglob("*.py")):
@@ -231,7 +232,7 @@ def code() -> dict[str, Any]:
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
-    """Return, in words, how the code here differs from that of a submission; None where it does not."""
+    """Return a description of how the code here differs from that of a submission; None if it does not."""
     here, there = ({**one["versions"], "Python": one["python"]} for one in (ours, theirs))
     differing = [
         f"{name} {here.get(name)} here, {version} there"

@@ -1,4 +1,4 @@
-"""Submit what is missing to a SLURM cluster: arrays of runs, and a last job that makes the book."""
+"""Submission of missing runs to a SLURM cluster: arrays of runs, and a last job that makes the book."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ again() {
   scontrol requeue "$job"
 }
 trap again EXIT"""
-"""Shell of every job: what a signal stopped (130, 138, 143; also before Python heard it) is queued again,
-what failed is tried again a few times, what was cancelled (no more RUNNING to the scheduler) is left alone.
+"""Shell of every job: tasks stopped by a signal (130, 138, 143; also before Python heard it) are requeued,
+failed ones are retried a few times, cancelled ones (no longer RUNNING at the scheduler) are left alone.
 A task is named by its array: the plain id of an array's last task stands for the whole array."""
 
 
 DEFAULT_ARRAY = 1_000
-"""Most tasks of an array where SLURM cannot be asked: its own default allows for 1,001."""
+"""Largest number of tasks of an array if SLURM cannot be asked: its own default allows 1,001."""
 
 
 class Batch(NamedTuple):
@@ -65,19 +65,19 @@ class Batch(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the scheduler shows."""
+        """The name that the scheduler shows."""
         return f"lpc-{self.kind}-{self.profile}"
 
 
 def batches(request: Request, taken: Iterable[str] = ()) -> list[Batch]:
-    """Return the arrays that train what is missing of a request, without the last job.
+    """Return the arrays that train a request's missing runs, without the last job.
 
     Parameters
     ----------
     request
-        What is asked for.
+        Request of the user.
     taken
-        Keys, and ``architecture/seed``, that other jobs have already.
+        Keys, and ``architecture/seed``, of runs that other jobs have already.
     """
     store, taken = RunStore(request.store), set(taken)
     resources = read_resources(Path(request.resources))
@@ -106,11 +106,11 @@ def _packs(names: Sequence[_T], size: int) -> list[list[_T]]:
 def executor(
     batch: Batch, submission: Submission, resources: Resources, after: Sequence[str]
 ) -> SlurmExecutor:
-    """Return submitit's executor for a batch: what a job asks for, and the shell around it."""
+    """Return submitit's executor for a batch, with a job's resources and the shell around it."""
     from submitit import SlurmExecutor
 
     class Executor(SlurmExecutor):
-        """Makes scripts without SLURM too; :func:`check` has asked for it where they are submitted."""
+        """Makes scripts also without SLURM; :func:`check` has checked for it before a submission."""
 
         @classmethod
         def affinity(cls) -> int:
@@ -128,7 +128,7 @@ def executor(
             f"export SUBMITIT_PREEMPT_SIGNAL=USR1 LPC_TRIES={resources.tries}",
             f"export LPC_SUBMISSION={shlex.quote(str(submission.folder))}",
             f"export LPC_DATA={shlex.quote(str(data_folder().absolute()))}",
-            # What one task has compiled the others find; the user's own folder goes before.
+            # Tasks share their compiled code; the user's own folder has precedence.
             f"inductor={shlex.quote(str(Path(submission.request.store) / 'inductor'))}",
             'export TORCHINDUCTOR_CACHE_DIR="${TORCHINDUCTOR_CACHE_DIR:-$inductor}"',
             'export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"',  # srun does not inherit it
@@ -147,23 +147,23 @@ def script(made: SlurmExecutor, tasks: int) -> str:
 
 
 def check(request: Request, *, slurm_answers: bool = True) -> None:
-    """Refuse, before anything is submitted, what could only fail on a node.
+    """Refuse, before submission, requests that could only fail on a node.
 
     Parameters
     ----------
     request
-        What is asked for.
+        Request of the user.
     slurm_answers
-        False: a dry run without SLURM, which is asked nothing.
+        Whether SLURM is asked; False: a dry run without SLURM.
 
     Raises
     ------
     ValueError
-        A profile file with an error; as :func:`check_here`.
+        If the profile file has an error, or as in :func:`check_here`.
     OSError
-        A store that cannot be written.
+        If the store cannot be written.
     SchedulerError
-        No SLURM here, or it does not answer.
+        If there is no SLURM here, or it does not answer.
     """
     if find_spec("submitit") is None:
         raise missing_extra("the verb submit", ["submitit"], "cluster")
@@ -182,11 +182,11 @@ def check(request: Request, *, slurm_answers: bool = True) -> None:
 
 
 def absent_data(request: Request) -> str | None:
-    """Return which data of a request are missing, and the command that fetches them; None: none."""
+    """Return a message on a request's missing data, with the command that fetches them; None: none."""
     for name in request.selection.data_names():
         if absent := absent_files(name):
             return (
-                f"data set {name!r} is not complete: {absent[0].absolute()} is missing. Get it before many "
+                f"data set {name!r} is not complete: {absent[0].absolute()} is missing. Fetch it before many "
                 f"tasks ask for it at once: python -m experiments fetch --profile {request.profile}"
             )
     return None
@@ -204,14 +204,14 @@ def check_code(there: Queue) -> None:
 
 
 def check_here(request: Request) -> None:
-    """Refuse what could only fail after the training, on a cluster or on one machine.
+    """Refuse requests that could only fail after the training, on a cluster or on one machine.
 
     Raises
     ------
     ValueError
-        Pages beside those of the profile, from one that is not trained with the book.
+        If pages beside those of the profile come from one that is not trained with the book.
     OSError
-        A store to which nothing can be written.
+        If nothing can be written to a store.
     """
     if request.pages and request.beside not in BOOKS:
         raise unknown_name(
@@ -224,7 +224,7 @@ def check_here(request: Request) -> None:
 
 
 def prepare(request: Request, there: Queue) -> tuple[list[Batch], list[str]]:
-    """Return what is to be submitted, and in words what is left out as jobs in the queue have it."""
+    """Return the batches to submit, and lines on the runs left out because jobs in the queue have them."""
     taken = {
         f"{job.profile} {name}" if job.kind == "retrain" else name
         for _, job, alive in there.values()
@@ -248,30 +248,30 @@ def prepare(request: Request, there: Queue) -> tuple[list[Batch], list[str]]:
 def send(
     request: Request, entry: Callable[..., None], told: Callable[[str], object], *, dry_run: bool = False
 ) -> Submission | None:
-    """Submit what is missing of a request, and the job that follows.
+    """Submit a request's missing runs, and the job that follows.
 
     Parameters
     ----------
     request
-        What is asked for.
+        Request of the user.
     entry
-        What a task calls: with the submission as a dictionary, the kind, the profile and its runs.
+        Function that a task calls, with the submission as a dictionary, the kind, the profile and its runs.
     told
-        Called with lines about what is submitted.
+        Callback for lines about the submission.
     dry_run
-        Whether to show what would be submitted, to the letter, with the hours and the disk that it takes, and
-        leave it at that. Where SLURM is not there or does not answer, the scripts are shown unchecked.
+        Whether only to show what would be submitted, to the letter, with its hours and disk space. If SLURM
+        is absent or silent, the scripts are shown unchecked.
 
     Returns
     -------
     Submission or None
-        None where there is nothing to submit, or where it is a dry run.
+        The submission; None: there is nothing to submit, or it is a dry run.
 
     Raises
     ------
     ValueError, SchedulerError
-        As :func:`check` and :func:`check_code`; data sets that are not there; also what the scheduler says of
-        a script before any is submitted, or where it stops answering after some were.
+        As in :func:`check` and :func:`check_code`; if data sets are missing; if the scheduler refuses a
+        script before any is submitted, or stops answering after some were.
     """
     unanswered = _unanswered() if dry_run else None
     check(request, slurm_answers=unanswered is None)
@@ -301,8 +301,8 @@ def send(
             told(of_request(request))
             if unanswered:
                 told(
-                    f"unchecked: {unanswered} So nobody was asked whether jobs of the store are in the queue "
-                    f"already, about limits, or about the scripts below; arrays have {size:,} tasks at most."
+                    f"unchecked: {unanswered} So jobs of the store that may be in the queue already, limits, "
+                    f"and the scripts below were not checked; arrays have {size:,} tasks at most."
                 )
             named = [(part.kind, part.profile, f"<{part.name}>") for part, _ in parts]
             for number, (part, asked) in enumerate(parts):
@@ -313,7 +313,7 @@ def send(
 
 
 def _unanswered() -> str | None:
-    """Return why SLURM cannot be asked; None where it answers."""
+    """Return the reason why SLURM cannot be asked; None if it answers."""
     try:
         slurm.require()
     except slurm.SchedulerError as error:
@@ -352,7 +352,7 @@ def _send(
         except (FailedJobError, OSError) as error:
             raise slurm.SchedulerError(
                 f"{part.name} could not be submitted: {str(error).strip()}. {len(submission.jobs)} of "
-                f"{len(parts)} jobs are in the queue; once the scheduler answers, submit again adds the rest"
+                f"{len(parts)} jobs are in the queue; once the scheduler answers, submit again for the rest"
             ) from error
         tasks = {job.job_id: names for job, names in zip(jobs, part.tasks, strict=True)}
         submission = submission.with_job(SubmittedJob(kind=part.kind, profile=part.profile, tasks=tasks))

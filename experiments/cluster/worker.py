@@ -1,4 +1,4 @@
-"""What a job does on a node: train its runs, train selected ones again, or finish: tables, chapters, book."""
+"""Work of a job on a node: train its runs, retrain selected ones, or finish: tables, chapters, book."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ from lpc.store.atomic import write_bytes
 
 
 def run(values: Mapping[str, Any], kind: str, profile: str, names: Sequence[str]) -> None:
-    """Do one task of a submission: what the scheduler calls on a node.
+    """Do one task of a submission; the scheduler calls this on a node.
 
     Parameters
     ----------
     values
-        The submission, as a dictionary.
+        Submission, as a dictionary.
     kind, profile, names
-        As in :class:`experiments.cluster.submissions.SubmittedJob`.
+        Fields of :class:`experiments.cluster.submissions.SubmittedJob`.
 
     Raises
     ------
     ValueError
-        The code or the versions here are not those of the submission.
+        If the code or the versions here differ from those of the submission.
     SystemExit
-        With the signal's status (:data:`lpc.computing.stopping.STATUSES`), where one stopped the training.
+        If a signal stopped the training, with the signal's status (:data:`lpc.computing.stopping.STATUSES`).
     """
     differs = difference(code(), values["code"])
     if differs:
@@ -77,7 +77,7 @@ def _train(submission: Submission, kind: str, profile: str, names: Sequence[str]
     execute_all(chosen, store, workers=together, progress=False, wait=False)
     for spec in chosen:
         if not store.finished(spec):
-            print(f"left to who has it: {_title(spec)}", flush=True)
+            print(f"left to the program that has it: {_title(spec)}", flush=True)
 
 
 def _title(spec: RunSpec) -> str:
@@ -90,7 +90,7 @@ def _declared(request: Request, profile: str, keys: Sequence[str]) -> list[RunSp
 
 
 def _again(request: Request, profile: str, pairs: Sequence[str]) -> list[RunSpec]:
-    """Return the runs that train the chosen rates again; a rate that cannot be chosen yet is told."""
+    """Return the runs that retrain the chosen rates, and report rates that cannot be chosen yet."""
     left = again(request, profile)
     for pair in pairs:
         if pair in left and left[pair] is None:
@@ -101,9 +101,9 @@ def _again(request: Request, profile: str, pairs: Sequence[str]) -> list[RunSpec
 
 
 def finish(submission: Submission) -> None:
-    """Submit again what is missing, or measure, export, record, execute the chapters and build the book.
+    """Submit missing runs again, or measure, export, record, execute the chapters and build the book.
 
-    What is still missing after as many turns as the profile file has tries is reported, and the rest is made
+    Runs still missing after as many turns as the profile file has tries are reported, and the rest is made
     from the seeds that are complete.
     """
     request = submission.request
@@ -123,7 +123,7 @@ def finish(submission: Submission) -> None:
 
 
 def _submitted_again(request: Request, missing: Sequence[Missing]) -> bool:
-    """Whether what is missing could be submitted again: there are tries, and somewhere to submit to."""
+    """Whether missing runs could be submitted again: there are tries left, and a scheduler."""
     tries = read_resources(Path(request.resources)).of(FINISH).tries
     if request.turn >= tries or all(one.given_up for one in missing):
         return False
@@ -136,15 +136,15 @@ def _submitted_again(request: Request, missing: Sequence[Missing]) -> bool:
 
 
 def output(request: Request, profile: str) -> Path:
-    """Return the folder of a profile's tables, notebooks and pages; its own where there are several."""
+    """Return the folder of a profile's tables, notebooks and pages; its own one if there are several."""
     several = len(request.selection.declared()) > 1
     return BUILD / profile if several else BUILD
 
 
 def _write_tables(request: Request, profile: str) -> None:
-    """Measure the selected runs on the test set, export every table, and record what the ledger judges by.
+    """Measure the selected runs on the test set, export every table, and record the results for the ledger.
 
-    All that the store has of a profile is recorded: a narrow request does not replace a wider record.
+    All of a profile's runs in the store are recorded: a narrow request does not replace a wider record.
     """
     found = request.selection.of(profile)
     measure_all(found.tested, found.store, progress=False)
@@ -159,7 +159,7 @@ def _write_tables(request: Request, profile: str) -> None:
 
 def _make_pages(request: Request, profile: str, folder: Path) -> None:
     """Execute the chapters and build the book: from the seeds that are complete, else beside the records."""
-    from experiments.publishing import plan  # and with it what makes pages, which tasks that train do without
+    from experiments.publishing import plan  # with all code for pages, which training does not need
 
     counts = _seed_counts(request, profile)
     seeds = next((count for count in counts if not _lacking(request, profile, count)), None)
@@ -185,23 +185,23 @@ def _seed_counts(request: Request, profile: str) -> list[int]:
 
 
 def local(request: Request, *, workers: int | None, gpus: int) -> None:
-    """Do what a submission does on this machine: train, with one program per GPU, then finish.
+    """Do the work of a submission on this machine: train, with one program per GPU, then finish.
 
     Parameters
     ----------
     request
-        What is asked for.
+        Request of the user.
     workers
-        Processes a program; None: one a core, or one where there is a GPU.
+        Number of processes per program; None: one per core, or one if there is a GPU.
     gpus
-        GPUs of this machine; where there are several, each gets a program of its own on the one store.
+        GPUs of this machine; with several, each gets its own program on the common store.
 
     Raises
     ------
     Stopped
-        A signal asked to stop.
+        If a signal asked to stop.
     ChildProcessError
-        A program that failed; what it said is above.
+        If a program failed; its output is above.
     """
     submit.check_here(request)
     if gpus > 1:
@@ -220,17 +220,17 @@ def visible_gpus(count: int) -> list[str]:
     Parameters
     ----------
     count
-        The number of GPUs that torch sees.
+        Number of GPUs that torch sees.
 
     Returns
     -------
     list of str
-        One entry per GPU: the user's own (indices, UUIDs, MIG names) where they are named, else 0, 1, ...
+        One entry per GPU: the user's own names (indices, UUIDs, MIG names) if they are given, else 0, 1, ...
 
     Raises
     ------
     ValueError
-        The variable names fewer GPUs than torch sees.
+        If the variable names fewer GPUs than torch sees.
     """
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is None:

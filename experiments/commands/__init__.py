@@ -17,7 +17,7 @@ class _Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            click.echo("stopped: what was finished is kept, the same command goes on from there", err=True)
+            click.echo("stopped: finished work is kept, and the same command continues from there", err=True)
             sys.exit(exit_status())
 
 
@@ -26,8 +26,8 @@ class _Verbs(click.Group):
 def cli(debug: bool) -> None:
     """Train what the book needs, execute its chapters, build its pages.
 
-    Everything is safe to repeat: finished runs, current chapters and good pages are kept, and what was
-    interrupted goes on where it stopped.
+    Everything is safe to repeat: finished runs, current chapters and good pages are kept, and interrupted
+    work continues where it stopped.
     """
     del debug  # read in main
 

@@ -1,4 +1,4 @@
-"""The verb that interrupts programs which train, and looks what became of their runs."""
+"""The verb that interrupts training programs and checks their runs."""
 
 from __future__ import annotations
 

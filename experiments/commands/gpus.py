@@ -26,7 +26,7 @@ from experiments.commands.options import relative, store_option
 def gpu_check(store: str, minutes: float, fresh: bool, dry_run: bool, bring: bool) -> None:
     """Check a GPU's results and speed, then train on it.
 
-    It also says which faster ways are worth taking. Each section is written to experiments/results/gpu when
+    It also says which faster ways pay off. Each section is written to experiments/results/gpu when
     it ends. The command is safe to repeat: it resumes with missing or failed sections, then with the runs of
     profile fashion.
 
@@ -55,5 +55,5 @@ def gpu_check(store: str, minutes: float, fresh: bool, dry_run: bool, bring: boo
     click.echo(results.worth_taking(record))
     click.echo(f"{relative(record.path)}, {relative(record.path.with_suffix('.md'))}")
     if left := record.open():
-        click.echo(f"open: {', '.join(left)}; call again to go on", err=True)
+        click.echo(f"open: {', '.join(left)}; call again to continue", err=True)
         sys.exit(1)

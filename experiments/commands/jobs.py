@@ -1,4 +1,4 @@
-"""Verbs about a cluster: submit what is missing, cancel what was submitted."""
+"""Verbs about a cluster: submit missing runs, cancel submissions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lpc.errors import on_one_line
     "--resources",
     default="cluster.toml",
     show_default=True,
-    help="What jobs ask of the cluster; copy experiments/cluster.example.toml.",
+    help="Profile file with the jobs' resources; copy experiments/cluster.example.toml.",
 )
 @click.option(
     "--beside",
@@ -67,7 +67,7 @@ def submit(
     from experiments.cluster.submissions import Request
 
     local = cluster == "local"
-    selection.profiles()  # which knows a data set that there is none of
+    selection.profiles()  # raises an error for an unknown data set
     if workers is not None and not local:
         raise ValueError(f"--workers is given with --cluster {cluster}, where it means nothing")
     request = Request.of(
@@ -102,7 +102,7 @@ def submit(
 def cancel(store: str, submissions: tuple[str, ...]) -> None:
     """Cancel submissions (default: all of the store).
 
-    What was trained is kept.
+    Trained runs are kept.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Options that several verbs share; those that say which runs a verb is about become one value."""
+"""Options that several verbs share; those that select runs become one value."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ profile_option = click.option(
     "-P",
     default="laptop",
     show_default=True,
-    help=f"Which runs, of how much: {', '.join(PAGED)}.",
+    help=f"Profile of the runs: {', '.join(PAGED)}.",
 )
 seeds_option = click.option("--seeds", type=int, help="Number of seeds (default: the profile's).")
 
 
 def _folder(_context: click.Context, _option: click.Parameter, given: str) -> str:
-    """Return a folder as an absolute path: to chapters, relative ones lie in the project."""
+    """Return a folder as an absolute path, because relative ones are in the project for chapters."""
     if not given.strip():
         raise ValueError("--store is empty; expected a folder")
     return str(on_one_line(given, "--store").absolute())
@@ -46,7 +46,7 @@ _OF_SELECTION = {
         "-P",
         default="laptop",
         show_default=True,
-        help=f"Which runs, of how much: {', '.join(PROFILES)}; or a group: {', '.join(GROUPS)}.",
+        help=f"Profile of the runs: {', '.join(PROFILES)}; or a group: {', '.join(GROUPS)}.",
     ),
     "dataset": click.option("--dataset", help="Only the profile on this data set, such as CIFAR10."),
     "seeds": seeds_option,
@@ -68,38 +68,38 @@ assert set(_OF_SELECTION) == {item.name for item in fields(Selection)}
 
 
 def names(text: str | None, option: str) -> tuple[str, ...] | None:
-    """Return names that were given with commas; None where the option was not given.
+    """Return the comma-separated names of an option; None if the option was not given.
 
     Raises
     ------
     ValueError
-        An option that was given and names nothing.
+        If the option was given but names nothing.
     """
     if text is None:
         return None
     found = tuple(name.strip() for name in text.split(",") if name.strip())
     if not found:
-        raise ValueError(f"{option} is {text!r}; expected names, with commas, or no {option} for all")
+        raise ValueError(f"{option} is {text!r}; expected names separated by commas, or no {option} for all")
     return found
 
 
 def _check_names(selection: Selection) -> None:
-    """Raise a ValueError for a name that is not known before anything imports torch, which takes seconds."""
+    """Raise a ValueError for an unknown name before anything imports torch, which takes seconds."""
     if selection.study == Selection.study:
         for chosen in resolve(selection.profile, selection.dataset):
             specs(chosen, seeds=selection.seeds, only=selection.only)
 
 
 def selecting(*wanted: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator that gives a verb options for the runs that it is about.
+    """Return a decorator that gives a verb options for the selection of runs.
 
-    The verb is called with the :class:`~experiments.studies.selection.Selection` that they make, then with
-    its own options by name.
+    The verb is called with the resulting :class:`~experiments.studies.selection.Selection`, then with its own
+    options by name.
 
     Parameters
     ----------
     wanted
-        Fields of the selection; none: all.
+        Fields of the selection; none given: all.
     """
     options = {name: _OF_SELECTION[name] for name in wanted} or _OF_SELECTION
 

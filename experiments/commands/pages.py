@@ -68,7 +68,7 @@ def book(profile: str, seeds: int | None, store: str, force: bool) -> None:
 
     own = Book(profile, BESIDE, seeds, store)
     if not force and own.is_unchanged():
-        click.echo("nothing that this book is made from has changed: its pages are kept", err=True)
+        click.echo("none of this book's inputs has changed: its pages are kept", err=True)
         click.echo(relative(own.first_page))
         return
 

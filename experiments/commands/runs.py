@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def fetch(selection: Selection) -> None:
     """Download a profile's data sets and check them.
 
-    They lie in the folder data, or in the folder that the environment variable LPC_DATA names. Training
+    They are kept in the folder data, or in the folder that the environment variable LPC_DATA names. Training
     downloads missing data, too; use this verb where compute nodes have no network.
 
     \b
@@ -193,7 +193,7 @@ def ceiling(dataset: str) -> None:
     """Bound how robust any network on a data set can be.
 
     The distance of a test image to the nearest training image of another class bounds every network that
-    classifies both rightly. It is recorded; nothing is trained, and missing files are downloaded.
+    classifies both correctly. It is recorded; nothing is trained, and missing files are downloaded.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""The verb about a store as a whole: what is in it, what is damaged, what may be removed."""
+"""The verb about a store as a whole: its content, its damages, and leftovers that may be removed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lpc.store.leftovers import Leftover, Swept
 
 SHOWN = 20
-"""Most lines of a kind that are shown; ``--json`` has all."""
+"""Largest number of lines of a kind that are shown; ``--json`` has all."""
 
 
 @click.command()
@@ -28,7 +28,7 @@ def doctor(store: str, sweep: bool, deep: bool, as_json: bool) -> None:
     """List what a store has whole, damaged or left over.
 
     Unfinished runs and runs without checksums are listed, too. The exit status is 1 if something is damaged;
-    each such line says how to mend it. Leftovers are files of killed programs, in the store and among the
+    each such line says how to repair it. Leftovers are files of killed programs, in the store and among the
     pages being made. Only --sweep removes anything, and nothing that a running or sleeping program can
     still need. Training sweeps its own runs in the same way.
 
@@ -46,7 +46,7 @@ def doctor(store: str, sweep: bool, deep: bool, as_json: bool) -> None:
 
     there = RunStore(store)
     if not there.root.is_dir():
-        raise ValueError(f"--store is {store!r}, which is no folder; expected that of a store of runs")
+        raise ValueError(f"--store is {store!r}, which is no folder; expected the folder of a run store")
     found = examine(there, deep=deep)
     found.damaged += submissions.damages(store)
     found.left += scratch.leftovers()
@@ -71,7 +71,7 @@ def _lines(found: Examination, swept: list[Swept]) -> Iterable[str]:
     yield from _part("damaged", "file", map(str, found.damaged))
     yield from _part("unfinished", "run", map(_unfinished, found.unfinished))
     if found.others:
-        yield f"not looked at: {found.others} runs of another protocol, or not begun"
+        yield f"not checked: {found.others} runs of another protocol, or not begun"
     yield from _part("left over", "item", map(_left, found.left))
     yield from _part("unchecked, as earlier versions wrote no checksums", "file", map(str, found.unchecked))
     removed = [one.leftover for one in swept if one.error is None]
@@ -81,7 +81,7 @@ def _lines(found: Examination, swept: list[Swept]) -> Iterable[str]:
 
 
 def _part(title: str, unit: str, lines: Iterable[str]) -> Iterable[str]:
-    """Yield a line with the number of lines, then the first of them; nothing where there is none."""
+    """Yield a line with the number of lines, then the first of them; nothing if there is none."""
     every = list(lines)
     if not every:
         return

@@ -1,1 +1,1 @@
-"""The crash test: programs that train are killed, at every event of a file system; nothing may be lost."""
+"""The crash test: training programs are killed at every event of a file system; nothing may be lost."""

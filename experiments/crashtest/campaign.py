@@ -1,4 +1,4 @@
-"""A whole crash test: interruptions spread over all events and ways, and the table of what came of them."""
+"""A whole crash test: interruptions spread over all events and ways, and the table of their outcomes."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from experiments.crashtest.programs import end_all
 from experiments.crashtest.trials import WAYS, Outcome, Place, Reference, Trial, reference, run
 
 SHARES = dict(zip(WAYS, (0.4, 0.15, 0.15, 0.1, 0.1, 0.1), strict=True))
-"""Which part of the interruptions is of which way."""
+"""Share of the interruptions of each way."""
 TRIES = 3
-"""How often an interruption is tried that comes too late: the program had ended."""
+"""Number of tries for an interruption that comes after the program has ended."""
 COUNTED = ("lost", "changed", "twice", "stuck", "errors", "left")
 
 
 class Found(NamedTuple):
-    """What a crash test found.
+    """Result of a crash test.
 
     Attributes
     ----------
     outcomes
-        Of the trials.
+        Outcomes of the trials.
     kinds, reached
-        Kinds of event that an undisturbed program has, and those at which one was interrupted.
+        Kinds of event in an undisturbed program, and those at which one was interrupted.
     late
-        Trials in which the program had ended before it was to be interrupted, and which were repeated.
+        Number of trials in which the program had ended before its interruption, and which were repeated.
     kept
         Folders of the trials with damage.
     """
@@ -50,7 +50,7 @@ class Found(NamedTuple):
 
     @property
     def damaged(self) -> list[Outcome]:
-        """Trials after which something was not as it must be."""
+        """Trials with damage."""
         return [one for one in self.outcomes if one.damage]
 
     def table(self) -> pd.DataFrame:
@@ -69,17 +69,17 @@ def _row(outcomes: Sequence[Outcome]) -> dict[str, int]:
 
 
 def crashtest(kills: int, *, store: Path | None = None, seed: int = 0, progress: bool = True) -> Found:
-    """Interrupt programs that train, and look each time what is lost, changed, stuck or left over.
+    """Interrupt programs that train, and check each time what is lost, changed, stuck or left over.
 
     Parameters
     ----------
     kills
-        How many interruptions.
+        Number of interruptions.
     store
-        A folder on the file system to be tested, in which stores are made and removed; None: where temporary
-        files lie. The stores of trials with damage are kept in it.
+        Folder on the file system to be tested, in which stores are made and removed; None: the folder of
+        temporary files. The stores of trials with damage are kept in it.
     seed
-        Of the choice of events and instants.
+        Seed of the choice of events and instants.
     progress
         Whether to show a progress bar.
     """
@@ -92,7 +92,7 @@ def crashtest(kills: int, *, store: Path | None = None, seed: int = 0, progress:
         kept: list[Path] = []
         with _ready_to_fork():
             undisturbed, source = reference(folder), random.Random(seed)
-            gc.freeze()  # what a forked process need not look at it does not copy
+            gc.freeze()  # a forked process then does not copy these objects
             outcomes, late = [], 0
             for number, trial in enumerate(tqdm(_plan(kills, undisturbed, source), disable=not progress)):
                 found, place, too_late = _until_it_happens(trial, folder / str(number), undisturbed, source)
@@ -116,7 +116,7 @@ def crashtest(kills: int, *, store: Path | None = None, seed: int = 0, progress:
 def _until_it_happens(
     trial: Trial, folder: Path, undisturbed: Reference, source: random.Random
 ) -> tuple[Outcome, Place, int]:
-    """Run a trial, earlier and earlier where the program has ended before; return how often it had, too."""
+    """Run a trial, earlier and earlier if the program has ended before; return the number of repeats, too."""
     for late in range(TRIES):
         place = Place(folder)
         found = run(trial, place, undisturbed)
@@ -132,7 +132,7 @@ def _until_it_happens(
 
 
 def _plan(kills: int, undisturbed: Reference, source: random.Random) -> list[Trial]:
-    """Return the trials: ways by their shares, events so that every kind of them has its turn."""
+    """Return the trials: ways by their shares, and events of every kind in turn."""
     places: dict[Event, list[int]] = {}
     for number, event in enumerate(undisturbed.events):
         places.setdefault(event.kind, []).append(number)
@@ -148,14 +148,14 @@ def _plan(kills: int, undisturbed: Reference, source: random.Random) -> list[Tri
 
 
 def _shared(kills: int) -> list[int]:
-    """Return how many interruptions are of each way; their sum is ``kills``."""
+    """Return the number of interruptions of each way; their sum is ``kills``."""
     ends = [round(kills * share) for share in itertools.accumulate(SHARES.values())]
     return [end - start for start, end in itertools.pairwise([0, *ends])]
 
 
 @contextmanager
 def _ready_to_fork() -> Iterator[None]:
-    """Have this process compute in one thread, and run no other: a forked one would miss the others."""
+    """Have this process use a single thread: a forked process would miss any others."""
     threads, interval = torch.get_num_threads(), tqdm.monitor_interval
     torch.set_num_threads(1)
     tqdm.monitor_interval = 0

@@ -1,4 +1,4 @@
-"""Events of the file system in a process: each is told, and at one of them something happens to the process.
+"""Events of the file system in a process: each is logged, and at one of them the process is interrupted.
 
 An event is whatever changes a store: a file is opened for writing, written to, synchronised, renamed, linked,
 touched or removed, a folder made or removed. Most are heard by an audit hook (PEP 578), which stays until the
@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple
 from lpc.store.writers import WRITER
 
 Act = Literal["kill", "fill", "stop"]
-"""What happens: SIGKILL; the disk is full from then on; SIGSTOP."""
+"""Kinds of interruption: SIGKILL; the disk is full from then on; SIGSTOP."""
 
 HALF = "write half of"
 _PLACE = {"os.rename": 1, "os.link": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.utime": 0}
@@ -35,26 +35,26 @@ _VARIES = re.compile(
 
 
 class Event(NamedTuple):
-    """Something that changes a store: what is done, and to which file of it."""
+    """A change of a store: its kind, and the file."""
 
     name: str
     path: str
 
     @property
     def kind(self) -> Event:
-        """The event with everything left out that another run or another program has otherwise."""
+        """The event without everything that differs between runs or programs."""
         return Event(self.name, _VARIES.sub("*", self.path))
 
 
 class Happening(NamedTuple):
-    """What is to happen, and at which event of the process, counted from 0."""
+    """Interruption and its event in the process, counted from 0."""
 
     act: Act
     at: int
 
 
 def told(log: Path) -> list[tuple[str, Event]]:
-    """Return the events in a log, each with how it went: ``done``, ``killed`` or ``refused``."""
+    """Return the events in a log, each with its outcome: ``done``, ``killed`` or ``refused``."""
     if not log.exists():
         return []
     lines = [line.split(" ", 3) for line in log.read_text().splitlines()]
@@ -62,16 +62,16 @@ def told(log: Path) -> list[tuple[str, Event]]:
 
 
 def watch(root: Path, log: Path, happening: Happening | None = None) -> None:
-    """Tell every event of this process in a store, and let something happen at one of them.
+    """Log every event of this process in a store, and interrupt it at one of them.
 
     Parameters
     ----------
     root
-        Of the store, without symbolic links in its path.
+        Folder of the store, without symbolic links in its path.
     log
-        A file outside it, to which a line per event is appended: how it went, the process, what, which file.
+        File outside the store to which a line per event is appended: outcome, process, kind and file.
     happening
-        None: nothing.
+        Interruption at an event; None: none.
     """
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     numbers = itertools.count()
@@ -107,7 +107,7 @@ def watch(root: Path, log: Path, happening: Happening | None = None) -> None:
 
 
 def _inside(root: Path, path: Any, folder: int = -1) -> str | None:
-    """Return a path as seen from the store; None where it lies elsewhere."""
+    """Return a path relative to the store; None if it is elsewhere."""
     text = os.fsdecode(path)
     if folder >= 0:
         text = f"{os.readlink(f'/proc/self/fd/{folder}')}/{text}"  # noqa: PTH115

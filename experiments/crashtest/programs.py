@@ -19,9 +19,9 @@ from lpc.specs import DataSpec, RunSpec, TrainSpec, run_key, variant_spec
 from lpc.store import Probe, RunStore, holders
 
 EPOCHS = 3
-"""Of every run, with a checkpoint after each."""
+"""Number of epochs of every run, with a checkpoint after each."""
 POLL = 0.02
-"""Seconds from one look at what others train to the next."""
+"""Seconds between two checks of the runs that others train."""
 LIMIT = 120.0
 """Seconds after which a program that has not ended counts as stuck."""
 PROBE = "crash"
@@ -47,7 +47,7 @@ def runs() -> list[RunSpec]:
 
 
 def train(root: Path) -> None:
-    """Do what ``train``, ``stress`` and ``status`` do to a store: train, measure, probe, list."""
+    """Train, measure, probe and list a store, as ``train``, ``stress`` and ``status`` do."""
     store, specs = RunStore(root), runs()
     execute_all(specs, store, device=torch.device("cpu"), progress=False)
     measure_all(specs[:1], store, device=torch.device("cpu"), progress=False)
@@ -58,7 +58,7 @@ def train(root: Path) -> None:
 
 
 def read(root: Path) -> None:
-    """Read everything that is in a store, as ``status`` and a chapter do; a damaged file is an error."""
+    """Read everything in a store, as ``status`` and a chapter do; a damaged file is an error."""
     store = RunStore(root)
     store.frame()
     store.history()
@@ -85,14 +85,14 @@ def warm(names: list[str]) -> None:
 
 
 def fork(work: Callable[[], None], said: Path, *, lease: float | None = None) -> int:
-    """Do something in a forked process and return its id; its exit status is 1 after an error.
+    """Do some work in a forked process and return its id; its exit status is 1 after an error.
 
     Parameters
     ----------
     work
-        What it does.
+        Function that does the work.
     said
-        A file to which all that it prints is appended, an error's type and message last.
+        File to which the output is appended, with an error's type and message last.
     lease
         Seconds without a sign of life after which it takes over, six times those between two of its own;
         None: the usual ones.
@@ -103,7 +103,7 @@ def fork(work: Callable[[], None], said: Path, *, lease: float | None = None) ->
         return process
     status = 1
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):  # who began it ends it
+        for number in (signal.SIGINT, signal.SIGTERM):  # its parent ends it
             signal.signal(number, signal.SIG_IGN)
         stream = os.open(said, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         os.dup2(stream, 1)
@@ -133,14 +133,14 @@ def modules_of(work: Callable[[], None], said: Path) -> list[str]:
 
 
 def ended(process: int, *, stopped: bool = False) -> int | None:
-    """Wait for a process and return its exit status, negative for a signal; None where it is stuck.
+    """Wait for a process and return its exit status, negative for a signal; None if it is stuck.
 
     Parameters
     ----------
     process
-        A child's id. One that is stuck is killed.
+        Id of a child process. If it is stuck, it is killed.
     stopped
-        Whether a process that was stopped counts, too: with minus the signal that did it.
+        Whether a stopped process counts too: with minus the signal that stopped it.
     """
     until = time.monotonic() + LIMIT
     while time.monotonic() < until:

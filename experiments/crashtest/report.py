@@ -1,4 +1,4 @@
-"""What is said of a crash test, and its table among the recorded results."""
+"""Report of a crash test, and its table among the recorded results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST = 5
 
 
 def lines(found: Found) -> list[str]:
-    """Return what the table cannot say: at how many kinds of event, what is wrong, what is left over."""
+    """Return lines that the table lacks: the number of kinds of event, the damages, and the leftovers."""
     said = [f"interrupted at {len(found.reached & found.kinds)} of {len(found.kinds)} kinds of event"]
     if found.late:
         said.append(f"{found.late} interruptions came too late and were repeated earlier")
@@ -49,6 +49,6 @@ def read() -> Recorded:
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table as the book shows it, with what its columns count."""
+    """Return a table as the book shows it, with an explanation of its columns."""
     names = {"twice": "trained twice", "errors": "wrong errors", "left": "files left over"}
     return table.rename(columns=names)

@@ -1,4 +1,4 @@
-"""Trials of a crash test: a program is interrupted, another one goes on, and what is left is compared."""
+"""Trials of a crash test: a program is interrupted, another one continues, and the results are compared."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ FULL = "No space left on device"
 
 
 class Trial(NamedTuple):
-    """What is to happen in a trial.
+    """Plan of a trial.
 
     Attributes
     ----------
     way
-        A key of :data:`WAYS`.
+        Kind of interruption, a key of :data:`WAYS`.
     at
-        The event at which it happens, counted from 0; None: at an instant.
+        Event of the interruption, counted from 0; None: at an instant.
     after
-        Seconds after which it happens; None: at an event.
+        Seconds until the interruption; None: at an event.
     """
 
     way: str
@@ -41,7 +41,7 @@ class Trial(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """What an undisturbed program does to a store: its events, its seconds, what it leaves."""
+    """Record of an undisturbed program on a store: its events, its seconds, and its files."""
 
     events: list[Event]
     seconds: float
@@ -51,27 +51,27 @@ class Reference(NamedTuple):
 
 @dataclass
 class Outcome:
-    """What came of a trial.
+    """Outcome of a trial.
 
     Attributes
     ----------
     trial
-        What was to happen.
+        Plan of the trial.
     happened
-        Whether it did: a program may have ended before.
+        Whether the interruption took place: a program may have ended before.
     event
-        The event at which it happened; None where it was an instant.
+        Event of the interruption; None: it came at an instant.
     lost
         Runs that had finished and are not as they were, and runs that are not finished in the end.
     changed
-        Files whose content is another than the undisturbed program's.
+        Files whose content differs from the undisturbed program's.
     twice
         Cohorts whose checkpoints were written more often than they have epochs.
     stuck
-        Programs that did not end, or not by finishing what there was to do.
+        Programs that did not end, or ended without finishing their work.
     errors
-        Files that could not be read between the interruption and the next program, and errors that do not
-        say what happened.
+        Files that could not be read between the interruption and the next program, and errors that do not say
+        what happened.
     left
         Files that an undisturbed program does not leave.
     """
@@ -88,7 +88,7 @@ class Outcome:
 
     @property
     def damage(self) -> list[str]:
-        """Everything that must not be, as lines."""
+        """Damages, one line each."""
         return [
             f"{name}: {line}"
             for name in ("lost", "changed", "twice", "stuck", "errors")
@@ -122,12 +122,12 @@ class Place:
 
 
 def reference(folder: Path) -> Reference:
-    """Return what an undisturbed program does, and import all that it needs into this process.
+    """Return the record of an undisturbed program, and import all that it needs into this process.
 
     Raises
     ------
     RuntimeError
-        It fails, or two of them differ: nothing could be compared with it.
+        If it fails, or two of them differ, so that nothing can be compared with it.
     """
     first, second = Place(folder / "first"), Place(folder / "second")
     warm(modules_of(partial(train, first.store), first.said))
@@ -138,13 +138,13 @@ def reference(folder: Path) -> Reference:
     found = contents.bits(first.store)
     if contents.bits(second.store) != found:
         raise RuntimeError(
-            "two undisturbed programs differ on this machine: there is nothing to compare with"
+            "two undisturbed programs differ on this machine: no trial can be compared with them"
         )
     return Reference([one for _, one in told(second.log)], seconds, found, contents.files(first.store))
 
 
 def run(trial: Trial, place: Place, undisturbed: Reference) -> Outcome:
-    """Run a trial in a folder of its own and return what came of it."""
+    """Run a trial in its own folder and return the outcome."""
     outcome = Outcome(trial)
     WAYS[trial.way](trial, place, outcome)
     before = contents.finished(place.store)
@@ -157,7 +157,7 @@ def run(trial: Trial, place: Place, undisturbed: Reference) -> Outcome:
 
 
 def _go_on(place: Place) -> None:
-    """Read what the interruption has left, do what there is left to do, and read all again."""
+    """Read the store after the interruption, finish the work, and read all of it again."""
     _read(place, "after the interruption")
     watch(place.store, place.log)
     train(place.store)
@@ -262,4 +262,4 @@ WAYS: Mapping[str, Callable[[Trial, Place, Outcome], None]] = {
     "full disk": _full_disk,
     SLEEPER: _sleeper,
 }
-"""What may happen to a program."""
+"""Ways in which a program may be interrupted."""

@@ -1,1 +1,1 @@
-"""One prepared check of a GPU: what is right, how fast it is, and which choices are worth taking there."""
+"""A prepared check of a GPU: correctness, speed, and the choices that pay off there."""

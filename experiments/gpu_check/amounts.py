@@ -1,4 +1,4 @@
-"""How much the check of a GPU does: networks, batches, points."""
+"""Amount of work in the check of a GPU: networks, batches, points."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from experiments.studies.profiles import profile, specs
 from lpc.specs import Precision, RunSpec
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
-"""What was measured, and its values by heading: numbers, words, yes or no, None where there is none."""
+"""Name of a measurement, and its values by heading: numbers, words, yes or no, or None."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Amount:
-    """How much is done.
+    """Amount of work in a check.
 
     Attributes
     ----------
     networks
         Profiles whose first IB run is timed; the first of them also side by side, for bits and for choices.
     backbone, backbone_width, batch_size
-        Of these runs; None: their profiles' own.
+        Settings of these runs; None: their profiles' own.
     batches
-        Of a timed epoch.
+        Number of batches in a timed epoch.
     epochs
-        That are timed, at most, after one that is not.
+        Largest number of timed epochs, after one that is not timed.
     product
-        Rows of the square matrices whose product is timed; None: as the device can take.
+        Rows of the square matrices whose product is timed; None: as many as suit the device.
     points, width, k
-        Of the entropy.
+        Sizes for the entropy.
     attacked
-        Images for DeepFool.
+        Number of images for DeepFool.
     judged
-        Images whose accuracy is taken in two precisions.
+        Number of images whose accuracy is taken in two precisions.
     cohort
-        Runs of the cohort.
+        Number of runs in the cohort.
     trained
-        Profile of which one seed is trained for what is left of the time.
+        Profile of which one seed is trained in the remaining time.
     compiled
-        Whether to compile networks where the device can.
+        Whether to compile networks if the device can.
     store
-        Of the runs that are trained.
+        Store of the trained runs.
     tests
-        Folder in which the tests that are marked ``gpu`` are looked for.
+        Folder in which the tests marked ``gpu`` are looked for.
     """
 
     networks: tuple[str, ...] = ("paper-cifar10", "paper-cifar100")

@@ -1,4 +1,4 @@
-"""What to bring to a machine without a network: wheels and data, by the project's own files."""
+"""Files to bring to a machine without a network: wheels and data, by the project's own lists."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from lpc.datasets import FILES, absent_files
 
 
 def wheels(root: Path = ROOT) -> dict[str, list[str]]:
-    """Return what is installed: ``asked``, the project's own requirements; ``pinned``, what the lock says.
+    """Return the packages to install: ``asked``, the project's requirements; ``pinned``, those of the lock.
 
-    What is asked for and not in the lock, as it would stand beside what excludes it, is ``instead``.
+    Requirements that the lock excludes, because they conflict with a locked package, are ``instead``.
 
     Parameters
     ----------
     root
-        Of ``pyproject.toml`` and ``constraints.txt``. What is for other platforms and versions of Python is
-        left out.
+        Folder of ``pyproject.toml`` and ``constraints.txt``. Packages for other platforms and versions of
+        Python are left out.
     """
     project = read_toml(root / "pyproject.toml")["project"]
     extras = project.get("optional-dependencies", {})
@@ -55,7 +55,7 @@ def _pins(path: Path) -> Iterator[Requirement]:
 
 
 def data(name: str) -> list[str]:
-    """Return the files of a profile's data set as they belong into the data folder, with what is missing."""
+    """Return the files of a profile's data set by their place in the data folder; missing ones are marked."""
     known = profile(name).data.name
     missing = {path.name for path in absent_files(known)}
     found = FILES[known]() if known in FILES else []
@@ -63,12 +63,12 @@ def data(name: str) -> list[str]:
 
 
 def listing(name: str = "fashion") -> str:
-    """Return, in lines, what to bring, and the commands that make it on a machine that has a network.
+    """Return lines on what to bring, and on the commands that make it on a machine with a network.
 
     Parameters
     ----------
     name
-        Of the profile that is trained for what is left of the time.
+        Name of the profile that is trained in the remaining time.
     """
     found = wheels()
     other, install = (

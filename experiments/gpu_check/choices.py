@@ -1,4 +1,4 @@
-"""What each way to train faster gains on this GPU, and whether that is worth it by a rule set beforehand."""
+"""Gain of each faster way to train on this GPU, and whether it pays off by a rule set beforehand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lpc.training.together import SideBySide
 
 
 class Rule(NamedTuple):
-    """When a choice is worth taking: from which gain on, and how far its result may be from the usual one."""
+    """Rule for a choice: the least gain, and the largest difference of its result from the usual one."""
 
     gain: float
     apart: float
@@ -41,7 +41,7 @@ assert set(RULES) == set(CHOICES)
 
 
 def gains(amount: Amount, seconds: float) -> Rows:
-    """Yield, for every choice, the seconds without and with it, what differs, and whether it is worth it."""
+    """Yield, for every choice, the seconds without and with it, the difference, and whether it pays off."""
     for name, measure in (
         ("half_accuracies", _half_accuracies),
         ("cudnn_trials", _cudnn_trials),
@@ -53,7 +53,7 @@ def gains(amount: Amount, seconds: float) -> Rows:
 
 
 def verdict(name: str, usual: float, chosen: float, apart: float) -> dict[str, Any]:
-    """Return what a table shows of a choice: seconds, gain, what its rule asks for, whether it is met."""
+    """Return a choice's row of the table: seconds, gain, its rule, and whether it is met."""
     rule, gain = RULES[name], usual / chosen
     return {
         "usual (s)": usual,
@@ -79,7 +79,7 @@ def _choosing(name: str) -> Iterator[None]:
 
 
 def _half_accuracies(amount: Amount, limit: float) -> tuple[float, float, float]:
-    """Of a run that has trained an epoch: outputs of a train set."""
+    """Measure outputs for a train set, of a run that has trained an epoch."""
     del limit
     spec = amount.run(amount.networks[0], precision="bfloat16")
     with _choosing("half_accuracies"):
@@ -95,7 +95,7 @@ def _half_accuracies(amount: Amount, limit: float) -> tuple[float, float, float]
 
 
 def _cudnn_trials(amount: Amount, limit: float) -> tuple[float, float, float]:
-    """Of epochs of recorded steps that are not compiled: their convolutions are all cuDNN's."""
+    """Measure epochs of recorded steps without compilation: all their convolutions are cuDNN's."""
     spec = amount.run(amount.networks[0])
     images = images_of(spec, amount)
     spent, states = [], []
@@ -109,7 +109,7 @@ def _cudnn_trials(amount: Amount, limit: float) -> tuple[float, float, float]:
 
 
 def _recorded_cohorts(amount: Amount, limit: float) -> tuple[float, float, float]:
-    """Of epochs of a cohort of the laptop's networks."""
+    """Measure epochs of a cohort of the laptop's networks."""
     declared = specs(profile("laptop"))
     alike = [spec for spec in declared if shape_of(spec) == shape_of(declared[0])][: amount.cohort]
     images = random_images(alike[0].data, amount.batches * alike[0].train.batch_size, device="cuda")
@@ -123,7 +123,7 @@ def _recorded_cohorts(amount: Amount, limit: float) -> tuple[float, float, float
 
 
 def _side_by_side(amount: Amount, limit: float) -> tuple[float, float, float]:
-    """Of epochs of two runs, one after the other and in turn."""
+    """Measure epochs of two runs, one after the other and in turn."""
     specs = [replace(amount.run(amount.networks[0]), seed=seed) for seed in range(2)]
     images = images_of(specs[0], amount)
     spent, states = [], []

@@ -1,4 +1,4 @@
-"""What is right on a GPU: bits of steps that are taken in several ways, and the tests that ask for one."""
+"""Correctness on a GPU: bits of steps taken in several ways, and the tests that need a GPU."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ EPOCHS = 2
 
 
 def bits(amount: Amount, seconds: float) -> Rows:
-    """Yield how far runs that should be one run are apart: in weights, over the largest of them.
+    """Yield the difference between runs that should be the same: in weights, over the largest of them.
 
-    Plain steps twice (what repeats at all), recorded steps beside them and twice, a recorded run that was
-    stopped and goes on. Nothing is compiled: Inductor's kernels are others by intention.
+    Compared are plain steps twice (to see what repeats at all), recorded steps with plain ones and with
+    themselves, and a recorded run that was stopped and resumed. Nothing is compiled, because Inductor's
+    kernels differ by intention.
     """
     del seconds
     for precision in ("float32", "bfloat16"):
@@ -81,12 +82,12 @@ def marked(folder: Path) -> list[Path]:
 
 
 def tests(amount: Amount, seconds: float) -> Rows:
-    """Yield how many of the tests that are marked ``gpu`` pass, and those that do not, with what they say.
+    """Yield the number of tests marked ``gpu`` that pass, and those that fail, with their messages.
 
     Raises
     ------
     RuntimeError
-        A test failed, or none was run.
+        If a test failed, or none was run.
     """
     paths = marked(amount.tests)
     with tempfile.TemporaryDirectory() as folder:

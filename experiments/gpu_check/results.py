@@ -1,4 +1,4 @@
-"""What checks of GPUs have found: one JSON and one Markdown file per device, written after every section."""
+"""Results of GPU checks: one JSON and one Markdown file per device, written after every section."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lpc.training.choices import CHOICES, VARIABLE
 DONE, PIECE = "done", "goes on in the next call"
 FAILED, CUT_OFF, NOT_RUN = "failed", "cut off", "not run"
 _SAME = ("device", "python", "versions", "gpu")
-"""Of the provenance: what all sections of a record share."""
+"""Fields of the provenance that all sections of a record share."""
 
 
 @dataclass
@@ -33,10 +33,10 @@ class Record:
     Attributes
     ----------
     path
-        Of the JSON file; the Markdown file lies beside it.
+        Path of the JSON file; the Markdown file is beside it.
     content
-        ``provenance``, the day on which it was ``begun``, the ``plan`` (titles of all sections, by name), and
-        ``sections`` by name: status, reason, seconds, date, commit, rows.
+        Content by name: ``provenance``, the day on which it was ``begun``, the ``plan`` (titles of all
+        sections, by name), and ``sections`` by name: status, reason, seconds, date, commit, rows.
     """
 
     path: Path
@@ -48,12 +48,12 @@ class Record:
         return str(self.content["provenance"]["device"])
 
     def status(self, section: str) -> str | None:
-        """Return how a section ended; None where it was never tried."""
+        """Return the status of a section; None if it was never tried."""
         found = self.content["sections"].get(section)
         return None if found is None else str(found["status"])
 
     def open(self) -> list[str]:
-        """Return the sections that have not been done, by name, but for one that goes on in pieces."""
+        """Return the names of sections still to do, except the one that continues in pieces."""
         return [name for name in self.content["plan"] if self.status(name) not in (DONE, PIECE)]
 
     def add(
@@ -66,16 +66,16 @@ class Record:
         seconds: float | None = None,
         code: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write how a section ended, in both files; rows that an earlier try had and this one lacks stay.
+        """Write the end of a section into both files; rows of an earlier try that this one lacks are kept.
 
         Parameters
         ----------
         section, status, rows
-            What ended, how, and what it found.
+            Name of the section, its status, and its rows.
         reason
-            Why it was not done.
+            Reason why it was not done.
         seconds
-            That it took.
+            Seconds that it took.
         code
             Provenance, of which the commit is kept; None: that of the record.
         """
@@ -101,22 +101,22 @@ class Record:
 
 
 def begin(plan: Mapping[str, str], folder: Path = GPU_CHECKS, *, fresh: bool = False) -> Record:
-    """Return the record of this device's check, to go on with or a new one.
+    """Return the record of this device's check, to continue or a new one.
 
     Parameters
     ----------
     plan
         Titles of all sections, by name.
     folder
-        Of the records.
+        Folder of the records.
     fresh
-        Begin anew: the old record is kept in the folder ``earlier``.
+        Whether to begin anew: the old record is then kept in the folder ``earlier``.
 
     Raises
     ------
     ValueError
-        The record was made with other versions, another driver: what it holds and what would be added are
-        not of one machine.
+        If the record was made with other versions or another driver, so that old and new rows would not be of
+        one machine.
     """
     known = provenance(default_device("cuda"), folders=("lpc", "experiments"))
     path = folder / f"{slug(known['device'])}.json"
@@ -135,7 +135,7 @@ def begin(plan: Mapping[str, str], folder: Path = GPU_CHECKS, *, fresh: bool = F
     if differs:
         raise ValueError(
             f"{path.name} was made with other {' and '.join(differs)}: {there.get(differs[0])}, here "
-            f"{known.get(differs[0])}; --fresh begins anew and keeps it"
+            f"{known.get(differs[0])}; --fresh starts over and keeps it"
         )
     return record
 
@@ -160,7 +160,7 @@ def slug(device: str) -> str:
 
 
 def table(record: Record, section: str) -> pd.DataFrame | None:
-    """Return what a section found as text, one row per measurement; None where it found nothing."""
+    """Return a section's results as text, one row per measurement; None if there are none."""
     rows = record.content["sections"].get(section, {"rows": []})["rows"]
     if not rows:
         return None
@@ -169,13 +169,13 @@ def table(record: Record, section: str) -> pd.DataFrame | None:
 
 
 def tables(record: Record) -> dict[str, pd.DataFrame]:
-    """Return the tables of all sections that found something, by title."""
+    """Return the tables of all sections with results, by title."""
     found = {title: table(record, section) for section, title in record.content["plan"].items()}
     return {title: rows for title, rows in found.items() if rows is not None}
 
 
 def overview(record: Record) -> pd.DataFrame:
-    """Return one row of text per section: how it ended, when, at which commit, and why it did not."""
+    """Return one row of text per section: status, date, commit, and the reason if it was not done."""
     rows = {}
     for section, title in record.content["plan"].items():
         found = record.content["sections"].get(section)
@@ -192,19 +192,19 @@ def overview(record: Record) -> pd.DataFrame:
 
 
 def worth_taking(record: Record) -> str:
-    """Return, in words, which choices the check has found worth taking."""
+    """Return a sentence on the choices that pay off by the check."""
     found = record.content["sections"].get("choices", {"rows": []})["rows"]
     judged = {row["what"]: row["worth taking"] for row in found if row["what"] in CHOICES}
     if not judged:
         return "No choice has been measured on this GPU."
     taken = [name for name, worth in judged.items() if worth]
     if not taken:
-        return f"Measured, and not worth taking here: {', '.join(judged)}."
-    return f"Worth taking on this GPU: {VARIABLE}={','.join(taken)}"
+        return f"Measured, and without enough gain here: {', '.join(judged)}."
+    return f"These choices pay off on this GPU: {VARIABLE}={','.join(taken)}"
 
 
 def about(record: Record) -> str:
-    """Return, in one line, what a record rests on."""
+    """Return one line on the provenance of a record."""
     known = record.content["provenance"]
     gpu, versions = known.get("gpu") or {}, known["versions"]
     parts = [f"torch {versions['torch']}", *(f"{name} {value}" for name, value in gpu.items() if value)]
@@ -241,7 +241,7 @@ def _text(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that JSON has: a number that is not finite is missing."""
+    """Return a value for JSON, in which a number that is not finite is missing."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

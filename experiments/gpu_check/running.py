@@ -1,4 +1,4 @@
-"""The check, section by section: each in a process of its own, within its time, written down when it ends."""
+"""The check, section by section: each in its own process, within its time, recorded when it ends."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from lpc.computing.devices import default_device
 from lpc.computing.provenance import provenance
 
 Message = tuple[str, Any]
-"""A kind, and what comes with it: ``("row", (what, values))``; at the end a status and, why not, a reason."""
+"""A kind and its content: ``("row", (what, values))``; at the end a status and, if not done, a reason."""
 SHARE = 0.6
-"""A section is begun where so much of the time that it is expected to take is left."""
+"""Share of a section's expected time that must be left for it to begin."""
 
 
 def plan(minutes: float) -> str:
-    """Return, in lines, what would be done and how long that is expected to take; not measured."""
+    """Return lines on the sections to run and their expected times, which are not measured."""
     lines = [f"{section.minutes:4.1f} min  {section.name:10} {section.title}" for section in SECTIONS]
     total = sum(section.minutes for section in SECTIONS)
     return "\n".join([*lines, f"{total:4.1f} min  in all, of {minutes:g}; estimated, not measured"])
@@ -40,22 +40,22 @@ def check(
     carry_out: Callable[[Section, Amount, float], Iterator[Message]] | None = None,
     sections: Sequence[Section] = SECTIONS,
 ) -> None:
-    """Run what a record lacks, as far as time allows; what does not fit is named as not run.
+    """Run the sections that a record lacks, as time allows; the others are recorded as not run.
 
     Parameters
     ----------
     record
-        Written after every section.
+        Record, written after every section.
     minutes
-        For all of it.
+        Minutes for all sections.
     told
-        Called with lines about the progress.
+        Callback for lines about the progress.
     amount
-        How much is done.
+        Amount of work.
     carry_out
-        Runs a section within some seconds; None: :func:`in_process_of_its_own`.
+        Function that runs a section within some seconds; None: :func:`in_process_of_its_own`.
     sections
-        What there is to do.
+        Sections of the check.
     """
     carry_out = in_process_of_its_own if carry_out is None else carry_out
     end = time.monotonic() + 60 * minutes
@@ -95,7 +95,7 @@ def _line(what: str, values: dict[str, Any]) -> str:
 
 
 def here(section: Section, amount: Amount, seconds: float) -> Iterator[Message]:
-    """Run a section in this process; an error is its last message, in one line."""
+    """Run a section in this process; an error becomes its last message, in one line."""
     try:
         for row in section.measure(amount, seconds):
             yield "row", row
@@ -109,16 +109,16 @@ def here(section: Section, amount: Amount, seconds: float) -> Iterator[Message]:
 def in_process_of_its_own(
     section: Section, amount: Amount, seconds: float, *, way: str = "spawn"
 ) -> Iterator[Message]:
-    """Run a section in a new process, which is ended when its time is up, with all that it has started.
+    """Run a section in a new process, which is ended with all its children when its time is up.
 
-    A process whose GPU has failed cannot go on using it: the next section has another one.
+    A process whose GPU has failed cannot use it any more: the next section has another process.
 
     Parameters
     ----------
     section, amount, seconds
-        What, how much, how long at most.
+        Section, amount of work, and time limit in seconds.
     way
-        How processes are started.
+        Start method of the process.
     """
     context: Any = multiprocessing.get_context(way)
     ours, theirs = context.Pipe(duplex=False)

@@ -1,4 +1,4 @@
-"""The sections of the check, in their order: what each measures, how long that takes and may take."""
+"""The sections of the check in order, each with its measurement, expected time and time limit."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from experiments.gpu_check.amounts import Amount, Rows
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the check that is run, recorded and repeated by itself.
+    """A part of the check that is run, recorded and repeated separately.
 
     Attributes
     ----------
     name
-        In the record and on the command line.
+        Name in the record and on the command line.
     title
-        Of its table.
+        Title of its table.
     minutes
-        That it is expected to take on a recent GPU; not measured.
+        Expected minutes on a recent GPU; not measured.
     limit
-        Minutes after which it is ended; what it has found by then is kept.
+        Minutes after which it is ended; its rows until then are kept.
     measure
-        Yields its rows, given how much to do and how many seconds there are.
+        Function from the amount of work and the available seconds to an iterator over rows.
     in_pieces
-        Whether it takes what time there is and goes on in the next call.
+        Whether it uses the time there is and continues in the next call.
     """
 
     name: str

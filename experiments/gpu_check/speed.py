@@ -1,4 +1,4 @@
-"""How fast a GPU trains: one run in four ways, several at once in one process or in several."""
+"""Speed of training on a GPU: one run in four ways, several at once in one process or in several."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 
 
 def device(amount: Amount, seconds: float) -> Rows:
-    """Yield what the GPU is, and the rates of large matrix products on it."""
+    """Yield the name of the GPU, and the rates of large matrix products on it."""
     del seconds
     known = torch.cuda.get_device_properties(DEVICE)
     yield (
@@ -47,7 +47,7 @@ def device(amount: Amount, seconds: float) -> Rows:
 
 
 def alone(amount: Amount, seconds: float) -> Rows:
-    """Yield images a second of a run alone: plain, recorded, compiled, both; and the memory that it holds."""
+    """Yield images per second of a single run: plain, recorded, compiled, both; and its memory."""
     for program, compiled, graphed in (
         ("eager", False, False),
         ("graph", False, True),
@@ -72,7 +72,7 @@ def alone(amount: Amount, seconds: float) -> Rows:
 
 
 def together(amount: Amount, seconds: float) -> Rows:
-    """Yield images a second over all runs of one, two, three in one process, their steps in turn."""
+    """Yield images per second over all runs, for one, two and three in one process, their steps in turn."""
     compiled = _can_compile(amount)
     for network in amount.networks:
         spec, single = amount.run(network), None
@@ -91,7 +91,7 @@ def together(amount: Amount, seconds: float) -> Rows:
 
 
 def processes(amount: Amount, seconds: float) -> Rows:
-    """Yield images a second over processes that share the GPU by MPS, where that is there."""
+    """Yield images per second over processes that share the GPU by MPS, if that is available."""
     if not mps_is_on():
         yield "MPS", {"images/s": None, "note": "NVIDIA's Multi-Process Service does not run here"}
         return
@@ -110,11 +110,11 @@ def epoch_seconds(train: Callable[[], Any], amount: Amount, limit: float) -> tup
     Parameters
     ----------
     train
-        Trains an epoch.
+        Function that trains an epoch.
     amount
-        How many epochs are timed.
+        Amount of work, with the number of timed epochs.
     limit
-        Seconds after which no other begins; one is timed in any case.
+        Seconds after which no other epoch begins; one is timed in any case.
     """
     first, _ = timed(train)
     spent: list[float] = []
@@ -124,7 +124,7 @@ def epoch_seconds(train: Callable[[], Any], amount: Amount, limit: float) -> tup
 
 
 def timed(call: Callable[[], _T]) -> tuple[float, _T]:
-    """Return the seconds until the GPU has done what a call asks of it, and what that returns."""
+    """Return the seconds until the GPU has finished the work of a call, and the call's result."""
     torch.cuda.synchronize()
     began = time.perf_counter()
     result = call()
@@ -148,7 +148,7 @@ def _can_compile(amount: Amount) -> bool:
 
 
 def _rates(spec: RunSpec, amount: Amount, rate: float) -> dict[str, Any]:
-    """Return images a second, FLOP/s, and their share of a product's in the same precision."""
+    """Return images per second, FLOP/s, and their share of a product's in the same precision."""
     each = flops(spec, random_images(spec.data, 2)).step_flops
     product = matmul_rate(DEVICE, DTYPES[spec.train.precision], size=amount.product)
     return {

@@ -1,4 +1,4 @@
-"""A piece of a profile's runs, trained while there is time; the next one goes on from its checkpoints."""
+"""A piece of a profile's runs, trained while there is time; the next piece continues from its checkpoints."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from lpc.specs import RunSpec, run_key
 from lpc.store import RunStore
 
 MARGIN = 30.0
-"""Seconds before the end at which training is asked to stop: an epoch, what is measured, a checkpoint."""
+"""Seconds before the end at which training is asked to stop: time for an epoch, metrics and a checkpoint."""
 
 
 def piece(amount: Amount, seconds: float) -> Rows:
-    """Train one seed of a profile until the time is nearly up, and yield how far that went.
+    """Train one seed of a profile until the time is nearly up, and yield the progress.
 
-    The runs are those of ``train --profile NAME --seeds 1``, in the same store: that command goes on too.
+    The runs are those of ``train --profile NAME --seeds 1``, in the same store: that command continues them.
 
     Raises
     ------
     ValueError
-        The data are not there.
+        If the data are not there.
     """
     found = profile(amount.trained)
     if absent := absent_files(found.data.name):
         raise ValueError(
-            f"data set {found.data.name!r} is not there: {absent[0].name} is missing from the data folder "
+            f"data set {found.data.name!r} is incomplete: {absent[0].name} is missing from the data folder "
             f"(LPC_DATA): python -m experiments fetch --profile {found.name}"
         )
     declared, store = specs(found, seeds=1), RunStore(amount.store)
@@ -65,6 +65,6 @@ def piece(amount: Amount, seconds: float) -> Rows:
 
 
 def _epochs(declared: Sequence[RunSpec], store: RunStore) -> int:
-    """Return how many epochs of some runs are trained, to their last checkpoints."""
+    """Return the number of trained epochs of some runs, up to their last checkpoints."""
     done = store.epochs_done()
     return sum(spec.train.epochs if store.finished(spec) else done.get(run_key(spec), 0) for spec in declared)

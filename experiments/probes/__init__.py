@@ -1,1 +1,1 @@
-"""What is measured of trained runs afterwards; each module bears the name of its probe."""
+"""Probes: measurements of trained runs, taken afterwards; each module has the name of its probe."""

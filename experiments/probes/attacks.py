@@ -1,4 +1,4 @@
-"""Attack strength: what attacks of several kinds find on a run's test images, and whether it is real."""
+"""Attack strength: results of several kinds of attack on a run's test images, and checks of them."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from lpc.runs.measurements import attacked_images
 from lpc.store.probes import Probe
 
 IMAGES = 200
-"""Test images that are attacked; the first 100 of them are those of the robustness chapter."""
+"""Number of attacked test images; the first 100 of them are those of the robustness chapter."""
 CHECKED = 100
-"""Images on which rescaled logits and float64 are looked at: the first of those."""
+"""Number of images for rescaled logits and float64: the first of those."""
 STEPPED = 50
-"""Images on which other budgets are looked at: the first of those."""
+"""Number of images for other budgets: the first of those."""
 TINY = 200
 """Training images up to which a network is one for tests: a tenth of the images, a twentieth of budgets."""
 STRANGERS = 10_000
-"""Most training images among which a decision-based attack finds its start."""
+"""Largest number of training images among which a decision-based attack finds its start."""
 VALUES = 100_000
-"""Most values of images that are attacked at once: 9 rows an image are in memory together."""
+"""Largest number of pixel values attacked at once: 9 rows per image are in memory together."""
 BEATS = 1e-3
-"""By how much, relatively, a perturbation is smaller that is called smaller."""
+"""Relative difference from which a perturbation counts as smaller."""
 LEADS = ("deepfool", "superdeepfool", "fab", "ddn")
-"""Attacks whose smallest perturbation gives an attack of fixed radius the radius to begin at."""
+"""Attacks whose smallest perturbation gives an attack of fixed radius its first radius."""
 
 Budget = tuple[int | None, int | None]
-"""Budget and radii tried; None: what the authors recommend (``Attack.budget``), ``Attack.rounds``."""
+"""Budget and number of radii; None: the authors' recommendation (``Attack.budget``), ``Attack.rounds``."""
 RECOMMENDED: Budget = (None, None)
 
 
@@ -55,9 +55,9 @@ class Setting(NamedTuple):
     double
         Whether the network computes in float64 instead of float32.
     factor
-        What the logits are multiplied by.
+        Factor on the logits.
     images
-        How many are attacked.
+        Number of attacked images.
     """
 
     attacks: Mapping[str, Budget]
@@ -85,7 +85,7 @@ MAIN: Mapping[str, Setting] = MappingProxyType(
         "unbounded": Setting({name: _BOX[name] for name in ("deepfool", "superdeepfool", "fab")}, box=None),
     }
 )
-"""What every network is attacked with: all attacks in the pixel box, some without one."""
+"""Attacks on every network: all of them in the pixel box, some without a box."""
 CHECKS: Mapping[str, Setting] = MappingProxyType(
     {
         "double": Setting(_BOX, double=True, images=CHECKED),
@@ -116,18 +116,18 @@ The authors' own is among them, but for the boundary attack, whose 25,000 steps 
 
 
 class Target(NamedTuple):
-    """A network as attacks see it.
+    """A network and images for attacks.
 
     Attributes
     ----------
     logits
-        Of images in [0, 1]; what normalises the pixels is inside.
+        Function from images in [0, 1] to logits; it normalises the pixels itself.
     image
-        Those that are attacked, in [0, 1].
+        Attacked images, in [0, 1].
     chosen
-        Their indices among the test images.
+        Indices of these images among the test images.
     stranger
-        For each the nearest training image that the network decides otherwise.
+        Nearest training image, for each of them, with another decision of the network.
     """
 
     logits: Logits
@@ -147,11 +147,11 @@ def target(model: Classifier, splits: Splits, *, count: int = IMAGES, double: bo
     Parameters
     ----------
     model
-        In evaluation mode, on the device of the images.
+        Classifier in evaluation mode, on the device of the images.
     splits
-        Its data.
+        Data of the classifier.
     count
-        How many test images.
+        Number of test images.
     double
         Whether a copy of the network computes in float64.
     """
@@ -171,21 +171,21 @@ def target(model: Classifier, splits: Splits, *, count: int = IMAGES, double: bo
 def under(
     setting: Setting, model: Classifier, splits: Splits, *, seed: int = 0
 ) -> tuple[Target, dict[str, Attacked]]:
-    """Return a network in one form and what its attacks find, by attack.
+    """Return a network in one form and the results of its attacks, by attack.
 
     Parameters
     ----------
     setting
-        The form and the attacks.
+        Form of the network, and attacks.
     model, splits
-        The network, in evaluation mode, and its data.
+        Network in evaluation mode, and its data.
     seed
-        Of what the attacks draw.
+        Seed of the attacks' random draws.
 
     Raises
     ------
     ValueError
-        A network or images that :func:`lpc.evaluation.attacks.check_target` refuses.
+        If :func:`lpc.evaluation.attacks.check_target` refuses the network or the images.
     """
     setting = _lessened(setting) if len(splits.train) <= TINY else setting
     aim = target(model, splits, count=setting.images, double=setting.double)
@@ -216,7 +216,7 @@ def _lessened(setting: Setting) -> Setting:
 def in_parts(
     name: str, logits: Logits, image: Tensor, *, start: Tensor | None = None, **options: Any
 ) -> Attacked:
-    """Attack as many images at once as :data:`VALUES` allows; the rest is that of ``attack``."""
+    """Attack as many images at once as :data:`VALUES` allows; the arguments are those of ``attack``."""
     size = max(1, VALUES // image[0].numel())
     starts = [None] * len(image) if start is None else start.split(size)
     parts = [
@@ -234,14 +234,14 @@ def in_parts(
 
 
 def median_interval(values: np.ndarray, *, level: float = 0.95) -> tuple[float, float]:
-    r"""Return the interval between two of the values that covers the median of what they are drawn from.
+    r"""Return the interval between two of the values that covers the median of their distribution.
 
     Parameters
     ----------
     values
-        (points,); infinite ones are the largest.
+        Values, shape (points,); infinite ones are the largest.
     level
-        At least this is the probability of covering it.
+        Least probability that the interval covers the median.
 
     Notes
     -----
@@ -257,7 +257,7 @@ def median_interval(values: np.ndarray, *, level: float = 0.95) -> tuple[float, 
 
 
 def probe(model: Classifier, splits: Splits) -> Probe:
-    """Return what :data:`MAIN`'s attacks find: one row per image with the norms, and their medians.
+    """Return the results of :data:`MAIN`'s attacks: one row per image with the norms, and their medians.
 
     Values, by ``<setting>_<attack>``: ``_median`` of the norms in pixel units, ``_low`` and ``_high`` of
     its 95 % interval over images, share ``_fooled``, how many images the attack ``_failed`` on. ``smallest``
@@ -269,10 +269,10 @@ def probe(model: Classifier, splits: Splits) -> Probe:
 
 
 def check_probe(model: Classifier, splits: Splits) -> Probe:
-    """Return what :data:`CHECKS`' attacks find, as :func:`probe`.
+    """Return the results of :data:`CHECKS`' attacks, as in :func:`probe`.
 
     ``<setting>_zero_gradient`` is the share of images at which the gradient of the cross-entropy, with
-    respect to the pixels, is exactly zero; ``plain`` is the network as it is.
+    respect to the pixels, is exactly zero; ``plain`` is the unaltered network.
     """
     found = _probe(model, splits, CHECKS)
     if found.table is None:
@@ -286,7 +286,7 @@ def check_probe(model: Classifier, splits: Splits) -> Probe:
 
 
 def zero_gradient(logits: Logits, image: Float[Tensor, "images channel row column"]) -> Tensor:
-    """Return at which images the gradient of the decision's cross-entropy is exactly zero in every pixel."""
+    """Return the images at which the gradient of the decision's cross-entropy is zero in every pixel."""
     leaf = image.detach().clone().requires_grad_()
     with torch.enable_grad():
         values = logits(leaf)
@@ -301,7 +301,7 @@ def _probe(model: Classifier, splits: Splits, settings: Mapping[str, Setting]) -
     for name, setting in settings.items():
         try:
             aim, found = under(setting, model, splits)
-        except ValueError as error:  # a network that no attack can be tried on, as one that is constant
+        except ValueError as error:  # a network that cannot be attacked, such as a constant one
             values["missing"][name] = str(error)
             continue
         if table.empty:
@@ -313,7 +313,7 @@ def _probe(model: Classifier, splits: Splits, settings: Mapping[str, Setting]) -
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """Make values missing that are infinite, such as the median where fewer than half are fooled."""
+    """Make infinite values missing, such as the median if fewer than half are fooled."""
     missing = values.pop("missing")
     for name, value in values.items():
         if isinstance(value, float) and not np.isfinite(value):
@@ -366,7 +366,7 @@ def _summary(
 
 
 def step_probe(model: Classifier, splits: Splits) -> Probe:
-    """Return medians by attack and budget (:data:`STEPS`): a row each, on the first :data:`STEPPED` images.
+    """Return medians on the first :data:`STEPPED` images, one row per attack and budget (:data:`STEPS`).
 
     Columns are ``attack``, ``budget``, ``rounds`` (0: the attack looks for the smallest itself), ``median``,
     ``fooled``, ``calls`` (forward passes an image) and ``ratio`` (median over images of the norm over that of

@@ -1,4 +1,4 @@
-"""The probe ``certified``: radii that are proved of one trained network, beside estimates and DeepFool's."""
+"""The probe ``certified``: proved radii of one trained network, beside estimates and DeepFool's."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from lpc.specs import GAMMAS
 from lpc.store.probes import Probe
 
 IMAGES = 200
-"""Test images whose radii are taken, the same of every network, or all where there are fewer."""
+"""Number of test images whose radii are computed, the same for every network; all if there are fewer."""
 SAMPLES = 32
-"""Points at which the gradient is sampled around an image."""
+"""Number of points at which the gradient is sampled around an image."""
 RESCALING = 1e-3
-"""What the logits are multiplied by where the radii are taken again."""
+"""Factor on the logits when the radii are computed again."""
 RESCALED_IMAGES = 10
-"""Images whose radii are taken again."""
+"""Number of images whose radii are computed again."""
 ESTIMATES = ("gradient", "dataset", "sampled")
 """Estimates that are no bounds: see :func:`radii`."""
 
@@ -47,18 +47,18 @@ def probe(model: Classifier, splits: Splits) -> Probe:
     Parameters
     ----------
     model
-        In evaluation mode.
+        Classifier in evaluation mode.
     splits
-        Of which test images are taken, the first of those that attacks begin with.
+        Data whose test images are used, the first of those with which attacks begin.
 
     Returns
     -------
     Probe
-        Values, all on pixels in [0, 1]: ``lipschitz`` (bound, of the logits), ``margin_median``,
-        ``lipschitz_per_margin`` (one over the other), ``<radius>_median`` for every column of :func:`radii`;
+        Values, all on pixels in [0, 1]: ``lipschitz`` (bound for the logits), ``margin_median``,
+        ``lipschitz_per_margin`` (their ratio), ``<radius>_median`` for every column of :func:`radii`;
         ``<radius>_exceeds``, the share of images where it is larger than ``shortened``, which no certified
         radius can be; ``images``; ``rescaled_change``, the largest relative change of a certified radius when
-        the logits are multiplied by :data:`RESCALING`. Where no bound is written for the network, all are
+        the logits are multiplied by :data:`RESCALING`. If no bound is written for the network, all are
         missing and ``missing`` says for which module. Table: :func:`radii`.
     """
     measured = Measured()
@@ -99,7 +99,7 @@ def sample(images: ImageSet) -> tuple[Tensor, Float64[Tensor, "images channel ro
 
 
 def radii(network: AffineLayers, image: Float[Tensor, "images channel row column"]) -> pd.DataFrame:
-    """Return what is proved, estimated and found of the distance to the decision boundary, one row per image.
+    """Return proved, estimated and found distances to the decision boundary, one row per image.
 
     Returns
     -------
@@ -135,16 +135,17 @@ def shortened(
     steps: int = 50,
     halvings: int = 10,
 ) -> Float64[Tensor, " images"]:
-    """Return the share of each perturbation at which the decision first changes, of those looked at.
+    """Return the first of the tried shares of each perturbation at which the decision changes.
 
     Parameters
     ----------
     network
-        Images to logits.
+        Function from images to logits.
     image, perturbation
-        Which changes the decision; 1 is returned where it does not.
+        Images, and perturbations that change the decision; the result is 1 if one does not.
     steps, halvings
-        Equal parts of the perturbation that are looked at, and bisections after the first that changes it.
+        Number of equal parts of the perturbation that are tried, and of bisections after the first that
+        changes it.
     """
     decision = network(image).argmax(dim=1)
     wide = [-1] + [1] * (image.ndim - 1)
@@ -175,7 +176,7 @@ def rescaled_change(network: AffineLayers, image: Float[Tensor, "images channel 
 
 
 def reasons(study: probing.Probed) -> dict[str, str]:
-    """Return why networks of a study have no certified radii, by architecture: one of its seeds' reasons."""
+    """Return the reasons why networks of a study have no certified radii, by architecture, from one seed."""
     version, found = probing.PROBES["certified"].version, {}
     for row in study.selected.itertuples():
         probe = study.store.probe(str(row.key), "certified", version=version)
@@ -186,7 +187,7 @@ def reasons(study: probing.Probed) -> dict[str, str]:
 
 
 def over_gamma(study: probing.Probed) -> pd.DataFrame:
-    """Return what was measured of a sweep of gamma, mean over seeds: one row per final gamma, by its text."""
+    """Return the measurements of a sweep of gamma, averaged over seeds: one row per final gamma, as text."""
     columns = [name for name in study.selected if name.startswith("certified_")]
     numbers = study.selected[columns].apply(pd.to_numeric, errors="coerce")
     means = numbers.groupby(study.selected["architecture"]).mean()
@@ -195,14 +196,14 @@ def over_gamma(study: probing.Probed) -> pd.DataFrame:
 
 
 def beside_attacks(study: probing.Probed) -> pd.DataFrame:
-    """Return the rows of :func:`radii` of all runs with the smallest perturbation that anything found.
+    """Return the rows of :func:`radii` for all runs, with the smallest perturbation found by any method.
 
     Returns
     -------
     DataFrame
-        ``key``, ``architecture``, ``seed``, the columns of the probe's table; ``smallest``, of ``shortened``
-        and the perturbations of the probe ``attacks`` in the pixel box and without it; ``attacked``, whether
-        that probe is there. No rows where no network has certified radii.
+        Columns ``key``, ``architecture``, ``seed``, those of the probe's table; ``smallest``, of
+        ``shortened`` and the perturbations of the probe ``attacks`` in the pixel box and without it;
+        ``attacked``, whether that probe is there. No rows if no network has certified radii.
     """
     rows = probing.table(study, "certified")
     if rows is None:
@@ -218,17 +219,17 @@ def beside_attacks(study: probing.Probed) -> pd.DataFrame:
 
 
 def by_run(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return, one row per run, medians of the radii, and shares of the images where they exceed ``smallest``.
+    """Return medians of the radii, and shares of images where they exceed ``smallest``, one row per run.
 
     Parameters
     ----------
     rows
-        From :func:`beside_attacks`.
+        Table from :func:`beside_attacks`.
 
     Returns
     -------
     DataFrame
-        ``architecture``, ``seed``, the names of the radii, ``smallest``, and ``<radius>_exceeds``.
+        Columns ``architecture``, ``seed``, the names of the radii, ``smallest``, and ``<radius>_exceeds``.
     """
     names = [*METHODS, *ESTIMATES]
     over = {f"{name}_exceeds": rows[name] > rows["smallest"] for name in names}

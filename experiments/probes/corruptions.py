@@ -18,16 +18,16 @@ def probe(model: Classifier, splits: Splits) -> Probe:
     Parameters
     ----------
     model
-        In evaluation mode, on the device of the images.
+        Classifier in evaluation mode, on the device of the images.
     splits
-        Of which the test images are taken.
+        Data whose test images are used.
 
     Returns
     -------
     Probe
-        Values: ``clean``, the accuracy on the images as they are; one a kind of corruption, the mean over its
+        Values: ``clean``, the accuracy on the unchanged images; one per kind of corruption, the mean over its
         strengths; ``mean``, that over all kinds and strengths; ``kept``, the mean over ``clean``. Table: one
-        row a kind and strength.
+        row per kind and strength.
     """
     images = splits.test
     pixels, logits = images.pixels(), pixel_logits(model, images)
@@ -42,19 +42,20 @@ def probe(model: Classifier, splits: Splits) -> Probe:
 
 
 def curves(table: pd.DataFrame, selected: pd.DataFrame) -> pd.DataFrame:
-    """Return accuracy by strength, the images as they are included as level 0.
+    """Return accuracy by strength, with the unchanged images as level 0.
 
     Parameters
     ----------
     table
-        Of :func:`experiments.studies.probing.table`: one row per run, kind and strength.
+        Table from :func:`experiments.studies.probing.table`: one row per run, kind and strength.
     selected
-        The runs, with ``corruptions_clean``.
+        Runs, with ``corruptions_clean``.
 
     Returns
     -------
     DataFrame
-        ``architecture``, ``kind``, ``level``, and ``mean``, ``min`` and ``max`` of the accuracy over seeds.
+        Columns ``architecture``, ``kind``, ``level``, and ``mean``, ``min`` and ``max`` of the accuracy over
+        seeds.
     """
     clean = selected[["key", "architecture", "seed", "corruptions_clean"]].dropna()
     clean = clean.rename(columns={"corruptions_clean": "accuracy"}).assign(level=0)

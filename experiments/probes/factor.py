@@ -1,4 +1,4 @@
-"""Where the factor between perturbations comes from as gamma grows: DeepFool's length, link by link."""
+"""Sources of the factor between perturbations as gamma grows: DeepFool's length, link by link."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from lpc.runs.measurements import RELEASED_STEP_FLOOR, attacked_images
 from lpc.store.probes import Probe
 
 ATTACKS = ("superdeepfool", "fab_targeted", "ddn")
-"""Attacks, with their authors' settings, that look for something shorter than DeepFool's perturbation."""
+"""Attacks, with their authors' settings, that search for shorter perturbations than DeepFool's."""
 WAY = 40
-"""Steps from an image to the boundary at which the margin's gradient is looked up."""
+"""Number of steps from an image to the boundary at which the margin's gradient is computed."""
 
 
 def gradient_on_way(
     logits: Logits, image: Float[Tensor, "images channel row column"], step: Tensor, *, steps: int = WAY
 ) -> Float64[Tensor, "images places"]:
-    """Return how steep the initial decision's margin is from each image to image + step, both included.
+    """Return gradient norms of the initial decision's margin from each image to image + step, both included.
 
     Parameters
     ----------
     logits
-        A network.
+        Network, from images to logits.
     image
-        Where to begin.
+        Images at the start of the way.
     step
-        Where to go, of the images' shape: a perturbation.
+        Perturbations to their ends, with the images' shape.
     steps
-        The way is divided into so many equal parts.
+        Number of equal parts of the way.
 
     Returns
     -------
     Tensor
-        Euclidean norms of the margin's gradient (``lipschitz.margin_gradient``), in logits a unit of input.
+        Euclidean norms of the margin's gradient (``lipschitz.margin_gradient``), in logits per unit of input.
     """
     with torch.no_grad():
         decision = logits(image).argmax(dim=1)
@@ -59,39 +59,39 @@ def gradient_on_way(
 def measured(
     model: Classifier, images: ImageSet, *, count: int = IMAGES, names: Sequence[str] = ATTACKS
 ) -> pd.DataFrame:
-    """Attack a network's test images with DeepFool as the paper does and with what finds shorter ways.
+    """Attack a network's test images with DeepFool, as in the paper, and with attacks that find shorter ways.
 
     Parameters
     ----------
     model
-        In evaluation mode, in float32, on the device of the images.
+        Classifier in evaluation mode, in float32, on the device of the images.
     images
-        The test set.
+        Test set.
     count
-        How many of them.
+        Number of attacked images.
     names
-        Attacks beside DeepFool, of :data:`lpc.evaluation.attacks.ATTACKS`.
+        Names of attacks besides DeepFool, keys of :data:`lpc.evaluation.attacks.ATTACKS`.
 
     Returns
     -------
     DataFrame
-        One row per image; lengths are Euclidean, in pixel units, for the attacked image is in [0, 1]:
+        One row per image; lengths are Euclidean in pixel units, because the attacked image is in [0, 1]:
 
-        ``image``, ``label``, ``decision``: index in the test set, class, the network's class.
+        ``image``, ``label``, ``decision``: index in the test set, class, and the network's class.
         ``deepfool``, ``fooled``, ``iterations``, ``first_step``: DeepFool in float64 (50 steps, overshoot
         0.02, nothing clipped), whether it fooled, its steps, the length of the first.
         ``deepfool_float32``, ``deepfool_released``: in float32, without and with the release's step floor.
-        ``own_line``: the shortest along DeepFool's own direction; missing where it did not fool.
-        One column per attack (float32, no box); missing where it did not fool.
-        ``smallest``: the least of ``own_line`` and the attacks'; missing where none fooled.
+        ``own_line``: the shortest along DeepFool's own direction; missing if it did not fool.
+        One column per attack (float32, no box); missing if it did not fool.
+        ``smallest``: the least of ``own_line`` and the attacks'; missing if none fooled.
         ``margin``, ``gradient``, ``gradient_float32``: the logit margin at the image, and the norm of its
-        gradient there, in logits a pixel unit.
+        gradient there, in logits per pixel unit.
         ``steepest``: the largest norm on the way that the best attack found.
 
     Raises
     ------
     ValueError
-        A network that cannot be attacked (:func:`lpc.evaluation.attacks.check_target`).
+        If the network cannot be attacked (:func:`lpc.evaluation.attacks.check_target`).
 
     Notes
     -----
@@ -143,7 +143,7 @@ def measured(
 
 
 def _own_line(logits: Logits, image: Tensor, step: Tensor, fooled: Tensor) -> Float64[Tensor, " images"]:
-    """Return where the decision first changes on the way to image + step; infinite where it does not."""
+    """Return where the decision first changes on the way to image + step; infinite if it does not."""
     length = norms(image)
     line = perturbations.shortest(perturbations.Attacked(logits, image, step), [step])
     return torch.where(fooled, line * length, torch.inf)
@@ -197,6 +197,6 @@ def summary(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def probe(model: Classifier, splits: Splits) -> Probe:
-    """Return what :func:`measured` finds on a run's test images, with its :func:`summary`."""
+    """Return the results of :func:`measured` on a run's test images, with their :func:`summary`."""
     table = measured(model, splits.test)
     return Probe(summary(table), table)

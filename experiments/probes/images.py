@@ -1,4 +1,4 @@
-"""The probe ``images``: what a network makes of every test image, from which the book's numbers are means."""
+"""The probe ``images``: measures of single test images, whose means are the book's numbers."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from lpc.store.probes import Probe
 
 
 def probe(model: Classifier, splits: Splits) -> Probe:
-    """Measure single test images as the run's own metrics and the probe ``corruptions`` measure all.
+    """Measure single test images like the run's own metrics and the probe ``corruptions`` measure all.
 
     Parameters
     ----------
     model
-        In evaluation mode, on the device of the images.
+        Classifier in evaluation mode, on the device of the images.
     splits
-        Train images for the class Gaussians, test images for everything else.
+        Data of the run: train images for the class Gaussians, test images for everything else.
 
     Returns
     -------
     Probe
         Values: ``total``, the number of test images. Table: one row per test image, in order. ``right``:
-        whether the network decides for its class. ``mahalanobis_shrunk``, ``odin``: the two confidences.
+        whether the network's decision is correct. ``mahalanobis_shrunk``, ``odin``: the two confidences.
         ``within``, ``between``: squared distance of the latent from the mean of its class, and of that mean
         from the mean of all. ``corrupted``: the share of corruptions, over kinds and strengths, under which
-        the decision is right. ``deepfool``: relative norm of DeepFool's perturbation, missing where the image
+        the decision is correct. ``deepfool``: relative norm of DeepFool's perturbation, missing if the image
         is not among those that every run is attacked on. A column that could not be computed is left out,
         with its reason under ``missing``.
     """
@@ -72,7 +72,7 @@ def _spread(test: Latents) -> tuple[Float64[Tensor, " images"], Float64[Tensor, 
 
 
 def _corrupted(model: Classifier, images: ImageSet) -> Float64[Tensor, " images"]:
-    """Return under which share of all corruptions each image is decided rightly."""
+    """Return the share of all corruptions under which each image is classified correctly."""
     pixels, logits = images.pixels(), pixel_logits(model, images)
     right = torch.zeros(len(images), dtype=torch.float64, device=pixels.device)
     kinds = [(kind, strength) for kind, strengths in STRENGTHS.items() for strength in strengths]

@@ -22,7 +22,7 @@ from lpc.runs.measurements import Measured, neighbours
 from lpc.store.probes import Probe
 
 STEEP_IMAGES = 1_000
-"""Most test images at which the slope of the logit margin is taken, the same for every run."""
+"""Largest number of test images for the slope of the logit margin, the same for every run."""
 RELEASED_SHARE = 5
 """The 2025 release takes the entropy of 10,000 of 50,000 points: one in so many."""
 
@@ -33,17 +33,17 @@ def probe(model: Classifier, splits: Splits) -> Probe:
     Parameters
     ----------
     model
-        In evaluation mode, on the device of the images.
+        Classifier in evaluation mode, on the device of the images.
     splits
-        Train images for the class means and the entropy, test images for everything else.
+        Data of the run: train images for the class means and the entropy, test images for everything else.
 
     Returns
     -------
     Probe
         Values: for ``train`` and ``test``, and for both with every latent brought to length one
         (``directions_train``, ``directions_test``), the summary of the distance margins (``_mean``,
-        ``_median``, ``_share_below_one``, ``_on_mean``); :func:`entropies`; :func:`slopes`. Table: one row a
-        test image, with its ``label``, ``margin`` and ``directions_margin``.
+        ``_median``, ``_share_below_one``, ``_on_mean``); :func:`entropies`; :func:`slopes`. Table: one row
+        per test image, with its ``label``, ``margin`` and ``directions_margin``.
     """
     train, test = (collect(model, images) for images in (splits.train, splits.test))
     measured = Measured()
@@ -70,7 +70,7 @@ def probe(model: Classifier, splits: Splits) -> Probe:
 
 
 def directions(latent: Float[Tensor, "points width"]) -> Float[Tensor, "points width"]:
-    """Return the latents in float64, each divided by its length; ValueError where that is zero."""
+    """Return the latents in float64, each divided by its length; ValueError if that is zero."""
     value = latent.double()
     largest = value.abs().amax(dim=1, keepdim=True)
     if bool((largest == 0).any()):
@@ -80,20 +80,20 @@ def directions(latent: Float[Tensor, "points width"]) -> Float[Tensor, "points w
 
 
 class Entropies(NamedTuple):
-    r"""k-NN entropy of an embedding over its width, in nats a node.
+    r"""k-NN entropy of an embedding over its width, in nats per node.
 
     Attributes
     ----------
     node
-        Of all points, as they are.
+        Entropy of all points, unscaled.
     unit_rms
-        The same less :math:`\log` of the rms of all entries: the latents at unit rms.
+        The same minus :math:`\log` of the rms of all entries: the entropy of the latents at unit rms.
     released
-        In the 2025 release's convention: one point in :data:`RELEASED_SHARE`, with the digamma of the number
-        of all.
+        Entropy in the 2025 release's convention: one point in :data:`RELEASED_SHARE`, with the digamma of the
+        number of all.
     part
-        Of the same few points, with the digamma of their own number: what ``released`` is meant to be. It is
-        :math:`(\psi(N) - \psi(n))/P` lower.
+        Entropy of the same few points with the digamma of their own number, as ``released`` is meant to be.
+        It is :math:`(\psi(N) - \psi(n))/P` lower.
     """
 
     node: float
@@ -103,7 +103,7 @@ class Entropies(NamedTuple):
 
 
 def entropies(latents: Latents, classes: int) -> Entropies:
-    """Return the entropy of latents in nats a node, in four ways.
+    """Return the entropy of latents in nats per node, in four ways.
 
     k is 2 % of the class size of the points that are used, at least 1 (``lpc.runs.measurements.neighbours``):
     20 of 10,000 points in ten classes, as in the 2025 release. Its squared distances at widths over 512 are
@@ -112,14 +112,14 @@ def entropies(latents: Latents, classes: int) -> Entropies:
     Parameters
     ----------
     latents
-        Of the train set.
+        Latents of the train set.
     classes
         Number of classes.
 
     Raises
     ------
     ValueError
-        As ``lpc.evaluation.information.knn_entropy``; latents that are all zero.
+        As in ``lpc.evaluation.information.knn_entropy``, or if all latents are zero.
     """
     z = latents.latent.double()
     points, width = z.shape
@@ -132,24 +132,24 @@ def entropies(latents: Latents, classes: int) -> Entropies:
 
 
 def digamma_gap(points: int, few: int) -> float:
-    r"""Return :math:`\psi(N) - \psi(n)` in nats, by which N in n's place lifts a k-NN entropy."""
+    r"""Return :math:`\psi(N) - \psi(n)` in nats, by which N instead of n raises a k-NN entropy."""
     psi = torch.special.digamma(torch.tensor([points, few], dtype=torch.float64))
     return float(psi[0] - psi[1])
 
 
 class Slopes(NamedTuple):
-    """How steep the logit margin is at some test images.
+    """Steepness of the logit margin at some test images.
 
     Attributes
     ----------
     mean, median, maximum
-        Of the norm of the margin's input gradient, in logits a normalised unit of input; the maximum
-        estimates the margin's Lipschitz constant from below.
+        Statistics of the norm of the margin's input gradient, in logits per normalised unit of input; the
+        maximum estimates the margin's Lipschitz constant from below.
     distance
-        Median of margin / gradient norm over the norm of the image: free of the scale of the logits. Not a
-        bound: it is where the boundary would be if the margin were affine.
+        Median of margin / gradient norm over the norm of the image, independent of the scale of the logits.
+        It is not a bound, but the place of the boundary if the margin were affine.
     zero
-        Images at which the gradient is exactly zero; their distance is infinite.
+        Number of images at which the gradient is exactly zero; their distance is infinite.
     """
 
     mean: float
@@ -160,14 +160,14 @@ class Slopes(NamedTuple):
 
 
 def slopes(model: Classifier, images: ImageSet) -> Slopes:
-    """Return how steep a network's logit margin is at :data:`STEEP_IMAGES` images, in float64.
+    """Return the steepness of a network's logit margin at :data:`STEEP_IMAGES` images, in float64.
 
     Parameters
     ----------
     model
-        In evaluation mode; it is copied, not changed.
+        Classifier in evaluation mode; it is copied, not changed.
     images
-        Of the test set; the same ones for every network, drawn with seed 0.
+        Test images; the same ones for every network, drawn with seed 0.
     """
     drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:STEEP_IMAGES]
     inputs = images.normalised(drawn.to(images.images.device)).double()

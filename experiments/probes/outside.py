@@ -1,4 +1,4 @@
-"""The probe ``outside``: what a network's confidence is worth on its own images and on other data."""
+"""The probe ``outside``: quality of a network's confidence on its own images and on other data."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ from lpc.store.probes import Probe
 STRANGERS = ("digits", "mnist_subset", "fashion_mnist")
 """Data sets whose test images are shown to a network, its own among them: there every score is at chance."""
 IMAGES = 1_000
-"""Most test images of each: the first."""
+"""Largest number of test images of each, the first ones."""
 
 Score = Callable[[Latents], Tensor]
 
 
 def probe(model: Classifier, splits: Splits) -> Probe:
-    """Measure calibration before and after one temperature, and how well scores tell other data apart.
+    """Measure calibration with and without temperature scaling, and the detection of other data by scores.
 
     Parameters
     ----------
     model
-        In evaluation mode, on the device of the images, which have one channel.
+        Classifier in evaluation mode, on the device of the images, which have one channel.
     splits
-        Train images for the class Gaussians, validation images for the temperature, test images.
+        Data of the run: train images for the class Gaussians, validation images for the temperature, test
+        images.
 
     Returns
     -------
     Probe
         Values: ``temperature``, fitted on validation images; ``ece`` and ``ece_scaled``, the calibration
-        error on test images without and with it. ``errors``: AUROC of the largest probability, right
+        error on test images without and with it. ``errors``: AUROC of the largest probability, correct
         decisions against wrong ones. ``<data>_<score>``: AUROC of a score, own test images against those of
         another data set: ``softmax`` (the largest probability), ``energy``, ``mahalanobis`` (of the latent to
         the nearest class, one covariance, shrunk as in the run's own metrics), ``norm`` (of the latent).
@@ -96,9 +97,9 @@ def _add_stranger(
     like: ImageSet,
     scores: Mapping[str, tuple[Score, Callable[[], Tensor]]],
 ) -> None:
-    """Add one value per score; where the data set cannot be had, all are missing, with the reason.
+    """Add one value per score; if the data set is unavailable, all are missing, with the reason.
 
-    Each score comes with what it gives of the network's own test images.
+    Each score comes with its values for the network's own test images.
     """
     try:
         pixels = strange_pixels(name, like)
@@ -123,16 +124,16 @@ def strange_pixels(name: str, like: ImageSet) -> Float[Tensor, "images 1 row col
     Parameters
     ----------
     name
-        A key of ``lpc.datasets.LOADERS``; images of one channel.
+        Name of a data set with one channel, a key of ``lpc.datasets.LOADERS``.
     like
-        Images of one channel.
+        Images of one channel, for size and device.
 
     Raises
     ------
     ValueError
-        Images of several channels, or what ``lpc.datasets.load_raw`` raises.
+        If images have several channels, or as in ``lpc.datasets.load_raw``.
     ImportError
-        A data set whose package is not installed.
+        If the data set's package is not installed.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""DeepFool's perturbations of a study's test images, and how short they could be."""
+"""DeepFool's perturbations of a study's test images, and shorter ones."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Attacked(NamedTuple):
     Attributes
     ----------
     logits
-        The network, images -> logits, in float64.
+        Network in float64, from images to logits.
     image
-        (images, channel, row, column), normalised.
+        Normalised images, shape (images, channels, rows, columns).
     perturbation
-        DeepFool's, of the same shape.
+        DeepFool's perturbations, in the same shape.
     """
 
     logits: Logits
@@ -65,7 +65,7 @@ def attacked(study: Study, architecture: str, seed: int) -> Attacked:
 
 
 def through(model: Classifier) -> Logits:
-    """Return a network's logits as a function of images that may lie on another device than the network."""
+    """Return a network's logits as a function of images, which may be on another device than the network."""
 
     def logits(batch: Tensor) -> Tensor:
         return model(batch.to(next(model.parameters()).device)).logits.to(batch.device)
@@ -93,11 +93,11 @@ def shortest(
     Parameters
     ----------
     network
-        With DeepFool's perturbation, where it fooled.
+        Network with DeepFool's perturbations.
     directions
-        Perturbations to look along, of any length; one that is zero finds nothing.
+        Perturbations along which to look, of any length; a zero one finds nothing.
     steps, halvings
-        Fractions to look at, and bisections after them.
+        Number of fractions to try, and of bisections after them.
     """
     limit = norms(network.perturbation)
     best = limit.clone()
@@ -141,20 +141,20 @@ def margin(logits: Float[Tensor, "images classes"], decision: Tensor) -> Float[T
 
 
 def bounds(study: Study, architectures: Sequence[str]) -> pd.DataFrame:
-    """Return how far each network's decisions are from changing, by four estimates.
+    """Return four estimates of the distance to a change of each network's decisions.
 
     Parameters
     ----------
     study
-        Runs of a profile; every seed it has.
+        Study with the runs of a profile; every seed is used.
     architectures
-        Whose DeepFool perturbations are also tried on each other.
+        Architectures whose DeepFool perturbations are also tried on each other.
 
     Returns
     -------
     DataFrame
-        ``architecture``, ``seed``, and means over the sampled test images, each over the image's norm:
-        ``first_order`` (margin over the norm of its gradient), ``deepfool``, ``own_line`` (the shortest
+        Columns ``architecture``, ``seed``, and means over the sampled test images, each over the image's
+        norm: ``first_order`` (margin over the norm of its gradient), ``deepfool``, ``own_line`` (the shortest
         along DeepFool's own direction), ``shortest`` (also along the other networks' directions of the same
         seed and towards the nearest training image of another class).
     """

@@ -1,4 +1,4 @@
-"""The probe ``transfer``: what a network's latent is worth for classes that it was not trained on."""
+"""The probe ``transfer``: use of a network's latents for classes on which it was not trained."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from lpc.specs import RunSpec
 from lpc.store.probes import Probe
 
 SHOTS = (1, 5)
-"""Images of every new class whose mean stands for it."""
+"""Numbers of images per new class in its mean."""
 EPISODES = 200
-"""How often they are drawn."""
+"""Number of draws of these images."""
 
 
 def probe(model: Classifier, splits: Splits, spec: RunSpec) -> Probe:
-    """Measure how well few images of each new class classify the rest, and how tight those classes are.
+    """Measure few-shot classification of new classes by their means, and the tightness of these classes.
 
     Parameters
     ----------
     model
-        In evaluation mode, on the device of the images.
+        Classifier in evaluation mode, on the device of the images.
     splits
-        Of the classes that it was trained on.
+        Data of the classes on which it was trained.
     spec
-        Of the run; ``data.first_classes`` is set.
+        Spec of the run; ``data.first_classes`` must be set.
 
     Returns
     -------
     Probe
-        Values: ``images``, ``classes`` that are new. ``accuracy_<shots>``: :func:`few_shot_accuracy` of the
-        latents; ``trace_ratio`` of the new classes' latents. ``occupied``: the share of new images whose
-        signs are, in all nodes, those of the mean of a class that was trained on. Controls:
-        ``untrained_...``, the same of the network before training (:func:`untrained`), and ``gain``, the
-        accuracy with most shots minus that; ``pixels_...``: of the normalised images in place of latents;
-        ``shuffled``: accuracy with most shots where the new images' labels have changed places: chance.
+        Values: ``images`` and ``classes``, the numbers of new ones. ``accuracy_<shots>``:
+        :func:`few_shot_accuracy` of the latents; ``trace_ratio`` of the new classes' latents. ``occupied``:
+        the share of new images whose signs are, in all nodes, those of the mean of a training class.
+        Controls: ``untrained_...``, the same for the network before training (:func:`untrained`), and
+        ``gain``, the accuracy with most shots minus that; ``pixels_...``: for the normalised images instead
+        of latents; ``shuffled``: accuracy with most shots after the new images' labels are shuffled: chance.
     """
     new, measured = left_out(spec.data, splits.train), Measured()
     measured.values |= {"images": len(new), "classes": new.classes}
@@ -78,14 +78,14 @@ def _trace_ratio(latent: Tensor, label: Tensor) -> float:
 
 
 def untrained(spec: RunSpec, train: ImageSet) -> Classifier:
-    """Return a run's network as it was before training, but for its batch norms, which have seen the images.
+    """Return a run's network as before training, except for its batch norms, which have seen the images.
 
     Parameters
     ----------
     spec
-        Of the run.
+        Spec of the run.
     train
-        The train set, over which the moments of batch norms are taken, each the mean over batches.
+        Train set, over which the moments of batch norms are taken, each as the mean over batches.
     """
     model = build_classifier(
         spec.model, channels=train.channels, size=train.size, classes=train.classes, seed=spec.seed
@@ -108,23 +108,23 @@ def few_shot_accuracy(
     episodes: int = EPISODES,
     seed: int = 0,
 ) -> float:
-    """Return the accuracy of the nearest class mean, where each is the mean of a few points.
+    """Return the accuracy of the nearest class mean, each taken of a few points.
 
     Parameters
     ----------
     latent, label
-        Points and their classes.
+        Latents and their classes.
     shots
-        Points of each class that its mean is taken of; all others are classified.
+        Number of points per class in its mean; all others are classified.
     episodes
-        How often they are drawn, without replacement: the mean over them is returned.
+        Number of draws, without replacement, over which the accuracy is averaged.
     seed
-        Of the draws, which are the same whatever the latents.
+        Seed of the draws, which do not depend on the latents.
 
     Raises
     ------
     ValueError
-        A class with as many points as ``shots`` or fewer: none of it would be left.
+        If a class has no more points than ``shots``, so that none would be left.
     """
     groups = [(label == value).nonzero()[:, 0] for value in label.unique()]
     least = min(map(len, groups))
@@ -146,9 +146,9 @@ def occupied(seen: Latents, latent: Float[Tensor, "points width"]) -> float:
     Parameters
     ----------
     seen
-        Points of the classes.
+        Latents of the known classes, and their labels.
     latent
-        The points that are asked about.
+        Latents whose signs are compared.
     """
     signs: Bool[Tensor, "classes width"] = torch.stack(
         [seen.latent[seen.label == value].double().mean(dim=0) > 0 for value in seen.label.unique()]

@@ -39,12 +39,12 @@ from lpc.store.writers import folder_prefix
 API = "api"
 """The page below which the library's reference pages stand."""
 MADE_FROM = ".made-from"
-"""The file among the built pages that says from what they were made."""
+"""The file among the built pages with their fingerprint."""
 MAKERS = ("jupyter-book", "myst-nb", "myst-parser", "sphinx", "sphinx-book-theme", "sphinx-mathjax-offline")
 
 
 class BuildError(RuntimeError):
-    """The pages could not be built; the message holds what Sphinx said."""
+    """The pages could not be built; the message has Sphinx's words."""
 
 
 def stage(
@@ -55,16 +55,16 @@ def stage(
     whole: bool = False,
     checked: bool = True,
 ) -> None:
-    """Lay out everything that Jupyter Book reads, flat, in a new folder.
+    """Put everything that Jupyter Book reads into a new, flat folder.
 
     Parameters
     ----------
     target
-        The folder; must not exist.
+        Folder to make; it must not exist.
     substitutions
-        Put under ``myst_substitutions``: what chapters may insert between double braces.
+        Values for ``myst_substitutions``, which chapters may insert between double braces.
     places
-        Where the book's parts lie.
+        Locations of the book's parts.
     whole
         Whether these are all pages, so that each claim of the ledger has to be on one.
     checked
@@ -73,9 +73,9 @@ def stage(
     Raises
     ------
     BuildError
-        A chapter of the table of contents that was not executed.
+        If a chapter of the table of contents was not executed.
     CheckError
-        Pages without what :func:`experiments.publishing.checking.checks.check` asks of them.
+        If pages lack something that :func:`experiments.publishing.checking.checks.check` requires.
     """
     target.mkdir(parents=True)
     settings = staged_settings(places.config)
@@ -115,7 +115,7 @@ def stage(
 
 
 def _tables(substitutions: Mapping[str, Any], places: Places) -> dict[str, str]:
-    """Return the table of every answer, so that Sphinx need not load what makes them."""
+    """Return the table of every answer, so that Sphinx need not load the code that makes them."""
     answers = [box for page in read_pages(places) for box in page.boxes if box.kind == "answer"]
     asked = [listed(box.options.get("claims", "")) for box in answers]
     ledger = substitutions.get("claims", {})
@@ -123,14 +123,14 @@ def _tables(substitutions: Mapping[str, Any], places: Places) -> dict[str, str]:
 
 
 def staged_settings(config: Path) -> dict[str, Any]:
-    """Return the book's settings for a staged folder, without extensions that refuse any other."""
+    """Return the book's settings for a staged folder, without extensions that refuse other folders."""
     settings = yaml.safe_load(config.read_text())
     settings.get("sphinx", {}).pop("local_extensions", None)
     return settings
 
 
 def _executed(name: str, places: Places) -> tuple[nbformat.NotebookNode, dict[str, Any]]:
-    """Return a chapter's notebook and the stamp of its execution; of papermill's notes nothing is kept."""
+    """Return a chapter's notebook and the stamp of its execution, without papermill's notes."""
     stamp = read_stamp(name, places)
     if not places.source(name).exists():
         raise BuildError(f"page {name} is in the table of contents, but {places.sources} has no {name}.md")
@@ -146,25 +146,25 @@ def _executed(name: str, places: Places) -> tuple[nbformat.NotebookNode, dict[st
 
 
 def build(substitutions: Mapping[str, Any], places: Places = PLACES, *, whole: bool = False) -> Path:
-    """Build the pages strictly and promote them; where that fails the previous pages stay.
+    """Build the pages strictly and promote them; if that fails, the previous pages stay.
 
     Pages that were built from the very same files, by the same code, are left as they are.
 
     Parameters
     ----------
     substitutions, places, whole
-        As in :func:`stage`.
+        The arguments of :func:`stage`.
 
     Returns
     -------
     Path
-        The book's first page, in ``html`` of the output.
+        First page of the book, in ``html`` of the output.
 
     Raises
     ------
     BuildError, CheckError
-        What :func:`stage` raises; or Sphinx warned or failed: a dead link, an unknown reference, a figure
-        that is not there.
+        As in :func:`stage`, or if Sphinx warned or failed: a dead link, an unknown reference, a missing
+        figure.
     """
     places.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=places.output, prefix=folder_prefix("building")) as folder:
@@ -193,7 +193,7 @@ def _read(path: Path) -> str:
 
 
 def _digest(staged: Path) -> str:
-    """Return a SHA-256 of what pages are made from: staged files, the code that builds them, and versions.
+    """Return a SHA-256 of everything behind the pages: staged files, the code that builds them, and versions.
 
     Sphinx reads docstrings from the library, whose files count as code too.
     """
@@ -220,23 +220,23 @@ def _add(digest: hashlib._Hash, folder: Path, paths: Iterable[Path]) -> None:
 def run_sphinx(
     staged: Path, scratch: Path, *, builder: str = "html", strict: bool = True, whole: bool = True
 ) -> Path:
-    """Run Jupyter Book on a staged folder and return the folder of what it built.
+    """Run Jupyter Book on a staged folder and return the folder with its output.
 
     Parameters
     ----------
     staged, scratch
-        What :func:`stage` wrote, and a folder for everything that is built.
+        Folder written by :func:`stage`, and folder for the output.
     builder
-        ``html``: one file per page; ``singlehtml``: all pages in one.
+        Builder of Sphinx. ``html``: one file per page; ``singlehtml``: all pages in one.
     strict
         Whether a warning is an error.
     whole
-        Whether to build all pages; else those that changed since the last build in these folders.
+        Whether to build all pages; if not, only those that changed since the last build in these folders.
 
     Raises
     ------
     BuildError
-        Sphinx failed or, where it is strict, warned.
+        If Sphinx failed or, if ``strict``, warned.
     """
     start = "from jupyter_book.cli.main import main; main()"
     command = [sys.executable, "-c", start, "build", str(staged), "--path-output", str(scratch)]
@@ -263,7 +263,7 @@ def _explain(log: str, folders: Sequence[str]) -> str:
 
 
 def promote(made: Path, target: Path, *, aside: Path) -> Path:
-    """Put new pages in the place of old ones, which go to a folder of this build's own."""
+    """Put new pages in the place of old ones, which are moved to this build's own folder."""
     for attempt in itertools.count():
         with contextlib.suppress(FileNotFoundError):
             target.rename(aside / f"old-{attempt}")

@@ -1,4 +1,4 @@
-"""Where Chromium is: it prints the book, and reads it in the tests."""
+"""Search for Chromium, which prints the book and reads it in the tests."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ APPLICATIONS = (
 
 
 class ChromiumError(RuntimeError):
-    """There is no Chromium; the message says where it was looked for."""
+    """There is no Chromium; the message says where it was searched."""
 
 
 def find_chromium() -> str:
-    """Return the program that prints: the one that ``LPC_CHROMIUM`` names, else the first that is found.
+    """Return the program that prints: the one named by ``LPC_CHROMIUM``, else the first that is found.
 
     Raises
     ------
     ChromiumError
-        There is none; the message says where it was looked for, and how to get one.
+        If there is none; the message says where it was searched, and how to get one.
     """
     named = os.environ.get(VARIABLE)
     if named:
@@ -42,7 +42,7 @@ def find_chromium() -> str:
         if path.exists():
             return str(path)
     raise ChromiumError(
-        f"no Chromium to print with: looked for {', '.join(PROGRAMS)} on the PATH, and for "
+        f"no Chromium to print with: searched the PATH for {', '.join(PROGRAMS)}, and for "
         f"{' and '.join(str(path) for path in APPLICATIONS)}. Install one (Debian: apt install chromium; "
         f"with this environment: playwright install chromium), or name its program in {VARIABLE}"
     )

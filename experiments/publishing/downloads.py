@@ -1,4 +1,4 @@
-"""What readers take from a page: its notebook, its source, its tables, figures and runs as files."""
+"""Downloads of a page: its notebook, source, tables, figures and runs as files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from experiments.studies.export import best_results, write
 from experiments.studies.recorded import all_recorded, all_recorded_bottlenecks
 
 FOLDER = "downloads"
-"""Where the files lie in the staged folder; ``{download}`` copies those that a page links."""
+"""Folder of the files in the staged folder; ``{download}`` copies those that a page links."""
 FIGURES = {"image/svg+xml": "svg", "image/png": "png"}
 """Representations of a figure that are offered, and their suffixes."""
 _UNSHOWN = {"remove-cell", "remove-output"}
@@ -36,9 +36,9 @@ class Runs(NamedTuple):
     Attributes
     ----------
     name
-        Of the profile, and what sets them apart from its other runs: words, with commas.
+        Name of the profile, and words, with commas, that distinguish these runs from its others.
     table
-        One row per run.
+        Table with one row per run.
     """
 
     name: str
@@ -52,7 +52,7 @@ def repository(settings: Mapping[str, Any]) -> str:
 
 
 def paragraph(links: Sequence[str]) -> str:
-    """Return links as the small paragraph that they are on a page."""
+    """Return links as a small paragraph for a page."""
     return f":::{{div}} downloads\n{' · '.join(links)}\n:::"
 
 
@@ -63,13 +63,13 @@ class Downloads:
     Attributes
     ----------
     target
-        The staged folder.
+        Staged folder.
     places
-        Where the book's parts lie.
+        Locations of the book's parts.
     substitutions
-        As in :func:`experiments.publishing.build.stage`.
+        Substitutions as in :func:`experiments.publishing.build.stage`.
     address
-        Of the project's files, :func:`repository`.
+        Address of the project's files, from :func:`repository`.
     """
 
     target: Path
@@ -91,11 +91,11 @@ class Downloads:
         Parameters
         ----------
         name
-            Of the chapter.
+            Name of the chapter.
         notebook
-            As it was executed. Its copy has what is inserted between double braces in its place.
+            Notebook as executed. In its copy, substitutions are inserted in place of the double braces.
         stamp
-            What was written of the execution.
+            Record of the execution.
         """
         plain = copy.deepcopy(notebook)
         for cell in plain.cells:
@@ -117,9 +117,9 @@ class Downloads:
         Parameters
         ----------
         chapter
-            Its name.
+            Name of the chapter.
         notebook
-            As it was executed.
+            Notebook as executed.
         """
         cells, tables, figures = [], 0, 0
         for cell in notebook.cells:
@@ -181,7 +181,7 @@ def _slug(caption: str) -> str:
 
 
 def _inserted(text: str, substitutions: Mapping[str, Any]) -> str:
-    """Return a text with what is inserted in its place; other braces, as in formulas, stay."""
+    """Return a text with its substitutions inserted; other braces, as in formulas, stay."""
 
     def value(match: re.Match[str]) -> str:
         found: Any = substitutions

@@ -1,4 +1,4 @@
-"""What stands around a page: a warning above, and its foot: whose numbers, files, how to run it again."""
+"""Header and foot of a page: a warning above; below, its runs, its files, and how to run it again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from experiments.studies.profiles import LIVE, PROFILES, SIBLINGS
 
 
 def warning(stamp: Mapping[str, Any]) -> str:
-    """Return what stands above a page whose numbers mean nothing; empty above all others."""
+    """Return the warning above a page whose numbers mean nothing; empty for all others."""
     if stamp["parameters"].get("profile") != "smoke":
         return ""
     return (
@@ -25,7 +25,7 @@ def warning(stamp: Mapping[str, Any]) -> str:
 
 
 def numbers(stamp: Mapping[str, Any]) -> str:
-    """Return the sentence on whose numbers a page shows. Empty where it shows none."""
+    """Return the sentence on the source of a page's numbers; empty if it shows none."""
     name = stamp["parameters"].get("profile")
     if name is None:
         return ""
@@ -39,7 +39,7 @@ def numbers(stamp: Mapping[str, Any]) -> str:
 
 
 def _summaries(name: str, needs: Sequence[str]) -> list[str]:
-    """Return what is said of a profile, its siblings and its bottleneck runs, as far as a page reads them."""
+    """Return the summaries of a profile, its siblings and its bottleneck runs, if a page reads them."""
     found = [PROFILES[name].summary] if name in PROFILES and set(needs) & set(PROBED) else []
     for kind in needs:
         if kind == "bottlenecks" and name in BOTTLENECK_PROFILES:
@@ -50,7 +50,7 @@ def _summaries(name: str, needs: Sequence[str]) -> list[str]:
 
 
 def run_box(stamp: Mapping[str, Any]) -> str:
-    """Return how to run a chapter again: by the command line, or with papermill alone."""
+    """Return the commands that run a chapter again: with this package, or with papermill only."""
     name, values = stamp["chapter"], stamp["parameters"]
     options = " ".join(f"-p {key} {shlex.quote(_written(value))}" for key, value in values.items())
     trains = " Runs that it needs and that are not there are trained first." if "store" in values else ""
@@ -66,7 +66,7 @@ def run_box(stamp: Mapping[str, Any]) -> str:
 
 
 def _written(value: Any) -> str:
-    """Return a value as the command line reads it back: text as it is, where that is not something else."""
+    """Return a value in a form that the command line reads back: unquoted text if that is unambiguous."""
     return str(value) if parse(str(value)) == value else repr(value)
 
 
@@ -81,14 +81,14 @@ def _papermill(values: Mapping[str, Any]) -> str:
 
 
 def foot(stamp: Mapping[str, Any], links: str) -> str:
-    """Return the foot of a page, folded: whose numbers, files, how to run it, and from what it was made.
+    """Return the folded foot of a page: its runs, files, how to run it, and its provenance.
 
     Parameters
     ----------
     stamp
-        What was written of the execution.
+        Record of the execution.
     links
-        The paragraph of files to take away.
+        Paragraph of files to download.
     """
     commit = (stamp["commit"] or "unknown")[:12] + (" with local changes" if stamp["dirty"] else "")
     versions = ", ".join(f"{name} {version}" for name, version in stamp["versions"].items())
@@ -102,7 +102,7 @@ def foot(stamp: Mapping[str, Any], links: str) -> str:
 
 
 def set_plumbing_aside(notebook: nbformat.NotebookNode) -> None:
-    """Move what every page begins with, parameters and imports, to its end, folded.
+    """Move the beginning of every page, parameters and imports, to its end, folded.
 
     Of the parameters one cell is kept: papermill's where it injected one, which holds the final values. The
     next cell goes with it where it is folded already and shows nothing.

@@ -1,4 +1,4 @@
-"""What a page loads: scripts that nothing on it uses are left out, figures keep two decimals of a point."""
+"""Weight of a page: unused scripts are left out, figures keep two decimals of a point."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def light_page(html: str, *, search: bool) -> str:
     Parameters
     ----------
     html
-        The page as Sphinx wrote it.
+        Page as written by Sphinx.
     search
-        Whether it is the page of search, which alone reads the index.
+        Whether it is the search page, the only one that reads the index.
 
     Returns
     -------
     str
-        The page without scripts for icons, live code and, but for the page of search, the index; with
-        MathJax in parts. Its bibliography is no list to a screen reader, which finds no items in it. Dates
-        in tables do not break at their hyphens.
+        Page without scripts for icons, live code and, except for the search page, the index; with MathJax in
+        parts. Its bibliography is no list to a screen reader, which finds no items in it. Dates in tables do
+        not break at their hyphens.
     """
     unused = UNUSED if search else UNUSED + SEARCHING
     names = "|".join(re.escape(name) for name in unused)
@@ -72,14 +72,14 @@ def light_path(path: str) -> str:
     Parameters
     ----------
     path
-        What matplotlib writes: absolute places after M, L, C, Q and z.
+        Path as written by matplotlib: absolute places after M, L, C, Q and z.
 
     Returns
     -------
     str
-        The same places, rounded. Lines are relative and begin at the rounded place before, so that errors
-        do not add up; those that run along an axis have one number, those without length none but for dots.
-        Lines that go on along an axis the same way are one.
+        Same places, rounded. Lines are relative and begin at the rounded place before, so that errors do not
+        add up; those along an axis have one number, and those without length none, except for dots. Lines
+        that continue along an axis in the same direction are one.
     """
     steps = re.findall(r"([A-Za-z])([^A-Za-z]*)", path)
     if any(letter not in "MLz" for letter, _ in steps):
@@ -152,7 +152,7 @@ def _without_bare_groups(svg: str) -> str:
 
 
 def light_icons(pages: Path) -> None:
-    """Keep of the font of icons, and of the rules that name its icons, what pages and scripts show."""
+    """Reduce the font of icons, and the rules that name them, to those that pages and scripts show."""
     from fontTools import subset
     from fontTools.ttLib import TTFont
 
@@ -189,15 +189,15 @@ def light_style(css: str, used: Collection[str]) -> str:
     Parameters
     ----------
     css
-        A minified style sheet.
+        Minified style sheet.
     used
-        Every word of the pages and scripts: a class is one, whoever gives it to an element.
+        Every word of the pages and scripts: a class is one of them, wherever it is set.
 
     Returns
     -------
     str
-        The sheet; rules that are left without a selector are left out. What a selector excludes by
-        ``:not``, or names in brackets, counts for nothing.
+        Sheet without rules that have no selector left. Words that a selector excludes by ``:not``, or names
+        in brackets, do not count.
     """
 
     def possible(selector: str) -> bool:
@@ -218,7 +218,7 @@ def ordered_index(index: str) -> str:
     Parameters
     ----------
     index
-        ``searchindex.js``, as Sphinx wrote it.
+        Content of ``searchindex.js``, as written by Sphinx.
     """
     call, _, rest = index.partition("(")
     found = json.loads(rest.rstrip().removesuffix(";").removesuffix(")"))
@@ -235,7 +235,7 @@ def lighten(pages: Path) -> None:
     Parameters
     ----------
     pages
-        The folder of HTML that Sphinx wrote.
+        Folder of HTML written by Sphinx.
     """
     for page in pages.glob("*.html"):
         page.write_text(light_page(page.read_text(), search=page.stem == "search"))

@@ -28,7 +28,7 @@ TYPESET = "formulas typeset:"
 
 
 def printable(page: str) -> str:
-    """Return the book's one page as it is printed.
+    """Return the book's single page, ready to print.
 
     Reference pages go, with links into them and to files beside the pages. The page tells on its console
     once formulas are typeset.
@@ -36,7 +36,7 @@ def printable(page: str) -> str:
     Raises
     ------
     BuildError
-        A link within the book whose target is not there, or stands there twice.
+        If a link within the book has no target, or two.
     """
     soup = BeautifulSoup(page, "html.parser")
     everything = {str(tag["id"]) for tag in soup.find_all(id=True)}
@@ -90,16 +90,16 @@ def print_page(page: Path, target: Path, *, chromium: str) -> None:
     Parameters
     ----------
     page
-        What :func:`printable` returned, beside its styles, scripts and images.
+        Page from :func:`printable`, beside its styles, scripts and images.
     target
-        The PDF.
+        Path of the PDF.
     chromium
-        The program.
+        Path of the Chromium program.
 
     Raises
     ------
     BuildError
-        It failed, took too long, wrote nothing, or printed before the formulas were typeset.
+        If it failed, took too long, wrote nothing, or printed before the formulas were typeset.
     """
     with tempfile.TemporaryDirectory() as profile:
         command = [
@@ -140,9 +140,9 @@ def mend_outline(pdf: Path, page: str) -> None:
     Parameters
     ----------
     pdf
-        What :func:`print_page` wrote.
+        PDF written by :func:`print_page`.
     page
-        What was printed: whose headings they are.
+        Printed page, for its headings.
     """
     soup = BeautifulSoup(page, "html.parser")
     headings = {_letters(tag.get_text()) for tag in soup.find_all(re.compile("^h[1-6]$"))}
@@ -173,22 +173,22 @@ def _letters(text: str) -> str:
 
 
 def write(substitutions: Mapping[str, Any], places: Places = PLACES) -> Path:
-    """Print all pages but the reference as one PDF; where that fails the previous one stays.
+    """Print all pages except the reference as one PDF; if that fails, the previous one stays.
 
     Parameters
     ----------
     substitutions, places
-        As in :func:`experiments.publishing.build.stage`.
+        The arguments of :func:`experiments.publishing.build.stage`.
 
     Returns
     -------
     Path
-        The PDF, in the output.
+        Path of the PDF, in the output.
 
     Raises
     ------
     BuildError
-        A chapter that was not executed, what Sphinx said, a wrong link, no Chromium, or one that failed.
+        If a chapter was not executed, Sphinx failed, a link is wrong, or Chromium is missing or failed.
     """
     chromium = find_chromium()
     places.output.mkdir(parents=True, exist_ok=True)

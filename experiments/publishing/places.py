@@ -1,4 +1,4 @@
-"""Where the parts of a book lie, and which pages it has."""
+"""Locations of the parts of a book, and its list of pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lpc.errors import unknown_name
 
 @dataclass(frozen=True)
 class Places:
-    """Where the parts of a book lie.
+    """Locations of the parts of a book.
 
     Attributes
     ----------
@@ -24,9 +24,9 @@ class Places:
     toc
         The table of contents.
     config
-        The settings of Jupyter Book.
+        Settings of Jupyter Book.
     output
-        Folder of everything that is made: notebooks, pages, the PDF.
+        Folder of all products: notebooks, pages, the PDF.
     """
 
     sources: Path = BOOK
@@ -40,7 +40,7 @@ class Places:
         return self.output / "notebooks"
 
     def source(self, name: str) -> Path:
-        """Return the source of a page, whether it is there or not."""
+        """Return the path of a page's source, whether it exists or not."""
         return self.sources / f"{name}.md"
 
     def page_names(self) -> list[str]:
@@ -75,4 +75,4 @@ def _header(source: Path) -> dict[str, Any]:
 
 
 PLACES = Places()
-"""Where this book's parts lie."""
+"""Locations of this book's parts."""

@@ -1,4 +1,4 @@
-"""The book from runs that exist: which chapter is made from which profile; then executed and built."""
+"""Plan of a book from existing runs: the profile of each chapter; then its execution and build."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from lpc.errors import unknown_name
 
 
 class ChapterPlan(NamedTuple):
-    """What a chapter is made from.
+    """Inputs of a chapter.
 
     Attributes
     ----------
     chapter
-        Its name.
+        Name of the chapter.
     profile
-        Whose runs or sizes it shows; None: it shows none.
+        Profile whose runs or sizes it shows; None: it shows none.
     values
-        All its parameters.
+        Values of all its parameters.
     why
-        The reason, as part of a sentence; empty where nothing is to be said.
+        Reason for the choice, as part of a sentence; empty: nothing needs saying.
     """
 
     chapter: str
@@ -57,18 +57,18 @@ def bottleneck_profile(profile: str) -> str | None:
 def lacking(
     profile: str, *, study: str = "ablation", seeds: int | None = None, store: str | Path = "runs"
 ) -> str:
-    """Return what a chapter about a profile's runs would still have to train or measure; empty: nothing.
+    """Return the work that a chapter about a profile's runs still has to train or measure; empty: none.
 
     Parameters
     ----------
     profile
-        A profile, or for the bottleneck runs one of theirs.
+        Name of a profile of the study.
     study
-        ``"ablation"`` or ``"bottlenecks"``.
+        Study of the runs, ``"ablation"`` or ``"bottlenecks"``.
     seeds
         Number of seeds; None: the profile's own.
     store
-        Folder of the run store; one that is relative lies in the project's.
+        Folder of the run store; a relative one is in the project's.
     """
     kind = kind_of(study)
     if profile not in kind.profiles:
@@ -94,19 +94,19 @@ def lacking(
 
 
 def unprobed(profile: str, *, seeds: int | None = None, store: str | Path = "runs") -> str:
-    """Return what a chapter about probes of a profile's selected runs would still have to measure.
+    """Return the work that a chapter about probes of a profile's selected runs still has to measure.
 
     Parameters
     ----------
     profile, seeds, store
-        As in :func:`lacking`.
+        The arguments of :func:`lacking`.
     """
     missing = len(probing.missing(ablation.existing(profile, seeds=seeds, store=ROOT / store)))
     return f"{missing} probes of the selected runs of profile {profile} have not been made" if missing else ""
 
 
 def _reasons(profile: str, seeds: int | None, store: str | Path) -> dict[str, str]:
-    """Return, for everything that a chapter may need, why it cannot be had of a profile; empty: it can.
+    """Return the reason why a profile cannot satisfy each possible need of a chapter; empty: it can.
 
     Runs, siblings and probes of a profile that is trained with the book are made with it.
     """
@@ -154,7 +154,7 @@ def plan(
     store: str | Path = "runs",
     places: Places = PLACES,
 ) -> list[ChapterPlan]:
-    """Return what every chapter is made from; nothing is trained or executed.
+    """Return the inputs of every chapter; nothing is trained or executed.
 
     A chapter is made from a profile where all runs that it reads have ended, selected rates are trained
     again, measured and probed, and it trains nothing large by itself. Chapters about bottleneck runs take
@@ -164,18 +164,18 @@ def plan(
     Parameters
     ----------
     profile
-        Of :data:`~experiments.studies.profiles.PROFILES`, or a name of bottleneck runs.
+        Name of a profile of :data:`~experiments.studies.profiles.PROFILES`, or of bottleneck runs.
     beside
-        A profile of :data:`~experiments.studies.profiles.BOOKS`, with all its seeds.
+        Second profile, of :data:`~experiments.studies.profiles.BOOKS`, with all its seeds.
     seeds
         Number of the profile's seeds; None: its own.
     store, places
-        Folder of the run store, and where the book's parts lie.
+        Folder of the run store, and locations of the book's parts.
 
     Raises
     ------
     ValueError
-        An unknown profile, a sibling, or one from which no chapter can be made.
+        If the profile is unknown, a sibling, or one from which no chapter can be made.
     """
     if profile not in PROFILES and profile not in BOTTLENECK_PROFILES:
         raise unknown_name("profile", profile, dict.fromkeys((*PROFILES, *BOTTLENECK_PROFILES)))
@@ -214,7 +214,7 @@ def plan(
 
 
 def told(pages: Sequence[ChapterPlan]) -> str:
-    """Return, one line for each profile and reason, which chapters are made from it."""
+    """Return the chapters made from each profile, one line per profile and reason."""
     groups: dict[tuple[str, str], list[str]] = {}
     for page in pages:
         if page.profile is not None:
@@ -228,7 +228,7 @@ def told(pages: Sequence[ChapterPlan]) -> str:
 def substitutions(
     profile: str, *, beside: str = BESIDE, seeds: int | None = None, store: str | Path = "runs"
 ) -> dict[str, Any]:
-    """Return what chapters insert of the ledger: judged by the profile, or by ``beside`` while runs lack."""
+    """Return the ledger's substitutions for chapters, judged by the profile or, lacking runs, ``beside``."""
     whole = not lacking(profile, seeds=seeds, store=store)
     found = ablation.existing(
         profile if whole else beside, seeds=seeds if whole else None, store=ROOT / store
@@ -248,26 +248,27 @@ def make(
     """Execute every chapter with the profile whose runs are there, and build the pages.
 
     Runs of the profile are never trained; those of ``beside``, a matter of minutes, are where a chapter
-    needs them. Which chapter is made from which profile is said on standard error and above each page.
+    needs them. Standard error and a line above each page name the profile of each chapter.
 
     Parameters
     ----------
     profile, beside, seeds, store, places
-        As in :func:`plan`. Books of several profiles stand side by side, each with an ``output`` of its own.
+        The arguments of :func:`plan`. Books of several profiles stand side by side, each with its own
+        ``output``.
     force
-        Execute even what is current.
+        Whether to execute chapters with current output, too.
 
     Returns
     -------
     Path
-        The book's first page.
+        First page of the book.
 
     Raises
     ------
     ValueError
-        As :func:`plan`, or a verdict that is not the one that the chapters' text takes for granted.
+        As in :func:`plan`, or if a verdict differs from the one that the chapters' text takes for granted.
     ChapterError, CheckError, BuildError
-        A chapter that failed, pages that lack something, or that could not be built.
+        If a chapter failed, or pages lack something or could not be built.
     """
     book = Book(profile, beside, seeds, str(store), places)
     sources = book.sources()

@@ -1,4 +1,4 @@
-"""Pages of a first book that are there before all are: a front page says which, and for what the others wait.
+"""First pages of a book before all are finished: a front page lists them, and what the others wait for.
 
 They are replaced by the whole book, which alone is checked and built strictly. A whole book that is there
 already is never replaced by a part of the next one.
@@ -37,9 +37,9 @@ def waves(assigned: Mapping[str, Mapping[str, Any]], places: Places) -> list[lis
     Parameters
     ----------
     assigned
-        The parameters of every chapter, by its name.
+        Parameters of every chapter, by its name.
     places
-        Where the chapters lie.
+        Locations of the chapters.
     """
     found: tuple[list[str], list[str]] = [], []
     first = places.page_names()[0]  # the front page is another while the book is made
@@ -61,9 +61,9 @@ def show(places: Places, substitutions: Mapping[str, Any]) -> Path | None:
     Parameters
     ----------
     places
-        Where the book's parts lie.
+        Locations of the book's parts.
     substitutions
-        As in :func:`experiments.publishing.build.stage`.
+        Substitutions as in :func:`experiments.publishing.build.stage`.
     """
     names = [name for name in places.page_names() if name != API]
     first, *others = names

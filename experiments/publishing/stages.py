@@ -1,4 +1,4 @@
-"""Where a book's time goes: CPU and wall seconds of its stages, kept beside those of the last time."""
+"""Time of a book's stages: CPU and wall-clock seconds, kept beside those of the last time."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ FILE = "stages.json"
 
 
 class Stage(NamedTuple):
-    """What a stage did and took.
+    """Result and cost of a stage.
 
     Attributes
     ----------
     done
-        What was made: "55 runs", "23 chapters".
+        Products of the stage: "55 runs", "23 chapters".
     cpu, wall
-        Seconds: of all processes, and from beginning to end.
+        CPU seconds of all processes, and wall-clock seconds from beginning to end.
     """
 
     done: str
@@ -48,14 +48,14 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str, done: str) -> Iterator[None]:
-        """Take the time of a stage, also of one that fails; of two with one name, that of both.
+        """Take the time of a stage, also of one that fails; two of the same name are added up.
 
         Parameters
         ----------
         name
-            Of the stage.
+            Name of the stage.
         done
-            What it makes; of two with one name, the first time: the second finds it made.
+            Products of the stage; for two of the same name, those of the first: the second finds them made.
         """
         cpu, wall = used() + self.elsewhere, time.monotonic()
         try:
@@ -71,12 +71,12 @@ class Clock:
         Parameters
         ----------
         folder
-            Where :data:`FILE` lies. Stages that had nothing to do keep their last figures there.
+            Folder of :data:`FILE`. Stages that had nothing to do keep their last figures there.
 
         Raises
         ------
         ValueError
-            The file is there and is not one of these.
+            If the file exists and is not such a table.
         """
         path = folder / FILE
         last: dict[str, Stage] = {}

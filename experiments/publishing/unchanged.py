@@ -28,14 +28,14 @@ BESIDE = "laptop"
 
 
 class Book(NamedTuple):
-    """Which book it is.
+    """Identity of a book.
 
     Attributes
     ----------
     profile, beside, seeds, store
-        As in :func:`experiments.publishing.plan.make`.
+        The arguments of :func:`experiments.publishing.plan.make`.
     places
-        Where its parts lie.
+        Locations of its parts.
     """
 
     profile: str
@@ -69,9 +69,10 @@ class Book(NamedTuple):
         Parameters
         ----------
         sources
-            Its :meth:`sources` before any of them was read; where they have changed since, nothing is noted.
+            The result of :meth:`sources` before any of them was read; if they have changed since, nothing is
+            noted.
         runs
-            Its :meth:`runs` of which everything made is known to be what they say.
+            The result of :meth:`runs` of which everything made is known to be current.
         """
         if self.sources() == sources:
             state = {"sources": sources, "runs": runs, "outputs": self.outputs()}

@@ -1,1 +1,1 @@
-"""What a page may say: tables, claims and their verdicts, what a few seeds can show."""
+"""Content of pages: tables, claims and their verdicts, and the statistics of a few seeds."""

@@ -1,4 +1,4 @@
-"""What the ledger says of a chapter's main claims, as its answer shows it: ours beside the paper's."""
+"""The ledger's entries for a chapter's main claims, as its answer shows them: ours beside the paper's."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def rows_of(ledger: Mapping[str, Mapping[str, str]], claims: Sequence[str]) -> s
     Parameters
     ----------
     ledger
-        By id, as :func:`experiments.reporting.claims.substitutions` gives it.
+        Ledger by id, from :func:`experiments.reporting.claims.substitutions`.
     claims
-        Ids, the main one first.
+        Ids of the claims, the main one first.
 
     Raises
     ------
     ValueError
-        A claim that the ledger does not have.
+        If the ledger does not have a claim.
     """
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in COLUMNS)
     rows = []
@@ -57,7 +57,7 @@ def _is_measured(one: Mapping[str, str]) -> bool:
 
 
 def _ours(one: Mapping[str, str]) -> str:
-    """Return the line of a claim on one data set: value, verdict, what would decide it, data."""
+    """Return the line of a claim on one data set: value, verdict, the runs that would decide it, data."""
     value = one["measured"] if is_word(one["verdict"]) else ""
     value = f"p = {value}" if value and one["quantity"] in TESTS else value
     told = [data_of(one["dataset"], one["profile"], int(one["n"]))]
@@ -68,7 +68,7 @@ def _ours(one: Mapping[str, str]) -> str:
 
 
 def _again(others: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return the lines of what waits on other data sets: one per verdict."""
+    """Return the lines of claims that wait on other data sets: one per verdict."""
     sets: dict[tuple[str, bool], list[str]] = {}
     for one in others:
         sets.setdefault((one["verdict"], one["dataset"] in HERE), []).append(one["dataset"])

@@ -1,4 +1,4 @@
-"""The claims ledger: what the papers claim, what was measured, and a verdict by a rule fixed beforehand."""
+"""The claims ledger: the papers' claims, our measurements, and verdicts by rules fixed beforehand."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ NOT_MEASURED = "not measured"
 """The runs are there, but the quantity could not be computed for any seed."""
 
 EMPTY = "not measured"
-"""What a chapter inserts where a column of the ledger is empty."""
+"""Text that a chapter inserts if a column of the ledger is empty."""
 
 
 class ClaimMismatch(ValueError):
-    """What a chapter's text takes for granted is not what the runs say."""
+    """A chapter's text takes a verdict for granted that the runs do not give."""
 
 
 def quantities(claim: Claim, selected: pd.DataFrame) -> list[float]:
     """Return the claim's quantity, one per seed (one in all for the tests).
 
-    Missing values stay out, but for a terminal phase that a run never reached: that is infinitely late.
+    Missing values stay out, except for a terminal phase that a run never reached: that is infinitely late.
     """
     if claim.quantity == "paper_welch":
         table = paper.welch(claim.dataset, claim.metric, baseline=claim.over[0]).set_index("architecture")
@@ -83,16 +83,16 @@ def quantities(claim: Claim, selected: pd.DataFrame) -> list[float]:
 
 
 def judged(claim: Claim, values: Sequence[float], images: tuple[float, int] | None = None) -> Judgement:
-    """Return what a claim's values say of it, taken alone: the tolerance is that of before the run.
+    """Return the judgement of a claim from its own values, with the tolerance fixed before the run.
 
     Parameters
     ----------
     claim
         The claim.
     values
-        Of :func:`quantities`, one or more.
+        Values from :func:`quantities`, at least one.
     images
-        As in :func:`experiments.reporting.intervals.interval`.
+        Uncertainty from the test images, as in :func:`experiments.reporting.intervals.interval`.
     """
     if claim.quantity in TESTS:
         return judge_p(values[0])
@@ -112,7 +112,7 @@ def judged(claim: Claim, values: Sequence[float], images: tuple[float, int] | No
 
 
 def verdict(claim: Claim, values: Sequence[float]) -> str:
-    """Return the verdict on some values of a claim that is no other's like: without Holm's correction."""
+    """Return the verdict on some values of a claim outside any family: without Holm's correction."""
     if not values:
         return NOT_ATTEMPTED
     found = judged(claim, values)
@@ -126,7 +126,7 @@ def ledger(
     others: Sequence[Recorded] | None = None,
     beside: str | None = None,
 ) -> pd.DataFrame:
-    """Return one row per claim with what was measured and the verdict.
+    """Return one row per claim with the measured values and the verdict.
 
     Every claim is judged by runs of its own profile: the study's, or recorded ones. Where there are none it
     is ``not attempted``, or ``not judged`` if the book trains that profile itself and was built with another.
@@ -134,16 +134,16 @@ def ledger(
     Parameters
     ----------
     study
-        Runs of the profile that the book is built with. Its bottleneck runs are read from the same store, and
-        so are those of its siblings (``experiments.studies.profiles.SIBLINGS``), once all of them have ended.
-        Bottleneck runs themselves where a page has no others.
+        Study with the runs of the profile with which the book is built. Its bottleneck runs are read from the
+        same store, and so are those of its siblings (``experiments.studies.profiles.SIBLINGS``), once all of
+        them have ended. Bottleneck runs themselves for a page that has no others.
     path
-        The ledger.
+        Path of the ledger.
     others
         Recorded runs of other profiles; None: all there are.
     beside
-        A profile of :data:`LIVE` with which other pages of the book are made, whose runs lie in the same
-        store and judge its claims; None, or a study that is itself of such a profile: no other.
+        Second profile of :data:`LIVE` with which other pages of the book are made; its runs are in the same
+        store and judge its claims. None, or a study that itself belongs to such a profile: no other.
     """
     here = study.profile.name
     shown = [here] if beside is None or here in LIVE else [here, beside]
@@ -201,7 +201,7 @@ def ledger(
 
 
 def _family(claim: Claim, declared: Mapping[str, Claim]) -> str:
-    """Return the id at the head of the claims that a claim is like: one claim, asked of several runs."""
+    """Return the id of the first claim in a claim's family: one claim, tested on several runs."""
     while claim.like is not None:
         claim = declared[claim.like]
     return claim.id
@@ -210,7 +210,7 @@ def _family(claim: Claim, declared: Mapping[str, Claim]) -> str:
 def _decide(
     rows: list[dict[str, Any]], declared: Mapping[str, Claim], judgements: Mapping[str, Judgement]
 ) -> None:
-    """Write each verdict: the place of the mean where the family's corrected p decides it, else undecided."""
+    """Write each verdict: the place of the mean if the family's corrected p decides it, else undecided."""
     families: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         if row["id"] in judgements:
@@ -233,7 +233,7 @@ def chance(table: pd.DataFrame) -> tuple[int, int, float]:
     Parameters
     ----------
     table
-        Of :func:`ledger`.
+        Table from :func:`ledger`.
     """
     words = {word for three in WORDS.values() for word in three}
     decided = table[(table["kind"] == "claim") & table["verdict"].isin(words)]
@@ -283,7 +283,7 @@ def _word(claim: Claim, values: list[float], runs: pd.DataFrame | None) -> str:
 
 
 def _text(claim: Claim, values: list[float], found: Judgement | None) -> str:
-    """Return what was measured: the mean with its interval, or a test's p."""
+    """Return the measured value: the mean with its interval, or a test's p."""
     if not values:
         return ""
     if claim.quantity in TESTS:
@@ -299,7 +299,7 @@ def _seeds(claim: Claim, values: list[float], runs: pd.DataFrame | None) -> int:
 
 
 def check(table: pd.DataFrame) -> None:
-    """Raise :class:`ClaimMismatch` where a verdict is not the one the chapters' text takes for granted."""
+    """Raise :class:`ClaimMismatch` if a verdict is not the one that the chapters' text takes for granted."""
     judged = ~table["verdict"].isin([NOT_JUDGED, NOT_ATTEMPTED])
     wrong = table[judged & table["prose"].notna() & (table["verdict"] != table["prose"])]
     if len(wrong):
@@ -321,7 +321,7 @@ def substitutions(study: Study, *, beside: str | None = None) -> dict[str, Any]:
     Parameters
     ----------
     study, beside
-        As in :func:`ledger`.
+        The arguments of :func:`ledger`.
     """
     table = ledger(study, beside=beside)
     check(table)

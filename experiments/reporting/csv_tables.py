@@ -1,4 +1,4 @@
-"""Tables that a notebook keeps as CSV beside the HTML that a page shows: what readers take with them."""
+"""Tables that a notebook keeps as CSV beside the HTML that a page shows, for readers to download."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MIME = "text/csv"
 class CsvStyler(Styler):
     """A styled table whose output in a notebook holds the table as CSV, too.
 
-    The CSV is of the data: what formatters put around them for a page, marks or colours, is not in it.
+    The CSV has only the data, without the marks or colours that formatters add for a page.
     """
 
     def _repr_mimebundle_(
@@ -33,25 +33,25 @@ def bundle(
     Parameters
     ----------
     table, index
-        As for :func:`to_csv`.
+        The arguments of :func:`to_csv`.
     caption
-        What is in it.
+        Caption of the table.
     """
     return {MIME: to_csv(table, index=index)}, {MIME: {"caption": caption}}
 
 
 def to_csv(table: pd.DataFrame, *, index: bool = True) -> str:
-    """Return a table as CSV with one row of headings; values are written as they are.
+    """Return a table as CSV with one row of headings; values are written unchanged.
 
     Headings of several levels are joined: ``laptop (ours): tr Σ_W``. A column without a heading is called
-    ``value``, rows without a name for what they are ``row``.
+    ``value``, unnamed rows are called ``row``.
 
     Parameters
     ----------
     table
-        Any; labels of rows that are shown once for several rows stand in each.
+        Any table; row labels that are shown once for several rows are repeated in each.
     index
-        Whether the labels of the rows are among the columns.
+        Whether the row labels are among the columns.
     """
     plain = table.set_axis([_heading(one, "value") for one in table.columns], axis="columns")
     labels = [_heading("" if name is None else name, "row") for name in table.index.names]

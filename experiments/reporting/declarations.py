@@ -1,4 +1,4 @@
-"""What the ledger declares: claims, their tolerances, and how ``claims.toml`` is read."""
+"""Declarations of the ledger: claims, their tolerances, and the reading of ``claims.toml``."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _QUANTITIES = ("value", "ratio", "difference", "lead", "welch", "paper_welch")
 TESTS = ("welch", "paper_welch")
 """Quantities that are a p, not one value per seed."""
 KINDS = ("claim", "check")
-"""What could have come out otherwise, and what could not: the two have tallies of their own."""
+"""Kinds of entries: claims, which could have failed, and checks, which could not; each has its own tally."""
 WRITTEN: Mapping[str, str] = {
     "before": "before the run",
     "pilot": "after a pilot on the same data",
     "after": "after the run",
 }
-"""When a tolerance was written, and how the tables say it."""
+"""Times at which a tolerance was written, and their names in the tables."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +103,8 @@ def read(path: Path = LEDGER) -> list[Claim]:
     Raises
     ------
     ValueError
-        An unknown or missing field, profile, quantity or architecture, an id that stands twice, or a claim
-        like one that does not stand above it.
+        If a field, profile, quantity or architecture is unknown or missing, an id occurs twice, or a claim
+        refers to one that does not stand above it.
     """
     known = {item.name for item in fields(Claim)}
     needed = {item.name for item in fields(Claim) if item.default is MISSING}
@@ -124,7 +124,7 @@ def read(path: Path = LEDGER) -> list[Claim]:
             raise ValueError(f"{where} lacks {', '.join(absent)}")
         claim = Claim(**values)
         if claim.id in claims or not claim.id.isidentifier():
-            raise ValueError(f"{where}: the id stands twice or is not an identifier")
+            raise ValueError(f"{where}: the id occurs twice or is not an identifier")
         _check_names(claim, where)
         claims[claim.id] = claim
     return list(claims.values())

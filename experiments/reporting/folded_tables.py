@@ -12,22 +12,22 @@ from experiments.reporting.csv_tables import CsvStyler, bundle
 MOST = 8
 """Columns that are shown side by side, labels of the rows among them."""
 PAPERS = "paper"
-"""How the heading of a paper's own columns begins; these are never folded."""
+"""Beginning of the heading of a paper's own columns, which are never folded."""
 
 
 class FoldedTable(NamedTuple):
-    """A table of which a page shows some columns, with the others folded; its CSV holds all.
+    """A table of which a page shows some columns and folds the others; its CSV has all.
 
     Attributes
     ----------
     table
-        All of it.
+        Whole table.
     caption
-        What is in it.
+        Caption of the table.
     first
-        Places of the columns that are shown at once, in order.
+        Positions of the columns that are shown at once, in order.
     classes
-        Of the HTML.
+        Classes of the HTML element.
     """
 
     table: pd.DataFrame
@@ -57,7 +57,7 @@ def styled(table: pd.DataFrame, caption: str, classes: str) -> CsvStyler:
 
 
 def first_columns(table: pd.DataFrame) -> list[int]:
-    """Return the places of the columns to show at once: all where there are at most :data:`MOST`.
+    """Return the positions of the columns to show at once: all of them if there are at most :data:`MOST`.
 
     Of wider tables the paper's own, and of each other group its first column, then its second, and so on,
     until there is no room.

@@ -29,13 +29,13 @@ class Headline(NamedTuple):
     Attributes
     ----------
     words
-        The claim in plain words, without numbers.
+        Claim in plain words, without numbers.
     judged
         Ids of the ledger's claims about it on our own data, and what each measures, in a few words.
     again
-        Ids of its claims on the papers' own data; none where no run of them is declared.
+        Ids of its claims on the papers' own data; empty if no run of them is declared.
     reason
-        Why it stands on the first page, and why these claims judge it.
+        Reason why it is on the first page, and why these claims judge it.
     """
 
     words: str
@@ -106,9 +106,10 @@ def badge(verdict: str, dataset: str) -> str:
     Parameters
     ----------
     verdict
-        Of the ledger.
+        Verdict of the ledger.
     dataset
-        What it is about. On the papers' own data the words begin with ``[Re]``, as ReScience's titles do.
+        Data set of the claim. On the papers' own data the words begin with ``[Re]``, as ReScience's titles
+        do.
     """
     kind = _CLASSES.get(verdict, "open")
     words = verdict if dataset in HERE else f"[Re] {verdict}"
@@ -116,7 +117,7 @@ def badge(verdict: str, dataset: str) -> str:
 
 
 def in_a_minute(table: pd.DataFrame, headlines: Sequence[Headline] = HEADLINES) -> Html:
-    """Return the main claims: what is measured and when it holds, the paper's value, and ours by data set.
+    """Return the main claims: the measure and its condition, the paper's value, and ours by data set.
 
     Each measure has a row of its own. On the papers' own data there is a line below for all claims, as long
     as none of them has been judged there; then there is a column.
@@ -124,14 +125,14 @@ def in_a_minute(table: pd.DataFrame, headlines: Sequence[Headline] = HEADLINES) 
     Parameters
     ----------
     table
-        The ledger.
+        Table of the ledger.
     headlines
-        The claims.
+        Main claims.
 
     Raises
     ------
     ValueError
-        A claim that the ledger does not have.
+        If the ledger does not have a claim.
     """
     theirs = pd.DataFrame([_row(table, name) for one in headlines for name in one.again])
     judged = len(theirs) > 0 and bool(is_judged(theirs).any())
@@ -190,7 +191,7 @@ def _row(table: pd.DataFrame, name: str) -> pd.Series:
 
 
 def _alike(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return what is shown of a claim on our own data: where it was judged; where it is not, the claim."""
+    """Return the text of a claim on our own data: its verdicts, or the claim itself if it was not judged."""
     own = _row(table, name)
     same = (table["like"] == own["like"]) & (table["statement"] == own["statement"])
     judged = is_judged(table) | (table["verdict"] == NOT_MEASURED)

@@ -1,4 +1,4 @@
-"""Which statistic of the test images each metric is, on images that are drawn again: counts as weights."""
+"""Metrics as statistics of resampled test images, with counts as weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 Statistic = Callable[[np.ndarray, pd.DataFrame], np.ndarray]
-"""How often each image was drawn (draws, images), and the images' rows, to one number per draw."""
+"""Function from the counts of each image (draws, images) and the images' rows to one number per draw."""
 
 
 class OfImages(NamedTuple):
@@ -18,9 +18,9 @@ class OfImages(NamedTuple):
     Attributes
     ----------
     probe
-        Whose table holds a row per image (``experiments.studies.probing``).
+        Name of the probe whose table has a row per image (``experiments.studies.probing``).
     statistic
-        What the metric is of them.
+        Statistic of the images that equals the metric.
     """
 
     probe: str
@@ -37,13 +37,13 @@ _ABOUT_TOO = ("margins_distance_median", "accuracy_lost", "certified_gradient_ex
 
 
 def about_images(metric: str) -> bool:
-    """Return whether a metric would be another on other test images, all networks being the same."""
+    """Return whether a metric would change with other test images and the same networks."""
     certified = metric.startswith("certified_") and metric.endswith("_median")
     return metric.startswith(_ABOUT) or metric in _ABOUT_TOO or certified
 
 
 def _values(rows: pd.DataFrame, column: str) -> np.ndarray:
-    """Return a column, NaN where the probe could not compute it."""
+    """Return a column, or NaN if the probe could not compute it."""
     return rows[column].to_numpy(dtype=float) if column in rows else np.full(len(rows), np.nan)
 
 
@@ -80,7 +80,7 @@ def median(column: str, *, over: str | None = None) -> Statistic:
 
 
 def auroc(confidence: str) -> Statistic:
-    """Return the probability that a right prediction has the higher confidence, ties counting half."""
+    """Return the probability that a correct prediction has the higher confidence, ties counting half."""
 
     def of(counts: np.ndarray, rows: pd.DataFrame) -> np.ndarray:
         value, right = _values(rows, confidence), rows["right"].to_numpy(dtype=bool)
@@ -129,7 +129,7 @@ _KNOWN: Mapping[str, OfImages] = {
 
 
 def of_images(metric: str) -> OfImages | None:
-    """Return what a metric is of single images; None where no probe keeps what it takes."""
+    """Return a metric as a statistic of single images; None if no probe keeps the data it needs."""
     if metric in _KNOWN:
         return _KNOWN[metric]
     probe, _, column = metric.removesuffix("_median").partition("_")

@@ -1,4 +1,4 @@
-"""How far a claim about test images would move with other images, which all seeds and networks share."""
+"""Variation of a claim with other test images, which all seeds and networks share."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from experiments.studies.image_shapes import shape_of_data
 from experiments.studies.profiles import PROFILES
 
 DRAWS = 500
-"""How often the test images are drawn again."""
+"""Number of resamples of the test images."""
 HOW = PAIRED, BOUND, LEFT_OUT = "drawn again", "bounded", "left out"
-"""How the test images enter a verdict: drawn again, the same for all networks; by a bound; not at all."""
+"""Ways in which test images enter a verdict: resampled, the same for all networks; by a bound; not at all."""
 
 
 class Images(NamedTuple):
-    """What the test images add to a claim's uncertainty.
+    """Contribution of the test images to a claim's uncertainty.
 
     Attributes
     ----------
     how
-        :data:`PAIRED`, :data:`BOUND` or :data:`LEFT_OUT`; empty: the claim is not about test images.
+        Treatment: :data:`PAIRED`, :data:`BOUND` or :data:`LEFT_OUT`; empty: the claim does not depend on test
+        images.
     variance
-        Of the mean over seeds, and the number of images; None where it is not known.
+        Variance of the mean over seeds, and the number of images; None: unknown.
     """
 
     how: str
@@ -40,16 +41,16 @@ Tables = dict[tuple[str, str], pd.DataFrame | None]
 
 
 def of_source(claim: Claim, runs: pd.DataFrame, source: Any, tables: Tables) -> Images:
-    """Return what the test images add to a claim that is judged by the runs of a study.
+    """Return the contribution of the test images to a claim that is judged by the runs of a study.
 
     Parameters
     ----------
     claim, runs
-        As in :func:`of_claim`.
+        The arguments of :func:`of_claim`.
     source
-        With a ``probe_table``, as a study or recorded runs; others keep nothing of single images.
+        Source with a ``probe_table``, such as a study or recorded runs; others have no data on single images.
     tables
-        Those that have been read; this adds to them.
+        Tables that have been read; new ones are added.
     """
     kept = {}
     for metric in (claim.metric, claim.per or claim.metric):
@@ -75,24 +76,24 @@ def of_claim(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Images:
-    """Return what other test images would change of a claim's mean over seeds.
+    """Return the variation of a claim's mean over seeds with other test images.
 
-    Where a probe kept every image of every network, the images are drawn again, the same for all of them:
-    what is compared is paired by image. Where none did, shares and AUROCs have a bound.
+    If a probe kept every image of every network, the images are resampled, the same for all networks, so that
+    comparisons are paired by image. If none did, shares and AUROCs have a bound.
 
     Parameters
     ----------
     claim
-        The claim; tests have no mean.
+        Claim to judge; tests have no mean.
     runs
         Selected runs of its profile, with its metric.
     tables
-        By probe: one row per network and image, with ``architecture`` and ``seed``; ``image`` where not all
-        test images are there in order.
+        Tables by probe: one row per network and image, with ``architecture`` and ``seed``, and ``image`` if
+        not all test images are there in order.
     total
-        Number of test images, of which the bounds are; None: not known.
+        Number of test images for the bounds; None: unknown.
     draws, seed
-        How often to draw, and from which seed.
+        Number of draws, and their seed.
 
     Notes
     -----
@@ -167,7 +168,7 @@ def _quantity(claim: Claim, values: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _bounded(claim: Claim, runs: pd.DataFrame, total: int | None) -> tuple[float, int] | None:
-    """Return the bound of a share's or an AUROC's variance; of a lead, that over the best of the others."""
+    """Return the bound of a share's or an AUROC's variance; for a lead, that over the best of the others."""
     if total is None or claim.per is not None or claim.quantity == "ratio":
         return None
     if claim.metric not in (*SHARES, *AUROCS) or claim.metric not in runs:
@@ -188,6 +189,6 @@ def _bounded(claim: Claim, runs: pd.DataFrame, total: int | None) -> tuple[float
 
 
 def _means(runs: pd.DataFrame, column: str) -> dict[str, float]:
-    """Return a column's mean over seeds by architecture, where there is one."""
+    """Return a column's mean over seeds by architecture, if there is one."""
     values = pd.to_numeric(runs[column], errors="coerce").groupby(runs["architecture"]).mean().dropna()
     return {str(name): float(value) for name, value in values.items()}

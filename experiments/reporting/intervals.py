@@ -1,4 +1,4 @@
-"""Confidence intervals of few seeds, and what they say of an edge: Student's t, ratios as logarithms."""
+"""Confidence intervals of few seeds, and tests of an edge: Student's t, ratios as logarithms."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from scipy.stats import t as student
 from experiments.reporting.tables import number
 
 LEVEL = 0.95
-"""Of every interval of the ledger."""
+"""Level of every interval of the ledger."""
 MOST_SEEDS = 1000
-"""No larger number of seeds is looked for."""
+"""Largest number of seeds that is considered."""
 
 
 class Interval(NamedTuple):
@@ -23,15 +23,15 @@ class Interval(NamedTuple):
     Attributes
     ----------
     centre
-        The mean; of ratios, the geometric mean.
+        The mean; for ratios, the geometric mean.
     low, high
-        The 95 % interval; infinite where there is one seed.
+        Ends of the 95 % interval; infinite with one seed.
     error, freedom
-        Standard error on the scale that is judged, and its degrees of freedom.
+        Standard error on the judged scale, and its degrees of freedom.
     log
         Whether that scale is the logarithm.
     alone
-        Error and degrees of freedom of the seeds alone: what images add never makes a mean surer.
+        Error and degrees of freedom of the seeds only: images never make a mean more certain.
     """
 
     centre: float
@@ -50,7 +50,7 @@ class Interval(NamedTuple):
     def p(self, edge: float) -> float:
         """Return the two-sided p of the t test that the true value is the edge.
 
-        1 where there is no spread to judge by; 0 where there is none and the centre is not the edge.
+        It is 1 without a spread to judge by, and 0 if there is none and the centre is not the edge.
         """
         if not math.isfinite(self.error):
             return 1.0
@@ -71,13 +71,13 @@ def interval(
     Parameters
     ----------
     values
-        One or more finite numbers.
+        Finite numbers, at least one.
     ratio
-        Whether they are ratios: then the interval is of the logarithm, and what is returned its exponential.
-        Ratios of which one is not positive have no logarithm, and are judged as they are.
+        Whether the values are ratios: the interval is then of the logarithm, and the result its exponential.
+        Ratios that are not all positive have no logarithm, and are judged as plain numbers.
     images
-        Variance of the mean that comes from the test images, which all seeds share, on the scale that is
-        judged; and the number of images. None: unknown, and left out.
+        Variance of the mean from the test images, which all seeds share, on the judged scale; and the number
+        of images. None: unknown, and left out.
 
     Notes
     -----
@@ -128,21 +128,21 @@ def seeds_to_decide(
     ratio: bool = False,
     images: tuple[float, int] | None = None,
 ) -> int | None:
-    """Return how many seeds would tell the mean from every edge, were mean and spread what they are now.
+    """Return the number of seeds that would separate the mean from every edge at the present mean and spread.
 
     Parameters
     ----------
     values
-        One per seed, two or more.
+        One value per seed, at least two.
     edges
-        Those that the interval must not contain.
+        Edges that the interval must not contain.
     ratio, images
-        As in :func:`interval`; seeds do not lessen the variance of images.
+        The arguments of :func:`interval`; seeds do not reduce the variance of images.
 
     Returns
     -------
     int or None
-        None where no number up to :data:`MOST_SEEDS` would, or there is no spread to judge by.
+        Number of seeds; None: no number up to :data:`MOST_SEEDS` suffices, or there is no spread to judge by.
     """
     if len(values) < 2:
         return None

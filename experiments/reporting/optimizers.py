@@ -20,7 +20,7 @@ COLUMNS: Mapping[str, str] = {
     "accuracy": "training accuracy",
     "test_accuracy": "test accuracy",
 }
-"""What the tables show of a run."""
+"""Columns of a run in the tables."""
 
 
 def by_optimizer(runs: pd.DataFrame, columns: Mapping[str, str] = COLUMNS) -> pd.DataFrame:
@@ -31,7 +31,7 @@ def by_optimizer(runs: pd.DataFrame, columns: Mapping[str, str] = COLUMNS) -> pd
     runs
         Selected runs of ``cube`` or ``cube-long``.
     columns
-        Of ``runs``, with their headings; those that no run has are left out.
+        Headings by column of ``runs``; columns that no run has are left out.
     """
     rows = {}
     for name, own in runs.groupby("architecture", sort=False):

@@ -9,7 +9,7 @@ import pandas as pd
 from experiments.paths import PAPER_TABLES
 
 EXPERIMENTS = 5
-"""Independent experiments behind every mean and sd of the paper (Appendix C)."""
+"""Number of independent experiments behind every mean and sd of the paper (Appendix C)."""
 
 DATASETS = ("SVHN", "CIFAR10", "CIFAR100")
 
@@ -26,7 +26,7 @@ def reported() -> pd.DataFrame:
 
 
 def value(dataset: str, architecture: str, metric: str) -> tuple[float, float]:
-    """Return the paper's (mean, sd), or raise a ValueError that names what it does not report."""
+    """Return the paper's (mean, sd), or raise a ValueError that names the missing value."""
     table = reported()
     chosen = (table["dataset"] == dataset) & (table["architecture"] == architecture)
     row = table[chosen & (table["metric"] == metric)]
@@ -38,22 +38,22 @@ def value(dataset: str, architecture: str, metric: str) -> tuple[float, float]:
 
 
 def welch(dataset: str, metric: str, *, baseline: str = "NoPen") -> pd.DataFrame:
-    """Return Welch's test of every architecture against a baseline, from the printed means and sds alone.
+    """Return Welch's test of every architecture against a baseline, from the printed means and sds.
 
     Parameters
     ----------
     dataset, metric
-        As in the paper's tables.
+        Data set and metric, as in the paper's tables.
     baseline
-        The architecture compared with.
+        Architecture compared with.
 
     Returns
     -------
     DataFrame
-        ``architecture``, ``mean``, ``std``, ``difference`` from the baseline and the two-sided ``p``;
-        p is missing where both printed sds are zero.
+        Columns ``architecture``, ``mean``, ``std``, ``difference`` from the baseline and the two-sided ``p``;
+        p is missing if both printed sds are zero.
     """
-    from scipy.stats import ttest_ind_from_stats  # a second, which jobs that only train do without
+    from scipy.stats import ttest_ind_from_stats  # takes a second that mere training does not need
 
     table = reported()
     table = table[(table["dataset"] == dataset) & (table["metric"] == metric)].set_index("architecture")

@@ -1,4 +1,4 @@
-"""Small tables that are measured once and committed, each with when, from what code and on what machine."""
+"""Small tables that are measured once and committed, each with its date, code and machine."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from lpc.store.reading import read_object, read_table
 
 
 class Recorded(NamedTuple):
-    """A recorded table, and where it comes from."""
+    """A recorded table, and its provenance."""
 
     table: pd.DataFrame
     about: dict[str, Any]
 
     @property
     def origin(self) -> str:
-        """Where it comes from, as part of a caption."""
+        """Provenance, as part of a caption."""
         commit = (self.about["commit"] or "unknown")[:7] + (" and changes" if self.about["dirty"] else "")
         return f"recorded on {self.about['date']}, commit {commit}, {self.about['machine']}"
 
 
 def code() -> dict[str, Any]:
-    """Return what a table is computed by: commit, whether code differs from it, and versions."""
+    """Return the code that computes a table: commit, whether files differ from it, and versions."""
     return provenance(folders=("lpc", "experiments"))
 
 
@@ -49,18 +49,18 @@ def record(
     Parameters
     ----------
     name
-        Of the folder that it goes to.
+        Name of the folder in which it is written.
     table
-        With named rows: the index is its first column.
+        Table with named rows: the index is its first column.
     folder
-        On the file system that was measured.
+        Folder on the measured file system.
     results
-        Where recorded tables lie.
+        Folder of recorded tables.
     by
-        What :func:`code` said before other tables were written among the results, which are changes, too;
-        None: what it says now.
+        Result of :func:`code` before other tables were written among the results, which are changes too;
+        None: the present result.
     about
-        What else is to be known of it, as JSON.
+        Further facts about it, as JSON.
     """
     known = code() if by is None else by
     made = {
@@ -84,13 +84,13 @@ def recorded(name: str, *, results: Path = MEASURED) -> Recorded:
     Raises
     ------
     lpc.store.reading.Damaged
-        It is not there, or not whole.
+        If the table is not there, or not whole.
     """
     mend = "restore the committed file, or record it again"
     fields = {"date": str, "machine": str, "commit": (str, type(None)), "dirty": (bool, type(None))}
     about = read_object(results / name / "provenance.json", fields=fields, mend=mend)
     path = results / name / "table.csv"
-    read_table(path, mend=mend)  # which knows what to say of a file that is none
+    read_table(path, mend=mend)  # its error describes a file that is no table
     return Recorded(pd.read_csv(path, dtype=str, index_col=0, keep_default_na=False), about)
 
 

@@ -37,7 +37,7 @@ def values(folder: Path = RESULTS / PROFILE) -> dict[str, dict[str, float]]:
     Parameters
     ----------
     folder
-        Of the recorded runs.
+        Folder of the recorded runs.
     """
     runs = pd.read_csv(folder / "runs.csv")
     runs = runs[runs["selected"].astype(str) == "True"]
@@ -51,11 +51,11 @@ def values(folder: Path = RESULTS / PROFILE) -> dict[str, dict[str, float]]:
 
 
 def write(target: Path = TARGET) -> None:
-    """Write the values to where the library reads them.
+    """Write the values to the file that the library reads.
 
     Parameters
     ----------
     target
-        The file.
+        Path of the file.
     """
     target.write_text(json.dumps(values(), indent=1) + "\n")

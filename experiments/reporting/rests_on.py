@@ -1,4 +1,4 @@
-"""What a verdict rests on, in numbers: images, network and seeds of the profile that judged a claim."""
+"""Basis of a verdict in numbers: images, network and seeds of the profile that judged a claim."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _FULL = 64  # channels of a ResNet's first stage, as published
 
 
 def data_of(dataset: str, profile: str, n: int) -> str:
-    """Return what a claim's verdict rests on: data set, network and number of seeds.
+    """Return the basis of a claim's verdict: data set, network and number of seeds.
 
     Parameters
     ----------
     dataset
-        The claim's.
+        Data set of the claim.
     profile
-        Whose runs judge it; :data:`~experiments.reporting.declarations.NO_RUN`: none do.
+        Profile whose runs judge it; :data:`~experiments.reporting.declarations.NO_RUN`: none do.
     n
         Number of seeds; 0: none has been run.
     """
@@ -34,7 +34,7 @@ def data_of(dataset: str, profile: str, n: int) -> str:
 
 
 def images_and_network(profile: str) -> str:
-    """Return how many images a profile takes, and the network it trains; empty where it takes several."""
+    """Return the number of images of a profile, and its network; empty if it has several."""
     if profile == NO_RUN:
         return ""
     given = _given(profile)
@@ -43,7 +43,7 @@ def images_and_network(profile: str) -> str:
 
 
 def _given(profile: str) -> list[Any]:
-    """Return what names data and a network: the profile, or the parts of one for Kirsch et al.'s figures."""
+    """Return the settings with data and a network: the profile, or its parts for Kirsch et al.'s figures."""
     if profile in PROFILES:
         return [PROFILES[profile]]
     return [part for part in vars(BOTTLENECK_PROFILES[profile]).values() if isinstance(part, Part)]

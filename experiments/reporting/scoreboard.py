@@ -1,4 +1,4 @@
-"""The front page's view of the ledger: verdicts by profile, claim by claim, and what waits for runs."""
+"""The front page's view of the ledger: verdicts by profile, claim by claim, and claims that wait for runs."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _PLACES = {word: place for words in WORDS.values() for place, word in enumerate(
 
 
 CHECKS = "Checks (what cannot fail, or must)"
-"""Heading of the rows that are no claims."""
+"""Heading of the rows that are checks instead of claims."""
 
 
 class Html(NamedTuple):
-    """A table as a page shows it, and as numbers to take away.
+    """A table as a page shows it, and as downloadable numbers.
 
     Attributes
     ----------
     html
-        What is shown.
+        HTML that is shown.
     table
-        What it holds.
+        Table behind it.
     """
 
     html: str
@@ -47,19 +47,19 @@ class Html(NamedTuple):
 
 
 def is_word(verdict: str) -> bool:
-    """Whether a verdict is one that runs gave, be it that they leave the claim undecided."""
+    """Whether runs gave the verdict, even if it is undecided."""
     return verdict in _PLACES
 
 
 def is_judged(table: pd.DataFrame) -> pd.Series:
-    """Whether runs have judged a claim, be it that they leave it undecided."""
+    """Whether runs have judged a claim, even if it is undecided."""
     return table["verdict"].isin(_PLACES)
 
 
 def tally(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row per profile: claims that hold (✓), in part (◐), that do not (✗), undecided (?).
 
-    Checks are not claims and are not counted: give those alone for a tally of their own.
+    Checks are not claims and are not counted; pass only checks for their own tally.
     """
     rows = {}
     if set(table["kind"]) == {"claim", "check"}:
@@ -80,14 +80,14 @@ def tally(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def is_waiting(table: pd.DataFrame) -> pd.Series:
-    """Whether a claim repeats, on a data set of ours that has not been run, what stands above it."""
+    """Whether a claim repeats the one above it on a data set of ours that has not been run."""
     return table["dataset"].isin(HERE) & (table["verdict"] == NOT_ATTEMPTED)
 
 
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
     """Return the ledger as the front page shows it, each verdict with a mark as well as a word.
 
-    Claims that are alike stand together, whatever runs judge them; those :func:`is_waiting` are not here.
+    Claims of a family stand together, whichever runs judge them; those :func:`is_waiting` are left out.
     """
     place = {name: first for first, name in enumerate(dict.fromkeys(table["like"]))}
     table = table[~is_waiting(table)]
@@ -137,7 +137,7 @@ def folded(table: pd.DataFrame) -> Html:
     Parameters
     ----------
     table
-        The ledger.
+        Table of the ledger.
     """
     parts, shown = [], verdicts(table)
     checks = table["kind"] == "check"
@@ -163,7 +163,7 @@ def folded(table: pd.DataFrame) -> Html:
 
 
 def waiting(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the claims that wait for runs on our own data sets, those that are alike in one row."""
+    """Return the claims that wait for runs on our own data sets, one row per family."""
     own = table[is_waiting(table)]
     parts = {"profiles": "profile", "claim": "statement", "holds at": "tolerance", "paper": "paper"}
     rows = [
@@ -174,14 +174,14 @@ def waiting(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def side_by_side(table: pd.DataFrame, chapter: str) -> pd.DataFrame:
-    """Return a chapter's claims, a row each, with what every profile's runs say; none where it is but one.
+    """Return a chapter's claims, one per row, with every profile's verdict; empty with one profile.
 
     Parameters
     ----------
     table
-        The ledger.
+        Table of the ledger.
     chapter
-        Its name.
+        Name of the chapter.
     """
     own = table[(table["chapter"] == chapter) & table["verdict"].isin([*_PLACES, NOT_MEASURED])]
     own = own[own["profile"] != NO_RUN]
@@ -206,7 +206,7 @@ def _marked(verdict: str, measured: str) -> str:
 
 
 def styled(table: pd.DataFrame, caption: str = "") -> Styler | None:
-    """Return a table of claims as pages show it; None, which shows nothing, where it has no rows."""
+    """Return a table of claims as pages show it; None, which shows nothing, if it has no rows."""
     if table.empty:
         return None
     shown = CsvStyler(table).hide(axis="index").set_table_attributes('class="dataframe wrap"')

@@ -1,4 +1,4 @@
-"""How much a few seeds and a few hundred test images can show."""
+"""Statistical power of a few seeds and a few hundred test images."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from scipy.stats import f, ncf, ttest_ind_from_stats
 
 
 def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
-    r"""Return Holm's adjusted p values: a family is tested at level alpha where they are below alpha.
+    r"""Return Holm's adjusted p values: those below alpha are significant at level alpha in their family.
 
     Parameters
     ----------
     p
-        p values of the family; missing ones stay missing and are not counted.
+        Values of p of the family; missing ones stay missing and are not counted.
 
     Notes
     -----
@@ -35,7 +35,7 @@ def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def welch(own: pd.Series, base: pd.Series) -> float:
-    """Return the two-sided p of Welch's test; NaN where a side has fewer than two values, or none varies."""
+    """Return the two-sided p of Welch's test; NaN if a side has fewer than two values, or none varies."""
     if min(len(own), len(base)) < 2 or (np.ptp(own) == 0 and np.ptp(base) == 0):
         return float("nan")
     ours, theirs = ((float(side.mean()), float(side.std()), len(side)) for side in (own, base))
@@ -48,17 +48,17 @@ def against(selected: pd.DataFrame, column: str, *, baseline: str = "NoPen") -> 
     Parameters
     ----------
     selected
-        Rows with ``architecture``, ``seed`` and ``column``.
+        Table with ``architecture``, ``seed`` and ``column``.
     column
-        The metric.
+        Column of the metric.
     baseline
-        The architecture compared with.
+        Architecture compared with.
 
     Returns
     -------
     DataFrame
-        ``architecture``, ``difference``, two-sided ``p`` and ``p_holm`` over all rows. p is missing where
-        a side has fewer than two values or neither has any spread.
+        Columns ``architecture``, ``difference``, two-sided ``p`` and ``p_holm`` over all rows. p is missing
+        if a side has fewer than two values or neither has any spread.
     """
     groups = {name: rows[column].dropna() for name, rows in selected.groupby("architecture", sort=False)}
     base = groups.pop(baseline)
@@ -75,9 +75,9 @@ def detectable_difference(sd: float, n: int, *, level: float = 0.05, power: floa
     Parameters
     ----------
     sd
-        Of either group.
+        Standard deviation of either group.
     n
-        Values in each group, 2 or more.
+        Number of values in each group, at least 2.
     level, power
         Probability of a false alarm, and of finding the difference.
 
@@ -98,14 +98,14 @@ def detectable_difference(sd: float, n: int, *, level: float = 0.05, power: floa
 
 
 def hanley_mcneil(auroc: float, right: int, wrong: int) -> float:
-    r"""Return the standard error of an AUROC from the numbers of right and wrong predictions.
+    r"""Return the standard error of an AUROC from the numbers of correct and wrong predictions.
 
     Parameters
     ----------
     auroc
-        Between 0 and 1.
+        AUROC between 0 and 1.
     right, wrong
-        Numbers of predictions, 1 or more each.
+        Numbers of correct and wrong predictions, at least 1 each.
 
     Notes
     -----
@@ -118,7 +118,7 @@ def hanley_mcneil(auroc: float, right: int, wrong: int) -> float:
     Hanley and McNeil 1982.
     """
     if right < 1 or wrong < 1:
-        raise ValueError(f"{right} predictions are right and {wrong} wrong: the AUROC needs both")
+        raise ValueError(f"{right} predictions are right and {wrong} wrong; expected some of both")
     both_right, both_wrong = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
     variance = auroc * (1 - auroc)
     variance += (right - 1) * (both_right - auroc**2) + (wrong - 1) * (both_wrong - auroc**2)
@@ -133,12 +133,12 @@ def bootstrap_images(
     Parameters
     ----------
     statistic
-        Maps indices of images, with repeats, to a number. Where it raises a ValueError (no error in the
-        resample, say) the resample is left out.
+        Function from indices of images, with repeats, to a number. A resample for which it raises a
+        ValueError (for example, without errors) is left out.
     images
-        How many there are.
+        Number of images.
     resamples, seed
-        How many resamples to draw, and from which seed.
+        Number of resamples, and their seed.
     """
     generator = np.random.default_rng(seed)
     found = []

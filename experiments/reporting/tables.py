@@ -1,4 +1,4 @@
-"""Tables of the book: what was measured of every seed, beside the paper's values."""
+"""Tables of the book: measured values of every seed, beside the paper's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from experiments.studies.study import Study
 from lpc.errors import unknown_name
 
 NOT_RUN = "not run"
-"""What a cell shows where nothing has been run."""
+"""Content of a cell if nothing has been run."""
 REPORTED = "paper (reported; not run here)"
 """Heading of the paper's own values on data sets on which nothing has been run in this project."""
 REPORTED_AND_RUN = "paper (reported)"
@@ -23,9 +23,9 @@ REPORTED_AND_RUN = "paper (reported)"
 BESIDE = 2
 """Columns shown of recorded profiles, shared among them: the first of those shown of the live one."""
 POINTS = 3
-"""Up to so many runs are shown one by one: their standard deviation would say nothing."""
+"""Largest number of runs shown one by one, since their standard deviation would mean nothing."""
 MISSING = "–"
-"""What a cell shows where the paper gives no value, or a run's value could not be computed."""
+"""Content of a cell if the paper gives no value, or a run's value could not be computed."""
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -42,19 +42,19 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def over_seeds(values: Sequence[float] | pd.Series, *, digits: int = 3, signed: bool = False) -> str:
-    """Return what runs of one kind gave: up to :data:`POINTS` values each of them, else ``mean ± sd``.
+    """Return the values of runs of one kind: single values up to :data:`POINTS` of them, else ``mean ± sd``.
 
-    The standard deviation of two or three values says next to nothing of the spread, and would be read as an
-    interval. How many there are is said where some are missing.
+    The standard deviation of two or three values says almost nothing about the spread, and would be taken for
+    an interval. The number of values is given if some are missing.
 
     Parameters
     ----------
     values
-        One per run; NaN or None where it is missing.
+        One value per run; NaN or None: missing.
     digits
         Significant digits of the values, or of their mean.
     signed
-        Whether positive numbers bear a sign.
+        Whether positive numbers have a sign.
     """
     series = pd.to_numeric(pd.Series(values), errors="coerce")
     there = series.dropna()
@@ -77,25 +77,25 @@ def measured(
     percent: Sequence[str] = (),
     others: Sequence[Recorded] | None = None,
 ) -> pd.DataFrame:
-    """Return one row per architecture with what the selected runs gave, by :func:`over_seeds`.
+    """Return one row per architecture with the values of the selected runs, by :func:`over_seeds`.
 
     Parameters
     ----------
     study
-        Runs of a profile.
+        Study with the runs of a profile.
     columns
-        Column of ``study.selected`` -> heading.
+        Headings by column of ``study.selected``.
     digits
         Significant digits of the means.
     percent
-        Columns that are shares and are shown in percent.
+        Columns of shares that are shown in percent.
     others
-        Recorded runs to show beside them, as :func:`beside_recorded`; None: all there are, ``()``: none.
+        Recorded runs to show beside them, as in :func:`beside_recorded`; None: all there are, ``()``: none.
 
     Raises
     ------
     ValueError
-        A column that no selected run has.
+        If no selected run has a column.
     """
     rows = {}
     chosen = study.selected
@@ -131,13 +131,14 @@ def beside_recorded(
     Parameters
     ----------
     table
-        One row per architecture; returned as it is where there is nothing to show beside it.
+        Table with one row per architecture; returned unchanged if there is nothing to show beside it.
     study
-        The runs that it is about.
+        Study of the table.
     columns, digits, percent
-        As in :func:`measured`; two columns of one recorded profile are shown, one of each of several.
+        The arguments of :func:`measured`. Two columns of one recorded profile are shown, or one of each of
+        several.
     others
-        Recorded runs; None: of every other profile that has them.
+        Recorded runs; None: those of every other profile that has them.
     """
     beside = all_recorded(beside=study.profile.name) if others is None else others
     if not beside:
@@ -174,9 +175,9 @@ def beside_paper(
     Parameters
     ----------
     study, columns, percent, others
-        As in :func:`measured`.
+        The arguments of :func:`measured`.
     metric
-        The paper's name of the column in its CSV.
+        Name of the column in the paper's CSV.
     """
     beside = all_recorded(beside=study.profile.name) if others is None else others
     ours = measured(study, columns, percent=percent, others=beside)
@@ -191,7 +192,7 @@ def beside_paper(
 
 
 def printed(mean: float, sd: float) -> str:
-    """Return a value of the paper as text; very small ones rounded, since their scale is what they tell."""
+    """Return a value of the paper as text; very small ones are rounded, since only their scale matters."""
     return f"{mean:.6g} ± {sd:.6g}" if abs(mean) >= 1e-3 else f"{number(mean)} ± {number(sd, 2)}"
 
 
@@ -208,18 +209,18 @@ def ratios(
     Parameters
     ----------
     study, others
-        As in :func:`measured`.
+        The arguments of :func:`measured`.
     column
-        Of ``study.selected``.
+        Column of ``study.selected``.
     metric
-        The paper's name of the column in its CSV.
+        Name of the column in the paper's CSV.
     baseline
-        The architecture to divide by.
+        Architecture to divide by.
 
     Raises
     ------
     ValueError
-        A baseline that the profile's table of architectures does not have.
+        If the profile's table of architectures lacks the baseline.
     """
     names = list(study.profile.variants)
     if baseline not in names:
@@ -249,18 +250,18 @@ def profiles_of(study: Study, *, others: Sequence[Recorded] | None = None) -> st
 
 
 def show(table: pd.DataFrame, caption: str, *, wrap: bool = False) -> Styler | FoldedTable:
-    """Return a table as the book shows it: with a caption, and as it is (numbers are text already).
+    """Return a table as the book shows it, with a caption; numbers are text already.
 
     Columns beyond :data:`~experiments.reporting.folded_tables.MOST` are folded below it.
 
     Parameters
     ----------
     table
-        Cells are text.
+        Table whose cells are text.
     caption
-        What is in it, and whose numbers they are.
+        Caption with the content and the source of the numbers.
     wrap
-        Whether cells may break into lines: for tables of text.
+        Whether cells may break into lines, for tables of text.
     """
     classes = "dataframe wrap" if wrap else "dataframe"
     first = first_columns(table)

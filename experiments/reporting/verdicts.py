@@ -14,38 +14,39 @@ WORDS = {
 }
 """The three verdicts on our own data sets, and on the papers'."""
 UNDECIDED = "undecided"
-"""The interval lies across an edge of the tolerance: the seeds that there are cannot tell."""
+"""The interval crosses an edge of the tolerance: the present seeds cannot decide."""
 MARKS = ("✓", "◐", "✗", "?")
 """Marks of the three verdicts, in the order of :data:`WORDS`, and of :data:`UNDECIDED`."""
 OPEN_MARK = "○"
 """The mark of a claim that no run has judged."""
 ALPHA = 1 - LEVEL
 NULLS = {"ratio": 1.0, "difference": 0.0, "lead": 0.0}
-"""What a quantity is where there is no effect; the others have none."""
+"""Value of a quantity without effect; the other quantities have none."""
 
 Range = tuple[float, float]
 
 
 class Judgement(NamedTuple):
-    """What some values say of a claim, taken alone.
+    """Judgement of a claim from its own values.
 
     Attributes
     ----------
     place
-        0: the mean is in the tolerance; 2: outside; 1: outside, and the whole interval in the wider one.
+        Place of the mean. 0: inside the tolerance; 1: outside, but the whole interval is inside the wider
+        one; 2: outside.
     p
-        Two-sided, that the true value lies on the tolerance's nearest edge: unless it is below 5 % after
+        Two-sided p that the true value lies on the tolerance's nearest edge: unless it is below 5 % after
         Holm's correction, the verdict is undecided.
     edges
-        Those that the interval must not contain.
+        Edges that the interval must not contain.
     interval
-        Of the values; None for tests, whose value is a p.
+        Interval of the values; None: a test, whose value is a p.
     values
-        One per seed.
+        One value per seed.
     ratio
-        Whether they are ratios.
+        Whether the values are ratios.
     images
-        As in :func:`experiments.reporting.intervals.interval`.
+        Uncertainty from the test images, as in :func:`experiments.reporting.intervals.interval`.
     """
 
     place: int
@@ -57,9 +58,9 @@ class Judgement(NamedTuple):
     images: tuple[float, int] | None = None
 
     def needed(self) -> str:
-        """Return what would decide at the spread that is seen, as text; empty where nothing can be told.
+        """Return the runs that would decide at the present spread, as text; empty if that is unknown.
 
-        That is a number of seeds, or more test images where these ones hide what seeds could tell.
+        That is a number of seeds, or more test images if their variance hides that of the seeds.
         """
         if self.interval is None or not self.edges:
             return ""
@@ -74,14 +75,14 @@ class Judgement(NamedTuple):
 def wider(holds: Range, partly: Range | None, null: float | None) -> Range | None:
     """Return the part of the wider tolerance that lies on the tolerance's side of "no effect".
 
-    Where no effect lies inside the tolerance, the claim is one of likeness and the wider one stays as it is.
+    If "no effect" lies inside the tolerance, the claim is one of similarity and the wider one stays as it is.
 
     Parameters
     ----------
     holds, partly
-        The tolerance, and the wider one; None: there is none.
+        Tolerance, and the wider one; None: there is none.
     null
-        What the quantity is without effect; None: not known.
+        Value of the quantity without effect; None: unknown.
     """
     if partly is None or null is None or holds[0] < null < holds[1]:
         return partly
@@ -99,18 +100,18 @@ def judge(
     ratio: bool = False,
     images: tuple[float, int] | None = None,
 ) -> Judgement:
-    """Return where the mean of one value per seed lies, and how surely.
+    """Return the place of the mean of one value per seed, and its certainty.
 
     Parameters
     ----------
     values
-        One or more; infinite where a run never got there.
+        Values, at least one; infinite for a run that never got there.
     holds, partly, null
-        As in :func:`wider`; edges belong to the tolerance, but for "no effect".
+        The arguments of :func:`wider`; edges belong to the tolerance, except for "no effect".
     limits
-        What values can be: an edge at a limit or beyond it cannot be crossed, and needs not be told from.
+        Limits of possible values: an edge at a limit or beyond it cannot be crossed, and is ignored.
     ratio, images
-        As in :func:`experiments.reporting.intervals.interval`.
+        The arguments of :func:`experiments.reporting.intervals.interval`.
     """
     if any(map(math.isinf, values)):
         outside = all(map(math.isinf, values)) and math.isfinite(holds[1])
@@ -132,7 +133,7 @@ def _told_from(
 ) -> tuple[tuple[float, ...], float]:
     """Return the edges that can be crossed, and the largest p that the true value is one of them.
 
-    Without any spread a mean on an edge counts as inside where ``exact``.
+    Without any spread a mean on an edge counts as inside if ``exact``.
     """
     real = tuple(e for e in dict.fromkeys(edges) if limits[0] < e < limits[1] and math.isfinite(e))
     if not math.isfinite(found.error):
@@ -143,5 +144,5 @@ def _told_from(
 
 
 def judge_p(signed: float) -> Judgement:
-    """Return what a test says: a two-sided p, negative where the difference has the wrong sign."""
+    """Return the result of a test: a two-sided p, negative if the difference has the wrong sign."""
     return Judgement(0 if signed > 0 else 2, abs(signed))

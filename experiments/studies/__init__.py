@@ -1,1 +1,1 @@
-"""What is declared, trained, selected and kept: profiles, schedules, the two kinds of runs."""
+"""Declaration, training, selection and records of runs: profiles, schedules, the two kinds of study."""

@@ -15,7 +15,7 @@ def declared(name: str, *, seeds: int | None = None, only: Sequence[str] | None 
     Parameters
     ----------
     name
-        Of the profile.
+        Name of the profile.
     seeds
         Number of seeds; None: the profile's own.
     only

@@ -1,4 +1,4 @@
-"""How much is run of Kirsch et al.'s figures, by profile."""
+"""Extent of the runs for Kirsch et al.'s figures, by profile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GAMMAS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """How much of one figure is run: data, network, width of the latent, length of training, trials."""
+    """Extent of the runs for one figure: data, network, width of the latent, length of training, trials."""
 
     data: DataSpec
     backbone: str
@@ -30,23 +30,24 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class BottleneckProfile:
-    """How much is run of Kirsch et al.'s figures under a profile's name.
+    """Extent of the runs for Kirsch et al.'s figures in a profile.
 
     Attributes
     ----------
     name, summary
-        Of the profile, and a line that the book prints about it.
+        Name of the profile, and a line that the book prints about it.
     permuted, images
-        Figure 3, on pixels in permuted places and on images.
+        Runs of Figure 3, on pixels in permuted places and on images.
     dropout
-        Figure 4.
+        Runs of Figure 4.
     surrogates, gammas
-        Figures 1, 5 and 6.
+        Runs of Figures 1, 5 and 6.
     meeting
-        Trials of the runs of latent point collapse with noise, which are otherwise the profile's of the
-        ablation; 0: none.
+        Trials of the runs of latent point collapse with noise, otherwise like the profile's ablation; 0:
+        none.
     retrain, seeds_first
-        As in a profile of the ablation; here no rate is selected, and all trials are trained at once.
+        Counterparts of the fields of an ablation's profile; here no rate is selected, and all trials are
+        trained at once.
     """
 
     name: str
@@ -82,7 +83,7 @@ _MNIST = DataSpec(name="mnist")
 _FASHION = DataSpec(name="fashion_mnist")
 _SUBSET = DataSpec(name="fashion_mnist", train_limit=2_000)
 _PERMUTED = 0
-"""Seed of the permutation of pixels, everywhere."""
+"""Seed of the permutation of pixels in all profiles."""
 
 
 def _permuted(data: DataSpec) -> DataSpec:
@@ -295,7 +296,7 @@ BOTTLENECK_PROFILES: Mapping[str, BottleneckProfile] = {
 
 
 def bottleneck_profile(name: str) -> BottleneckProfile:
-    """Return how much is run under a profile's name; an unknown one is a ValueError with the nearest ones."""
+    """Return the extent of the runs under a profile's name; an unknown one raises a ValueError."""
     if name not in BOTTLENECK_PROFILES:
         raise unknown_name("profile of the bottleneck runs", name, BOTTLENECK_PROFILES)
     return BOTTLENECK_PROFILES[name]
@@ -307,7 +308,7 @@ def settings(names: Sequence[str]) -> pd.DataFrame:
     Parameters
     ----------
     names
-        Of profiles; the paper's is ``paper``.
+        Names of profiles; the paper's is ``paper``.
     """
     figures = {
         "permuted": "Figure 3, permuted pixels",

@@ -1,4 +1,4 @@
-"""What Kirsch et al.'s figures show of a run in one number: gaps, knees, rises and falls."""
+"""Summaries of a run in Kirsch et al.'s figures, one number each: gaps, knees, rises and falls."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ KEPT = 0.9
 
 
 def with_summaries(frame: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of runs with a few columns more; what does not apply to a run is NaN.
+    """Return a table of runs with a few more columns; a value that does not apply to a run is NaN.
 
     Parameters
     ----------
     frame
-        One row per run.
+        Table with one row per run.
     history
-        One row per run and recorded epoch.
+        Table with one row per run and recorded epoch.
 
     Returns
     -------
     DataFrame
-        ``decoder_gap``: the decoder's cross-entropy less the decoder uncertainty (Figure 3).
-        ``bound_slack``: the bound of Observation 3 less the probability of a wrong class.
-        ``accuracy_lost``: the best test accuracy over epochs less the last (Figure 4), with noise where
-        there is any. ``knee_information``: I[X; Z] in the last epoch whose test accuracy is at least 90 % of
-        the best. ``last_log10_sd``: the latent's sd in the last epoch whose loss was finite.
-        ``plane_excess``: the residual information above the least that I[X; Z] allows where labels are
-        certain, max(0, H[Y] - I[X; Z]) (Figure 6). ``information_rise``, ``information_fall``: the largest
-        I[X; Z] over epochs less the first, and less the last (Figure 1).
+        Table with ``decoder_gap``: the decoder's cross-entropy minus the decoder uncertainty (Figure 3).
+        ``bound_slack``: the bound of Observation 3 minus the probability of a wrong class. ``accuracy_lost``:
+        the best test accuracy over epochs minus the last (Figure 4), with noise if there is any.
+        ``knee_information``: I[X; Z] in the last epoch whose test accuracy is at least 90 % of the best.
+        ``last_log10_sd``: the latent's sd in the last epoch whose loss was finite. ``plane_excess``: the
+        residual information above the least that I[X; Z] allows if labels are certain, max(0, H[Y] - I[X; Z])
+        (Figure 6). ``information_rise``, ``information_fall``: the largest I[X; Z] over epochs minus the
+        first, and minus the last (Figure 1).
     """
     table = frame.copy()
     table["decoder_gap"] = _column(table, "decoder_cross_entropy") - _column(table, "decoder_uncertainty")

@@ -24,7 +24,7 @@ OBJECTIVES: Mapping[str, Objective] = {
     "decoder": "decoder_cross_entropy",
     "prediction": "prediction_cross_entropy",
 }
-"""What is minimised in Figure 3."""
+"""Objectives of Figure 3."""
 SURROGATES: Mapping[str, Penalty] = {
     "norm": "squared_norm",
     "variance": "log_variance",
@@ -32,7 +32,7 @@ SURROGATES: Mapping[str, Penalty] = {
 }
 """Regularizers of Observation 8."""
 MEETING = ("IB", "LinPen")
-"""Architectures that are trained with noise where the two papers meet."""
+"""Architectures that are trained with noise in the chapter on both papers."""
 
 
 def name_of(regularizer: str, gamma: float) -> str:
@@ -122,16 +122,16 @@ def declared(name: str, *, seeds: int | None = None, only: Sequence[str] | None 
     Parameters
     ----------
     name
-        Of the profile.
+        Name of the profile.
     seeds
-        Most trials of a setting; None: as many as the profile has.
+        Largest number of trials per setting; None: as many as the profile has.
     only
-        Names of runs, or what they begin with (``permuted``, ``norm``); None: all.
+        Names of runs, or their beginnings (``permuted``, ``norm``); None: all.
 
     Raises
     ------
     ValueError
-        An unknown profile or name, or no trial.
+        If the profile or a name is unknown, or there is no trial.
     """
     if seeds is not None and not (type(seeds) is int and seeds >= 1):
         raise ValueError(f"seeds is {seeds!r}; expected 1 or more, or None")
@@ -148,12 +148,12 @@ def declared(name: str, *, seeds: int | None = None, only: Sequence[str] | None 
 
 
 def resolve(name: str, dataset: str | None = None) -> tuple[BottleneckProfile]:
-    """Return the profile of a name, as the only one that it stands for.
+    """Return the profile with a name, the only one that it stands for.
 
     Raises
     ------
     ValueError
-        An unknown profile, or a data set: the runs of a profile have several.
+        If the profile is unknown, or a data set is given: the runs of a profile have several.
     """
     if dataset is not None:
         raise ValueError(

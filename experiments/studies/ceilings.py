@@ -1,4 +1,4 @@
-"""How far from a boundary any network can hold the test images of a data set: measured, and recorded."""
+"""Ceilings of the boundary distance of a data set's test images for any network: measured, and recorded."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ COLUMNS = (
     *("mean_assigned", "single_pixels", "both_pixels"),
     *("data_checksum", "commit", "dirty", "device", "seconds", "date"),
 )
-"""Of the table. ``single`` and ``both`` are means of the two ceilings (:mod:`lpc.evaluation.ceilings`), with
-standard errors over images, of normalised inputs, as networks see them; ``*_pixels`` where black is zero.
+"""Columns of the table. ``single`` and ``both`` are means of the two ceilings
+(:mod:`lpc.evaluation.ceilings`), with standard errors over images, of normalised inputs, as
+networks see them; ``*_pixels`` where black is zero.
 ``mean_assigned`` is the ceiling of the mean over test images, from the first :data:`ASSIGNED` of them."""
 ASSIGNED = 2_000
-"""Most test images that are assigned to one another."""
+"""Largest number of test images that are assigned to one another."""
 
 
 def of_images(splits: Splits) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def of_images(splits: Splits) -> dict[str, Any]:
     Parameters
     ----------
     splits
-        Images of a data set; none held out.
+        Images of a data set, with none held out.
     """
     train, test = splits.train, splits.test
     inputs, others = (part.normalised().double().flatten(1) for part in (test, train))
@@ -70,14 +71,14 @@ def measure(name: str, *, path: Path = CEILINGS) -> dict[str, Any]:
     Parameters
     ----------
     name
-        A key of ``lpc.datasets.LOADERS``; files that are missing are fetched.
+        Name of the data set, a key of ``lpc.datasets.LOADERS``; missing files are fetched.
     path
-        The table.
+        Path of the table.
 
     Raises
     ------
     ValueError
-        An unknown name, or files that cannot be fetched: which, and where they belong.
+        If the name is unknown, or files cannot be fetched; the message says which, and where they belong.
     """
     device = default_device()
     splits = load_images(DataSpec(name=name), device=device)
@@ -105,6 +106,6 @@ def recorded(path: Path = CEILINGS) -> pd.DataFrame:
     Raises
     ------
     lpc.store.reading.Damaged
-        A file that is no such table.
+        If the file is no such table.
     """
     return read_table(path, columns=COLUMNS, mend="measure the data sets again (the verb ceiling)")

@@ -14,7 +14,7 @@ FORMATS = ("csv", "parquet")
 
 
 def every_run(found: Study) -> pd.DataFrame:
-    """Return all runs; where one selects, with whether each was selected and is measured on test."""
+    """Return all runs, and whether each was selected and measured on test if runs are selected."""
     rows = found.runs
     if not found.kind.selects:
         return rows
@@ -22,12 +22,12 @@ def every_run(found: Study) -> pd.DataFrame:
 
 
 def best_results(found: Study) -> pd.DataFrame:
-    """Return the selected runs; first columns: what they are, their rate and what it was selected by.
+    """Return the selected runs; the first columns identify them, their rate and its selection.
 
     Raises
     ------
     ValueError
-        Runs of a kind that selects none.
+        If no rate is selected in runs of this kind.
     """
     if not found.kind.selects:
         raise ValueError(f"the {found.kind.name} runs have no learning rate to select")
@@ -41,7 +41,7 @@ def best_results(found: Study) -> pd.DataFrame:
 
 
 def open_ends(found: Sequence[Study]) -> list[str]:
-    """Return, in words, what may still change in the best results of some profiles."""
+    """Return a sentence on possible changes of the best results of some profiles."""
     lines = []
     pairs = sum(len({(spec.architecture, spec.seed) for spec in one.specs}) for one in found)
     if absent := pairs - sum(len(one.selected) for one in found):
@@ -54,16 +54,16 @@ def open_ends(found: Sequence[Study]) -> list[str]:
 
 
 def format_of(path: Path, given: str | None) -> str:
-    """Return the format of a table's file, ``csv`` or ``parquet``: as given, else as its name ends.
+    """Return the format of a table's file, ``csv`` or ``parquet``: as given, else by its name.
 
     Raises
     ------
     ValueError
-        A name that ends otherwise and no format; a name that ends in the one, and the other is given.
+        If the name has another ending and no format is given, or its ending contradicts the given format.
     """
     ending = path.suffix.lower().removeprefix(".")
     if ending in FORMATS and given not in (None, ending):
-        raise ValueError(f"--output is {str(path)!r}, but --format is {given}; expected the same twice")
+        raise ValueError(f"--output is {str(path)!r}, but --format is {given}; expected one format")
     if ending not in FORMATS and given is None:
         raise ValueError(f"--output is {str(path)!r}; expected an ending, .csv or .parquet, or --format")
     return given or ending
@@ -78,7 +78,7 @@ def write(tables: Sequence[pd.DataFrame], path: Path, *, file_format: str = "csv
 
 
 def write_all(found: Study, folder: Path) -> list[Path]:
-    """Write ``runs.csv``, ``best_results.csv`` and ``epochs.csv`` of a profile, but those without a row."""
+    """Write ``runs.csv``, ``best_results.csv`` and ``epochs.csv`` of a profile, except those without rows."""
     folder.mkdir(parents=True, exist_ok=True)
     tables = {"runs": every_run(found), "epochs": found.history}
     if found.kind.selects:

@@ -1,4 +1,4 @@
-"""Shapes of the data sets, and random images in them: speed does not depend on what an image shows."""
+"""Shapes of the data sets, and random images in them: speed does not depend on the content of an image."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SHAPES: Mapping[str, Shape] = {
 def shape_of_data(data: DataSpec) -> Shape:
     """Return the shape in which a spec trains: padded to its size, and with the images that it keeps.
 
-    Where it keeps some classes alone, it is taken that all have equally many images.
+    If it keeps only some classes, all classes are assumed to have equally many images.
     """
     if data.name not in SHAPES:
         raise unknown_name("data set", data.name, SHAPES)
@@ -57,11 +57,11 @@ def random_images(data: DataSpec, total: int, *, device: torch.device | str = "c
     Parameters
     ----------
     data
-        Whose shape.
+        Spec of the data set with the shape.
     total
         Number of images.
     device
-        Where they are put.
+        Device for the images.
     """
     shape = shape_of_data(data)
     generator = torch.Generator().manual_seed(0)

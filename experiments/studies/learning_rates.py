@@ -1,4 +1,4 @@
-"""Which learning rate is selected on validation images, and the run that trains it again on all images."""
+"""Selection of learning rates on validation images, and the runs that retrain them on all images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def select(frame: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        A finished run without one of the two values: passing it over would select another in silence.
+        If a finished run lacks one of the two values: ignoring it could select another run unnoticed.
 
     References
     ----------
@@ -43,12 +43,12 @@ def select(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def retrained(spec: RunSpec) -> RunSpec:
-    """Return the run that trains a selected one again on the full train set, validation images included."""
+    """Return the run that retrains a selected one on the full train set, validation images included."""
     return replace(spec, data=replace(spec.data, validation=0))
 
 
 def first_retrained(specs: Sequence[RunSpec]) -> dict[tuple[str, int], RunSpec]:
-    """Return, by architecture and seed, the first of some runs trained again.
+    """Return the retraining of the first of some runs, by architecture and seed.
 
     It stands for the one whose learning rate will be chosen: as long, not the same.
     """

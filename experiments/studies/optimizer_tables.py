@@ -1,4 +1,4 @@
-"""Tables of networks that differ in their optimizer, or in what is added to their loss."""
+"""Tables of networks that differ in their optimizer, or in the terms of their loss."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
 
 
 class Network(NamedTuple):
-    """What the name of a network in :data:`CUBES` and :data:`LONG_CUBES` says, such as ``AdamW-8-100``.
+    """Parts of a network's name in :data:`CUBES` and :data:`LONG_CUBES`, such as ``AdamW-8-100``.
 
     Attributes
     ----------
     optimizer
-        A key of :data:`OPTIMIZERS`.
+        Name of the optimizer, a key of :data:`OPTIMIZERS`.
     width
-        Nodes of the penultimate layer.
+        Number of nodes of the penultimate layer.
     gamma
         Last value of the penalty's weight.
     """
@@ -43,7 +43,7 @@ class Network(NamedTuple):
 
     @classmethod
     def named(cls, name: str) -> Network:
-        """Return the network of a name."""
+        """Return the network with a name."""
         optimizer, width, gamma = name.split("-")
         return cls(optimizer, int(width), float(gamma))
 
@@ -118,4 +118,4 @@ STRENGTHS: Mapping[str, Variant] = {
         for gamma in (0.01, 0.1, 1.0)
     },
 }
-"""Strengths of the two, among which validation images choose."""
+"""Strengths of the two ways, among which validation images choose."""

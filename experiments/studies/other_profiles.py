@@ -1,4 +1,4 @@
-"""Profiles that ask what else collapses: other penalties, losses and decays beside IB, on three data sets."""
+"""Profiles that test other ways to collapse: penalties, losses and decays beside IB, on three data sets."""
 
 from __future__ import annotations
 

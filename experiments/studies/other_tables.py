@@ -17,9 +17,9 @@ class Way(NamedTuple):
     Attributes
     ----------
     made
-        The network of a strength.
+        Function from a strength to a network.
     strengths
-        Weakest first.
+        Strengths, weakest first.
     """
 
     made: Callable[[float], Variant]
@@ -80,7 +80,7 @@ def others(strengths: Mapping[str, float]) -> dict[str, Variant]:
     Parameters
     ----------
     strengths
-        By the names of :data:`WAYS`, all of them.
+        Strengths by the names of :data:`WAYS`, all of them.
     """
     return {**WITHOUT_STRENGTH, **{name: way.made(strengths[name]) for name, way in WAYS.items()}}
 
@@ -91,9 +91,9 @@ def carried(table: Mapping[str, Variant], maximum: float) -> dict[str, Variant]:
     Parameters
     ----------
     table
-        Of :func:`others`.
+        Table from :func:`others`.
     maximum
-        The largest last gamma.
+        Largest last gamma.
     """
     return {
         name: one

@@ -1,4 +1,4 @@
-"""Stress: probes of selected runs, such as attacks, in several processes; each is kept once it is done."""
+"""Stress: probes of selected runs, such as attacks, in several processes; each is saved when it is done."""
 
 from __future__ import annotations
 
@@ -38,32 +38,33 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
 
 
 class ProbeKind(NamedTuple):
-    """A probe: what is measured of a run that was selected.
+    """A probe: measurements of a selected run.
 
     Attributes
     ----------
     version
-        Raised by any edit that changes what is found: what other versions found is measured again.
+        Version, incremented by any edit that changes results; runs probed by other versions are measured
+        again.
     run
-        ``module:function``, which maps a classifier in evaluation mode and its data, on one device, to a
-        :class:`lpc.store.probes.Probe`. Named and not imported, as it lies above this module.
+        Function as ``module:function``, from a classifier in evaluation mode and its data, on one device, to
+        a :class:`lpc.store.probes.Probe`. It is named instead of imported, because it lies above this module.
     studies
-        Families of runs that it is about, of :func:`family`.
+        Families of runs to which it applies, of :func:`family`.
     extra
-        What it needs of :data:`EXTRAS`; None: nothing.
+        Extra of :data:`EXTRAS` that it needs; None: none.
     architectures
-        Those it is made for; None: all.
+        Architectures for which it is made; None: all.
     usual
-        Those of them that the book probes, where all would take long; None: all.
+        Architectures among them that the book probes, if all would take long; None: all.
     usual_seeds
-        Of how many seeds the book probes them; None: all that ``seeds`` allows.
+        Number of seeds that the book probes for them; None: all that ``seeds`` allows.
     seeds
-        Of how many seeds, from the first; None: all.
+        Number of seeds, from the first; None: all.
     tabled
-        Architectures whose rows of its table are recorded with the runs, for pages that show them; none: its
-        values alone are. None: all.
+        Architectures whose rows of the probe's table are recorded with the runs, for pages that show them;
+        empty: only its values are recorded; None: all rows are.
     takes_spec
-        Whether the function takes the run's spec, too.
+        Whether the function also takes the run's spec.
     """
 
     version: int
@@ -78,7 +79,7 @@ class ProbeKind(NamedTuple):
     takes_spec: bool = False
 
     def about(self, selected: pd.DataFrame, *, usual: bool) -> list[str]:
-        """Return the keys of the runs that it is made for, or of the usual ones among them."""
+        """Return the keys of the runs for which it is made, or of the usual ones among them."""
         limits = [limit for limit in (self.seeds, self.usual_seeds if usual else None) if limit is not None]
         seeds = sorted(selected["seed"].unique())[: min(limits, default=None)]
         wanted = selected["seed"].isin(seeds)
@@ -96,7 +97,7 @@ class ProbeKind(NamedTuple):
 
     @property
     def function(self) -> Callable[..., Probe]:
-        """The function that ``run`` names, computing as measurements do, as do networks that it calls."""
+        """The function that ``run`` names; it and the networks it calls compute like measurements."""
         module, _, name = self.run.partition(":")
         return measurement(getattr(importlib.import_module(module), name))
 
@@ -141,7 +142,7 @@ PROBES: Mapping[str, ProbeKind] = {
 
 
 class Probed(Protocol):
-    """What is probed: a study, with its selected runs."""
+    """Source of the probed runs: a study, with its selected runs."""
 
     @property
     def profile(self) -> Any:
@@ -163,7 +164,7 @@ StudyT = TypeVar("StudyT", bound=Probed)
 
 
 def family(profile: str) -> str:
-    """Return which family of runs a profile's are.
+    """Return the family of a profile's runs.
 
     One of ``ablation``, ``embedding``, ``gammas``, ``others`` and ``new_classes``.
     """
@@ -179,13 +180,13 @@ def versions() -> dict[str, int]:
 
 
 def columns(rows: pd.DataFrame, store: RunStore) -> pd.DataFrame:
-    """Return rows of runs with what probes found of them beside: missing where there is no probe."""
+    """Return rows of runs with the results of their probes: missing if there is no probe."""
     found = store.probes(map(str, rows["key"]), versions())
     return rows if found.empty else rows.merge(found, on="key", how="left")
 
 
 def table(study: Probed, name: str) -> pd.DataFrame | None:
-    """Return the tables of a probe, one below the other; None where no selected run has one.
+    """Return the tables of a probe, one below the other; None if no selected run has one.
 
     The first columns are ``key``, ``architecture`` and ``seed``.
     """
@@ -207,19 +208,19 @@ def _check_names(names: Iterable[str]) -> None:
 
 
 def applicable(profile: str, names: Sequence[str] | None = None) -> list[str]:
-    """Return the probes that are about the runs of a profile.
+    """Return the probes that apply to the runs of a profile.
 
     Parameters
     ----------
     profile
-        Its name.
+        Name of the profile.
     names
         Probes to choose from; None: all.
 
     Raises
     ------
     ValueError
-        An unknown probe.
+        If a probe is unknown.
     """
     _check_names(names or ())
     kind = family(profile)
@@ -229,16 +230,17 @@ def applicable(profile: str, names: Sequence[str] | None = None) -> list[str]:
 def missing(
     study: Probed, names: Sequence[str] | None = None, *, usual: bool = True
 ) -> list[tuple[str, str]]:
-    """Return what has not been probed yet: keys of selected runs, and names of probes.
+    """Return the missing probes: keys of selected runs, and names of probes.
 
     Parameters
     ----------
     study
-        Runs of a profile.
+        Study with the runs of a profile.
     names
-        As in :func:`applicable`.
+        Probes to choose from, as in :func:`applicable`.
     usual
-        Whether of the runs that are usual for each probe, as in the book; else of all that it is made for.
+        Whether only the runs that are usual for each probe count, as in the book; if not, all runs for which
+        it is made.
     """
     return [
         (key, name)
@@ -249,7 +251,7 @@ def missing(
 
 
 def check_extras(names: Iterable[str]) -> None:
-    """Raise a ValueError that says what to install where a probe's libraries are not there."""
+    """Raise a ValueError that says what to install if a probe's libraries are missing."""
     for name in names:
         extra = PROBES[name].extra
         lacking = [one for one in EXTRAS.get(extra or "", ()) if importlib.util.find_spec(one) is None]
@@ -271,24 +273,25 @@ def measure_all(
     Parameters
     ----------
     study
-        Runs of a profile (a dataclass, such as ``experiments.studies.study.Study``).
+        Study with the runs of a profile (a dataclass, such as ``experiments.studies.study.Study``).
     names
-        Probes; None: all that are about such runs.
+        Names of probes; None: all that apply to such runs.
     usual
-        As in :func:`missing`.
+        Whether only the runs that are usual for each probe count, as in :func:`missing`.
     workers
-        Processes, of one thread each; None: one a core, one where there is a GPU. 1 probes in this process.
+        Number of single-threaded processes; None: one per core, or one if there is a GPU. 1 probes in this
+        process.
     device
-        Where; the GPU by default, where there is one.
+        Device to measure on; None: the GPU if there is one.
     progress
         Whether to show a progress bar.
 
     Raises
     ------
     Stopped
-        A signal asked to stop. What was probed is kept, and the same call goes on from there.
+        If a signal asked to stop. Finished probes are kept, and the same call continues from there.
     ValueError
-        A probe that does not exist, or whose libraries are not installed.
+        If a probe does not exist, or its libraries are not installed.
     """
     left = missing(study, names, usual=usual)
     check_extras(dict.fromkeys(name for _, name in left))
@@ -316,7 +319,7 @@ class ProbeOfRun(NamedTuple):
 
 
 class ProbeError(RuntimeError):
-    """A probe that went wrong; the message names it and the run."""
+    """A probe that failed; the message names it and the run."""
 
 
 def _in_turn(
@@ -366,12 +369,12 @@ def _images(data: DataSpec, device: str) -> Splits:
 
 
 def do(job: ProbeOfRun, device: str) -> None:
-    """Probe a run and keep what was found.
+    """Probe a run and save the result.
 
     Raises
     ------
     ProbeError
-        Anything that went wrong, with the run's name.
+        If anything went wrong; the message has the run's name.
     """
     store, kind = RunStore(job.root), PROBES[job.name]
     spec = store.spec(job.key)

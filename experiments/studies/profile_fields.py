@@ -1,4 +1,4 @@
-"""A profile: how much of a table of architectures is run, and on what data."""
+"""A profile: the extent of the runs for a table of architectures, and their data."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from lpc.specs import VARIANTS, DataSpec, TrainSpec, Variant
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """How much of a table of architectures is run, and on what data.
+    """Extent of the runs for a table of architectures, and their data.
 
     Attributes
     ----------
     name, summary
-        Its name, and a line that the book prints about it.
+        Name of the profile, and a line that the book prints about it.
     data, backbone, backbone_width, train
-        Shared by all runs; ``train`` carries the schedules, its learning rate is replaced.
+        Settings shared by all runs; ``train`` has the schedules, and its learning rate is replaced.
     learning_rates, seeds
-        Every architecture is trained with each of them.
+        Learning rates and seeds with each of which every architecture is trained.
     variants
-        The table: ``lpc.architectures.VARIANTS``, the ablation, or another one in a sibling profile.
+        Table of architectures: ``lpc.architectures.VARIANTS``, the ablation, or another one in a sibling
+        profile.
     architectures
-        Keys of the table; none: all of them.
+        Keys of the table; empty: all of them.
     frozen
-        A learning rate for every architecture, found elsewhere and trained alone; None: all of them.
+        Learning rate of every architecture, found elsewhere and trained alone; None: all of them are trained.
     retrain
         Whether the selected learning rate is trained again on the full train set, validation images
         included; that run is then the one that is measured on the test set.
@@ -58,5 +59,5 @@ class Profile:
         object.__setattr__(self, "architectures", self.architectures or tuple(self.variants))
 
     def rates(self, architecture: str) -> tuple[float, ...]:
-        """Return the learning rates that an architecture is trained with."""
+        """Return the learning rates with which an architecture is trained."""
         return self.learning_rates if self.frozen is None else (self.frozen[architecture],)

@@ -1,4 +1,4 @@
-"""Profiles choose how much is run, never what."""
+"""Profiles: they choose how much is run, never what."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ PAGED = tuple(_PLAIN)
 BOOKS = ("smoke", "laptop")
 """Profiles that are trained with the book, in minutes."""
 LIVE = (*BOOKS, *(one for name in BOOKS for table in SIBLINGS if (one := f"{name}-{table}") in PROFILES))
-"""These and their siblings; the results of all others are recorded."""
+"""These profiles and their siblings; the results of all others are recorded."""
 
 
 def sibling(name: str, table: str) -> str:
@@ -232,14 +232,14 @@ def sibling(name: str, table: str) -> str:
     Parameters
     ----------
     name
-        A profile of the ablation.
+        Name of a profile of the ablation.
     table
-        A key of :data:`SIBLINGS`.
+        Name of the table, a key of :data:`SIBLINGS`.
 
     Raises
     ------
     ValueError
-        An unknown table or profile, or a profile that has no such sibling.
+        If the table or profile is unknown, or the profile has no such sibling.
     """
     if table not in SIBLINGS:
         raise unknown_name("table of architectures", table, SIBLINGS)
@@ -293,14 +293,14 @@ def resolve(name: str, dataset: str | None = None) -> tuple[Profile, ...]:
     Parameters
     ----------
     name
-        A key of :data:`PROFILES` or :data:`GROUPS`.
+        Name of a profile or group, a key of :data:`PROFILES` or :data:`GROUPS`.
     dataset
-        Keep the one of this data set, in any spelling of CIFAR10 or Fashion-MNIST; None: keep all.
+        Data set whose profile is kept, in any spelling of CIFAR10 or Fashion-MNIST; None: all are kept.
 
     Raises
     ------
     ValueError
-        A name that is neither, or a data set that none of these profiles trains on.
+        If the name is neither, or none of these profiles trains on the data set.
     """
     if name not in PROFILES and name not in GROUPS:
         raise unknown_name("profile", name, [*PROFILES, *GROUPS])
@@ -320,7 +320,7 @@ def specs(chosen: Profile, *, seeds: int | None = None, only: tuple[str, ...] | 
     Parameters
     ----------
     chosen
-        The profile.
+        Profile of the runs.
     seeds
         Number of seeds, from the profile's first; None: all of them.
     only

@@ -1,4 +1,4 @@
-"""How far declared runs are: counted by name and status."""
+"""Progress of declared runs: counted by name and status."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ STATES = ["finished", "failed", "training", "interrupted", "missing"]
 
 
 def counted(specs: Sequence[RunSpec], begun: pd.DataFrame, held: Container[str]) -> pd.DataFrame:
-    """Return, one row per name, how many runs are declared, and how many are in each of :data:`STATES`.
+    """Return the numbers of runs that are declared and in each of :data:`STATES`, one row per name.
 
     Parameters
     ----------
     specs
-        Declared runs; their order is that of the rows.
+        Specs of declared runs; their order is that of the rows.
     begun
-        One row per run that has begun, with ``key`` and ``status``.
+        Table with one row per run that has begun, with ``key`` and ``status``.
     held
         Keys of runs that a program has at this moment; others that have begun are interrupted.
     """
@@ -40,7 +40,7 @@ def counted(specs: Sequence[RunSpec], begun: pd.DataFrame, held: Container[str])
 
 
 def of_study(study: Study) -> pd.DataFrame:
-    """Return the runs of a study in each state, as :func:`counted` does.
+    """Return the runs of a study in each state, like :func:`counted`.
 
     Where the selected rates are trained again, ``to retrain`` and ``retrained`` count those runs: declared
     and finished.

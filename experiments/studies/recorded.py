@@ -54,18 +54,18 @@ _WORDS: Mapping[str, object] = {"": None, "True": True, "False": False}
 
 @dataclass(frozen=True)
 class Recorded:
-    """Recorded runs of a profile, with what tables, figures and claims read of a study.
+    """Recorded runs of a profile, with the fields of a study that tables, figures and claims read.
 
     Attributes
     ----------
     kind, profile
-        What was declared: which kind of study, and its profile.
+        Kind of study and name of its profile.
     frame
-        One row per run that finished or failed, in declared order, as ``Study.frame``.
+        Table with one row per run that finished or failed, in declared order, like ``Study.frame``.
     selected
-        As ``Study.selected``.
+        Table of the selected runs, like ``Study.selected``.
     history
-        One row per selected run and epoch at which metrics were recorded.
+        Table with one row per selected run and epoch at which metrics were recorded.
     provenance
         Commits, devices, versions, data and hours of these runs.
     """
@@ -88,32 +88,32 @@ class Recorded:
 
 
 def record(found: Study, *, partial: bool = False) -> Path:
-    """Write the finished and failed runs of a study to ``results/<profile>/``, in place of what is there.
+    """Write the finished and failed runs of a study to ``results/<profile>/``, replacing its content.
 
     Nothing is trained.
 
     Parameters
     ----------
     found
-        The study.
+        Study to record.
     partial
-        Whether to record a study of which runs are missing.
+        Whether to record a study with missing runs.
 
     Returns
     -------
     Path
-        The folder.
+        Folder that was written.
 
     Raises
     ------
     ValueError
-        No run has finished; or some are missing, by name.
+        If no run has finished, or some are missing (named).
     """
     name, rows = found.profile.name, found.frame
     if rows.empty or not (rows["status"] == "finished").any():
         raise ValueError(
             f"no run of profile {name} has finished in {found.store.root} (of its {found.kind.name}): "
-            "train it before it is recorded"
+            "train it before you record it"
         )
     if not partial:
         found.check_ended()
@@ -161,7 +161,7 @@ def _write(
 
 
 def _provenance(name: str, store: RunStore, rows: pd.DataFrame) -> dict[str, Any]:
-    """Return what the runs came from: every distinct value with the number of runs that have it."""
+    """Return the provenance of the runs: every distinct value with the number of runs that have it."""
     paths = [store.directory(str(key)) / "provenance.json" for key in rows["key"]]
     runs = [store.provenance(store.spec(str(key))) for key in rows["key"]]
     counted = {title: _distinct(runs, names) for title, names in _DISTINCT.items()}
@@ -192,19 +192,19 @@ def _distinct(made: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[d
 
 
 def recorded(name: str, *, study: str = "ablation") -> Recorded | None:
-    """Return what is recorded of a profile, or None where nothing is.
+    """Return the recorded runs of a profile, or None if there are none.
 
     Parameters
     ----------
     name
-        Of the profile.
+        Name of the profile.
     study
-        The kind of its runs: ``ablation`` or ``bottlenecks``.
+        Kind of its runs: ``ablation`` or ``bottlenecks``.
 
     Raises
     ------
     ValueError
-        An unknown profile, or recorded runs that the profile does not declare today.
+        If the profile is unknown, or recorded runs are no longer declared by it.
     """
     kind = kind_of(study)
     folder = _folder(name, kind)
@@ -220,7 +220,7 @@ def recorded(name: str, *, study: str = "ablation") -> Recorded | None:
     selected = rows[rows.pop("selected")].reset_index(drop=True) if kind.selects else rows
     if set(history["key"]) - set(selected["key"]):
         raise ValueError(
-            f"{folder}/history.csv and runs.csv are not of the same runs: record the profile again"
+            f"{folder}/history.csv and runs.csv belong to different runs: record the profile again"
         )
     return Recorded(
         kind=kind,
@@ -235,7 +235,7 @@ def recorded(name: str, *, study: str = "ablation") -> Recorded | None:
 
 
 def _without_old_probes(rows: pd.DataFrame) -> pd.DataFrame:
-    """Leave out what probes of another version than today's found: it is as if there were none."""
+    """Leave out results of outdated versions of probes, as if there were none."""
     for name, version in versions().items():
         column = f"{name}_version"
         if column in rows and (rows[column].dropna() != version).any():
@@ -254,12 +254,12 @@ def _check_declared(rows: pd.DataFrame, keys: set[str], name: str, folder: Path)
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Return a table as the run store would: every number to the bit, and only empty cells missing.
+    """Return a table like the run store: every number to the bit, and only empty cells missing.
 
     Raises
     ------
     lpc.store.reading.Damaged
-        A file that is not there, is no whole table, or has not these columns.
+        If a file is missing, is no whole table, or lacks one of the columns.
     """
     try:
         with path.open(newline="", encoding="utf-8") as stream:
@@ -293,13 +293,13 @@ def _value(text: str) -> object:
 
 
 def all_recorded(*, beside: str | None = None) -> list[Recorded]:
-    """Return everything that is recorded, in the order of the profiles.
+    """Return all recorded runs, in the order of the profiles.
 
     Parameters
     ----------
     beside
-        A profile whose runs are at hand: it is left out, and so are profiles of other tables of
-        architectures, which cannot stand beside it. None: nothing is left out.
+        Profile whose runs are at hand: it is left out, and so are profiles of other tables of architectures,
+        which cannot stand beside it. None: nothing is left out.
     """
     if beside is None:
         return _recorded(PROFILES)
@@ -308,15 +308,15 @@ def all_recorded(*, beside: str | None = None) -> list[Recorded]:
 
 
 def all_probed(probe: str, *, beside: str) -> list[Recorded]:
-    """Return everything recorded of which a probe looked at a selected run, in the order of the profiles.
+    """Return all recorded runs with a probe of a selected run, in the order of the profiles.
 
     Parameters
     ----------
     probe
-        Its name.
+        Name of the probe.
     beside
-        A profile whose runs are at hand: it is left out, and so are profiles with architectures that it does
-        not have. Those with a part of them stay, such as the networks that are attacked.
+        Profile whose runs are at hand: it is left out, and so are profiles with architectures that it does
+        not have. Profiles with a part of its architectures stay, such as the networks that are attacked.
     """
     table = profile(beside).variants.items()
     found = _recorded(
@@ -326,24 +326,24 @@ def all_probed(probe: str, *, beside: str) -> list[Recorded]:
 
 
 def _recorded(names: Iterable[str], *, study: str = "ablation") -> list[Recorded]:
-    """Return what is recorded of some profiles, in their order."""
+    """Return the recorded runs of some profiles, in their order."""
     found = (recorded(name, study=study) for name in names)
     return [one for one in found if one is not None]
 
 
 def all_recorded_bottlenecks(*, beside: str | None = None) -> list[Recorded]:
-    """Return all that is recorded of Kirsch et al.'s figures, in the order of the profiles.
+    """Return all recorded runs for Kirsch et al.'s figures, in the order of the profiles.
 
     Parameters
     ----------
     beside
-        A profile to leave out: the one whose runs are at hand.
+        Profile to leave out: the one whose runs are at hand.
     """
     return _recorded((name for name in BOTTLENECK_PROFILES if name != beside), study="bottlenecks")
 
 
 def summary() -> pd.DataFrame:
-    """Return, one row per recorded profile, how much of it was run, where, when and by which code."""
+    """Return one row per recorded profile: the extent of its runs, with place, date and code."""
     rows = {}
     for one in (*all_recorded(), *all_recorded_bottlenecks()):
         name, what = one.profile.name, one.profile.summary

@@ -69,9 +69,9 @@ def scaled_schedule(*, epochs: int, gamma_maximum: float, batch_size: int = 128)
     Parameters
     ----------
     epochs, batch_size
-        Length of training.
+        Number of epochs, and images per step.
     gamma_maximum
-        What the budget can carry (:func:`carried_maximum`).
+        Largest gamma, as the budget can carry it (:func:`carried_maximum`).
     """
     scale = epochs / PAPER_EPOCHS
     every = max(1, round(50 * scale))
@@ -100,13 +100,13 @@ def carried_maximum(
     Parameters
     ----------
     epochs, batch_size
-        Length of training.
+        Number of epochs, and images per step.
     images
-        Training images; with epochs and batch they give the number of steps.
+        Number of training images; with epochs and batch size they give the number of steps.
     slowest
-        The smallest learning rate that the law is asked for.
+        Smallest learning rate for which the law is used.
     width
-        Nodes of the narrowest penalised latent, of 10 classes.
+        Number of nodes of the narrowest penalised latent, for 10 classes.
     """
     steps = epochs * math.ceil(images / batch_size)
     gamma = carried_gamma(gap=2.0, classes=10, width=width, learning_rate=slowest, steps=steps)
@@ -123,7 +123,7 @@ def carried_schedule(*, epochs: int, images: int, slowest: float, batch_size: in
     Parameters
     ----------
     epochs, batch_size, images, slowest
-        As in :func:`carried_maximum`.
+        The arguments of :func:`carried_maximum`.
     """
     gamma = carried_maximum(epochs=epochs, images=images, slowest=slowest, batch_size=batch_size)
     return scaled_schedule(epochs=epochs, gamma_maximum=gamma, batch_size=batch_size)
@@ -140,9 +140,9 @@ def embedding_schedule(*, epochs: int, gamma_maximum: float, batch_size: int = 1
     Parameters
     ----------
     epochs, batch_size
-        Length of training.
+        Number of epochs, and images per step.
     gamma_maximum
-        What the budget can carry (:func:`carried_maximum`).
+        Largest gamma, as the budget can carry it (:func:`carried_maximum`).
     """
     full, scale = EMBEDDING_TRAIN, epochs / EMBEDDING_EPOCHS
     assert (

@@ -1,4 +1,4 @@
-"""Which runs a command is about: one value, from the command line to the jobs of a cluster."""
+"""Selection of a command's runs: one value, from the command line to the jobs of a cluster."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ def kind_of(name: str) -> Kind[Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Runs of some profiles, as a user asks for them.
+    """Runs of some profiles, as a user selects them.
 
     Attributes
     ----------
     study
-        One of :data:`KINDS`.
+        Kind of study, one of :data:`KINDS`.
     profile
-        A profile, or a group of profiles.
+        Name of a profile, or of a group of profiles.
     dataset
-        The profile of this data set alone; None: all that the name stands for.
+        Data set whose profile is meant; None: all that the name stands for.
     seeds
         Number of seeds; None: the profile's own.
     only
-        Architectures or, of bottlenecks, what names begin with; None: all.
+        Architectures or, for bottlenecks, beginnings of names; None: all.
     store
         Folder of the run store.
     """
@@ -65,12 +65,12 @@ class Selection:
         return kind_of(self.study)
 
     def profiles(self) -> Sequence[Declared]:
-        """Return the profiles that it is about.
+        """Return the selected profiles.
 
         Raises
         ------
         ValueError
-            An unknown profile, or a data set that none of them trains on.
+            If the profile is unknown, or none of its data sets is the given one.
         """
         return self.kind.resolve(self.profile, self.dataset)
 

@@ -28,22 +28,22 @@ _COLUMNS = ["key", "architecture", "seed", "status", "train.learning_rate", "val
 
 
 def title(spec: RunSpec) -> str:
-    """Return what people call a run."""
+    """Return a run's name for people."""
     return f"{spec.architecture}, seed {spec.seed}, learning rate {spec.train.learning_rate:g}"
 
 
 def titles(specs: Sequence[RunSpec], *, most: int = 5) -> str:
-    """Return what people call some runs, the first few by name."""
+    """Return a description of some runs, the first few by name."""
     more = f"; and {len(specs) - most} more" if len(specs) > most else ""
     return "; ".join(map(title, specs[:most])) + more
 
 
 class Declared(Protocol):
-    """What both kinds of profile say of themselves."""
+    """Fields that both kinds of profile have."""
 
     @property
     def name(self) -> str:
-        """By which it is asked for."""
+        """Name of the profile."""
         ...
 
     @property
@@ -67,25 +67,26 @@ ProfileT = TypeVar("ProfileT", bound=Declared)
 
 @dataclass(frozen=True, kw_only=True)
 class Kind(Generic[ProfileT]):
-    """One of the two kinds of study: what tells it from the other, and how its studies are made.
+    """One of the two kinds of study: its particulars, and the making of its studies.
 
     Attributes
     ----------
     name
-        ``ablation`` or ``bottlenecks``, as the command line takes it.
+        Name on the command line: ``ablation`` or ``bottlenecks``.
     profiles
-        By name.
+        Profiles by name.
     resolve
-        Returns the profiles that a name stands for, those of one data set where one is given.
+        Function that returns the profiles that a name stands for, only those of one data set if one is given.
     declared
-        Returns the runs of a profile: ``declared(name, seeds=..., only=...)``.
+        Function that returns the runs of a profile: ``declared(name, seeds=..., only=...)``.
     selects
         Whether a learning rate is selected for every architecture and seed, by its validation accuracy, and
-        that run alone is measured on the test set. Otherwise every run that has ended is shown.
+        only that run is measured on the test set. If not, every run that has ended is shown.
     recorded_with
-        A metric that the history has in epochs in which all metrics were recorded, and in no other.
+        Metric that the history has in exactly those epochs in which all metrics were recorded.
     summaries
-        Adds columns to a table of runs (one row per run) from their history; None: none are added.
+        Function that adds columns to a table of runs (one row per run) from their history; None: none are
+        added.
     """
 
     name: str
@@ -105,7 +106,7 @@ class Kind(Generic[ProfileT]):
         store: str | Path = "runs",
     ) -> Study[ProfileT]:
         """Return the runs of a profile as they are in the store, training nothing."""
-        runs = self.declared(name, seeds=seeds, only=only)  # which knows the nearest of an unknown name
+        runs = self.declared(name, seeds=seeds, only=only)  # its error names similar profiles
         return Study(self.profiles[name], runs, RunStore(in_project(store)), self)
 
     def study(
@@ -123,13 +124,13 @@ class Kind(Generic[ProfileT]):
         Parameters
         ----------
         name
-            Of the profile.
+            Name of the profile.
         seeds, only
-            As the kind's ``declared`` takes them.
+            Number of seeds, and names of runs, as in the kind's ``declared``.
         store
-            Folder of the run store; a relative one lies in the project, wherever the call is made from.
+            Folder of the run store; a relative one is in the project, wherever the call is made.
         workers, progress
-            As in :meth:`Study.trained`.
+            The arguments of :meth:`Study.trained`.
         """
         found = self.existing(name, seeds=seeds, only=only, store=store)
         return found.trained(workers=workers, progress=progress)
@@ -142,13 +143,13 @@ class Study(Generic[ProfileT]):
     Attributes
     ----------
     profile
-        What was declared.
+        Profile that declares the runs.
     specs
-        Its runs.
+        Specs of its runs.
     store
-        Where they are.
+        Store that keeps them.
     kind
-        How they are selected and summed up.
+        Kind of study, which says how they are selected and summarised.
     """
 
     profile: ProfileT
@@ -161,7 +162,7 @@ class Study(Generic[ProfileT]):
         return self.store.rows()
 
     def _rows_of(self, specs: Sequence[RunSpec]) -> pd.DataFrame:
-        """Return the rows of runs that have begun; columns and their types are of these alone."""
+        """Return the rows of runs that have begun, with the columns and types of these only."""
         rows = [self._rows[key] for key in map(run_key, specs) if key in self._rows]
         return pd.DataFrame(rows) if rows else pd.DataFrame(columns=_COLUMNS)
 
@@ -193,7 +194,7 @@ class Study(Generic[ProfileT]):
 
     @cached_property
     def retrainings(self) -> list[RunSpec]:
-        """Runs that train the chosen rates again on the full train set; none where a profile does not."""
+        """Runs that retrain the chosen rates on the full train set; none if the profile does not retrain."""
         if not self.profile.retrain:
             return []
         return [retrained(self.store.spec(str(key))) for key in self.chosen["key"]]
@@ -235,7 +236,7 @@ class Study(Generic[ProfileT]):
 
     @property
     def tested(self) -> list[RunSpec]:
-        """Runs that are measured on the test set once trained: the selected ones, where one selects."""
+        """Runs that are measured on the test set once trained: the selected ones, if the kind selects."""
         if not self.kind.selects:
             return []
         return [self.store.spec(str(key)) for key in self.selected["key"]]
@@ -273,7 +274,7 @@ class Study(Generic[ProfileT]):
         return lines[lines[self.kind.recorded_with].notna()].reset_index(drop=True)
 
     def spec(self, architecture: str, seed: int) -> RunSpec:
-        """Return the run of an architecture and seed: the selected one, where one selects."""
+        """Return the run of an architecture and seed: the selected one, if the kind selects."""
         if not self.kind.selects:
             for spec in self.specs:
                 if (spec.architecture, spec.seed) == (architecture, seed):
@@ -289,7 +290,7 @@ class Study(Generic[ProfileT]):
         return self.store.spec(str(row["key"].iloc[0]))
 
     def among(self, architectures: Sequence[str]) -> list[str]:
-        """Return those of some architectures of which there is a selected run: profiles need not have all."""
+        """Return those of some architectures that have a selected run: profiles need not have all."""
         return [name for name in architectures if (self.selected["architecture"] == name).any()]
 
     def classifier(self, architecture: str, seed: int) -> Classifier:
@@ -360,14 +361,14 @@ class Study(Generic[ProfileT]):
         Parameters
         ----------
         workers
-            Processes; None: one per core, one where there is a GPU.
+            Number of processes; None: one per core, or one if there is a GPU.
         progress
             Whether to show progress bars.
 
         Raises
         ------
         ValueError
-            Runs that are missing although all were trained, by name.
+            If runs are missing although all were trained (named).
         """
         workers = default_workers() if workers is None else workers
         self._find_data()
@@ -395,22 +396,22 @@ class Study(Generic[ProfileT]):
         return [spec for spec in (*self.specs, *self.retrainings) if run_key(spec) not in ended]
 
     def check_ended(self) -> None:
-        """Check that every run has ended: what is shown of fewer would be of another study.
+        """Check that every run has ended, because fewer runs would be another study.
 
         Raises
         ------
         ValueError
-            Runs that have not, by name.
+            If runs have not ended (named).
         """
         if missing := self.missing:
             total = len(self.specs) + len(self.retrainings)
             raise ValueError(
                 f"{len(missing)} of {total} runs of profile {self.profile.name} have not ended in "
-                f"{self.store.root}: {titles(missing)}; train them, or ask for what there is with --partial"
+                f"{self.store.root}: {titles(missing)}; train them, or accept missing runs with --partial"
             )
 
     def _find_data(self) -> None:
-        """Fetch the data of runs that are to be trained, where they are missing, before any is trained."""
+        """Fetch the missing data of runs to train, before any is trained."""
         for name in filter(absent_files, dict.fromkeys(spec.data.name for spec in self.specs)):
             if not all(self.store.finished(spec) for spec in self.needed if spec.data.name == name):
                 load_raw(name)

@@ -148,7 +148,7 @@ def test_a_signal_saves_the_state_and_is_the_exit_status(tmp_path, number, statu
         (["book", "--profile", "paper"], "paper-svhn, paper-cifar10, paper-cifar100"),
         (["chapters", "collapse", "-p", "profile", "paper"], "paper-svhn, paper-cifar10, paper-cifar100"),
         (["train", "--profile", "paper", "--only", "NonLinIB"], "profile paper-svhn 'NonLinIB'"),
-        (["record", "--profile", "smoke", "--store", "nowhere"], "train it before it is recorded"),
+        (["record", "--profile", "smoke", "--store", "nowhere"], "train it before you record it"),
         (["train", "--profile", "laptop-embeding"], "'laptop-embeding'. Did you mean laptop-embedding"),
         (["train", "--profile", "laptop-embedding", "--only", "IB"], "of profile laptop-embedding 'IB'"),
         (["status", "--profile", "laptop", "--only", "SupCon"], "architecture of profile laptop 'SupCon'"),

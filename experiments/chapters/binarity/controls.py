@@ -27,15 +27,15 @@ def control_points(
     points, width
         Shape of each set.
     classes
-        In turn, so that they are balanced.
+        Number of classes, assigned in turn, so that they are balanced.
     seed
-        Of all draws.
+        Seed of all draws.
 
     Returns
     -------
     dict
-        Name -> (points, label). The first two have no classes: their labels mean nothing. The simplex is
-        the regular one, projected to ``width`` dimensions where it needs more, in a random orientation.
+        Sets as (points, label) by name. The first two have no classes, so their labels mean nothing. The
+        simplex is regular, projected to ``width`` dimensions if it needs more, in a random orientation.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -64,8 +64,8 @@ def control_table(*, points: int, width: int, classes: int, seed: int) -> pd.Dat
     Returns
     -------
     DataFrame
-        ``mu``; ``sigma`` over rms; ``log_likelihood`` at unit rms; ``spread`` and ``patterns`` of the class
-        means, missing where there are no classes.
+        Columns ``mu``; ``sigma`` over rms; ``log_likelihood`` at unit rms; ``spread`` and ``patterns`` of the
+        class means, missing if there are no classes.
     """
     rows = {}
     for name, (latent, label) in control_points(
@@ -92,16 +92,16 @@ def distinct_patterns(*, classes: int, width: int) -> float:
 def rotated_spread(
     latent: Float[Tensor, "points width"], label: Integer[Tensor, " points"], *, rotations: int, seed: int
 ) -> Float64[np.ndarray, " rotations"]:
-    """Return the cube's spread of latents turned at random, which is the same network to its loss.
+    """Return the cube's spread after random turns of the latents, which leave the network's loss unchanged.
 
     Parameters
     ----------
     latent, label
-        Of a trained network.
+        Latents and labels of a trained network.
     rotations
-        How many orthogonal matrices are drawn, uniformly (Haar).
+        Number of orthogonal matrices, drawn uniformly (Haar).
     seed
-        Of the draw.
+        Seed of the draws.
     """
     generator = torch.Generator().manual_seed(seed)
     classes = label.unique()

@@ -40,9 +40,9 @@ def random_spread(*, classes: int, width: int, seed: int = 0, draws: int = 2000)
     Parameters
     ----------
     classes, width
-        K and P.
+        Numbers of classes K and of nodes P.
     seed, draws
-        Of the drawing.
+        Seed and number of draws.
     """
     generator = torch.Generator().manual_seed(seed)
     means = torch.randn(draws, classes, width, generator=generator, dtype=torch.float64).abs()
@@ -57,7 +57,7 @@ def panels(found: Recorded) -> dict[str, pd.DataFrame]:
     Parameters
     ----------
     found
-        Of profile ``cube`` or ``cube-long``.
+        Recorded runs of profile ``cube`` or ``cube-long``.
     """
     runs = found.selected
     networks = pd.DataFrame(map(Network.named, runs["architecture"]), index=runs.index)
@@ -85,11 +85,11 @@ def draw_spreads(
     Parameters
     ----------
     axes
-        One per panel.
+        One pair of axes per panel.
     panels
-        Titles, and runs with ``architecture``, ``cube_spread`` and, of some, ``cube_spread_optimizer``.
+        Titles, and runs with ``architecture``, ``cube_spread`` and, for some, ``cube_spread_optimizer``.
     classes
-        K.
+        Number of classes K.
     """
     for ax, (title, runs) in zip(axes, panels.items(), strict=True):
         names = list(dict.fromkeys(runs["architecture"]))
@@ -124,11 +124,11 @@ def beside(spec: RunSpec, store: RunStore, optimizers: Sequence[str]) -> dict[st
     Parameters
     ----------
     spec
-        Of a run by AdamW.
+        Spec of a run with AdamW.
     store
-        Where the runs are kept.
+        Store that keeps the runs.
     optimizers
-        Keys of ``OPTIMIZERS``.
+        Names of optimizers, keys of ``OPTIMIZERS``.
 
     Returns
     -------
@@ -153,11 +153,11 @@ def views(specs: Mapping[str, RunSpec], store: RunStore, images: ImageSet) -> di
     Parameters
     ----------
     specs
-        Of :func:`beside`.
+        Specs from :func:`beside`.
     store
-        Where the runs are.
+        Store with the runs.
     images
-        Of training.
+        Training images.
     """
     found = {}
     for name, spec in specs.items():

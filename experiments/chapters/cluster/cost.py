@@ -35,20 +35,20 @@ def cost(
     seeds: int | None = None,
     rates: Mapping[str, float] = DATA_SHEET,
 ) -> pd.DataFrame:
-    """Return, one row per profile, what its runs cost.
+    """Return the cost of the runs, one row per profile.
 
     Parameters
     ----------
     name, dataset, only, seeds
-        As for the verb ``submit``.
+        The options of the verb ``submit``.
     rates
-        FLOP/s of a matrix product, by GPU.
+        Rates of a matrix product in FLOP/s, by GPU.
 
     Returns
     -------
     DataFrame
-        Runs, EFLOP, gigabytes of weights that finished runs keep (float32), and hours of one GPU at
-        :data:`PRODUCT_SHARE` of the rate, which the library aims at; as text.
+        Runs, EFLOP, gigabytes of weights that finished runs keep (float32), and hours on one GPU at
+        :data:`PRODUCT_SHARE` of the rate, the library's aim; as text.
 
     Notes
     -----

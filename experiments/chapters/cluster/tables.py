@@ -58,14 +58,14 @@ _BEGINS = {
 
 
 def jobs(profile: str = "paper", *, resources: Path = CLUSTER_EXAMPLE) -> pd.DataFrame:
-    """Return, one row per job, what a profile becomes on an empty store: tasks, runs, and when they begin.
+    """Return the jobs of a profile on an empty store, one row per job: tasks, runs, and when they begin.
 
     Parameters
     ----------
     profile
-        Of the experiments, or a group.
+        Name of a profile of the experiments, or of a group.
     resources
-        The profile file.
+        Profile file with the resources.
     """
     with tempfile.TemporaryDirectory() as store:
         found = batches(Request(profile=profile, store=store, resources=str(resources)))

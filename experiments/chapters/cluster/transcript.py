@@ -21,7 +21,7 @@ def parts(path: Path = TRANSCRIPT) -> dict[str, str]:
     Raises
     ------
     ValueError
-        No transcript, or one without parts.
+        If there is no transcript, or it has no parts.
     """
     if not path.exists():
         raise ValueError(

@@ -61,11 +61,12 @@ def draw_trials(ax: Axes, history: pd.DataFrame, name: str) -> None:
     Parameters
     ----------
     ax
-        Where; its y axis becomes logarithmic.
+        Axes to draw on; the y axis becomes logarithmic.
     history
-        One row per run and recorded epoch: ``architecture``, ``epoch`` and the columns of :data:`METRICS`.
+        Table with one row per run and recorded epoch: ``architecture``, ``epoch`` and the columns of
+        :data:`METRICS`.
     name
-        Of the setting.
+        Name of the setting.
     """
     rows = history[history["architecture"] == name]
     if rows.empty:
@@ -94,18 +95,18 @@ def kinds(history: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def inequality_checks(history: pd.DataFrame) -> pd.DataFrame:
-    """Return, one row per statement and kind of latent, how the inequalities of Section 5 fare on every row.
+    """Check the inequalities of Section 5 on every row; return one row per statement and kind of latent.
 
     Parameters
     ----------
     history
-        One row per run and recorded epoch, of all runs.
+        Table with one row per run and recorded epoch, for all runs.
 
     Returns
     -------
     DataFrame
-        ``statement``, ``latent``, ``runs``, ``checks``, ``least`` (right side less left, the smallest) and
-        ``fails``: how often it is below minus :data:`ROUNDING`.
+        Columns ``statement``, ``latent``, ``runs``, ``checks``, ``least`` (the smallest value of right side
+        minus left) and ``fails``: the number of rows below minus :data:`ROUNDING`.
 
     References
     ----------
@@ -144,9 +145,9 @@ def draw_error_bound(ax: Axes, history: pd.DataFrame) -> None:
     Parameters
     ----------
     ax
-        Where.
+        Axes to draw on.
     history
-        As in :func:`inequality_checks`.
+        Table with one row per run and recorded epoch, as in :func:`inequality_checks`.
     """
     parts = kinds(history)
     noisy = parts["with noise"]
@@ -180,9 +181,9 @@ def results(frame: pd.DataFrame, columns: Mapping[str, str], *, digits: int = 3)
     Parameters
     ----------
     frame
-        One row per run.
+        Table with one row per run.
     columns
-        Column -> heading.
+        Headings by column.
     digits
         Significant digits.
     """
@@ -196,18 +197,18 @@ def results(frame: pd.DataFrame, columns: Mapping[str, str], *, digits: int = 3)
 
 
 class HeldPoints(NamedTuple):
-    """Points of classes that share a category, and what could still move them.
+    """Points of classes that share a category, and the forces that could still move them.
 
     Attributes
     ----------
     share
-        Of all points.
+        Share of all points.
     loss
-        Their mean loss in nats.
+        Mean loss of these points in nats.
     outside
-        Median probability of being encoded as any but their likeliest category.
+        Median probability of any category except the point's likeliest.
     slope
-        Median length of the gradient of a point's loss in the encoder's scores, nats a unit of score.
+        Median length of the gradient of a point's loss in the encoder's scores, in nats per unit of score.
     """
 
     share: float
@@ -217,15 +218,15 @@ class HeldPoints(NamedTuple):
 
 
 def held_points(one: Encoded, *, objective: str) -> HeldPoints | None:
-    """Return how firmly points of classes that share a category are held there; None where none do.
+    """Return the forces on points of classes that share a category; None if no classes do.
 
     Parameters
     ----------
     one
-        A run's train set.
+        Train set of a run, with its latents.
     objective
-        Which loss, by the names of :data:`METRICS`; the decoder uncertainty's gradient is the decoder
-        cross-entropy's, its decoder being the optimal one (Appendix A.3).
+        Name of the loss, of those of :data:`METRICS`; the decoder uncertainty's gradient is the decoder
+        cross-entropy's, because its decoder is the optimal one (Appendix A.3).
     """
     if objective not in METRICS:
         raise unknown_name("objective", objective, METRICS)

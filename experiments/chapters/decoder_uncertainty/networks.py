@@ -68,13 +68,13 @@ def dropout_log_probability(
     Parameters
     ----------
     model
-        With a dropout CNN as backbone, in evaluation mode: there is no other noise.
+        Classifier with a dropout CNN as backbone, in evaluation mode: there is no other noise.
     images, label
         Normalised images, and their classes.
     samples
-        Masks an image, a multiple of what is drawn at a time for that many points.
+        Masks per image, a multiple of the number drawn at a time for that many points.
     generator
-        Of the masks.
+        Generator of the masks.
     """
     if not isinstance(model.backbone, DropoutCNN):
         raise ValueError(
@@ -94,14 +94,14 @@ def dropout_log_probability(
 def sample_estimates(
     log_probability: Float64[Tensor, "samples points"], *, sizes: Sequence[int]
 ) -> pd.DataFrame:
-    r"""Return what an objective of so many samples a point is on average, as mean of losses and loss of mean.
+    r"""Return the average of an objective with several samples per point, as mean of losses and loss of mean.
 
     Parameters
     ----------
     log_probability
         Logarithm of the label's probability at independent samples.
     sizes
-        Samples that an objective takes.
+        Numbers of samples per objective.
 
     Returns
     -------
@@ -115,7 +115,7 @@ def sample_estimates(
     Raises
     ------
     ValueError
-        A size that leaves fewer than two groups.
+        If a size leaves fewer than two groups.
     """
     samples = log_probability.shape[0]
     rows = []
@@ -149,13 +149,13 @@ def batch_uncertainties(
     Parameters
     ----------
     weight, label
-        p(z | x) and class of every point of a set.
+        Distribution p(z | x) and class of every point of a set.
     size
-        Points of a batch, drawn without replacement.
+        Points per batch, drawn without replacement.
     batches
-        How many.
+        Number of batches.
     generator
-        Of the draws.
+        Generator of the draws.
     """
     if not 1 <= size <= len(label):
         raise ValueError(f"size is {size}; expected 1 to the {len(label)} points there are")
@@ -181,18 +181,19 @@ def first_steps(
     Parameters
     ----------
     spec
-        A run: its model, seed, batch size and learning rate.
+        Spec of a run, for its model, seed, batch size and learning rate.
     splits
-        Its data.
+        Data of the run.
     objective
-        ``"decoder"`` or ``"prediction"``: which cross-entropy is minimised.
+        Cross-entropy that is minimised, ``"decoder"`` or ``"prediction"``.
     decoder
-        ``"learned"``: the head's network. ``"optimal"``: p(y | z) of the batch, through which no gradient is
-        taken; with the decoder's cross-entropy this is the direct minimisation of H[Y | Z].
+        Kind of decoder. ``"learned"``: the head's network. ``"optimal"``: p(y | z) of the batch, through
+        which no gradient is taken; with the decoder's cross-entropy this is the direct minimisation of H[Y |
+        Z].
     steps, every
-        Steps of Adam, and how many there are between measurements.
+        Number of steps of Adam, and of steps between measurements.
     points
-        Images, at most, that are measured.
+        Largest number of images that are measured.
 
     Returns
     -------

@@ -20,14 +20,14 @@ from lpc.runs.measurements import attacked_images
 
 
 def saturated(logits: Logits, sharpness: float) -> Logits:
-    r"""Return a network of the same decisions that is flatter the further an image is from the boundary.
+    r"""Return a network with the same decisions that is flatter further away from the boundary.
 
     Parameters
     ----------
     logits
-        A network.
+        Network to alter.
     sharpness
-        s below, positive; small: nearly the network itself.
+        Sharpness s below, positive; a small value is nearly the network itself.
 
     Notes
     -----
@@ -58,20 +58,21 @@ def by_sharpness(
     Parameters
     ----------
     model
-        In evaluation mode.
+        Classifier in evaluation mode.
     images
-        The test set.
+        Test set.
     levels
-        Sharpness times the median margin; the network as it is comes first.
+        Sharpness times the median margin; the unaltered network comes first.
     count
-        How many images.
+        Number of images.
 
     Returns
     -------
     DataFrame
-        By level (0: as it is): ``deepfool`` and ``superdeepfool``, means over images in pixel units, the
-        latter over those it fools; ``deepfool_median``; ``unfooled`` and ``superdeepfool_unfooled``, counts;
-        ``first_order``, the median first-order distance; ``changed``, decisions that are not the network's.
+        Columns by level (0: unaltered): ``deepfool`` and ``superdeepfool``, means over images in pixel units,
+        the latter over those it fools; ``deepfool_median``; ``unfooled`` and ``superdeepfool_unfooled``,
+        counts; ``first_order``, the median first-order distance; ``changed``, the number of decisions that
+        differ from the network's.
     """
     logits, pixel, margin = _target(model, images, count)
     rows = {0.0: _attacked(logits, pixel, logits)}
@@ -88,16 +89,16 @@ def by_tilt(
     Parameters
     ----------
     model, images, count
-        As in :func:`by_sharpness`.
+        The arguments of :func:`by_sharpness`.
     levels
-        What is added to a logit, in median margins.
+        Amounts added to a logit, in median margins.
     favoured
-        The class that it is added to.
+        Class whose logit is raised.
 
     Returns
     -------
     DataFrame
-        Also ``largest_class``, the share of images that are given the most frequent decision.
+        The same columns, and ``largest_class``, the share of images with the most frequent decision.
     """
     logits, pixel, margin = _target(model, images, count)
     rows = {}

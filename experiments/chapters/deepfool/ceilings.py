@@ -32,14 +32,14 @@ def recorded_ceilings() -> dict[str, dict[str, Any]]:
 
 
 def printed_perturbation(dataset: str, architecture: str) -> float | None:
-    """Return the paper's relative perturbation of an architecture, or None for a data set that is not its.
+    """Return the paper's relative perturbation of an architecture, or None for a data set of ours.
 
     Parameters
     ----------
     dataset
-        A key of :data:`NAMES`.
+        Name of the data set, a key of :data:`NAMES`.
     architecture
-        Of the paper's Table 2.
+        Architecture of the paper's Table 2.
     """
     name = dataset.upper()
     return paper.value(name, architecture, "deepfool_relative_norm")[0] if name in paper.DATASETS else None
@@ -51,7 +51,7 @@ def ceiling_table(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     Parameters
     ----------
     found
-        Of :func:`recorded_ceilings`; a data set that is missing is said to be not measured.
+        Table from :func:`recorded_ceilings`; a missing data set is shown as not measured.
     """
     rows = {}
     for name, title in NAMES.items():
@@ -79,7 +79,7 @@ def equal_norm_ceiling(classes: int) -> float:
     Parameters
     ----------
     classes
-        K, equally large.
+        Number of classes K, equally large.
     """
     return math.sqrt(2 * classes / (classes - 1)) / 2
 
@@ -90,7 +90,7 @@ def cosine_needed(relative: float) -> float:
     Parameters
     ----------
     relative
-        Mean over both ends of the distance to the boundary, over the norm, for images of one norm.
+        Mean over both ends of the distance to the boundary over the norm, for images of one norm.
 
     Notes
     -----

@@ -27,14 +27,14 @@ VERSION = 1
 
 
 def declared(study: Study, *, seeds: int = 1) -> list[RunSpec]:
-    """Return the runs, of half the sweep's epochs.
+    """Return the specs of the runs, with half the sweep's epochs.
 
     Parameters
     ----------
     study
-        Of a gamma sweep: its data, its first seeds.
+        Study of a gamma sweep, for its data and first seeds.
     seeds
-        How many of them.
+        Number of seeds.
     """
     epochs = max(1, study.profile.train.epochs // 2)
     top = max(GAMMAS[row].gamma_maximum or 0.0 for row in ROWS)
@@ -57,23 +57,23 @@ def declared(study: Study, *, seeds: int = 1) -> list[RunSpec]:
 def trained(
     study: Study, *, seeds: int = 1, workers: int | None = None, progress: bool = True
 ) -> pd.DataFrame:
-    """Train and attack what is missing, and return one row per run.
+    """Train and attack missing runs, and return one row per run.
 
     The runs go into the store of the sweep and are not among its runs.
 
     Parameters
     ----------
     study, seeds
-        As in :func:`declared`.
+        The arguments of :func:`declared`.
     workers
-        Processes; None: one a core, one where there is a GPU.
+        Number of processes; None: one per core, or one if there is a GPU.
     progress
         Whether to show a progress bar.
 
     Returns
     -------
     DataFrame
-        ``architecture``, ``seed``, the run's result, and ``factor_`` columns as the sweep's.
+        Columns ``architecture``, ``seed``, the run's result, and ``factor_`` columns like the sweep's.
     """
     specs, store = declared(study, seeds=seeds), study.store
     execute_all(specs, store, workers=workers or default_workers(), progress=progress)

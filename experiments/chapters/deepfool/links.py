@@ -41,14 +41,14 @@ def values(selected: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     Parameters
     ----------
     selected
-        One row per run, with ``architecture`` and ``seed``.
+        Table with one row per run, with ``architecture`` and ``seed``.
     columns
-        Column -> heading.
+        Headings by column.
 
     Raises
     ------
     ValueError
-        A column that no run has.
+        If no run has a column.
     """
     for name in columns:
         if name not in selected:
@@ -66,7 +66,7 @@ def grown(table: pd.DataFrame, *, base: str = BASE) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        No row of the base.
+        If there is no row of the base.
     """
     if base not in table.index.get_level_values("architecture"):
         raise ValueError(f"no selected run of {base}, by which the others are divided")
@@ -74,20 +74,21 @@ def grown(table: pd.DataFrame, *, base: str = BASE) -> pd.DataFrame:
 
 
 def decomposition(selected: pd.DataFrame, *, base: str = BASE) -> pd.DataFrame:
-    """Return every link's growth against the base's of the same seed.
+    """Return every link's growth over the base with the same seed.
 
     Parameters
     ----------
     selected
-        One row per run, with the columns of the probe ``factor`` (``experiments.probes.factor.summary``).
+        Table with one row per run and the columns of the probe ``factor``
+        (``experiments.probes.factor.summary``).
     base
-        The architecture to divide by.
+        Architecture to divide by.
 
     Returns
     -------
     DataFrame
-        By (seed, architecture), one column per link of :data:`LINKS`, and ``product``: the growth of what the
-        release averages, which is their product.
+        Table by (seed, architecture), with one column per link of :data:`LINKS`, and their product
+        ``product``: the growth of the release's average.
     """
     names = {f"factor_{name}": name for pair in LINKS.values() for name in pair if name is not None}
     found = values(selected, names)
@@ -104,9 +105,9 @@ def shares(links: pd.DataFrame, architecture: str) -> dict[str, float]:
     Parameters
     ----------
     links
-        Of :func:`decomposition`.
+        Table from :func:`decomposition`.
     architecture
-        One of its rows.
+        Architecture of one of its rows.
     """
     means = np.log(links.xs(architecture, level="architecture")).mean()
     return {
@@ -130,11 +131,12 @@ def draw(ax: Axes, table: pd.DataFrame, looks: Mapping[str, Look]) -> Axes:
     Parameters
     ----------
     ax
-        Where to draw; rows of :data:`lpc.architectures.GAMMAS` stand at equal distances, decades but for 0.
+        Axes to draw on; rows of :data:`lpc.architectures.GAMMAS` are at equal distances, which are decades
+        except from 0.
     table
-        By (seed, architecture).
+        Table by (seed, architecture).
     looks
-        Of its columns.
+        Colours, lines and markers of its columns.
     """
     names = [name for name in GAMMAS if name in table.index.get_level_values("architecture")]
     place = {name: position for position, name in enumerate(names)}

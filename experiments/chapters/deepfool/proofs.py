@@ -15,19 +15,19 @@ def bounds(model: Classifier, images: ImageSet) -> dict[str, float]:
     Parameters
     ----------
     model
-        In evaluation mode, with a dense backbone.
+        Classifier in evaluation mode, with a dense backbone.
     images
-        The test set; radii are those of the images that :func:`experiments.probes.certified.sample` takes.
+        Test set; the radii are those of the images that :func:`experiments.probes.certified.sample` takes.
 
     Returns
     -------
     dict
-        ``bound of L``, ``spectral radius`` and ``CROWN radius``.
+        Values ``bound of L``, ``spectral radius`` and ``CROWN radius``.
 
     Raises
     ------
     ValueError
-        A network that is not dense, as :func:`lpc.evaluation.affine_layers.affine_layers` says.
+        If the network is not dense, as :func:`lpc.evaluation.affine_layers.affine_layers` says.
     """
     network = affine_layers(model, mean=images.mean, sd=images.sd)
     _, image = sample(images)

@@ -24,13 +24,13 @@ class Surface(NamedTuple):
     Attributes
     ----------
     along, across
-        Steps along the attack's perturbation and along a random direction at a right angle to it, over the
-        norm of the perturbation.
+        Steps along the attack's perturbation and along a random direction at a right angle to it, divided by
+        the norm of the perturbation.
     margin
-        Decision's logit minus the largest other, over its value at the image; (across, along). Negative
-        where the decision is another.
+        Logit of the decision minus the largest other, over its value at the image, shape (across, along);
+        negative where the decision is another.
     norm
-        Of the perturbation, in pixel units.
+        Norm of the perturbation, in pixel units.
     """
 
     along: Float64[np.ndarray, " along"]
@@ -53,13 +53,13 @@ def surface(
     Parameters
     ----------
     logits
-        Of images; may be asked outside the pixel box.
+        Function from images to logits, also for images outside the pixel box.
     image, perturbation
         One image, and a perturbation of it that is not zero.
     reach, points
-        How far to go in both directions, in units of the perturbation's norm, and in how many points.
+        Extent in both directions in units of the perturbation's norm, and number of points.
     seed
-        Of the random direction: Gaussian, made orthogonal to the perturbation, of its length.
+        Seed of the random direction: Gaussian, made orthogonal to the perturbation, and of its length.
     """
     size = torch.linalg.vector_norm(perturbation)
     if float(size) == 0:
@@ -104,11 +104,11 @@ def draw(ax: Axes, found: Surface, *, levels: Sequence[float] = tuple(np.linspac
     Parameters
     ----------
     ax
-        Where to draw.
+        Axes to draw on.
     found
-        The surface; axes are in pixel units.
+        Surface to draw, with axes in pixel units.
     levels
-        Of the margin over its value at the image.
+        Levels of the margin over its value at the image.
     """
     x, y = found.norm * found.along, found.norm * found.across
     shades = ax.contourf(x, y, found.margin, levels=list(levels), cmap="PuOr", extend="both")

@@ -24,17 +24,17 @@ def medians(study: Study, names: Sequence[str]) -> pd.DataFrame:
     Parameters
     ----------
     study
-        Runs of a profile.
+        Study with the runs of a profile.
     names
         Architectures; those without a selected run are left out.
 
     Returns
     -------
     DataFrame
-        ``architecture``, ``seed``, one column per attack, and ``smallest``, the least per image: Euclidean
+        Columns ``architecture``, ``seed``, one per attack, and ``smallest``, the least per image: Euclidean
         norms in units of pixels from 0 to 1, within the box of valid pixels, medians over
-        ``lpc.runs.measurements.attacked_images``, infinite where half of them are not fooled; ``unfooled``:
-        images that none fools.
+        ``lpc.runs.measurements.attacked_images``, infinite if half of them are not fooled; ``unfooled``: the
+        number of images that no attack fools.
     """
     images = study.images.test
     pixels = images.pixels(attacked_images(images))

@@ -100,17 +100,17 @@ DIRECTIONS: Mapping[str, Column] = {
 def table(
     study: Study | Recorded, names: Sequence[str], columns: Mapping[str, Column], *, digits: int = 3
 ) -> pd.DataFrame:
-    """Return one row per embedding with what its seeds gave, as text.
+    """Return one row per embedding with the values of its seeds, as text.
 
     Parameters
     ----------
     study
-        Runs of an embedding profile, live or recorded.
+        Study with live or recorded runs of an embedding profile.
     names
         Embeddings, from top to bottom.
     columns
-        Column of ``study.selected`` -> heading; one that no run has is shown as missing, as probes need not
-        have been run where results were recorded.
+        Headings by column of ``study.selected``. A column that no run has is shown as missing, because
+        recorded results may lack probes.
     digits
         Significant digits of the means.
     """
@@ -149,12 +149,12 @@ GAINS: Mapping[str, Gain] = {
 
 
 def gains(study: Study | Recorded, names: Sequence[str] = tuple(WITHOUT)) -> pd.DataFrame:
-    """Return what the penalty does to each embedding: one value per seed, as text.
+    """Return the effect of the penalty on each embedding: one value per seed, as text.
 
     Parameters
     ----------
     study
-        Runs of an embedding profile.
+        Study with the runs of an embedding profile.
     names
         Penalised embeddings, keys of :data:`WITHOUT`.
     """
@@ -181,12 +181,12 @@ def _change(selected: pd.DataFrame, key: str, name: str, gain: Gain) -> pd.Serie
 
 
 def entropy_table(study: Study | Recorded, names: Sequence[str]) -> pd.DataFrame:
-    """Return the entropy a node as it is, at unit rms, and in the 2025 release's convention beside its cure.
+    """Return the entropy per node: raw, at unit rms, and in the 2025 release's convention beside its cure.
 
     Parameters
     ----------
     study, names
-        As in :func:`table`.
+        The arguments of :func:`table`.
     """
     columns = {
         "margins_entropy_node": Column("all points"),
@@ -211,9 +211,9 @@ def draw_schedules(axes: Sequence[Axes] | np.ndarray, schedules: Mapping[str, Tr
     Parameters
     ----------
     axes
-        One for gamma and one for the learning rate.
+        One pair of axes for gamma and one for the learning rate.
     schedules
-        Name -> schedule; the penalty need not be one of the latent, gamma is drawn as if it were.
+        Schedules by name. The penalty need not be one of the latent; gamma is drawn as if it were.
     """
     looks = [("#0072B2", "-"), ("#D55E00", "--"), ("#000000", ":"), ("#009E73", "-.")]
     for (name, train), (colour, line) in zip(schedules.items(), looks, strict=False):
@@ -241,9 +241,9 @@ def scatter(ax: Axes, study: Study | Recorded, x: str, y: str, names: Sequence[s
     Parameters
     ----------
     ax
-        Where to draw.
+        Axes to draw on.
     study
-        Runs of an embedding profile.
+        Study with the runs of an embedding profile.
     x, y
         Columns of ``study.selected``; an embedding without both is left out.
     names

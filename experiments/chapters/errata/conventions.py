@@ -203,14 +203,14 @@ def comparisons(study: Study, architectures: Sequence[str] = ARCHITECTURES) -> p
     Parameters
     ----------
     study
-        Runs of a profile.
+        Study with the runs of a profile.
     architectures
-        Those of them to read.
+        Architectures to read.
 
     Returns
     -------
     DataFrame
-        ``line``, ``quantity``, ``switch``, ``architecture``, ``seed``, ``here``, ``switched`` and
+        Columns ``line``, ``quantity``, ``switch``, ``architecture``, ``seed``, ``here``, ``switched`` and
         ``effect`` (switched - here for :data:`DIFFERENCES`, else switched / here); a number that does not
         exist is NaN, with its reason in ``missing``.
     """

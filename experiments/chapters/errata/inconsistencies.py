@@ -26,7 +26,8 @@ def repeated_sds(metric: str = "sigma_w") -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``dataset``, ``architecture``, ``mean``, ``std``, and ``above``, the architecture of the row above.
+        Columns ``dataset``, ``architecture``, ``mean``, ``std``, and ``above``, the architecture of the row
+        above.
     """
     table = paper.reported()
     table = table[table["metric"] == metric]
@@ -37,14 +38,15 @@ def repeated_sds(metric: str = "sigma_w") -> pd.DataFrame:
 
 
 def marked(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table beside the paper's Σ_W with ``[sic]`` behind each printed sd that cannot be.
+    """Return a table beside the paper's Σ_W with ``[sic]`` after each impossible printed sd.
 
     Five numbers that are not negative have an sd of at most the root of five times their mean.
 
     Parameters
     ----------
     table
-        From :func:`experiments.reporting.tables.beside_paper`: the paper's columns are (heading, data set).
+        Table from :func:`experiments.reporting.tables.beside_paper`: the paper's columns are (heading, data
+        set).
     """
     shown = table.copy()
     places = {name[1]: name for name in table.columns if name[1] in paper.DATASETS}
@@ -55,14 +57,14 @@ def marked(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def dimensions() -> pd.DataFrame:
-    """Return, for the penalised layers of the paper, what two of its remarks on width come to.
+    """Return the consequences of two of the paper's remarks on width for its penalised layers.
 
     Returns
     -------
     DataFrame
-        ``dataset``, ``architecture``, ``nodes`` P, ``classes`` K; ``below_frame``: P < K - 1 (Appendix D:
-        "always met"); ``least``: the nodes that a binary code needs, ``ceil(log2 K)`` (Section 3:
-        NarrowIB has "the lowest possible dimensionality").
+        Columns ``dataset``, ``architecture``, ``nodes`` P, ``classes`` K; ``below_frame``: P < K - 1
+        (Appendix D: "always met"); ``least``: the nodes that a binary code needs, ``ceil(log2 K)`` (Section
+        3: NarrowIB has "the lowest possible dimensionality").
     """
     rows = []
     for dataset, classes in CLASSES.items():
@@ -90,9 +92,9 @@ def cross_entropies(*, points: int = 12, categories: int = 4, classes: int = 3, 
     Parameters
     ----------
     points, categories, classes
-        How many there are of x, z and y.
+        Numbers of values of x, z and y.
     seed
-        Of the encoder and the random decoder.
+        Seed of the encoder and the random decoder.
     """
     generator = torch.Generator().manual_seed(seed)
     encoder = torch.randn(points, categories, generator=generator, dtype=torch.float64).mul(3).softmax(1)
@@ -123,7 +125,7 @@ def equation_10(*, seed: int = 0) -> Identity:
     Parameters
     ----------
     seed
-        Of a joint distribution of X, Y and Z with Y - X - Z a Markov chain, as in the paper.
+        Seed of a joint distribution of X, Y and Z with Y - X - Z a Markov chain, as in the paper.
     """
     rng = np.random.default_rng(seed)
     x, y, z = rng.dirichlet(np.ones(6)), rng.dirichlet(np.ones(3), 6), rng.dirichlet(np.ones(4), 6)

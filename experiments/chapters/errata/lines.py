@@ -31,16 +31,16 @@ class Line:
 
 
 class Evidence(NamedTuple):
-    """What the effects are computed from.
+    """Data from which the effects are computed.
 
     Attributes
     ----------
     study
-        Runs of a profile.
+        Study with the runs of a profile.
     comparisons
-        From :func:`experiments.chapters.errata.conventions.comparisons`.
+        Table from :func:`experiments.chapters.errata.conventions.comparisons`.
     trained, selections
-        From :mod:`experiments.chapters.errata.released_training`.
+        Tables from :mod:`experiments.chapters.errata.released_training`.
     """
 
     study: Study
@@ -77,14 +77,14 @@ def overview(numbers: Sequence[int] | None = None, *, path: Path = ERRATA) -> pd
 
 
 def summary(evidence: Evidence, *, path: Path = ERRATA) -> pd.DataFrame:
-    """Return one row per line: its subject, what is done here, and what the release's way does to the runs.
+    """Return one row per line: its subject, our choice, and the effect of the release's choice on the runs.
 
     Parameters
     ----------
     evidence
-        Of a profile.
+        Evidence from a profile.
     path
-        The lines.
+        Path of the lines.
     """
     rows = {
         line.line: {"subject": line.subject, "here": line.here, "effect": phrase(line, evidence)}

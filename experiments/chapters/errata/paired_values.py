@@ -29,11 +29,11 @@ class Comparison(NamedTuple):
     Attributes
     ----------
     line
-        Of ``errata.toml``.
+        Line of ``errata.toml``.
     quantity, switch
-        What is measured, and what is changed: one convention, or :data:`ALL`.
+        The measured quantity, and what is changed: one convention, or :data:`ALL`.
     here, switched
-        Compute the number; a ValueError says why there is none.
+        Functions that compute the number; a ValueError says why there is none.
     """
 
     line: int
@@ -44,16 +44,16 @@ class Comparison(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A selected run: its classifier in evaluation mode, its images, and its latents of them.
+    """A selected run: its classifier in evaluation mode, its images, and their latents.
 
     Attributes
     ----------
     augmented
-        Of the training images, flipped, cropped and with noise as the run's own batches were.
+        Latents of the training images, flipped, cropped and with noise as in the run's own batches.
     history
-        One row per epoch, with ``epoch`` and, where it was taken, ``accuracy``.
+        Table with one row per epoch, with ``epoch`` and, if it was measured, ``accuracy``.
     record_every
-        Epochs between recorded metrics.
+        Number of epochs between recorded metrics.
     """
 
     model: Classifier

@@ -38,9 +38,9 @@ class Switch(NamedTuple):
     Attributes
     ----------
     line
-        Of ``errata.toml``.
+        Line of ``errata.toml``.
     change
-        Of the spec of a run that is trained as the paper says.
+        Function that changes the spec of a run trained as in the paper.
     """
 
     line: int
@@ -104,7 +104,7 @@ def switched(study: Study) -> dict[tuple[str, int, str], RunSpec]:
     Parameters
     ----------
     study
-        Runs of a profile; what it does not hold is left out.
+        Study with the runs of a profile; runs that it lacks are left out.
     """
     pairs = study.selected[["architecture", "seed"]].itertuples(index=False)
     return {
@@ -115,7 +115,7 @@ def switched(study: Study) -> dict[tuple[str, int, str], RunSpec]:
 
 
 def trained(study: Study, *, workers: int | None = None, progress: bool = True) -> pd.DataFrame:
-    """Train and measure what is missing, and return one row per run, those of the study first.
+    """Train and measure missing runs, and return one row per run, those of the study first.
 
     The extra runs go into the study's store and are not the study's: its tables do not change. A second
     call trains nothing.
@@ -123,17 +123,17 @@ def trained(study: Study, *, workers: int | None = None, progress: bool = True) 
     Parameters
     ----------
     study
-        Runs of a profile.
+        Study with the runs of a profile.
     workers
-        Processes; None: one a core.
+        Number of processes; None: one per core.
     progress
         Whether to show progress bars.
 
     Returns
     -------
     DataFrame
-        ``architecture``, ``seed``, ``switch`` (:data:`HERE` or a key of :data:`SWITCHES`), ``key``, and the
-        metrics of the store's table, missing where a run failed.
+        Columns ``architecture``, ``seed``, ``switch`` (:data:`HERE` or a key of :data:`SWITCHES`), ``key``,
+        and the metrics of the store's table, missing if a run failed.
     """
     specs = switched(study)
     execute_all(list(specs.values()), study.store, workers=workers or default_workers(), progress=progress)
@@ -156,7 +156,8 @@ def selections(study: Study) -> pd.DataFrame:
     Parameters
     ----------
     study
-        Runs of a profile; all its finished runs are evaluated on the test set, selected or not.
+        Study with the runs of a profile; all its finished runs are evaluated on the test set, selected or
+        not.
 
     Returns
     -------

@@ -21,9 +21,9 @@ def effect(values: pd.Series, quantity: str) -> str:
     Parameters
     ----------
     values
-        Of ``effect`` in :func:`experiments.chapters.errata.paired_values.evaluate`, one per seed.
+        Values of ``effect`` from :func:`experiments.chapters.errata.paired_values.evaluate`, one per seed.
     quantity
-        Which of the two they are of.
+        Quantity that they belong to.
     """
     there = values.dropna()
     if there.empty:
@@ -46,7 +46,7 @@ def comparison_table(comparisons: pd.DataFrame, numbers: Sequence[int]) -> pd.Da
     Parameters
     ----------
     comparisons
-        From :func:`experiments.chapters.errata.conventions.comparisons`.
+        Table from :func:`experiments.chapters.errata.conventions.comparisons`.
     numbers
         Lines to show.
     """
@@ -98,12 +98,12 @@ def ratios(comparisons: pd.DataFrame) -> pd.DataFrame:
 
 
 def training_table(trained: pd.DataFrame) -> pd.DataFrame:
-    """Return how runs end that are trained as here and with each of the release's switches, as text.
+    """Return the results of runs trained as here and with each of the release's switches, as text.
 
     Parameters
     ----------
     trained
-        From :func:`experiments.chapters.errata.released_training.trained`.
+        Table from :func:`experiments.chapters.errata.released_training.trained`.
     """
     columns = {
         "trace_ratio": ("tr Σ_W / tr Σ_B", 1),

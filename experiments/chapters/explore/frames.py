@@ -24,24 +24,25 @@ TOLERANCE = 1e-2
 
 
 class Frames(NamedTuple):
-    """What the latents of some networks were at some epochs.
+    """Latents of some networks at some epochs.
 
     Attributes
     ----------
     names
-        The networks.
+        Names of the networks.
     epochs
-        Epochs trained.
+        Numbers of epochs trained.
     gamma
-        (networks, epochs): the weight of the squared norm in the last of these epochs.
+        Weight of the squared norm in the last of these epochs, shape (networks, epochs).
     latent
-        (networks, epochs, points, width): the train set's latents in evaluation mode, float32.
+        Latents of the train set in evaluation mode, shape (networks, epochs, points, width), float32.
     accuracy
-        (networks, epochs): the classifier's, on the train set.
+        Accuracy of the classifier on the train set, shape (networks, epochs).
     label
-        (points,).
+        Class of each point, shape (points,).
     deviation
-        (networks,): how far each ended from the stored run, rms of the difference over rms.
+        Deviation of each network's end from the stored run, rms of the difference over rms, shape
+        (networks,).
     """
 
     names: tuple[str, ...]
@@ -88,12 +89,12 @@ def rms(latent: np.ndarray) -> float:
 
 
 def ladder(train: TrainSpec, *, growing: int, after: int) -> tuple[int, ...]:
-    """Return the epochs at which to look: geometric in gamma while it grows, then evenly to the end.
+    """Return the epochs to show: geometric in gamma while it grows, then evenly to the end.
 
     Parameters
     ----------
     train
-        The schedule of the largest gamma.
+        Schedule with the largest gamma.
     growing
         Number of stages from gamma's first value to its last.
     after
@@ -102,12 +103,13 @@ def ladder(train: TrainSpec, *, growing: int, after: int) -> tuple[int, ...]:
     Returns
     -------
     tuple of int
-        Numbers of epochs trained, rising; fewer where several fall on one epoch.
+        Numbers of epochs trained, ascending; fewer if several fall on one epoch.
 
     Raises
     ------
     ValueError
-        A schedule without a penalty on the latents, or fewer than two stages while gamma grows or none after.
+        If the schedule has no penalty on the latents, or there are fewer than two stages while gamma grows or
+        none after.
     """
     values = [gamma(epoch, train) for epoch in range(train.epochs)]
     if values[-1] <= 0 or growing < 2 or after < 1:
@@ -129,19 +131,19 @@ def trained_again(
     Parameters
     ----------
     runs
-        A study of which these runs are finished.
+        Study in which these runs are finished.
     names
         Architectures whose runs can train in one cohort; the ladder is that of the largest gamma.
     growing, after
-        As in :func:`ladder`.
+        The arguments of :func:`ladder`.
     seed
-        None: the profile's first.
+        Seed of the runs; None: the profile's first.
 
     Raises
     ------
     ValueError
-        A run that is not there, runs that cannot train together, or one that ends further than
-        :data:`TOLERANCE` from the stored one: what is shown would not be the run of the book's tables.
+        If a run is missing, runs cannot train together, or one ends further than :data:`TOLERANCE` from the
+        stored one, so that the page would not show the run of the book's tables.
     """
     first = runs.profile.seeds[0] if seed is None else seed
     specs = [runs.spec(name, first) for name in names]
@@ -184,13 +186,13 @@ def plane(latent: np.ndarray, label: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     latent, label
-        (points, width) and (points,), of 2 nodes and 2 classes or more.
+        Latents, shape (points, width), and labels, shape (points,), with at least 2 nodes and 2 classes.
 
     Returns
     -------
     array
-        (width, 2), orthonormal: the first right singular vectors of the class means less their mean. The
-        largest component of each is positive.
+        Directions, shape (width, 2), orthonormal: the first right singular vectors of the class means minus
+        their mean. The largest component of each is positive.
     """
     if latent.shape[1] < 2 or len(np.unique(label)) < 2:
         raise ValueError(

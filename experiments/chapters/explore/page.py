@@ -51,14 +51,15 @@ def histograms(latent: np.ndarray, label: np.ndarray, *, bins: int = BINS) -> tu
     Parameters
     ----------
     latent, label
-        (points, width) and (points,).
+        Latents, shape (points, width), and labels, shape (points,).
     bins
-        Equal parts of the range.
+        Number of equal parts of the range.
 
     Returns
     -------
     range, counts
-        (width, 2) float32, the lowest and the highest value; (width, classes, bins) integers.
+        Lowest and highest value, shape (width, 2), float32; numbers of points, shape (width, classes, bins),
+        integers.
     """
     classes = np.unique(label)
     ends = np.stack([latent.min(axis=0), latent.max(axis=0)], axis=1).astype(np.float32)
@@ -71,16 +72,16 @@ def histograms(latent: np.ndarray, label: np.ndarray, *, bins: int = BINS) -> tu
 
 
 def encode(frames: Frames, *, bins: int = BINS, shown: int = SHOWN) -> dict[str, Any]:
-    """Return what a page needs of some frames, as JSON can hold it.
+    """Return the data of some frames that a page needs, in a form for JSON.
 
     Parameters
     ----------
     frames
-        Of networks of :data:`lpc.architectures.GAMMAS`.
+        Frames of networks of :data:`lpc.architectures.GAMMAS`.
     bins
-        Of a histogram.
+        Number of bins of a histogram.
     shown
-        Points of a class in the plane.
+        Number of points per class in the plane.
 
     Returns
     -------
@@ -95,7 +96,7 @@ def encode(frames: Frames, *, bins: int = BINS, shown: int = SHOWN) -> dict[str,
     Raises
     ------
     ValueError
-        A bin with more than 255 points of a class, which a byte cannot count.
+        If a bin has more than 255 points of a class, which a byte cannot count.
 
     Notes
     -----
@@ -160,7 +161,7 @@ def element(frames: Frames) -> Element:
 
 
 def still(fig: Figure, frames: Frames, *, columns: int = 5) -> None:
-    """Draw what the page shows without a script: gammas from top to bottom, epochs from left to right.
+    """Draw the page's content without a script: gammas from top to bottom, epochs from left to right.
 
     Every panel is a network's train set in the plane of its own last class means, divided by its rms; each
     class's name stands at its mean.
@@ -168,11 +169,11 @@ def still(fig: Figure, frames: Frames, *, columns: int = 5) -> None:
     Parameters
     ----------
     fig
-        Where to draw: about 1.7 inches an epoch wide, and as high a network.
+        Figure to draw on: about 1.7 inches wide per epoch, and as high per network.
     frames
-        Of networks of :data:`lpc.architectures.GAMMAS`.
+        Frames of networks of :data:`lpc.architectures.GAMMAS`.
     columns
-        Epochs, spread evenly over those there are, first and last included.
+        Number of epochs shown, spread evenly over those available, first and last included.
     """
     steps = np.unique(np.linspace(0, len(frames.epochs) - 1, columns).round().astype(int))
     grid = fig.subplots(len(frames.names), len(steps), squeeze=False)

@@ -52,11 +52,13 @@ def through_noise(
     Parameters
     ----------
     latent, label
-        Points; of more than :data:`DRAWN_AT`, noise is drawn at so many, and all make up the density.
+        Latents and labels. If there are more than :data:`DRAWN_AT` points, noise is drawn at so many, and all
+        make up the density.
     noises
-        Sd of the noise at a node over the latents' spread, the root of their total variance.
+        Standard deviations of the noise at a node, over the latents' spread (the root of their total
+        variance).
     generator
-        Of the noise, and of the points.
+        Generator of the noise and of the points.
 
     Returns
     -------
@@ -101,9 +103,10 @@ class LossOfLabel(NamedTuple):
     Attributes
     ----------
     noise
-        Sd at a node over the latents' spread; NaN where even a thousandth of the spread is too much.
+        Standard deviation at a node over the latents' spread; NaN if even a thousandth of the spread is too
+        much.
     redundant_information
-        I[X;Z|Y] there, in nats: what is carried beyond the label.
+        Value of I[X;Z|Y] there in nats: the information that is carried beyond the label.
     """
 
     noise: float
@@ -117,22 +120,22 @@ def loss_of_label(
     allowed: float = LOSS_OF_LABEL,
     seed: int = 0,
 ) -> LossOfLabel:
-    """Return the relative noise at which H[Y|Z] reaches a level, to 1 %, and what is carried there.
+    """Return the relative noise at which H[Y|Z] reaches a level, to 1 %, and the information carried there.
 
     Parameters
     ----------
     latent, label
-        Points.
+        Latents and labels.
     allowed
-        Decoder uncertainty in nats, above 0 and below half the label's entropy: it is passed before the
-        noise is ten times the spread, where I[X;Z] is at most 1/200.
+        Decoder uncertainty in nats, above 0 and below half the label's entropy. It is passed before the noise
+        is ten times the spread, where I[X;Z] is at most 1/200.
     seed
-        Of the noise: every size of it has the same draws, so that the uncertainty is smooth.
+        Seed of the noise: every size of noise uses the same draws, so that the uncertainty is smooth.
 
     Raises
     ------
     ValueError
-        Another level, or what :func:`through_noise` does not take.
+        If the level is out of range, or :func:`through_noise` refuses the input.
     """
 
     def at(log_noise: float) -> pd.Series:
@@ -186,12 +189,12 @@ def milestones(rows: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     rows
-        Of :func:`along_gamma`, with ``decoder_uncertainty`` and ``noisy_test_accuracy``.
+        Table from :func:`along_gamma`, with ``decoder_uncertainty`` and ``noisy_test_accuracy``.
 
     Returns
     -------
     DataFrame
-        The rows with ``milestone``: ``label kept`` (the last epoch with a decoder uncertainty up to
+        Rows with ``milestone``: ``label kept`` (the last epoch with a decoder uncertainty up to
         :data:`LOSS_OF_LABEL`), ``accuracy kept`` (the last with 90 % of the best test accuracy), ``end``.
     """
     found = []
@@ -212,11 +215,11 @@ def draw_noise_curves(ax: Axes, curves: pd.DataFrame, quantity: str, *, against:
     Parameters
     ----------
     ax
-        Where to draw.
+        Axes to draw on.
     curves
-        Of :func:`noise_curves`.
+        Table from :func:`noise_curves`.
     quantity, against
-        Columns; the axes' labels and scales are the caller's.
+        Columns; the caller sets the axes' labels and scales.
     """
     for architecture in dict.fromkeys(curves["architecture"]):
         own, look = curves[curves["architecture"] == architecture], LOOKS[str(architecture)]
@@ -250,13 +253,13 @@ def draw_training(
     Parameters
     ----------
     grid
-        (2, 2) of Axes: informations in nats, norm of a latent, accuracies, ratio of traces.
+        Axes, shape (2, 2): informations in nats, norm of a latent, accuracies, ratio of traces.
     noisy, free
-        Of :func:`along_gamma`.
+        Tables from :func:`along_gamma`.
     simplex
-        Of :func:`experiments.chapters.meeting.scale_and_shape.noisy_simplex`, in grey.
+        Table from :func:`experiments.chapters.meeting.scale_and_shape.noisy_simplex`, drawn in grey.
     sd
-        Of the noise, in latent units: a dotted line.
+        Standard deviation of the noise in latent units, drawn as a dotted line.
     """
     (information, size), (accuracy, ratio) = grid
     curve = simplex[simplex["gamma"] >= noisy["gamma"].min()]

@@ -48,19 +48,20 @@ def entropy_parts(selected: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     selected
-        One row per architecture and seed, with ``knn_entropy`` and ``knn_entropy_unit_rms``.
+        Table with one row per architecture and seed, with ``knn_entropy`` and ``knn_entropy_unit_rms``.
 
     Returns
     -------
     DataFrame
-        ``architecture``, ``seed``, ``group`` (a key of :data:`BASELINES`), and less the baseline's of the
-        same seed, in nats: ``scale`` (width times the logarithm of the rms), ``shape`` (the entropy at unit
-        rms), ``total``. Without a row where an architecture has no baseline, or the baseline no such seed.
+        Columns ``architecture``, ``seed``, ``group`` (a key of :data:`BASELINES`), and differences from the
+        baseline of the same seed, in nats: ``scale`` (width times the logarithm of the rms), ``shape`` (the
+        entropy at unit rms), ``total``. There is no row if an architecture has no baseline, or the baseline
+        lacks the seed.
 
     Raises
     ------
     ValueError
-        A column that is not there.
+        If a column is missing.
     """
     for name in ("architecture", "seed", "knn_entropy", "knn_entropy_unit_rms"):
         if name not in selected:
@@ -83,14 +84,14 @@ def entropy_parts(selected: pd.DataFrame) -> pd.DataFrame:
 
 
 class Drop(NamedTuple):
-    """What an entropy of IB less that of LinPen says about scale when no rms is given, in nats.
+    """Difference between the entropies of IB and LinPen and its scale part when no rms is given, in nats.
 
     Attributes
     ----------
     total
-        The difference.
+        Entropy of IB minus that of LinPen.
     scale_at_most
-        A bound on its scale part from above; where both are negative, at least so much of the drop is scale.
+        Upper bound of the scale part; if both are negative, at least so much of the drop is scale.
     """
 
     total: float
@@ -110,9 +111,9 @@ def drop_bound(penalised: float, baseline: float, *, gamma: float, width: int, c
     penalised, baseline
         Entropies in nats of latents with and without the penalty.
     gamma
-        At the end of training, in Eq. 3's convention.
+        Weight gamma at the end of training, in Eq. 3's convention.
     width, classes
-        P and K.
+        Numbers of nodes P and of classes K.
 
     Notes
     -----
@@ -133,7 +134,7 @@ def printed_drop(dataset: str, *, released: bool = False) -> Drop:
     Parameters
     ----------
     dataset
-        A key of :data:`CLASSES`.
+        Name of the data set, a key of :data:`CLASSES`.
     released
         Whether gamma was divided by the width, as the released code has it.
     """
@@ -163,23 +164,23 @@ def largest_radius(gamma: float, *, classes: int) -> float:
 def noisy_simplex(
     radii: Sequence[float], *, classes: int, draws: int = 20_000, generator: torch.Generator
 ) -> pd.DataFrame:
-    r"""Return what zero-entropy noise leaves of the label where the classes are points of a simplex.
+    r"""Return the information about the label that survives zero-entropy noise on the points of a simplex.
 
     Parameters
     ----------
     radii
         Distances of the points from the origin, in latent units.
     classes
-        K, equally frequent.
+        Number of classes K, equally frequent.
     draws
-        Of z about one point: the others are like it.
+        Number of draws of z about one point; the others are alike.
     generator
-        On the CPU; all radii have the same draws.
+        Generator on the CPU; all radii use the same draws.
 
     Returns
     -------
     DataFrame
-        ``norm``, ``decoder_uncertainty`` (nats), and ``gamma``, for which this radius minimises
+        Columns ``norm``, ``decoder_uncertainty`` (nats), and ``gamma``, for which this radius minimises
         :math:`H[Y|Z] + \gamma\lVert\mu\rVert^2`.
 
     Notes
@@ -204,23 +205,23 @@ def noisy_simplex(
 
 
 def size_by_gamma(gammas: Sequence[float], simplex: pd.DataFrame, *, classes: int) -> pd.DataFrame:
-    r"""Return how large latents can be at some gammas, in standard deviations of zero-entropy noise.
+    r"""Return the possible size of latents at some gammas, in standard deviations of zero-entropy noise.
 
     Parameters
     ----------
     gammas
-        In Eq. 3's convention; the index of the result.
+        Values of gamma in Eq. 3's convention, the index of the result.
     simplex
-        Of :func:`noisy_simplex`, with the same number of classes.
+        Table from :func:`noisy_simplex`, with the same number of classes.
     classes
-        K.
+        Number of classes K.
 
     Returns
     -------
     DataFrame
-        ``price``: gamma over :data:`EXTINCTION`, in nats a nat. Without noise, ``any_network``: the norm
-        :math:`\sqrt{\ln K/\gamma}`, and ``symmetric``: :func:`largest_radius`. With it, ``noisy`` and
-        ``decoder_uncertainty``: of the simplex at its best radius; missing outside its radii.
+        Columns ``price``: gamma over :data:`EXTINCTION`, in nats per nat. Without noise, ``any_network``: the
+        norm :math:`\sqrt{\ln K/\gamma}`, and ``symmetric``: :func:`largest_radius`. With noise, ``noisy`` and
+        ``decoder_uncertainty`` of the simplex at its best radius; missing outside its radii.
     """
     sd, table = math.sqrt(ZERO_ENTROPY_VARIANCE), simplex.sort_values("gamma")
     rows = {}
@@ -243,11 +244,12 @@ def draw_parts(ax: Axes, parts: pd.DataFrame, *, group: str) -> Axes:
     Parameters
     ----------
     ax
-        Where to draw.
+        Axes to draw on.
     parts
-        Of :func:`entropy_parts`: means over seeds are drawn, and how far the totals of single seeds reach.
+        Table from :func:`entropy_parts`; means over seeds are drawn, with the range of the totals of single
+        seeds.
     group
-        A key of :data:`BASELINES`.
+        Group of architectures, a key of :data:`BASELINES`.
     """
     if group not in BASELINES:
         raise unknown_name("group of equal width", group, BASELINES)

@@ -36,15 +36,15 @@ def noisy_entropy(pieces: Sequence[Piece], *, sd: float) -> float:
     Parameters
     ----------
     pieces
-        The variable's distribution; the shares sum to one.
+        Pieces of the variable's distribution; their shares sum to one.
     sd
-        Of the noise.
+        Standard deviation of the noise.
 
     Raises
     ------
     ValueError
-        No piece, one that ends before it starts or has no share, shares that do not sum to one, or an sd
-        that is not finite or below 1e-10 of the pieces' span.
+        If there is no piece, a piece ends before it starts or has no share, shares do not sum to one, or the
+        sd is not finite or below 1e-10 of the pieces' span.
 
     Notes
     -----
@@ -81,13 +81,13 @@ class Measures(NamedTuple):
     Attributes
     ----------
     exact
-        With noise: of the mixture of one Gaussian a point. Without: minus infinity.
+        Exact entropy. With noise: of the mixture of one Gaussian per point. Without: minus infinity.
     bound
-        Of a Gaussian with the variance of each node.
+        Entropy of a Gaussian with the variance of each node.
     knn
-        By nearest neighbours, at one draw of the noise.
+        Estimate by nearest neighbours, at one draw of the noise.
     matched
-        The entropy of a Gaussian mixture matched to the classes, and how far nearest neighbours are off it.
+        Entropy of a Gaussian mixture matched to the classes, and the error of nearest neighbours on it.
     """
 
     exact: float
@@ -110,15 +110,15 @@ def measured_entropies(
     Parameters
     ----------
     latent, label
-        Before noise is added, and the class of each.
+        Latents before noise is added, and the class of each.
     noise_variance
-        At each node; 0: no noise.
+        Variance of the noise at each node; 0: no noise.
     k
-        Which nearest neighbour.
+        Rank of the neighbour.
     drawn
-        Points at most at which the exact entropy is estimated.
+        Largest number of points at which the exact entropy is estimated.
     seed
-        Of all draws.
+        Seed of all draws.
     """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(latent.shape, generator=generator, dtype=torch.float64)
@@ -143,9 +143,9 @@ def fano_error(uncertainty: float, *, classes: int) -> float:
     Parameters
     ----------
     uncertainty
-        H[Y | Z] in nats, from 0 to the logarithm of the number of classes.
+        Decoder uncertainty H[Y | Z] in nats, from 0 to the logarithm of the number of classes.
     classes
-        How many.
+        Number of classes.
 
     Notes
     -----

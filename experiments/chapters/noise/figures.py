@@ -35,21 +35,21 @@ def per_node(sd: float) -> float:
 
 
 def with_errors(runs: Study, names: Sequence[str]) -> pd.DataFrame:
-    """Return the history of runs whose latents are rescaled, with what Figure 4 draws.
+    """Return the history of runs with rescaled latents, with the quantities of Figure 4.
 
     Parameters
     ----------
     runs
-        Of a profile.
+        Runs of a profile.
     names
-        Of runs.
+        Names of the runs.
 
     Returns
     -------
     DataFrame
-        One row per run and recorded epoch: ``test_error``, with the run's noise if any; ``sd`` of every node,
-        as scheduled, before noise; in nats a node ``bound`` (of the latent, noise included), ``knn`` and
-        ``exact`` (NaN without noise); and all of the history.
+        Columns ``test_error``, with the run's noise if any; ``sd`` of every node, as scheduled, before noise;
+        in nats per node ``bound`` (of the latent, noise included), ``knn`` and ``exact`` (NaN without noise);
+        and all columns of the history. One row per run and recorded epoch.
     """
     history = runs.history[runs.history["architecture"].isin(list(names))].copy()
     specs = [
@@ -71,18 +71,18 @@ def with_errors(runs: Study, names: Sequence[str]) -> pd.DataFrame:
 def draw_trials(
     ax: Axes, history: pd.DataFrame, x: str, y: str, *, label: str, colour: str, line: str = "-"
 ) -> Axes:
-    """Draw one thin line a trial over its epochs, and the median over trials of each epoch.
+    """Draw one thin line per trial over its epochs, and the median over trials of each epoch.
 
     Parameters
     ----------
     ax
-        Where to draw.
+        Axes to draw on.
     history
-        Of the trials of one setting, with ``seed`` and ``epoch``.
+        History of the trials of one setting, with ``seed`` and ``epoch``.
     x, y
-        Columns.
+        Columns to draw.
     label, colour, line
-        Of the median.
+        Look of the median line.
     """
     rows = history[[x, y, "seed", "epoch"]].dropna().sort_values(["seed", "epoch"])
     for _, trial in rows.groupby("seed"):
@@ -93,14 +93,14 @@ def draw_trials(
 
 
 def noise_at_test(readout: Readout, *, sds: Sequence[float], points: int = 1024) -> pd.DataFrame:
-    """Return what noise does to a network that was trained without: latents rescaled, then noise added.
+    """Return the effect of noise on a network trained without it: latents rescaled, then noise added.
 
     Returns
     -------
     DataFrame
-        One row per sd: ``sd``, ``test_error`` with predictions averaged over 12 draws as in training,
-        ``one_draw`` with one, and ``preserved_information`` I[X; Z] of the train set in nats, estimated at so
-        many ``points`` at most.
+        Columns ``sd``, ``test_error`` with predictions averaged over 12 draws as in training, ``one_draw``
+        with a single draw, and ``preserved_information`` I[X; Z] of the train set in nats, estimated at up to
+        ``points`` points. One row per sd.
     """
     rows = []
     shape = (NOISE_SAMPLES, *readout.latent.shape)
@@ -124,29 +124,30 @@ def noise_at_test(readout: Readout, *, sds: Sequence[float], points: int = 1024)
 def adam_steps(
     classifier: Classifier, images: ImageSet, *, sds: Sequence[float], learning_rate: float
 ) -> pd.DataFrame:
-    """Return what the first step of Adam changes at different sds of the same latents, in float32.
+    """Return the changes by the first step of Adam at different sds of the same latents, in float32.
 
     Parameters
     ----------
     classifier
-        Whose latent is shifted and scaled; not changed.
+        Classifier whose latent is shifted and scaled; it is not changed.
     images
-        Of which one batch of up to 1,024 is taken, without dropout or noise.
+        Images, of which one batch of up to 1,024 is taken, without dropout or noise.
     sds
-        To which every node of the latent is brought before the step; the decoder is changed to match.
+        Standard deviations to which every node of the latent is brought before the step; the decoder is
+        changed to match.
     learning_rate
-        Of Adam.
+        Learning rate of Adam.
 
     Raises
     ------
     ValueError
-        A classifier without the shift and scale.
+        If the classifier has no shift and scale.
 
     Returns
     -------
     DataFrame
-        One row per sd: rms ``*_gradient`` and relative rms change ``*_change`` of the weights of
-        ``encoder`` (all before the decoder) and ``decoder``.
+        Columns ``*_gradient`` (rms) and ``*_change`` (relative rms change) of the weights of ``encoder`` (all
+        layers before the decoder) and ``decoder``. One row per sd.
     """
     batch = slice(0, min(1024, len(images)))
     sd = collect(classifier, images).latent.double().std(dim=0)
@@ -196,9 +197,9 @@ class Sampled(NamedTuple):
     Attributes
     ----------
     latent
-        Before noise is added.
+        Latents before noise is added.
     image, label
-        Which image, and its class.
+        Index of each latent's image, and its class.
     """
 
     latent: Float64[Tensor, "rows width"]
@@ -215,20 +216,20 @@ def dropout_latents(
     Parameters
     ----------
     classifier
-        Of a backbone with dropout.
+        Classifier with a backbone that has dropout.
     images
-        All are taken.
+        Images, all of which are used.
     samples
-        Of dropout an image.
+        Number of samples of dropout per image.
     generator
-        Of the masks.
+        Generator of the masks.
     sd
-        Of every node, over images and samples.
+        Standard deviation of every node, over images and samples.
 
     Raises
     ------
     ValueError
-        A backbone without dropout.
+        If the backbone has no dropout.
     """
     backbone = classifier.backbone
     if not isinstance(backbone, DropoutCNN):

@@ -47,11 +47,11 @@ class Readout(NamedTuple):
     Attributes
     ----------
     latent, label
-        Of the test set.
+        Latents and labels of the test set.
     train_latent, train_label
-        Of the train set.
+        Latents and labels of the train set.
     weight, bias
-        Of the decoder.
+        Weight and bias of the decoder.
     """
 
     latent: Float64[Tensor, "points width"]
@@ -64,12 +64,12 @@ class Readout(NamedTuple):
 
 @torch.no_grad()
 def unit_readout(classifier: Classifier, splits: Splits) -> Readout:
-    """Return a classifier's latents at sd 1 and its decoder, which is changed to match, in float64.
+    """Return a classifier's latents at sd 1 and its decoder, changed to match, in float64.
 
     Raises
     ------
     ValueError
-        A categorical latent, which has no scale.
+        If the latent is categorical and thus has no scale.
     """
     if isinstance(classifier.head, CategoricalHead):
         raise ValueError("the classifier's latent is categorical: it has no scale; expected a continuous one")
@@ -90,19 +90,19 @@ def _times(value: Tensor, log10_factor: float) -> Tensor:
 def error_in_format(
     readout: Readout, *, log10_sd: float, dtype: torch.dtype, exact_decoder: bool = False
 ) -> float:
-    """Return the test error where a latent of some sd is stored in a floating-point format.
+    """Return the test error when a latent of some sd is stored in a floating-point format.
 
     Parameters
     ----------
     readout
         Latents at sd 1 and their decoder.
     log10_sd
-        Of the sd to which the latents are brought.
+        Logarithm of the sd to which the latents are brought.
     dtype
-        Format to which the latents, and the decoder that is divided by the sd, are rounded. Products are
-        summed in float64 and the logits rounded: the error is of what is stored, on any machine.
+        Format to which the latents, and the decoder divided by the sd, are rounded. Products are summed in
+        float64 and the logits rounded, so that the error is due to storage alone, on any machine.
     exact_decoder
-        Round the latents alone; they are brought back to sd 1 in float64 and decoded there.
+        Whether only the latents are rounded; they are then brought back to sd 1 in float64 and decoded there.
 
     Returns
     -------
@@ -120,12 +120,13 @@ def error_in_format(
 
 
 def errors_in_formats(readout: Readout, *, a_decade: int = 4) -> pd.DataFrame:
-    """Return test errors about the end of every format, at several sds a decade.
+    """Return test errors around the end of every format, at several sds per decade.
 
     Returns
     -------
     DataFrame
-        ``format``, ``log10_sd``, ``stored`` (latents and decoder in the format), ``latent`` (latents alone).
+        Columns ``format``, ``log10_sd``, ``stored`` (latents and decoder in the format), ``latent`` (latents
+        only).
     """
     rows = []
     for name, dtype in FORMATS.items():
@@ -144,9 +145,10 @@ def ends(errors: pd.DataFrame, readout: Readout) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per format: ``decoder_predicted``, where the decoder's largest weight is the format's largest
-        number; ``decoder_measured``; ``latent_predicted``, the smallest subnormal; ``latent_measured``.
-        Measured is the least sd down to which no error is more than a point above that at the largest sd.
+        Columns ``decoder_predicted``, where the decoder's largest weight is the format's largest number;
+        ``decoder_measured``; ``latent_predicted``, the smallest subnormal; ``latent_measured``. The measured
+        values are the least sd down to which no error is more than a point above that at the largest sd. One
+        row per format.
     """
     rows = {}
     for name, own in errors.sort_values("log10_sd", ascending=False).groupby("format", sort=False):
@@ -166,16 +168,16 @@ def ends(errors: pd.DataFrame, readout: Readout) -> pd.DataFrame:
 
 
 def draw_ends(ax: Axes, errors: pd.DataFrame, end: pd.Series) -> Axes:
-    """Draw one format's errors against the sd, with what should end them.
+    """Draw one format's errors against the sd, with its predicted ends.
 
     Parameters
     ----------
     ax
-        Where to draw.
+        Axes to draw on.
     errors
-        Rows of one format of :func:`errors_in_formats`.
+        Rows of one format from :func:`errors_in_formats`.
     end
-        Its row of :func:`ends`.
+        Row of the format from :func:`ends`.
     """
     name = str(errors["format"].iloc[0])
     of = limits(FORMATS[name])

@@ -56,14 +56,14 @@ OBJECTIVES: Mapping[str, Objective] = {
 
 
 class Claim(NamedTuple):
-    """That one objective is a positive factor times another plus a constant; a control where it should not.
+    """Claim that one objective is a positive factor times another plus a constant, or a control without that.
 
     Attributes
     ----------
     first, second
-        Keys of :data:`OBJECTIVES`.
+        Names of the objectives, keys of :data:`OBJECTIVES`.
     factor
-        Stated, of beta; None in a control, which is given the factor that suits it best.
+        Stated factor, a function of beta; None: a control, which gets the factor that suits it best.
     """
 
     first: str
@@ -106,11 +106,11 @@ def random_encoders(
     Parameters
     ----------
     encoders, points, categories
-        How many there are of encoders, x and z.
+        Numbers of encoders, of x and of z.
     seed
-        Of all draws.
+        Seed of all draws.
     deterministic
-        Keep the most probable z of every x only.
+        Whether only the most probable z of every x is kept.
 
     Notes
     -----
@@ -132,8 +132,8 @@ def of_encoders(
     Raises
     ------
     ValueError
-        Another number of points in the two, or what :func:`lpc.evaluation.quantities.discrete_quantities`
-        does not take.
+        If the two have different numbers of points, or :func:`lpc.evaluation.quantities.discrete_quantities`
+        refuses them.
     """
     data, encoder = as_float64(p_xy, name="p_xy", dims=2), as_float64(encoders, name="encoders", dims=3)
     if data.shape[0] != encoder.shape[1]:
@@ -148,7 +148,7 @@ def objective(name: str, quantities: pd.DataFrame, *, beta: float) -> pd.Series:
     Raises
     ------
     ValueError
-        An unknown name, or a beta that is not above 1.
+        If the name is unknown, or beta is not above 1.
     """
     if name not in OBJECTIVES:
         raise unknown_name("objective", name, OBJECTIVES)
@@ -225,12 +225,12 @@ def gaussian_rate(mean: Float[Array, "points width"], sd: Float[Array, "points w
     Parameters
     ----------
     mean, sd
-        Of Z given each point, node by node.
+        Mean and sd of Z given each point, node by node.
 
     Raises
     ------
     ValueError
-        Arrays of different shape, or an sd that is not positive.
+        If the shapes differ, or an sd is not positive.
 
     References
     ----------

@@ -28,14 +28,14 @@ def class_posterior(
     Parameters
     ----------
     z
-        Where.
+        Values of Z at which the posterior is computed.
     mean, label
-        Of each point, all equally probable.
+        Mean and label of each point, all equally probable.
     sd
-        Of the noise at each node.
+        Standard deviation of the noise at each node.
     printed
-        Take the distance that Appendix A.8 prints, :math:`\lVert z - \mu_i\rVert / \sigma^2`, in place of
-        :math:`\lVert z - \mu_i\rVert^2 / 2\sigma^2`.
+        Whether to use the distance that Appendix A.8 prints, :math:`\lVert z - \mu_i\rVert / \sigma^2`,
+        instead of :math:`\lVert z - \mu_i\rVert^2 / 2\sigma^2`.
 
     References
     ----------
@@ -55,11 +55,11 @@ def fixed_noise(*, draws: int, width: int, seed: int) -> Float64[Tensor, "draws 
     Parameters
     ----------
     draws
-        Even, and at least twice the width.
+        Number of draws, even, and at least twice the width.
     width
-        Of Z.
+        Width of Z.
     seed
-        Of the draws.
+        Seed of the draws.
     """
     if width < 1 or draws < 2 * width or draws % 2:
         raise ValueError(f"draws={draws} for width {width}; expected an even number, twice the width or more")
@@ -90,12 +90,12 @@ def entropies(
     Parameters
     ----------
     mean, label
-        Of each point, all equally probable.
+        Mean and label of each point, all equally probable.
     sd
-        Of the noise at each node.
+        Standard deviation of the noise at each node.
     noise
-        Standard normal, the same for all points. The same at every call too (common random numbers), it
-        makes the result a smooth function of mean and sd.
+        Standard normal draws, the same for all points. If they are also the same at every call (common random
+        numbers), the result is a smooth function of mean and sd.
 
     Notes
     -----
@@ -122,12 +122,12 @@ def entropies(
 
 
 class Descent(NamedTuple):
-    """Embeddings after descent, and what happened on the way.
+    """Embeddings after descent, and their history.
 
     Attributes
     ----------
     mean
-        (points, width), where they ended.
+        Final embeddings, shape (points, width).
     history
         One row per step: ``step``, ``encoding_entropy``, ``reverse_decoder_uncertainty``,
         ``decoder_uncertainty`` in nats, ``sd`` of the noise, and ``within`` and ``between``: rms distance
@@ -155,17 +155,17 @@ def descend(
     Parameters
     ----------
     start, label
-        Embeddings, and the class of each.
+        Initial embeddings, and the class of each.
     sd
-        Of the noise at each node.
+        Standard deviation of the noise at each node.
     free_noise
-        Move the logarithm of the sd as well, as an encoder can that sets its own noise.
+        Whether the logarithm of the sd moves as well, as in an encoder that sets its own noise.
     weight
-        Of H[Z | Y]: beta' = 1 / (beta - 1).
+        Weight of H[Z | Y]: beta' = 1 / (beta - 1).
     steps, learning_rate
-        Of Adam.
+        Steps and learning rate of Adam.
     draws, seed
-        Of the noise.
+        Number and seed of the draws of noise.
     """
     noise = fixed_noise(draws=draws, width=start.shape[1], seed=seed)
     mean = start.clone().requires_grad_()
@@ -204,9 +204,9 @@ def blobs(
     points, classes
         Points of each class, and classes.
     radius, spread
-        Of the circle; sd of a cloud at each node.
+        Radius of the circle, and sd of a cloud at each node.
     seed
-        Of the clouds.
+        Seed of the clouds.
     """
     generator = torch.Generator().manual_seed(seed)
     label = torch.arange(classes).repeat_interleave(points)
@@ -223,11 +223,11 @@ def draw_points(
     Parameters
     ----------
     ax
-        Where to draw.
+        Axes to draw on.
     mean, label
-        Embeddings, of up to three classes.
+        Embeddings and labels, of up to three classes.
     sd
-        Of the noise, in latent units.
+        Standard deviation of the noise, in latent units.
     """
     looks = zip(label.unique().tolist(), ("#0072B2", "#D55E00", "#009E73"), "os^", strict=False)
     for value, colour, marker in looks:

@@ -30,9 +30,9 @@ def line_problem(
     Parameters
     ----------
     points, classes
-        How many there are of x and y.
+        Numbers of values of x and y.
     width
-        w: 0 gives every point the class of the nearest centre, so that H[Y | X] = 0.
+        Width w of the blur: 0 gives every point the class of the nearest centre, so that H[Y | X] = 0.
     """
     if points < 2 or classes < 2 or width < 0:
         raise ValueError(f"points={points}, classes={classes}, width={width}; expected 2, 2, 0 or more")
@@ -65,14 +65,14 @@ def solve(
     Parameters
     ----------
     p_xy
-        Joint distribution; every x has a probability above 0.
+        Joint distribution, in which every x has a probability above 0.
     beta
         Weight of I[Y; Z] against I[X; Z].
     start
-        p(z | x) to begin with.
+        Initial p(z | x).
     iterations, tolerance
-        Ends when no probability moves by more than the tolerance, or after so many iterations, which near
-        a beta at which clusters split are all needed.
+        Largest number of iterations, all of which are needed near a beta at which clusters split, and change
+        of a probability below which the iteration ends.
 
     Notes
     -----
@@ -117,9 +117,9 @@ def soft_clusters(
     Parameters
     ----------
     p_xy
-        Joint distribution.
+        Joint distribution p(x, y).
     betas
-        In any order.
+        Values of beta in any order.
     """
     points = as_float64(p_xy, name="p_xy", dims=2).shape[0]
     encoder = 0.99 * torch.eye(points, dtype=torch.float64) + 0.01 / points
@@ -148,9 +148,9 @@ def merged(
     Parameters
     ----------
     p_xy, encoder
-        The problem, and p(z | x).
+        Joint distribution, and p(z | x).
     tolerance
-        Largest difference between two p(y | z) that are one.
+        Largest difference between two p(y | z) that count as one.
     """
     data, given = as_float64(p_xy, name="p_xy", dims=2), as_float64(encoder, name="encoder", dims=2)
     joint = given.T @ data
@@ -175,7 +175,7 @@ def partitions(points: int) -> list[tuple[int, ...]]:
     Parameters
     ----------
     points
-        From 1 to :data:`MOST_POINTS`.
+        Number of points, from 1 to :data:`MOST_POINTS`.
     """
     if not 1 <= points <= MOST_POINTS:
         raise ValueError(f"partitions of {points} points; expected 1 to {MOST_POINTS}")
@@ -222,9 +222,9 @@ def draw_plane(ax: Axes, clouds: Mapping[str, pd.DataFrame]) -> Axes:
     Parameters
     ----------
     ax
-        Where to draw.
+        Axes to draw on.
     clouds
-        Name in the legend -> quantities, one row per encoder; one or two.
+        Quantities by name in the legend, one row per encoder; one or two sets.
     """
     for (name, table), colour in zip(clouds.items(), ("#E69F00", "#999999"), strict=False):
         ax.plot(

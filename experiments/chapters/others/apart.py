@@ -23,13 +23,13 @@ def points(search: Recorded, classifies: float = CLASSIFIES) -> pd.DataFrame:
     search
         Recorded runs of a profile of strengths.
     classifies
-        Training accuracy below which a network is left out: it has lost classes.
+        Training accuracy below which a network is left out because it has lost classes.
 
     Returns
     -------
     pandas.DataFrame
-        Rows by way and strength; ``collapse`` is the train trace ratio, ``factor`` the mean over test images
-        of DeepFool's perturbation over the image.
+        Columns by way and strength: ``collapse`` is the train trace ratio, ``factor`` the mean over test
+        images of DeepFool's perturbation over the image.
     """
     rows = search.selected
     rows = rows[rows["accuracy"] >= classifies]
@@ -50,9 +50,9 @@ def draw(ax: Axes, shown: pd.DataFrame) -> None:
     Parameters
     ----------
     ax
-        Where to.
+        Axes to draw on.
     shown
-        Of :func:`points`.
+        Table from :func:`points`.
     """
     for way in shown["way"].unique():
         own, look = shown[shown["way"] == way], LOOKS[way]
@@ -77,7 +77,7 @@ def agreement(shown: pd.DataFrame) -> str:
     Parameters
     ----------
     shown
-        Of :func:`points`.
+        Table from :func:`points`.
     """
     rho = rank_correlation(shown)
     half = rank_correlation(shown[shown["collapse"] <= shown["collapse"].median()])
@@ -96,6 +96,6 @@ def rank_correlation(shown: pd.DataFrame) -> float:
     Parameters
     ----------
     shown
-        Of :func:`points`.
+        Table from :func:`points`.
     """
     return float(spearmanr(-shown["collapse"], shown["factor"]).statistic)

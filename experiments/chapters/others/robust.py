@@ -16,11 +16,11 @@ def draw(ax: Axes, table: pd.DataFrame, *, largest: float, sizes: int = 100) -> 
     Parameters
     ----------
     ax
-        Where to.
+        Axes to draw on.
     table
-        Of the probe ``attacks``: one row per network and image.
+        Table of the probe ``attacks``: one row per network and image.
     largest, sizes
-        The largest perturbation, in pixel units, and how many are drawn from 0 on.
+        Largest perturbation in pixel units, and number of sizes drawn from 0 on.
     """
     found, size = Norms(table), np.linspace(0, largest, sizes)
     ways = [way for way in NAMES if way in found.architectures]

@@ -38,14 +38,14 @@ PERCENT = ("test_accuracy", "transfer_accuracy_1", "transfer_accuracy_5", "trans
 
 
 class Networks(NamedTuple):
-    """One data set's networks as tables show them.
+    """One data set's networks for the tables.
 
     Attributes
     ----------
     rows
-        One per run, ``architecture`` a way of :data:`NAMES`.
+        Table with one row per run, ``architecture`` being a way of :data:`NAMES`.
     told
-        Whose runs they are, and how many seeds.
+        Sentence about the profile of the runs and the number of seeds.
     """
 
     rows: pd.DataFrame
@@ -53,12 +53,12 @@ class Networks(NamedTuple):
 
 
 def networks(source: Source) -> Networks | None:
-    """Return the judged runs; where none are recorded, the search's at the strengths that it chose.
+    """Return the judged runs or, if none are recorded, those of the search at the chosen strengths.
 
     Parameters
     ----------
     source
-        Of :data:`SOURCES`.
+        Profiles of a data set, of :data:`SOURCES`.
     """
     found = recorded(source.judged)
     if found is not None:
@@ -74,14 +74,14 @@ def networks(source: Source) -> Networks | None:
 
 
 def table(found: Networks, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Return one row per way with what its runs gave; columns that no run has are left out.
+    """Return one row per way with the values of its runs; columns that no run has are left out.
 
     Parameters
     ----------
     found
-        A data set's.
+        Networks of a data set.
     columns
-        Column of the runs -> heading.
+        Headings by column of the runs.
     """
     there = {name: heading for name, heading in columns.items() if _has(found.rows, name)}
     rows = {
@@ -99,7 +99,7 @@ def new_classes(name: str) -> pd.DataFrame | None:
     Parameters
     ----------
     name
-        A profile that leaves classes out; None is returned where it is not recorded.
+        Name of a profile that leaves classes out; the result is None if it is not recorded.
     """
     found = recorded(name)
     if found is None:

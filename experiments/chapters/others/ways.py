@@ -9,18 +9,18 @@ from lpc.figures import Look
 
 
 class Source(NamedTuple):
-    """Where a data set's networks are recorded.
+    """Profiles in which a data set's networks are recorded.
 
     Attributes
     ----------
     judged
-        The profile whose seeds judge the claims.
+        Profile whose seeds judge the claims.
     search
-        The profile in which strengths were chosen: one seed.
+        Profile in which strengths were chosen, with one seed.
     strengths
-        Key of :data:`~experiments.studies.other_profiles.FROZEN_STRENGTHS`.
+        Name of the strengths, a key of :data:`~experiments.studies.other_profiles.FROZEN_STRENGTHS`.
     new_classes
-        The profile that leaves three classes out.
+        Profile that leaves three classes out.
     """
 
     judged: str

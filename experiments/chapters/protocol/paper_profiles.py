@@ -49,7 +49,7 @@ def margins() -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per data set and architecture, one column per learning rate.
+        Margins with one row per data set and architecture, one column per learning rate.
     """
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for chosen in resolve("paper"):
@@ -69,13 +69,13 @@ FIRST_LOST_BELOW = 50
 
 
 def predictions() -> pd.DataFrame:
-    """Return IB's margins by the forms that the law has had, as text.
+    """Return IB's margins by the past and present forms of the law, as text.
 
     Returns
     -------
     DataFrame
-        One row per data set and form, one column per learning rate: the margin; ``lost`` where all runs on
-        digits with so small a one lost their readout, ``either`` where some did.
+        Margins with one row per data set and form, one column per learning rate; ``lost`` if all runs on
+        digits with so small a margin lost their readout, ``either`` if some did.
     """
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for chosen in resolve("paper"):
@@ -127,17 +127,17 @@ def margin(spec: RunSpec) -> float:
 
 
 def judged(study: Study) -> pd.DataFrame:
-    """Return the readout's margin of a study's runs with a linear penalised latent, and how many lost it.
+    """Return the readout's margin of runs with a linear penalised latent, and the number that lost it.
 
     Parameters
     ----------
     study
-        Runs of a profile.
+        Study with the runs of a profile.
 
     Returns
     -------
     DataFrame
-        One row per architecture and learning rate, by rising margin; as text.
+        Table with one row per architecture and learning rate, by ascending margin; as text.
     """
     ended = study.frame[study.frame["status"] == "finished"].set_index("key")
     found: dict[tuple[str, float], list[RunSpec]] = {}

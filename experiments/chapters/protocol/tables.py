@@ -113,14 +113,14 @@ _APPENDIX_C = {
 
 
 def beside_appendix_c(live: Profile, others: Sequence[str] = ("fashion-cpu", "fashion")) -> pd.DataFrame:
-    """Return what profiles do, setting by setting, beside what the paper's Appendix C says.
+    """Return the settings of profiles beside those of the paper's Appendix C.
 
     Parameters
     ----------
     live
-        The profile of the page.
+        Profile of the page.
     others
-        Names of further ones; their heading says whether their results are recorded.
+        Names of further profiles; their headings say whether their results are recorded.
     """
     table = pd.DataFrame({"paper": _APPENDIX_C, f"{live.name} (this page)": _settings(live)})
     for name in others:
@@ -186,12 +186,12 @@ def selected_rates(study: Study) -> pd.DataFrame:
 
 
 def health(study: Study | Recorded) -> pd.DataFrame:
-    """Return, for every architecture, how its runs ended: all of them, and the selected ones.
+    """Return the ends of every architecture's runs: all of them, and the selected ones.
 
     Parameters
     ----------
     study
-        Runs of a profile. Those that train a selected rate again count as selected ones alone.
+        Study with the runs of a profile. Those that train a selected rate again count as selected only.
     """
     rows = {}
     for name in study.profile.architectures:

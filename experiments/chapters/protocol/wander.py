@@ -32,11 +32,11 @@ def simulated(
     Parameters
     ----------
     learning_rate, classes, batch_size, images
-        As in :func:`lpc.equilibrium.bias_sd`.
+        The arguments of :func:`lpc.equilibrium.bias_sd`.
     permuted
-        Whether an epoch is a permutation of the labels; else each of its labels is drawn at random.
+        Whether an epoch is a permutation of the labels; if not, each of its labels is drawn at random.
     epochs, replicas, seed
-        Length, number of classifiers, and seed of the labels.
+        Number of epochs, number of classifiers, and seed of the labels.
     """
     generator = np.random.default_rng(seed)
     label = np.tile(np.arange(classes), images // classes + 1)[:images]
@@ -62,7 +62,8 @@ def checked(learning_rates: Sequence[float] = (5e-3, 1e-2, 2e-2)) -> pd.DataFram
     Parameters
     ----------
     learning_rates
-        Rows; there are as many labels as digits have training images in the laptop profile, made even.
+        Learning rates, one per row. There are as many labels as digits have training images in the laptop
+        profile, made even.
     """
     setting: dict[str, Any] = {"classes": 10, "batch_size": 128}
     rows = {}

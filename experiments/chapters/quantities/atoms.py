@@ -83,7 +83,7 @@ def parts(symbol: str) -> Parts:
     Raises
     ------
     ValueError
-        A symbol that does not read ``H[..]``, with one group, or ``I[..;..]``, with several.
+        If the symbol is not of the form ``H[..]``, with one group, or ``I[..;..]``, with several.
     """
     inside, _, condition = symbol[2:-1].partition("|")
     targets = tuple(frozenset(group.split(",")) for group in inside.split(";"))
@@ -187,12 +187,12 @@ def markov_chain(
     Parameters
     ----------
     inputs, labels, latents
-        How many values X, Y and Z have.
+        Numbers of values of X, Y and Z.
     concentration
-        Of the Dirichlet distributions that p(y|x) and p(z|x) are drawn from: 1 is uniform over all
-        distributions, less makes labels and latents more certain. p(x) is always drawn with 1.
+        Concentration of the Dirichlet distributions from which p(y|x) and p(z|x) are drawn: 1 is uniform over
+        all distributions, smaller values make labels and latents more certain. p(x) is always drawn with 1.
     seed
-        Of the draws.
+        Seed of the draws.
     """
     rng = np.random.default_rng(seed)
     x = rng.dirichlet(np.ones(inputs))
@@ -239,13 +239,13 @@ def reading_guide() -> pd.DataFrame:
 
 
 def identity_table(joint: Float64[Tensor, "x y z"]) -> pd.DataFrame:
-    """Return one row per identity of Appendix A.1, and of Eq. 10 corrected: both sides, and where it holds.
+    """Return one row per identity of Appendix A.1 and the corrected Eq. 10: both sides, and where it holds.
 
     Returns
     -------
     DataFrame
-        Indexed by the equation's number; ``identity``; ``left`` and ``right`` in nats; ``residual``, left
-        less right; ``holds``: "always", "chain" (where I[Y; Z | X] = 0) or "no".
+        Columns ``identity``; ``left`` and ``right`` in nats; ``residual``, left minus right; ``holds``:
+        "always", "chain" (where I[Y; Z | X] = 0) or "no". The index is the equation's number.
     """
     listed: dict[str, str] = {}
     for number, identity in IDENTITIES.items():

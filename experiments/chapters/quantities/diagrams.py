@@ -43,12 +43,12 @@ def canvas() -> tuple[Float64[np.ndarray, "y x"], Float64[np.ndarray, "y x"]]:
 
 
 def outside(atom: str, x: Float64[np.ndarray, ...], y: Float64[np.ndarray, ...]) -> Float64[np.ndarray, ...]:
-    """Return how far points lie from an atom's region: negative within it, least where it is widest.
+    """Return the distance of points from an atom's region: negative within it, least where it is widest.
 
     Raises
     ------
     ValueError
-        An unknown atom.
+        If the atom is unknown.
     """
     if atom not in ATOMS:
         raise unknown_name("atom", atom, ATOMS)
@@ -81,9 +81,9 @@ def draw_atoms(ax: Axes, *, fontsize: float = 9.5) -> dict[str, Text]:
     Parameters
     ----------
     ax
-        Where.
+        Axes to draw on.
     fontsize
-        In points.
+        Size of the text in points.
     """
     draw_regions(ax, list(COLOURS))
     x, y = canvas()

@@ -49,8 +49,8 @@ class Norms:
     Attributes
     ----------
     table
-        One row per run and image: ``architecture``, ``seed``, ``image``, columns ``<setting>_<attack>`` of
-        norms in pixel units, infinite where the attack does not fool. Without rows where nothing was probed.
+        Columns ``architecture``, ``seed``, ``image``, and ``<setting>_<attack>`` with norms in pixel units,
+        infinite if the attack does not fool. One row per run and image; no rows if nothing was probed.
     """
 
     table: pd.DataFrame
@@ -121,17 +121,17 @@ def resampled(
     Parameters
     ----------
     own
-        Norms; infinite ones are the largest.
+        Norms of the network; infinite ones are the largest.
     base
-        Norms of another network of the same seeds on the same images; None: no ratio.
+        Norms of another network with the same seeds on the same images; None: no ratio.
 
     Returns
     -------
     Interval
-        Student's, of the logarithms over seeds, widened by the variance over images: these are drawn with
-        replacement, the same for every seed and for both networks, so that the comparison is paired
-        (:func:`experiments.reporting.intervals.interval`). Without ends where there is one seed; NaN where a
-        median is infinite, as fewer than half of the images are fooled.
+        Student's interval of the logarithms over seeds, widened by the variance over images. Images are drawn
+        with replacement, the same for every seed and for both networks, so that the comparison is paired
+        (:func:`experiments.reporting.intervals.interval`). It has no ends with one seed, and is NaN if a
+        median is infinite, because fewer than half of the images are fooled.
     """
     by_image = np.random.default_rng(0).integers(own.shape[1], size=(RESAMPLES, own.shape[1]))
 
@@ -152,7 +152,7 @@ def resampled(
 def robust_accuracy(
     found: Norms, architecture: str, norm: Float64[np.ndarray, " norms"], *, column: str = "box_smallest"
 ) -> Float64[np.ndarray, "seeds norms"]:
-    """Return the share of images that stay rightly classified under every perturbation up to a norm.
+    """Return the share of images that stay correctly classified under every perturbation up to a norm.
 
     An image that is misclassified to begin with is wrong at every norm: its distance is zero, whatever the
     attack on its wrong decision needed.
@@ -162,16 +162,16 @@ def robust_accuracy(
     found
         Norms, with the columns ``label`` and ``predicted``.
     architecture
-        Whose runs.
+        Architecture of the runs.
     norm
         Sizes of the perturbation, in the units of the column.
     column
-        Of the smallest perturbation that changes the decision.
+        Column with the smallest perturbation that changes the decision.
 
     Returns
     -------
     ndarray
-        One row per seed: an upper bound, as no attack finds every perturbation.
+        Shares with one row per seed: an upper bound, because no attack finds every perturbation.
     """
     rows = found.table[found.table["architecture"] == architecture]
     distance = rows[column].where(rows["label"] == rows["predicted"], 0.0)

@@ -27,10 +27,10 @@ class Judged(NamedTuple):
     Attributes
     ----------
     correct
-        Whether each is right.
+        Whether each prediction is correct.
     confidence
-        By measure: ``mahalanobis`` (with the book's shrinkage), ``odin`` (temperature 100) and
-        ``softmax`` (the largest probability); a measure that could not be computed is not there.
+        Confidences by measure: ``mahalanobis`` (with the book's shrinkage), ``odin`` (temperature 100) and
+        ``softmax`` (the largest probability), without measures that could not be computed.
     """
 
     correct: Bool[Tensor, " images"]

@@ -24,16 +24,16 @@ def measure(store: Path, *, profile: str = "laptop", results: Path = MEASURED) -
     Parameters
     ----------
     store
-        With the profile's runs. What is not probed there yet is.
+        Store with the profile's runs. Missing probes are made.
     profile
-        Its name; one that the book trains.
+        Name of the profile, one that the book trains.
     results
-        Where recorded tables lie.
+        Folder of recorded tables.
 
     Raises
     ------
     ValueError
-        A store that lacks selected runs of IB and NoPen.
+        If the store lacks selected runs of IB and NoPen.
     """
     study = measure_all(ablation.existing(profile, store=store), names=["attack_steps"], usual=False)
     table = steps(study)

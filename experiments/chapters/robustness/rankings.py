@@ -17,12 +17,12 @@ _ROUNDING = 1e-9
 
 
 def leaders(dataset: str, metric: str) -> list[str]:
-    """Return the architectures with the highest printed mean, more than one where they tie.
+    """Return the architectures with the highest printed mean, more than one if they tie.
 
     Parameters
     ----------
     dataset, metric
-        As in the paper's tables.
+        Data set and metric, as in the paper's tables.
     """
     table = paper.reported()
     rows = table[(table["dataset"] == dataset) & (table["metric"] == metric)]
@@ -36,9 +36,9 @@ def difference(dataset: str, metric: str, of: str, over: str) -> tuple[float, fl
     Parameters
     ----------
     dataset, metric
-        As in the paper's tables.
+        Data set and metric, as in the paper's tables.
     of, over
-        Architectures: ``of`` - ``over``.
+        Architectures: the result is ``of`` - ``over``.
     """
     table = paper.welch(dataset, metric, baseline=over).set_index("architecture")
     return float(table["difference"][of]), float(table["p"][of])
@@ -96,9 +96,9 @@ def largest_gain(metric: str, *, baseline: str = "NoPen") -> tuple[str, str, flo
     Parameters
     ----------
     metric
-        As in the paper's tables.
+        Metric, as in the paper's tables.
     baseline
-        Compared with.
+        Architecture compared with.
     """
     gains = {
         (dataset, name): difference(dataset, metric, name, baseline)[0]
@@ -110,12 +110,12 @@ def largest_gain(metric: str, *, baseline: str = "NoPen") -> tuple[str, str, flo
 
 
 def section_3_2() -> pd.DataFrame:
-    """Return what Section 3.2 says of the order of architectures, and whether the printed numbers say so.
+    """Return Section 3.2's statements on the order of architectures, and whether the printed numbers agree.
 
     Returns
     -------
     DataFrame
-        ``statement``, ``data set``, ``printed`` (differences with Welch's p, 5 experiments each) and
+        Columns ``statement``, ``data set``, ``printed`` (differences with Welch's p, 5 experiments each) and
         ``holds``: yes, tied or no, by the printed means (for "no significant gain": p below 0.05).
     """
     rows = _leads("IB is the most accurate", ACCURACY, "IB")

@@ -26,7 +26,7 @@ def terms(decoder: nn.Module, *, classes: int) -> Mapping[str, Term]:
     Parameters
     ----------
     decoder
-        Latents -> logits.
+        Function from latents to logits.
     classes
         Number of classes.
     """
@@ -47,23 +47,23 @@ def pull(term: Term, latents: Latents, *, batch: int, generator: torch.Generator
     Parameters
     ----------
     term
-        A mean over the batch, in nats.
+        Function that returns the mean over a batch, in nats.
     latents
-        Without noise.
+        Latents without noise.
     batch
-        Images in a batch.
+        Images per batch.
     generator
-        Of the noise.
+        Generator of the noise.
 
     Returns
     -------
     float
-        In nats a latent unit.
+        Mean length in nats per latent unit.
 
     Raises
     ------
     ValueError
-        A batch of fewer than two images, or of more than there are.
+        If a batch has fewer than two images, or more than there are.
     """
     total, width = latents.latent.shape
     if not 2 <= batch <= total:
@@ -78,12 +78,12 @@ def pull(term: Term, latents: Latents, *, batch: int, generator: torch.Generator
 
 
 def too_low(images: Float[np.ndarray, " sizes"]) -> Float[np.ndarray, " sizes"]:
-    r"""Return by how much a node's Gaussian bound lies below the truth in the mean, in nats.
+    r"""Return the mean distance in nats of a node's Gaussian bound below the truth.
 
     Parameters
     ----------
     images
-        From which the unbiased variance is taken; 2 or more.
+        Number of images from which the unbiased variance is taken, at least 2.
 
     Notes
     -----
@@ -97,28 +97,29 @@ def too_low(images: Float[np.ndarray, " sizes"]) -> Float[np.ndarray, " sizes"]:
 
 
 def in_a_batch(label: Int[Tensor, " images"], *, batch: int, width: int) -> pd.Series:
-    """Return what the classes' numbers in a random batch do to the log-variances.
+    """Return the effect of the classes' numbers in a random batch on the log-variances.
 
     Parameters
     ----------
     label
-        Of the train set.
+        Labels of the train set.
     batch
-        Images in the batch, drawn without replacement.
+        Images per batch, drawn without replacement.
     width
-        Nodes of the latent.
+        Number of nodes of the latent.
 
     Returns
     -------
     Series
         ``alone``: expected number of classes with one image; ``few``: with two or three, the inverse of whose
-        variance has no mean. ``whole``, ``conditional``: by how much log Var[Z] and log Var[Z | Y] are too
-        low for Gaussian latents, in nats; the second weighted by the images of classes with two or more.
+        variance has no mean. ``whole``, ``conditional``: distance in nats of log Var[Z] and log Var[Z | Y]
+        below the truth for Gaussian latents; the second is weighted by the images of classes with at least
+        two.
 
     Raises
     ------
     ValueError
-        A batch of fewer than two images, or of more than there are.
+        If a batch has fewer than two images, or more than there are.
     """
     if not 2 <= batch <= len(label):
         raise ValueError(f"batch is {batch} of {len(label)} images; expected 2 to {len(label)}")

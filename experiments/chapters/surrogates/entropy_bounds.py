@@ -20,9 +20,9 @@ class Bounds(NamedTuple):
     Attributes
     ----------
     covariance, variances
-        Of H[Z]: by the full covariance, and by the variances of the nodes alone.
+        Bounds of H[Z] from the full covariance, and from the variances of the nodes alone.
     within_covariance, within_variances
-        Of H[Z | Y], the same in every class, weighted by the classes' shares.
+        Bounds of H[Z | Y], the same in every class, weighted by the classes' shares.
     """
 
     covariance: float
@@ -42,21 +42,21 @@ def gaussian_bounds(
     *,
     variance: float = ZERO_ENTROPY_VARIANCE,
 ) -> Bounds:
-    r"""Return the bounds of Theorem 2 for Z = mean(X) + Gaussian noise, X being uniform over the points.
+    r"""Return the bounds of Theorem 2 for Z = mean(X) + Gaussian noise, with X uniform over the points.
 
     Parameters
     ----------
     mean
-        The latent of each point before noise is added.
+        Latent of each point before noise is added, shape (points, width).
     label
         Class of each point.
     variance
-        Of the noise at each node, in squared latent units.
+        Variance of the noise at each node, in squared latent units.
 
     Raises
     ------
     ValueError
-        Invalid arrays, or a variance that is not positive and finite.
+        If the arrays are invalid, or the variance is not positive and finite.
 
     Notes
     -----
@@ -89,17 +89,17 @@ def bound_of_points(apart: np.ndarray, *, classes: int, nodes: int | None = None
     Parameters
     ----------
     apart
-        The distance between any two, in standard deviations of noise of entropy zero.
+        Distance between any two points, in standard deviations of noise with entropy zero.
     classes
-        2 or more, equally probable.
+        Number of classes, at least 2, equally probable.
     nodes
-        None: the bound by the full covariance. A number: two classes on the diagonal of as many nodes, and
-        the bound by the variances of the nodes.
+        Number of nodes, for two classes on their diagonal and the bound from the nodes' variances; None: the
+        bound from the full covariance.
 
     Raises
     ------
     ValueError
-        Fewer than two classes; nodes below 1, or with more than two classes.
+        If there are fewer than two classes, or nodes are below 1 or given with more than two classes.
 
     Notes
     -----

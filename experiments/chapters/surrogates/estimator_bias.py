@@ -19,18 +19,19 @@ DRAWS = 8
 
 
 class Gaussians(NamedTuple):
-    r"""One Gaussian a class, with the class's mean, covariance and share.
+    r"""One Gaussian per class, with the class's mean, covariance and share.
 
     Attributes
     ----------
     mean
-        In latent units.
+        Means in latent units.
     sd
-        Of the principal axes, in latent units: roots of the eigenvalues of the unbiased covariance.
+        Standard deviations along the principal axes, in latent units: roots of the eigenvalues of the
+        unbiased covariance.
     axis
-        The principal axes, a row each.
+        Principal axes, one per row.
     count
-        Points of the class.
+        Number of points of each class.
     value
         Labels of the classes.
     """
@@ -48,11 +49,11 @@ class Matched(NamedTuple):
     Attributes
     ----------
     sample, label
-        As many points of every class as there were given.
+        Points and labels, as many per class as in the given data.
     encoding_entropy
-        H[Z] of the mixture, and the standard error of its Monte Carlo mean.
+        Entropy H[Z] of the mixture, and the standard error of its Monte Carlo mean.
     reverse_decoder_uncertainty
-        H[Z | Y], in closed form.
+        Entropy H[Z | Y] in closed form.
     """
 
     sample: Float64[Tensor, "points width"]
@@ -63,16 +64,16 @@ class Matched(NamedTuple):
 
 
 class Error(NamedTuple):
-    """An entropy that is known, and the estimate of it less that, in nats.
+    """A known entropy, and the error of its estimate, in nats.
 
     Attributes
     ----------
     truth
-        The entropy.
+        Known entropy.
     bias
-        Mean over repeats of the estimate less the truth.
+        Mean over repeats of the estimate minus the truth.
     standard_error
-        Of the bias: from its spread over repeats, and the truth's own.
+        Standard error of the bias: from its spread over repeats, and the truth's own.
     """
 
     truth: float
@@ -86,12 +87,12 @@ class Bias(NamedTuple):
     Attributes
     ----------
     encoding_entropy
-        Of ``knn_entropy`` on the matched mixture.
+        Error of ``knn_entropy`` on the matched mixture.
     reverse_decoder_uncertainty
-        Of ``conditional_knn_entropy`` on it.
+        Error of ``conditional_knn_entropy`` on the matched mixture.
     isotropic
-        Of ``knn_entropy`` on one round Gaussian with the latents' total variance: the easy case, in which
-        the estimate looks better than it is.
+        Error of ``knn_entropy`` on one round Gaussian with the latents' total variance: the easy case, in
+        which the estimate looks better than it is.
     """
 
     encoding_entropy: Error
@@ -105,9 +106,9 @@ def class_gaussians(latent: Float[Array, "points width"], label: Integer[Array, 
     Raises
     ------
     ValueError
-        Invalid arrays, or a class whose points span fewer dimensions than there are nodes (a single point,
-        too few points, nodes that are constant or copies of others, spread lost in float64's rounding): its
-        Gaussian has the entropy minus infinity.
+        If the arrays are invalid, or the points of a class span fewer dimensions than there are nodes (a
+        single point, too few points, nodes that are constant or copies of others, spread lost in float64's
+        rounding), so that its Gaussian has the entropy minus infinity.
     """
     points = as_points(latent)
     groups = group(as_labels(label, points))
@@ -160,16 +161,16 @@ def matched_mixture(
     Parameters
     ----------
     latent, label
-        The points, and the class of each. Noise must be in them already.
+        Latents and the class of each. They must already contain the noise.
     generator
-        Source of the sample and of the Monte Carlo mean, on the CPU.
+        Generator of the sample and of the Monte Carlo mean, on the CPU.
     draws
-        For every point, from which H[Z] is taken; 2 or more.
+        Number of draws per point from which H[Z] is computed, at least 2.
 
     Raises
     ------
     ValueError
-        As :func:`class_gaussians`; draws below 2.
+        As in :func:`class_gaussians`, or if ``draws`` is below 2.
 
     Notes
     -----
@@ -229,23 +230,23 @@ def bias(
     repeats: int = 4,
     generator: torch.Generator,
 ) -> Bias:
-    """Return how far nearest-neighbour entropies are off on mixtures that look like the latents, in nats.
+    """Return the errors of nearest-neighbour entropies on mixtures that look like the latents, in nats.
 
     Parameters
     ----------
     latent, label
-        The points, and the class of each, as the estimator would be given them: with their noise.
+        Latents and the class of each, as the estimator would get them: with their noise.
     k, norm
-        Of :func:`lpc.evaluation.information.knn_entropy`, and of the conditional one.
+        Options of :func:`lpc.evaluation.information.knn_entropy` and of the conditional estimate.
     repeats
-        Samples of the mixture, of as many points; 2 or more.
+        Number of samples of the mixture, of equally many points; at least 2.
     generator
-        Source of all samples, on the CPU.
+        Generator of all samples, on the CPU.
 
     Raises
     ------
     ValueError
-        As :func:`matched_mixture` and the estimators; repeats below 2.
+        As in :func:`matched_mixture` and the estimators, or if ``repeats`` is below 2.
     """
     if repeats < 2:
         raise ValueError(f"repeats is {repeats}; expected 2 or more, for a standard error")

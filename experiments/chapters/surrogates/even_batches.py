@@ -20,14 +20,14 @@ WEIGHTS = (0.1, 1.0)
 
 
 def even_batch(points: int, batch: int) -> int:
-    """Return the batch size of as many steps an epoch, all of nearly one size.
+    """Return the batch size that gives equally many steps per epoch, all of nearly one size.
 
     Parameters
     ----------
     points
-        Images of the train set.
+        Number of images in the train set.
     batch
-        Images in a batch, the last of which may be smaller.
+        Images per batch, the last of which may be smaller.
     """
     if points < 1 or batch < 1:
         raise ValueError(f"{points} points in batches of {batch}; expected 1 or more of both")
@@ -35,12 +35,12 @@ def even_batch(points: int, batch: int) -> int:
 
 
 def evened(runs: Study) -> dict[tuple[float, int], RunSpec]:
-    """Return the specs to train, by gamma and trial, which are measured after the last epoch alone.
+    """Return the specs to train, by gamma and trial, measured only after the last epoch.
 
     Parameters
     ----------
     runs
-        Of a profile, with the conditional log-variance among them.
+        Runs of a profile, with the conditional log-variance among them.
     """
     found = {}
     for gamma in runs.profile.gammas:
@@ -56,7 +56,7 @@ def evened(runs: Study) -> dict[tuple[float, int], RunSpec]:
 
 
 def trained(runs: Study, *, workers: int | None = None, progress: bool = True) -> pd.DataFrame:
-    """Train what is missing, and return one row per run with its metrics, those in uneven batches first.
+    """Train missing runs, and return one row per run with its metrics, those in uneven batches first.
 
     The extra runs go into the store of the others and are not among them: their tables do not change. A
     second call trains nothing.
@@ -64,17 +64,17 @@ def trained(runs: Study, *, workers: int | None = None, progress: bool = True) -
     Parameters
     ----------
     runs
-        Of a profile.
+        Runs of a profile.
     workers
-        Processes; None: one a core.
+        Number of processes; None: one per core.
     progress
         Whether to show a progress bar.
 
     Returns
     -------
     DataFrame
-        The store's columns, ``weight`` (gamma) and ``batches`` (:data:`HERE` or :data:`EVEN`); the metrics
-        of a run that failed are missing.
+        Columns of the store, ``weight`` (gamma) and ``batches`` (:data:`HERE` or :data:`EVEN`); the metrics
+        of a failed run are missing.
     """
     specs = evened(runs)
     execute_all(list(specs.values()), runs.store, workers=workers or default_workers(), progress=progress)

@@ -53,15 +53,15 @@ def over_gamma(
     Parameters
     ----------
     ax
-        Where to draw; gamma's axis is made logarithmic.
+        Axes to draw on; gamma's axis becomes logarithmic.
     table
-        As :func:`experiments.chapters.surrogates.tables.of_surrogates` returns it.
+        Table from :func:`experiments.chapters.surrogates.tables.of_surrogates`.
     column
-        What is drawn.
+        Column to draw.
     regularizer
-        Whose runs.
+        Regularizer of the runs.
     label, line, colour
-        Of the line; None: the regularizer's colour.
+        Label, style and colour of the line; None: the regularizer's colour.
     """
     of_gamma = table[table["regularizer"] == regularizer].groupby("weight")[column]
     low, middle, high = (of_gamma.quantile(share).to_numpy(float) for share in (0.25, 0.5, 0.75))
@@ -77,20 +77,20 @@ def over_gamma(
 def draw_entropies(
     ax: Axes, table: pd.DataFrame, *, regularizer: str, columns: tuple[str, str, str], ceiling: float
 ) -> Axes:
-    """Draw an entropy against gamma, with what stands for it: an estimate, and a bound.
+    """Draw an entropy against gamma, with an estimate and a bound of it.
 
     Parameters
     ----------
     ax
-        Where to draw; its nats are linear up to 1 and logarithmic above.
+        Axes to draw on; nats are linear up to 1 and logarithmic above.
     table
-        As :func:`experiments.chapters.surrogates.tables.of_surrogates` returns it.
+        Table from :func:`experiments.chapters.surrogates.tables.of_surrogates`.
     regularizer
-        Whose runs.
+        Regularizer of the runs.
     columns
-        Of the exact entropy, the estimate by nearest neighbours, and the Gaussian bound.
+        Columns with the exact entropy, the estimate by nearest neighbours, and the Gaussian bound.
     ceiling
-        What the exact entropy cannot exceed, in nats.
+        Upper limit of the exact entropy in nats.
     """
     exact, estimate, bound = columns
     shown = {"regularizer": regularizer}
@@ -106,18 +106,18 @@ def draw_entropies(
 def draw_errors(
     ax: Axes, table: pd.DataFrame, errors: Mapping[float, Bias], *, regularizer: str, seed: int
 ) -> Axes:
-    """Draw the errors of nearest-neighbour entropies: where the truth is matched, and on the runs.
+    """Draw the errors of nearest-neighbour entropies: on matched mixtures, and on the runs.
 
     Parameters
     ----------
     ax
-        Where to draw.
+        Axes to draw on.
     table
-        As :func:`experiments.chapters.surrogates.tables.of_surrogates` returns it.
+        Table from :func:`experiments.chapters.surrogates.tables.of_surrogates`.
     errors
-        gamma -> errors on mixtures that look like the latents; bars are two standard errors.
+        Errors on mixtures that look like the latents, by gamma; bars are two standard errors.
     regularizer, seed
-        Whose runs; the trial whose estimate less the exact entropy is drawn too.
+        Regularizer of the runs, and the trial whose estimate minus the exact entropy is drawn too.
     """
     own = table[(table["regularizer"] == regularizer) & (table["seed"] == seed)].sort_values("weight")
     over = own["knn_entropy"] - own["encoding_entropy"]
@@ -150,16 +150,16 @@ def least_residual(preserved: np.ndarray, label_entropy: float) -> np.ndarray:
 
 
 def draw_limits(ax: Axes, *, label_entropy: float, points: int) -> Axes:
-    """Draw what bounds the plane for certain labels and a number of training points, and name its axes.
+    """Draw the limits of the plane for certain labels and a number of training points, and name its axes.
 
     Parameters
     ----------
     ax
-        Where to draw.
+        Axes to draw on.
     label_entropy
-        H[Y] in nats.
+        Entropy H[Y] in nats.
     points
-        N: no latent of N points preserves more than log N.
+        Number N of training points: no latent of N points preserves more than log N.
     """
     ceiling = math.log(points)
     corners = np.array([0.0, label_entropy, ceiling])
@@ -186,21 +186,21 @@ def _shade(colours: ScalarMappable, gamma: float) -> tuple[float, ...]:
 def draw_saturation(
     ax: Axes, table: pd.DataFrame, *, regularizer: str, colours: ScalarMappable, annotate: bool = False
 ) -> Axes:
-    """Draw where one regularizer's runs end in the plane: medians over trials, joined in order of gamma.
+    """Draw the ends of one regularizer's runs in the plane: medians over trials, joined in order of gamma.
 
     Parameters
     ----------
     ax
-        Where to draw.
+        Axes to draw on.
     table
-        As :func:`experiments.chapters.surrogates.tables.of_surrogates` returns it, with the two informations
-        in nats.
+        Table from :func:`experiments.chapters.surrogates.tables.of_surrogates`, with the two informations in
+        nats.
     regularizer
-        Whose runs.
+        Regularizer of the runs.
     colours
-        Of gamma.
+        Colours by gamma.
     annotate
-        Whether to write gamma beside the dots that the axes show.
+        Whether gamma is written beside the dots that are inside the axes.
     """
     middle, look = medians(table, regularizer), LOOKS[regularizer]
     ax.plot(middle[PRESERVED], middle[RESIDUAL], "--", color=look.colour, label=look.title)
@@ -222,14 +222,14 @@ def draw_trajectories(ax: Axes, history: pd.DataFrame, *, x: str, y: str, colour
     Parameters
     ----------
     ax
-        Where to draw.
+        Axes to draw on.
     history
-        One row per run and recorded epoch of one regularizer, as
-        :func:`experiments.chapters.surrogates.tables.of_surrogates` returns it.
+        Table with one row per run and recorded epoch of one regularizer, from
+        :func:`experiments.chapters.surrogates.tables.of_surrogates`.
     x, y
         Columns; ``epoch`` may be one.
     colours
-        Of gamma; dots grow with the epoch.
+        Colours by gamma; dots grow with the epoch.
     """
     if (found := history["regularizer"].nunique()) != 1:
         raise ValueError(f"history has {found} regularizers; expected one")

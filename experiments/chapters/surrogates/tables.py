@@ -20,14 +20,14 @@ def of_surrogates(rows: pd.DataFrame, gammas: Sequence[float]) -> pd.DataFrame:
     Parameters
     ----------
     rows
-        With a column ``architecture``, the runs' names; those of other runs are left out.
+        Table with a column ``architecture``, the runs' names; other runs are left out.
     gammas
-        The regularizers' weights.
+        Weights of the regularizers.
 
     Raises
     ------
     ValueError
-        No such run among the rows.
+        If no row belongs to such a run.
     """
     known = {name_of(name, gamma): (name, gamma) for name in SURROGATES for gamma in gammas}
     own = rows[rows["architecture"].isin(list(known))].copy()
@@ -44,9 +44,9 @@ def medians(table: pd.DataFrame, regularizer: str) -> pd.DataFrame:
     Parameters
     ----------
     table
-        As :func:`of_surrogates` returns it.
+        Table from :func:`of_surrogates`.
     regularizer
-        A name in :data:`experiments.studies.bottlenecks.SURROGATES`.
+        Regularizer, a name in :data:`experiments.studies.bottlenecks.SURROGATES`.
     """
     own = table[table["regularizer"] == regularizer]
     return own.select_dtypes("number").groupby(own["weight"]).median()
@@ -58,27 +58,27 @@ def side_by_side(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     Parameters
     ----------
     table
-        As :func:`of_surrogates` returns it.
+        Table from :func:`of_surrogates`.
     columns
-        Of the table.
+        Columns of the table.
     """
     return pd.concat({name: medians(table, name)[list(columns)] for name in SURROGATES}, axis="columns")
 
 
 def rate_drops(rows: pd.DataFrame) -> pd.Series:
-    """Return what drops of the learning rate have to do with one run's falls of residual information.
+    """Return the coincidence of learning-rate drops with falls of one run's residual information.
 
     Parameters
     ----------
     rows
-        One run's history, any order.
+        History of one run, in any order.
 
     Returns
     -------
     Series
-        ``drops``: between how many pairs of records that follow each other the rate fell; ``at_first``: the
-        residual information in nats at the record before the first, NaN without one; ``with``, ``without``:
-        how much the residual information fell in all over pairs with and without a drop, in nats.
+        ``drops``: number of pairs of consecutive records between which the rate fell; ``at_first``: residual
+        information in nats at the record before the first drop, NaN without one; ``with``, ``without``: total
+        fall of the residual information over pairs with and without a drop, in nats.
     """
     ordered = rows.sort_values("epoch")
     fallen = -ordered[RESIDUAL].diff()
@@ -95,24 +95,24 @@ def rate_drops(rows: pd.DataFrame) -> pd.Series:
 
 
 def course(history: pd.DataFrame) -> pd.DataFrame:
-    """Return the way of one regularizer's runs, one row per gamma: medians over trials.
+    """Return the course of one regularizer's runs, one row per gamma: medians over trials.
 
     Parameters
     ----------
     history
-        One row per run and recorded epoch, as :func:`of_surrogates` returns it.
+        Table with one row per run and recorded epoch, from :func:`of_surrogates`.
 
     Returns
     -------
     DataFrame
-        ``first``, ``largest``, ``in_epoch``, ``last``: I[X; Z] in nats, and the epoch in which it is largest;
-        ``late_fall``: from the first record of the last fifth of the epochs to the last; and the columns of
-        :func:`rate_drops`.
+        Columns ``first``, ``largest``, ``in_epoch``, ``last``: I[X; Z] in nats, and the epoch in which it is
+        largest; ``late_fall``: its fall from the first record of the last fifth of the epochs to the last;
+        and the columns of :func:`rate_drops`.
 
     Raises
     ------
     ValueError
-        Another number of regularizers than one.
+        If the history has more or fewer than one regularizer.
     """
     if (found := history["regularizer"].nunique()) != 1:
         raise ValueError(f"history has {found} regularizers; expected one")

@@ -74,13 +74,13 @@ def equilibrium(
     Parameters
     ----------
     weight
-        Of the classifier, float64.
+        Weight of the classifier, shape (classes, width), float64.
     gamma
         Weight of the squared norm, in Eq. 3's convention.
     label
         Class of each point.
     start
-        Where each point begins.
+        Initial latent of each point.
     """
     own = torch.nn.functional.one_hot(label, len(weight)).to(weight)
     rate = torch.tensor([gamma], dtype=weight.dtype)
@@ -110,29 +110,29 @@ def train_classifier(
     Parameters
     ----------
     gammas, learning_rates
-        Every pair is one run; all runs see the same batches.
+        Values of gamma and of the learning rate; every pair is one run, and all runs see the same batches.
     record
-        Steps after which a row is recorded; training ends at the last of them.
+        Numbers of steps after which a row is recorded; training ends at the last of them.
     adaptive
-        False replaces AdamW by the gradient divided by its own root mean square over the tensor: steps
-        of the same size, in the gradient's direction.
+        Whether to use AdamW; False: the gradient divided by its own root mean square over the tensor, so that
+        steps have the same size but the gradient's direction.
     classes, width, batch_size
-        Sizes.
+        Number of classes, number of nodes, and images per batch.
     initial
-        sd of the initial weights; biases begin at zero.
+        Standard deviation of the initial weights; biases begin at zero.
     weight_decay
-        Of AdamW (LPC Appendix C).
+        Weight decay of AdamW (LPC Appendix C).
     seed
-        Of weights and batches.
+        Seed of weights and batches.
 
     Returns
     -------
     DataFrame
-        ``gamma``, ``learning_rate``, ``step``, ``reach`` and ``reach_pair``
-        (:func:`lpc.equilibrium.reachable_separation` of all pairs, and of one),
-        the fields of :class:`experiments.chapters.theory.readout.Readout`, ``weight_spread``: the sd over the
-        mean of the absolute weights, and ``cube_spread``: the same for the latents, averaged over nodes (0 on
-        the vertices of a cube).
+        Columns ``gamma``, ``learning_rate``, ``step``, ``reach`` and ``reach_pair``
+        (:func:`lpc.equilibrium.reachable_separation` for all pairs, and for one), the fields of
+        :class:`experiments.chapters.theory.readout.Readout`, ``weight_spread``: the sd over the mean of the
+        absolute weights, and ``cube_spread``: the same for the latents, averaged over nodes (0 on the
+        vertices of a cube).
     """
     generator = torch.Generator().manual_seed(seed)
     pairs = [(gamma, rate) for gamma in gammas for rate in learning_rates]
@@ -183,7 +183,7 @@ def train_classifier(
 
 
 def compensating_radius(angle: float, *, gap: float, classes: int = 10) -> float:
-    r"""Return r'/r0: how much longer a turned latent must be for its cross-entropy to stay what it was.
+    r"""Return r'/r0: the factor by which a turned latent must be longer for the same cross-entropy.
 
     Notes
     -----
@@ -196,11 +196,12 @@ def compensating_radius(angle: float, *, gap: float, classes: int = 10) -> float
     Parameters
     ----------
     angle
-        In radians, from 0 to below half the angle between two weight vectors, where the other class wins.
+        Angle in radians, from 0 to below half the angle between two weight vectors, where the other class
+        wins.
     gap
         True logit minus any other, before the turn.
     classes
-        K, 3 or more.
+        Number of classes K, at least 3.
     """
     between = math.acos(-1 / (classes - 1))
     if classes < 3 or gap <= 0 or not 0 <= angle < between / 2:
@@ -229,11 +230,11 @@ class Binned(NamedTuple):
     Attributes
     ----------
     entropy
-        Of the bins (LPC Eq. 5).
+        Entropy of the bins (LPC Eq. 5).
     split
-        Of the bins given the class: 0 where every class lies in one bin.
+        Entropy of the bins given the class: 0 if every class lies in one bin.
     merged
-        Of the class given the bins: 0 where no bin holds points of two classes. Both are 0 if and only
+        Entropy of the class given the bins: 0 if no bin holds points of two classes. Both are 0 if and only
         if bins are classes, and then ``entropy`` is the labels' (LPC Eq. 6).
     """
 
@@ -265,7 +266,7 @@ def binned(
     Parameters
     ----------
     latent, label
-        Points and their classes.
+        Latents and their classes.
     width
         Edge of a bin, in latent units.
     offsets, seed

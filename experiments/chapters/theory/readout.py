@@ -18,21 +18,21 @@ from lpc.runs.measurements import accuracy
 
 
 class Readout(NamedTuple):
-    """What a classifier makes of latents.
+    """Measures of a classifier on latents.
 
     Attributes
     ----------
     separation, farthest
-        Root mean square and largest distance between two of its weight vectors.
+        Root mean square and largest distance between two weight vectors of the classifier.
     gap, law
-        Mean over points of the true logit's lead over the mean of the others, biases left out; and
-        what :func:`lpc.equilibrium.logit_gap` gives at ``separation``.
+        Mean over points of the true logit's lead over the mean of the others, without biases; and the value
+        of :func:`lpc.equilibrium.logit_gap` at ``separation``.
     bias_range
         Largest minus smallest bias.
     accuracy, bias_free_accuracy
-        With and without the biases.
+        Accuracy with and without the biases.
     cross_entropy
-        Mean over points, in nats.
+        Mean cross-entropy over points, in nats.
     """
 
     separation: float
@@ -53,16 +53,16 @@ def readout(
     bias: Float[Tensor, " classes"],
     gamma: float,
 ) -> Readout:
-    """Compare a classifier's logit gap with the closed form at the separation that its weights have.
+    """Compare a classifier's logit gap with the closed form at the separation of its weights.
 
     Parameters
     ----------
     latent, label
-        Points.
+        Latents and labels.
     weight, bias
-        Of the classifier.
+        Weight and bias of the classifier.
     gamma
-        At which the latents were found, in Eq. 3's convention.
+        Weight gamma at which the latents were found, in Eq. 3's convention.
     """
     latent, weight, bias = latent.double(), weight.double(), bias.double()
     classes = len(weight)
@@ -89,13 +89,13 @@ def penalised(study: Study) -> pd.DataFrame:
     Parameters
     ----------
     study
-        Runs of a profile.
+        Study with the runs of a profile.
 
     Returns
     -------
     DataFrame
-        ``architecture``, ``learning_rate``, ``seed``, ``gamma`` (the last epoch's, in Eq. 3's convention),
-        ``reach`` (:func:`lpc.equilibrium.reachable_separation`), the fields of :class:`Readout`,
+        Columns ``architecture``, ``learning_rate``, ``seed``, ``gamma`` (the last epoch's, in Eq. 3's
+        convention), ``reach`` (:func:`lpc.equilibrium.reachable_separation`), the fields of :class:`Readout`,
         ``nearest_mean_accuracy`` and ``readout_lost``.
     """
     images = study.searched_images_at_hand.train

@@ -20,24 +20,24 @@ DECAYS: dict[str, type[torch.optim.Optimizer]] = {COUPLED: torch.optim.Adam, DEC
 def free_minimum(
     gamma: float, *, weight_decay: float, classes: int = 10, width: int | None = None, seed: int = 0
 ) -> dict[str, float]:
-    r"""Return what is left of free latents and a free classifier at the minimum of loss, penalty and decay.
+    r"""Return measures of free latents and a free classifier at the minimum of loss, penalty and decay.
 
     Parameters
     ----------
     gamma
         Weight of the squared norm, in Eq. 3's convention.
     weight_decay
-        :math:`\lambda` of :math:`\tfrac\lambda2\lVert W\rVert^2`.
+        Coefficient :math:`\lambda` of :math:`\tfrac\lambda2\lVert W\rVert^2`.
     classes, width
-        K and P; None: as many nodes as classes.
+        Numbers of classes K and of nodes P; None: as many nodes as classes.
     seed
-        Of the random start, for L-BFGS in float64.
+        Seed of the random start, for L-BFGS in float64.
 
     Returns
     -------
     dict
-        ``gap`` (least over classes of the true logit's lead over the mean of the others), ``gap_law``
-        (:func:`lpc.extinction.decayed_gap`, for K - 1 nodes or more), ``rms`` of the latents,
+        Values ``gap`` (least over classes of the true logit's lead over the mean of the others), ``gap_law``
+        (:func:`lpc.extinction.decayed_gap`, for at least K - 1 nodes), ``rms`` of the latents,
         ``cross_entropy``, and ``logits``, the largest deviation of a logit from the mean of its column.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -88,15 +88,16 @@ def across(
     Parameters
     ----------
     classes, widths, decays
-        K, P and the coupled decay: the first decay for every K and P, the others for the second K and P.
+        Values of K, of P and of the coupled decay: the first decay for every K and P, the others for the
+        second K and P.
     shares
-        gamma over that of extinction.
+        Ratios of gamma to that of extinction.
 
     Returns
     -------
     DataFrame
-        One row per K, P, decay and share: ``classes``, ``width``, ``weight_decay``, ``gamma``, ``product``
-        (gamma times the decay), ``share``, and what :func:`free_minimum` returns.
+        Columns ``classes``, ``width``, ``weight_decay``, ``gamma``, ``product`` (gamma times the decay),
+        ``share``, and the values of :func:`free_minimum`. One row per K, P, decay and share.
     """
     settings = [(k, p, decays[0]) for k in classes for p in widths]
     settings += [(classes[1], widths[1], decay) for decay in decays[1:]]
@@ -128,18 +129,19 @@ def trained_free(
     Parameters
     ----------
     weight_decay
-        Given to both optimizers.
+        Weight decay of both optimizers.
     shares
-        gamma over that of extinction by coupled decay.
+        Ratios of gamma to that of extinction by coupled decay.
     classes, width
-        K and P.
+        Numbers of classes K and of nodes P.
     steps, learning_rate, seed
-        Of the training.
+        Steps, learning rate and seed of the training.
 
     Returns
     -------
     DataFrame
-        ``decay``, ``share``, ``gamma``, ``gap``, ``rms`` of the latents, ``cross_entropy``, ``logits``.
+        Columns ``decay``, ``share``, ``gamma``, ``gap``, ``rms`` of the latents, ``cross_entropy``,
+        ``logits``.
     """
     threshold = extinction_gamma(weight_decay=weight_decay, classes=classes)
     rows = []
@@ -171,7 +173,7 @@ def network_table(runs: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     runs
-        Of profile ``extinction``, one row per run.
+        Runs of profile ``extinction``, one row per run.
     """
     rows = {}
     kinds = {"adam": COUPLED, "adamw": DECOUPLED}

@@ -20,13 +20,13 @@ class Member(NamedTuple):
     Attributes
     ----------
     name
-        Without its module.
+        Name without its module.
     role
-        Of the reference to it: ``func``, ``class`` or ``data``.
+        Role of a reference to it: ``func``, ``class`` or ``data``.
     summary
-        First sentence of its docstring, in reStructuredText; empty where it has none.
+        First sentence of its docstring, in reStructuredText; empty if it has none.
     directive
-        What documents it, in reStructuredText.
+        Directive that documents it, in reStructuredText.
     """
 
     name: str
@@ -38,15 +38,15 @@ class Member(NamedTuple):
 def members(module: str, package: Path = ROOT / "lpc") -> list[Member]:
     """Return the public functions, classes and constants that a module defines, in the source's order.
 
-    Signatures are what the source says, each name in an annotation being a reference that shows its last
-    part: :mod:`sphinx.ext.autodoc` would evaluate jaxtyping's shapes and show what they evaluate to.
+    Signatures are those of the source, with each name in an annotation as a reference that shows its last
+    part: :mod:`sphinx.ext.autodoc` would evaluate jaxtyping's shapes and show the results.
 
     Parameters
     ----------
     module
-        Its name without the package's.
+        Name of the module without the package's.
     package
-        The package's folder, which has the package's name.
+        Folder of the package, which has the package's name.
     """
     tree = parsed(module, package)
     names = _names(tree, f"{package.name}.{module}")
@@ -93,7 +93,7 @@ def summary(docstring: str | None) -> str:
 
 
 def _names(tree: ast.Module, module: str) -> dict[str, str]:
-    """Return the full names of what a module imports and defines, by the names that it uses."""
+    """Return the full names of a module's imports and definitions, by the names that it uses."""
     names = dict.fromkeys(filter(None, map(_assigned, tree.body)), "")
     names.update({node.name: "" for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))})
     names = {name: f"{module}.{name}" for name in names}
@@ -151,7 +151,7 @@ def _function(node: ast.FunctionDef, names: Mapping[str, str], *, kind: str = "f
 
 
 def _class(node: ast.ClassDef, names: Mapping[str, str]) -> str:
-    """Return what documents a class: its constructor, its documented methods, an enumeration's members."""
+    """Return the directives for a class: its constructor, documented methods, an enumeration's members."""
     methods = {item.name: item for item in node.body if isinstance(item, ast.FunctionDef)}
     fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]
     if "__init__" in methods:
@@ -176,7 +176,7 @@ def _field(node: ast.AnnAssign, names: Mapping[str, str]) -> str:
 
 
 def _constant(kind: str, name: str, node: ast.stmt, said: str, names: Mapping[str, str]) -> str:
-    """Return what documents a constant, with its value where that is short, or a type by another name."""
+    """Return the directive for a constant, with its value if that is short, or for a type by another name."""
     assert isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None
     value = ast.unparse(node.value)
     if kind == "type":  # annotations refer to classes: one that is not shown stands where the type is

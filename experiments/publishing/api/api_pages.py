@@ -13,7 +13,7 @@ from lpc._front.faces import offered
 from lpc.evaluation import TASKS as MEASURED
 
 PLACE = "% finder\n"
-"""The line of the staged api.md in whose place the finder goes."""
+"""The line of the staged api.md that the finder replaces."""
 
 TASKS: dict[str, tuple[str, ...]] = {
     "Report and collect": ("reporting.report", "reporting.by_layer", "latents"),
@@ -32,7 +32,7 @@ TASKS: dict[str, tuple[str, ...]] = {
         *("computing.numerics", "computing.precision", "computing.threads"),
     ),
 }
-"""Public modules by what one comes for, each with a page of its own; names without ``lpc.``."""
+"""Public modules by task, each with its own page; names without ``lpc.``."""
 
 INNER: dict[str, str] = {
     "": "Inner works of the library",
@@ -83,7 +83,7 @@ def _quoted(lines: Iterable[str]) -> str:
 
 
 def described(module: str, package: Path = ROOT / "lpc") -> str:
-    """Return the page of a module below its title: its docstring, and what documents each public name."""
+    """Return the page of a module below its title: its docstring, and the directives of its public names."""
     full = f"{package.name}.{module}"
     parts = [f".. automodule:: {full}\n"]
     for member in members(module, package):
@@ -111,7 +111,7 @@ def _headline(module: str, package: Path) -> str:
 def _table(module: str, package: Path) -> str:
     """Return the table of a module's names in the finder, folded behind a line that lists them.
 
-    Those that the package offers come first. Names of which nothing is said are left out.
+    Those that the package offers come first. Names without a docstring are left out.
     """
     first = offered(package.name)
     told = [member for member in members(module, package) if member.summary]
@@ -145,9 +145,9 @@ def write(target: Path, package: Path = ROOT / "lpc") -> list[str]:
     Parameters
     ----------
     target
-        The staged folder; its ``api.md`` has the line :data:`PLACE` once.
+        Staged folder, whose ``api.md`` has the line :data:`PLACE` once.
     package
-        The library's folder.
+        Folder of the library.
 
     Returns
     -------
@@ -157,8 +157,8 @@ def write(target: Path, package: Path = ROOT / "lpc") -> list[str]:
     Raises
     ------
     ValueError
-        A module of :data:`TASKS` that is there twice or does not exist, one of ``lpc.evaluation`` that
-        should be there, or an ``api.md`` without place for the finder.
+        If a module of :data:`TASKS` occurs twice or does not exist, one of ``lpc.evaluation`` is missing
+        there, or ``api.md`` has no place for the finder.
     """
     placed = [module for modules in TASKS.values() for module in modules]
     known = module_names(package)

@@ -12,12 +12,12 @@ NAME = "api-experiments"
 
 
 def page(package: Path = EXPERIMENTS) -> str:
-    """Return the page: under each package what it is for, and a table of its modules.
+    """Return the page: under each package its purpose, and a table of its modules.
 
     Raises
     ------
     ValueError
-        A module or package without a docstring.
+        If a module or package has no docstring.
     """
     folders = sorted({path.parent for path in package.rglob("*.py")})
     parts = [f"# Modules of the experiments\n\n{_sentence(package / '__init__.py')}\n"]
@@ -38,7 +38,7 @@ def page(package: Path = EXPERIMENTS) -> str:
 def _sentence(path: Path) -> str:
     said = ast.get_docstring(ast.parse(path.read_text()))
     if not said:
-        raise ValueError(f"{path} has no docstring; expected a first sentence that says what it is for")
+        raise ValueError(f"{path} has no docstring; expected one whose first sentence gives its purpose")
     return summary(said)
 
 

@@ -1,1 +1,1 @@
-"""What a page must say, and must not, before the book is built."""
+"""Checks of the pages before the book is built."""

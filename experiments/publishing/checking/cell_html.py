@@ -1,4 +1,4 @@
-"""What the cells of an executed notebook show: their tables as text, and images in their HTML."""
+"""Outputs of an executed notebook's cells: their tables as text, and images in their HTML."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def cell_name(number: int, cell: Any) -> str:
-    """Return how a message names a cell: by its number in the notebook and its first line of code."""
+    """Return a cell's name in messages: its number in the notebook and its first line of code."""
     first = next((line for line in cell.source.splitlines() if line and not line.startswith("#")), "")
     return f"cell {number}, beginning {first[:60]!r}"
 

@@ -1,8 +1,8 @@
-"""What a page must have before it is built: alt texts, captions, verdicts, and no typed results.
+"""Requirements for a page before it is built: alt texts, captions, verdicts, and no typed results.
 
 A chapter that was not executed stops :func:`experiments.publishing.build.stage`; dead links and unknown
-references in text stop Sphinx, which runs strictly. Here is what neither sees. All offences of all pages are
-told at once.
+references in text stop Sphinx, which runs strictly. These checks find what neither sees. All offences of
+all pages are reported at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from experiments.reporting.verdicts import UNDECIDED, WORDS
 VERDICTS = (*WORDS[True], *WORDS[False], UNDECIDED, NOT_ATTEMPTED, NOT_JUDGED, NOT_MEASURED)
 """The words that a verdict may be."""
 LEAST_WORDS = 5
-"""An alt text of fewer words says nothing."""
+"""Least number of words in an alt text."""
 _IMAGES = ("image/svg+xml", "image/png", "image/jpeg", "image/gif")
 _THE_SAME = "the same"
 
@@ -40,16 +40,16 @@ class CheckError(RuntimeError):
 def check(
     staged: Path, substitutions: Mapping[str, Any], places: Places = PLACES, *, whole: bool = True
 ) -> None:
-    """Check the pages that a book is about to be built from.
+    """Check the pages from which a book is about to be built.
 
     Parameters
     ----------
     staged
-        The folder that Jupyter Book reads, with the executed notebooks.
+        Folder that Jupyter Book reads, with the executed notebooks.
     substitutions
-        As for :func:`experiments.publishing.build.stage`; what is under ``claims`` is the ledger.
+        Substitutions as for :func:`experiments.publishing.build.stage`; ``claims`` is the ledger.
     places
-        Where the book's parts lie.
+        Locations of the book's parts.
     whole
         Whether it is the whole book: every claim of the ledger is discussed on one of its pages, every entry
         of the register stands on one, and the notebooks were executed from the sources as they are.
@@ -57,7 +57,8 @@ def check(
     Raises
     ------
     CheckError
-        One line per offence: page, line or cell, what is there, and what was expected.
+        If a page offends a rule; one line per offence: page, line or cell, what is there, and what was
+        expected.
     """
     pages = read_pages(places)
     notebooks = {
@@ -92,7 +93,7 @@ def source_offences(
     *,
     whole: bool = True,
 ) -> Iterator[Offence]:
-    """Yield what can be said before anything is executed: typed numbers, pictures, insertions, boxes."""
+    """Yield the offences visible before anything is executed: typed numbers, pictures, insertions, boxes."""
     yield from typed_numbers.check(pages, typed_numbers.read(places.sources / REGISTER), whole=whole)
     for page in pages:
         for picture in page.pictures:
@@ -110,7 +111,7 @@ def source_offences(
 
 
 def _insertions(page: PageProse, substitutions: Mapping[str, Any]) -> Iterator[Offence]:
-    """Yield substitutions of nothing, and measured values whose verdict the page does not have."""
+    """Yield unknown substitutions, and measured values whose verdict the page lacks."""
     there = {text for _, text in page.inserted}
     for line, text in page.inserted:
         head, _, rest = text.partition(".")
@@ -130,7 +131,7 @@ def _insertions(page: PageProse, substitutions: Mapping[str, Any]) -> Iterator[O
 
 
 def _other_texts(notebooks: Mapping[str, Any], places: Places) -> Iterator[Offence]:
-    """Yield pages whose source was edited after they were executed: what was checked is not what is shown."""
+    """Yield pages whose source was edited after they were executed: the checked text is not the shown one."""
     for name, notebook in notebooks.items():
         there = {cell.source.strip() for cell in notebook.cells}
         for cell in jupytext.read(places.source(name), fmt="md:myst").cells:
@@ -147,7 +148,7 @@ _ALT = f"an alt text of {LEAST_WORDS} words or more that says what is seen, not 
 
 
 def _wrong_alt(alt: str, caption: str) -> str:
-    """Return what is wrong with an alt text; empty: nothing."""
+    """Return the fault of an alt text; empty: none."""
     words, told = (re.findall(r"\w+", text.lower()) for text in (alt, caption))
     if not words:
         return "has no alt text"
@@ -197,7 +198,7 @@ def _tables(notebooks: Mapping[str, Any]) -> Iterator[Offence]:
 
 
 def _dead_links(notebooks: Mapping[str, Any], staged: Path) -> Iterator[Offence]:
-    """Yield links to pages that are not there, in HTML that a cell shows: Sphinx does not read it."""
+    """Yield links to missing pages in HTML that a cell shows, which Sphinx does not read."""
     there = {path.stem for path in staged.iterdir() if path.suffix in (".md", ".ipynb")}
     for page, notebook in notebooks.items():
         for place, html in html_of(notebook):
@@ -246,7 +247,7 @@ def _verdicts(
 
 
 def _root(name: str, ledger: Mapping[str, Any]) -> str:
-    """Return the claim at the head of those that a claim is like; itself where it is like none."""
+    """Return the first claim of a claim's family; the claim itself if it has none."""
     above = ledger[name].get("like", name)
     return name if above == name or above not in ledger else _root(above, ledger)
 

@@ -24,7 +24,7 @@ class _Addresses(HTMLParser):
 
 
 def listed(pages: Path) -> str:
-    """Return every external address of a folder of pages, a line each, with the pages that name it.
+    """Return every external address in a folder of pages, one per line, with the pages that name it.
 
     Parameters
     ----------
@@ -34,8 +34,8 @@ def listed(pages: Path) -> str:
     Returns
     -------
     str
-        Address, a tab, and the pages' names with commas; sorted. An address that a page does not link but
-        loads (an image, a script, a style) has its tag in brackets.
+        Lines with an address, a tab, and the pages' names with commas; sorted. An address that a page loads
+        (an image, a script, a style) instead of linking has its tag in brackets.
     """
     where: dict[str, list[str]] = {}
     for page in sorted(pages.glob("*.html")):

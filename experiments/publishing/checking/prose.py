@@ -1,4 +1,4 @@
-"""What of a page's source is prose, and on which line: text, captions and alt texts; not code, not maths."""
+"""Prose of a page's source with its lines: text, captions and alt texts; not code, not maths."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from experiments.paths import ROOT
 NOT_PROSE = "\ufffc"
 """Stands in a block's ``masked`` text for every character of code, maths, roles, substitutions and links."""
 CODE_WIDTH = 84
-"""Characters of a line of code that fit the column of a page."""
+"""Number of characters of code that fit the column of a page."""
 _CODE = frozenset(["bibliography", "code", "code-block", "code-cell", "csv-table", "eval-rst", "math"])
 _CODE |= {"literalinclude", "mermaid", "raw", "sourcecode", "tableofcontents", "toctree"}
 _PICTURES = frozenset(["figure", "image"])
@@ -35,11 +35,11 @@ class Block(NamedTuple):
     Attributes
     ----------
     line
-        The line of the page's source on which it begins, from 1.
+        Line of the page's source on which it begins, from 1.
     text
-        As it is read, without emphasis; code, maths, roles and substitutions as they are written.
+        Text as read, without emphasis; code, maths, roles and substitutions as written.
     masked
-        Of the same length, with :data:`NOT_PROSE` for all that is not prose.
+        Text of the same length, with :data:`NOT_PROSE` for everything that is not prose.
     """
 
     line: int
@@ -65,15 +65,15 @@ class Box(NamedTuple):
     Attributes
     ----------
     line
-        On which it begins, from 1.
+        Line on which it begins, from 1.
     kind
-        The directive's name.
+        Name of the directive.
     argument
-        What stands behind it on its line: the question, or a place in a paper.
+        Argument on the directive's line: the question, or a place in a paper.
     options
-        Its options, as text.
+        Options, as text.
     body
-        What stands in it.
+        Content of the element.
     """
 
     line: int
@@ -89,18 +89,18 @@ class PageProse(NamedTuple):
     Attributes
     ----------
     name
-        The page's.
+        Name of the page.
     blocks, pictures
-        In the order of the source.
+        Text blocks and images, in the order of the source.
     figures
         Line and name of each figure.
     inserted
-        Line of each substitution, and what stands between its braces. A box of an answer inserts verdict and
-        value of its claims.
+        Line of each substitution, and the text between its braces. An answer's box inserts verdict and value
+        of its claims.
     boxes
-        Answers, and what papers say.
+        Answers, and quotations of papers.
     wide
-        Line and length of each line of code that is longer than :data:`CODE_WIDTH`.
+        Line and length of each line of code longer than :data:`CODE_WIDTH`.
     """
 
     name: str
@@ -131,7 +131,7 @@ def _read(name: str, text: str) -> PageProse:
 
 
 def _collect(text: str, first: int, page: PageProse) -> None:
-    """Add what a text holds whose first line is the page's line ``first``."""
+    """Add the content of a text whose first line is the page's line ``first``."""
     for token in _parser().parse(text):
         if token.map is None:
             continue

@@ -1,6 +1,6 @@
-"""Numbers typed into prose: what counts as one, and the register that says where each comes from.
+"""Numbers typed into prose: the rules for them, and the register with the source of each.
 
-A number that was measured belongs into a cell's output or a substitution of the ledger. What is typed into
+A measured number belongs in a cell's output or a substitution of the ledger. A number that is typed into
 a page all the same stands in ``numbers.toml`` beside the pages, with its source. Of the numbers in prose
 (:mod:`experiments.publishing.checking.prose`: no code, no maths) these count:
 
@@ -31,9 +31,9 @@ from lpc.errors import unknown_name
 REGISTER = "numbers.toml"
 """The register's name, beside the pages."""
 HISTORICAL = "historical"
-"""The register's table of pages that tell what was found on a date, with why; they are not searched."""
+"""The register's table of pages that report findings of a date, with reasons; they are not searched."""
 KINDS = ("paper", "setting", "definition", "mathematics")
-"""Where a typed number may come from: a paper or its release, our code, a convention, or reasoning."""
+"""Sources of typed numbers: a paper or its release, our code, a convention, or reasoning."""
 
 _DIGITS = r"(?<![\w.])(?<![A-Za-z]-)[+-]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?(?![.,]?\w)"
 _WORDS = (
@@ -70,16 +70,16 @@ class Entry(NamedTuple):
     Attributes
     ----------
     page
-        The page on which it stands.
+        Page on which it stands.
     text
-        The words as they are read there, with the number; line breaks are spaces.
+        Words as read there, with the number; line breaks are spaces.
     kind
-        One of :data:`KINDS`.
+        Kind of number, one of :data:`KINDS`.
     place
-        Where it comes from: a table of the paper, a name in the code, the reasoning.
+        Source: a table of the paper, a name in the code, the reasoning.
     value
-        An expression that gives the number, or the numbers in order, ``module: expression``; empty: none.
-        ``default(function, parameter)`` is what a parameter is where it is not given.
+        Expression that gives the number, or the numbers in order, ``module: expression``; empty: none.
+        ``default(function, parameter)`` is the default of a parameter.
     """
 
     page: str
@@ -90,14 +90,14 @@ class Entry(NamedTuple):
 
 
 class Register(NamedTuple):
-    """The register: its entries, and why some pages are not searched."""
+    """The register: its entries, and the reasons why some pages are not searched."""
 
     entries: list[Entry]
     historical: dict[str, str]
 
 
 class Offence(NamedTuple):
-    """What is wrong at one place of a page: its file, the line or cell, the text, and what was expected."""
+    """An offence at one place of a page: its file, the line or cell, the text, and what was expected."""
 
     file: str
     place: str
@@ -109,12 +109,12 @@ class Offence(NamedTuple):
 
 
 def read(path: Path) -> Register:
-    """Return the register; an empty one where there is no file.
+    """Return the register; an empty one if there is no file.
 
     Raises
     ------
     ValueError
-        A field that is unknown, missing or empty, or an unknown kind.
+        If a field is unknown, missing or empty, or a kind is unknown.
     """
     content = read_toml(path) if path.exists() else {}
     historical = content.pop(HISTORICAL, {})
@@ -135,7 +135,7 @@ def read(path: Path) -> Register:
 
 
 def spans(masked: str) -> list[tuple[int, int]]:
-    """Return where the numbers that count stand in a text, in order; what overlaps is one."""
+    """Return the positions of the relevant numbers in a text, in order; overlapping ones are one."""
     text = _REFERENCE.sub(lambda match: NOT_PROSE * len(match[0]), masked)
     found = [match.span() for pattern in _PATTERNS[1:] for match in pattern.finditer(text)]
     found += [match.span() for match in _PATTERNS[0].finditer(text) if re.search("[.,e]", match[0])]
@@ -149,16 +149,16 @@ def spans(masked: str) -> list[tuple[int, int]]:
 
 
 def check(pages: Sequence[PageProse], register: Register, *, whole: bool = True) -> Iterator[Offence]:
-    """Yield the typed numbers that the register does not hold, and its entries that no page holds.
+    """Yield the typed numbers missing from the register, and its entries that no page has.
 
     Parameters
     ----------
     pages
-        The book's pages.
+        Pages of the book.
     register
-        As :func:`read` returns it.
+        Register from :func:`read`.
     whole
-        Whether these are all pages that the register is about.
+        Whether these are all pages that the register covers.
     """
     names = [page.name for page in pages]
     listed = {*register.historical, *(entry.page for entry in register.entries)}
@@ -173,7 +173,7 @@ def check(pages: Sequence[PageProse], register: Register, *, whole: bool = True)
             yield from _unregistered(page.name, block, entries, used)
         for entry in entries:
             if entry not in used:
-                why = "words of the page as they are read: mend or remove the entry"
+                why = "words of the page as they are read: correct or remove the entry"
                 yield Offence(REGISTER, page.name, f"{entry.text!r} does not stand there", why)
     for entry in register.entries:
         if entry.value:

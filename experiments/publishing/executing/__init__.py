@@ -1,1 +1,1 @@
-"""Execute chapters: what they need, whether they are current, kernels and scratch folders."""
+"""Execution of chapters: their needs, their staleness, kernels and scratch folders."""

@@ -1,4 +1,4 @@
-"""What the source of a chapter says before it is executed: parameters, the header's settings, code."""
+"""Source of a chapter before execution: parameters, the header's settings, code."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from experiments.publishing.places import PLACES, Places
 from lpc.errors import unknown_name
 
 MINUTES = 60.0
-"""Time limit of a chapter whose header gives none: several times what the longest takes on two slow cores."""
+"""Time limit of a chapter whose header gives none: several times the longest chapter's on two slow cores."""
 _TEXTS = {"profile", "store"}
-"""Parameters that are texts in every chapter."""
+"""Parameters that are text in every chapter."""
 
 
 def parse(text: str) -> Any:
@@ -38,7 +38,7 @@ def convert(name: str, target: Path, places: Places = PLACES) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        An unknown chapter, or one without exactly one cell tagged ``parameters``.
+        If the chapter is unknown, or does not have exactly one cell tagged ``parameters``.
     """
     source = places.source(name)
     if not source.exists():
@@ -75,18 +75,18 @@ def _parsed(text: str) -> nbformat.NotebookNode:
 
 
 class Settings(NamedTuple):
-    """What a chapter's header says under ``lpc``.
+    """Settings of a chapter's header under ``lpc``.
 
     Attributes
     ----------
     alone
-        Whether the chapter measures time, and so runs by itself.
+        Whether the chapter measures time and must therefore run alone.
     needs
-        What it reads, of ``experiments.publishing.executing.needs.NEEDS``: runs, and probes of them.
+        Data that it reads, of ``experiments.publishing.executing.needs.NEEDS``: runs, and probes of them.
     live
-        Whether it trains so much itself that it is for profiles of ``experiments.studies.profiles.LIVE``.
+        Whether it trains so much itself that it suits only profiles of ``experiments.studies.profiles.LIVE``.
     minutes
-        Time limit of the chapter, and so of each of its cells.
+        Time limit of the chapter, and so of each of its cells, in minutes.
     """
 
     alone: bool = False
@@ -96,13 +96,13 @@ class Settings(NamedTuple):
 
 
 def settings_of(name: str, places: Places = PLACES) -> Settings:
-    """Return what a chapter's header says under ``lpc``.
+    """Return the settings of a chapter's header under ``lpc``.
 
     Raises
     ------
     ValueError
-        Anything there but ``alone`` and ``live``, which are true or false, ``needs``, a list, and
-        ``minutes``, a number above 0.
+        If the header has anything else than ``alone`` and ``live``, which are true or false, ``needs``, a
+        list, and ``minutes``, a number above 0.
     """
     given = _parsed(places.source(name).read_text()).metadata.get("lpc", {})
     settings = given if isinstance(given, dict) else {"unknown": given}
@@ -131,12 +131,12 @@ def assign(
     Parameters
     ----------
     names
-        Chapters.
+        Names of chapters.
     values
-        Parameter -> value. Where the chapters were ``named`` each must have every parameter; where all
-        chapters are meant, each takes the ones it has and every one must be some chapter's.
+        Values by parameter. If the chapters were ``named``, each must have every parameter; if all chapters
+        are meant, each takes those it has, and every parameter must belong to some chapter.
     places
-        Where the chapters lie.
+        Locations of the chapters.
     named
         Whether the user named the chapters.
     """

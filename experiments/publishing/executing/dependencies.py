@@ -1,4 +1,4 @@
-"""Which files of the project a page depends on: the modules that it imports, directly or not, and their data.
+"""Files of the project on which a page depends: modules that it imports, directly or not, and their data.
 
 Everything is read from the source; nothing is imported. A package's ``__init__.py`` passes names on from many
 modules: a page depends on those from which its own names come, not on all of them.
@@ -26,14 +26,14 @@ _PATHS = paths.__name__
 
 
 class _Names(NamedTuple):
-    """Full names of the project's in one file.
+    """Full names from the project in one file.
 
     Attributes
     ----------
     used
-        What its code may use, also within functions; ``package.*`` where a package itself is used.
+        Names that its code may use, also within functions; ``package.*`` if a package itself is used.
     passed_on
-        What is imported at all, also for type checkers alone: full names by those that the file gives them.
+        All imported names, also those for type checkers only: full names by the file's own names.
     """
 
     used: frozenset[str]
@@ -46,20 +46,20 @@ def files(cells: Sequence[str], *, root: Path = ROOT) -> list[Path]:
     Parameters
     ----------
     cells
-        Code as a notebook has it, cell by cell.
+        Code of a notebook, cell by cell.
     root
-        The project's folder.
+        Folder of the project.
 
     Returns
     -------
     list of Path
-        Modules, and the files or whole folders of data that these name by constants of
+        Modules, and the files or whole folders of data that they name by constants of
         :mod:`experiments.paths`.
 
     Raises
     ------
     SyntaxError
-        Code, or an imported module, that is not Python.
+        If the code, or an imported module, is not Python.
     """
     python = "\n".join(TransformerManager().transform_cell(cell) for cell in cells)
     todo, seen, found = list(_names(python).used), set(), set()
@@ -107,8 +107,8 @@ def _split(name: str, modules: Mapping[str, Path]) -> tuple[str | None, list[str
 def _data(constant: str, root: Path) -> Iterator[Path]:
     """Yield the files of data that a constant of :mod:`experiments.paths` names, or all for ``*``.
 
-    Data lie beside the code in ``experiments/``; other paths are the user's, or are written. What another
-    constant names in a folder is not this one's.
+    Data lie beside the code in ``experiments/``; other paths are the user's, or are written. Files that
+    another constant names in a folder do not count.
     """
     constants = {
         name: root / value.relative_to(ROOT)

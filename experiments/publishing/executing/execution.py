@@ -37,7 +37,7 @@ from lpc.computing.stopping import interrupt, was_asked
 from lpc.store.writers import folder_prefix
 
 FORKS_PAY = 3
-"""From how many chapters of a process on kernels are forked: its libraries take as long as those of two."""
+"""Number of chapters from which a process forks kernels: its libraries take as long as those of two."""
 
 
 class ChapterError(RuntimeError):
@@ -52,8 +52,8 @@ def own_kernel(threads: int | None, *, forked: bool = False) -> Iterator[None]:
     (:mod:`experiments.publishing.executing.forked_kernels`).
 
     None leaves the threads to the libraries, which take every core unless the user says otherwise.
-    Matplotlib keeps its list of fonts in the build folder: pages do not depend on anyone's home. That a store
-    has no checksums is said when what is missing is trained, and not once more on every page.
+    Matplotlib keeps its list of fonts in the build folder: pages do not depend on anyone's home. The warning
+    about a store without checksums comes when missing runs are trained, and not again on every page.
     """
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder) / "kernels" / "python3"
@@ -84,14 +84,14 @@ def own_kernel(threads: int | None, *, forked: bool = False) -> Iterator[None]:
 
 
 def default_workers() -> int:
-    """Return one chapter a core this process may use, or one where there is a GPU."""
+    """Return one chapter per core that this process may use, or one if there is a GPU."""
     from lpc.computing import devices  # which loads torch: the processes that execute chapters need none
 
     return devices.default_workers()
 
 
 def origin(name: str, values: Mapping[str, Any], places: Places) -> dict[str, Any]:
-    """Return what a chapter is made from, as its stamp says it: what is there now, on this device."""
+    """Return the present inputs of a chapter for its stamp, on this device."""
     from lpc.computing.provenance import provenance
 
     made_from, text = fingerprint(name, values, places), digest_of(places.source(name))
@@ -110,13 +110,13 @@ def execute_one(
 ) -> None:
     """Execute one chapter and promote its notebook and stamp; on failure the previous ones stay.
 
-    What is edited after :func:`origin` said what it is ``made_from`` (None: it says so now) may be in the
-    output or not: the chapter is not current then.
+    Edits after :func:`origin` has determined ``made_from`` (None: it does so now) may or may not be in the
+    output: the chapter is then not current.
 
     Raises
     ------
     ChapterError
-        A cell that raised, a kernel that died, or a chapter that took longer than its header allows.
+        If a cell raised, a kernel died, or the chapter took longer than its header allows.
     """
     places.notebooks.mkdir(parents=True, exist_ok=True)
     made_from = origin(name, values, places) if made_from is None else made_from
@@ -197,7 +197,7 @@ def _run(
 
 
 def _say_unless_stopped(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Report an error that nobody waits for, as loops do, but not of the cell that a signal has ended."""
+    """Report an error that nobody waits for, as loops do, except for a cell that a signal has ended."""
     if not was_asked():
         loop.default_exception_handler(context)
 
@@ -210,27 +210,27 @@ def execute(
     places: Places = PLACES,
     workers: int | None = None,
 ) -> list[Path]:
-    """Execute chapters whose output is not current, several at once, and return their notebooks.
+    """Execute chapters with outdated output, several at once, and return their notebooks.
 
     Chapters that measure time (:func:`settings_of`) come after all others, one by one.
 
     Parameters
     ----------
     names
-        Chapters; None: all of the table of contents.
+        Names of chapters; None: all of the table of contents.
     values
         Parameters, checked against the chapters' own before anything runs.
     force
-        Execute even what is current.
+        Whether to execute chapters with current output, too.
     places
-        Where chapters and results lie.
+        Locations of chapters and results.
     workers
-        Chapters at once; None: one a core.
+        Number of chapters at once; None: one per core.
 
     Raises
     ------
     ChapterError
-        One line for each chapter that failed, once all have been tried.
+        If chapters failed; one line for each of them, once all have been tried.
     """
     assigned = chosen(names, values, places)
     return execute_each(assigned, force=force, places=places, workers=workers)
@@ -239,16 +239,16 @@ def execute(
 def train(
     assigned: Mapping[str, Mapping[str, Any]], places: Places = PLACES, *, clock: Clock | None = None
 ) -> None:
-    """Train and probe what chapters will ask for and is missing: once, before several kernels ask for it.
+    """Train and probe missing runs of chapters once, before several kernels ask for them.
 
     Parameters
     ----------
     assigned
-        The parameters of every chapter, by its name.
+        Parameters of every chapter, by its name.
     places
-        Where the chapters lie.
+        Locations of the chapters.
     clock
-        Takes the time of it.
+        Clock that takes its time.
     """
     chapters = [(settings_of(name, places).needs, values) for name, values in assigned.items()]
     needs.train(chapters, root=ROOT, clock=clock)
@@ -262,18 +262,18 @@ def execute_each(
     workers: int | None = None,
     clock: Clock | None = None,
 ) -> list[Path]:
-    """Execute chapters, each with parameters of its own, as :func:`execute` does.
+    """Execute chapters, each with its own parameters, like :func:`execute`.
 
-    Where only the text of one has changed, it is put around the outputs that are there.
+    If only the text of a chapter has changed, it is put around the existing outputs.
 
     Parameters
     ----------
     assigned
-        All parameters of every chapter, by its name.
+        Parameters of every chapter, by its name.
     force, places, workers
-        As in :func:`execute`.
+        The arguments of :func:`execute`.
     clock
-        Takes the time of what is trained, of the chapters that are executed together, and of each other one.
+        Clock for the training, for the chapters that are executed together, and for each of the others.
     """
     clock = clock or Clock()
     with contextlib.suppress(OSError):
@@ -315,7 +315,7 @@ def _execute_together(
     threads: int,
     clock: Clock,
 ) -> list[str]:
-    """Execute several chapters at once and return what failed, one line for each."""
+    """Execute several chapters at once and return the failures, one line each."""
     failures = []
     forked = len(names) > FORKS_PAY * workers
     told = [(name, assigned[name], origin(name, assigned[name], places)) for name in names]
@@ -346,7 +346,7 @@ def _execute_together(
 
 
 def _enter() -> None:
-    """Set up a worker process: the one that began it tells it to stop, by SIGTERM."""
+    """Set up a worker process, which its parent stops by SIGTERM."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, interrupt)
 

@@ -27,11 +27,11 @@ LIBRARIES = (
     *("torch", "torch.func", "torchvision", "scipy.optimize", "scipy.stats"),
     *("sklearn.datasets", "sklearn.metrics", "sklearn.neighbors"),
 )
-"""What is loaded before kernels are forked: nothing of the project, nor Matplotlib, which each sets up."""
+"""Modules loaded before kernels are forked: none of the project, nor Matplotlib, which each sets up."""
 
 
 def kernel_spec() -> dict[str, Any]:
-    """Return what ``kernel.json`` says beside the command so that kernels of this process are forked."""
+    """Return the entries of ``kernel.json`` that make kernels of this process forks."""
     module = f"{__name__}:{ForkedProvisioner.__name__}"
     group = KernelProvisionerFactory.GROUP_NAME
     KernelProvisionerFactory.provisioners[NAME] = EntryPoint(name=NAME, value=module, group=group)

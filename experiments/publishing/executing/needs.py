@@ -1,4 +1,4 @@
-"""What chapters need before they are executed: runs of studies, of sibling profiles, and probes of them."""
+"""Needs of chapters before execution: runs of studies, of sibling profiles, and probes of them."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:  # what executes chapters needs no torch
     from lpc.specs import RunSpec
 
 PROBED = ("ablation", *SIBLINGS)
-"""Runs of which probes are made: those of the LPC paper's tables, and of sibling profiles."""
+"""Runs that can be probed: those of the LPC paper's tables, and of sibling profiles."""
 NEEDS = (*PROBED, "bottlenecks", "stress")
-"""What a chapter's header may say that it reads: these runs, Kirsch et al.'s, the probes of the former."""
+"""Needs that a chapter's header may name: these runs, Kirsch et al.'s, the probes of the former."""
 
 
 class Asked(NamedTuple):
-    """Runs that a chapter asks for.
+    """Runs that a chapter needs.
 
     Attributes
     ----------
     study
-        ``"ablation"`` or ``"bottlenecks"``; a sibling profile's are of the first.
+        Study of the runs, ``"ablation"`` or ``"bottlenecks"``; a sibling profile belongs to the first.
     profile, seeds
-        As the study's functions take them: the sibling's own name, where it is one.
+        Profile and number of seeds for the study's functions: for a sibling, its own name.
     probed
         Whether it reads probes of the selected runs.
     made
-        Whether what is missing is trained and probed for it. Else it shows what there is.
+        Whether missing runs are trained and probed for it; if not, it shows what there is.
     """
 
     study: str
@@ -57,7 +57,7 @@ def valid(needs: object) -> bool:
 
 
 def asked(needs: Sequence[str], values: Mapping[str, Any]) -> list[Asked]:
-    """Return the runs that a chapter will ask for.
+    """Return the runs that a chapter will need.
 
     A profile that has no bottleneck runs, or no such sibling, has none to train; a chapter about them says so
     when it asks for them. A chapter with a parameter ``beside`` asks for that profile's runs too, unless its
@@ -67,14 +67,14 @@ def asked(needs: Sequence[str], values: Mapping[str, Any]) -> list[Asked]:
     Parameters
     ----------
     needs
-        Of its header, of :data:`NEEDS`.
+        Needs in its header, of :data:`NEEDS`.
     values
-        Its parameters; one without profile, seeds or store asks for nothing.
+        Parameters of the chapter; without profile, seeds or store it needs nothing.
 
     Raises
     ------
     ValueError
-        A profile that is a sibling: chapters take the one beside which it stands.
+        If the profile is a sibling: chapters take the one beside which it stands.
     """
     if not {"profile", "seeds", "store"} <= set(values):
         return []
@@ -98,16 +98,16 @@ def asked(needs: Sequence[str], values: Mapping[str, Any]) -> list[Asked]:
 def train(
     chapters: Iterable[tuple[Sequence[str], Mapping[str, Any]]], *, root: Path, clock: Clock | None = None
 ) -> None:
-    """Train, then probe, what chapters will ask for and is missing: once, before their kernels do.
+    """Train, then probe, missing runs of chapters once, before their kernels do.
 
     Parameters
     ----------
     chapters
-        Needs and parameters of each.
+        Needs and parameters of each chapter.
     root
-        What a relative folder of the run store lies in.
+        Folder in which a relative folder of the run store is.
     clock
-        Takes the time of both.
+        Clock that takes the time of both.
     """
     from experiments.studies import ablation, probing
     from lpc.store import RunStore
@@ -130,7 +130,7 @@ def train(
 
 
 def files(needs: Sequence[str], values: Mapping[str, Any], *, root: Path) -> Iterator[Path]:
-    """Return the files of the runs that a chapter reads: results, and probes where it reads them."""
+    """Return the files of the runs that a chapter reads: results, and probes if it reads them."""
     for one in asked(needs, values):
         for key in _keys(one):
             folder = root / str(values["store"]) / "runs" / key
@@ -139,7 +139,7 @@ def files(needs: Sequence[str], values: Mapping[str, Any], *, root: Path) -> Ite
 
 
 _KNOWN: dict[Asked, tuple[object, list[str]]] = {}
-"""Run keys of what chapters ask for, with the profile that declares it: many chapters ask for the same."""
+"""Run keys of the chapters' needs, with the declaring profile: many chapters need the same runs."""
 
 
 def _keys(one: Asked) -> list[str]:

@@ -1,4 +1,4 @@
-"""Give an executed chapter its new prose: what its code computed is kept, since that has not changed."""
+"""New prose for an executed chapter whose code has not changed: its outputs are kept."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ INJECTED = "injected-parameters"
 
 
 def retell(name: str, values: Mapping[str, Any], places: Places) -> bool:
-    """Promote a chapter's outputs with the prose, captions and alt texts that its source has now.
+    """Promote a chapter's outputs with the present prose, captions and alt texts of its source.
 
     Parameters
     ----------
     name
-        The chapter.
+        Name of the chapter.
     values
-        All its parameters.
+        Values of all its parameters.
     places
-        Where the chapter lies.
+        Location of the chapter.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Scratch folders: what programs that were killed while they made pages have left, and removing it."""
+"""Scratch folders that killed programs have left while making pages, and their removal."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ KINDS = {
     "printing": "pages that were being printed",
     "recording": "results that were being recorded",
 }
-"""What temporary folders are for, by what their names begin with."""
+"""Content of temporary folders, by the beginnings of their names."""
 _DEEP = 3
-"""How deep they lie in a folder of pages: ``build/<profile>/notebooks/.executing-...``."""
+"""Their depth in a folder of pages: ``build/<profile>/notebooks/.executing-...``."""
 
 
 def leftovers(folders: Iterable[Path] = (BUILD, RESULTS)) -> list[Leftover]:
@@ -32,7 +32,7 @@ def leftovers(folders: Iterable[Path] = (BUILD, RESULTS)) -> list[Leftover]:
     Parameters
     ----------
     folders
-        Where to look: at what is made of the pages, and at recorded results.
+        Folders to search: the one of everything made from the pages, and the recorded results.
     """
     found = []
     for folder in folders:

@@ -1,4 +1,4 @@
-"""Whether an executed chapter is current: made from this code, text, data, parameters and runs."""
+"""Staleness of executed chapters: whether they were made from this code, text, data, parameters and runs."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def fingerprint(name: str, values: Mapping[str, Any], places: Places = PLACES, *
     Parameters
     ----------
     name
-        The chapter.
+        Name of the chapter.
     values
-        All its parameters.
+        Values of all its parameters.
     places
-        Where the chapter lies.
+        Location of the chapter.
     root
-        The project's folder, with the code.
+        Folder of the project, with the code.
     """
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
     digest.update(json.dumps([header_of(name, places), cells_of(name, places)], sort_keys=True).encode())
@@ -54,7 +54,7 @@ def fingerprint(name: str, values: Mapping[str, Any], places: Places = PLACES, *
 
 
 def is_current(name: str, values: Mapping[str, Any], places: Places = PLACES) -> bool:
-    """Whether the promoted notebook has the chapter's text, and was made from what is there now."""
+    """Whether the promoted notebook has the chapter's text, and was made from the present inputs."""
     stamp = read_stamp(name, places)
     if stamp is None or stamp.get("text") != digest_of(places.source(name)):
         return False
@@ -62,9 +62,9 @@ def is_current(name: str, values: Mapping[str, Any], places: Places = PLACES) ->
 
 
 def read_stamp(name: str, places: Places = PLACES) -> dict[str, Any] | None:
-    """Return what was written of the execution that made a promoted notebook.
+    """Return the record of the execution that made a promoted notebook.
 
-    None where there is no whole notebook with its own stamp: two executions may promote at once.
+    It is None without a whole notebook with its own stamp, because two executions may promote at once.
     """
     try:
         stamp = json.loads((places.notebooks / f"{name}.json").read_text())

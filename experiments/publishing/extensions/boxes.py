@@ -1,4 +1,4 @@
-"""The directives ``answer`` and ``paper``: a chapter's answer from the ledger, and what a paper says."""
+"""The directives ``answer`` and ``paper``: a chapter's answer from the ledger, and a paper's words."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def key_of(claims: Sequence[str]) -> str:
 
 
 class FigurePlace(nodes.General, nodes.Element):
-    """Where the figure goes that the page draws further below."""
+    """Place of a figure that the page draws further below."""
 
 
 class Answer(SphinxDirective):
-    """A question, its answer, what the ledger says of some claims, and the figure that shows it."""
+    """A question, its answer, the ledger's entries for some claims, and the figure that shows it."""
 
     required_arguments = 1
     final_argument_whitespace = True
@@ -59,7 +59,7 @@ class Answer(SphinxDirective):
 
 
 class Paper(SphinxDirective):
-    """What a paper says, with the place where it says so."""
+    """A paper's words, with their place in it."""
 
     required_arguments = 1
     final_argument_whitespace = True
@@ -97,7 +97,7 @@ class MoveFigures(SphinxTransform):
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Register the directives, and what moves figures."""
+    """Register the directives, and the moving of figures."""
     app.add_directive("answer", Answer)
     app.add_directive("paper", Paper)
     app.add_transform(MoveFigures)

@@ -12,12 +12,12 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Let Sphinx go on in any folder but the project's root.
+    """Let Sphinx continue in any folder except the project's root.
 
     Raises
     ------
     ExtensionError
-        The pages are read from the root; the message says what to type.
+        If the pages are read from the root; the message says what to type.
     """
     if Path(app.srcdir).resolve() == ROOT:
         raise ExtensionError(

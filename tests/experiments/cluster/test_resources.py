@@ -189,7 +189,7 @@ TIME = r"expected a time in quotes with its unit, as \"12 h\", \"90 min\", \"2 d
         ),
         ('[paper]\nwarning = "1 h"\n[all]\ntime = "30 min"', r"\[paper\]: warning is 3,600 s; .* 1,800 s"),
         ('warning = "1 h"\n[finish]\ntime = "1 h"', r"\[all\]: warning is 3,600 s; .* \[finish\], 3,600 s"),
-        ('[all]\ntime = "5 min"', r"where it is not given, warning is 300 s; .* \[all\], 300 s"),
+        ('[all]\ntime = "5 min"', r"by default, warning is 300 s; .* \[all\], 300 s"),
         ('setup = "module load cuda"', r"setup is 'module load cuda'; expected a list of lines of shell"),
         ('setup = ["module load cuda", " "]', r"setup is \['module load cuda', ' '\]; .* none of them empty"),
         ("setup = [1]", r"setup is \[1\]; expected a list of lines"),

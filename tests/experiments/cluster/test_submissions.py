@@ -107,7 +107,7 @@ class TestRecords:
         made.make_folder()
         assert made.folder.stat().st_mode & 0o777 == 0o700
         monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
-        with pytest.raises(ValueError, match=f"^{folder} belongs to another user: who may write there"):
+        with pytest.raises(ValueError, match=f"^{folder} belongs to another user, who could run code"):
             begin(request_).write()
 
     def test_unknown_and_broken_records_are_named(self, request_, tmp_path):
@@ -379,7 +379,7 @@ class TestTasks:
             "training from epoch 0",
             "training from epoch 0",
             "finished already",
-            "left to who has it",
+            "left to the program that has it",
         ]
         assert run_key(alive)[:12] in told[-1]
         assert store.finished(silent) and not store.finished(alive)

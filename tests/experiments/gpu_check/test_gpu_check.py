@@ -279,9 +279,9 @@ def test_a_choice_is_worth_taking_by_its_rule(checked):
     assert results.worth_taking(other) == "No choice has been measured on this GPU."
     judged = [{"what": name, "worth taking": name == "cudnn_trials"} for name in CHOICES]
     other.content["sections"] = {"choices": {"rows": judged}}
-    assert results.worth_taking(other) == f"Worth taking on this GPU: {VARIABLE}=cudnn_trials"
+    assert results.worth_taking(other) == f"These choices pay off on this GPU: {VARIABLE}=cudnn_trials"
     judged[1]["worth taking"] = False
-    assert "not worth taking here: half_accuracies, cudnn_trials" in results.worth_taking(other)
+    assert "without enough gain here: half_accuracies, cudnn_trials" in results.worth_taking(other)
 
 
 def test_faiss_that_is_not_there_is_said(monkeypatch):

@@ -83,7 +83,7 @@ def test_the_verb_makes_only_what_has_changed_or_is_forced(unchanged_, monkeypat
         assert ended.value.code == 0
     assert made == ([True] if unchanged_ else [False, True])
     said = capsys.readouterr()
-    assert ("nothing that this book is made from has changed" in said.err) == unchanged_
+    assert ("none of this book's inputs has changed" in said.err) == unchanged_
     assert ("build/html/index.html" in said.out) == unchanged_
 
 

@@ -163,7 +163,7 @@ def test_files_of_different_recordings_are_an_error(live):
     history = (folder / "history.csv").read_bytes()
     record(live, seeds=1)
     (folder / "history.csv").write_bytes(history)
-    with pytest.raises(ValueError, match="not of the same runs"):
+    with pytest.raises(ValueError, match="belong to different runs"):
         recorded.recorded("smoke")
 
 

@@ -489,7 +489,7 @@ def test_a_mistyped_verb_is_refused(capsys):
 
 @pytest.mark.parametrize(
     ("code", "words"),
-    [(28, "the disk is full; what was finished is kept"), (13, "no permission to write there")],
+    [(28, "the disk is full; finished work is kept"), (13, "no permission to write there")],
 )
 def test_a_full_disk_and_a_store_without_permission_are_said_plainly(code, words, monkeypatch, capsys):
     def refuse(*_, **__):
