@@ -26,7 +26,8 @@ def draw(ax: Axes, table: pd.DataFrame, *, largest: float, sizes: int = 100) -> 
     ways = [way for way in NAMES if way in found.architectures]
     for way in ways:
         share, look = robust_accuracy(found, way, size).mean(axis=0), LOOKS[way]
-        ax.plot(size, 100 * share, look.line, color=look.colour, label=NAMES[way])
+        style = {"color": look.colour, "marker": look.marker, "markersize": 4, "markevery": sizes // 10}
+        ax.plot(size, 100 * share, look.line, label=NAMES[way], **style)
     ax.set_xlabel("perturbation (pixel units)")
     ax.set_ylim(0, 100)
     return ways

@@ -84,6 +84,7 @@ def test_curves_begin_at_the_accuracy_and_fall_as_the_page_says():
             values = np.asarray(line.get_ydata())
             assert values[0] == pytest.approx(right[way], abs=0.6) and (np.diff(values) <= 0).all()
             at[name, way] = values
+        assert np.abs(at[name, "IB"] - at[name, "LabelSmoothing"]).max() < 3
         plt.close("all")
     assert at["digits", "IB"][4] > at["digits", "LinPen"][4] + 2
     curves = [at["MNIST subset", way][6] for way in ("LinPen", "IB", "CentreLoss")]
