@@ -39,10 +39,11 @@ def accuracy(points: Points, train: Points) -> list[Entry]:
         missing="needs logits or the classifier",
         guide="share of points whose largest logit is their label's",
         references={"largest class": chance, **of_book(f"{book}accuracy")},
+        flag=points.doubt,
     )
 
     def lost(value: float) -> str:
-        gap = 0.0 if right is None else value - right
+        gap = 0.0 if right is None or points.doubt else value - right
         return f"readout lost: the class means tell {gap:.0%} more points apart" if gap > LOST else ""
 
     sheet.add(

@@ -192,6 +192,7 @@ def outside(points: Points, train: Points, away: Points, *, sample: int, seed: i
         return pair
 
     shrunk = f"shrinkage {SHRINKAGE:g}"
+    fitted = "of the train set, to which the scores were fitted" if points.name == "train" else ""
     scores: dict[str, tuple[str, Callable[[], Pair | None]]] = {
         "probability": ("largest probability", each(lambda of: _probability(of.logits))),
         "maximum_logit": ("largest logit", each(_of_logits(maximum_logit))),
@@ -225,7 +226,7 @@ def outside(points: Points, train: Points, away: Points, *, sample: int, seed: i
                 guide="1 is best" if measure == "auroc" else "share from outside that is accepted; 0 is best",
                 missing="needs logits of both",
                 references={"chance": chance},
-                flag="of the train set, to which the scores were fitted" if points.name == "train" else "",
+                flag="; ".join(part for part in (fitted, away.doubt if sheet.entries == [] else "") if part),
             )
     return sheet.entries
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lpc.arrays import as_labels, as_points, floats
 from lpc.latents import Collected, Latents
+from lpc.reporting.agreement import disagreement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,8 @@ class Points:
         Class scores, shape (points, classes); None: not given.
     weight, bias
         Weight, shape (classes, width), and bias, shape (classes,), of the last layer; None: not given.
+    doubt
+        Reason why the logits cannot be those of the last layer; empty: none.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Points:
     logits: Tensor | None = None
     weight: Tensor | None = None
     bias: Tensor | None = None
+    doubt: str = ""
 
     @property
     def total(self) -> int:
@@ -129,6 +133,13 @@ def as_report_points(
         if found.logits is None:
             made = latent.double() @ weight.T + (0 if bias is None else bias)
             found = replace(found, logits=made)
+        elif found.logits.shape[1] != len(weight):
+            raise ValueError(
+                f"logits{of} have {found.logits.shape[1]} columns and the classifier {len(weight)} rows; "
+                "expected one of each per class"
+            )
+        else:
+            found = replace(found, doubt=disagreement(latent, found.logits, weight, bias))
     if labelled and found.logits is not None:
         _check_classes(
             classes, found.logits.shape[1], of, "the classifier has" if logits is None else "logits have"

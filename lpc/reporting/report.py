@@ -155,7 +155,8 @@ def report(
     labels
         Class of each point, shape (points,).
     logits
-        Logits of these points, shape (points, classes); None: those of the classifier, if one is given.
+        Logits of these points, shape (points, classes); None: those of the classifier, if one is given. If
+        both are given and differ by more than rounding to half precision, a flag says so.
     classifier
         Last layer: a ``torch.nn.Linear``, its weight, or a pair of weight and bias.
     test

@@ -45,6 +45,7 @@ from lpc.evaluation.reliability import mahalanobis_confidence
 from lpc.latents import Collected
 from lpc.reporting import _information
 from lpc.reporting._information import mixture_bias
+from lpc.reporting.agreement import disagreement
 from lpc.reporting.report import Report
 
 CLASSES, WIDTH = 4, 5
@@ -222,6 +223,61 @@ def test_what_misleads_is_flagged_and_a_clean_set_is_not(whole):
     dead = np.c_[TRAIN, 1e-5 * rng.standard_normal(200)]
     assert any("1 nodes carry almost nothing" in text for text in flagged(dead, LABEL))
     assert any("held-out points" in text for text in flagged(TRAIN, LABEL, logits=LOGITS))
+
+
+LAST = (MEAN, BIAS)
+
+
+def doubts(latents, labels, **options):
+    found = lpc.report(latents, labels, sample=50, **options).flags
+    return [text for text in found if "not the classifier's" in text or "readout lost" in text]
+
+
+def test_logits_that_are_not_the_classifiers_are_named_with_the_largest_difference_and_the_cure():
+    logits = LOGITS.copy()
+    logits[17, 2] -= 30
+    logits[5] += 2
+    away = (AWAY, None, -AWAY_LOGITS)
+    test = (TEST, TEST_LABEL, TEST_LOGITS)
+    said, beside = doubts(TRAIN, LABEL, logits=logits, classifier=LAST, test=test, outside=away)
+    assert said.startswith(
+        "accuracy of the classifier (train): the logits are not the classifier's for 2 of 200"
+    )
+    assert f"at point 17, class 2, the logit is {logits[17, 2]:.4g}" in said
+    assert f"gives {LOGITS[17, 2]:.4g}, the largest difference (30)" in said
+    assert "of one network" in said and "leave out logits or classifier" in said
+    assert beside.startswith("AUROC, largest probability (outside): ") and "not the classifier's" in beside
+    reversed_ = LOGITS[::-1].copy()
+    (said,) = doubts(TRAIN, LABEL, logits=reversed_)
+    assert "readout lost" in said, "without the classifier nothing better can be said"
+    (said,) = doubts(TRAIN, LABEL, logits=reversed_, classifier=LAST)
+    assert "not the classifier's" in said
+    with pytest.raises(ValueError, match="logits have 3 columns and the classifier 4 rows"):
+        lpc.report(TRAIN, np.minimum(LABEL, 2), logits=LOGITS[:, :3], classifier=LAST)
+
+
+def test_a_difference_behind_the_first_block_is_found():
+    latent, (weight, bias) = torch.from_numpy(TRAIN).repeat(60, 1), map(torch.from_numpy, LAST)
+    logits = latent @ weight.T + bias
+    assert disagreement(latent, logits, weight, bias) == ""
+    logits[-1, 0] += 20
+    assert "1 of 12,000 points: at point 11999, class 0" in disagreement(latent, logits, weight, bias)
+    assert "(20)" in disagreement(latent, logits, weight, bias)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (1e-6, 0.0), (1e-3, 5.0)])
+def test_rounding_to_half_precision_is_no_disagreement(dtype, scale, offset):
+    exact, (weight, bias) = torch.from_numpy(scale * TRAIN + offset), map(torch.from_numpy, LAST)
+    latent = exact.to(dtype)
+    made = torch.nn.functional.linear(latent, weight.to(dtype), bias.to(dtype))
+    for stored, whole in ((latent, exact), (made, exact @ weight.T + bias)):
+        assert not torch.equal(stored.double(), whole), "the control: something was rounded"
+    assert disagreement(latent.float(), made.float(), weight, bias) == ""
+    assert disagreement(exact, made.float(), weight, bias) == ""
+    moved = made.double()
+    moved[3] += 0.1 * (1 + moved[3].abs().max())
+    assert "at point 3" in disagreement(exact, moved, weight, bias)
 
 
 def test_what_is_missing_says_why(whole):
