@@ -1,4 +1,4 @@
-"""Where modules are that had another name when all stood in one folder."""
+"""Present places of modules that had another name when all were in one folder."""
 
 from __future__ import annotations
 

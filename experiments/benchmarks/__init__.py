@@ -1,1 +1,1 @@
-"""What things cost, timed beside what other libraries take."""
+"""Cost of the library's functions, timed beside other libraries."""

@@ -1,4 +1,4 @@
-"""What a user would take instead of the library: SciPy, scikit-learn, NumPy, foolbox, torch, used plainly."""
+"""The usual alternatives to the library: SciPy, scikit-learn, NumPy, foolbox and torch, used plainly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much longer measurements and training take with the cores busy.
+"""Slowdown of measurements and training on busy cores.
 
 ``python -m experiments.benchmarks.busy_cores`` prints one row per case, first on the cores as they are;
 ``--record`` writes them for the page on cost, and is for a machine that has nothing else to do.
@@ -36,7 +36,7 @@ NAME = "busy_cores"
 
 
 def cases() -> dict[str, Callable[[], object]]:
-    """Return what is timed, by name: sizes of the book's laptop and larger ones."""
+    """Return the timed tasks by name, with sizes of the book's laptop profile and larger ones."""
     from lpc.evaluation.attacks import attack
     from lpc.evaluation.binarity import binarity
     from lpc.evaluation.class_moments import ClassMoments

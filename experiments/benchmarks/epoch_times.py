@@ -1,4 +1,4 @@
-"""How long an epoch takes on a device, measured on random images, and what is left of some runs in hours."""
+"""Time of an epoch on a device, measured on random images, and the hours that some runs still need."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from lpc.training import trainer
 from lpc.training.cohorts import shape_of
 
 STEPS = {"cpu": 5, "cuda": 100}
-"""Of a timed epoch: on a GPU the first few are taken otherwise than the rest."""
+"""Number of steps of a timed epoch: on a GPU the first few are taken differently from the rest."""
 
 
 class Model(NamedTuple):
-    """What an epoch's time depends on, beside the device and the number of images."""
+    """Settings on which an epoch's time depends, besides the device and the number of images."""
 
     dataset: str
     pixels: int
@@ -53,7 +53,7 @@ COLUMNS = [*KEY, "images", "together", "seconds", "commit", "date"]
 
 
 def model_of(spec: RunSpec) -> Model:
-    """Return what the time of a run's epochs depends on; ``limit`` is 0 where there is none."""
+    """Return the settings on which the time of a run's epochs depends; ``limit`` is 0 if there is none."""
     shape = shape_of_data(spec.data)
     return Model(
         spec.data.name,

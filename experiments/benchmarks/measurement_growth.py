@@ -1,4 +1,4 @@
-"""How cost grows with the size of a task, how near it comes to a matrix product, and where digits go."""
+"""Growth of cost with the size of a task, its ratio to a matrix product, and the loss of digits."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ PANELS = {
     "nodes": "mixtures: dimensions",
     "classes": "neural collapse: classes",
 }
-"""What grows -> what its axis is called."""
+"""Axis labels by the growing quantity."""
 _BLOCK_ENTRIES = {"cpu": 1 << 20}  # of a block of the product
 
 
 def growing(size: Size) -> Iterator[tuple[str, int, Case]]:
-    """Yield what grows, how large it is, and the case, all on the CPU."""
+    """Yield the growing quantity, its size, and the case, all on the CPU."""
     for total in size.growth_points:
         yield "points", total, entropy_case(points_of(total, 64), k=min(size.k, total // 4))
     for width in size.growth_widths:

@@ -1,4 +1,4 @@
-"""How much the chapter on cost times, and the points that it is timed on."""
+"""Sizes of the tasks that the chapter on cost times, and their points."""
 
 from __future__ import annotations
 

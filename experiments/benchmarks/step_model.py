@@ -1,4 +1,4 @@
-"""What a step should take on a GPU that is not at hand: modelled by tiles, waves and bytes, not measured."""
+"""Model of a step's time on a GPU that is not at hand: by tiles, waves and bytes, not measured."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ PROGRAMS: Mapping[str, Program] = {
 TILE = 128
 """Rows and columns of the product that a multiprocessor computes at a time; half where there are no more."""
 EFFICIENCY = 0.55
-"""Of a multiprocessor's share of the product's rate, while it computes tiles of a convolution."""
+"""Fraction of a multiprocessor's rate in the large product that it reaches on tiles of a convolution."""
 LEAST_DEPTH = 512
-"""Where there are fewer tiles than multiprocessors, sums are cut into parts of at least so many terms."""
+"""Least number of terms in the parts of a sum, split if there are fewer tiles than multiprocessors."""
 START, SUM_UP, GAP = 2.5e-6, 3e-6, 1.2e-6
 """Seconds to fill a kernel, to add such parts, and between two kernels of a graph."""
 HALF, SINGLE = 2, 4  # bytes of bfloat16 and float32

@@ -1,4 +1,4 @@
-"""Where the time of training on a CPU goes: products, batch norm, activations, the optimizer, Python."""
+"""Parts of training time on a CPU: products, batch norm, activations, the optimizer, Python."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def claim(
     refused = 0
 
     class Untrained:
-        """What stands for the training of a plan whose runs are leased: ended once it is resumed."""
+        """Stand-in for the training of a plan whose runs are leased: it ends once it is resumed."""
 
         def __init__(self, plan: Plan, store: RunStore, lease: Lease, *_: Any, **__: Any) -> None:
             self.plan, self.store, self.lease, self.ended = plan, store, lease, False

@@ -29,7 +29,7 @@ LOOK = 0.5e-3
 READ = 1e-3
 """Seconds that it is taken to need to read a small one."""
 MEASURED_OF = 6
-"""Of so many runs one has test metrics: five learning rates, and the run that trains the chosen one again."""
+"""Number of runs of which one has test metrics: five learning rates, and the run that retrains the best."""
 METRICS = 40
 """Numbers in a result."""
 KEPT_FILES = 5
@@ -60,7 +60,7 @@ class Listing(NamedTuple):
 
     @property
     def together(self) -> int:
-        """How many requests are under way at once."""
+        """Number of requests under way at once."""
         return min(TOGETHER, -(-self.runs // TOGETHER))
 
     @property
@@ -158,7 +158,7 @@ def checkpoint_bytes(name: str = "paper-cifar10") -> int:
 
 
 def growth(sizes: Sequence[int] = (720, 10_000, 100_000), *, name: str = "paper-cifar10") -> pd.DataFrame:
-    """Return what finished runs of a profile take, one column per number of runs; computed, as text."""
+    """Return the demand of a profile's finished runs, one column per number of runs; computed, as text."""
     weights = 4 * parameters(specs(profile(name))[0])
     columns = {
         f"{runs:,} runs": {
@@ -172,7 +172,7 @@ def growth(sizes: Sequence[int] = (720, 10_000, 100_000), *, name: str = "paper-
 
 
 def traffic(processes: Sequence[int] = (64, 300, 3_000), *, name: str = "paper-cifar10") -> pd.DataFrame:
-    """Return what processes that train at once ask of the disk, one column per number; computed, as text."""
+    """Return the disk demand of concurrent training processes, one column per number; computed, as text."""
     size = checkpoint_bytes(name)
     columns = {
         f"{count:,} processes": {

@@ -19,7 +19,7 @@ import torch
 from experiments.reporting.tables import MISSING, number
 
 NOT_INSTALLED = "not installed"
-"""What a cell shows where the program to compare with is not there."""
+"""Content of a cell if the program to compare with is missing."""
 NOT_SLOWER = 0.95
 """The ratio aimed at where the aim is to be no slower: one program timed against itself is off by as much."""
 
@@ -239,12 +239,12 @@ def table(cases: Iterable[Case], *, repeats: int, limit: float, device: str = "c
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine() -> Mapping[str, str]:
-    """Return what the times were taken on: processor, cores, threads, load, GPU."""
+    """Return the machine of the times: processor, cores, threads, load, GPU."""
     processor, listed = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
     if listed.exists():
         lines = [

@@ -53,7 +53,7 @@ def without_chance(spec: RunSpec) -> RunSpec:
 
 
 def batches_to_compare(device: torch.device) -> int:
-    """Return how many batches an epoch must have, so that what trains on a device is compared.
+    """Return the number of batches that an epoch needs for a comparison of all ways to train on a device.
 
     On a GPU some warm up, one is recorded and taken, and two more are taken by what was recorded.
     """

@@ -1,4 +1,4 @@
-"""What training asks of a device: operations, counted; a matrix product, measured; bytes of a checkpoint."""
+"""Demand of training on a device: operations, counted; a matrix product, measured; bytes of a checkpoint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PRODUCT_SIZES = {"cpu": 2048, "cuda": 16_384}
 
 
 class Operations(NamedTuple):
-    """Of one image: multiply-adds of the forward pass, and FLOPs of a training step (two a multiply-add)."""
+    """Cost of one image: multiply-adds of a forward pass, FLOPs of a training step (two per multiply-add)."""
 
     forward_multiply_adds: float
     step_flops: float

@@ -23,7 +23,7 @@ from lpc.training.draws import Draws
 
 PLAIN = "plain loop"
 PATIENCE = {"cpu": 1, "cuda": 4}
-"""How many times the usual limit may be spent: networks are larger on a GPU."""
+"""Factor on the usual time limit, because networks are larger on a GPU."""
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
 
@@ -59,7 +59,7 @@ class Timed:
 
     @property
     def name(self) -> str:
-        """What the tables call it."""
+        """Name in the tables."""
         return name_of(self.specs)
 
     @property
@@ -72,7 +72,7 @@ class Timed:
         return self.images * len(self.specs) / float(np.median(self.seconds[program]))
 
     def runs_an_hour(self, program: str) -> float:
-        """Return how many whole runs of these specs an hour holds, training alone."""
+        """Return the number of whole runs of these specs per hour, counting only training."""
         spec = self.specs[0]
         return 3600 * self.rate(program) / (spec.train.epochs * shape_of_data(spec.data).train)
 
@@ -90,7 +90,7 @@ def network(spec: RunSpec) -> str:
 
 
 def name_of(together: Sequence[RunSpec]) -> str:
-    """Return what the tables call runs that train together, or one alone."""
+    """Return the name in the tables of runs that train together, or of a single one."""
     spec, runs = together[0], f", {len(together)} runs together" if len(together) > 1 else ""
     return f"{network(spec)}, {spec.train.precision}{runs}"
 
@@ -183,7 +183,7 @@ def _ours(spec: RunSpec) -> str:
 
 
 def _choices(spec: RunSpec, images: ImageSet) -> dict[str, Callable[[], Any]]:
-    """Return what lies between the plain loop and the library, and the library in both precisions."""
+    """Return the programs between the plain loop and the library, and the library in both precisions."""
     device = images.images.device
     single, half = (in_precision(spec, name) for name in PRECISIONS)
     programs: dict[str, Callable[[], Any]] = {

@@ -36,9 +36,9 @@ from lpc.training import Trainer, trainer
 GPU_TARGET = 4.0
 """The least ratio to the plain loop that is aimed at, for a ResNet-18 on a GPU."""
 PRODUCT_SHARE = 0.30
-"""Of the rate of a bfloat16 matrix product, aimed at on a GPU."""
+"""Share of a bfloat16 matrix product's rate, the aim on a GPU."""
 NO_GPU = "not run on a GPU"
-"""What a cell shows where there is no GPU."""
+"""Content of a cell without a GPU."""
 DTYPES: Mapping[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 

@@ -110,7 +110,7 @@ class Server:
         self._resume_at(me, me.now + seconds)
 
     def pool(self, threads: int) -> _Pool:
-        """Return what stands for a pool of threads in a program, in whose place it asks in turn."""
+        """Return a stand-in for a pool of threads in a program that makes the requests in turn."""
         return _Pool(self._programs[threading.get_ident()], threads)
 
     def _request(self, kind: str) -> None:
@@ -213,6 +213,6 @@ class _Pool:
         self._program.together = 1
 
     def map(self, work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-        """Yield what the work makes of every item."""
+        """Yield the result of the work for every item."""
         self._program.together = min(self._threads, len(items))
         yield from map(work, items)

@@ -1,1 +1,1 @@
-"""What single pages compute: ``chapters.noise`` belongs to ``book/noise.md``."""
+"""Computations of single pages: ``chapters.noise`` belongs to ``book/noise.md``."""

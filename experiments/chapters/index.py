@@ -23,11 +23,11 @@ from lpc import figures
 STAGES: Mapping[str, int] = {"growing": 2, "after": 1}
 """Stages on the first page: gamma's first and last value, and the end. The control fits beside them."""
 SIZE = (6.2, 3.7)
-"""Of the picture there, in inches: readable on a telephone, where it is scaled to its width."""
+"""Size of the picture there, in inches: readable on a telephone, where it is scaled to its width."""
 LONG_STAGES: Mapping[str, int] = {"growing": 4, "after": 1}
 """Stages of the README's picture."""
 LONG_SIZE = (9.0, 4.2)
-"""Of the README's picture, in inches."""
+"""Size of the README's picture, in inches."""
 
 
 def draw(fig: Figure, frames: Frames) -> None:

@@ -1,4 +1,4 @@
-"""How near the directions of K class means can come to an equiangular tight frame in P dimensions."""
+"""Least distance of K class means' directions from an equiangular tight frame in P dimensions."""
 
 from __future__ import annotations
 

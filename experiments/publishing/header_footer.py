@@ -104,7 +104,7 @@ def foot(stamp: Mapping[str, Any], links: str) -> str:
 def set_plumbing_aside(notebook: nbformat.NotebookNode) -> None:
     """Move the beginning of every page, parameters and imports, to its end, folded.
 
-    Of the parameters one cell is kept: papermill's where it injected one, which holds the final values. The
+    One cell of parameters is kept: papermill's if it injected one, which holds the final values. The
     next cell goes with it where it is folded already and shows nothing.
     """
     tags = [set(cell.metadata.get("tags", [])) for cell in notebook.cells]

@@ -133,7 +133,7 @@ def _reasons(profile: str, seeds: int | None, store: str | Path) -> dict[str, st
 
 
 def _read(needs: Sequence[str], bottlenecks: str | None, profile: str, *, ledger: bool) -> list[str]:
-    """Return what of a chapter's needs decides whether it is made from a profile, as keys of the reasons.
+    """Return the needs of a chapter that decide whether it is made from a profile, as keys of the reasons.
 
     A chapter about both papers' runs shows the profile's bottleneck runs only where they are its own, and
     one that shows the ``ledger`` beside another profile's shows of siblings and probes what there is.

@@ -226,7 +226,7 @@ def _decide(
 
 
 def chance(table: pd.DataFrame) -> tuple[int, int, float]:
-    """Return how many claims are decided, in how many families, and how many families chance would decide.
+    """Return the numbers of decided claims, of their families, and of families that chance would decide.
 
     Were every true value on an edge of its tolerance, one family in twenty would have a verdict.
 
@@ -316,7 +316,7 @@ def check(table: pd.DataFrame) -> None:
 
 
 def substitutions(study: Study, *, beside: str | None = None) -> dict[str, Any]:
-    """Return what chapters may insert as ``{{ claims.<id>.verdict }}``, after :func:`check`.
+    """Return the substitutions for chapters, such as ``{{ claims.<id>.verdict }}``, after :func:`check`.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ def _by_optimizer(table: Mapping[str, Variant]) -> dict[str, float]:
 
 
 _FULL_RATE = 8e-3
-"""Of these architectures in profile ``fashion``, frozen."""
+"""Learning rates of these architectures in profile ``fashion``, frozen."""
 _FULL = DataSpec(name="fashion_mnist", flip=True, crop_padding=4, noise=0.01)
 _MILLION_TRAIN = replace(
     scaled_schedule(epochs=80, gamma_maximum=1e6, batch_size=64),
@@ -129,4 +129,4 @@ APART: Mapping[str, Profile] = {
         *OTHERS.values(),
     )
 }
-"""By name. Pages are not made from them: they read what is recorded of them."""
+"""Profiles by name. Pages are not made from them, but read their recorded runs."""

@@ -292,7 +292,7 @@ BOTTLENECK_PROFILES: Mapping[str, BottleneckProfile] = {
         ),
     )
 }
-"""By the profiles' names; ``paper`` is one profile here, as the figures ask for two data sets at once."""
+"""Profiles by name; ``paper`` is one profile here, because the figures need two data sets at once."""
 
 
 def bottleneck_profile(name: str) -> BottleneckProfile:

@@ -16,7 +16,7 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
     "SGD": "sgd",
     "Lion": "lion",
 }
-"""By the names in tables: all but ``SGD`` and ``CoupledAdam`` have decoupled decay."""
+"""Optimizers by their names in tables: all but ``SGD`` and ``CoupledAdam`` have decoupled decay."""
 
 
 class Network(NamedTuple):
@@ -71,7 +71,7 @@ CUBES: Mapping[str, Variant] = {
 
 Coupled decay of 0.5e-4 leaves nothing but the zero latent from gamma = 1,000 on (``lpc.extinction``)."""
 CUBE_RATES: Mapping[str, Variant] = {name: one for name, one in CUBES.items() if one.width == 8}
-"""Those with 8 nodes: their learning rates are searched, and frozen for all."""
+"""Networks with 8 nodes: their learning rates are searched, and frozen for all."""
 LONG_CUBES: Mapping[str, Variant] = {
     one.name: _ib(one)
     for one in (

@@ -13,7 +13,7 @@ from lpc.specs import DataSpec
 
 _RATE = 1e-2
 _GAMMA = 1000.0
-"""What both budgets carry at that rate (:func:`experiments.studies.schedules.carried_maximum`)."""
+"""Gamma that both budgets carry at that rate (:func:`experiments.studies.schedules.carried_maximum`)."""
 
 
 def _mlp(
@@ -129,4 +129,4 @@ OTHERS: Mapping[str, Profile] = {
         ),
     )
 }
-"""By name. Pages are not made from them: they read what is recorded of them."""
+"""Profiles by name. Pages are not made from them, but read their recorded runs."""

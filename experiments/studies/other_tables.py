@@ -57,8 +57,8 @@ WAYS: Mapping[str, Way] = {
     "DecayAdam": Way(_decayed("adam"), (5e-4, 5e-3, 5e-2)),
     "DecaySGD": Way(_decayed("sgd"), (5e-4, 5e-3, 5e-2)),
 }
-"""By name, all on a linear layer of IB's width, so that networks differ in what is added alone. gamma of the
-norm, its square and its cube grows as the paper's does; all other strengths are held."""
+"""Ways by name, all on a linear layer of IB's width, so networks differ only in the added term. The gamma
+of the norm, its square and its cube grows as the paper's does; all other strengths are held."""
 
 WITHOUT_STRENGTH: Mapping[str, Variant] = {
     "LinPen": _LAYER,

@@ -85,7 +85,7 @@ def control_table(*, points: int, width: int, classes: int, seed: int) -> pd.Dat
 
 
 def distinct_patterns(*, classes: int, width: int) -> float:
-    """Return how many of ``classes`` random sign patterns of ``width`` nodes differ, on average."""
+    """Return the mean number of different sign patterns among ``classes`` random ones of ``width`` nodes."""
     return 2.0**width * -math.expm1(classes * math.log1p(-(2.0**-width)))
 
 

@@ -1,4 +1,4 @@
-"""Whose cube it is: class means by optimizer, recorded and trained on the page."""
+"""Effect of the optimizer on the cube: class means by optimizer, recorded and trained on the page."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def keys() -> pd.DataFrame:
 
 
 def _meanings() -> dict[str, str]:
-    """Return what the docstring of ``Resources`` says of each attribute."""
+    """Return the description of each attribute in the docstring of ``Resources``."""
     text = (inspect.getdoc(Resources) or "").partition("----------\n")[2]
     found = {}
     for names, meaning in re.findall(r"^(\w.*)\n((?:    .*\n?)+)", text, flags=re.MULTILINE):

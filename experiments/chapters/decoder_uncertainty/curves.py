@@ -23,7 +23,7 @@ LOOKS: Mapping[str, Look] = {
     "decoder": Look("#0072B2", "--", "s"),
     "prediction": Look("#D55E00", "-.", "^"),
 }
-"""Of what is minimised, and of what is measured, by the names of the objectives."""
+"""Looks of the minimised and of the measured quantities, by the names of the objectives."""
 METRICS: Mapping[str, str] = {
     "uncertainty": "decoder_uncertainty",
     "decoder": "decoder_cross_entropy",
@@ -36,9 +36,9 @@ SYMBOLS: Mapping[str, str] = {
     "prediction": r"$H_\Theta[Y|X]$",
 }
 PLACES: Mapping[str, str] = {"permuted": "permuted pixels", "images": "images"}
-"""What the encoders of Figure 3 see, by the first part of a run's name."""
+"""Inputs of the encoders of Figure 3, by the first part of a run's name."""
 ROUNDING = 1e-6
-"""How far an inequality may be missed by rounding alone: p(z | x) is kept in float32."""
+"""Largest violation of an inequality that rounding explains: p(z | x) is kept in float32."""
 
 
 def settings() -> list[str]:

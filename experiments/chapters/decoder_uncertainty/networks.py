@@ -34,7 +34,7 @@ class Encoded(NamedTuple):
 
 
 def encoded(runs: Study, name: str, seed: int) -> Encoded:
-    """Return what Section 5's quantities are computed from, in double precision, of a finished run."""
+    """Return the inputs of Section 5's quantities for a finished run, in double precision."""
     head = runs.classifier(name, seed).head
     if not isinstance(head, CategoricalHead):
         raise ValueError(f"run {name} has a {type(head).__name__}; expected a categorical latent")

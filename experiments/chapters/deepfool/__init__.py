@@ -1,1 +1,1 @@
-"""Where the factor between DeepFool's perturbations comes from."""
+"""Sources of the factor between DeepFool's perturbations."""

@@ -1,4 +1,4 @@
-"""How large any honest factor can be: ceilings of data sets beside the paper's relative perturbations."""
+"""Ceilings of robustness for data sets, beside the paper's relative perturbations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOT_MEASURED = "not measured"
 
 
 def recorded_ceilings() -> dict[str, dict[str, Any]]:
-    """Return what is recorded of each data set, by its name; nothing where there is no table."""
+    """Return the recorded ceilings of each data set, by its name; nothing if there is no table."""
     if not CEILINGS.exists():
         return {}
     return ceilings.recorded().set_index("data").to_dict(orient="index")

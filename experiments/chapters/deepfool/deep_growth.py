@@ -15,7 +15,7 @@ from lpc.specs import GAMMAS, RunSpec, run_key, variant_spec
 from lpc.store.probes import Probe
 
 ROWS = ("gamma0", "gamma1")
-"""Of :data:`lpc.architectures.GAMMAS`: gamma 1 is well below what so short a training carries."""
+"""Architectures of :data:`lpc.architectures.GAMMAS`: so short a training carries well more than gamma 1."""
 WIDTH = 8
 """Channels of the first stage: an eighth of ResNet-18's."""
 RATE = 8e-3
@@ -23,7 +23,7 @@ RATE = 8e-3
 ATTACKS = ("fab_targeted",)
 """Beside DeepFool: of the sweep's attacks the one that finds the shortest, and that alone for time."""
 VERSION = 1
-"""Of what is measured; raised by any edit that changes it."""
+"""Version of the measurement, incremented by any edit that changes it."""
 
 
 def declared(study: Study, *, seeds: int = 1) -> list[RunSpec]:

@@ -1,4 +1,4 @@
-"""What can be proved of a network that stands beside what attacks find."""
+"""Proved bounds of a network, to stand beside the results of attacks."""
 
 from __future__ import annotations
 

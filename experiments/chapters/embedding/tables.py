@@ -77,7 +77,7 @@ QUALITY: Mapping[str, Column] = {
     "margins_entropy_unit_rms_node": Column("entropy a node at unit rms"),
     "margins_distance_median": Column("logit margin / gradient"),
 }
-"""What does not change when latents or logits are rescaled."""
+"""Columns that do not change when latents or logits are rescaled."""
 SIZES: Mapping[str, Column] = {
     "rms": Column("rms of the latents"),
     "trace_within": Column("tr Σ_W"),
@@ -85,7 +85,7 @@ SIZES: Mapping[str, Column] = {
     "margins_gradient_max": Column("largest gradient"),
     "margins_gradient_mean": Column("mean gradient"),
 }
-"""What mere shrinking of latents, or squeezing of logits, changes."""
+"""Columns that change when latents merely shrink or logits are squeezed."""
 DIRECTIONS: Mapping[str, Column] = {
     "rms": Column("rms of the latents"),
     "coefficient_of_variation": Column("variation of their norms"),
@@ -94,7 +94,7 @@ DIRECTIONS: Mapping[str, Column] = {
     "margins_directions_train_median": Column("margin of directions, train"),
     "test_nearest_mean_accuracy": Column("nearest mean (%)", percent=True),
 }
-"""What a loss sees that looks at the direction of a latent alone, beside what it does not."""
+"""Columns that a loss of directions sees, beside those that it does not."""
 
 
 def table(
@@ -129,7 +129,7 @@ def table(
 
 
 class Gain(NamedTuple):
-    """What the penalty does to a column: a ratio, or a difference times a factor, of with and without."""
+    """Effect of the penalty on a column: ratio, or difference times a factor, of with and without."""
 
     heading: str
     inverse: bool = False
@@ -230,7 +230,7 @@ def draw_schedules(axes: Sequence[Axes] | np.ndarray, schedules: Mapping[str, Tr
 
 
 def _reach(values: np.ndarray) -> list[list[float]]:
-    """Return how far the smallest and the largest value lie from the mean, as error bars ask for it."""
+    """Return the distances of the smallest and the largest value from the mean, for error bars."""
     mean = np.nanmean(values)
     return [[float(mean - np.nanmin(values))], [float(np.nanmax(values) - mean)]]
 

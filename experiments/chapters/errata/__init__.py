@@ -1,1 +1,1 @@
-"""Where papers and released code disagree, and what that moves."""
+"""Disagreements of papers and released code, and their effects."""

@@ -1,4 +1,4 @@
-"""What a run's published numbers are where the paper and the released code measure differently."""
+"""Published numbers of a run in the conventions of the paper and of the released code."""
 
 from __future__ import annotations
 

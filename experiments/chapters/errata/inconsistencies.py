@@ -17,7 +17,7 @@ from lpc.specs import VARIANTS, latent_nodes
 
 CLASSES = {"SVHN": 10, "CIFAR10": 10, "CIFAR100": 100}
 FEATURES = {"SVHN": 512, "CIFAR10": 512, "CIFAR100": 2048}
-"""What the backbone gives, ResNet-18 or ResNet-50: the width of a wide layer (LPC Appendix C)."""
+"""Width of the features of ResNet-18 and ResNet-50, which is that of a wide layer (LPC Appendix C)."""
 
 
 def repeated_sds(metric: str = "sigma_w") -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Where the paper and its released code disagree, what is done here, and how much it matters."""
+"""Disagreements of the paper and its released code, our choices, and their effects."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def read(path: Path = ERRATA) -> list[Line]:
 
 
 def overview(numbers: Sequence[int] | None = None, *, path: Path = ERRATA) -> pd.DataFrame:
-    """Return what paper and release say, and what is done here, of some lines or of all."""
+    """Return the paper's, the release's and our choices for some lines or for all."""
     rows = {
         line.line: {
             "subject": line.subject,
@@ -94,7 +94,7 @@ def summary(evidence: Evidence, *, path: Path = ERRATA) -> pd.DataFrame:
 
 
 def phrase(line: Line, evidence: Evidence) -> str:
-    """Return what the release's way of one line does to a profile's runs, in a phrase."""
+    """Return the effect of the release's choice in one line on a profile's runs, in a phrase."""
     if line.quantity is not None:
         return _read(line, evidence.comparisons)
     if line.switch is not None:
@@ -119,7 +119,7 @@ def _read(line: Line, comparisons: pd.DataFrame) -> str:
 
 
 def _trained(switch: str, trained: pd.DataFrame) -> str:
-    """What a switch does to collapse and accuracy: ratio and difference, seed by seed, then their means."""
+    """Effect of a switch on collapse and accuracy: ratio and difference, seed by seed, then their means."""
     parts = []
     for name, rows in trained.groupby("architecture", sort=False):
         here, there = (rows[rows["switch"] == which].set_index("seed") for which in (HERE, switch))

@@ -1,4 +1,4 @@
-"""What the released code trains differently: one switch at a time, all together, and how it selects."""
+"""Differences in the released code's training: one switch at a time, all together, and its selection."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TRAINED: Mapping[str, tuple[str, ...]] = {
     "LinPen": ("weight decay", ALL),
     "NoPenDropout": ("dropout on the logits",),
 }
-"""Which switches are trained for which architecture: those that can change it."""
+"""Switches that are trained for each architecture: those that can change it."""
 
 
 class Switch(NamedTuple):

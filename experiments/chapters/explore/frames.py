@@ -20,7 +20,7 @@ from lpc.specs import TrainSpec
 from lpc.training import trainer
 
 TOLERANCE = 1e-2
-"""How far a run that is trained again may end from the stored one: rms of the difference over rms."""
+"""Largest allowed distance of a retrained run from the stored one: rms of the difference over rms."""
 
 
 class Frames(NamedTuple):
@@ -54,7 +54,7 @@ class Frames(NamedTuple):
     deviation: np.ndarray
 
     def table(self) -> pd.DataFrame:
-        """Return what can be read off each frame, one row per network and epoch.
+        """Return the measures of each frame, one row per network and epoch.
 
         ``gamma``, ``rms`` of the latents' entries, ``trace_within`` and ``trace_between`` (squared latent
         units), ``trace_ratio`` of the two, ``accuracy`` of the classifier and ``nearest_mean_accuracy``, both

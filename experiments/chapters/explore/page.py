@@ -20,7 +20,7 @@ from lpc.errors import unknown_name
 from lpc.specs import GAMMAS
 
 BINS = 48
-"""Of a histogram, over the node's own range in the frame."""
+"""Number of bins of a histogram, over the node's own range in the frame."""
 SHOWN = 40
 """Points of a class that the plane shows: the first ones."""
 LEVELS = 2**16 - 1

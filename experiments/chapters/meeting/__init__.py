@@ -1,1 +1,1 @@
-"""Where the two papers meet."""
+"""Common ground of the two papers: entropies, noise and scale."""

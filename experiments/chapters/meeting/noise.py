@@ -1,4 +1,4 @@
-"""What noise on the latent leaves of collapse, and of latent point collapse that is trained with it."""
+"""Effect of noise on the latent on collapse, and on latent point collapse trained with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the two papers meet: how much of an entropy is scale, and how large gamma lets latents be."""
+"""Scale and shape: the share of scale in an entropy, and the size of latents that gamma allows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ cross-entropy plus penalty is at least :math:`H[Y] + (\gamma - 1/2s^2)\,E\lVert\
 """
 CLASSES: Mapping[str, int] = {"SVHN": 10, "CIFAR10": 10, "CIFAR100": 100}
 BASELINES: Mapping[str, str] = {"intermediate": "LinPen", "wide": "NoPen"}
-"""What entropies are compared with: latents without penalty and of the same width."""
+"""Baselines of entropies: latents without penalty and of the same width."""
 _PARTS = {"scale": ("#E69F00", "////"), "shape": ("#0072B2", "")}
 """Colour and hatching."""
 

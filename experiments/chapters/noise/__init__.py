@@ -1,1 +1,1 @@
-"""Why entropies need noise."""
+"""Reasons why entropies need noise."""

@@ -1,4 +1,4 @@
-"""Where floating point ends a latent that shrinks: what each format does to it, and to its decoder."""
+"""End of a shrinking latent in floating point: the effect of each format on it, and on its decoder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UNHARMED = 0.01
 
 
 class Limits(NamedTuple):
-    """Of a floating-point format: largest number, smallest normal and smallest subnormal one."""
+    """Limits of a floating-point format: largest number, smallest normal and smallest subnormal one."""
 
     largest: float
     normal: float

@@ -158,7 +158,7 @@ def objective(name: str, quantities: pd.DataFrame, *, beta: float) -> pd.Series:
 
 
 def spread(claim: Claim, quantities: pd.DataFrame, *, beta: float) -> float:
-    """Return how far first - factor * second is from a constant: its range over encoders, in nats.
+    """Return the deviation of first - factor * second from a constant: its range over encoders, in nats.
 
     A control's factor is the slope of the regression of the first on the second.
     """

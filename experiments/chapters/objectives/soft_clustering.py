@@ -71,7 +71,7 @@ def fixed_noise(*, draws: int, width: int, seed: int) -> Float64[Tensor, "draws 
 
 
 class Entropies(NamedTuple):
-    """Of a mixture of Gaussians about labelled points, in nats; tensors that carry gradients."""
+    """Entropies of a mixture of Gaussians about labelled points, in nats; tensors that carry gradients."""
 
     encoding_entropy: Tensor
     reverse_decoder_uncertainty: Tensor

@@ -1,1 +1,1 @@
-"""What else collapses: what is recorded of other ways to pull classes together, as tables and a figure."""
+"""Other ways to pull classes together: recorded runs, as tables and figures."""

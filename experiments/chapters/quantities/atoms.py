@@ -71,7 +71,7 @@ CORRECTED = "H[X|Y] = H[X|Y,Z] + I[X;Z|Y]"
 
 
 class Parts(NamedTuple):
-    """What stands in a symbol: groups of variables left of the bar, and all variables right of it."""
+    """Parts of a symbol: groups of variables left of the bar, and all variables right of it."""
 
     targets: tuple[frozenset[str], ...]
     given: frozenset[str]

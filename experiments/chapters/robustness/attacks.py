@@ -20,7 +20,7 @@ from lpc.evaluation.attacks import ATTACKS
 
 RESAMPLES = 1000
 SEES = {"white": "gradients", "score": "logits", "decision": "labels", "floor": "labels, at random"}
-"""What an attack sees of a network, by its kind."""
+"""Information about a network that an attack uses, by its kind."""
 FORMS = {"double": "float64", "large": "logits × 100", "small": "logits × 1e-3"}
 """Headings of ``experiments.probes.attacks.CHECKS``."""
 BASELINE = "NoPen"
@@ -57,7 +57,7 @@ class Norms:
 
     @property
     def architectures(self) -> list[str]:
-        """Those of which there is a run."""
+        """Architectures with a run."""
         return list(dict.fromkeys(self.table["architecture"]))
 
     def of(self, architecture: str, column: str) -> pd.DataFrame:
@@ -89,13 +89,13 @@ class Norms:
 
 
 def norms(one: Study | Recorded, probe: str = "attacks") -> Norms:
-    """Return what a probe kept of every image of a profile's selected runs."""
+    """Return a probe's rows for every image of a profile's selected runs."""
     table = one.probe_table(probe)
     return Norms(pd.DataFrame(columns=["architecture", "seed", "image"]) if table is None else table)
 
 
 def refused(study: Study) -> dict[str, str]:
-    """Return why networks could not be attacked, by run."""
+    """Return the reasons why networks could not be attacked, by run."""
     reasons = {}
     for row in study.selected.itertuples():
         found = study.store.probe(str(row.key), "attacks", version=PROBES["attacks"].version)

@@ -1,4 +1,4 @@
-"""What every network of a study thinks of its test images, and how well that tells right from wrong."""
+"""Confidences of every network of a study on its test images, and their separation of right from wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What surrogate regularizers do in a batch: how hard they pull, and how far few images put them off."""
+"""Surrogate regularizers in a batch: the strength of their pull, and their error with few images."""
 
 from __future__ import annotations
 

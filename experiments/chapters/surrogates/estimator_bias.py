@@ -1,4 +1,4 @@
-"""How far nearest-neighbour entropies are off, on mixtures that look like given latents and are known."""
+"""Errors of nearest-neighbour entropies on known mixtures that look like given latents."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from lpc.specs import RunSpec, run_key
 HERE, EVEN = "as here", "even"
 REGULARIZER = "conditional"
 WEIGHTS = (0.1, 1.0)
-"""Those of its gammas, as far as a profile has them, that are trained again."""
+"""Gammas that are trained again, if a profile has them."""
 
 
 def even_batch(points: int, batch: int) -> int:

@@ -18,7 +18,7 @@ from experiments.chapters.surrogates.tables import PRESERVED, RESIDUAL, medians
 
 
 class Look(NamedTuple):
-    """How a regularizer is named and drawn."""
+    """Name and look of a regularizer."""
 
     title: str
     colour: str

@@ -14,7 +14,7 @@ from lpc.extinction import decayed_gap, extinction_gamma
 
 COUPLED, DECOUPLED = "coupled (Adam)", "decoupled (AdamW)"
 DECAYS: dict[str, type[torch.optim.Optimizer]] = {COUPLED: torch.optim.Adam, DECOUPLED: torch.optim.AdamW}
-"""What adds the decay to the gradient, and what shrinks weights beside the step."""
+"""Optimizers with coupled decay, which is part of the gradient, and with decoupled decay beside the step."""
 
 
 def free_minimum(

@@ -49,7 +49,7 @@ class ForkedProvisioner(LocalProvisioner):
 
 
 class _Fork:
-    """What the local provisioner asks of ``subprocess.Popen``, of a fork."""
+    """Part of ``subprocess.Popen`` that the local provisioner uses, for a fork."""
 
     stdin = stdout = stderr = None
 

@@ -46,7 +46,7 @@ def leftovers(folders: Iterable[Path] = (BUILD, RESULTS)) -> list[Leftover]:
 
 
 def _quiet(folder: Path) -> float:
-    """Return for how long nothing has changed in a folder (seconds)."""
+    """Return the seconds since the last change in a folder."""
     last = time.time()
     for path in (folder, *folder.rglob("*")):
         with suppress(FileNotFoundError):  # it is not quiet
