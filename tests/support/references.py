@@ -747,7 +747,8 @@ def layers_of(image):
 
 
 def summary_of(perturbation, image):
-    kinds = torch.zeros(len(image), dtype=torch.int64, device=getattr(image, "device", "cpu"))
+    count = len(image) if hasattr(image, "__len__") else 1
+    kinds = torch.zeros(count, dtype=torch.int64, device=getattr(image, "device", "cpu"))
     result = robustness.DeepFool(perturbation, kinds == 0, kinds, kinds)
     return robustness.perturbation_summary(result, image)
 

@@ -1,6 +1,7 @@
 """Probes, and what is measured of every run, on a pretended GPU: the CPU's values, and nothing rounded."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 import torch
 from support.pretended_gpu import pretended_gpu
 
-from experiments.probes import attacks, factor, perturbations
+from experiments.probes import attacks, factor, perturbations, transfer
 from experiments.studies.probing import PROBES, ProbeKind
 from lpc.data import Splits, load_images
 from lpc.evaluation.robustness import deepfool
@@ -36,7 +37,7 @@ def trained():
 
 def network(trained, device) -> tuple[Any, Splits]:
     spec, state = trained
-    splits = load_images(DATA, device=device)
+    splits = load_images(spec.data, device=device)
     test = dataclasses.replace(
         splits.test, images=splits.test.images[:IMAGES], label=splits.test.label[:IMAGES]
     )
@@ -59,7 +60,7 @@ def by(kind: ProbeKind) -> Callable[[Any, Splits], dict[str, Any]]:
 
 
 ATTACKING = ("attacks", "attack_checks", "attack_steps")
-MEASURED = {name: by(kind) for name, kind in PROBES.items()}
+MEASURED = {name: by(kind) for name, kind in PROBES.items() if not kind.takes_spec}
 MEASURED["factor"] = lambda model, splits: factor.summary(
     factor.measured(model, splits.test, count=2, names=("ddn",))
 )
@@ -93,12 +94,33 @@ def test_what_is_measured_on_a_gpu_is_what_is_measured_on_the_cpu(trained, name)
     with pretended_gpu() as gpu:
         found = MEASURED[name](*network(trained, "cuda"))
     assert gpu.launches and not gpu.rounded
+    assert_same(found, expected)
+
+
+def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     assert found.keys() == expected.keys()
     for key, value in expected.items():
         if isinstance(value, float) and math.isfinite(value):
             assert found[key] == pytest.approx(value, rel=1e-6, abs=1e-12), key
         else:
             assert found[key] == value or value != value, key
+
+
+def test_classes_that_were_left_out_are_measured_on_the_device_of_the_network(monkeypatch):
+    few = functools.partial(transfer.few_shot_accuracy, episodes=2)
+    monkeypatch.setattr(transfer, "few_shot_accuracy", few)
+    data = dataclasses.replace(DATA, first_classes=7)
+    spec = variant_spec("IB", data=data, backbone="mlp", backbone_width=12, train=TRAIN, seed=0)
+    weights = trainer([spec], load_images(data).train).member_state(0)
+
+    def measured(device: str) -> dict[str, Any]:
+        return transfer.probe(*network((spec, weights), device), spec).values
+
+    expected = measured("cpu")
+    with pretended_gpu() as gpu:
+        found = measured("cuda")
+    assert gpu.launches and not gpu.rounded
+    assert_same(found, expected)
 
 
 def test_the_shortest_ways_are_looked_for_on_the_device_of_the_images(trained):

@@ -227,7 +227,7 @@ def test_a_cohort_refuses_bfloat16_which_vmap_would_ignore(splits):
 
 
 def test_a_last_batch_of_one_is_refused(splits):
-    with pytest.raises(ValueError, match=r"batch_size is 149: of 150"):
+    with pytest.raises(ValueError, match=r"batch_size is 149: with 150"):
         trainer([make("IB", batch_size=149)], splits.train)
 
 
