@@ -279,15 +279,16 @@ def make(
     if preview.is_wanted(places):
         _show_as_they_come(assigned, places, clock, profile=profile, beside=beside, seeds=seeds, store=store)
     train(assigned, places, clock=clock)
+    runs = book.runs()
     with clock.stage("the ledger", ""):
         inserted = substitutions(profile, beside=beside, seeds=seeds, store=store)
     execute_each(assigned, force=force, places=places, clock=clock)
     print("building the pages", file=sys.stderr)
     with clock.stage("pages", ""):
         first = build(inserted, places, whole=True)
-    with clock.stage("a last look", ""):  # chapters, and other programs, may have trained meanwhile
-        runs = book.runs()
-        if (
+    with clock.stage("a last look", ""):
+        then, runs = runs, book.runs()
+        if runs == then or (  # chapters, and other programs, may have trained meanwhile
             plan(profile, beside=beside, seeds=seeds, store=store, places=places) == pages
             and substitutions(profile, beside=beside, seeds=seeds, store=store) == inserted
             and all(is_current(name, values, places) for name, values in assigned.items())

@@ -179,7 +179,8 @@ def test_no_chromium(monkeypatch, tmp_path, places):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(installed, "APPLICATIONS", (tmp_path / "none",))
     with pytest.raises(
-        installed.ChromiumError, match=f"(?s)searched the PATH for chromium, .*Install one.*{installed.VARIABLE}"
+        installed.ChromiumError,
+        match=f"(?s)searched the PATH for chromium, .*Install one.*{installed.VARIABLE}",
     ):
         pdf.write({}, replace(places, output=tmp_path / "build"))
     assert not (tmp_path / "build").exists()
