@@ -267,22 +267,17 @@ def _permuted(images: np.ndarray, seed: int | None) -> np.ndarray:
     return images.reshape(*images.shape[:2], -1)[:, :, order].reshape(images.shape)
 
 
-def _apart(raw: RawImages, spec: DataSpec) -> tuple[RawImages, RawImages | None]:
-    """Return the images of a spec's classes, and those of the classes that it leaves out."""
+def _some_classes(raw: RawImages, spec: DataSpec, *, kept: bool) -> RawImages:
+    """Return the images of the first classes, which a spec keeps, or those of all others."""
     first, classes = spec.first_classes, int(raw.train_label.max()) + 1
     if first is None:
-        return raw, None
+        return raw
     if first >= classes:
         raise ValueError(
             f"DataSpec.first_classes is {first}; expected 2 to {classes - 1}, or None: {spec.name!r} has "
             f"{classes} classes"
         )
-    train, test = raw.train_label < first, raw.test_label < first
-    return _some(raw, train, test), _some(raw, ~train, ~test)
-
-
-def _some(raw: RawImages, train: np.ndarray, test: np.ndarray) -> RawImages:
-    """Return the images that two masks choose."""
+    train, test = (raw.train_label < first) == kept, (raw.test_label < first) == kept
     return RawImages(
         raw.train_images[train], raw.train_label[train], raw.test_images[test], raw.test_label[test]
     )
@@ -310,7 +305,7 @@ def load_images(spec: DataSpec, *, device: torch.device | str = "cpu") -> Splits
         If the data set is unknown, damaged or cannot be fetched (:func:`~lpc.datasets.load_raw`), if the
         classes, the validation set, the limit or the size do not suit it, or if a channel is constant.
     """
-    raw, _ = _apart(load_raw(spec.name), spec)
+    raw = _some_classes(load_raw(spec.name), spec, kept=True)
     train, held = np.arange(len(raw.train_label)), None
     if spec.validation:
         train, held = _hold_out(raw.train_label, spec.validation, spec.split_seed, "DataSpec.validation")
@@ -372,13 +367,13 @@ def left_out(spec: DataSpec, like: ImageSet) -> ImageSet:
     Raises
     ------
     ValueError
-        A spec that leaves out no class, or as of :func:`load_images`.
+        If the spec leaves out no class, or the data set is damaged or cannot be fetched.
     """
-    _, rest = _apart(load_raw(spec.name), spec)
-    if rest is None:
+    if spec.first_classes is None:
         raise ValueError(
             f"DataSpec.first_classes is None; expected a number: no class of {spec.name!r} is left out"
         )
+    rest = _some_classes(load_raw(spec.name), spec, kept=False)
     label = np.concatenate([rest.train_label, rest.test_label]) - spec.first_classes
     return _placed(
         np.concatenate([rest.train_images, rest.test_images]),

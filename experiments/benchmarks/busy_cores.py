@@ -111,16 +111,16 @@ def neighbours(count: int) -> Iterator[None]:
             program.wait()
 
 
-def seconds(case: Callable[[], object], way: str, threads: int) -> tuple[float, float]:
-    """Return wall and CPU seconds of a call."""
+def seconds(case: Callable[[], object], way: str, threads: int) -> float:
+    """Return wall seconds of a call."""
     torch.set_num_threads(1 if way == "one thread" else threads)
     try:
         with contextlib.ExitStack() as stack:
             for module in (numerics, trainers) if way == "torch's" else ():
                 stack.enter_context(mock.patch.object(module, "one_thread", contextlib.nullcontext))
-            began = time.perf_counter(), time.process_time()
+            began = time.perf_counter()
             case()
-            return time.perf_counter() - began[0], time.process_time() - began[1]
+            return time.perf_counter() - began
     finally:
         torch.set_num_threads(threads)
 
@@ -135,14 +135,12 @@ def measured(names: list[str] | None = None, *, repeats: int = 5, busy: int = NE
         with neighbours(beside):
             for name, case in chosen.items():
                 taken = {way: [] for way in WAYS}
-                turns = max(repeats, round(LEAST / min(seconds(case, "one thread", threads)[0], LEAST)))
+                turns = max(repeats, round(LEAST / min(seconds(case, "one thread", threads), LEAST)))
                 for _ in range(turns):
                     for way in WAYS:
                         taken[way].append(seconds(case, way, threads))
-                row: dict = {"case": name, "neighbours": beside, "threads": threads}
-                for way in WAYS:
-                    row[way] = statistics.median(wall for wall, _ in taken[way])
-                    row[f"{way}, CPU"] = statistics.median(cpu for _, cpu in taken[way])
+                medians = {way: statistics.median(walls) for way, walls in taken.items()}
+                row = {"case": name, "neighbours": beside, **medians}
                 rows.append(row)
                 print(line(row), flush=True)
     return rows

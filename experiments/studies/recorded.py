@@ -128,7 +128,10 @@ def record(found: Study, *, partial: bool = False) -> Path:
     if found.kind.selects:
         history = history.sort_values(["key", "epoch"])
     probes = PROBES if found.kind.selects else {}
-    tables = {probe: kind.to_record(found.probe_table(probe)) for probe, kind in probes.items()}
+    tables = {
+        probe: None if kind.tabled == () else kind.to_record(found.probe_table(probe))
+        for probe, kind in probes.items()
+    }
     return _write(_folder(name, found.kind), rows, history, _provenance(name, found.store, rows), tables)
 
 

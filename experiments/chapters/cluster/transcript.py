@@ -7,10 +7,8 @@ import textwrap
 from pathlib import Path
 
 from experiments.paths import TRANSCRIPT
+from experiments.publishing.checking.prose import CODE_WIDTH
 from lpc.errors import unknown_name
-
-WIDTH = 84
-"""Characters of a line that fit the column of a page."""
 
 
 def parts(path: Path = TRANSCRIPT) -> dict[str, str]:
@@ -50,11 +48,11 @@ def part(title: str, path: Path = TRANSCRIPT) -> str:
 
 def _narrow(line: str) -> str:
     """Return a line broken at spaces where it is too wide; one that a shell reads can still be typed."""
-    if len(line) <= WIDTH or " " not in line.strip():
+    if len(line) <= CODE_WIDTH or " " not in line.strip():
         return line
     typed = re.match(r"\$ |srun ", line)
     broken = textwrap.wrap(
-        line, WIDTH - 2, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+        line, CODE_WIDTH - 2, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
     )
     return (" \\\n" if typed else "\n").join(broken)
 

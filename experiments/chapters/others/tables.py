@@ -111,11 +111,9 @@ def new_classes(name: str) -> pd.DataFrame | None:
         for way in there
     }
     for control, words in CONTROLS.items():
-        own = {column: column.replace("_", f"_{control}_", 1) for column in NEW_CLASSES}
-        made[words] = {
-            NEW_CLASSES[column]: _cell(rows, "LinPen", other, percent=column in PERCENT)
-            for column, other in own.items()
-        }
+        names = {column.replace("_", f"_{control}_", 1): column for column in NEW_CLASSES}
+        own = rows.drop(columns=list(NEW_CLASSES)).rename(columns=names)
+        made[words] = {heading: _cell(own, "LinPen", column) for column, heading in NEW_CLASSES.items()}
     table = pd.DataFrame.from_dict(made, orient="index", columns=list(NEW_CLASSES.values()))
     table.index.name = "trained on seven classes"
     return table
@@ -125,12 +123,11 @@ def _has(rows: pd.DataFrame, column: str) -> bool:
     return column in rows and bool(pd.to_numeric(rows[column], errors="coerce").notna().any())
 
 
-def _cell(rows: pd.DataFrame, way: str, column: str, *, percent: bool | None = None) -> str:
+def _cell(rows: pd.DataFrame, way: str, column: str) -> str:
     own = rows.loc[rows["architecture"] == way]
     if own.empty or column not in own:
         return MISSING
-    percent = column in PERCENT if percent is None else percent
-    return over_seeds(pd.to_numeric(own[column]) * (100 if percent else 1))
+    return over_seeds(pd.to_numeric(own[column]) * (100 if column in PERCENT else 1))
 
 
 def missing(sources: Iterable[Source] = SOURCES.values()) -> list[str]:

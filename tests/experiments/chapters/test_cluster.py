@@ -18,6 +18,7 @@ from experiments.chapters.cluster import cost, tables, transcript
 from experiments.cluster import resources
 from experiments.cluster.resources import Resources
 from experiments.paths import CLUSTER_EXAMPLE, ROOT, TRANSCRIPT
+from experiments.publishing.checking.prose import CODE_WIDTH
 from lpc.datasets import load_raw
 from lpc.runs.packing import COHORT_SIZE
 from lpc.store import holders
@@ -86,9 +87,9 @@ def test_a_transcript_that_is_not_there_or_has_no_such_part_is_named(tmp_path):
 
 def test_lines_of_the_transcript_fit_the_page_and_can_still_be_typed():
     recorded, shown = transcript.parts(), {title: transcript.part(title) for title in transcript.parts()}
-    assert any(len(line) > transcript.WIDTH for text in recorded.values() for line in text.splitlines())
+    assert any(len(line) > CODE_WIDTH for text in recorded.values() for line in text.splitlines())
     for title, text in shown.items():
-        wide = [line for line in text.splitlines() if len(line) > transcript.WIDTH]
+        wide = [line for line in text.splitlines() if len(line) > CODE_WIDTH]
         assert all(" " not in line.strip() for line in wide), f"can be broken: {wide}"
         assert text.replace(" \\\n", " ").split() == recorded[title].split()
     typed = [

@@ -59,12 +59,14 @@ def test_what_has_been_executed_is_shown_until_there_is_a_whole_book(places, cap
     assert preview.is_wanted(places)
     assert "2 of 4 pages are there to be read" in capsys.readouterr().err
     (page,) = BeautifulSoup(first.read_text(), "html.parser").select("article")
+    for mark in page.select("a.headerlink"):
+        mark.decompose()
     text = " ".join(page.get_text().split())
     assert "This book is being made: 2 pages are there, 2 are not" in text
     assert re.search("holds here: 1 not measured: 1", text)
     links = {str(link["href"]).partition("#")[0] for link in page.select("a.internal")}
     assert links == {"early.html", "words.html"}
-    assert re.search("Still to come ?#? The chapter called index The chapter called late", text)
+    assert "Still to come The chapter called index The chapter called late" in text
     assert "printed by early" in (first.parent / "early.html").read_text()
     assert not (first.parent / "late.html").exists()
     assert "being made" not in (places.sources / "index.md").read_text(), "the chapter's own text stays"
