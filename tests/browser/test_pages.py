@@ -138,14 +138,14 @@ def test_the_sidebar_opens_by_keyboard_on_a_telephone(browser: Browser, book: Pa
         link = found.page.locator(".bd-sidebar-primary a.reference, dialog a.reference").first
         assert not link.is_visible()
         found.page.locator("button.primary-toggle:visible").first.press("Enter")
-        link.wait_for(state="visible", timeout=5000)
+        link.wait_for(state="visible", timeout=30_000)
         found.page.keyboard.press("Escape")
-        link.wait_for(state="hidden", timeout=5000)
+        link.wait_for(state="hidden", timeout=30_000)
 
 
 def test_search_finds_deepfool(browser: Browser, book: Path) -> None:
     with opened(browser, (book / "search.html").as_uri() + "?q=DeepFool") as found:
-        found.page.wait_for_selector("#search-results li a", timeout=20000)
+        found.page.wait_for_selector("#search-results li a", timeout=60_000)
         found.page.wait_for_function(
             "/found|matching/.test(document.querySelector('.search-summary').textContent)"
         )
