@@ -14,8 +14,17 @@ MIME = "text/csv"
 class CsvStyler(Styler):
     """A styled table whose output in a notebook holds the table as CSV, too.
 
-    The CSV has only the data, without the marks or colours that formatters add for a page.
+    The CSV has only the data, without the marks or colours that formatters add for a page. The name of the
+    row labels stands in the same line as the columns' headings.
+
+    Parameters
+    ----------
+    table
+        Table to show.
     """
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        super().__init__(_headed_once(table))
 
     def _repr_mimebundle_(
         self, include: object = None, exclude: object = None
@@ -54,8 +63,21 @@ def to_csv(table: pd.DataFrame, *, index: bool = True) -> str:
         Whether the row labels are among the columns.
     """
     plain = table.set_axis([_heading(one, "value") for one in table.columns], axis="columns")
-    labels = [_heading("" if name is None else name, "row") for name in table.index.names]
+    names = table.columns.names[-1:] if _is_headed_once(table) else table.index.names
+    labels = [_heading("" if name is None else name, "row") for name in names]
     return plain.to_csv(index=index, index_label=labels if index else None, lineterminator="\n")
+
+
+def _headed_once(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with the name of its row labels in the corner, where pandas has a line for it alone."""
+    if table.index.nlevels > 1 or table.index.name is None or any(table.columns.names):
+        return table
+    corner = [*table.columns.names[:-1], table.index.name]
+    return table.rename_axis(index=None).rename_axis(columns=corner)
+
+
+def _is_headed_once(table: pd.DataFrame) -> bool:
+    return table.index.nlevels == 1 and table.index.name is None and table.columns.names[-1] is not None
 
 
 def _heading(label: object, otherwise: str) -> str:

@@ -53,18 +53,23 @@ HEADLINES: tuple[Headline, ...] = (
     ),
     Headline(
         "The points are the vertices of a hypercube.",
-        {"cube": "unevenness of their distances from zero; a cube has 0"},
+        {
+            "cube": "unevenness of their distances from zero; a cube has 0",
+            "cube_by_adamw": "times as uneven by an Adam that knows no axes as by AdamW, with more training",
+        },
         ("cube_svhn", "cube_cifar10", "cube_cifar100"),
-        "The geometry that the paper gives the collapse.",
+        "The geometry that the paper gives the collapse; and whether it is the penalty's or the optimizer's.",
     ),
     Headline(
         "Networks become many times harder to fool.",
         {
             "robust": "times larger perturbation than without the layer, by DeepFool",
             "attacks_smallest": "the same by the smallest of eleven attacks",
+            "others_apart": "by DeepFool, centre loss, which collapses tighter, over the penalty",
         },
         ("robust_svhn", "robust_cifar10", "robust_cifar100"),
-        "The largest of the promised gains; measured as published, and by attacks that look further.",
+        "The largest of the promised gains; measured as published, by attacks that look further, and beside "
+        "an older loss that pulls classes together.",
     ),
     Headline(
         "They become a little more accurate.",

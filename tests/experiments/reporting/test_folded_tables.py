@@ -44,10 +44,28 @@ def test_every_column_is_in_one_of_two_tables_and_all_are_in_the_csv():
     html = Html(data["text/html"])
     assert html.captions == ["A caption.", "The same rows: <l> 4, <l> 5."]
     heads = [cell for rows in html.rows for cell in rows[1] if cell]
-    assert sorted(heads) == sorted(str(name) for _, name in table.columns)
+    assert sorted(heads) == sorted(
+        ["architecture", "architecture", *(str(name) for _, name in table.columns)]
+    )
     assert data["text/html"].count("<details") == 1 and "2 more columns: &lt;l&gt; 4" in data["text/html"]
     assert metadata[MIME] == {"caption": "A caption."} and data[MIME].count("laptop") == 6
     assert not isinstance(show(table.iloc[:, :5], "A caption."), FoldedTable)
+
+
+def test_the_name_of_the_row_labels_stands_beside_the_headings_and_in_the_csv():
+    table = pd.DataFrame({"a": ["1"], "b": ["2"]}, index=pd.Index(["IB"], name="network"))
+    two = wide(("ours", 2)).droplevel(0, axis="columns").set_index(pd.MultiIndex.from_tuples([("IB", "8")]))
+    two.index.names = ["network", "nodes"]
+    pivoted = table.rename_axis(columns="seed")
+    lines = {"one": table, "groups": wide(("ours", 2)), "two": two, "pivoted": pivoted}
+    for name, heads in {"one": 1, "groups": 2, "two": 2, "pivoted": 2}.items():
+        data, _ = DisplayFormatter().format(show(lines[name], "A caption."))
+        head = data["text/html"].partition("</thead>")[0]
+        assert head.count("<tr>") == heads, name
+        assert all(head.count(f">{one}<") == 1 for one in lines[name].index.names), name
+        labels = data[MIME].partition("\n")[0].split(",")
+        assert labels[: lines[name].index.nlevels] == lines[name].index.names, name
+    assert list(table.index.names) == ["network"] and table.columns.name is None, "the caller's stays"
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,9 @@ def test_every_headline_is_judged_by_claims_of_the_ledger_and_types_no_number():
         assert {ledger[name].profile for name in one.again} & set(LIVE) == set()
     papers = [any("Kirsch" in ledger[name].where for name in one.judged) for one in HEADLINES]
     assert 0 < sum(papers) < len(papers), "both papers"
+    asked = [name for one in HEADLINES for name in list(one.judged)[1:]]
+    assert len(asked) >= 3, "beside a promise stands what neither paper asked"
+    assert {ledger[name].paper for name in asked} <= {"not given", ledger["robust"].paper + ", by DeepFool"}
 
 
 def test_the_first_page_shows_what_the_ledger_says_and_nothing_else(table):
