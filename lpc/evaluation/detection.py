@@ -15,15 +15,17 @@ from lpc.arrays import (
     as_float64,
     as_labels,
     as_points,
-    binary_scale,
-    centre,
     group,
     group_means,
     like,
+    points_at_once,
+    rows_at_once,
 )
 from lpc.computing.numerics import measurement
 from lpc.computing.options import choice, flag, number, whole
+from lpc.computing.threads import threads_for
 from lpc.errors import Undefined
+from lpc.evaluation._searching.neighbour_search import kth_among
 from lpc.evaluation.misclassification import misclassification_auroc, misclassification_fpr
 
 Covariance = Literal["tied", "class"]
@@ -145,14 +147,7 @@ def neighbour_confidence(
     k = whole("k", k, most=len(train), of=f"{len(train)} points of train_latent")
     if flag("normalise", normalise):
         train, points = _unit(train, "train_latent"), _unit(points, "latent")
-    else:
-        scale = binary_scale(train)
-        train, points = train / scale, points / scale
-    found = []
-    for block in points.split(max(1, (1 << 22) // len(train))):
-        distance = torch.cdist(block, train, compute_mode="donot_use_mm_for_euclid_dist")
-        found.append(-distance.kthvalue(k, dim=1).values)
-    result = torch.cat(found) * (1.0 if normalise else scale)
+    result = -kth_among(points, train, k)
     return like(result.to(latent.device) if isinstance(latent, Tensor) else result, latent)
 
 
@@ -238,28 +233,66 @@ def mahalanobis_detection(
         )
     if dead == train.shape[1]:
         raise Undefined("train_latent: every node takes one value")
-    location = train[:, alive].mean(dim=0)
-    train, points = train[:, alive] - location, points[:, alive] - location
-    scale = train.square().mean(dim=0).sqrt()
-    train, points = centre(train / scale), points / scale - (train / scale).mean(dim=0)
+    train, points = _standardised(train, points, alive if dead else None)
     mean = group_means(train, groups)
-    deviation = train - mean[groups.index]
-    nearest = torch.full((len(points),), torch.inf, dtype=torch.float64, device=points.device)
-    tied = _factor(deviation, shrinkage, "within classes") if covariance == "tied" else None
-    for position, value in enumerate(groups.value.tolist()):
-        own = deviation[groups.index == position]
-        factor = _factor(own, shrinkage, f"of class {value}") if tied is None else tied
-        nearest = torch.minimum(nearest, _squared(points - mean[position], factor))
+    nearest = points.new_full((len(points),), torch.inf)
+    if covariance == "tied":
+        factor = _factor(_scatter(train, mean, groups.index), len(train), shrinkage, "within classes")
+        nearest = _to_nearest(points, mean, factor)
+    else:
+        for position, value in enumerate(groups.value.tolist()):
+            own = train[groups.index == position].sub_(mean[position])
+            factor = _factor(_product(own), len(own), shrinkage, f"of class {value}")
+            nearest = torch.minimum(nearest, _squared(points - mean[position], factor))
     if relative:
-        nearest = nearest - _squared(points, _factor(train, shrinkage, "of all training points"))
+        factor = _factor(_product(train), len(train), shrinkage, "of all training points")
+        nearest = nearest - _squared(points, factor)
     result = -nearest
     return Distances(like(result.to(latent.device) if isinstance(latent, Tensor) else result, latent), dead)
 
 
-def _factor(deviation: Tensor, shrinkage: float, which: str) -> Tensor:
-    """Return the Cholesky factor of a covariance; Undefined where it is singular."""
-    count, width = deviation.shape
-    covariance = deviation.T @ deviation / count
+def _standardised(train: Tensor, points: Tensor, alive: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return both, without dead nodes, minus the training points' mean and over their sd."""
+    if alive is not None:
+        train, points = train[:, alive], points[:, alive]
+    location = train.mean(dim=0)
+    train, points = train - location, points - location
+    scale = torch.linalg.vector_norm(train, dim=0) / len(train) ** 0.5
+    rest = train.div_(scale).mean(dim=0)
+    train, points = train.sub_(rest), points.div_(scale).sub_(rest)
+    return train.sub_(train.mean(dim=0)), points
+
+
+def _scatter(train: Tensor, mean: Tensor, index: Tensor) -> Tensor:
+    """Return the sum over points of the outer product of (point - mean of its class) with itself."""
+    total, size = train.new_zeros(train.shape[1], train.shape[1]), points_at_once(train)
+    with threads_for(min(size, len(train)) * total.numel()):
+        for part, where in zip(train.split(size), index.split(size), strict=True):
+            deviation = part - mean[where]
+            total.addmm_(deviation.T, deviation)
+    return total
+
+
+def _product(deviation: Tensor) -> Tensor:
+    with threads_for(deviation.numel() * deviation.shape[1]):
+        return deviation.T @ deviation
+
+
+def _to_nearest(points: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
+    """Return the squared distance of each point to the nearest mean, all with one covariance.
+
+    Points and means are whitened once, not each difference: that rounds no more than their standardisation.
+    """
+    centres = _whitened(mean, factor).T
+    blocks = _whitened(points, factor).T.split(rows_at_once(len(mean), points.device))
+    mode = "donot_use_mm_for_euclid_dist"
+    apart = [torch.cdist(block, centres, compute_mode=mode).amin(dim=1) for block in blocks]
+    return torch.cat(apart).square_()
+
+
+def _factor(scatter: Tensor, count: int, shrinkage: float, which: str) -> Tensor:
+    """Return the Cholesky factor of the covariance, the scatter over a count; Undefined where singular."""
+    covariance, width = scatter / count, len(scatter)
     diagonal = covariance.diagonal()
     if shrinkage > 0:
         isotropic = diagonal.mean()
@@ -277,8 +310,13 @@ def _factor(deviation: Tensor, shrinkage: float, which: str) -> Tensor:
 
 
 def _squared(deviation: Tensor, factor: Tensor) -> Tensor:
-    whitened = torch.linalg.solve_triangular(factor, deviation.T, upper=False)
-    return whitened.square().sum(dim=0)
+    return torch.linalg.vector_norm(_whitened(deviation, factor), dim=0).square_()
+
+
+def _whitened(deviation: Tensor, factor: Tensor) -> Tensor:
+    """Return the points over the Cholesky factor, shape (width, points)."""
+    with threads_for(deviation.numel() * len(factor) / 2):
+        return torch.linalg.solve_triangular(factor, deviation.T, upper=False)
 
 
 def _same_width(train: Tensor, points: Tensor) -> None:

@@ -113,12 +113,17 @@ def _relative(points: Tensor, centre: Tensor, scale: float, own_scale: float) ->
 
 
 def direct(
-    points: Float64[Tensor, "points width"], left: Tensor, right: Tensor, scale: float, norm: Norm
+    queries: Float64[Tensor, "queries width"],
+    left: Tensor,
+    points: Float64[Tensor, "points width"],
+    right: Tensor,
+    scale: float,
+    norm: Norm,
 ) -> Float64[Tensor, " pairs"]:
-    """Return the distances of pairs of points over a scale, from direct differences."""
+    """Return the distances of pairs of a query and a point, over a scale, from direct differences."""
     result, size = points.new_empty(len(left)), rows_at_once(points, points.shape[1])
     for start in range(0, len(left), size):
         pair = slice(start, start + size)
-        away = points.index_select(0, left[pair]).sub_(points.index_select(0, right[pair]))
+        away = queries.index_select(0, left[pair]).sub_(points.index_select(0, right[pair]))
         result[pair] = torch.linalg.vector_norm(away.div_(scale), P[norm], dim=1)
     return result

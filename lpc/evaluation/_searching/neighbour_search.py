@@ -18,6 +18,7 @@ SPARE = 32
 """Number of candidates beyond the point itself and k others: so many pairs rarely lie within rounding."""
 _LEAST_ROWS = 256  # of a block of products: with fewer, a product is bound by reading the other points
 _MOST_IN_DOUBT = 1 / 32  # of all pairs: a direct difference costs some thirty times a product's share
+_FEW = 1 << 21  # coordinates of pairs: a millisecond or two
 _HOPELESS = 0.5  # of the rows of a block: then those of the next are not tried
 
 Candidates = Callable[[Tensor, Frame, int], tuple[Tensor, Tensor]]
@@ -61,6 +62,31 @@ def _products(own: Tensor, frame: Frame) -> Float[Tensor, "rows columns"]:
         return torch.addmm(frame.square, own, frame.relative.T, alpha=-2)
 
 
+def kth_among(
+    queries: Float64[Tensor, "queries width"], points: Float64[Tensor, "points width"], k: int
+) -> Float64[Tensor, " queries"]:
+    """Return the Euclidean distance of each query to its k-th nearest of other points.
+
+    Products of all points about their mean choose, direct differences decide, as in :class:`Search`; for few
+    pairs, differences alone.
+    """
+    scale = max(binary_scale(points), binary_scale(queries))
+    if queries.numel() * len(points) <= _FEW:
+        return kth_of_pairs(queries / scale, points / scale, k - 1, "l2") * scale
+    low, high = points.amin(dim=0) / scale, points.amax(dim=0) / scale
+    centre = points.mean(dim=0) / scale
+    reach = float(torch.linalg.vector_norm(torch.maximum(high - centre, centre - low)))
+    every, rows = (torch.arange(len(value), device=value.device) for value in (points, queries))
+
+    def frame(dtype: torch.dtype) -> Frame:
+        return frame_of(points, every, centre, scale, reach, dtype)
+
+    result = queries.new_empty(len(queries))
+    search = Search(points, k - 1, "l2", None, scale=scale, queries=queries)
+    search._exactly(result, rows, rows, every, frame)
+    return result * scale
+
+
 class Search:
     """One search for the k-th distances of all points.
 
@@ -77,6 +103,10 @@ class Search:
         Norm of the distances, ``"l2"`` or ``"linf"``.
     candidates
         Function that finds the few points measured directly; None: products of all pairs (``l2``).
+    scale
+        Divisor of the points, so that squares neither under- nor overflow; None: their own.
+    queries
+        Points whose distances are wanted; None: the points themselves, each the nearest to itself.
 
     Attributes
     ----------
@@ -85,17 +115,25 @@ class Search:
     """
 
     def __init__(
-        self, points: Float64[Tensor, "points width"], k: int, norm: Norm, candidates: Candidates | None
+        self,
+        points: Float64[Tensor, "points width"],
+        k: int,
+        norm: Norm,
+        candidates: Candidates | None,
+        *,
+        scale: float | None = None,
+        queries: Float64[Tensor, "queries width"] | None = None,
     ) -> None:
         self.points, self.k, self.candidates = points, k, candidates
+        self.queries = points if queries is None else queries
         self.norm: Norm = norm
-        self.scale = binary_scale(points)
-        self.groups = clusters(points, self.scale)
+        self.scale = binary_scale(points) if scale is None else scale
         self.in_doubt = 0
 
     def distances(self) -> Float64[Tensor, " points"]:
         """Return the k-th distance of every point."""
-        found, k, result = self.groups, self.k, self.points.new_empty(len(self.points))
+        found = self.groups = clusters(self.points, self.scale)
+        k, result = self.k, self.points.new_empty(len(self.points))
         gaps, sizes = found.gaps().cpu(), found.size.cpu()
         if self.norm == "linf":
             gaps /= self.points.shape[1] ** 0.5  # balls are Euclidean
@@ -154,7 +192,7 @@ class Search:
     ) -> tuple[Float64[Tensor, " rows"], Bool[Tensor, " rows"]]:
         """Return the k-th distances of a block by its candidates, and which rows these do not decide."""
         assert self.candidates is not None
-        own = frame.of(self.points.index_select(0, rows))
+        own = frame.of(self.queries.index_select(0, rows))
         value, column = self.candidates(own, frame, count)
         margin = frame.margin(own, self.norm)
         limit = value[:, self.k, None]
@@ -166,7 +204,9 @@ class Search:
         if len(row) == 0:
             return self.points.new_zeros(len(rows)), doubtful
         nearer = (limit - value > margin).sum(dim=1)
-        distance = direct(self.points, rows[row], among[column[row, place]], self.scale, self.norm)
+        distance = direct(
+            self.queries, rows[row], self.points, among[column[row, place]], self.scale, self.norm
+        )
         off = (value[row, place] - frame.compared(distance, self.norm)).abs()
         if bool((off > margin[row, 0] / 2).any()):  # rounded more than float32 is: nothing here is known
             return self.points.new_zeros(len(rows)), torch.ones_like(doubtful)
@@ -198,7 +238,7 @@ class Search:
                 if decided is None:  # too many in doubt: nor would the blocks that follow be better
                     left, made = left[1:], None
             if decided is None:
-                rest, others = self.points[rows[start:]] / self.scale, self.points[among] / self.scale
+                rest, others = self.queries[rows[start:]] / self.scale, self.points[among] / self.scale
                 if rows.device.type == "cpu":
                     result[where[start:]] = kth_by_tree(rest.numpy(), others.numpy(), self.k, self.norm)
                 else:
@@ -208,7 +248,7 @@ class Search:
 
     def _all(self, rows: Tensor, among: Tensor, frame: Frame) -> Float64[Tensor, " rows"] | None:
         """Return a block's k-th distances, or None where rounding leaves too many pairs in doubt."""
-        own = frame.of(self.points.index_select(0, rows))
+        own = frame.of(self.queries.index_select(0, rows))
         rough = _products(own, frame)
         margin = frame.margin(own, "l2")
         smallest = _smallest(rough, self.k + 1)  # the point itself is one of them
@@ -217,7 +257,7 @@ class Search:
         if len(row) > _MOST_IN_DOUBT * rough.numel() + len(rows) * 8:
             return None
         nearer = (limit - smallest > margin).sum(dim=1)  # the same subtraction: none is counted twice
-        distance = direct(self.points, rows[row], among[column], self.scale, "l2")
+        distance = direct(self.queries, rows[row], self.points, among[column], self.scale, "l2")
         return _of_rank(distance, row, self.k - nearer, torch.ones_like(nearer, dtype=torch.bool))
 
 

@@ -86,3 +86,20 @@ def test_shifted_points_are_found_and_others_are_not(data, rng):
         other = mahalanobis_detection(train, label, inside[::-1].copy(), **options).confidence
         assert detection(scores[0], other).auroc == pytest.approx(0.5)
     assert detection(np.array([3.0, 4.0]), np.array([1.0, 2.0])) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("spread", [0.3, 1e-5, 1e-9])
+def test_tight_classes_keep_their_digits(rng, spread):
+    label, mean = np.arange(700) % 5, rng.standard_normal((5, 32))
+    train = mean[label] + spread * rng.standard_normal((700, 32))
+    points = mean[label[:200]] + spread * rng.standard_normal((200, 32))
+    points[::9] += 0.1
+    each = np.sort(np.linalg.norm(points[:, None] - train, axis=2), axis=1)[:, 6]
+    ours = neighbour_confidence(train, points, k=7, normalise=False)  # too many pairs for differences alone
+    np.testing.assert_allclose(ours, -each, rtol=1e-12)
+    centres = np.stack([train[label == value].mean(axis=0) for value in range(5)])
+    deviation = train - centres[label]
+    away = points[:, None] - centres
+    solved = np.linalg.solve(deviation.T @ deviation / 700, away.reshape(-1, 32).T).T.reshape(away.shape)
+    found = mahalanobis_detection(train, label, points).confidence
+    np.testing.assert_allclose(found, -(away * solved).sum(axis=2).min(axis=1), rtol=5e-15 / spread + 1e-10)
