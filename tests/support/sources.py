@@ -12,7 +12,7 @@ STARTING = re.compile(r"\bwarm\.(run|begin|shell)\b|\bwarm_pages\b|\bsys\.execut
 
 def compares(test: str, path: Path) -> bool:
     """Whether a test, in a file that has tolerances, compares numbers: other kernels round them otherwise."""
-    return test in _naming(path, COMPARING) and bool(TOLERANT.search(path.read_text()))
+    return test in _naming(path, COMPARING) and bool(TOLERANT.search(_text(path)))
 
 
 def starts_python(test: str, path: Path) -> bool:
@@ -26,18 +26,30 @@ def _naming(path: Path, pattern: re.Pattern[str]) -> frozenset[str]:
 
     One that names another, as a helper, a case, a fixture or a base, has what that has.
     """
-    text = path.read_text()
-    own: dict[str, str] = {}
+    own = _sources(path)
+    found = {name for name, source in own.items() if pattern.search(source)}
+    if found:
+        words = {name: set(re.findall(r"\w+", source)) for name, source in own.items()}
+        while more := {name for name in own.keys() - found if words[name] & found}:
+            found |= more
+    return frozenset(found)
+
+
+@cache
+def _text(path: Path) -> str:
+    return path.read_text()
+
+
+@cache
+def _sources(path: Path) -> dict[str, str]:
+    """Return the lines of a file's functions, with their decorators, classes and constants, by name."""
+    text, own = _text(path), dict[str, str]()
+    lines = text.splitlines()
     for node in ast.parse(text).body:
         names = map(_name, node.targets) if isinstance(node, ast.Assign) else [getattr(node, "name", None)]
-        parts = [*getattr(node, "decorator_list", []), node]
-        source = "\n".join(ast.get_source_segment(text, part) or "" for part in parts)
-        own.update(dict.fromkeys(filter(None, names), source))
-    found = {name for name, source in own.items() if pattern.search(source)}
-    words = {name: set(re.findall(r"\w+", source)) for name, source in own.items()}
-    while more := {name for name in own.keys() - found if words[name] & found}:
-        found |= more
-    return frozenset(found)
+        first = min(part.lineno for part in [*getattr(node, "decorator_list", []), node])
+        own.update(dict.fromkeys(filter(None, names), "\n".join(lines[first - 1 : node.end_lineno])))
+    return own
 
 
 def _name(target: ast.expr) -> str | None:
