@@ -27,6 +27,7 @@ CHUNK_BYTES = 4 * 2**20
 BLOCK = 4096  # points processed at once where the work can be split
 _BLOCK_ENTRIES = 1 << 22  # of one temporary with a column for each class: 32 MiB
 _ENTRIES_ELSEWHERE = 1 << 26  # of one temporary on a GPU: half a GiB of float64
+_BLOCK_IN_CACHE = 1 << 17  # entries of a block of points that several passes read: 1 MiB
 _CACHED_ENTRIES = 1 << 14  # of one temporary of several that are to stay in a CPU's cache
 
 
@@ -41,8 +42,10 @@ def rows_at_once(columns: int, device: torch.device) -> int:
 
 
 def points_at_once(points: Tensor) -> int:
-    """Return the number of points of a set to process at once, by the same rule."""
-    return BLOCK if points.device.type == "cpu" else rows_at_once(points.shape[1], points.device)
+    """Return the number of points of a set to process at once: on a CPU a block that stays in its cache."""
+    if points.device.type != "cpu":
+        return rows_at_once(points.shape[1], points.device)
+    return max(1, min(BLOCK, _BLOCK_IN_CACHE // points.shape[1]))
 
 
 def entries_at_once(device: torch.device) -> int:

@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Float, Float64, Int64, Integer
 from torch import Tensor
 
-from lpc.arrays import Array, as_labels, as_points, binary_scale, centre, group, group_means, group_sums
+from lpc.arrays import Array, as_labels, group
 from lpc.computing.numerics import measurement
 from lpc.errors import Undefined
 from lpc.evaluation._classes.class_means import about_global_mean, check_several, check_spread
+from lpc.evaluation._classes.framed import about_mean
 
 
 @measurement
@@ -43,13 +44,10 @@ def gram_distance(latent: Float[Array, "points width"], label: Integer[Array, " 
     ----------
     Zhu et al. 2021, A geometric analysis of neural collapse with unconstrained features, Eq. 8 (there of W).
     """
-    points = as_points(latent)
-    groups = group(as_labels(label, points))
+    framed = about_mean(latent)
+    groups = group(as_labels(label, framed.points))
     check_several(groups.value)
-    centred = centre(points)
-    return _gram_distance_of(
-        about_global_mean(group_means(centred / binary_scale(centred), groups), groups.count)
-    )
+    return _gram_distance_of(about_global_mean(framed.means(groups), groups.count))
 
 
 def _gram_distance_of(mean: Float64[Tensor, "classes width"]) -> float:
@@ -99,15 +97,12 @@ def class_distance_variance(latent: Float[Array, "points width"], label: Integer
     ----------
     Galanti, György and Hutter 2022, On the role of neural collapse in transfer learning, Section 2.
     """
-    points = as_points(latent)
-    groups = group(as_labels(label, points))
+    framed = about_mean(latent)
+    groups = group(as_labels(label, framed.points))
     check_several(groups.value)
     check_spread(groups.value, groups.count)
-    centred = centre(points)
-    centred = centred / binary_scale(centred)
-    mean = group_means(centred, groups)
-    squared = (centred - mean[groups.index]).square().sum(dim=1, keepdim=True)
-    variance = group_sums(squared, groups.index, len(mean))[:, 0] / groups.count
+    mean = framed.means(groups)
+    variance = framed.variances(mean, groups)
     return _class_distance_variance_of(mean, variance, groups.value)
 
 

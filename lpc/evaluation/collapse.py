@@ -15,17 +15,17 @@ from lpc.arrays import (
     as_labels,
     as_points,
     binary_scale,
-    centre,
     check_convention,
     deviations,
+    floats,
     group,
-    group_means,
     like,
     within_weights,
 )
 from lpc.computing.numerics import measurement
 from lpc.computing.threads import threads_for
-from lpc.evaluation._classes.class_means import check_spread
+from lpc.evaluation._classes.class_means import about_global_mean, check_spread
+from lpc.evaluation._classes.framed import about_mean, about_zero
 from lpc.evaluation._classes.nearest import nearest_row
 
 
@@ -154,17 +154,14 @@ def within_between_traces(latent: Float[Array, "points width"], label: Integer[A
     ----------
     LPC 2024, Eqs. 7 and 29.
     """
-    points = as_points(latent)
-    groups = group(as_labels(label, points))
+    framed = about_mean(latent)
+    groups = group(as_labels(label, framed.points))
     if len(groups.value) < 2:
         raise ValueError(f"label holds one class, {groups.value.tolist()}; expected 2 or more")
     check_spread(groups.value, groups.count)
-    centred = centre(points)
-    scale = binary_scale(centred)
-    centred = centred / scale
-    mean = group_means(centred, groups)
-    within = float((centred - mean[groups.index]).square().sum(dim=1).mean())
-    between = float(mean.square().sum(dim=1).mean())
+    mean, scale = framed.means(groups), framed.scale
+    within = float(framed.variances(mean, groups) @ groups.count.double()) / len(framed.points)
+    between = float(about_global_mean(mean, groups.count).square().sum(dim=1).mean())
     if between == 0.0:
         raise ValueError("latent: all class means coincide; the ratio of their traces is undefined")
     return Traces(within * scale**2, between * scale**2, within / between)
@@ -188,8 +185,7 @@ def norm_coefficient_of_variation(latent: Float[Array, "points width"]) -> float
     ----------
     LPC 2024, Section 3.1 and Table 1.
     """
-    points = as_points(latent)
-    norm = torch.linalg.vector_norm(points / binary_scale(points), dim=1)
+    norm = torch.cat([torch.linalg.vector_norm(block, dim=1) for block, _ in about_zero(latent).blocks()])
     mean = float(norm.mean())
     if mean == 0.0:
         raise ValueError("all latents are zero: the coefficient of variation of their norms is undefined")
@@ -247,8 +243,8 @@ def nearest_mean_accuracy(
     ValueError
         If the arrays are invalid, widths differ, or no training point has a label.
     """
-    train = as_points(train_latent, name="train_latent")
-    points = as_points(latent).to(train.device)
+    framed = about_zero(train_latent, name="train_latent")
+    train, points = framed.points, floats(latent, name="latent", dims=2).to(framed.points.device)
     if train.shape[1] != points.shape[1]:
         raise ValueError(f"train_latent has width {train.shape[1]} and latent has width {points.shape[1]}")
     groups = group(as_labels(train_label, train, name="train_label"))
@@ -256,6 +252,7 @@ def nearest_mean_accuracy(
     unseen = sorted(set(target.unique().tolist()) - set(groups.value.tolist()))
     if unseen:
         raise ValueError(f"label holds {unseen}, which no training point has")
-    scale = binary_scale(train)
-    mean = group_means(train / scale, groups)
-    return float((groups.value[nearest_row(points / scale, mean)] == target).to(torch.float64).mean())
+    mean = framed.means(groups)
+    own = framed._replace(points=points)
+    nearest = groups.value[torch.cat([nearest_row(block, mean) for block, _ in own.blocks()])]
+    return float((nearest == target).to(torch.float64).mean())

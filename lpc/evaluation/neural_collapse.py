@@ -12,12 +12,8 @@ from lpc.arrays import (
     Array,
     Convention,
     as_labels,
-    as_points,
-    binary_scale,
     check_convention,
     group,
-    group_means,
-    points_at_once,
     within_weights,
 )
 from lpc.computing.numerics import measurement
@@ -30,6 +26,7 @@ from lpc.evaluation._classes.class_means import (
     duality,
     whitening,
 )
+from lpc.evaluation._classes.framed import about_mean
 from lpc.evaluation._classes.nearest import nearest_row
 
 
@@ -129,30 +126,29 @@ def neural_collapse(
     LPC 2024, Appendix E, Eqs. 28-29 and Figure 3; Papyan, Han and Donoho 2020, PNAS 117 (40).
     """
     check_convention(convention)
-    points = as_points(latent)
-    groups = group(as_labels(label, points))
+    framed = about_mean(latent)
+    groups = group(as_labels(label, framed.points))
     check_several(groups.value)
-    classifier = as_classifier(classifier_weight, classifier_bias, groups.value, points)
+    classifier = as_classifier(classifier_weight, classifier_bias, groups.value, framed.points)
     check_spread(groups.value, groups.count, classes=None if classifier is None else len(classifier.weight))
-    lowest, highest, middle = points.amin(dim=0), points.amax(dim=0), points.mean(dim=0)
-    scale = binary_scale(torch.stack((lowest - middle, highest - middle)))
-    rounding = 8 * EPSILON * float(torch.maximum(-lowest, highest).max()) / scale
-    centred = (points - middle).div_(scale)
-    mean = group_means(centred, groups)
+    rounding = 8 * EPSILON * framed.largest / framed.scale
+    mean = framed.means(groups)
     about = about_global_mean(mean, groups.count)
 
     axes = whitening(about)
     weight = within_weights(groups, convention)
-    whitened, within, size = 0.0, 0.0, points_at_once(centred)
-    for part, index, share in zip(*(v.split(size) for v in (centred, groups.index, weight)), strict=True):
-        deviation = part - mean[index]
-        whitened += float(share @ (deviation @ axes).square().sum(dim=1))
-        within += float(share @ deviation.square().sum(dim=1))
+    whitened, within = mean.new_zeros(2)
+    for deviation, (_, share) in framed.deviations(mean, groups.index, weight):
+        along = deviation @ axes
+        whitened += share @ torch.linalg.vecdot(along, along)
+        within += share @ torch.linalg.vecdot(deviation, deviation)
 
-    of_means = collapse_of_means(about, groups.value, rounding=rounding, whitened=whitened, within=within)
+    of_means = collapse_of_means(
+        about, groups.value, rounding=rounding, whitened=float(whitened), within=float(within)
+    )
     result = NeuralCollapse(**of_means)
     if classifier is None:
         return result
-    nearest = groups.value[nearest_row(centred, mean)]
-    nc4 = float((classifier.decisions(points) != nearest).to(torch.float64).mean())
+    nearest = groups.value[torch.cat([nearest_row(block, mean) for block, _ in framed.blocks()])]
+    nc4 = float((classifier.decisions(framed.points) != nearest).to(torch.float64).mean())
     return result._replace(nc3=duality(classifier.weight[groups.value], about), nc4=nc4)

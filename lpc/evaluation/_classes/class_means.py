@@ -6,7 +6,7 @@ import warnings
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from lpc.arrays import EPSILON, Array, as_float64, rows_at_once
@@ -148,10 +148,10 @@ class LastLayer(NamedTuple):
     weight: Float64[Tensor, "outputs width"]
     bias: Float64[Tensor, " outputs"]
 
-    def decisions(self, points: Float64[Tensor, "points width"]) -> Int64[Tensor, " points"]:
+    def decisions(self, points: Float[Tensor, "points width"]) -> Int64[Tensor, " points"]:
         """Return the predicted label of each point."""
         blocks = points.split(rows_at_once(len(self.weight), points.device))
-        return torch.cat([(block @ self.weight.T + self.bias).argmax(dim=1) for block in blocks])
+        return torch.cat([(block.double() @ self.weight.T + self.bias).argmax(dim=1) for block in blocks])
 
 
 def as_classifier(

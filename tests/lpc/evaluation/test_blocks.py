@@ -5,9 +5,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lpc.evaluation.calibration import expected_calibration_error
+from lpc.evaluation.class_geometry import class_distance_variance, gram_distance
 from lpc.evaluation.class_margins import distance_margin
 from lpc.evaluation.class_moments import ClassMoments
-from lpc.evaluation.collapse import nearest_mean_accuracy
+from lpc.evaluation.collapse import (
+    nearest_mean_accuracy,
+    norm_coefficient_of_variation,
+    within_between_traces,
+)
 from lpc.evaluation.information import decoder_uncertainty
 from lpc.evaluation.neural_collapse import neural_collapse
 from lpc.evaluation.quantities import categorical_quantities
@@ -63,6 +68,25 @@ def test_no_array_has_a_row_a_point_and_a_column_a_class(data, measure):
     with Largest() as largest:
         measure(*data)
     assert 0 < largest.bytes <= 40e6
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        within_between_traces,
+        gram_distance,
+        class_distance_variance,
+        neural_collapse,
+        lambda latent, label: norm_coefficient_of_variation(latent),
+        lambda latent, label: nearest_mean_accuracy(latent, label, latent, label),
+    ],
+    ids=["traces", "Gram", "CDNV", "neural collapse", "norms", "nearest mean"],
+)
+def test_no_copy_of_all_points(measure):
+    latent = torch.randn(20_000, 64, generator=torch.Generator().manual_seed(0))
+    with Largest() as largest:
+        measure(latent, torch.arange(20_000) % 5)
+    assert 0 < largest.bytes <= latent.nbytes  # views of the points; a copy in float64 has twice that
 
 
 def test_the_detector_sees_a_whole_array(data):
