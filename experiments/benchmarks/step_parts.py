@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -49,6 +50,7 @@ def parts(program: Callable[[], Any]) -> dict[str, float]:
         the profiler's own work. They add up to 1.
     """
     program()
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler's library writes every step to stderr
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         began = time.perf_counter()
         program()
