@@ -1,6 +1,13 @@
 // Boxes that scroll can be reached by keyboard, formulas and tables among them, and those that go on to the right say so
-// by a class. Wide or not is known once drawn.
+// by a class. Wide or not is known once drawn. A figure of several panels scrolls on a telephone, where it could not be read.
 window.addEventListener("load", () => {
+  for (const image of document.querySelectorAll(".bd-article figure img")) {
+    if (image.naturalWidth <= 640) continue;
+    const box = document.createElement("div");
+    box.className = "wide-figure";
+    image.replaceWith(box);
+    box.append(image);
+  }
   let asked = 0;
   const mark = (box) => box.classList?.toggle("goes-on", box.scrollLeft + box.clientWidth < box.scrollWidth - 2);
   const reach = () => {

@@ -77,6 +77,10 @@ _CLIPPED = """() => {
   return wrong;
 }"""
 
+_TINY = """() => [...document.querySelectorAll(".bd-article figure img")]
+  .filter(image => image.naturalWidth > 640)
+  .filter(image => image.getBoundingClientRect().width < 0.55 * image.naturalWidth)
+  .map(image => "too small to read: " + image.src)"""
 _PAPER = """() => [...document.querySelectorAll(".cell_output img")]
   .filter(image => !/rgb\\(255, 255, 255\\)/.test(getComputedStyle(image).backgroundColor)
                    || getComputedStyle(image).filter !== "none")
@@ -176,6 +180,11 @@ def clipped(page: Page) -> list[str]:
 def paper(page: Page) -> list[str]:
     """Return figures that have no white paper behind them."""
     return page.evaluate(_PAPER)
+
+
+def tiny(page: Page) -> list[str]:
+    """Return figures of several panels that are drawn so small that their labels cannot be read."""
+    return page.evaluate(_TINY)
 
 
 def barriers(page: Page, *, only: tuple[str, ...] = ()) -> list[str]:

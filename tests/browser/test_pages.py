@@ -18,6 +18,7 @@ from browser.reading import (
     maths,
     opened,
     paper,
+    tiny,
     weight,
 )
 from playwright.sync_api import Browser
@@ -129,7 +130,7 @@ def test_nothing_is_cut_off_on_a_telephone_in_the_dark(browser: Browser, book: P
         pytest.skip("pages of the reference are of one make: they are read at one width")
     with opened(browser, (book / f"{page_name}.html").as_uri(), width=NARROW, theme="dark") as found:
         assert found.page.evaluate("document.documentElement.dataset.theme") == "dark"
-        assert not clipped(found.page) + paper(found.page)
+        assert not clipped(found.page) + paper(found.page) + tiny(found.page)
         assert not barriers(found.page, only=("color-contrast", "scrollable-region-focusable"))
 
 
