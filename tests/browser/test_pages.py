@@ -50,6 +50,10 @@ def test_its_images_are_there_and_told_in_words_on_white_paper(wide: Opened) -> 
     assert not images(wide.page) + paper(wide.page)
 
 
+def test_no_warning_names_a_folder_of_the_machine_that_made_it(wide: Opened) -> None:
+    assert "site-packages" not in wide.page.inner_text("main")
+
+
 def test_its_files_are_there(wide: Opened) -> None:
     assert not empty_files(wide.page)
 
