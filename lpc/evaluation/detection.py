@@ -236,16 +236,19 @@ def mahalanobis_detection(
     train, points = _standardised(train, points, alive if dead else None)
     mean = group_means(train, groups)
     nearest = points.new_full((len(points),), torch.inf)
+    within = None
     if covariance == "tied":
-        factor = _factor(_scatter(train, mean, groups.index), len(train), shrinkage, "within classes")
-        nearest = _to_nearest(points, mean, factor)
+        within = _scatter(train, mean, groups.index)
+        nearest = _to_nearest(points, mean, _factor(within, len(train), shrinkage, "within classes"))
     else:
         for position, value in enumerate(groups.value.tolist()):
             own = train[groups.index == position].sub_(mean[position])
             factor = _factor(_product(own), len(own), shrinkage, f"of class {value}")
             nearest = torch.minimum(nearest, _squared(points - mean[position], factor))
     if relative:
-        factor = _factor(_product(train), len(train), shrinkage, "of all training points")
+        between = (mean * groups.count[:, None]).T @ mean
+        total = _product(train) if within is None else within + between
+        factor = _factor(total, len(train), shrinkage, "of all training points")
         nearest = nearest - _squared(points, factor)
     result = -nearest
     return Distances(like(result.to(latent.device) if isinstance(latent, Tensor) else result, latent), dead)
@@ -259,8 +262,7 @@ def _standardised(train: Tensor, points: Tensor, alive: Tensor | None) -> tuple[
     train, points = train - location, points - location
     scale = torch.linalg.vector_norm(train, dim=0) / len(train) ** 0.5
     rest = train.div_(scale).mean(dim=0)
-    train, points = train.sub_(rest), points.div_(scale).sub_(rest)
-    return train.sub_(train.mean(dim=0)), points
+    return train.sub_(rest), points.div_(scale).sub_(rest)
 
 
 def _scatter(train: Tensor, mean: Tensor, index: Tensor) -> Tensor:

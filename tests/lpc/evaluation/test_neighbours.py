@@ -9,7 +9,7 @@ from lpc.computing.precision import precision_of
 from lpc.evaluation import neighbours
 from lpc.evaluation._searching import frames, neighbour_search
 from lpc.evaluation._searching.clusters import clusters
-from lpc.evaluation.neighbours import Norm, count_within, kth_distance, method_for
+from lpc.evaluation.neighbours import Norm, count_within, kth_distance, kth_distances, method_for
 
 
 def collapsed(rng, width, spread, points=600, classes=10):
@@ -131,6 +131,22 @@ def test_the_rule_that_chooses_the_method():
     assert [method_for(width, norm="l2") for width in (1, 8, 10, 11, 2048)] == ["tree"] * 3 + ["products"] * 2
     assert {method_for(width, norm="linf") for width in (1, 10, 11, 2048)} == {"tree"}
     assert {method_for(2, norm=norm, device="cuda") for norm in ("l2", "linf")} == {"candidates"}
+
+
+def test_a_tree_is_taken_where_few_points_are_near(rng):
+    def points(width, dimension, total=1200):
+        frame = np.linalg.qr(rng.standard_normal((width, dimension)))[0]
+        return torch.from_numpy(rng.standard_normal((total, dimension)) @ frame.T)
+
+    def method(value):
+        found = kth_distances(value, k=20, norm="l2")
+        np.testing.assert_allclose(found.distance, scipy_distance(value.numpy(), k=20, norm="l2"), rtol=1e-13)
+        return found.method
+
+    assert {method(points(width, 2)) for width in (11, 30)} == {"tree"}
+    assert {method(points(width, width)) for width in (11, 30)} == {"products"}
+    assert method(torch.from_numpy(collapsed(rng, 20, 1e-7, points=1200))) == "tree"
+    assert {method(points(31, 2)), method(points(11, 2, total=900))} == {"products"}
 
 
 @pytest.mark.usefixtures("unhooked")
