@@ -1,5 +1,7 @@
 """Checks the shapes in every signature of `lpc` over the whole test suite."""
 
+import copy
+import functools
 import inspect
 import os
 from collections import Counter
@@ -46,6 +48,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(mark)
     slow = Counter(item.path for item in items if any(map(item.get_closest_marker, SLOW_KINDS)))
     items.sort(key=lambda item: -slow[item.path])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def digits_are_read_once() -> Iterator[None]:
+    """Keep scikit-learn's digits, which hundreds of tests load; every one has a copy of its own."""
+    from lpc import datasets
+
+    own = datasets.LOADERS["digits"]
+    read = functools.cache(lambda: own(datasets.data_folder()))  # they are in none
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(datasets.LOADERS, "digits", lambda _: copy.deepcopy(read()))
+        yield
 
 
 @pytest.fixture(scope="session")

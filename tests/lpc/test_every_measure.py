@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support.measures import PUBLIC, Draw
 from support.references import REFERENCES, Case, Undefined
 
-EXAMPLES = 40  # of each function: more than 2,000 in all
+EXAMPLES = 30  # of each function: more than 2,000 in all
 FLAVOURS = (
     "plain",
     "plain",

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from support import warm
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,7 @@ for name, make in made.items():
 """
 
 
+@pytest.mark.process
 def test_they_give_what_they_gave():
     done = warm.run("-W", "ignore", "-c", CODE, cwd=ROOT)
     assert done.returncode == 0, done.stderr

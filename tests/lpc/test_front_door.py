@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import warm
 
 import lpc
 
@@ -35,7 +36,7 @@ def test_all_that_is_offered_can_be_had_and_is_what_its_module_has():
 
 def test_public_modules_need_no_import_of_their_own():
     code = "import lpc; print(lpc.evaluation.neural_collapse.__name__, lpc.losses.__name__)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = warm.run("-c", code, cwd=ROOT)
     assert done.stdout.split() == ["lpc.evaluation.neural_collapse", "lpc.losses"]
 
 

@@ -47,14 +47,18 @@ def test_helper(): assert by_helper(1)
 def test_base(): Mine().compare()
 def test_words(): assert "a" in "ab" and words() == ["a"]
 def test_closed(): assert closed()
+@fixture
+def gpu():
+    with pretended_gpu(): yield
+def test_pretended(gpu): assert on(gpu) == approx(on_cpu())
 """
 
 
 def test_a_test_compares_numbers_itself_or_by_what_it_names(tmp_path):
     path = tmp_path / "test_them.py"
     path.write_text(TESTS)
-    names = ["tolerance", "order", "case", "helper", "base", "words", "closed"]
-    assert [compares(f"test_{name}", path) for name in names] == [True] * 5 + [False] * 2
+    names = ["tolerance", "order", "case", "helper", "base", "words", "closed", "pretended"]
+    assert [compares(f"test_{name}", path) for name in names] == [True] * 5 + [False] * 3
     assert not any(starts_python(f"test_{name}", path) for name in names)
     plain = tmp_path / "test_none.py"
     plain.write_text("def test_order(): assert loss() < 2\n")

@@ -24,7 +24,7 @@ LEAST = 60.0
 """The CPU seconds of a whole run from which on the table is shown."""
 RECORD = Path(__file__).parents[1] / "seconds.json"
 """CPU seconds by test, as they were recorded; of shorter ones than :data:`SHORT` nothing is."""
-SHORT, QUICK = 0.1, 0.3
+SHORT, QUICK = 0.1, 0.15
 """CPU seconds of a test: from which on it is recorded, and from which on it is ``slow``."""
 NOTED = 1.0
 """The CPU seconds from which on a test that is not marked ``slow`` is named at the end."""

@@ -94,13 +94,13 @@ def test_the_last_of_several_threads_to_leave_puts_the_settings_back():
     def other() -> None:
         with exact_float32():
             entered.set()
-            leave.wait(10)
+            leave.wait(300)
 
     before = torch.backends.cudnn.deterministic
     thread = threading.Thread(target=other)
     with exact_float32():
         thread.start()
-        assert entered.wait(10)
+        assert entered.wait(300)
     try:
         assert not before
         assert torch.backends.cudnn.deterministic

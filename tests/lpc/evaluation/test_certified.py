@@ -366,8 +366,8 @@ def test_certified_below_attacks_and_no_point_in_the_ball_changes_the_decision(g
     decision = network(image).argmax(dim=1)
     for radius in found.values():
         assert bool((radius > 0).all()) and bool((radius <= length).all())
-        points = in_ball(generator, image, radius, 10_000)
-        assert bool((network(points.flatten(0, 1)).reshape(10_000, 60, 3).argmax(dim=2) == decision).all())
+        points = in_ball(generator, image, radius, 2000)
+        assert bool((network(points.flatten(0, 1)).reshape(2000, 60, 3).argmax(dim=2) == decision).all())
         # Towards the attack, the most dangerous direction known, as far as the radius reaches.
         toward = image + radius[:, None] * attack.perturbation / length[:, None]
         assert bool((network(toward).argmax(dim=1) == decision).all())
@@ -404,6 +404,7 @@ def test_spectral_by_hand(generator):
 @pytest.mark.parametrize("method", METHODS)
 def test_scale_chunks_and_trials(generator, method):
     network, image = trained(generator)
+    image = image[:15]
     radius = certified_radius(network, image, method=method)
     for factor in (1e-9, 1e-3, 1e6):
         again = certified_radius(network.rescaled(factor), image, method=method)

@@ -114,7 +114,7 @@ def work(rank):
     return values
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_two_processes_give_the_value_of_one(tmp_path):
     first, second = in_two(work, tmp_path)
     assert first == second == pytest.approx([value for _, _, value in made()], rel=1e-9)

@@ -302,7 +302,7 @@ def work(rank):
     return values
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_two_processes_give_the_value_of_one(tmp_path):
     latent, label = sample()
     first, second = in_two(work, tmp_path)

@@ -239,7 +239,7 @@ def test_one_dimension_against_quadrature(variance):
     sd = math.sqrt(variance)
     centres, label = sd * np.array([0.0, 0.5, 2.0, 2.5, 6.0]), np.array([0, 0, 1, 0, 1])
     found, error = gaussian_quantities(
-        centres[:, None], label, variance=variance, generator=seeded(), draws=10_000
+        centres[:, None], label, variance=variance, generator=seeded(), draws=3000
     )
     whole = mixture_entropy(centres, sd)
     within = sum((label == c).mean() * mixture_entropy(centres[label == c], sd) for c in (0, 1))
@@ -260,7 +260,7 @@ def test_one_dimension_against_quadrature(variance):
     )
     for name, value, truth, deviation in zip(Quantities._fields, found, expected, error, strict=True):
         assert abs(value - truth) <= 4 * deviation + 1e-12, name
-        assert deviation < 3e-3, name
+        assert deviation < 6e-3, name
     assert error.decoder_uncertainty > 1e-4
 
 
@@ -273,9 +273,9 @@ def test_two_classes_that_overlap_against_quadrature():
         return near.mean() * entropy(near)
 
     truth = quad(uncertain, -3, 3, epsabs=1e-11)[0]
-    found, error = gaussian_quantities(mean, label, generator=seeded(), draws=10_000)
+    found, error = gaussian_quantities(mean, label, generator=seeded(), draws=3000)
     assert found.decoder_uncertainty == pytest.approx(truth, abs=4 * error.decoder_uncertainty)
-    assert 0.2 < truth < 0.5 and error.decoder_uncertainty < 2e-3
+    assert 0.2 < truth < 0.5 and error.decoder_uncertainty < 4e-3
 
 
 def test_coordinates_that_are_independent_add_up():
@@ -382,13 +382,13 @@ def test_products_and_differences_agree(rng):
 ESTIMATED = ("encoding_entropy", "decoder_uncertainty", "reverse_decoder_uncertainty")
 
 
-@pytest.mark.parametrize(("draws", "points"), [(1, 25), (4, None), (3, 100), (3, 1)])
+@pytest.mark.parametrize(("draws", "points"), [(1, 8), (4, None), (3, 50), (3, 1)])
 def test_the_standard_error_is_the_spread_over_generators(rng, draws, points):
-    mean, label = clusters(rng, points=200, width=4)
-    mean[:100] *= 8  # half of the points are clear, half are not
+    mean, label = clusters(rng, points=100, width=4)
+    mean[:50] *= 8  # half of the points are clear, half are not
     trials = [
         gaussian_quantities(mean, label, draws=draws, points=points, generator=seeded(seed))
-        for seed in range(300)
+        for seed in range(5 if points == 1 else 300)
     ]
     for name in ESTIMATED:
         spread = np.std([getattr(found, name) for found, _ in trials], ddof=1)

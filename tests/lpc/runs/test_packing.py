@@ -32,7 +32,9 @@ from lpc.training.cohorts import Cohort
 from lpc.training.solo import Solo
 
 DATA = DataSpec(name="digits", validation=100, train_limit=150, noise=0.01)
-TRAIN = TrainSpec(epochs=3, batch_size=64, learning_rate=1e-2, record_every=1, gamma_maximum=1.0)
+TRAIN = TrainSpec(
+    epochs=3, batch_size=64, learning_rate=1e-2, record_every=1, gamma_maximum=1.0, metrics="geometry"
+)
 
 
 def make(architecture="IB", *, seed=0, backbone="mlp", width=12, variants=VARIANTS, **train):
@@ -126,11 +128,20 @@ def final(store, specs):
     return np.array([[store.result(spec)[name] for name in ("cross_entropy", "rms")] for spec in specs])
 
 
+FOUR = [make(seed=seed) for seed in range(3)] + [make("LinPen")]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A store in which four runs were trained as one cohort."""
+    store = RunStore(tmp_path_factory.mktemp("whole"))
+    execute_all(FOUR, store, progress=False)
+    return store
+
+
 @pytest.mark.parametrize("fits_until", [0, 2])
-def test_memory_that_runs_out_halves_the_cohort_and_says_so(tmp_path, monkeypatch, fits_until):
-    alike = [make(seed=seed) for seed in range(3)] + [make("LinPen")]
-    whole, small = RunStore(tmp_path / "whole"), RunStore(tmp_path / "small")
-    execute_all(alike, whole, progress=False)
+def test_memory_that_runs_out_halves_the_cohort_and_says_so(whole, tmp_path, monkeypatch, fits_until):
+    alike, small = FOUR, RunStore(tmp_path)
     train, sizes = Cohort._train, []
 
     def little_memory(self):
@@ -173,12 +184,14 @@ def test_a_run_that_does_not_fit_alone_is_an_error_that_names_it(tmp_path, monke
 
 
 SCRIPT = """
-import sys
+import multiprocessing, sys
 from lpc.runs import execute_all
 from lpc.specs import DataSpec, TrainSpec, variant_spec
 from lpc.store import RunStore
 
 if __name__ == "__main__":
+    forks = multiprocessing.get_context("fork")  # which need not import what this process has imported
+    multiprocessing.get_context = lambda kind: forks
     data = DataSpec(name="digits", validation=100, train_limit=150, noise=0.01)
     train = TrainSpec(epochs=EPOCHS, batch_size=64, learning_rate=1e-2, record_every=10_000)
     specs = [
@@ -278,9 +291,9 @@ def test_a_run_driven_to_chance_says_so(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Solo, "outputs", biased)
     with pytest.warns(UserWarning, match=r"IB, seed 0: gamma ends at 1e\+09.*the readout will be lost"):
-        execute_all([lost, make("LinPen", epochs=20)], store, progress=False)
+        execute_all([lost, make("LinPen", epochs=20, record_every=20)], store, progress=False)
     result = store.result(lost)
     assert result["accuracy"] == pytest.approx(0.1) and result["at_chance"] and result["chance_epoch"] == 1
-    fine = store.result(make("LinPen", epochs=20))  # accuracy 0.98 to 1 over six seeds
+    fine = store.result(make("LinPen", epochs=20, record_every=20))  # accuracy 0.98 to 1 over six seeds
     assert not fine["at_chance"] and fine["chance_epoch"] is None
     assert store.provenance(lost)["run_epoch_seconds"] > 0 and run_key(lost) in set(store.frame()["key"])

@@ -38,19 +38,42 @@ def make(architecture="IB", *, seed=0, **train):
     )
 
 
-@pytest.fixture(autouse=True)
-def cheap(monkeypatch):
-    monkeypatch.setattr(measurements, "ATTACKED_IMAGES", 10)
+@pytest.fixture(scope="module", autouse=True)
+def cheap():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(measurements, "ATTACKED_IMAGES", 10)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A store with one finished run, measured on the test set, and what execute and measure returned."""
+    store = RunStore(tmp_path_factory.mktemp("finished"))
+    result = execute(make(), store)
+    assert not store.measured(make())
+    return store, result, measure(make(), store)
+
+
+ALIKE = [make("IB", metrics="geometry"), make("LinPenDropout", seed=1, metrics="geometry")]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A store in which a cohort was trained without an interruption."""
+    store = RunStore(tmp_path_factory.mktemp("whole"))
+    execute_all(ALIKE, store, progress=False)
+    return store
 
 
 def results(store):
+    """Return what was measured last, which for runs of `geometry` is no entropy and no mixture."""
     columns = ["key", "trace_ratio", "knn_entropy", "validation_cross_entropy", "nc1", "binarity_mu"]
-    return store.frame()[columns].sort_values("key").reset_index(drop=True)
+    frame = store.frame()
+    return frame[[name for name in columns if name in frame]].sort_values("key").reset_index(drop=True)
 
 
-def test_a_finished_key_is_a_no_op(tmp_path):
-    store = RunStore(tmp_path)
-    result = execute(make(), store)
+def test_a_finished_key_is_a_no_op(finished):
+    store, result, _ = finished
     path = store.directory(run_key(make())) / "result.json"
     written = path.stat().st_mtime_ns
     assert execute(make(), store) == result
@@ -59,9 +82,8 @@ def test_a_finished_key_is_a_no_op(tmp_path):
     assert store.cohorts() == {}
 
 
-def test_recorded_metrics_are_those_of_the_stored_weights(tmp_path):
-    store = RunStore(tmp_path)
-    result = execute(make(), store)
+def test_recorded_metrics_are_those_of_the_stored_weights(finished):
+    store, result, _ = finished
     splits = load_images(make().data)
     latents = collect(runs.load_model(make(), store, splits.train), splits.train)
     traces = within_between_traces(latents.latent, latents.label)
@@ -73,20 +95,18 @@ def test_recorded_metrics_are_those_of_the_stored_weights(tmp_path):
     assert history["trace_ratio"].iloc[-1] == result["trace_ratio"]
 
 
-def test_geometry_is_collapse_without_entropies_and_mixtures(tmp_path):
-    whole, part = (execute(one, RunStore(tmp_path)) for one in (make(), make(metrics="geometry")))
-    left_out = {name for name in whole if name.startswith(("knn_entropy", "binarity"))}
-    assert len(left_out) > 4 and set(part) == set(whole) - left_out
-    assert {name: whole[name] for name in part if name != "missing"} == {
+def test_geometry_is_collapse_without_entropies_and_mixtures(finished, tmp_path):
+    everything, part = finished[1], execute(make(metrics="geometry"), RunStore(tmp_path))
+    left_out = {name for name in everything if name.startswith(("knn_entropy", "binarity"))}
+    assert len(left_out) > 4 and set(part) == set(everything) - left_out
+    assert {name: everything[name] for name in part if name != "missing"} == {
         name: value for name, value in part.items() if name != "missing"
     }
 
 
 @pytest.mark.parametrize("after", [1, 2])
-def test_an_interrupted_cohort_goes_on_to_the_same_bits(tmp_path, monkeypatch, after):
-    alike = [make("IB"), make("LinPenDropout", seed=1)]
-    whole, broken = RunStore(tmp_path / "whole"), RunStore(tmp_path / "broken")
-    execute_all(alike, whole, progress=False)
+def test_an_interrupted_cohort_goes_on_to_the_same_bits(whole, tmp_path, monkeypatch, after):
+    broken = RunStore(tmp_path)
     original = Trainer.train_epoch
 
     def interrupted(self):
@@ -96,20 +116,18 @@ def test_an_interrupted_cohort_goes_on_to_the_same_bits(tmp_path, monkeypatch, a
 
     monkeypatch.setattr(Trainer, "train_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        execute_all(alike, broken, progress=False)
+        execute_all(ALIKE, broken, progress=False)
     assert broken.frame()["status"].tolist() == ["training", "training"]
     monkeypatch.setattr(Trainer, "train_epoch", original)
-    execute_all(alike[:1], broken, progress=False)  # asking for one resumes the cohort it began with
+    execute_all(ALIKE[:1], broken, progress=False)  # asking for one resumes the cohort it began with
     assert results(whole).equals(results(broken))
-    for spec in alike:
+    for spec in ALIKE:
         expected, found = whole.load_weights(spec), broken.load_weights(spec)
         assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def test_a_kill_between_two_results_loses_nothing(tmp_path, monkeypatch):
-    alike = [make("IB"), make("LinPen", seed=1)]
-    whole, broken = RunStore(tmp_path / "whole"), RunStore(tmp_path / "broken")
-    execute_all(alike, whole, progress=False)
+def test_a_kill_between_two_results_loses_nothing(whole, tmp_path, monkeypatch):
+    broken = RunStore(tmp_path)
     original = RunStore.finish
     done = []
 
@@ -121,18 +139,25 @@ def test_a_kill_between_two_results_loses_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(RunStore, "finish", dying)
     with pytest.raises(KeyboardInterrupt):
-        execute_all(alike, broken, progress=False)
+        execute_all(ALIKE, broken, progress=False)
     monkeypatch.setattr(RunStore, "finish", original)
-    execute_all(alike, broken, progress=False)
+    execute_all(ALIKE, broken, progress=False)
     assert results(whole).equals(results(broken))
 
 
 SCRIPT = """
-import os, sys
+import sys, time
 from experiments.studies.ablation import study
-if __name__ == "__main__":
-    os.setsid()  # with all that it starts it can be killed
-    study("smoke", seeds=1, only=["IB", "LinPen"], store=sys.argv[1], progress=False)
+from lpc.training import Trainer
+
+train_epoch = Trainer.train_epoch
+def to_the_middle(self):
+    if self.epoch == self.specs[0].train.epochs // 2:
+        time.sleep(600)  # it is killed here, however late
+    return train_epoch(self)
+
+Trainer.train_epoch = to_the_middle
+study("smoke", seeds=1, only=["IB", "LinPen"], store=sys.argv[1], workers=1, progress=False)
 """
 
 
@@ -147,7 +172,7 @@ def test_kill_minus_nine_in_the_middle_of_training(tmp_path):
         while not list((tmp_path / "killed").glob("cohorts/*/state.pt")):
             assert victim.poll() is None, victim.err
             time.sleep(0.05)
-        os.killpg(victim.pid, signal.SIGKILL)
+        victim.send_signal(signal.SIGKILL)
         assert victim.wait() == -signal.SIGKILL
     killed = RunStore(tmp_path / "killed")
     began = killed.frame()
@@ -162,7 +187,7 @@ def test_kill_minus_nine_in_the_middle_of_training(tmp_path):
 
 def test_a_run_whose_loss_is_not_a_number_is_marked_and_the_others_go_on(tmp_path):
     store = RunStore(tmp_path)
-    wild, tame = make("IB", learning_rate=1e30), make("LinPen")
+    wild, tame = make("IB", learning_rate=1e30, metrics="geometry"), make("LinPen", metrics="geometry")
     with pytest.warns(UserWarning, match="the readout will be lost"):  # and much else
         execute_all([wild, tame], store, progress=False)
     frame = store.frame().set_index("architecture")
@@ -175,7 +200,7 @@ def test_a_run_whose_loss_is_not_a_number_is_marked_and_the_others_go_on(tmp_pat
 
 @pytest.mark.process
 def test_workers_give_what_one_process_gives(tmp_path):
-    chosen = [make("IB"), make("NoPen", seed=1)]
+    chosen = [make("IB", metrics="geometry"), make("NoPen", seed=1, metrics="geometry")]
     one, two = RunStore(tmp_path / "one"), RunStore(tmp_path / "two")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -187,11 +212,32 @@ def test_workers_give_what_one_process_gives(tmp_path):
     assert results(one).equals(results(two))
 
 
+BROKEN = """
+import dataclasses, multiprocessing, sys
+from lpc.runs import execute_all
+from lpc.specs import DataSpec, TrainSpec, variant_spec
+from lpc.store import RunStore
+
+forks = multiprocessing.get_context("fork")  # which need not import what this process has imported
+multiprocessing.get_context = lambda kind: forks
+data = DataSpec(name="digits", validation=100, train_limit=150)
+train = TrainSpec(epochs=1, learning_rate=1e-2)
+good, bad = (
+    variant_spec(name, data=data, backbone="mlp", backbone_width=12, train=train, seed=0)
+    for name in ("NoPen", "IB")
+)
+bad = dataclasses.replace(bad, data=DataSpec(name="digits", validation=3))
+try:
+    execute_all([bad, good], RunStore(sys.argv[1]), workers=2, progress=False)
+except ValueError as error:
+    print(error)
+"""
+
+
 @pytest.mark.process
 def test_an_error_in_a_worker_reaches_the_caller(tmp_path):
-    bad = dataclasses.replace(make(), data=DataSpec(name="digits", validation=3))
-    with pytest.raises(ValueError, match="validation asks for 3"):
-        execute_all([bad, make("NoPen")], RunStore(tmp_path), workers=2, progress=False)
+    done = warm.run("-c", BROKEN, tmp_path, cwd=Path(__file__).parents[3])
+    assert "validation asks for 3" in done.stdout, done.stderr
 
 
 def test_a_truncated_checkpoint_stops_the_next_call_and_says_what_to_remove(tmp_path, monkeypatch):
@@ -209,9 +255,8 @@ def test_a_truncated_checkpoint_stops_the_next_call_and_says_what_to_remove(tmp_
         execute(make(), store)
 
 
-def test_provenance_says_where_a_result_came_from(tmp_path):
-    store = RunStore(tmp_path)
-    execute(make(), store)
+def test_provenance_says_where_a_result_came_from(finished):
+    store = finished[0]
     text = (store.directory(run_key(make())) / "provenance.json").read_text()
     for word in (
         "commit",
@@ -224,14 +269,11 @@ def test_provenance_says_where_a_result_came_from(tmp_path):
         "seed",
     ):
         assert f'"{word}"' in text
-    assert str(Path.home()) not in text and str(tmp_path) not in text
+    assert str(Path.home()) not in text and str(store.root) not in text
 
 
-def test_test_metrics_are_measured_once(tmp_path):
-    store = RunStore(tmp_path)
-    execute(make(), store)
-    assert not store.measured(make())
-    first = measure(make(), store)
+def test_test_metrics_are_measured_once(finished):
+    store, _, first = finished
     path = store.directory(run_key(make())) / "test.json"
     written = path.stat().st_mtime_ns
     assert measure(make(), store) == first and path.stat().st_mtime_ns == written
@@ -240,10 +282,8 @@ def test_test_metrics_are_measured_once(tmp_path):
     assert row["test_deepfool_relative_norm"] == first["deepfool_relative_norm"] > 0
 
 
-def test_reliability_of_a_run_is_that_of_its_stored_weights(tmp_path):
-    store = RunStore(tmp_path)
-    execute(make(), store)
-    found = measure(make(), store)
+def test_reliability_of_a_run_is_that_of_its_stored_weights(finished):
+    store, _, found = finished
     splits = load_images(make().data)
     test = collect(runs.load_model(make(), store, splits.test), splits.test)
     right = (test.predicted == test.label).numpy()

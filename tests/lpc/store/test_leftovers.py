@@ -21,7 +21,9 @@ from lpc.store.writers import draft_named, draft_of, mark
 ROOT = Path(__file__).parents[3]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
 DATA = DataSpec(name="digits", validation=100, train_limit=150, noise=0.01)
-TRAIN = TrainSpec(epochs=1, batch_size=64, learning_rate=1e-2, record_every=1, gamma_maximum=1.0)
+TRAIN = TrainSpec(
+    epochs=1, batch_size=64, learning_rate=1e-2, record_every=1, gamma_maximum=1.0, metrics="geometry"
+)
 
 
 def make(seed=0):
@@ -137,7 +139,7 @@ def test_who_is_out_of_sight_counts_by_its_lease_and_by_its_runs(tmp_path, monke
     os.utime(foreign, (then, then))
     assert [one.leftover.path for one in store.sweep()] == [foreign.absolute()]
     store.finish(ONE, result={"status": "finished"}, history=[], provenance={}, weights={})
-    now = time.time() - holders.LEASE + 30
+    now = time.time() - 0.5 * holders.LEASE
     os.utime(lease._heartbeat, (now, now))
     assert store.sweep() == [], "it gave a sign of life within its lease"
     os.utime(lease._heartbeat, (then, then))
@@ -192,7 +194,7 @@ def test_names_of_drafts(tmp_path, monkeypatch):
 
     mine = draft_of(tmp_path / "checkpoint.safetensors")
     assert named(mine) == ("checkpoint.safetensors", False)
-    child = subprocess.Popen(["sleep", "60"])
+    child = subprocess.Popen(["sleep", "600"])
     monkeypatch.setattr(os, "getpid", lambda: child.pid)
     theirs = draft_of(tmp_path / "owner-1.json")
     monkeypatch.undo()

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -28,9 +27,10 @@ from lpc.training import Trainer
 
 ROOT = Path(__file__).parents[3]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-"""Seconds that a program may take on a busy machine before it counts as hanging; most take three."""
 DATA = DataSpec(name="digits", validation=100, train_limit=150, noise=0.01)
-TRAIN = TrainSpec(epochs=3, batch_size=64, learning_rate=1e-2, record_every=1, gamma_maximum=1.0)
+TRAIN = TrainSpec(
+    epochs=3, batch_size=64, learning_rate=1e-2, record_every=1, gamma_maximum=1.0, metrics="geometry"
+)
 
 
 def make(architecture="IB", *, seed=0, **train):
@@ -105,7 +105,7 @@ def note(*words):
 
 note("ready")
 while log.read_text().count("ready") < 8:
-    time.sleep(0.001)
+    time.sleep(0.01)
 keys = [f"{place:02}" for place in range(50)]
 while left := [key for key in keys if not finished(key)]:
     for key in left:
@@ -168,7 +168,7 @@ from lpc.store.ownership import Lease
 
 with Lease(Path(sys.argv[1]), sys.argv[2:], lambda key: False):
     print("leased", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -196,7 +196,7 @@ def test_one_killed_on_this_machine_loses_its_runs_at_once(tmp_path, monkeypatch
 
 def test_who_is_out_of_sight_keeps_its_runs_for_its_lease(tmp_path, monkeypatch):
     lease = elsewhere(monkeypatch, tmp_path, "a")
-    for silent, lives in ((0, True), (holders.LEASE - 20, True), (holders.LEASE + 20, False)):
+    for silent, lives in ((0, True), (0.7 * holders.LEASE, True), (holders.LEASE + 20, False)):
         silence(lease, silent)
         assert set(live_holders(tmp_path)) == ({"a"} if lives else set())
         assert ended(tmp_path, "a") == [None if lives else "died"]
@@ -220,7 +220,7 @@ def test_a_clock_that_is_wrong_buries_nobody(tmp_path, monkeypatch):
 def test_one_that_wakes_up_while_it_is_looked_at_keeps_its_runs(tmp_path, monkeypatch):
     """A file server that was away leaves everybody silent, and everybody alive."""
     lease = elsewhere(monkeypatch, tmp_path, "a", silent=holders.LEASE + 100)
-    threading.Timer(0.05, os.utime, [lease._heartbeat]).start()
+    monkeypatch.setattr(ownership.time, "sleep", lambda _: os.utime(lease._heartbeat))
     with pytest.raises(Held):
         Lease(tmp_path, ["a"], has_result(tmp_path))
     lease.check()
@@ -275,10 +275,15 @@ def test_a_job_that_was_requeued_has_died_where_it_was(tmp_path, monkeypatch, be
 def test_a_process_is_told_from_a_later_one_with_its_number():
     me = this_process()
     ticks = os.sysconf("SC_CLK_TCK")
-    child = subprocess.Popen(["sleep", "60"])
-    now = float(Path("/proc/uptime").read_text().split()[0])
+
+    def uptime():
+        return float(Path("/proc/uptime").read_text().split()[0])
+
+    before = uptime()
+    child = subprocess.Popen(["sleep", "600"])
+    now = uptime()
     started = holders._started(child.pid)
-    assert started is not None and started / ticks == pytest.approx(now, abs=0.5)
+    assert started is not None and before - 0.1 <= started / ticks <= now + 0.1  # however long it took
     assert me.started is not None and me.started < started
     theirs = dataclasses.replace(me, pid=child.pid, started=started)
     assert not has_died(me, me) and not has_died(theirs, me)
@@ -475,7 +480,7 @@ def test_who_waits_takes_over_where_the_holder_dies(tmp_path, monkeypatch):
 
 
 TOGETHER = """
-import sys
+import sys, time
 from pathlib import Path
 from lpc.runs import execute_all, execution, training_loop
 from lpc.specs import DataSpec, TrainSpec, run_key, variant_spec
@@ -491,14 +496,16 @@ def noted(training):
 
 training_loop._Training.begin_epoch = noted
 data = DataSpec(name="digits", validation=100, train_limit=150, noise=0.01)
-train = TrainSpec(epochs=20, batch_size=64, learning_rate=1e-2, record_every=5, gamma_maximum=1.0)
+train = TrainSpec(
+    epochs=20, batch_size=64, learning_rate=1e-2, record_every=5, gamma_maximum=1.0, metrics="geometry"
+)
 specs = [
     variant_spec(name, data=data, backbone="mlp", backbone_width=12, train=train, seed=seed)
     for seed in map(int, sys.argv[3]) for name in ("IB", "WideIB", "NoPenDropout")
 ]
 Path(sys.argv[4]).touch()
 while not all(Path(name).exists() for name in sys.argv[4:]):
-    pass
+    time.sleep(0.01)
 store = RunStore(sys.argv[1])
 execute_all(specs, store, progress=False)
 assert all(store.finished(spec) for spec in specs)

@@ -16,7 +16,7 @@ from lpc.training.cohorts import Cohort
 from lpc.training.solo import Solo
 from lpc.training.together import SideBySide
 
-DATA = DataSpec(name="digits", validation=100, train_limit=150, noise=0.01)
+DATA = DataSpec(name="digits", validation=100, train_limit=100, noise=0.01)
 TRAIN = TrainSpec(
     epochs=4,
     batch_size=32,
@@ -65,11 +65,11 @@ CASES |= {
 def test_a_run_on_a_gpu_is_the_run_on_the_cpu(case):
     """To the bit, with a decay inside its epochs: a pretended GPU computes as the CPU does."""
     specs = CASES[case]
-    _, losses, logits = trained(specs, "cpu")
-    found = on_gpu(specs)
+    _, losses, logits = trained(specs, "cpu", epochs=3)
+    found = on_gpu(specs, epochs=3)
     assert torch.equal(found[0], losses) and torch.equal(found[1], logits)
     if len(specs) == 1:
-        found = on_gpu(specs, graphed=False)
+        found = on_gpu(specs, epochs=3, graphed=False)
         assert torch.equal(found[0], losses) and torch.equal(found[1], logits)
 
 
@@ -192,14 +192,14 @@ def test_a_wait_in_a_step_is_found(gpu, monkeypatch):
         trained([make()], "cuda", compiled=False)
     gpu.waits.clear()
     trained([make()], "cuda", compiled=False, graphed=False, epochs=1)
-    assert sum(count for (what, _), count in gpu.waits.items() if what == "_local_scalar_dense") >= 5
+    assert sum(count for (what, _), count in gpu.waits.items() if what == "_local_scalar_dense") >= 4
 
 
 def test_a_recorded_step_is_one_launch_and_a_smaller_batch_is_taken_as_it_is(gpu):
     training = Solo([make(batch_size=16)], load_images(DATA, device="cuda").train, compiled=False)
     training.train_epoch()
     full, odd = divmod(len(training.images), 16)
-    assert full == 9 and odd
+    assert full == 6 and odd
 
     def launches() -> dict[str, int]:
         gpu.launches.clear()
@@ -218,17 +218,17 @@ def test_a_recorded_step_is_one_launch_and_a_smaller_batch_is_taken_as_it_is(gpu
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
 def test_on_a_gpu_too_four_epochs_are_two_and_two(gpu, specs, device):
     """On the pretended GPU to the bit, wherever the checkpoint is loaded."""
-    _, losses, logits = trained(specs, "cuda", compiled=False)
-    half, *_ = trained(specs, "cuda", compiled=False, epochs=2)
+    whole, *_ = trained(specs, "cuda", compiled=False, epochs=2)
     buffer = io.BytesIO()
-    torch.save(half.state_dict(), buffer)
+    torch.save(whole.state_dict(), buffer)
     buffer.seek(0)
-    resumed = trainer(specs, half.images, compiled=False)
+    resumed = trainer(specs, whole.images, compiled=False)
     resumed.load_state_dict(torch.load(buffer, map_location=device, weights_only=True))
-    while not resumed.finished:
-        resumed.train_epoch()
-    assert torch.equal(torch.tensor(resumed.losses), losses)
-    assert torch.equal(resumed.outputs(resumed.images).logits.cpu(), logits)
+    for training in (whole, resumed):
+        while not training.finished:
+            training.train_epoch()
+    assert resumed.losses == whole.losses and resumed.epoch == 4
+    assert torch.equal(*(one.outputs(whole.images).logits.cpu() for one in (whole, resumed)))
 
 
 def test_training_rounds_nothing_to_tf32(gpu):
@@ -258,7 +258,7 @@ def test_steps_are_recorded_on_the_stream_that_warmed_up(gpu, monkeypatch):
     used = []
     step = Solo._step
     monkeypatch.setattr(Solo, "_step", lambda self, batch: (used.append(gpu.stream), step(self, batch))[1])
-    training = Solo([make()], load_images(DATA, device="cuda").train, compiled=False)
+    training = Solo([make(batch_size=16)], load_images(DATA, device="cuda").train, compiled=False)
     training.train_epoch()
     assert training.recording is not None
     assert used[: recording.WARM_UP] == [training.recording.stream] * recording.WARM_UP
