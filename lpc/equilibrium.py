@@ -98,7 +98,7 @@ def reachable_separation(*, width: int, learning_rate: float, steps: int, classe
 
     Notes
     -----
-    AdamW moves a weight by about the learning rate a step, so it ends within :math:`\eta T` of zero. At one
+    AdamW moves a weight by about the learning rate per step, so it ends within :math:`\eta T` of zero. At one
     node the sum of squared differences over all pairs is then at most :math:`4 (\eta T)^2` times the number
     of pairs with different signs, :math:`\lfloor K/2\rfloor\lceil K/2\rceil`: over P nodes the mean is
 
@@ -166,12 +166,12 @@ def bias_sd(
     \tfrac{\eta}{2}\sqrt{(K-1)/B}`.
 
     *Permuted epochs*: the counts of an epoch are those of the data set, so the noise of its m batches sums to
-    zero and the walk is a bridge. At the ends of epochs, with :math:`\theta = m/\tau`, what is left of the
-    walk's variance is the share :math:`1 - \tfrac{2}{\theta}\tanh\tfrac{\theta}{2}`; inside an epoch
-    :math:`\eta^2 m/6` comes on top where :math:`\tau` is well above m. Both are for batches of one size and
-    without momentum. What is returned has both (:mod:`lpc.computing.epoch_noise`): a last batch that is
-    smaller than the others counts each of its labels for more, and momentum carries the last steps over the
-    end of the epoch.
+    zero and the walk is a bridge. At the ends of epochs, with :math:`\theta = m/\tau`, the share
+    :math:`1 - \tfrac{2}{\theta}\tanh\tfrac{\theta}{2}` of the walk's variance remains; inside an epoch
+    :math:`\eta^2 m/6` is added where :math:`\tau` is well above m. Both formulas hold for batches of one size
+    and without momentum. The returned value corrects for both (:mod:`lpc.computing.epoch_noise`): a smaller
+    last batch gives each of its labels more weight, and momentum carries the last steps over the end of the
+    epoch.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ LOOK = 0.5e-3
 READ = 1e-3
 """Seconds that it is taken to need to read a small one."""
 MEASURED_OF = 6
-"""Number of runs of which one has test metrics: five learning rates, and the run that retrains the best."""
+"""Number of runs per run with test metrics: five learning rates, and the run that retrains the best."""
 METRICS = 40
 """Numbers in a result."""
 KEPT_FILES = 5
@@ -143,8 +143,8 @@ def listing_table(sizes: Sequence[int] = (720, 10_000), folder: Path | None = No
         table[f"{found.runs:,}"] = {
             "here, first (s)": f"{found.first:.2f}",
             "here, again (s)": f"{found.again:.2f}",
-            "requests a run, first": f"{(found.looks + found.reads) / found.runs:.1f}",
-            "requests a run, again": f"{len(FILES)}",
+            "requests per run, first": f"{(found.looks + found.reads) / found.runs:.1f}",
+            "requests per run, again": f"{len(FILES)}",
             "network, one by one (s)": f"{found.first + found.waiting:.1f}",
             "network, first (s)": f"{found.first + found.waiting / found.together:.2f}",
             "network, again (s)": f"{found.again + found.waiting_again / found.together:.2f}",

@@ -21,7 +21,7 @@ from experiments.reporting.tables import MISSING, number
 NOT_INSTALLED = "not installed"
 """Content of a cell if the program to compare with is missing."""
 NOT_SLOWER = 0.95
-"""The ratio aimed at where the aim is to be no slower: one program timed against itself is off by as much."""
+"""Target ratio where the aim is to be no slower: a program timed against itself is off by as much."""
 
 
 class ResultsDiffer(RuntimeError):

@@ -86,7 +86,7 @@ def training_table(timed: Sequence[Timed], size: Size) -> pd.DataFrame:
 
 
 def gpu_targets() -> pd.DataFrame:
-    """Return the rows of what is aimed at on a GPU, where there is none."""
+    """Return the rows of the aims on a GPU, where there is none."""
     aims = {
         "ResNet-18 in bfloat16 against the plain loop": f"≥ {GPU_TARGET:g}",
         "share of the bfloat16 matrix product": f"≥ {PRODUCT_SHARE:.0%}",

@@ -23,7 +23,7 @@ from typing import Any
 from unittest import mock
 
 CALLS = ("stat", "open", "link", "rename", "replace", "unlink", "remove", "mkdir", "rmdir", "utime")
-"""Functions of ``os`` of which a call is one request."""
+"""Functions of ``os`` that make one request per call."""
 LISTS = ("listdir", "scandir")
 
 

@@ -36,7 +36,7 @@ def closest_frame(
     classes, width
         Numbers of classes K and of nodes P.
     starts
-        Number of random starts, of which the best is returned.
+        Number of random starts; the best is returned.
     steps
         Steps of Adam, at a rate that falls to zero.
     seed

@@ -129,7 +129,7 @@ def time_limit(partition: str | None) -> int | None:
     Parameters
     ----------
     partition
-        Name of the partition, or several with commas, of which the longest limit counts; None: the cluster's
+        Name of the partition, or several with commas, whose longest limit counts; None: the cluster's
         default.
     """
     wanted = None if partition is None else set(partition.split(","))

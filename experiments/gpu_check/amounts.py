@@ -40,7 +40,7 @@ class Amount:
     cohort
         Number of runs in the cohort.
     trained
-        Profile of which one seed is trained in the remaining time.
+        Profile that is trained with one seed in the remaining time.
     compiled
         Whether to compile networks if the device can.
     store

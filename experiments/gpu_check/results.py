@@ -77,7 +77,7 @@ class Record:
         seconds
             Seconds that it took.
         code
-            Provenance, of which the commit is kept; None: that of the record.
+            Provenance, whose commit is kept; None: that of the record.
         """
         made = self.content["provenance"] if code is None else code
         before = self.content["sections"].get(section, {"rows": []})["rows"]

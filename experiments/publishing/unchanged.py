@@ -72,7 +72,7 @@ class Book(NamedTuple):
             The result of :meth:`sources` before any of them was read; if they have changed since, nothing is
             noted.
         runs
-            The result of :meth:`runs` of which everything made is known to be current.
+            The result of :meth:`runs` from which everything was made and is current.
         """
         if self.sources() == sources:
             state = {"sources": sources, "runs": runs, "outputs": self.outputs()}

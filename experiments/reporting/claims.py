@@ -253,7 +253,7 @@ def _same(claim: Claim, declared: Mapping[str, Claim]) -> str:
 
 
 def _relatives(shown: Sequence[str], study: Study) -> dict[str, Study]:
-    """Return the studies of the profiles beside some, those of which the store has all runs."""
+    """Return the studies of the profiles beside some, where the store has all their runs."""
     found = {}
     for place, name in enumerate(shown):
         seeds = len({one.seed for one in study.specs}) if study.kind.selects and not place else None

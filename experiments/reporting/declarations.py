@@ -72,7 +72,7 @@ class Claim:
 
     @property
     def ratio(self) -> bool:
-        """Whether its values are ratios, of which the logarithm is judged."""
+        """Whether its values are ratios, judged by their logarithm."""
         return self.quantity == "ratio" or (self.quantity == "value" and self.per is not None)
 
     @property

@@ -16,7 +16,7 @@ PAPERS = "paper"
 
 
 class FoldedTable(NamedTuple):
-    """A table of which a page shows some columns and folds the others; its CSV has all.
+    """A table whose page shows some columns and folds the others; its CSV has all.
 
     Attributes
     ----------

@@ -219,7 +219,7 @@ def _head(dataset: str, shown: Sequence[pd.DataFrame]) -> str:
 
 
 def _ours(alike: pd.DataFrame, dataset: str) -> str:
-    """Return value and verdict wherever a claim was judged on a data set; where several, of which images."""
+    """Return value and verdict wherever a claim was judged on a data set; if several, name the images."""
     rows = list(_each(alike[alike["dataset"] == dataset]))
     lines = []
     for one in rows:

@@ -150,9 +150,7 @@ def folded(table: pd.DataFrame) -> Html:
         rows = shown.loc[shown.index.intersection(own.index, sort=False)]
         title = CHECKS if name == "checks" else chapter_title(str(name))
         link = "" if name == "checks" else f'<p><a href="{name}.html">The chapter</a></p>'
-        caption = (
-            f"<caption>{escape(title)}: each claim's verdict, what was measured, when it holds.</caption>"
-        )
+        caption = f"<caption>{escape(title)}: verdict, measured value and tolerance of each claim.</caption>"
         html = rows.to_html(index=False, border=0, classes="wrap").replace("<thead>", f"{caption}<thead>")
         html = html.replace(' style="text-align: right;"', "").replace("<th>", '<th scope="col">')
         parts.append(

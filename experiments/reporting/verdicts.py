@@ -60,7 +60,7 @@ class Judgement(NamedTuple):
     def needed(self) -> str:
         """Return the runs that would decide at the present spread, as text; empty if that is unknown.
 
-        That is a number of seeds, or more test images if their variance hides that of the seeds.
+        Either a number of seeds, or more test images if their variance hides that of the seeds.
         """
         if self.interval is None or not self.edges:
             return ""

@@ -16,7 +16,7 @@ def select(frame: pd.DataFrame) -> pd.DataFrame:
     """Return, for every architecture and seed, the finished run with the best validation accuracy.
 
     Ties go to the lower validation cross-entropy. Failed runs are never selected; an architecture and
-    seed of which no run finished has no row.
+    seed without a finished run has no row.
 
     Raises
     ------

@@ -20,7 +20,7 @@ class Profile:
     data, backbone, backbone_width, train
         Settings shared by all runs; ``train`` has the schedules, and its learning rate is replaced.
     learning_rates, seeds
-        Learning rates and seeds with each of which every architecture is trained.
+        Learning rates and seeds; every architecture is trained with each pair.
     variants
         Table of architectures: ``lpc.architectures.VARIANTS``, the ablation, or another one in a sibling
         profile.

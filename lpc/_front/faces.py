@@ -93,7 +93,7 @@ def _hint(name: str, module: str) -> str:
 
 
 def _defined(root: str) -> Iterator[tuple[str, str]]:
-    """Yield place and name of what a package offers, of its public modules, and of what they define."""
+    """Yield place and name of a package's exports, of its public modules, and of their definitions."""
     import pkgutil
     import re
 

@@ -76,7 +76,7 @@ def wander(
     powers = [np.eye(2)]
     for _ in range(count):
         powers.append(step @ powers[-1])
-    late = np.stack([power @ kick for power in powers[:-1]])  # what a kick has become after 0, 1, ... steps
+    late = np.stack([power @ kick for power in powers[:-1]])  # a kick after 0, 1, ... steps
 
     def fresh(steps: int) -> np.ndarray:
         """The covariance that the first steps of an epoch add."""

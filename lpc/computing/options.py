@@ -45,7 +45,7 @@ def whole(name: str, value: object, *, least: int | None = 1, most: int | None =
     least, most
         Limits of the range, ends included; None: no limit.
     of
-        Description, for the message, of what the range depends on: ``"5 points"``.
+        Description, for the message, of the range's origin: ``"5 points"``.
     """
     number = None if isinstance(value, (bool, np.bool_)) else _index(value)
     if number is None or (least is not None and number < least) or (most is not None and number > most):

@@ -49,7 +49,7 @@ def stop_on_signal(after: str = "this epoch") -> Iterator[Callable[[], bool]]:
     Parameters
     ----------
     after
-        Description, for the user, of what is finished before the program stops.
+        Description, for the user, of the work to finish before the program stops.
     """
     asked: list[str] = []
     usual: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}

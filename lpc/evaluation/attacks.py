@@ -312,7 +312,7 @@ def attack(
     start
         A misclassified image for each image. An attack of fixed radius starts its search from the distance to
         it (without it: Auto-PGD from DeepFool's distance, Square from a guess). A decision-based attack
-        starts its walk there; it uses nothing but labels if the image was found by labels alone too, as is a
+        starts its walk there; it uses nothing but labels if labels alone found the image, too, such as a
         training image of another class. Rows that are not misclassified are ignored, and so is ``start`` by
         other attacks.
     rounds

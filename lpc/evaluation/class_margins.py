@@ -59,7 +59,7 @@ def distance_margin(
     :math:`\min_{k \ne y}\lVert z - \mu_k\rVert_2 \,/\, \lVert z - \mu_y\rVert_2`. The share below 1 is one
     minus the nearest-mean accuracy, but for ties. Neither scale nor offset matters: the points are centred
     and divided by a power of two, the distances are of direct differences, and the means are taken twice, so
-    that what is left is the rounding of the input.
+    that only the rounding of the input remains.
 
     Points of the train set have a share in their class's mean: with n points in a class, the distance of a
     point from it is (n - 1)/n of that from the mean of the others. A class of one point gives infinity.
@@ -84,7 +84,7 @@ def distance_margin(
     origin = train.mean(dim=0)
     train, points = _together(train - origin, points - origin)
     mean = group_means(train, groups)
-    rest = group_means(train - mean[groups.index], groups)  # what the rounding of the means leaves
+    rest = group_means(train - mean[groups.index], groups)  # remainder after the rounding of the means
     blocks = _blocks(points, index, rows_at_once(len(mean), points.device))
     parts = [_ratios(some, own, mean, rest, groups, first) for first, some, own in blocks]
     return like(torch.cat(parts), latent)

@@ -170,7 +170,7 @@ class ErrorDetectionMetric(_Scalar):
 
     Notes
     -----
-    Ranks need all points, of which nine bytes each are kept. If all predictions are correct, or all wrong,
+    Ranks need all points, at nine bytes each. If all predictions are correct, or all wrong,
     there is no ranking: the value is NaN, and a warning says so.
     """
 

@@ -86,7 +86,7 @@ def fit_bimodal(latent: Float[ArrayT, "points width"], *, reg_covar: float = 0.0
     median, and the inner against the outer half. From each the likelihood is climbed on a few hundred groups
     of neighbouring points (on the points where they are few), and from the best on all points, with
     expectation-maximisation where its steps are long and with Newton's method where they are short, so that
-    the likelihood never falls. Where another start ended within 0.02 nats a point, it is climbed too. A
+    the likelihood never falls. A start that ended within 0.02 nats per point is climbed, too. A
     mixture has many local maxima where it does not fit the data; the one reported is the highest that these
     starts lead to.
 

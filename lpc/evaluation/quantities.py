@@ -214,7 +214,7 @@ def categorical_quantities(
 def _standard_error(value: Float64[Tensor, "draws points"], total: int) -> float:
     """Return the standard error of the mean over draws and over points out of ``total``."""
     draws, points = value.shape
-    share = points / total if draws > 1 else 0.0  # of the spread over points, what is no error
+    share = points / total if draws > 1 else 0.0  # the part of the spread over points that is no error
     if value.numel() < 2 or (points < 2 and share < 1):
         return math.nan
     between = float(value.mean(dim=0).var()) if share < 1 else 0.0

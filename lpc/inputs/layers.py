@@ -49,7 +49,7 @@ class Watched:
     names
         Names of the layers; None: none were given.
     found
-        Description of what was recorded when no layer was given; known after the first call.
+        Description of the recorded latents when no layer was given; known after the first call.
     last
         Linear layer that makes the logits from the latents, known after the first call; None: there is none.
     """

@@ -62,7 +62,7 @@ class Rows:
         self._open[name].write(rows.numpy().tobytes())
 
     def finished(self, more: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Return the arrays by name; with a file, as memory maps, which read only what is asked for.
+        """Return the arrays by name; with a file, as memory maps, which read only the requested entries.
 
         Parameters
         ----------

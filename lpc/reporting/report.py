@@ -31,7 +31,7 @@ class Report:
     entries
         Measured values, in the order of the sections.
     title
-        Description of what was measured.
+        Description of the measured latents.
     points
         Sets that were measured, by name.
     """

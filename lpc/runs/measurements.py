@@ -243,7 +243,7 @@ def attacked_images(images: ImageSet, *, count: int | None = None) -> Int64[Tens
     images
         Number of images in the test set.
     count
-        Number of images to attack, of which the first are always the same; None: :data:`ATTACKED_IMAGES`.
+        Number of images to attack, always in the same order; None: :data:`ATTACKED_IMAGES`.
     """
     drawn = torch.randperm(len(images), generator=torch.Generator("cpu").manual_seed(0), device="cpu")
     return drawn[: ATTACKED_IMAGES if count is None else count].to(images.images.device)

@@ -37,7 +37,7 @@ class Examination:
     others
         Number of folders with runs of another protocol, or with runs that have not begun.
     damaged
-        Damaged files, one error per file, with what is wrong and what repairs it.
+        Damaged files, one error per file, with the fault and its repair.
     left
         Leftovers of programs that were killed, which nobody needs.
     unchecked
@@ -139,7 +139,7 @@ def _check_provenance(directory: Path) -> None:
 
 
 def _look_deep(store: RunStore, key: str, found: Examination) -> None:
-    """Read the files of a finished run of which only the length was checked."""
+    """Read those files of a finished run whose length alone was checked."""
     directory = store.directory(key)
     result = found._note(lambda: read_result(directory))
 

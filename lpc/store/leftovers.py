@@ -8,9 +8,9 @@ Nothing is removed that a living program may still need, be it awake or asleep:
   dead after its lease, and is looked at twice, as a file server that was away leaves everybody silent;
 - owner files of finished runs, and cohorts of which all runs have finished, by a lease of these runs: as who
   trains them would do it himself;
-- what is left of a cohort whose list of members is gone, once no program of the store can be alive.
+- remains of a cohort whose list of members is gone, once no program of the store can be alive.
 
-Heartbeats and drafts have names that are never used again: what is dead stays dead. Anything else may have
+Heartbeats and drafts have names that are never used again: dead ones stay dead. Anything else may have
 been made anew since it was looked at, and so is taken aside first, looked at again, and put back.
 """
 

@@ -1,7 +1,7 @@
 """Listing: one row per run of a store, quick for thousands of runs and on a file system across a network.
 
 Up to three small files say what a run's row holds, and three more must be there once it has ended
-(:mod:`lpc.store.wholeness`). Reading them is several requests a run where the file
+(:mod:`lpc.store.wholeness`). Reading them takes several requests per run where the file
 system is across a network, one waiting for the other. So many runs are looked at together, and the rows
 that were read are kept in one file of the store, ``listing-<protocol>.json``. A row is taken from there
 while its run's files have the sizes and modification times that they had before they were read.

@@ -2,7 +2,7 @@
 
 Layout::
 
-    runs/<key>/<name>.probe    JSON: the probe's version, its values, why some are missing, what it took
+    runs/<key>/<name>.probe    JSON: the probe's version, its values, why some are missing, its cost
     runs/<key>/<name>.csv      its table, where it has one; written first
 
 A probe of another version than the requested one counts as missing.

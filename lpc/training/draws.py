@@ -50,7 +50,7 @@ class Draws:
     images
         Train set; numbers are drawn and batches are made on its device.
     model
-        Classifier of the run, for the sizes of what is drawn.
+        Classifier of the run, for the sizes of the draws.
     """
 
     def __init__(self, spec: RunSpec, images: ImageSet, *, model: Classifier) -> None:

@@ -49,7 +49,7 @@ class Descent(torch.optim.Optimizer):
 
     @abstractmethod
     def direction(self, value: Tensor, gradient: Tensor) -> Tensor:
-        """Return what is taken from a parameter at rate 1, and update its moments."""
+        """Return the step subtracted from a parameter at rate 1, and update its moments."""
 
 
 class _Moments(Descent):
@@ -92,7 +92,7 @@ class EquivariantAdam(_Moments):
         self.stacked = stacked
 
     def direction(self, value: Tensor, gradient: Tensor) -> Tensor:
-        """Return what is taken from a parameter at rate 1, and update its moments."""
+        """Return the step subtracted from a parameter at rate 1, and update its moments."""
         entries = list(range(1 if self.stacked else 0, gradient.dim()))
         squared = gradient.square()
         return self._adam(value, gradient, squared.mean(dim=entries, keepdim=True) if entries else squared)
@@ -130,7 +130,7 @@ class TurnedAdamW(_Moments):
         self.axes, self.turn = dict(axes), turn
 
     def direction(self, value: Tensor, gradient: Tensor) -> Tensor:
-        """Return what is taken from a parameter at rate 1, and update its moments."""
+        """Return the step subtracted from a parameter at rate 1, and update its moments."""
         axis = self.axes.get(value)
         if axis is None:
             return self._adam(value, gradient, gradient.square())

@@ -24,7 +24,7 @@ class SideBySide:
 
     Notes
     -----
-    The host hands out one step of each run in turn. On a GPU a run's steps, and what it draws, lie on a
+    The host hands out one step of each run in turn. On a GPU the steps and draws of a run lie on a
     stream of its own, so that the device may work on several at once; a recorded step is one call, so that
     one thread keeps up with a few runs. On a CPU the steps follow one another, and nothing is gained.
     """

@@ -117,7 +117,7 @@ class Trainer(ABC):
     def _rescale_latents(self, sd: float) -> None:
         """Bring every node of the train set's latents to mean 0 and an (unbiased) sd; make the decoder match.
 
-        Statistics and products are taken in float64; what is stored is rounded to float32.
+        Statistics and products are taken in float64 and stored in float32.
         """
         latent = self.outputs(self.images).latent.double()
         tensors = self._stacked()
@@ -193,7 +193,7 @@ def check_device(training: Trainer, state: dict[str, Any]) -> None:
     Parameters
     ----------
     training
-        Description of what is resumed, for the message.
+        Description of the resumed run, for the message.
     state
         State from ``state_dict``. Random generators of CPUs and GPUs have states of different sizes.
     """

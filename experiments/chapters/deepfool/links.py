@@ -25,7 +25,7 @@ LINKS: Mapping[str, tuple[str, str | None]] = {
     "float32": ("deepfool_float32", "deepfool"),
     "released step": ("deepfool_released", "deepfool_float32"),
 }
-"""From the smallest perturbation to what the release averages: each link is one value over the one before."""
+"""From the smallest perturbation to the release's average: each link is one value over the one before."""
 
 
 def gamma_of(name: str) -> float:

@@ -118,8 +118,8 @@ def drop_bound(penalised: float, baseline: float, *, gamma: float, width: int, c
     Notes
     -----
     A latent of rms :math:`\rho` has :math:`H \le \frac P2\ln 2\pi e\rho^2`: a bound of the baseline's
-    :math:`\rho` from below. A network of which Eq. 3 is no larger than :math:`\ln K`, what latents at zero
-    have, has :math:`\gamma P\rho^2 \le \ln K`: one of the penalised from above.
+    :math:`\rho` from below. A network whose Eq. 3 is no larger than :math:`\ln K`, that of latents at zero,
+    has :math:`\gamma P\rho^2 \le \ln K`: one of the penalised from above.
     """
     largest = math.sqrt(math.log(classes) / (gamma * width))
     return Drop(

@@ -131,7 +131,7 @@ def adam_steps(
     classifier
         Classifier whose latent is shifted and scaled; it is not changed.
     images
-        Images, of which one batch of up to 1,024 is taken, without dropout or noise.
+        Images; one batch of up to 1,024 is taken, without dropout or noise.
     sds
         Standard deviations to which every node of the latent is brought before the step; the decoder is
         changed to match.
@@ -218,7 +218,7 @@ def dropout_latents(
     classifier
         Classifier with a backbone that has dropout.
     images
-        Images, all of which are used.
+        Images; all are used.
     samples
         Number of samples of dropout per image.
     generator

@@ -71,7 +71,7 @@ def solve(
     start
         Initial p(z | x).
     iterations, tolerance
-        Largest number of iterations, all of which are needed near a beta at which clusters split, and change
+        Largest number of iterations; all are needed near a beta at which clusters split, and change
         of a probability below which the iteration ends.
 
     Notes

@@ -89,7 +89,7 @@ def table(found: Networks, columns: Mapping[str, str]) -> pd.DataFrame:
         for way, words in NAMES.items()
     }
     made = pd.DataFrame.from_dict(rows, orient="index", columns=list(there.values()))
-    made.index.name = "what is added to the layer"
+    made.index.name = "added to the layer"
     return made
 
 

@@ -23,7 +23,7 @@ def runs() -> pd.DataFrame:
     table = pd.DataFrame({chosen.name: _asked(chosen) for chosen in resolve("paper")}).T
     table.loc["all"] = table.sum()
     shown = table.map("{:,}".format)
-    shown.loc["all", ["epochs", "images a run", "images a run, again"]] = ""
+    shown.loc["all", ["epochs", "images per run", "images per run, again"]] = ""
     return shown.rename_axis("profile")
 
 
@@ -37,8 +37,8 @@ def _asked(chosen: Profile) -> dict[str, int]:
         "runs": len(search),
         "trained again": len(again),
         "epochs": chosen.train.epochs,
-        "images a run": images,
-        "images a run, again": more,
+        "images per run": images,
+        "images per run, again": more,
         "images in all": len(search) * images + len(again) * more,
     }
 

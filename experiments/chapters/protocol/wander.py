@@ -1,4 +1,4 @@
-"""The law of wandering biases beside AdamW itself, on classifiers of which only the biases are left."""
+"""The law of wandering biases beside AdamW itself, on classifiers that consist of biases alone."""
 
 from __future__ import annotations
 

@@ -33,20 +33,30 @@ class Named(NamedTuple):
 
 
 NAMED = (
-    Named("Label Entropy", "H[Y]", "how uncertain the label is before anything is known"),
-    Named("Encoding Entropy", "H[Z]", "how uncertain the latent is before anything is known"),
-    Named("Label Uncertainty", "H[Y|X]", "what the input leaves open of its label: noise in the labels"),
-    Named("Encoding Uncertainty", "H[Z|X]", "what the input leaves open of its latent: noise in the encoder"),
+    Named("Label Entropy", "H[Y]", "uncertainty of the label before anything is known"),
+    Named("Encoding Entropy", "H[Z]", "uncertainty of the latent before anything is known"),
+    Named("Label Uncertainty", "H[Y|X]", "uncertainty of the label, given the input: noise in the labels"),
     Named(
-        "Decoder Uncertainty", "H[Y|Z]", "what the latent leaves open of the label: the best decoder's loss"
+        "Encoding Uncertainty", "H[Z|X]", "uncertainty of the latent, given the input: noise in the encoder"
     ),
-    Named("Reverse Decoder Uncertainty", "H[Z|Y]", "what the label leaves open of the latent"),
-    Named("Relevant Information", "I[X;Y]", "what the input tells of the label: all that can be learnt"),
-    Named("Preserved Information", "I[X;Z]", "what the latent keeps of the input, useful or not"),
-    Named("Preserved Relevant Information", "I[Y;Z]", "what the latent tells of the label"),
-    Named("Residual Information", "I[X;Y|Z]", "what the input tells of the label and the latent has lost"),
-    Named("Redundant Information", "I[X;Z|Y]", "what the latent keeps of the input beside the label"),
-    Named("Nuisance", "H[X|Y]", "what is in the input and not in the label"),
+    Named(
+        "Decoder Uncertainty",
+        "H[Y|Z]",
+        "uncertainty of the label, given the latent: loss of the best decoder",
+    ),
+    Named("Reverse Decoder Uncertainty", "H[Z|Y]", "uncertainty of the latent, given the label"),
+    Named(
+        "Relevant Information", "I[X;Y]", "information of the input about the label: all that can be learnt"
+    ),
+    Named("Preserved Information", "I[X;Z]", "information of the latent about the input, useful or not"),
+    Named("Preserved Relevant Information", "I[Y;Z]", "information of the latent about the label"),
+    Named(
+        "Residual Information",
+        "I[X;Y|Z]",
+        "information about the label that the input has and the latent lacks",
+    ),
+    Named("Redundant Information", "I[X;Z|Y]", "information of the latent about the input beyond the label"),
+    Named("Nuisance", "H[X|Y]", "information of the input that the label lacks"),
 )
 """In the order of the library's fields; Nuisance, which needs H[X], stands last."""
 
@@ -218,7 +228,7 @@ def atomic() -> dict[str, Named]:
     """Return the named quantity that each atom is in a Markov chain; H[X|Y,Z] has a symbol and no name."""
     named = {found[0]: one for one in NAMED if len(found := in_a_chain(one.symbol)) == 1}
     return {
-        atom: named.get(atom, Named("", symbol_of(atom), "what is in the input and in neither other"))
+        atom: named.get(atom, Named("", symbol_of(atom), "information of the input that neither other has"))
         for atom in ATOMS
         if atom != EMPTY
     }

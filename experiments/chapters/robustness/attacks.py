@@ -189,7 +189,7 @@ def settings() -> pd.DataFrame:
             shown += f" at {kind.rounds if rounds is None else rounds} radii"
         rows[name] = {
             "sees": SEES[kind.kind],
-            "from; what its authors use": kind.source,
+            "source; setting of its authors": kind.source,
             "here": "the same" if (budget, rounds) == RECOMMENDED else shown,
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("attack")
@@ -332,7 +332,7 @@ def _moved(plain: Norms, checked: Norms, architecture: str, form: str, attack: s
 
 
 def steps(one: Study | Recorded) -> pd.DataFrame:
-    """Return, an attack and budget a row, the norm over the smallest found at any budget (first seed).
+    """Return, one row per attack and budget, the norm over the smallest found at any budget (first seed).
 
     Columns are architectures; share of images fooled where it is not all, and the forward passes an image.
     """

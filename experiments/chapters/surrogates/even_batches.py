@@ -27,7 +27,7 @@ def even_batch(points: int, batch: int) -> int:
     points
         Number of images in the train set.
     batch
-        Images per batch, the last of which may be smaller.
+        Images per batch; the last may be smaller.
     """
     if points < 1 or batch < 1:
         raise ValueError(f"{points} points in batches of {batch}; expected 1 or more of both")

@@ -26,8 +26,8 @@ PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "matplotli
 def fingerprint(name: str, values: Mapping[str, Any], places: Places = PLACES, *, root: Path = ROOT) -> str:
     """Return a SHA-256 of everything on which a chapter's output depends.
 
-    That is its code and header, its parameters, the modules that it imports, directly or not, with their data
-    (:func:`experiments.publishing.executing.dependencies.files`), versions, and the runs that it reads.
+    These are its code and header, its parameters, the modules that it imports, directly or not, with their
+    data (:func:`experiments.publishing.executing.dependencies.files`), versions, and the runs that it reads.
 
     Parameters
     ----------

@@ -63,7 +63,7 @@ def activation_of(name: str) -> nn.Module:
 
 
 def unrolled(module: nn.Module, name: str, shape: Shape | None) -> tuple[Map, Shape]:
-    """Return an affine layer of images as a map of flattened ones, and the shape of what it returns.
+    """Return an affine layer of images as a map of flattened ones, and the shape of its output.
 
     Raises
     ------

@@ -136,7 +136,7 @@ def test_the_paper_asks_for_600_runs_and_120_again():
     table = runs()
     assert table.T["all"][["runs", "trained again"]].tolist() == ["600", "120"]
     assert table.T["paper-cifar100"].tolist()[:5] == ["200", "40", "800", "36,000,000", "40,000,000"]
-    assert table.loc["paper-svhn", "images a run, again"] == f"{800 * 73_257:,}"
+    assert table.loc["paper-svhn", "images per run, again"] == f"{800 * 73_257:,}"
     total = 800 * (200 * (68_257 + 2 * 45_000) + 40 * (73_257 + 2 * 50_000))
     assert table.loc["all", "images in all"] == f"{total:,}"
 
