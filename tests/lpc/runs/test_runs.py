@@ -230,14 +230,14 @@ bad = dataclasses.replace(bad, data=DataSpec(name="digits", validation=3))
 try:
     execute_all([bad, good], RunStore(sys.argv[1]), workers=2, progress=False)
 except ValueError as error:
-    print(error)
+    print(type(error.__cause__).__name__, error)
 """
 
 
 @pytest.mark.process
 def test_an_error_in_a_worker_reaches_the_caller(tmp_path):
     done = warm.run("-c", BROKEN, tmp_path, cwd=Path(__file__).parents[3])
-    assert "validation asks for 3" in done.stdout, done.stderr
+    assert "_RemoteTraceback" in done.stdout and "validation asks for 3" in done.stdout, done.stderr
 
 
 def test_a_truncated_checkpoint_stops_the_next_call_and_says_what_to_remove(tmp_path, monkeypatch):
