@@ -4,8 +4,10 @@ import copy
 import functools
 import inspect
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jaxtyping
@@ -50,16 +52,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -slow[item.path])
 
 
-@pytest.fixture(scope="session", autouse=True)
-def digits_are_read_once() -> Iterator[None]:
-    """Keep scikit-learn's digits, which hundreds of tests load; every one has a copy of its own."""
-    from lpc import datasets
-
-    own = datasets.LOADERS["digits"]
-    read = functools.cache(lambda: own(datasets.data_folder()))  # they are in none
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(datasets.LOADERS, "digits", lambda _: copy.deepcopy(read()))
-        yield
+def pytest_collection_finish() -> None:
+    """Keep scikit-learn's digits, which hundreds of tests load; every one gets a copy of its own."""
+    if (datasets := sys.modules.get("lpc.datasets")) is not None:
+        read = functools.cache(functools.partial(datasets.LOADERS["digits"], Path()))  # they are in no folder
+        datasets.LOADERS["digits"] = lambda _: copy.deepcopy(read())
 
 
 @pytest.fixture(scope="session")
