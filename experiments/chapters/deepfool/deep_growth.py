@@ -77,10 +77,11 @@ def trained(
     """
     specs, store = declared(study, seeds=seeds), study.store
     execute_all(specs, store, workers=workers or default_workers(), progress=progress)
-    test = study.images_at_hand.test
+    images = study.images_at_hand
     for spec in specs:
         if store.probe(run_key(spec), "factor", version=VERSION) is None:
-            table = factor.measured(load_model(spec, store, test), test, names=ATTACKS)
+            model = load_model(spec, store, images.test)
+            table = factor.measured(model, images.test, names=ATTACKS, **factor.amounts(images))
             store.save_probe(spec, "factor", Probe(factor.summary(table), table), version=VERSION)
     rows = store.frame().set_index("key").loc[list(map(run_key, specs))].reset_index()
     return rows.merge(store.probes(list(rows["key"]), {"factor": VERSION}), on="key", how="left")
