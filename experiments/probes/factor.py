@@ -213,6 +213,6 @@ def probe(model: Classifier, splits: Splits) -> Probe:
     return Probe(summary(table), table)
 
 
-def amounts(splits: Splits) -> dict[str, int]:
+def amounts(splits: Splits) -> dict[str, Any]:
     """Return ``count`` and ``less`` of :func:`measured`: all for a network, little for one of tests alone."""
     return {"count": image_count(splits), "less": LESS if is_tiny(splits) else 1}

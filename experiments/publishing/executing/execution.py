@@ -337,7 +337,7 @@ def _execute_together(
     told = [(name, assigned[name], origin(name, assigned[name], places)) for name in names]
     context = multiprocessing.get_context("spawn")
     shared = shared_imports(names, places) if forked else []
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_enter, initargs=[shared]) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_enter, initargs=(shared,)) as pool:
         jobs = {
             pool.submit(_execute_unless_stopped, name, values, places, threads, forked, made_from): name
             for name, values, made_from in told
