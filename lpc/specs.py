@@ -609,7 +609,6 @@ def _canonical(values: Mapping[str, Any]) -> str:
     return json.dumps(shown, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-@lru_cache(maxsize=20_000)  # of immutable specs, which tables and claims ask for again and again
 def run_key(spec: RunSpec) -> str:
     """Return the SHA-256 (64 hexadecimal digits) of the spec's canonical JSON.
 
@@ -618,6 +617,11 @@ def run_key(spec: RunSpec) -> str:
     spec
         Spec of a run.
     """
+    return _key(spec)
+
+
+@lru_cache(maxsize=20_000)  # of immutable specs, whose keys tables and claims ask for again and again
+def _key(spec: RunSpec) -> str:
     return hashlib.sha256(canonical_json(spec).encode()).hexdigest()
 
 
