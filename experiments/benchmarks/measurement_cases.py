@@ -13,7 +13,7 @@ from torch import Tensor
 
 from experiments.benchmarks import baselines
 from experiments.benchmarks.peer_cases import peers
-from experiments.benchmarks.sizes import CLASSES, Size, humps_of, points_of
+from experiments.benchmarks.sizes import CLASSES, Size, flat_points, humps_of, points_of
 from experiments.benchmarks.timing import NOT_SLOWER, Case, table
 from experiments.reporting.tables import number
 from lpc.computing.generators import seeded
@@ -85,6 +85,10 @@ def entropy(size: Size, device: str = "cpu") -> Iterator[Case]:
         value = points_of(size.narrow_points, 8, _SPREADS[kind])
         for against in _WORKERS:
             yield entropy_case(value, k=size.k, device=device, kind=kind, against=against, target=NOT_SLOWER)
+    value = flat_points(size.narrow_points, 20, 3)
+    for against in _WORKERS:
+        kind = "Gaussian, 3 of 20 dimensions"
+        yield entropy_case(value, k=size.k, device=device, kind=kind, against=against, target=NOT_SLOWER)
 
 
 def chebyshev(size: Size, device: str = "cpu") -> Iterator[Case]:
@@ -237,7 +241,9 @@ def robustness(size: Size, device: str = "cpu") -> Iterator[Case]:
     )
 
 
-def collapse_case(total: int, width: int, classes: int, device: str = "cpu") -> Case:
+def collapse_case(
+    total: int, width: int, classes: int, device: str = "cpu", target: float | None = None
+) -> Case:
     """Return the measures of neural collapse on classes of sd 0.3 about means of order one."""
     rng = np.random.default_rng(0)
     label = np.arange(total) % classes
@@ -254,13 +260,16 @@ def collapse_case(total: int, width: int, classes: int, device: str = "cpu") -> 
         ours=ours,
         theirs=lambda: baselines.plain_neural_collapse(value, label),
         tolerance=1e-9,
+        target=target,
     )
 
 
 def collapse(size: Size, device: str = "cpu") -> Iterator[Case]:
     """Yield the measures of neural collapse, against the formulas with both covariances formed."""
-    for classes in size.classes:
-        yield collapse_case(size.collapse_points, size.width, classes, device)
+    large, small = size.collapse_points, 10 * max(size.classes)
+    for total, width in ((large, size.width), (large, 64), (small, 8)):
+        for classes in size.classes:
+            yield collapse_case(total, width, classes, device, target=NOT_SLOWER)
 
 
 def on_gpu(size: Size, device: str = "cuda") -> Iterator[Case]:

@@ -157,6 +157,13 @@ def points_of(total: int, width: int, spread: float | None = None) -> np.ndarray
     return mean[np.arange(total) % CLASSES] + spread * rng.normal(size=(total, width))
 
 
+def flat_points(total: int, width: int, dimension: int) -> np.ndarray:
+    """Return points (points, width) on a random flat of a dimension, Gaussian there, with sd 1e-3 off it."""
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.normal(size=(width, dimension)))[0]
+    return rng.normal(size=(total, dimension)) @ axes.T + 1e-3 * rng.normal(size=(total, width))
+
+
 def humps_of(total: int, width: int) -> np.ndarray:
     """Return points (points, width) whose every dimension has two humps, 4 to 8 sds apart."""
     rng = np.random.default_rng(0)

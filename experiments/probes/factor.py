@@ -12,7 +12,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from experiments.probes import perturbations
-from experiments.probes.attacks import IMAGES, LESS, image_count, is_tiny, pixel_logits
+from experiments.probes.attacks import IMAGES, pixel_logits
 from experiments.probes.image_functions import Logits, norms
 from lpc.data import ImageSet, Splits
 from lpc.evaluation import attacks
@@ -57,12 +57,7 @@ def gradient_on_way(
 
 
 def measured(
-    model: Classifier,
-    images: ImageSet,
-    *,
-    count: int = IMAGES,
-    names: Sequence[str] = ATTACKS,
-    less: int = 1,
+    model: Classifier, images: ImageSet, *, count: int = IMAGES, names: Sequence[str] = ATTACKS
 ) -> pd.DataFrame:
     """Attack a network's test images with DeepFool, as in the paper, and with attacks that find shorter ways.
 
@@ -76,8 +71,6 @@ def measured(
         Number of attacked images.
     names
         Names of attacks besides DeepFool, keys of :data:`lpc.evaluation.attacks.ATTACKS`.
-    less
-        Divisor of these attacks' budgets.
 
     Returns
     -------
@@ -108,11 +101,7 @@ def measured(
     chosen = attacked_images(images, count=count)
     exact, pixel = attacks.in_float64(model), images.pixels(chosen, dtype=torch.float64)
     single, double = pixel_logits(model, images), pixel_logits(exact, images)
-    budgets = {name: -(-attacks.ATTACKS[name].budget // less) for name in names}
-    found = {
-        name: attacks.attack(name, single, pixel.float(), box=None, budget=budget)
-        for name, budget in budgets.items()
-    }
+    found = {name: attacks.attack(name, single, pixel.float(), box=None) for name in names}
     rough = images.normalised(chosen)
     fine = images.normalise(pixel)
 
@@ -209,10 +198,5 @@ def summary(table: pd.DataFrame) -> dict[str, Any]:
 
 def probe(model: Classifier, splits: Splits) -> Probe:
     """Return the results of :func:`measured` on a run's test images, with their :func:`summary`."""
-    table = measured(model, splits.test, **amounts(splits))
+    table = measured(model, splits.test)
     return Probe(summary(table), table)
-
-
-def amounts(splits: Splits) -> dict[str, Any]:
-    """Return ``count`` and ``less`` of :func:`measured`: all for a network, little for one of tests alone."""
-    return {"count": image_count(splits), "less": LESS if is_tiny(splits) else 1}

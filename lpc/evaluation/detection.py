@@ -161,10 +161,13 @@ class Distances(NamedTuple):
         same kind of array as the latents.
     dead
         Number of nodes left out because they are constant over the training points.
+    nearest
+        Squared distance to the nearest class, float64; same kind of array as the latents.
     """
 
     confidence: Array
     dead: int
+    nearest: Array
 
 
 @measurement
@@ -249,9 +252,12 @@ def mahalanobis_detection(
         between = (mean * groups.count[:, None]).T @ mean
         total = _product(train) if within is None else within + between
         factor = _factor(total, len(train), shrinkage, "of all training points")
-        nearest = nearest - _squared(points, factor)
-    result = -nearest
-    return Distances(like(result.to(latent.device) if isinstance(latent, Tensor) else result, latent), dead)
+        confidence = _squared(points, factor) - nearest
+    else:
+        confidence = -nearest
+    device = latent.device if isinstance(latent, Tensor) else "cpu"
+    confidence, nearest = (like(value.to(device), latent) for value in (confidence, nearest))
+    return Distances(confidence, dead, nearest)
 
 
 def _standardised(train: Tensor, points: Tensor, alive: Tensor | None) -> tuple[Tensor, Tensor]:

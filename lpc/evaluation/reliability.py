@@ -19,6 +19,7 @@ from lpc.arrays import (
     as_points,
     check_convention,
     like,
+    rows_at_once,
 )
 from lpc.computing.numerics import measurement
 from lpc.computing.options import number
@@ -51,7 +52,7 @@ class Gaussian(NamedTuple):
     @measurement
     def distance(self, points: Float64[Tensor, "points width"]) -> Float64[Tensor, " points"]:
         """Return the Mahalanobis distance of standardised points."""
-        scaled = (points - self.mean) / self.sd
+        scaled = (points - self.mean).div_(self.sd)
         with threads_for(scaled.numel() * scaled.shape[1] / 2):
             whitened = torch.linalg.solve_triangular(self.factor, scaled.T, upper=False)
         return torch.linalg.vector_norm(whitened, dim=0)
@@ -123,12 +124,14 @@ class ClassGaussians:
                 f"train_latent has width {self.train.shape[1]}; latent has width {points.shape[1]}"
             )
         decision = as_labels(predicted, points, name="predicted").to(self.train.device)
-        judged = (points.to(self.train.device) - self.location) / self.scale
+        judged = points.to(self.train.device)
         confidence = torch.empty(len(points), dtype=torch.float64, device=self.train.device)
+        size = rows_at_once(points.shape[1], self.train.device)
         for value in decision.unique().tolist():
             gaussian = self.kept[value] if value in self.kept else self.gaussian(value)
-            chosen = torch.nonzero(decision == value).flatten()
-            confidence[chosen] = -gaussian.distance(judged[chosen])
+            for chosen in torch.nonzero(decision == value).flatten().split(size):
+                standardised = judged[chosen].sub_(self.location).div_(self.scale)
+                confidence[chosen] = -gaussian.distance(standardised)
         return like(confidence.to(points.device), latent)
 
     @measurement

@@ -15,6 +15,7 @@ from lpc.evaluation.calibration import (
     fit_temperature,
 )
 from lpc.evaluation.detection import (
+    Distances,
     detection,
     energy_confidence,
     mahalanobis_detection,
@@ -182,14 +183,14 @@ def outside(points: Points, train: Points, away: Points, *, sample: int, seed: i
 
         return pair
 
-    def gaussian(**options: Any) -> Callable[[], Pair]:
-        def pair() -> Pair:  # one fit for both
-            both = torch.cat([points.latent.double(), away.latent.double()])
-            given = train.latent, train.label, both
-            found = mahalanobis_detection(*given, shrinkage=SHRINKAGE, drop_dead=True, **options).confidence
-            return found[: points.total], found[points.total :]
+    def gaussian(**options: Any) -> Distances:  # one fit for both sets
+        given = train.latent, train.label, torch.cat([points.latent.double(), away.latent.double()])
+        return mahalanobis_detection(*given, shrinkage=SHRINKAGE, drop_dead=True, **options)
 
-        return pair
+    def parted(score: Callable[[], Any]) -> Callable[[], Pair]:
+        return lambda: score().tensor_split([points.total])
+
+    tied = Once(lambda: gaussian(relative=True))
 
     shrunk = f"shrinkage {SHRINKAGE:g}"
     fitted = "of the train set, to which the scores were fitted" if points.name == "train" else ""
@@ -197,9 +198,12 @@ def outside(points: Points, train: Points, away: Points, *, sample: int, seed: i
         "probability": ("largest probability", each(lambda of: _probability(of.logits))),
         "maximum_logit": ("largest logit", each(_of_logits(maximum_logit))),
         "energy": ("energy", each(_of_logits(energy_confidence))),
-        "mahalanobis": (f"Mahalanobis, tied, {shrunk}", gaussian()),
-        "mahalanobis_class": (f"Mahalanobis, per class, {shrunk}", gaussian(covariance="class")),
-        "mahalanobis_relative": (f"relative Mahalanobis, {shrunk}", gaussian(relative=True)),
+        "mahalanobis": (f"Mahalanobis, tied, {shrunk}", parted(lambda: -tied().nearest)),
+        "mahalanobis_class": (
+            f"Mahalanobis, per class, {shrunk}",
+            parted(lambda: gaussian(covariance="class").confidence),
+        ),
+        "mahalanobis_relative": (f"relative Mahalanobis, {shrunk}", parted(lambda: tied().confidence)),
         "neighbours": (
             f"{k}th neighbour of {some.total:,}",
             each(lambda of: neighbour_confidence(some.latent, of.latent, k=k)),

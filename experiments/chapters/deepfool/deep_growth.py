@@ -22,9 +22,7 @@ RATE = 8e-3
 """Learning rate."""
 ATTACKS = ("fab_targeted",)
 """Beside DeepFool: of the sweep's attacks the one that finds the shortest, and that alone for time."""
-IMAGES = 100
-"""Largest number of attacked images: half of those of the sweep, whose networks are far smaller."""
-VERSION = 2
+VERSION = 1
 """Version of the measurement, incremented by any edit that changes it."""
 
 
@@ -79,13 +77,10 @@ def trained(
     """
     specs, store = declared(study, seeds=seeds), study.store
     execute_all(specs, store, workers=workers or default_workers(), progress=progress)
-    images = study.images_at_hand
+    test = study.images_at_hand.test
     for spec in specs:
         if store.probe(run_key(spec), "factor", version=VERSION) is None:
-            model = load_model(spec, store, images.test)
-            amounts = factor.amounts(images)
-            amounts["count"] = min(IMAGES, amounts["count"])
-            table = factor.measured(model, images.test, names=ATTACKS, **amounts)
+            table = factor.measured(load_model(spec, store, test), test, names=ATTACKS)
             store.save_probe(spec, "factor", Probe(factor.summary(table), table), version=VERSION)
     rows = store.frame().set_index("key").loc[list(map(run_key, specs))].reset_index()
     return rows.merge(store.probes(list(rows["key"]), {"factor": VERSION}), on="key", how="left")

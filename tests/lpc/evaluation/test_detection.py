@@ -32,7 +32,9 @@ def test_gaussians_are_those_of_pytorch_ood(data):
     ours = mahalanobis_detection(train, label, points).confidence
     np.testing.assert_allclose(ours, -2 * len(train) * theirs, rtol=1e-3)  # theirs: times 1 / 2N
     relative = RMD(None).fit_features(*tensors).predict_features(judged.float()).numpy()
-    ours = mahalanobis_detection(train, label, points, relative=True).confidence
+    found = mahalanobis_detection(train, label, points, relative=True)
+    np.testing.assert_array_equal(found.nearest, -ours)
+    ours = found.confidence
     assert np.corrcoef(ours, -relative)[0, 1] > 0.999
 
 
