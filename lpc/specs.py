@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 from lpc._front.faces import face
@@ -98,11 +99,17 @@ def _checked(value: object, hint: Any, where: str) -> Any:
     raise ValueError(f"{where} is {value!r}; expected {getattr(hint, '__name__', hint)}")
 
 
+@cache
+def _hints(spec: type) -> dict[str, Any]:
+    """Return the types of a spec's fields: profiles declare thousands of specs of three classes."""
+    return get_type_hints(spec)
+
+
 class _Spec:
     """Checks every field's type once, so that equal specs have equal JSON (1 and 1.0 are one float)."""
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
+        hints = _hints(type(self))
         for item in fields(self):  # type: ignore[arg-type]
             where = f"{type(self).__name__}.{item.name}"
             object.__setattr__(self, item.name, _checked(getattr(self, item.name), hints[item.name], where))
@@ -610,6 +617,11 @@ def run_key(spec: RunSpec) -> str:
     spec
         Spec of a run.
     """
+    return _key(spec)
+
+
+@lru_cache(maxsize=20_000)  # of immutable specs, whose keys tables and claims ask for again and again
+def _key(spec: RunSpec) -> str:
     return hashlib.sha256(canonical_json(spec).encode()).hexdigest()
 
 

@@ -23,6 +23,11 @@ NOT_INSTALLED = "not installed"
 NOT_SLOWER = 0.95
 """Target ratio where the aim is to be no slower: a program timed against itself is off by as much."""
 
+NARROW = 1.05
+"""Upper over lower quartile of the ratio, up to which :data:`ENOUGH` pairs are enough."""
+ENOUGH = 3
+"""Number of pairs after which quartiles may be found narrow."""
+
 
 class ResultsDiffer(RuntimeError):
     """Two programs that should agree do not: their times cannot be compared."""
@@ -130,7 +135,8 @@ def compare(
     ours, theirs
         Functions without arguments that return numbers, arrays or tensors.
     repeats
-        Number of pairs after the first, which warms up and counts only if ``limit`` allows no other.
+        Number of pairs after the first, which warms up and counts only if ``limit`` allows no other; fewer
+        where the quartiles are narrow before (:data:`NARROW`).
     tolerance
         Largest relative difference allowed (:func:`largest_difference`).
     share
@@ -151,12 +157,22 @@ def compare(
             raise ResultsDiffer(f"the results differ by {apart:.1e} of the largest; expected {tolerance:.1e}")
         pairs.append((own, other / share))
         difference = max(difference, apart)
+        if len(pairs) > ENOUGH and _is_narrow(pairs[1:]):
+            break
     cold = len(pairs) == 1
     kept = pairs if cold else pairs[1:]
-    ratios = [other / own for own, other in kept]
-    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75]).tolist()
+    low, middle, high = _quartiles(kept)
     own, other = (statistics.median(column) for column in zip(*kept, strict=True))
     return Comparison(own, other, middle, low, high, len(kept), cold, difference)
+
+
+def _quartiles(pairs: Sequence[tuple[float, float]]) -> list[float]:
+    return np.quantile([other / own for own, other in pairs], [0.25, 0.5, 0.75]).tolist()
+
+
+def _is_narrow(pairs: Sequence[tuple[float, float]]) -> bool:
+    low, _, high = _quartiles(pairs)
+    return high <= NARROW * low
 
 
 @dataclass(frozen=True, kw_only=True)

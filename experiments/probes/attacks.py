@@ -29,6 +29,8 @@ STEPPED = 50
 """Number of images for other budgets: the first of those."""
 TINY = 200
 """Training images up to which a network is one for tests: a tenth of the images, a twentieth of budgets."""
+FEWER, LESS = 10, 20
+"""These divisors."""
 STRANGERS = 10_000
 """Largest number of training images among which a decision-based attack finds its start."""
 VALUES = 100_000
@@ -187,7 +189,7 @@ def under(
     ValueError
         If :func:`lpc.evaluation.attacks.check_target` refuses the network or the images.
     """
-    setting = _lessened(setting) if len(splits.train) <= TINY else setting
+    setting = _lessened(setting) if is_tiny(splits) else setting
     aim = target(model, splits, count=setting.images, double=setting.double)
     logits = rescaled(aim.logits, setting.factor)
     check_target(logits, aim.image, box=setting.box, model=model)
@@ -203,14 +205,24 @@ def under(
     return aim, found
 
 
+def is_tiny(splits: Splits) -> bool:
+    """Whether networks of these data are for tests alone (:data:`TINY`)."""
+    return len(splits.train) <= TINY
+
+
+def image_count(splits: Splits) -> int:
+    """Return the number of test images that are attacked: :data:`IMAGES`, or fewer for a test's networks."""
+    return -(-IMAGES // FEWER) if is_tiny(splits) else IMAGES
+
+
 def _lessened(setting: Setting) -> Setting:
     """Return a setting that takes no time; every attack still runs."""
     attacks = {}
     for name, (budget, rounds) in setting.attacks.items():
         kind = ATTACKS[name]
         rounds = kind.rounds if rounds is None else rounds
-        attacks[name] = (-(-(kind.budget if budget is None else budget) // 20), min(rounds, 2))
-    return setting._replace(attacks=attacks, images=-(-setting.images // 10))
+        attacks[name] = (-(-(kind.budget if budget is None else budget) // LESS), min(rounds, 2))
+    return setting._replace(attacks=attacks, images=-(-setting.images // FEWER))
 
 
 def in_parts(

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from experiments.probes.attacks import image_count
 from experiments.probes.image_functions import norms
 from experiments.studies import probing
 from lpc.data import ImageSet, Splits
@@ -71,7 +72,7 @@ def probe(model: Classifier, splits: Splits) -> Probe:
         measured.values.update(dict.fromkeys(names))
         measured.missing.update(dict.fromkeys(names, str(error)))
         return Probe(measured.as_dict())
-    index, image = sample(splits.test)
+    index, image = sample(splits.test, count=image_count(splits))
     table = radii(network, image)
     table.insert(0, "image", index.numpy())
     medians = {f"{name}_median": float(table[name].median()) for name in table.columns[2:]}
@@ -92,9 +93,11 @@ def probe(model: Classifier, splits: Splits) -> Probe:
     return Probe(measured.as_dict(), table)
 
 
-def sample(images: ImageSet) -> tuple[Tensor, Float64[Tensor, "images channel row column"]]:
+def sample(
+    images: ImageSet, *, count: int = IMAGES
+) -> tuple[Tensor, Float64[Tensor, "images channel row column"]]:
     """Return indices and pixels in [0, 1] of the images whose radii are taken, on the CPU."""
-    index = attacked_images(images, count=IMAGES).cpu()
+    index = attacked_images(images, count=count).cpu()
     return index, images.pixels(index.to(images.images.device), dtype=torch.float64).cpu()
 
 

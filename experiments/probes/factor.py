@@ -12,7 +12,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from experiments.probes import perturbations
-from experiments.probes.attacks import IMAGES, pixel_logits
+from experiments.probes.attacks import IMAGES, LESS, image_count, is_tiny, pixel_logits
 from experiments.probes.image_functions import Logits, norms
 from lpc.data import ImageSet, Splits
 from lpc.evaluation import attacks
@@ -57,7 +57,12 @@ def gradient_on_way(
 
 
 def measured(
-    model: Classifier, images: ImageSet, *, count: int = IMAGES, names: Sequence[str] = ATTACKS
+    model: Classifier,
+    images: ImageSet,
+    *,
+    count: int = IMAGES,
+    names: Sequence[str] = ATTACKS,
+    less: int = 1,
 ) -> pd.DataFrame:
     """Attack a network's test images with DeepFool, as in the paper, and with attacks that find shorter ways.
 
@@ -71,6 +76,8 @@ def measured(
         Number of attacked images.
     names
         Names of attacks besides DeepFool, keys of :data:`lpc.evaluation.attacks.ATTACKS`.
+    less
+        Divisor of these attacks' budgets.
 
     Returns
     -------
@@ -101,7 +108,11 @@ def measured(
     chosen = attacked_images(images, count=count)
     exact, pixel = attacks.in_float64(model), images.pixels(chosen, dtype=torch.float64)
     single, double = pixel_logits(model, images), pixel_logits(exact, images)
-    found = {name: attacks.attack(name, single, pixel.float(), box=None) for name in names}
+    budgets = {name: -(-attacks.ATTACKS[name].budget // less) for name in names}
+    found = {
+        name: attacks.attack(name, single, pixel.float(), box=None, budget=budget)
+        for name, budget in budgets.items()
+    }
     rough = images.normalised(chosen)
     fine = images.normalise(pixel)
 
@@ -198,5 +209,10 @@ def summary(table: pd.DataFrame) -> dict[str, Any]:
 
 def probe(model: Classifier, splits: Splits) -> Probe:
     """Return the results of :func:`measured` on a run's test images, with their :func:`summary`."""
-    table = measured(model, splits.test)
+    table = measured(model, splits.test, **amounts(splits))
     return Probe(summary(table), table)
+
+
+def amounts(splits: Splits) -> dict[str, Any]:
+    """Return ``count`` and ``less`` of :func:`measured`: all for a network, little for one of tests alone."""
+    return {"count": image_count(splits), "less": LESS if is_tiny(splits) else 1}

@@ -276,7 +276,7 @@ def make(
     print(told(pages), file=sys.stderr)
     assigned = {page.chapter: page.values for page in pages}
     clock = Clock()
-    if preview.is_wanted(places):
+    if preview.is_wanted(places, preview.minutes_to_train(assigned, places)):
         _show_as_they_come(assigned, places, clock, profile=profile, beside=beside, seeds=seeds, store=store)
     train(assigned, places, clock=clock)
     runs = book.runs()

@@ -1,7 +1,7 @@
 """First pages of a book before all are finished: a front page lists them, and what the others wait for.
 
-They are replaced by the whole book, which alone is checked and built strictly. A whole book that is there
-already is never replaced by a part of the next one.
+They are made where training takes long. They are replaced by the whole book, which alone is checked and built
+strictly. A whole book that is there already is never replaced by a part of the next one.
 """
 
 from __future__ import annotations
@@ -17,18 +17,63 @@ from typing import Any
 
 import yaml
 
+from experiments.paths import ROOT
 from experiments.publishing.build import API, MADE_FROM, BuildError, promote, run_sphinx, stage
 from experiments.publishing.executing.chapter_sources import settings_of
 from experiments.publishing.executing.needs import asked
 from experiments.publishing.executing.staleness import read_stamp
 from experiments.publishing.minify import lighten
 from experiments.publishing.places import Places
+from experiments.studies.ablation import declared
+from experiments.studies.profiles import profile
+from lpc.store import RunStore
 from lpc.store.writers import folder_prefix
 
+LONG = 1.0
+"""Minutes of training from which first pages are worth their own time."""
 
-def is_wanted(places: Places) -> bool:
-    """Whether there is no whole book yet, so that readers have nothing while the first one is made."""
-    return not (places.output / "html" / MADE_FROM).exists()
+
+def is_wanted(places: Places, minutes: float) -> bool:
+    """Whether readers would have nothing for long: there is no whole book yet, and much to train.
+
+    Parameters
+    ----------
+    places
+        Locations of the book's parts.
+    minutes
+        Minutes that the missing runs will take, such as :func:`minutes_to_train` returns.
+    """
+    return minutes >= LONG and not (places.output / "html" / MADE_FROM).exists()
+
+
+def minutes_to_train(
+    assigned: Mapping[str, Mapping[str, Any]], places: Places, *, root: Path = ROOT
+) -> float:
+    """Return the minutes that missing runs take by what their profiles say of all (``Profile.minutes``).
+
+    Parameters
+    ----------
+    assigned
+        Parameters of every chapter, by its name.
+    places
+        Locations of the chapters.
+    root
+        Folder in which a relative folder of the run store is.
+    """
+    runs = {
+        (root / str(values["store"]), one.profile, one.seeds)
+        for name, values in assigned.items()
+        for one in asked(settings_of(name, places).needs, values)
+        if one.made and one.study == "ablation"
+    }
+    total = 0.0
+    for store, name, seeds in runs:
+        every = profile(name).minutes
+        if every is not None:
+            specs, there = declared(name, seeds=seeds), RunStore(store)
+            missing = sum(not there.finished(spec) for spec in specs)
+            total += every * missing / len(declared(name))
+    return total
 
 
 def waves(assigned: Mapping[str, Mapping[str, Any]], places: Places) -> list[list[str]]:

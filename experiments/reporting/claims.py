@@ -61,9 +61,9 @@ def quantities(claim: Claim, selected: pd.DataFrame) -> list[float]:
         value = value.fillna(math.inf)
     if claim.per is not None:
         value = value / selected[claim.per]
-    values = selected[["seed", "architecture"]].assign(value=value)
-    table = values.pivot_table(index="seed", columns="architecture", values="value", dropna=False)
-    table = table.reindex(columns=[*claim.of, *claim.over])
+    means = value.groupby([selected["architecture"], selected["seed"]]).mean()
+    columns = {name: means.loc[name] for name in (*claim.of, *claim.over) if name in means.index}
+    table = pd.DataFrame(columns).reindex(columns=[*claim.of, *claim.over])
     own = table[claim.of[0]]
     if claim.quantity == "welch":
         ours, base = own.dropna(), table[claim.over[0]].dropna()

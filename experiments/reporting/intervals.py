@@ -154,8 +154,14 @@ def seeds_to_decide(
     spread = found.alone[0] * math.sqrt(len(values))
     if distance == 0:
         return None
-    for count in range(2, MOST_SEEDS + 1):
-        alone = spread / math.sqrt(count)
-        if max(_half(*_both(alone**2, count, images)), _half(alone, count - 1)) < distance:
-            return count
-    return None
+    enough = _halves(spread, np.arange(2, MOST_SEEDS + 1), images) < distance
+    return 2 + int(enough.argmax()) if enough.any() else None
+
+
+def _halves(spread: float, counts: np.ndarray, images: tuple[float, int] | None) -> np.ndarray:
+    """Return half the width of the interval of each of several numbers of seeds with the same spread."""
+    alone = spread / np.sqrt(counts)
+    both = [_both(float(one) ** 2, int(count), images) for one, count in zip(alone, counts, strict=True)]
+    error, freedom = np.transpose(both)
+    inside = (1 - LEVEL) / 2
+    return np.maximum(student.isf(inside, freedom) * error, student.isf(inside, counts - 1) * alone)

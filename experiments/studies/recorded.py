@@ -12,11 +12,12 @@ Layout::
 from __future__ import annotations
 
 import contextlib
+import copy
 import csv
 import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,29 @@ def recorded(name: str, *, study: str = "ablation") -> Recorded | None:
     folder = _folder(name, kind)
     if name in kind.profiles and not (folder / "runs.csv").exists():  # before thousands of runs are declared
         return None
+    state = _state(folder, kind.profiles.get(name))
+    if state is None or (study, name) not in _READ or _READ[study, name][0] != state:
+        _READ[study, name] = state, _read_whole(name, kind, folder)
+    found = _READ[study, name][1]
+    tables = {part: getattr(found, part).copy(deep=False) for part in ("frame", "selected", "history")}
+    return replace(found, **tables, provenance=copy.deepcopy(found.provenance))
+
+
+_READ: dict[tuple[str, str], tuple[object, Recorded]] = {}
+"""Recorded runs by study and profile, with the state in which they were read: tables ask for them often."""
+
+
+def _state(folder: Path, declared: object) -> object:
+    """Return what recorded runs depend on: files, the declaring profile, probes; None: a file is missing."""
+    try:
+        files = [(folder / name).stat() for name in ("runs.csv", "history.csv", "provenance.json")]
+    except OSError:
+        return None
+    states = [(one.st_size, one.st_mtime_ns, one.st_ctime_ns, one.st_ino) for one in files]
+    return folder, states, declared, versions()
+
+
+def _read_whole(name: str, kind: Kind[Any], folder: Path) -> Recorded:
     runs, chosen = kind.declared(name), kind.profiles[name]
     marked = ("key", "status", "architecture", "seed", *(("selected",) if kind.selects else ()))
     rows, history = _read(folder / "runs.csv", marked), _read(folder / "history.csv", ("key", "epoch"))

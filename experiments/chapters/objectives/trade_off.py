@@ -46,9 +46,11 @@ def line_problem(
     return given / points
 
 
-def _divergence(given: Tensor, decoder: Tensor) -> Tensor:
-    """Return D(p(y|x) || p(y|z)), points x categories; infinite where z excludes a class that x has."""
-    own = torch.special.xlogy(given, given).sum(dim=1)
+def _divergence(given: Tensor, own: Tensor, decoder: Tensor) -> Tensor:
+    """Return D(p(y|x) || p(y|z)), points x categories; infinite where z excludes a class that x has.
+
+    ``own`` is minus the entropy of each p(y|x).
+    """
     return own[:, None] - torch.special.xlogy(given[:, None, :], decoder[None]).sum(dim=2)
 
 
@@ -92,12 +94,13 @@ def solve(
     if not bool((of_point > 0).all()):
         raise ValueError(f"p_xy gives point {int((of_point <= 0).nonzero()[0])} no probability")
     given = data / of_point[:, None]
+    own = torch.special.xlogy(given, given).sum(dim=1)
     for _ in range(iterations):
         marginal = of_point @ encoder
         kept = marginal > 0  # a category without points stays without
         encoder, marginal = encoder[:, kept], marginal[kept]
         decoder = (data.T @ encoder / marginal).T
-        updated = (marginal.log() - beta * _divergence(given, decoder)).softmax(dim=1)
+        updated = (marginal.log() - beta * _divergence(given, own, decoder)).softmax(dim=1)
         moved = float((updated - encoder).abs().max())
         encoder = updated
         if moved <= tolerance:

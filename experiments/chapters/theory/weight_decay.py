@@ -81,7 +81,7 @@ def across(
     classes: Sequence[int] = (3, 10, 30),
     widths: Sequence[int] = (2, 8, 30),
     decays: Sequence[float] = (5e-4, 5e-3, 5e-2),
-    shares: Sequence[float] = (0.5, 0.8, 1.25, 2.0),
+    shares: Sequence[float] = (0.8, 1.25),
 ) -> pd.DataFrame:
     """Return the minimum of free latents on both sides of extinction.
 
@@ -143,27 +143,31 @@ def trained_free(
         Columns ``decay``, ``share``, ``gamma``, ``gap``, ``rms`` of the latents, ``cross_entropy``,
         ``logits``.
     """
-    threshold = extinction_gamma(weight_decay=weight_decay, classes=classes)
+    gamma = torch.tensor(shares, dtype=torch.float64) * extinction_gamma(
+        weight_decay=weight_decay, classes=classes
+    )
+    generator, label = torch.Generator().manual_seed(seed), torch.arange(classes).repeat(len(shares))
+    start = [torch.randn(classes, width, generator=generator, dtype=torch.float64) for _ in range(2)]
     rows = []
-    for kind, optimizer in DECAYS.items():
-        for share in shares:
-            generator = torch.Generator().manual_seed(seed)
-            latent, weight = (
-                torch.randn(classes, width, generator=generator, dtype=torch.float64).requires_grad_()
-                for _ in range(2)
-            )
-            groups = [
-                {"params": [latent], "weight_decay": 0.0},
-                {"params": [weight], "weight_decay": weight_decay},
-            ]
-            steps_of = optimizer(groups, lr=learning_rate)  # type: ignore[call-arg]
-            for _ in range(steps):
-                loss = cross_entropy(latent @ weight.T, torch.arange(classes))
-                loss = loss + share * threshold * latent.square().sum(1).mean()
-                steps_of.zero_grad()
-                loss.backward()
-                steps_of.step()
-            rows.append({"decay": kind, "share": share, "gamma": share * threshold} | _found(latent, weight))
+    for (
+        kind,
+        optimizer,
+    ) in DECAYS.items():  # both move every number by itself: all shares at once
+        latent, weight = (one.repeat(len(shares), 1, 1).requires_grad_() for one in start)
+        groups = [
+            {"params": [latent], "weight_decay": 0.0},
+            {"params": [weight], "weight_decay": weight_decay},
+        ]
+        steps_of = optimizer(groups, lr=learning_rate)  # type: ignore[call-arg]
+        for _ in range(steps):
+            loss = cross_entropy((latent @ weight.mT).flatten(0, 1), label) * len(shares)
+            loss = loss + (gamma * latent.square().sum(2).mean(1)).sum()
+            steps_of.zero_grad()
+            loss.backward()
+            steps_of.step()
+        for place, share in enumerate(shares):
+            of = {"decay": kind, "share": share, "gamma": float(gamma[place])}
+            rows.append(of | _found(latent[place], weight[place]))
     return pd.DataFrame(rows)
 
 

@@ -30,6 +30,7 @@ from experiments.paths import BUILD, ROOT
 from experiments.publishing.executing import forked_kernels, needs, scratch
 from experiments.publishing.executing.chapter_sources import chosen, convert, settings_of
 from experiments.publishing.executing.retelling import retell
+from experiments.publishing.executing.shared_imports import VARIABLE, shared_imports
 from experiments.publishing.executing.staleness import digest_of, fingerprint, is_current
 from experiments.publishing.places import PLACES, Places
 from experiments.publishing.stages import Clock, used
@@ -38,6 +39,17 @@ from lpc.store.writers import folder_prefix
 
 FORKS_PAY = 3
 """Number of chapters from which a process forks kernels: its libraries take as long as those of two."""
+
+_DRAW_ONCE = """
+def _draw_once():
+    import sys
+    if (module := sys.modules.get("matplotlib.backends.backend_agg")) is not None:
+        module.FigureCanvasAgg.draw_idle = lambda self: None
+
+get_ipython().events.register("post_execute", _draw_once)
+del _draw_once
+"""
+"""Code that a kernel begins with: figures become files, so that none is drawn for a screen before."""
 
 
 class ChapterError(RuntimeError):
@@ -63,9 +75,13 @@ def own_kernel(threads: int | None, *, forked: bool = False) -> Iterator[None]:
         if forked:
             kernel |= forked_kernels.kernel_spec()
         (spec / "kernel.json").write_text(json.dumps(kernel))
+        startup = Path(folder) / "ipython" / "profile_default" / "startup"
+        startup.mkdir(parents=True)
+        (startup / "figures.py").write_text(_DRAW_ONCE)
         changed = {
             "JUPYTER_PATH": folder,
             "IPYTHONDIR": str(Path(folder) / "ipython"),
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # what kernels are forked from is none
             "MPLCONFIGDIR": str(BUILD / "matplotlib"),
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
             "PYTHONWARNINGS": ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:unchecked"))),
@@ -320,7 +336,8 @@ def _execute_together(
     forked = len(names) > FORKS_PAY * workers
     told = [(name, assigned[name], origin(name, assigned[name], places)) for name in names]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_enter) as pool:
+    shared = shared_imports(names, places) if forked else []
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_enter, initargs=(shared,)) as pool:
         jobs = {
             pool.submit(_execute_unless_stopped, name, values, places, threads, forked, made_from): name
             for name, values, made_from in told
@@ -345,8 +362,9 @@ def _execute_together(
     return failures
 
 
-def _enter() -> None:
-    """Set up a worker process, which its parent stops by SIGTERM."""
+def _enter(shared: Sequence[str]) -> None:
+    """Set up a worker process, which its parent stops by SIGTERM, and whose kernels share modules."""
+    os.environ[VARIABLE] = ",".join(shared)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, interrupt)
 

@@ -1,7 +1,8 @@
 """Kernels that are forks of one process, in which the libraries are loaded: chapters differ in what follows.
 
 Torch, pandas, scikit-learn and IPython take about four CPU seconds to load, for each of two dozen
-chapters. A process that executes several chapters loads them once instead, in a process of its own
+chapters, and what several of them import besides (:mod:`experiments.publishing.executing.shared_imports`)
+another. A process that executes several chapters loads all that once instead, in a process of its own
 (``multiprocessing``'s forkserver), and every kernel is a fork of that: it shares those 300 MB, has its own
 folder, environment, process group and memory from there on, and ends as any kernel does.
 """
@@ -27,7 +28,9 @@ LIBRARIES = (
     *("torch", "torch.func", "torchvision", "scipy.optimize", "scipy.stats"),
     *("sklearn.datasets", "sklearn.metrics", "sklearn.neighbors"),
 )
-"""Modules loaded before kernels are forked: none of the project, nor Matplotlib, which each sets up."""
+"""Modules loaded before kernels are forked, whatever the chapters."""
+PRELOADED = f"{__package__}.preloaded"
+"""Module that loads the rest."""
 
 
 def kernel_spec() -> dict[str, Any]:
@@ -55,7 +58,7 @@ class _Fork:
 
     def __init__(self, arguments: list[str], environment: Mapping[str, str], folder: str) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(list(LIBRARIES))
+        context.set_forkserver_preload([*LIBRARIES, PRELOADED])
         self._seconds = context.Value("d", 0.0)
         self._process = context.Process(
             target=_serve, args=(arguments, dict(environment), str(folder), self._seconds)

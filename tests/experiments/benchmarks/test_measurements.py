@@ -53,6 +53,13 @@ def test_medians_ratio_and_quartiles_are_those_of_the_pairs_after_the_first():
     assert found == Comparison(ours=2, theirs=9, ratio=5, low=3, high=8, pairs=5, cold=False, difference=0)
 
 
+def test_three_pairs_are_enough_where_quartiles_are_narrow():
+    for theirs, pairs in (([9, 4.0, 4.1, 4.2], 3), ([9, 4, 4.4, 4.8, 4.4, 9], 4), ([9, 4, 8, 4, 8, 4], 5)):
+        clock = Clock()
+        found = compare(clock.program([1] * 6), clock.program(theirs), repeats=5, tolerance=0, clock=clock)
+        assert found.pairs == pairs
+
+
 def test_theirs_is_divided_by_the_share_of_the_work_that_it_did():
     clock = Clock()
     options = {"repeats": 1, "tolerance": 0, "clock": clock}

@@ -319,6 +319,7 @@ def test_make_executes_each_chapter_with_its_profile_and_trains_only_beside(made
     )
     monkeypatch.setattr(execution, "default_workers", lambda: 1)  # other processes know no such profile
     shown = []
+    monkeypatch.setattr(pages.preview, "LONG", 0.0)  # as if the smoke profile took minutes to train
     monkeypatch.setattr(
         pages.preview, "show", lambda to, _: shown.append({one.stem for one in to.notebooks.glob("*.ipynb")})
     )

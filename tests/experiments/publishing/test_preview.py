@@ -5,12 +5,16 @@ from dataclasses import replace
 
 import pytest
 from bs4 import BeautifulSoup
+from support.ended_runs import end
 from support.warm_pages import warm_pages as warm_pages
 
 from experiments.publishing import preview
 from experiments.publishing.build import MADE_FROM
 from experiments.publishing.executing.execution import execute
 from experiments.publishing.places import Places
+from experiments.studies.ablation import declared
+from experiments.studies.profiles import PROFILES
+from lpc.store import RunStore
 
 pytestmark = [pytest.mark.book, pytest.mark.usefixtures("warm_pages")]
 
@@ -52,11 +56,28 @@ def places(tmp_path):
     return made
 
 
+def test_first_pages_are_made_where_training_takes_long(places, tmp_path):
+    def minutes(name, **values):
+        chapter = {"profile": name, "seeds": None, "store": str(tmp_path / "store"), **values}
+        return preview.minutes_to_train({"early": chapter}, places)
+
+    laptop, smoke = (PROFILES[name].minutes for name in ("laptop", "smoke"))
+    assert laptop is not None and smoke is not None
+    assert minutes("laptop") == laptop
+    assert minutes("laptop", seeds=1) == pytest.approx(laptop / 3)
+    assert not preview.is_wanted(places, minutes("smoke")) and preview.is_wanted(places, minutes("laptop"))
+    store = RunStore(tmp_path / "store")
+    specs = declared("smoke")
+    for spec in specs[: len(specs) // 2]:
+        end(store, spec)
+    assert minutes("smoke") == pytest.approx(smoke / 2)
+
+
 def test_what_has_been_executed_is_shown_until_there_is_a_whole_book(places, capsys):
-    assert preview.is_wanted(places)
+    assert preview.is_wanted(places, 7.0)
     first = preview.show(places, CLAIMS)
     assert first is not None and first == places.output / "html" / "index.html"
-    assert preview.is_wanted(places)
+    assert preview.is_wanted(places, 7.0)
     assert "2 of 4 pages are there to be read" in capsys.readouterr().err
     (page,) = BeautifulSoup(first.read_text(), "html.parser").select("article")
     for mark in page.select("a.headerlink"):
@@ -71,7 +92,7 @@ def test_what_has_been_executed_is_shown_until_there_is_a_whole_book(places, cap
     assert not (first.parent / "late.html").exists()
     assert "being made" not in (places.sources / "index.md").read_text(), "the chapter's own text stays"
     (first.parent / MADE_FROM).write_text("a whole book has this")
-    assert not preview.is_wanted(places)
+    assert not preview.is_wanted(places, 7.0)
 
 
 def test_where_sphinx_fails_the_pages_that_are_there_stay(places, tmp_path, capsys):

@@ -99,7 +99,7 @@ def make(book, monkeypatch):
     steps |= {name: lambda *_, **__: [] for name in ("plan", "substitutions", "is_current")}
     for name, step in {**steps, "build": lambda *_, **__: book.first_page}.items():
         monkeypatch.setattr(plan, name, step)
-    monkeypatch.setattr(plan.preview, "is_wanted", lambda _: False)
+    monkeypatch.setattr(plan.preview, "is_wanted", lambda *_: False)
 
     def made(**others):
         with monkeypatch.context() as patch:
