@@ -7,7 +7,7 @@ import os
 import socket
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
@@ -179,13 +179,20 @@ def _make_ready(
         raise ValueError("\n".join(lines)) from error
 
 
-def _digits(folder: Path) -> RawImages:
-    """scikit-learn's 1,797 digits of 8 x 8 pixels; a fixed fifth of every class is the test set."""
+@cache
+def _all_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return images and labels: to parse their text takes longer than to train on them for an epoch."""
     from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
 
     pixels, label = (np.asarray(part) for part in load_digits(return_X_y=True))
-    images = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    return np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8), label
+
+
+def _digits(folder: Path) -> RawImages:
+    """scikit-learn's 1,797 digits of 8 x 8 pixels; a fixed fifth of every class is the test set."""
+    from sklearn.model_selection import train_test_split
+
+    images, label = _all_digits()
     train, test = train_test_split(np.arange(len(images)), test_size=360, random_state=0, stratify=label)
     return RawImages(images[train], label[train], images[test], label[test])
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from lpc.datasets import load_raw
 from lpc.runs import execute_all, execution, measure_all
 from lpc.specs import DataSpec, RunSpec, TrainSpec, run_key, variant_spec
 from lpc.store import Probe, RunStore, holders
@@ -78,10 +79,11 @@ def read(root: Path) -> None:
 
 
 def warm(names: list[str]) -> None:
-    """Import modules, so that forked programs need not."""
+    """Import modules and read the images, so that forked programs need not."""
     for name in names:
         with suppress(Exception):  # some are made by others while these are imported
             importlib.import_module(name)
+    load_raw(runs()[0].data.name)
 
 
 def fork(work: Callable[[], None], said: Path, *, lease: float | None = None) -> int:

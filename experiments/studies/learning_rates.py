@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import pandas as pd
 
@@ -42,6 +43,7 @@ def select(frame: pd.DataFrame) -> pd.DataFrame:
     return best.sort_index().reset_index(drop=True)
 
 
+@lru_cache(maxsize=10_000)
 def retrained(spec: RunSpec) -> RunSpec:
     """Return the run that retrains a selected one on the full train set, validation images included."""
     return replace(spec, data=replace(spec.data, validation=0))

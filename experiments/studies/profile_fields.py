@@ -58,6 +58,9 @@ class Profile:
                 raise unknown_name(f"architecture of profile {self.name}", name, self.variants)
         object.__setattr__(self, "architectures", self.architectures or tuple(self.variants))
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # tables, which are mappings, have no hash
+
     def rates(self, architecture: str) -> tuple[float, ...]:
         """Return the learning rates with which an architecture is trained."""
         return self.learning_rates if self.frozen is None else (self.frozen[architecture],)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from experiments.studies.apart_profiles import APART
@@ -333,19 +334,26 @@ def specs(chosen: Profile, *, seeds: int | None = None, only: tuple[str, ...] | 
             raise unknown_name(kind, name, chosen.architectures)
     if seeds is not None and not (type(seeds) is int and 1 <= seeds <= len(chosen.seeds)):
         raise ValueError(f"seeds is {seeds!r}; profile {chosen.name} has 1 to {len(chosen.seeds)}")
-    runs = [
-        variant_spec(
-            architecture,
-            data=chosen.data,
-            backbone=chosen.backbone,
-            backbone_width=chosen.backbone_width,
-            train=replace(chosen.train, learning_rate=rate),
-            seed=seed,
-            variants=chosen.variants,
-        )
-        for architecture in chosen.architectures
-        if only is None or architecture in only
-        for rate in chosen.rates(architecture)
-        for seed in chosen.seeds[:seeds]
-    ]
-    return sorted(runs, key=lambda run: chosen.seeds.index(run.seed)) if chosen.seeds_first else runs
+    return list(_runs(chosen, seeds, only))
+
+
+@lru_cache(maxsize=100)
+def _runs(chosen: Profile, seeds: int | None, only: tuple[str, ...] | None) -> tuple[RunSpec, ...]:
+    """Return the runs of :func:`specs`, made once: commands and pages ask for hundreds of them many times."""
+    first, *others = chosen.seeds[:seeds]
+    runs = []
+    for architecture in (name for name in chosen.architectures if only is None or name in only):
+        for rate in chosen.rates(architecture):
+            run = variant_spec(
+                architecture,
+                data=chosen.data,
+                backbone=chosen.backbone,
+                backbone_width=chosen.backbone_width,
+                train=replace(chosen.train, learning_rate=rate),
+                seed=first,
+                variants=chosen.variants,
+            )
+            runs += [run, *(replace(run, seed=seed) for seed in others)]
+    if chosen.seeds_first:
+        runs.sort(key=lambda run: chosen.seeds.index(run.seed))
+    return tuple(runs)
