@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from support.pretended_gpu import pretended_gpu
+from support.warm_forks import fork_workers
 from torch.utils.data import SequentialSampler
 
 from experiments.benchmarks import (
@@ -326,7 +327,8 @@ def test_packing_counts_all_runs(monkeypatch):
     ]
 
 
-def test_a_crew_trains_and_tells_what_went_wrong():
+def test_a_crew_trains_and_tells_what_went_wrong(monkeypatch):
+    fork_workers(monkeypatch, training_packing)
     spec = digits_cohort(SMOKE)[0]
     with Crew(spec, images=16, members=1, device="cpu") as crew:
         (memory,) = crew.epoch(Way(1, 1, 2))

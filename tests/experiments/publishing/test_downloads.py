@@ -15,6 +15,7 @@ from bs4 import BeautifulSoup
 from IPython.core.formatters import DisplayFormatter
 from papermill.cli import _resolve_type
 from support import warm
+from support.warm_forks import fork_kernels
 from support.warm_pages import warm_pages as warm_pages
 
 from experiments.paths import BOOK, ROOT
@@ -154,7 +155,9 @@ class Book:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return Book(tmp_path_factory.mktemp("downloads"))
+    with pytest.MonkeyPatch.context() as patch:
+        fork_kernels(patch)
+        return Book(tmp_path_factory.mktemp("downloads"))
 
 
 def test_each_output_has_its_files_below_it_and_the_page_its_own(made):

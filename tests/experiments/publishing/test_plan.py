@@ -1,16 +1,16 @@
 """Which chapter is made from which profile, in stores that are complete to a known degree."""
 
-import multiprocessing
-import os
 import threading
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import pytest
+from support import warm
 from support.ended_runs import end
+from support.warm_forks import warm_kernels as warm_kernels
 
+from experiments.paths import ROOT
 from experiments.publishing import build, header_footer
 from experiments.publishing import (
     plan as pages,
@@ -96,7 +96,7 @@ class Book:
 
 
 @pytest.fixture
-def made(tmp_path, monkeypatch):
+def made(tmp_path, monkeypatch, warm_kernels):
     """A profile of the shape of the paper's: two rates, two seeds, trained again, in the group ``paper``."""
     smoke = profiles.PROFILES["smoke"]
     small = replace(smoke, architectures=("IB", "LinPen"), learning_rates=(5e-3, 1e-2))
@@ -363,18 +363,23 @@ def test_one_notebook_with_the_stamp_of_another_is_not_current_and_not_staged(ma
         build.stage(tmp_path / "stage", {}, first)
 
 
-def _execute(number: int, places: Places) -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"
-    execute(values={"number": number}, places=places, workers=1)
+EXECUTES = """
+import sys
+from pathlib import Path
+from experiments.publishing.executing.execution import execute
+from experiments.publishing.places import Places
+root = Path(sys.argv[1])
+places = Places(sources=root / "book", toc=root / "_toc.yml", output=root / "build")
+execute(values={"number": int(sys.argv[2])}, places=places, workers=1)
+"""
 
 
 def test_two_processes_that_execute_into_one_folder_leave_a_pair_or_none(made):
     made.write({"index": ("", "number = 1")}, code="print(number)")
     notebooks = made.places.notebooks
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        jobs = [pool.submit(_execute, number, made.places) for number in (1, 2)]
-        for job in jobs:
-            job.result()
+    given = ("-c", EXECUTES, made.places.toc.parent)
+    with warm.begin(*given, 1, cwd=ROOT) as first, warm.begin(*given, 2, cwd=ROOT) as second:
+        assert first.wait() == second.wait() == 0, first.err + second.err
     assert sorted(path.name for path in notebooks.iterdir()) == ["index.ipynb", "index.json"]
     stamp = read_stamp("index", made.places)
     if stamp is not None:

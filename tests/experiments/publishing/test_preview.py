@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from bs4 import BeautifulSoup
 from support.ended_runs import end
+from support.warm_forks import warm_kernels as warm_kernels
 from support.warm_pages import warm_pages as warm_pages
 
 from experiments.publishing import preview
@@ -16,7 +17,7 @@ from experiments.studies.ablation import declared
 from experiments.studies.profiles import PROFILES
 from lpc.store import RunStore
 
-pytestmark = [pytest.mark.book, pytest.mark.usefixtures("warm_pages")]
+pytestmark = [pytest.mark.book, pytest.mark.usefixtures("warm_pages", "warm_kernels")]
 
 CHAPTER = """---
 kernelspec: {display_name: Python 3, language: python, name: python3}

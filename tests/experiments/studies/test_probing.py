@@ -6,6 +6,7 @@ import signal
 
 import pandas as pd
 import pytest
+from support.warm_forks import fork_workers
 
 from experiments.reporting import declarations
 from experiments.studies import ablation, probing, recorded
@@ -138,6 +139,7 @@ def test_an_error_names_probe_and_run_and_the_others_are_kept(study, store, monk
     use(monkeypatch, weigh=ProbeKind(1, f"{HERE}:weigh"), fail=ProbeKind(1, f"{HERE}:fail"))
     if workers > 1:
         monkeypatch.setattr(probing, "do", do_in_worker)
+        fork_workers(monkeypatch, probing)
     with pytest.raises(ProbeError, match=r"probe fail of (IB|NoPen), seed \d: RuntimeError: no luck"):
         measure_all(again(store), workers=workers, progress=False)
     assert again(store).selected["weigh_sum"].notna().all() and not list(store.glob("runs/*/fail.probe"))

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,9 @@ import nbformat
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from support import warm
+from support.warm_forks import fork_workers
+from support.warm_forks import warm_kernels as warm_kernels
 from support.warm_pages import warm_pages as warm_pages
 
 from experiments.__main__ import cli, main
@@ -83,11 +85,18 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path):
+def cold(tmp_path):
+    """A project whose kernels are programs, as users' are where few chapters are executed."""
     return Project(tmp_path)
 
 
-def test_parameters_reach_the_chapter_and_what_is_current_is_kept(project):
+@pytest.fixture
+def project(tmp_path, warm_kernels):
+    return Project(tmp_path)
+
+
+def test_parameters_reach_the_chapter_and_what_is_current_is_kept(cold):
+    project = cold
     project.write("index", "import sys\nprint(number + 1, word, sys.executable)")
     (path,) = project.execute("index", number=41)
     assert project.output("index").split() == ["42", "one", sys.executable]
@@ -187,7 +196,8 @@ def test_an_old_store_is_no_matter_of_the_page(project):
     assert "another warning" in project.output("index") and "unchecked" not in project.output("index")
 
 
-def test_kernels_do_not_depend_on_the_home_folder(project, tmp_path, monkeypatch):
+def test_kernels_do_not_depend_on_the_home_folder(cold, tmp_path, monkeypatch):
+    project = cold
     monkeypatch.setenv("HOME", str(tmp_path / "missing" / "home"))
     (tmp_path / "missing").write_text("a file, so that nobody can make the folder")
     project.write(
@@ -212,6 +222,7 @@ def test_a_chapter_that_measures_time_runs_alone_after_the_others_and_with_all_t
 ):
     asked = str((os.cpu_count() or 1) + 1)  # what the user says; the others get their share of the cores
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    fork_workers(monkeypatch, execution)
     peers = {"index": "other", "other": "index"} if workers > 1 else {}  # who waits for whom
     for name in ("index", "atimed", "other", "timed"):
         code = STAMPED.replace("FOLDER", str(tmp_path)).replace("OWN", name)
@@ -231,7 +242,8 @@ def test_a_chapter_that_measures_time_runs_alone_after_the_others_and_with_all_t
     assert threads["index"] == threads["other"] != asked
 
 
-def test_a_failing_chapter_does_not_keep_a_timed_one_from_running(project):
+def test_a_failing_chapter_does_not_keep_a_timed_one_from_running(project, monkeypatch):
+    fork_workers(monkeypatch, execution)
     project.write("index", "print(1 / 0)")
     project.write("timed", "print('timed')")
     path = project.sources / "timed.md"
@@ -272,7 +284,8 @@ def test_a_kernel_that_does_not_start_is_started_again(project, monkeypatch, fai
         assert len(calls) == 3
 
 
-def test_a_dead_kernel_is_named_and_other_chapters_go_on(project):
+def test_a_dead_kernel_is_named_and_other_chapters_go_on(project, monkeypatch):
+    fork_workers(monkeypatch, execution)
     project.write("index", "print('alive')")
     project.write("zdead", "import os\nos.kill(os.getpid(), 9)")
     with pytest.raises(ChapterError, match=r"chapter zdead: its kernel died"):
@@ -308,14 +321,14 @@ def test_a_signal_ends_chapters_and_their_kernels_and_leaves_nothing(project, tm
         project.write(name, "from pathlib import Path\n" + wait.replace("FOLDER", str(tmp_path)))
     script = tmp_path / "interrupted.py"
     script.write_text(INTERRUPTED)
-    command = [sys.executable, str(script), str(tmp_path), str(workers), str(pay)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with warm.begin(script, tmp_path, workers, pay, cwd=ROOT, env=environment) as process:
         while len(list(tmp_path.glob("kernel-*"))) < workers:
-            assert process.poll() is None
+            assert process.poll() is None, process.err
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=300)
+        process.wait()
+        said = process.err
     assert process.returncode == 143, said
     assert "Traceback" not in said and "never retrieved" not in said
     kernels = [int(path.name.removeprefix("kernel-")) for path in tmp_path.glob("kernel-*")]
@@ -329,7 +342,8 @@ def test_a_signal_ends_chapters_and_their_kernels_and_leaves_nothing(project, tm
 
 
 @pytest.mark.slow
-def test_forked_kernels_share_what_is_loaded_and_nothing_else(project):
+def test_forked_kernels_share_what_is_loaded_and_nothing_else(cold):
+    project = cold
     told = "import os, sys\nprint('torch' in sys.modules, os.getpgid(0) == os.getpid(), 'left' in globals())"
     drawn = "import matplotlib.pyplot as plt\nplt.plot([1, 2]);"
     project.write("zdead", "import os\nos.kill(os.getpid(), 9)")
