@@ -261,7 +261,7 @@ def test_every_switch_changes_what_the_release_changes_and_nothing_else():
 
 @pytest.fixture(scope="module")
 def evidence(tmp_path_factory):
-    runs = study("smoke", only=NAMES, store=tmp_path_factory.mktemp("runs"), progress=False)
+    runs = study("smoke", only=NAMES, store=tmp_path_factory.mktemp("runs"), workers=1, progress=False)
     before = runs.selected.copy()
     trained = released_training.trained(runs, workers=1, progress=False)
     after = existing("smoke", only=NAMES, store=runs.store.root)

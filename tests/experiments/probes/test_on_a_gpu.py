@@ -62,7 +62,7 @@ def by(kind: ProbeKind) -> Callable[[Any, Splits], dict[str, Any]]:
 ATTACKING = ("attacks", "attack_checks", "attack_steps")
 MEASURED = {name: by(kind) for name, kind in PROBES.items() if not kind.takes_spec}
 MEASURED["factor"] = lambda model, splits: factor.summary(
-    factor.measured(model, splits.test, count=2, names=("ddn",))
+    factor.measured(model, splits.test, count=2, names=("superdeepfool",))  # which ends once it fools
 )
 MEASURED["of the train set"] = of_the_train_set
 MEASURED["of the test set"] = lambda model, splits: measurements.table2_metrics(model, splits).as_dict()
