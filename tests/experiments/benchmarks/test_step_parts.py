@@ -23,7 +23,8 @@ PROGRAMS: dict[str, Callable[[], object]] = {
 
 @pytest.mark.parametrize("kind", PROGRAMS)
 def test_a_program_that_does_one_thing_spends_its_time_there(kind):
-    found = parts(PROGRAMS[kind])
+    tries = [parts(PROGRAMS[kind]) for _ in range(3)]
+    found = min(tries, key=lambda one: one[PYTHON])  # where it was disturbed least, between operations
     assert sum(found.values()) == pytest.approx(1)
     assert max(found, key=lambda one: found[one]) == kind
 
