@@ -65,6 +65,21 @@ def test_as_many_seeds_as_are_said_would_decide():
     assert judge(values, holds=(0.0, math.inf), images=(1.0, 200)).needed() == "more test images"
     assert judge(values, holds=(0.0, math.inf)).needed() == f"{needed} seeds"
     assert seeds_to_decide(values, [float(mean)]) is None and seeds_to_decide([1.0], [0.0]) is None
+    assert seeds_to_decide(values, [0.0], images=(0.45**2, 200)) == one_by_one(values, (0.45**2, 200))
+    assert needed == one_by_one(values, None)
+
+
+def one_by_one(values, images):
+    """The number of seeds whose interval first leaves out zero, every one of them looked up."""
+    spread, mean = float(np.std(values, ddof=1)), abs(float(np.mean(values)))
+    shared, total = images or (0.0, 2)
+    for count in range(2, 1001):
+        own = spread**2 / count
+        freedom = (own + shared) ** 2 / (own**2 / (count - 1) + shared**2 / (total - 1))
+        widths = t.isf(0.025, [freedom, count - 1]) * np.sqrt([own + shared, own])
+        if widths.max() < mean:
+            return count
+    return None
 
 
 @pytest.mark.parametrize(

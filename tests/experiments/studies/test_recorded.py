@@ -85,6 +85,17 @@ def test_what_is_read_is_what_was_run_to_the_bit(live):
     assert found.frame.loc[unselected, "test_accuracy"].isna().all()
 
 
+def test_recorded_runs_are_read_once_until_a_file_changes_and_stay_as_they_are(live, monkeypatch):
+    folder, reads, read_whole = record(live, seeds=1), [], recorded._read_whole
+    monkeypatch.setattr(recorded, "_read_whole", lambda *given: reads.append(given) or read_whole(*given))
+    found = read().frame
+    found.loc[:, "seed"] = 7
+    assert set(read().frame["seed"]) == {0} and len(reads) == 1
+    path = folder / "runs.csv"
+    path.write_text(path.read_text().replace("finished", "failed"))
+    assert set(read().frame["status"]) == {"failed"} and len(reads) == 2
+
+
 def test_tables_do_not_tell_recorded_from_live(live):
     record(live)
     assert_frame_equal(tables.measured(live, COLUMNS, others=()), tables.measured(read(), COLUMNS, others=()))
