@@ -55,13 +55,14 @@ class Clock:
         name
             Name of the stage.
         done
-            Products of the stage; for two of the same name, those of the first: the second finds them made.
+            Products of the stage, as "2 runs"; for two of the same name, those of both.
         """
         cpu, wall = used() + self.elsewhere, time.monotonic()
         try:
             yield
         finally:
-            before = self.stages.get(name, Stage(done, 0.0, 0.0))
+            before = self.stages.get(name)
+            before = before._replace(done=_both(before.done, done)) if before else Stage(done, 0.0, 0.0)
             took = Stage(done, used() + self.elsewhere - cpu, time.monotonic() - wall)
             self.stages[name] = Stage(before.done, before.cpu + took.cpu, before.wall + took.wall)
 
@@ -105,3 +106,11 @@ class Clock:
             ).rstrip()
             for row in rows
         )
+
+
+def _both(first: str, second: str) -> str:
+    """Return the products of two stages: "2 runs" and "1 run" are "3 runs"."""
+    if not first or not second:
+        return first or second
+    number = sum(int(one.split()[0]) for one in (first, second))
+    return f"{number} {first.split()[1].removesuffix('s')}{'s' * (number != 1)}"

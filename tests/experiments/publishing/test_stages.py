@@ -41,13 +41,16 @@ def test_a_stage_has_the_seconds_between_its_ends_and_no_others(clocks):
         clocks["cpu"] += 2.0
     with clock.stage("forked", "1 chapter"):
         clock.elsewhere += 5.0
+    for waited in ("1 chapter", "0 chapters"):
+        with clock.stage("forked", waited):
+            clocks["wall"] += 1.0
     with suppress(KeyError), clock.stage("busy", "0 runs"):
         clocks["cpu"] += 0.25
         raise KeyError
     assert clock.stages == {
         "idle": ("nothing", 0.0, 0.5),
         "busy": ("2 runs", 2.25, 0.0),
-        "forked": ("1 chapter", 5.0, 0.0),
+        "forked": ("2 chapters", 5.0, 2.0),
     }
 
 
