@@ -55,7 +55,7 @@ HEADLINES: tuple[Headline, ...] = (
         "The points are the vertices of a hypercube.",
         {
             "cube": "unevenness of their distances from zero; a cube has 0",
-            "cube_by_adamw": "times as uneven by an Adam that knows no axes as by AdamW, with more training",
+            "cube_by_adamw": "the axes are AdamW's: times as uneven by an Adam that knows none",
         },
         ("cube_svhn", "cube_cifar10", "cube_cifar100"),
         "The geometry that the paper gives the collapse; and whether it is the penalty's or the optimizer's.",
@@ -65,7 +65,7 @@ HEADLINES: tuple[Headline, ...] = (
         {
             "robust": "times larger perturbation than without the layer, by DeepFool",
             "attacks_smallest": "the same by the smallest of eleven attacks",
-            "others_apart": "by DeepFool, centre loss, which collapses tighter, over the penalty",
+            "others_apart": "tight is not robust: DeepFool's perturbation by tighter centre loss, over IB's",
         },
         ("robust_svhn", "robust_cifar10", "robust_cifar100"),
         "The largest of the promised gains; measured as published, by attacks that look further, and beside "

@@ -92,7 +92,8 @@ def draw_spreads(
         Number of classes K.
     """
     for ax, (title, runs) in zip(axes, panels.items(), strict=True):
-        names = list(dict.fromkeys(runs["architecture"]))
+        order = [*LOOKS]
+        names = sorted(set(runs["architecture"]), key=lambda name: order.index(Network.named(name).optimizer))
         networks = [Network.named(name) for name in names]
         at_random = random_spread(classes=classes, width=networks[0].width)
         low, middle, high = np.quantile(at_random, [0.025, 0.5, 0.975])
@@ -104,8 +105,10 @@ def draw_spreads(
             if "cube_spread_optimizer" in own and own["cube_spread_optimizer"].notna().any():
                 _dots(ax, place + 0.3, own["cube_spread_optimizer"], look, hollow=True)
         ax.set_xticks(range(len(names)), [network.optimizer for network in networks], rotation=60, ha="right")
-        ax.set(title=title, ylim=(0, None), xlim=(-0.6, len(names) - 0.2))
+        ax.set(title=title, xlim=(-0.6, len(names) - 0.2))
         ax.grid(axis="y", alpha=0.3)
+    for ax in axes:
+        ax.set_ylim(bottom=0)  # at last: it keeps the top, which panels may share
 
 
 def _dots(ax: Axes, place: float, values: pd.Series, look: Look, *, hollow: bool) -> None:

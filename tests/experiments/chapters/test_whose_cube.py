@@ -85,6 +85,16 @@ def test_the_figure_has_every_run_hollow_along_the_optimizers_axes():
     plt.close(fig)
 
 
+def test_panels_that_share_an_axis_show_the_runs_of_all_in_one_order():
+    fig, axes = plt.subplots(1, 2, sharey=True)
+    high = rows().assign(cube_spread=lambda runs: 5 * runs["cube_spread"])
+    draw_spreads(axes, {"low": rows(), "high": high.iloc[::-1]})
+    for ax in axes:
+        assert ax.get_ylim()[0] == 0 and ax.get_ylim()[1] > high["cube_spread"].max()
+        assert [label.get_text() for label in ax.get_xticklabels()] == list(LOOKS)
+    plt.close(fig)
+
+
 def test_the_page_trains_the_same_network_and_sees_it_along_both_axes(tmp_path):
     spec = next(run for run in specs(profile("smoke"), only=("IB",)) if run.seed == 0)
     store, images = RunStore(tmp_path), load_images(spec.data).train
