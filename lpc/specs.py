@@ -91,7 +91,7 @@ def _checked(value: object, hint: Any, where: str) -> Any:
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise ValueError(f"{where} is {value!r}; expected a finite number")
-        return float(value)
+        return float(value) + 0.0  # -0.0 is 0.0: equal specs have equal JSON
     if hint in (bool, int, str) and type(value) is hint:
         return value
     if isinstance(hint, type) and isinstance(value, hint) and hint not in (bool, int, float, str):

@@ -334,7 +334,7 @@ def specs(chosen: Profile, *, seeds: int | None = None, only: tuple[str, ...] | 
             raise unknown_name(kind, name, chosen.architectures)
     if seeds is not None and not (type(seeds) is int and 1 <= seeds <= len(chosen.seeds)):
         raise ValueError(f"seeds is {seeds!r}; profile {chosen.name} has 1 to {len(chosen.seeds)}")
-    return list(_runs(chosen, seeds, only))
+    return list(_runs(chosen, seeds, None if only is None else tuple(only)))
 
 
 @lru_cache(maxsize=100)

@@ -218,7 +218,7 @@ def recorded(name: str, *, study: str = "ablation") -> Recorded | None:
     if state is None or (study, name) not in _READ or _READ[study, name][0] != state:
         _READ[study, name] = state, _read_whole(name, kind, folder)
     found = _READ[study, name][1]
-    tables = {part: getattr(found, part).copy(deep=False) for part in ("frame", "selected", "history")}
+    tables = {part: getattr(found, part).copy() for part in ("frame", "selected", "history")}
     return replace(found, **tables, provenance=copy.deepcopy(found.provenance))
 
 

@@ -288,3 +288,8 @@ def test_scalars_of_numpy_count_as_pythons_own(value, kind, expected):
 def test_values_of_numpy_of_another_kind_are_named(value):
     with pytest.raises(ValueError, match=r"TrainSpec\.epochs is "):
         _checked(value, int, "TrainSpec.epochs")
+
+
+def test_equal_specs_have_one_key_whichever_zero_they_were_given():
+    plain, minus = (TrainSpec(epochs=1, learning_rate=0.1, weight_decay=zero) for zero in (0.0, -0.0))
+    assert plain == minus and repr(plain) == repr(minus)

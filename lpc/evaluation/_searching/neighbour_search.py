@@ -19,6 +19,7 @@ SPARE = 32
 _LEAST_ROWS = 256  # of a block of products: with fewer, a product is bound by reading the other points
 _MOST_IN_DOUBT = 1 / 32  # of all pairs: a direct difference costs some thirty times a product's share
 _FEW = 1 << 21  # coordinates of pairs: a millisecond or two
+_FAR = 2.0**300  # times the others' size: beyond it squares at one scale underflow
 _HOPELESS = 0.5  # of the rows of a block: then those of the next are not tried
 
 Candidates = Callable[[Tensor, Frame, int], tuple[Tensor, Tensor]]
@@ -70,6 +71,12 @@ def kth_among(
     Products of all points about their mean choose, direct differences decide, as in :class:`Search`; for few
     pairs, differences alone.
     """
+    far = queries.abs().amax(dim=1) > _FAR * binary_scale(points)
+    if bool(far.any()) and not bool(far.all()):  # a scale of their own, lest the others' squares underflow
+        result = queries.new_empty(len(queries))
+        for part in (far, ~far):
+            result[part] = kth_among(queries[part], points, k)
+        return result
     scale = max(binary_scale(points), binary_scale(queries))
     if queries.numel() * len(points) <= _FEW:
         return kth_of_pairs(queries / scale, points / scale, k - 1, "l2") * scale
@@ -253,6 +260,8 @@ class Search:
         margin = frame.margin(own, "l2")
         smallest = _smallest(rough, self.k + 1)  # the point itself is one of them
         limit = smallest.amax(dim=1, keepdim=True)
+        if not bool(torch.isfinite(limit + margin).all()):
+            return None  # a point so far away that products overflow
         row, column = torch.nonzero((rough - limit).abs_() <= margin, as_tuple=True)
         if len(row) > _MOST_IN_DOUBT * rough.numel() + len(rows) * 8:
             return None

@@ -90,6 +90,18 @@ def test_shifted_points_are_found_and_others_are_not(data, rng):
     assert detection(np.array([3.0, 4.0]), np.array([1.0, 2.0])) == (1.0, 0.0)
 
 
+@pytest.mark.parametrize("number", [40, 400])  # few pairs, and too many for differences alone
+@pytest.mark.parametrize("far", [[3], [39], [0, 1], [*range(30, 40)]])
+@pytest.mark.parametrize("size", [1e3, 2e45, 1e100, 1e200])
+def test_points_very_far_away_have_their_distance_and_leave_the_others_theirs(rng, size, far, number):
+    train, points = rng.standard_normal((500, 16)), rng.standard_normal((number, 16))
+    each = np.sort(np.linalg.norm(points[:, None] - train, axis=2), axis=1)[:, 4]
+    points[far] *= size
+    each[far] = np.sort(np.linalg.norm(points[far, None] / size - train / size, axis=2), axis=1)[:, 4] * size
+    ours = neighbour_confidence(train, points, k=5, normalise=False)
+    np.testing.assert_allclose(ours, -each, rtol=1e-12)
+
+
 @pytest.mark.parametrize("spread", [0.3, 1e-5, 1e-9])
 def test_tight_classes_keep_their_digits(rng, spread):
     label, mean = np.arange(700) % 5, rng.standard_normal((5, 32))
