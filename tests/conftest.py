@@ -1,13 +1,9 @@
 """Checks the shapes in every signature of `lpc` over the whole test suite."""
 
-import copy
-import functools
 import inspect
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jaxtyping
@@ -50,13 +46,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(mark)
     slow = Counter(item.path for item in items if any(map(item.get_closest_marker, SLOW_KINDS)))
     items.sort(key=lambda item: -slow[item.path])
-
-
-def pytest_collection_finish() -> None:
-    """Keep scikit-learn's digits, which hundreds of tests load; every one gets a copy of its own."""
-    if (datasets := sys.modules.get("lpc.datasets")) is not None:
-        read = functools.cache(functools.partial(datasets.LOADERS["digits"], Path()))  # they are in no folder
-        datasets.LOADERS["digits"] = lambda _: copy.deepcopy(read())
 
 
 @pytest.fixture(scope="session")

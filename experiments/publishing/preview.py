@@ -24,9 +24,7 @@ from experiments.publishing.executing.needs import asked
 from experiments.publishing.executing.staleness import read_stamp
 from experiments.publishing.minify import lighten
 from experiments.publishing.places import Places
-from experiments.studies.ablation import declared
 from experiments.studies.profiles import profile
-from lpc.store import RunStore
 from lpc.store.writers import folder_prefix
 
 LONG = 1.0
@@ -61,18 +59,16 @@ def minutes_to_train(
         Folder in which a relative folder of the run store is.
     """
     runs = {
-        (root / str(values["store"]), one.profile, one.seeds)
+        (root / str(values["store"]), one._replace(probed=False))
         for name, values in assigned.items()
         for one in asked(settings_of(name, places).needs, values)
         if one.made and one.study == "ablation"
     }
     total = 0.0
-    for store, name, seeds in runs:
-        every = profile(name).minutes
+    for store, one in runs:
+        every = profile(one.profile).minutes
         if every is not None:
-            specs, there = declared(name, seeds=seeds), RunStore(store)
-            missing = sum(not there.finished(spec) for spec in specs)
-            total += every * missing / len(declared(name))
+            total += every * one.missing(store) / len(one._replace(seeds=None).specs)
     return total
 
 

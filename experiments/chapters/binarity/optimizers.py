@@ -91,8 +91,8 @@ def draw_spreads(
     classes
         Number of classes K.
     """
+    order = [*LOOKS]
     for ax, (title, runs) in zip(axes, panels.items(), strict=True):
-        order = [*LOOKS]
         names = sorted(set(runs["architecture"]), key=lambda name: order.index(Network.named(name).optimizer))
         networks = [Network.named(name) for name in names]
         at_random = random_spread(classes=classes, width=networks[0].width)

@@ -149,10 +149,7 @@ def trained_free(
     generator, label = torch.Generator().manual_seed(seed), torch.arange(classes).repeat(len(shares))
     start = [torch.randn(classes, width, generator=generator, dtype=torch.float64) for _ in range(2)]
     rows = []
-    for (
-        kind,
-        optimizer,
-    ) in DECAYS.items():  # both move every number by itself: all shares at once
+    for kind, optimizer in DECAYS.items():  # both move every number by itself: all shares at once
         latent, weight = (one.repeat(len(shares), 1, 1).requires_grad_() for one in start)
         groups = [
             {"params": [latent], "weight_decay": 0.0},

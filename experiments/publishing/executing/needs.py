@@ -48,6 +48,13 @@ class Asked(NamedTuple):
         """The runs, without those that train a selected rate again."""
         return kind_of(self.study).declared(self.profile, seeds=self.seeds)
 
+    def missing(self, store: Path) -> int:
+        """Return the number of runs that have not ended in a store."""
+        from lpc.store import RunStore
+
+        there = RunStore(store)
+        return sum(not there.finished(spec) for spec in self.specs)
+
 
 def valid(needs: object) -> bool:
     """Whether a header's ``needs`` is a list of :data:`NEEDS`, and has runs to probe beside ``stress``."""
@@ -110,14 +117,12 @@ def train(
         Clock that takes the time of both.
     """
     from experiments.studies import ablation, probing
-    from lpc.store import RunStore
 
     clock = clock or Clock()
     found = [(root / str(values["store"]), one) for needs, values in chapters for one in asked(needs, values)]
     made = [(store, one) for store, one in found if one.made]
     for store, one in dict.fromkeys((store, one._replace(probed=False)) for store, one in made):
-        missing = sum(not RunStore(store).finished(spec) for spec in one.specs)
-        if missing:
+        if missing := one.missing(store):
             print(f"profile {one.profile}: {missing} runs of the {one.study} to train", file=sys.stderr)
         with clock.stage(f"training {one.profile}, {one.study}", f"{missing} runs"):
             kind_of(one.study).study(one.profile, seeds=one.seeds, store=store)

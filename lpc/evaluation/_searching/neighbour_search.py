@@ -71,13 +71,14 @@ def kth_among(
     Products of all points about their mean choose, direct differences decide, as in :class:`Search`; for few
     pairs, differences alone.
     """
-    far = queries.abs().amax(dim=1) > _FAR * binary_scale(points)
+    own = binary_scale(points)
+    far = queries.abs().amax(dim=1) > _FAR * own
     if bool(far.any()) and not bool(far.all()):  # a scale of their own, lest the others' squares underflow
         result = queries.new_empty(len(queries))
         for part in (far, ~far):
             result[part] = kth_among(queries[part], points, k)
         return result
-    scale = max(binary_scale(points), binary_scale(queries))
+    scale = max(own, binary_scale(queries))
     if queries.numel() * len(points) <= _FEW:
         return kth_of_pairs(queries / scale, points / scale, k - 1, "l2") * scale
     low, high = points.amin(dim=0) / scale, points.amax(dim=0) / scale
