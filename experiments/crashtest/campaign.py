@@ -105,8 +105,12 @@ def crashtest(kills: int, *, store: Path | None = None, seed: int = 0, progress:
     finally:
         end_all()
         for one in folder.iterdir():
-            if one not in kept:
+            if one in kept:
+                continue
+            if one.is_dir():
                 shutil.rmtree(one)
+            else:
+                one.unlink()
         if not kept:
             folder.rmdir()
     kinds = {event.kind for event in undisturbed.events}

@@ -64,7 +64,10 @@ def test_a_crash_test_that_is_stopped_ends_its_programs_and_leaves_nothing(tmp_p
     begun = []
 
     def stopped(folder):
-        begun.append(programs.fork(lambda: time.sleep(600), folder / "said"))
+        said = folder / "said"
+        begun.append(programs.fork(lambda: time.sleep(600), said))
+        while not said.exists():  # the program has begun, and its file is there
+            time.sleep(0.01)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(campaign, "reference", stopped)
