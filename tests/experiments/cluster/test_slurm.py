@@ -191,7 +191,7 @@ def pretend(monkeypatch, tmp_path):
 
 
 def test_a_command_that_hangs_is_given_up_with_what_it_said(pretend, monkeypatch):
-    monkeypatch.setattr(slurm, "SECONDS", 0.5)
+    monkeypatch.setattr(slurm, "SECONDS", 4.0)
     pretend("squeue", "echo 'squeue: error: no file, retrying' >&2; exec sleep 30")
     with pytest.raises(slurm.SchedulerError, match=r"answer: no file, retrying; nothing more from squ"):
         slurm.states(["1"])

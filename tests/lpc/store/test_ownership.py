@@ -115,6 +115,8 @@ while left := [key for key in keys if not finished(key)]:
                     note("begin", key, str(os.getpid()))
                     if mode == "deadly" and key in "10 11 12" and log.read_text().count(f"begin {key}") == 1:
                         os.kill(os.getpid(), signal.SIGKILL)
+                    while mode == "unlocked" and log.read_text().count("begin 00") < 8:
+                        time.sleep(0.01)  # nothing keeps the others from beginning it, too
                     time.sleep(0.002)
                     (root / "runs" / key).mkdir(parents=True, exist_ok=True)
                     (root / "runs" / key / "result.json").write_text("{}")
@@ -158,7 +160,7 @@ def test_every_run_is_trained_once_however_many_programs_want_it(tmp_path, monke
 def test_without_leases_the_race_is_lost(tmp_path):
     """Negative control: the log shows it."""
     begun, _ = race(tmp_path, "unlocked")
-    assert max(begun.values()) > 1
+    assert begun["00"] == 8
 
 
 HOLD = """

@@ -217,9 +217,7 @@ def test_a_node_and_a_scale_can_be_chosen_and_are_drawn(shown, frames, data):
 
 def test_play_runs_to_the_last_epoch_and_is_not_offered_where_motion_is_not_wanted(browser, place, shown):
     shown.get_by_role("button", name="Play").click()
-    shown.wait_for_function(
-        "(one => one.value === one.max)(document.getElementById('lpc-epoch'))", timeout=10_000
-    )
+    shown.wait_for_function("(one => one.value === one.max)(document.getElementById('lpc-epoch'))")
     shown.get_by_role("button", name="Play").wait_for()
     still = browser.new_context(reduced_motion="reduce").new_page()
     still.goto(place)
