@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
+from scipy.spatial import cKDTree
 from sklearn.datasets import load_digits
 from torch import Tensor
 
@@ -63,13 +64,33 @@ def entropy_case(
     )
 
 
+def asked_case(
+    value: np.ndarray, *, k: int, asked: int, device: str, kind: str, against: str, target: float
+) -> Case:
+    """Return k-th distances of points, against SciPy's tree, built before and asked for a few of them."""
+    points, tree = _on(value, device), cKDTree(value)
+    return Case(
+        what=f"{kind}, {_shape(*value.shape)}",
+        against=f"{against}, built before, {asked:,} of {len(value):,} points",
+        ours=lambda: kth_distance(points, k=k, norm="l2")[:asked],
+        theirs=lambda: np.asarray(tree.query(value[:asked], k=[k + 1], workers=_WORKERS[against])[0])[:, 0],
+        tolerance=1e-9,
+        share=asked / len(value),
+        target=target,
+    )
+
+
 def entropy(size: Size, device: str = "cpu") -> Iterator[Case]:
     """Yield k-NN entropy by the Euclidean norm: wide and narrow, Gaussian and collapsed."""
     for kind, spread in _SPREADS.items():
         value = points_of(size.points, size.width, spread)
+        options = {"k": size.k, "device": device, "kind": kind, "target": 8.0}
         for against in _WORKERS:
-            case = entropy_case(value, k=size.k, device=device, kind=kind, against=against, target=8.0)
-            yield replace(case, patience=5.0) if spread is None else case
+            if spread is None and size.asked is not None:
+                yield asked_case(value, asked=size.asked, against=against, **options)
+            else:
+                case = entropy_case(value, against=against, **options)
+                yield replace(case, patience=5.0) if spread is None else case
         if spread is None or spread > 1e-4:  # below, expanded squares have too few digits left to compare
             points = _on(value, device)
             yield Case(
@@ -159,7 +180,7 @@ def mahalanobis(size: Size, device: str = "cpu") -> Iterator[Case]:
     gaussians = ClassGaussians(*fit).fit(range(CLASSES))
     fitted = baselines.class_gaussians(train, known)
     inverse = baselines.inverses(fitted)
-    few = max(CLASSES, size.judged // 40)
+    few = CLASSES
 
     def judged(count: int = size.judged) -> Tensor:
         return -gaussians.confidence(*given)[:count]

@@ -13,7 +13,7 @@ from torch import Tensor
 from experiments.benchmarks import baselines
 from experiments.benchmarks.measurement_cases import collapse_case, entropy_case, mixture_case
 from experiments.benchmarks.sizes import Size, points_of
-from experiments.benchmarks.timing import Case, compare, interleave
+from experiments.benchmarks.timing import Case, compare, interleave, steady
 from experiments.reporting.tables import MISSING, number
 from lpc.evaluation.information import knn_entropy
 from lpc.evaluation.neighbours import kth_distance
@@ -123,7 +123,8 @@ def floor(size: Size, device: str = "cpu") -> pd.DataFrame:
         "matrix product in float32": lambda: [len(block) for block in products(single)],
         "entropy (lpc)": lambda: knn_entropy(points, k=size.k),
     }
-    turns = interleave(list(calls.values()), repeats=size.repeats, limit=size.limit, device=device)
+    options = {"repeats": size.repeats, "limit": size.limit, "enough": steady, "device": device}
+    turns = interleave(list(calls.values()), **options)
     seconds = np.array([taken for taken, _ in turns])
     kept = seconds[1:] if len(seconds) > 1 else seconds
     median = np.median(kept, axis=0)

@@ -27,6 +27,9 @@ class Size:
         Whether the targets apply to these sizes.
     points, width, k
         Sizes of the entropy and the mixtures; ``width`` also of Mahalanobis distances and neural collapse.
+    asked
+        Number of the entropy's wide Gaussian points for which a tree is asked: it computes all distances;
+        None: all of them.
     narrow_points, chebyshev_points, joint_points, collapse_points, gpu_points
         Numbers of points of the other tasks.
     widths
@@ -61,6 +64,7 @@ class Size:
     points: int = 5000
     width: int = 512
     k: int = 100
+    asked: int | None = None
     narrow_points: int = 5000
     chebyshev_points: int = 1000
     joint_points: int = 1000
@@ -96,6 +100,7 @@ SIZES: Mapping[str, Size] = {
         points=240,
         width=24,
         k=8,
+        asked=60,
         narrow_points=300,
         chebyshev_points=120,
         joint_points=120,
@@ -123,6 +128,24 @@ SIZES: Mapping[str, Size] = {
         product=128,
     ),
     "laptop": Size(
+        repeats=5,
+        limit=4.0,
+        points=3000,
+        k=60,
+        asked=200,
+        narrow_points=3000,
+        chebyshev_points=400,
+        joint_points=400,
+        collapse_points=10_000,
+        images=100,
+        growth_points=(500, 1000, 2000, 4000),
+        growth_total=1000,
+        training_repeats=4,
+        training_limit=25.0,
+        training_images=320,
+        gpu_training_images=12_800,
+    ),
+    "thorough": Size(
         repeats=5,
         limit=4.0,
         training_repeats=5,

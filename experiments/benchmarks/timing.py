@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,10 +24,12 @@ NOT_INSTALLED = "not installed"
 NOT_SLOWER = 0.95
 """Target ratio where the aim is to be no slower: a program timed against itself is off by as much."""
 
-NARROW = 1.05
-"""Upper over lower quartile of the ratio, up to which :data:`ENOUGH` pairs are enough."""
+NARROW = 1.1
+"""Upper over lower quartile of a ratio, up to which :data:`ENOUGH` turns are enough."""
+FAR = 2.0
+"""Factor by which both quartiles have to be above or below a target for their width not to matter."""
 ENOUGH = 3
-"""Number of pairs after which quartiles may be found narrow."""
+"""Number of turns after which quartiles may be found narrow, or far from a target."""
 
 
 class ResultsDiffer(RuntimeError):
@@ -62,11 +65,34 @@ class Comparison(NamedTuple):
     difference: float
 
 
+def steady(seconds: Sequence[Sequence[float]], *, target: float | None = None) -> bool:
+    """Return whether turns are enough: :data:`ENOUGH` of them, with narrow quartiles of every call's ratio.
+
+    Parameters
+    ----------
+    seconds
+        Seconds of every call, one row per turn. The ratios are over those of the first call.
+    target
+        Ratio aimed at; None: none. While it lies between the quartiles, turns are not enough; where both are
+        far from it, they need not be narrow.
+    """
+    if len(seconds) < ENOUGH:
+        return False
+    taken = np.asarray(seconds)
+    low, high = np.quantile(taken[:, 1:] / taken[:, :1], [0.25, 0.75], axis=0)
+    narrow = high <= NARROW * low
+    if target is not None:
+        narrow &= ~((low < target) & (target <= high))
+        narrow |= (low >= FAR * target) | (FAR * high <= target)
+    return bool(narrow.all())
+
+
 def interleave(
     calls: Sequence[Callable[[], Any]],
     *,
     repeats: int,
     limit: float = math.inf,
+    enough: Callable[[Sequence[Sequence[float]]], bool] = lambda _: False,
     device: str = "cpu",
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[tuple[list[float], list[Any]]]:
@@ -80,6 +106,8 @@ def interleave(
         Number of turns, after a first one in which everything is warmed up.
     limit
         Seconds after which no further turn begins.
+    enough
+        Function that returns whether the seconds of all turns but the first are enough, one row per turn.
     device
         Type of the device; on ``"cuda"`` a call has ended when the GPU has.
     clock
@@ -87,7 +115,7 @@ def interleave(
     """
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}; expected 1 or more")
-    spent = 0.0
+    spent, kept = 0.0, []
     for turn in range(repeats + 1):
         seconds, results = [0.0] * len(calls), [None] * len(calls)
         for place in range(len(calls)) if turn % 2 == 0 else reversed(range(len(calls))):
@@ -98,7 +126,8 @@ def interleave(
             seconds[place] = clock() - began
         yield seconds, results
         spent += sum(seconds)
-        if spent >= limit:
+        kept += [seconds] if turn else []
+        if spent >= limit or enough(kept):
             return
 
 
@@ -124,6 +153,7 @@ def compare(
     repeats: int,
     tolerance: float,
     share: float = 1.0,
+    target: float | None = None,
     limit: float = math.inf,
     device: str = "cpu",
     clock: Callable[[], float] = time.perf_counter,
@@ -136,11 +166,13 @@ def compare(
         Functions without arguments that return numbers, arrays or tensors.
     repeats
         Number of pairs after the first, which warms up and counts only if ``limit`` allows no other; fewer
-        where the quartiles are narrow before (:data:`NARROW`).
+        where they are :func:`steady` before.
     tolerance
         Largest relative difference allowed (:func:`largest_difference`).
     share
         Share of our work that theirs does, if all of it would take too long.
+    target
+        Ratio to be decided.
     limit, device, clock
         The arguments of :func:`interleave`.
 
@@ -150,29 +182,20 @@ def compare(
         After the first turn in which the results differ by more.
     """
     pairs, difference = [], 0.0
-    turns = interleave((ours, theirs), repeats=repeats, limit=limit, device=device, clock=clock)
+    enough = partial(steady, target=None if target is None else share * target)
+    options = {"repeats": repeats, "limit": limit, "device": device, "clock": clock}
+    turns = interleave((ours, theirs), **options, enough=enough)
     for (own, other), results in turns:
         apart = largest_difference(*results)
         if not apart <= tolerance:
             raise ResultsDiffer(f"the results differ by {apart:.1e} of the largest; expected {tolerance:.1e}")
         pairs.append((own, other / share))
         difference = max(difference, apart)
-        if len(pairs) > ENOUGH and _is_narrow(pairs[1:]):
-            break
     cold = len(pairs) == 1
     kept = pairs if cold else pairs[1:]
-    low, middle, high = _quartiles(kept)
+    low, middle, high = np.quantile([other / own for own, other in kept], [0.25, 0.5, 0.75]).tolist()
     own, other = (statistics.median(column) for column in zip(*kept, strict=True))
     return Comparison(own, other, middle, low, high, len(kept), cold, difference)
-
-
-def _quartiles(pairs: Sequence[tuple[float, float]]) -> list[float]:
-    return np.quantile([other / own for own, other in pairs], [0.25, 0.5, 0.75]).tolist()
-
-
-def _is_narrow(pairs: Sequence[tuple[float, float]]) -> bool:
-    low, _, high = _quartiles(pairs)
-    return high <= NARROW * low
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,9 +256,10 @@ def table(cases: Iterable[Case], *, repeats: int, limit: float, device: str = "c
         if case.theirs is None:
             rows[case.what, case.against] = (NOT_INSTALLED, *[MISSING] * 4, aim, MISSING, MISSING)
             continue
-        options = {"tolerance": case.tolerance, "share": case.share, "repeats": repeats}
+        options = {"tolerance": case.tolerance, "share": case.share, "target": case.target}
+        options |= {"repeats": repeats, "limit": case.patience * limit, "device": device}
         try:
-            found = compare(case.ours, case.theirs, **options, limit=case.patience * limit, device=device)
+            found = compare(case.ours, case.theirs, **options)
         except ResultsDiffer as error:
             raise ResultsDiffer(f"{case.what}, {case.against}: {error}") from None
         rows[case.what, case.against] = (

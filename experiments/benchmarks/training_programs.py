@@ -11,8 +11,9 @@ import torch
 
 from experiments.benchmarks.plain_training import PlainTraining, best_workers
 from experiments.benchmarks.sizes import Size
-from experiments.benchmarks.timing import Comparison, interleave, usable_cores
+from experiments.benchmarks.timing import Comparison, interleave, steady, usable_cores
 from experiments.benchmarks.training_agreement import batches_to_compare, loss_difference
+from experiments.benchmarks.training_crew import in_precision
 from experiments.studies.image_shapes import random_images, shape_of_data
 from experiments.studies.profiles import profile, specs
 from lpc.data import ImageSet
@@ -111,11 +112,6 @@ def first_run(name: str, size: Size, *, precision: Precision | None = None) -> R
     return spec if precision is None else in_precision(spec, precision)
 
 
-def in_precision(spec: RunSpec, precision: Precision) -> RunSpec:
-    """Return a run in another precision of the backbone."""
-    return replace(spec, train=replace(spec.train, precision=precision))
-
-
 def digits_cohort(size: Size) -> list[RunSpec]:
     """Return runs of profile ``laptop`` that train together."""
     declared = specs(profile("laptop"))
@@ -165,8 +161,9 @@ def time_run(
     if device == "cuda":
         torch.compiler.reset()  # compiled networks of one class share a limit
     total = size.training_images if device == "cpu" else size.gpu_training_images
+    tried = random_images(spec.data, max(total // 2, spec.train.batch_size), device=device)
+    workers = best_workers(spec, tried, cores=usable_cores(), device=device)
     images = random_images(spec.data, total, device=device)
-    workers = best_workers(spec, images, cores=usable_cores(), device=device)
     plain = PlainTraining(spec, images, device=device, workers=workers)
     if choices:
         programs = {PLAIN: plain.train_epoch, **_choices(spec, images)}
@@ -232,7 +229,8 @@ def _turns(
         for program in programs.values():
             program()  # compiles, which no limit should count
     limit = PATIENCE[device] * size.training_limit
-    turns = interleave(list(programs.values()), repeats=size.training_repeats, limit=limit, device=device)
+    options = {"repeats": size.training_repeats, "limit": limit, "enough": steady, "device": device}
+    turns = interleave(list(programs.values()), **options)
     taken = np.array([seconds for seconds, _ in turns])
     kept = taken[1:] if len(taken) > 1 else taken
     return dict(zip(programs, kept.T, strict=True)), len(taken) == 1

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import torch
 
+from experiments.benchmarks.training_crew import Crew, Way
 from experiments.benchmarks.training_flops import flops, matmul_rate
-from experiments.benchmarks.training_packing import Crew, Way, mps_is_on
+from experiments.benchmarks.training_packing import mps_is_on
 from experiments.benchmarks.training_tables import DTYPES
 from experiments.gpu_check.amounts import Amount, Rows
 from experiments.studies.image_shapes import random_images

@@ -15,7 +15,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from support.pretended_gpu import pretended_gpu
 from support.pretended_kernels import Kernels
 
-from experiments.benchmarks import training_packing
+from experiments.benchmarks import training_crew
 from experiments.paths import ROOT
 from experiments.publishing.executing import chapter_sources, needs
 from experiments.publishing.places import PLACES
@@ -30,7 +30,7 @@ def gpu() -> Iterator[Kernels]:
     with pytest.MonkeyPatch.context() as patch, pretended_gpu() as kernels:
         patch.setattr(compiling, "has_triton", lambda: False)
         forked = multiprocessing.get_context("fork")  # whose processes pretend, too
-        patch.setattr(training_packing, "multiprocessing", SimpleNamespace(get_context=lambda _: forked))
+        patch.setattr(training_crew, "multiprocessing", SimpleNamespace(get_context=lambda _: forked))
         patch.chdir(ROOT)
         patch.setenv("MPLBACKEND", "agg")
         mpl.use("agg")

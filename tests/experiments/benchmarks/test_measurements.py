@@ -53,11 +53,38 @@ def test_medians_ratio_and_quartiles_are_those_of_the_pairs_after_the_first():
     assert found == Comparison(ours=2, theirs=9, ratio=5, low=3, high=8, pairs=5, cold=False, difference=0)
 
 
-def test_three_pairs_are_enough_where_quartiles_are_narrow():
-    for theirs, pairs in (([9, 4.0, 4.1, 4.2], 3), ([9, 4, 4.4, 4.8, 4.4, 9], 4), ([9, 4, 8, 4, 8, 4], 5)):
-        clock = Clock()
-        found = compare(clock.program([1] * 6), clock.program(theirs), repeats=5, tolerance=0, clock=clock)
-        assert found.pairs == pairs
+@pytest.mark.parametrize(
+    ("theirs", "target", "pairs"),
+    [
+        ([9, 4.0, 4.2, 4.4], None, 3),
+        ([9, 4, 4.6, 5.2, 4.6, 9], None, 4),
+        ([9, 4, 8, 4, 8, 4], None, 5),
+        (
+            [9, 4.0, 4.2, 4.4, 4.2, 4.2],
+            8.24,
+            4,
+        ),  # between the quartiles of three pairs
+        ([9, 4.0, 4.2, 4.4, 4.2, 4.2], 9, 3),
+        ([9, 4, 8, 4, 8, 4], 4, 3),  # the quartiles are 8 and 12, twice the target and more
+        ([9, 4, 8, 4, 8, 4], 24, 3),
+        ([9, 4, 8, 4, 8, 4], 23, 5),
+    ],
+)
+def test_three_pairs_are_enough_where_quartiles_are_narrow_or_far_from_the_target_but_not_around_it(
+    theirs, target, pairs
+):
+    clock = Clock()
+    options = {"repeats": 5, "tolerance": 0, "share": 0.5, "target": target, "clock": clock}
+    assert compare(clock.program([1] * 6), clock.program(theirs), **options).pairs == pairs
+
+
+def test_of_several_programs_each_ratio_has_to_be_steady_and_the_first_turn_does_not_count():
+    steady = [[1, 2, 3.0], [2, 4, 6.1], [1, 2, 3.0]]
+    assert timing.steady(steady) and not timing.steady(steady[:2])
+    assert not timing.steady([*steady, [1, 2, 9], [1, 2, 9]])
+    clock = Clock()
+    calls = [clock.program([50, *[1] * 9]), clock.program([1, *[2] * 9]), clock.program([1, *[3] * 9])]
+    assert len(list(interleave(calls, repeats=9, enough=timing.steady, clock=clock))) == 4
 
 
 def test_theirs_is_divided_by_the_share_of_the_work_that_it_did():

@@ -14,6 +14,7 @@ from torch.utils.data import SequentialSampler
 from experiments.benchmarks import (
     plain_training,
     training_agreement,
+    training_crew,
     training_flops,
     training_packing,
     training_tables,
@@ -21,8 +22,9 @@ from experiments.benchmarks import (
 from experiments.benchmarks.plain_training import PlainTraining, best_workers, transform, worker_counts
 from experiments.benchmarks.sizes import SIZES
 from experiments.benchmarks.training_agreement import batches_to_compare, loss_difference, without_chance
+from experiments.benchmarks.training_crew import Crew, Way
 from experiments.benchmarks.training_flops import flops, matmul_rate, parameters, run_flops, stored
-from experiments.benchmarks.training_packing import Crew, Way, ways
+from experiments.benchmarks.training_packing import ways
 from experiments.benchmarks.training_programs import PLAIN, Timed, digits_cohort, first_run
 from experiments.studies.image_shapes import random_images
 from experiments.studies.profiles import profile, specs
@@ -328,7 +330,7 @@ def test_packing_counts_all_runs(monkeypatch):
 
 
 def test_a_crew_trains_and_tells_what_went_wrong(monkeypatch):
-    fork_workers(monkeypatch, training_packing)
+    fork_workers(monkeypatch, training_crew)
     spec = digits_cohort(SMOKE)[0]
     with Crew(spec, images=16, members=1, device="cpu") as crew:
         (memory,) = crew.epoch(Way(1, 1, 2))
