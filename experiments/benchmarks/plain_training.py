@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,13 +12,15 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
 
 from lpc.classifiers import build_classifier
 from lpc.data import ImageSet
 from lpc.losses import squared_norm
 from lpc.schedules import gamma, learning_rate
 from lpc.specs import DataSpec, RunSpec
+
+if TYPE_CHECKING:
+    from torchvision import transforms
 
 
 class AddNoise(nn.Module):
@@ -48,6 +51,8 @@ def transform(spec: DataSpec, images: ImageSet) -> transforms.Compose:
     images
         Images whose size, pixel mean and pixel sd are used.
     """
+    from torchvision import transforms  # seconds, which a page that names a constant of ours need not wait
+
     steps: list[nn.Module | transforms.ToTensor] = []
     if spec.flip:
         steps.append(transforms.RandomHorizontalFlip())

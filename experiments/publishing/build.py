@@ -178,7 +178,7 @@ def build(substitutions: Mapping[str, Any], places: Places = PLACES, *, whole: b
                 made = run_sphinx(staged, scratch)
             else:
                 made = rebuilding.pages(staged, last, run_sphinx, made_by=_makers(), into=scratch)
-        lighten(made)
+            lighten(made, results=None if last is None else last.light)
         links = Path(folder) / external_links.FILE
         links.write_text(external_links.listed(made))
         redirects.write(made, redirects.read(places.sources), whole=whole)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
+
+from lpc.store.atomic import write_file
 
 LIMIT = 2_000_000  # bytes of a page with its scripts, styles, fonts and figures
 UNUSED = ("scripts/fontawesome.js", "sphinx-thebe.js", "sphinx-thebe.css")  # icons come from the web font
@@ -228,7 +231,28 @@ def ordered_index(index: str) -> str:
     return f"{call}({json.dumps(found, separators=(',', ':'), ensure_ascii=False)})"
 
 
-def lighten(pages: Path) -> None:
+_APART = bytes(byte if chr(byte).isascii() and re.match(r"[\w-]", chr(byte)) else 32 for byte in range(256))
+"""Letters, digits, _ and - stay; all other bytes become spaces."""
+
+
+def words_of(path: Path) -> set[str]:
+    """Return every word of a file that can be the name of a class: of ASCII, without a digit in front."""
+    found = {word.lstrip(b"0123456789") for word in path.read_bytes().translate(_APART).split()}
+    return {word.decode("ascii") for word in found}
+
+
+def remembered(text: str, light: Callable[[str], str], results: Path | None) -> str:
+    """Return the light form of a text, from the folder of results if it is there, which else receives it."""
+    if results is None:
+        return light(text)
+    path = results / hashlib.sha256(text.encode()).hexdigest()
+    if not path.exists():
+        content = light(text).encode()
+        write_file(path, lambda temporary: temporary.write_bytes(content))
+    return path.read_bytes().decode()
+
+
+def lighten(pages: Path, *, results: Path | None = None) -> None:
     """Rewrite built pages, their figures, icons and styles in place; see :func:`light_page`,
     :func:`light_figure`, :func:`light_icons`, :func:`light_style` and :func:`ordered_index`.
 
@@ -236,6 +260,8 @@ def lighten(pages: Path) -> None:
     ----------
     pages
         Folder of HTML written by Sphinx.
+    results
+        Folder that remembers the light figures of this version of the code; None: none is remembered.
     """
     for page in pages.glob("*.html"):
         page.write_text(light_page(page.read_text(), search=page.stem == "search"))
@@ -244,13 +270,9 @@ def lighten(pages: Path) -> None:
         index.write_text(ordered_index(index.read_text()))
     light_icons(pages)
     static = pages / "_static"
-    used = {
-        word
-        for path in [*pages.glob("*.html"), *static.glob("**/*.js")]
-        for word in re.findall(r"[A-Za-z_-][\w-]*", path.read_text())
-        if "mathjax" not in path.parts
-    }
+    scripts = (path for path in static.glob("**/*.js") if "mathjax" not in path.parts)
+    used = set().union(*map(words_of, [*pages.glob("*.html"), *scripts]))
     for style in [static / "styles" / "pydata-sphinx-theme.css", *static.glob("mystnb.*.css")]:
         style.write_text(light_style(style.read_text(), used))
     for figure in (pages / "_images").glob("*.svg"):
-        figure.write_text(light_figure(figure.read_text()))
+        figure.write_text(remembered(figure.read_text(), light_figure, results))

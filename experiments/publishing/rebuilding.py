@@ -50,6 +50,11 @@ class Kept(NamedTuple):
         """The pages that Sphinx made of them."""
         return self.folder / "_build" / "html"
 
+    @property
+    def light(self) -> Path:
+        """Figures in their light form, by what they are made of."""
+        return self.folder / "light"
+
     def is_by(self, made_by: str) -> bool:
         """Whether all of it is there, and was built by this."""
         good = self.folder / GOOD

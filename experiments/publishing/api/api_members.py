@@ -8,6 +8,7 @@ import copy
 import re
 import textwrap
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,9 +49,14 @@ def members(module: str, package: Path = ROOT / "lpc") -> list[Member]:
     package
         Folder of the package, which has the package's name.
     """
-    tree = parsed(module, package)
-    names = _names(tree, f"{package.name}.{module}")
-    found = []
+    return list(_members(f"{package.name}.{module}", _text(module, package)))
+
+
+@lru_cache(maxsize=500)
+def _members(module: str, text: str) -> tuple[Member, ...]:
+    """Return a module's members from its text; the finder asks for them, and the module's page again."""
+    tree = ast.parse(text)
+    names, found = _names(tree, module), []
     for node, following in zip(tree.body, [*tree.body[1:], None], strict=True):
         if isinstance(node, ast.FunctionDef) and _public(node.name):
             found.append(Member(node.name, "func", summary(ast.get_docstring(node)), _function(node, names)))
@@ -60,12 +66,16 @@ def members(module: str, package: Path = ROOT / "lpc") -> list[Member]:
             said, role = _said(following), "data" if name.isupper() else "class"  # the types it names
             kind = "data" if role == "data" else "type"
             found.append(Member(name, role, summary(said), _constant(kind, name, node, said, names)))
-    return found
+    return tuple(found)
 
 
 def parsed(module: str, package: Path = ROOT / "lpc") -> ast.Module:
     """Return the syntax tree of a package's module."""
-    return ast.parse(package.joinpath(*module.split(".")).with_suffix(".py").read_text())
+    return ast.parse(_text(module, package))
+
+
+def _text(module: str, package: Path) -> str:
+    return package.joinpath(*module.split(".")).with_suffix(".py").read_text()
 
 
 def _public(name: str) -> bool:

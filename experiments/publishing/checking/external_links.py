@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 FILE = "links.txt"
 """The list's name, beside the folder of the pages."""
+_UNREAD = re.compile(r"<!--.*?-->|(<(script|style)\b[^>]*>).*?</\2\s*>", re.DOTALL | re.IGNORECASE)
+_TAG = re.compile(r"""<[a-zA-Z](?:[^"'<>]|"[^"]*"|'[^']*')*>""")
 
 
 class _Addresses(HTMLParser):
@@ -21,6 +24,19 @@ class _Addresses(HTMLParser):
         for name, value in attrs:
             if name in ("href", "src") and value and value.startswith(("http://", "https://", "//")):
                 self.found[value if tag == "a" else f"{value} ({tag})"] = None
+
+
+def addresses(html: str) -> list[str]:
+    """Return the external addresses of a page, in its order; what it loads has its tag in brackets.
+
+    Only tags that hold two slashes are parsed: of a page, that is a small part.
+    """
+    reader = _Addresses()
+    for tag in _TAG.findall(_UNREAD.sub(r"\1", html)):
+        if "//" in tag:
+            reader.feed(tag)
+            reader.reset()  # what follows a script's tag here is not the script
+    return list(reader.found)
 
 
 def listed(pages: Path) -> str:
@@ -39,8 +55,6 @@ def listed(pages: Path) -> str:
     """
     where: dict[str, list[str]] = {}
     for page in sorted(pages.glob("*.html")):
-        reader = _Addresses()
-        reader.feed(page.read_text())
-        for address in reader.found:
+        for address in addresses(page.read_text()):
             where.setdefault(address, []).append(page.stem)
     return "".join(f"{address}\t{', '.join(names)}\n" for address, names in sorted(where.items()))

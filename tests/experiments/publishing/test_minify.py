@@ -11,7 +11,15 @@ from fontTools.pens.recordingPen import RecordingPen
 from fontTools.svgLib.path.parser import parse_path
 from matplotlib.figure import Figure
 
-from experiments.publishing.minify import light_figure, light_page, light_path, light_style, ordered_index
+from experiments.publishing.minify import (
+    light_figure,
+    light_page,
+    light_path,
+    light_style,
+    ordered_index,
+    remembered,
+    words_of,
+)
 
 
 def places(path: str) -> list[tuple[str, np.ndarray]]:
@@ -137,3 +145,23 @@ def test_public_names_are_found_before_inner_ones():
     order = {prefix: entry[2] for prefix, (entry,) in read.pop("objects").items()}
     assert order == {"lpc.robustness": 0, "lpc._networks.methods": 2, "_front": 2}
     assert read == {name: given[name] for name in ("titles", "terms")}
+
+
+def test_words_of_a_file_are_those_that_a_class_can_have(tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text('<p class="cell_output 2col a-b">“quoted”, naïve</p>x=y;')
+    assert words_of(path) >= {"p", "class", "cell_output", "col", "a-b", "quoted", "x", "y"}
+    assert not words_of(path) & {"2col", "“quoted”", "b"}
+
+
+def test_a_text_is_made_light_once_and_another_is_not_taken_for_it(tmp_path):
+    made = []
+
+    def light(text):
+        made.append(text)
+        return text.upper()
+
+    for text in ("é\r\n", "b", "é\r\n", "b"):
+        assert remembered(text, light, tmp_path / "light") == text.upper()
+    assert made == ["é\r\n", "b"]
+    assert remembered("b", light, None) == "B" and made[2:] == ["b"]
