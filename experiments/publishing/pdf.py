@@ -20,8 +20,8 @@ from experiments.publishing.places import PLACES, Places
 from lpc.store.writers import folder_prefix
 
 NAME = "latent-point-collapse.pdf"
-LEFT_OUT = "document-api-"
-"""Pages whose names begin like this are a reference to look things up in: they stay out of the PDF."""
+LEFT_OUT = re.compile("^document-api(-|$)")
+"""Marks of the pages of the reference, to look things up in, and of their list: they stay out of the PDF."""
 PATIENCE = 600
 """Seconds: of the page's own clock, which stands still while it loads and computes, and of ours."""
 TYPESET = "formulas typeset:"
@@ -40,7 +40,7 @@ def printable(page: str) -> str:
     """
     soup = BeautifulSoup(page, "html.parser")
     everything = {str(tag["id"]) for tag in soup.find_all(id=True)}
-    for mark in soup.find_all(id=re.compile(f"^{LEFT_OUT}")):
+    for mark in soup.find_all(id=LEFT_OUT):
         section = mark.find_next_sibling("section")
         mark.decompose()
         if isinstance(section, Tag):

@@ -35,7 +35,15 @@ It looks back at {doc}`index` and at $\gamma \le \mathrm{half}$.
 ## A section of the second
 
 The end.
+
+<div style="height: 195mm"></div>
+
+It leads in:
+
+| a | b |
+|---|---|
 """
+SECOND += "| short | row |\n" * 8 + "\nIt goes on:\n\n| c | d |\n|---|---|\n" + "| long | row |\n" * 90
 REFERENCE = """(api-lpc-x)=
 # Reference of x
 
@@ -94,6 +102,14 @@ def test_every_chapter_is_printed_on_pages_of_its_own_and_the_reference_is_not(p
     assert str(second + 1) in texts[second].splitlines()  # the page's number
 
 
+def test_what_leads_in_stands_above_its_table_and_only_long_tables_are_torn(printed):
+    texts = [page.extract_text() for page in printed.pages]
+    (led,) = [text for text in texts if "It leads in" in text]
+    assert led.count("short") == 8 and "The end" not in led
+    assert "It goes on" in led and 0 < led.count("long") < 90
+    assert not any(text.strip().isdigit() for text in texts), "nothing but a number on a page"
+
+
 def test_formulas_are_typeset(printed):
     text = "".join(page.extract_text() for page in printed.pages)
     assert "\\" not in text
@@ -129,12 +145,14 @@ def test_links_that_lead_nowhere_or_to_two_places(body, times):
         pdf.printable(f"<article><a href='#x'>here</a>{body}</article>")
 
 
-def test_reference_pages_go_with_the_links_into_them():
+@pytest.mark.parametrize("name", ["api-x", "api"])
+def test_reference_pages_and_their_list_go_with_the_links_into_them(name):
     page = (
         "<div id='jb-print-docs-body'><ul><li class='toctree-l1'>"
-        "<a href='#document-api-x'>x</a><ul><li><a href='#f'>f</a></li></ul></li></ul></div>"
-        "<article><p><a href='#f'>f</a></p><span id='document-api-x'></span><section id='x'>"
-        "<p id='f'>long</p></section><section id='y'>stays</section></article>"
+        f"<a href='#document-{name}'>x</a><ul><li><a href='#f'>f</a></li></ul></li></ul></div>"
+        f"<article><p><a href='#f'>f</a></p><span id='document-{name}'></span><section id='x'>"
+        "<p id='f'>long</p></section><span id='document-apiary'></span><section id='y'>stays</section>"
+        "</article>"
     )
     printable = pdf.printable(page)
     assert "long" not in printable and "toctree-l1" not in printable and "href" not in printable
