@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from support import warm
 
 ROOT = Path(__file__).parents[2]
 BUILD = "import sys, setuptools.build_meta as backend; print(backend.build_wheel(sys.argv[1]))"
@@ -56,8 +57,7 @@ def test_every_module_is_in_the_wheel_and_can_be_imported_from_it(tmp_path):
     build(project(tmp_path / "project"), tmp_path).extractall(tmp_path / "alone")
     names = modules(tmp_path / "alone")
     assert names == modules(ROOT) and (tmp_path / "alone" / "lpc" / "py.typed").exists()
-    command = [sys.executable, "-c", IMPORTS, tmp_path / "alone", *names]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = warm.run("-c", IMPORTS, tmp_path / "alone", *names, cwd=tmp_path)  # which has no module of ours
     assert done.returncode == 0, done.stderr
     failed, foreign = json.loads(done.stdout)
     assert not foreign
