@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from support import warm
 from support.slurm_node import job_processes, reason_absent, start_controller, stop_controller, until
 from support.slurm_node import one_node as one_node
 
@@ -29,7 +30,7 @@ PROFILES = """
 
 _smoke = replace(PROFILES["smoke"], architectures=("IB", "NoPen"), seeds=(0,))
 _longer = replace(_smoke.train, epochs=5)
-_slow = replace(_smoke.train, epochs=160, record_every=10, decay_start=80, precision="bfloat16")
+_slow = replace(_smoke.train, epochs=12, record_every=4, decay_start=6, precision="bfloat16")
 PROFILES = {
     **PROFILES,
     "smoke": _smoke,
@@ -38,6 +39,27 @@ PROFILES = {
         _smoke, name="slow", train=_slow, architectures=("NoPen",), learning_rates=(5e-3,), seeds=(0, 1, 2, 3)
     ),
 }
+"""
+WAITS = 4
+"""The epoch, with a checkpoint, after which new trainings wait while there is a file ``STORE.wait``."""
+WAITING = f"""
+
+_usual = _Training.begin_epoch
+
+
+def _waits(self):
+    from pathlib import Path
+
+    from lpc.computing.stopping import was_asked
+
+    self.fresh = getattr(self, "fresh", self.trainer.epoch == 0)
+    signal = Path(f"{{self.store.root}}.wait")
+    while self.fresh and self.trainer.epoch == {WAITS} and signal.exists() and not was_asked():
+        time.sleep(0.01)
+    _usual(self)
+
+
+_Training.begin_epoch = _waits
 """
 CHAPTER = """---
 kernelspec:
@@ -78,11 +100,14 @@ holds = [0.5, 1.0]
 """
 """The claims that the book of one chapter answers."""
 SERVER = """
-import json, os, sys, traceback
+import gc, json, os, sys, traceback
+gc.disable()
 from experiments.cluster import submit, worker
 from experiments.publishing import build
 from experiments.publishing.executing import execution
 from experiments.__main__ import main
+gc.freeze()
+gc.enable()
 for line in sys.stdin:
     asked = json.loads(line)
     if not (child := os.fork()):
@@ -127,14 +152,21 @@ class Project:
         (root / "book" / "index.md").write_text(CHAPTER)
         with (root / "experiments" / "studies" / "profiles.py").open("a") as stream:
             stream.write(PROFILES)
+        with (root / "lpc" / "runs" / "training_loop.py").open("a") as stream:
+            stream.write(WAITING)
         self.server = self.begin("-c", SERVER, stdin=subprocess.PIPE)
+
+    @property
+    def environment(self):
+        """Variables of commands, with those that tell where SLURM is once it is there."""
+        return {**os.environ, "OMP_NUM_THREADS": "1", "LPC_DEVICE": "cpu"}
 
     def begin(self, *arguments, stdin=None):
         """Begin a command."""
         return subprocess.Popen(
             [sys.executable, *map(str, arguments)],
             cwd=self.root,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "LPC_DEVICE": "cpu"},
+            env=self.environment,
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -165,6 +197,17 @@ class Store:
         root.mkdir()
         self.resources = root / "cluster.toml"
         self.resources.write_text(RESOURCES + "\n".join(tables))
+
+    def pause(self):
+        """Let new trainings wait after epoch :data:`WAITS` until a signal stops them, or :meth:`go_on`."""
+        self.root.with_name(f"{self.root.name}.wait").touch()
+
+    def go_on(self):
+        self.root.with_name(f"{self.root.name}.wait").unlink()
+
+    def waiting(self):
+        """Return the runs that wait, or are about to."""
+        return {key for key, epoch in self.runs.epochs_done().items() if epoch == WAITS}
 
     def submit(self, profile, *more, **options):
         places = ("--store", self.root, "--resources", self.resources)
@@ -320,23 +363,17 @@ def test_what_is_stopped_goes_on_to_the_same_bits_and_what_fails_is_given_up(sto
     *good, bad = declared("slow")
     cohort = made.runs.begin([bad])
     (made.root / "cohorts" / cohort / "state.pt").write_bytes(b"")
+    made.pause()
     made.submit("slow", "--no-pages")
     task = {key: name for name, (key,) in made.records()[0]["jobs"][0]["tasks"].items()}
-    waiting = dict(zip(map(run_key, good), ["USR1", "TERM", "KILL"], strict=True))
-    seen = {}
-    while waiting:
-        done = until(
-            lambda: {
-                key: epoch for key, epoch in made.runs.epochs_done().items() if epoch >= 30 and key in waiting
-            }
-        )
-        for key in done:
-            name = waiting.pop(key)
+    unstopped = dict(zip(map(run_key, good), ["USR1", "TERM", "KILL"], strict=True))
+    while unstopped:
+        for key in until(lambda: made.waiting() & unstopped.keys()):
+            name = unstopped.pop(key)
             if name == "KILL":
                 os.kill(python_of(one_node, task[key].split("_")[1]), signal.SIGKILL)
             else:
                 subprocess.run(["scancel", f"--signal={name}", task[key]], check=True)
-            seen[key] = made.runs.epochs_done()[key]
     alone = RunStore(tmp_path / "alone")
     made.project.call("train", "--profile", "slow", "--seeds", "3", "--workers", "1", "--store", alone.root)
     made.wait()
@@ -346,8 +383,8 @@ def test_what_is_stopped_goes_on_to_the_same_bits_and_what_fails_is_given_up(sto
         key = run_key(spec)
         log = made.log(task[key])
         first, again = map(int, re.findall(r"training from epoch (\d+): NoPen", log))
-        stopped = re.findall(r"stopped after epoch (\d+) of 160", log)
-        assert first == 0 and 160 > again >= seen[key] >= 30
+        stopped = re.findall(r"stopped after epoch (\d+) of 12", log)
+        assert first == 0 and again == (WAITS if spec.seed == 2 else WAITS + 1)
         assert stopped == ([] if spec.seed == 2 else [str(again)])
         ours, theirs = made.runs.load_weights(spec), alone.load_weights(spec)
         assert ours.keys() == theirs.keys()
@@ -415,8 +452,9 @@ exec {shutil.which("sbatch")} "$@"
 def test_what_is_cancelled_stays_out_of_the_queue_and_goes_on_when_submitted_again(store, one_node):
     made = store()
     only = ("slow", "--seeds", "1", "--no-pages")
+    made.pause()
     made.submit(*only)
-    until(lambda: max(made.runs.epochs_done().values(), default=0) >= 30)
+    until(made.waiting)
     told = made.project.call("cancel", "--store", made.root)
     (record,) = made.records()
     assert told.splitlines() == [
@@ -425,7 +463,7 @@ def test_what_is_cancelled_stays_out_of_the_queue_and_goes_on_when_submitted_aga
     made.wait()
     assert not job_processes(one_node)
     (done,) = made.runs.epochs_done().values()
-    assert done >= 30 and not list(made.root.glob("submissions/*/*.failed"))
+    assert done >= WAITS and not list(made.root.glob("submissions/*/*.failed"))
     assert "1 interrupted" in made.project.call(
         "status", "--profile", "slow", "--seeds", "1", "--store", made.root
     )
@@ -498,18 +536,21 @@ def test_on_one_machine_programs_share_the_runs_and_stop_together(store, project
         "--workers",
         "1",
     )
-    process = project.begin("-c", begin, *options)
-    until(lambda: len({one.pid for one in made.runs.holders().values()}) == 2)
-    held = made.runs.holders()
-    visible = [Path(f"/proc/{one.pid}/environ").read_bytes().split(b"\0") for one in held.values()]
-    assert {word for words in visible for word in words if word.startswith(b"CUDA_VIS")} == {
-        b"CUDA_VISIBLE_DEVICES=0",
-        b"CUDA_VISIBLE_DEVICES=1",
-    }
-    process.send_signal(signal.SIGINT)
-    error = project.end(process, status=130)
-    assert error.count("stopped after epoch") == 2 and "checkpoints are written" in error
-    assert not made.runs.holders() and len(made.runs.epochs_done()) == 2
+    made.pause()
+    with warm.begin("-c", begin, *options, cwd=project.root, env=project.environment) as process:
+        until(lambda: len(made.waiting()) == 2)
+        held = made.runs.holders()
+        visible = [Path(f"/proc/{one.pid}/environ").read_bytes().split(b"\0") for one in held.values()]
+        assert sorted(word for words in visible for word in words if word.startswith(b"CUDA_VIS")) == [
+            b"CUDA_VISIBLE_DEVICES=0",
+            b"CUDA_VISIBLE_DEVICES=1",
+        ]
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130, process.err
+        error = process.err
+    made.go_on()
+    assert error.count(f"stopped after epoch {WAITS + 1}") == 2 and "checkpoints are written" in error
+    assert not made.runs.holders() and list(made.runs.epochs_done().values()) == [WAITS + 1] * 2
     project.call(*options)
     assert sorted(made.attempts()) == [1, 1, 2, 2]
     table = pd.read_csv(project.root / "build" / "tables" / "runs.csv")
