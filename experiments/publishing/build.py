@@ -239,6 +239,8 @@ def run_sphinx(
         If Sphinx failed or, if ``strict``, warned.
     """
     start = "from jupyter_book.cli.main import main; main()"
+    if not whole:  # the trees of all pages are read for the numbers of figures, and hold no garbage
+        start = f"import gc; gc.disable(); {start}"
     command = [sys.executable, "-c", start, "build", str(staged), "--path-output", str(scratch)]
     options = ["--builder", builder, *(["-W", "-n", "--keep-going"] if strict else [])]
     options += ["--all"] if whole else []
