@@ -293,9 +293,33 @@ def measure_all(
     ValueError
         If a probe does not exist, or its libraries are not installed.
     """
-    left = missing(study, names, usual=usual)
-    check_extras(dict.fromkeys(name for _, name in left))
-    jobs = [ProbeOfRun(study.store.root, key, name) for key, name in left]
+    (found,) = measure_each(
+        [study], names=names, usual=usual, workers=workers, device=device, progress=progress
+    )
+    return found
+
+
+def measure_each(
+    studies: Sequence[StudyT],
+    *,
+    names: Sequence[str] | None = None,
+    usual: bool = True,
+    workers: int | None = None,
+    device: torch.device | None = None,
+    progress: bool = True,
+) -> list[StudyT]:
+    """Probe the runs of several studies like :func:`measure_all`, in processes that are started once.
+
+    A run that several of them select is probed once.
+    """
+    jobs = list(
+        dict.fromkeys(
+            ProbeOfRun(study.store.root, key, name)
+            for study in studies
+            for key, name in missing(study, names, usual=usual)
+        )
+    )
+    check_extras(dict.fromkeys(job.name for job in jobs))
     device = default_device(device)
     workers = min(default_workers() if workers is None else workers, len(jobs))
     with (
@@ -303,7 +327,7 @@ def measure_all(
         tqdm(total=len(jobs), desc="probing", unit=" runs", disable=not progress or not jobs) as bar,
     ):
         (_in_turn if workers <= 1 else _share)(jobs, str(device), workers, stop, bar)
-    return dataclasses.replace(study)  # type: ignore[type-var]
+    return [dataclasses.replace(study) for study in studies]  # type: ignore[type-var]
 
 
 class ProbeOfRun(NamedTuple):

@@ -126,12 +126,16 @@ def train(
             print(f"profile {one.profile}: {missing} runs of the {one.study} to train", file=sys.stderr)
         with clock.stage(f"training {one.profile}, {one.study}", f"{missing} runs"):
             kind_of(one.study).study(one.profile, seeds=one.seeds, store=store)
+    studies, left = [], set()
     for store, one in dict.fromkeys((store, one) for store, one in made if one.probed):
-        study = ablation.existing(one.profile, seeds=one.seeds, store=store)
-        if missing := len(probing.missing(study)):
-            print(f"profile {one.profile}: {missing} probes to make", file=sys.stderr)
-        with clock.stage(f"probing {one.profile}", f"{missing} probes"):
-            probing.measure_all(study)
+        studies.append(ablation.existing(one.profile, seeds=one.seeds, store=store))
+        if lacking := probing.missing(studies[-1]):
+            print(f"profile {one.profile}: {len(lacking)} probes to make", file=sys.stderr)
+        left.update((store, *probe) for probe in lacking)
+    if studies:
+        profiles = ", ".join(dict.fromkeys(study.profile.name for study in studies))
+        with clock.stage(f"probing {profiles}", f"{len(left)} probes"):
+            probing.measure_each(studies)
 
 
 def files(needs: Sequence[str], values: Mapping[str, Any], *, root: Path) -> Iterator[Path]:

@@ -10,7 +10,7 @@ from support.warm_forks import fork_workers
 
 from experiments.reporting import declarations
 from experiments.studies import ablation, probing, recorded
-from experiments.studies.probing import PROBES, ProbeError, ProbeKind, measure_all
+from experiments.studies.probing import PROBES, ProbeError, ProbeKind, measure_all, measure_each
 from experiments.studies.profiles import PROFILES
 from lpc.computing.stopping import Stopped
 from lpc.runs import measurements
@@ -107,6 +107,18 @@ def test_what_is_there_is_not_probed_again_and_another_version_is(study, store, 
     assert len(probing.missing(other)) == 4
     assert "weigh_sum" in measure_all(other, workers=1, progress=False).selected
     assert json.loads(next(iter(stamps)).read_text())["version"] == 2
+
+
+def test_runs_of_several_studies_are_probed_in_one_go_and_each_once(study, store, monkeypatch):
+    done = []
+    monkeypatch.setattr(probing, "do", lambda job, device: (done.append(job), DO(job, device)))
+    some = ablation.existing("smoke", seeds=2, only=("IB",), store=store)
+    first, second = measure_each([some, study], workers=1, progress=False)
+    wanted = dict.fromkeys([*some.selected["key"], *study.selected["key"]])
+    assert [job.key for job in done] == list(wanted) and len(wanted) == 4
+    for found in (first, second):
+        assert found.selected["weigh_sum"].notna().all() and len(found.selected)
+    assert measure_each([], progress=False) == []
 
 
 def test_some_runs_can_be_probed_alone_and_the_others_are_missing(study, store):

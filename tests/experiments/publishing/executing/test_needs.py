@@ -75,9 +75,11 @@ def trained(monkeypatch):
         calls.append(f"{kind.name} {name} {seeds} {store.name}")
 
     monkeypatch.setattr("experiments.studies.study.Kind.study", note)
-    monkeypatch.setattr(
-        probing, "measure_all", lambda study: calls.append(f"probes {study.profile.name} {len(study.specs)}")
-    )
+
+    def probe(studies):
+        calls.append("probes " + ", ".join(f"{one.profile.name} {len(one.specs)}" for one in studies))
+
+    monkeypatch.setattr(probing, "measure_each", probe)
     return calls
 
 
@@ -96,8 +98,7 @@ def test_all_is_trained_once_and_probed_after_that(trained, tmp_path, capsys):
         "ablation smoke-embedding None runs",
         "bottlenecks fashion None runs",
         "bottlenecks smoke None runs",
-        "probes smoke 20",
-        "probes smoke-gammas 7",
+        "probes smoke 20, smoke-gammas 7",
     ]
     said = capsys.readouterr().err.splitlines()
     assert said[1] == "profile smoke-gammas: 7 runs of the ablation to train"
