@@ -1,5 +1,6 @@
 """Checks the shapes in every signature of `lpc` over the whole test suite."""
 
+import gc
 import inspect
 import os
 from collections import Counter
@@ -13,6 +14,7 @@ import support.typecheck
 from support.cpu_seconds import SLOW_KINDS, CpuSeconds, is_slow, recorded
 from support.sources import compares, starts_python
 
+gc.disable()  # until all is imported: what is imported stays, and there is no garbage to look for
 # Before torch is loaded: on tensors as small as the tests' threads only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 jaxtyping.install_import_hook("lpc", f"{support.typecheck.__name__}.checked")
@@ -46,6 +48,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(mark)
     slow = Counter(item.path for item in items if any(map(item.get_closest_marker, SLOW_KINDS)))
     items.sort(key=lambda item: -slow[item.path])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    gc.freeze()  # nor are modules and collected tests looked through again while the tests run
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # else extensions that count their objects at the end report them as leaked
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import os
@@ -177,8 +178,11 @@ def _server() -> subprocess.Popen[str]:
 
 def _serve() -> None:
     """Fork for each command of the input and answer with its process, or with how one has ended."""
+    gc.disable()
     for name in LIBRARIES:
         importlib.import_module(name)
+    gc.freeze()  # forks neither look through it for garbage nor copy it
+    gc.enable()
     for line in sys.stdin:
         request = json.loads(line)
         if "words" not in request:
@@ -189,6 +193,7 @@ def _serve() -> None:
             print(child, flush=True)
         else:
             _become(**request)
+    gc.unfreeze()  # else extensions that count their objects report them as leaked
 
 
 def _become(words: list[str], cwd: str, env: dict[str, str], out: str, err: str) -> None:
