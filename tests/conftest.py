@@ -17,7 +17,7 @@ from support.sources import compares, starts_python
 gc.disable()  # until all is imported: what is imported stays, and there is no garbage to look for
 # Before torch is loaded: on tensors as small as the tests' threads only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-jaxtyping.install_import_hook("lpc", f"{support.typecheck.__name__}.checked")
+support.typecheck.install("lpc")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
