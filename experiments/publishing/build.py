@@ -238,9 +238,9 @@ def run_sphinx(
     BuildError
         If Sphinx failed or, if ``strict``, warned.
     """
-    start = "from jupyter_book.cli.main import main; main()"
-    if not whole:  # the trees of all pages are read for the numbers of figures, and hold no garbage
-        start = f"import gc; gc.disable(); {start}"
+    # the trees of all pages are read for the numbers of figures, and hold no garbage; writing makes some
+    collecting = "gc.set_threshold(300_000, 10, 10)" if whole else "gc.disable()"
+    start = f"import gc; {collecting}; from jupyter_book.cli.main import main; main()"
     command = [sys.executable, "-c", start, "build", str(staged), "--path-output", str(scratch)]
     options = ["--builder", builder, *(["-W", "-n", "--keep-going"] if strict else [])]
     options += ["--all"] if whole else []
