@@ -1,4 +1,4 @@
-# Two commands: `make book` and `make test`. Both build .venv first where it is missing.
+# Two commands: `make book` and `make test`. Both build .venv first if it is missing.
 PYTHON ?= python3
 PROFILE ?= laptop
 PORT ?= 8000
@@ -16,12 +16,12 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make book   train the $(PROFILE) profile, run every chapter, build build/html/index.html"
-	@echo "make serve  show the book at http://localhost:$(PORT)/; PORT=8001 where that is taken"
+	@echo "make serve  show the book at http://localhost:$(PORT)/; PORT=8001 if that is taken"
 	@echo "make pdf    make book, then print it with Chromium as build/latent-point-collapse.pdf"
 	@echo "make browse read the built book with Chromium: every page, two widths, light and dark, keyboard"
 	@echo "make test   lint, types, imports and tests, in up to $(WORKERS) processes"
-	@echo "make quick  the tests that took little when that was recorded: no trainings, clusters, chapters or browsers"
-	@echo "make seconds  all tests, and record what each takes in tests/seconds.json, by which make quick chooses"
+	@echo "make quick  the tests that were quick when last recorded: no trainings, clusters, chapters or browsers"
+	@echo "make seconds  all tests, and record their times in tests/seconds.json, by which make quick chooses"
 	@echo "make nightly  tests that take minutes: attacks and every chapter on a pretended GPU"
 	@echo "make env    make .venv as constraints.txt says; CONSTRAINTS= takes the newest versions instead"
 	@echo "make clean  remove build/ (runs/ and .venv/ stay)"
