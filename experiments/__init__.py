@@ -6,8 +6,8 @@ from experiments.moved import RENAMED
 from lpc._front.moved import announce
 
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
-"""Settings that let threads sleep at the end of a parallel region, where they wait for each other."""
+"""Environment variables that let idle threads sleep, rather than spin, at the end of a parallel region."""
 for _name, _value in PASSIVE.items():
-    os.environ.setdefault(_name, _value)  # read once, when torch is imported; kernels and workers inherit it
+    os.environ.setdefault(_name, _value)  # torch reads it once, on import; kernels and workers inherit it
 
 announce(__name__, RENAMED)

@@ -21,18 +21,18 @@ _ERRORS = {
     "experiments.publishing.checking.checks": "CheckError",
     "experiments.publishing.executing.execution": "ChapterError",
 }
-"""Errors besides ValueError and OSError that are reported in one line, by module."""
+"""Errors, by module, that are reported in one line, as ValueError and OSError are."""
 
 
 def _known_errors() -> tuple[type[BaseException], ...]:
-    """Return the errors that are reported in one line; those of an unimported module cannot occur."""
+    """Return the errors that are reported in one line; a module not yet imported cannot raise any."""
     loaded = [(sys.modules[module], name) for module, name in _ERRORS.items() if module in sys.modules]
     return (ValueError, *(getattr(module, name) for module, name in loaded))
 
 
 def _explain(error: OSError) -> str:
     reasons = {
-        errno.ENOSPC: "the disk is full; finished work is kept, so free some space and call again",
+        errno.ENOSPC: "the disk is full; finished work is kept: free some space and run the command again",
         errno.EACCES: "no permission to write there",
         errno.EROFS: "the file system is read-only",
         errno.ENAMETOOLONG: "choose a shorter one",
@@ -45,9 +45,9 @@ def _explain(error: OSError) -> str:
 
 
 def main(arguments: Iterable[str] | None = None) -> Any:
-    """Run the command line; errors that a user can cause are one message and exit status 1.
+    """Run the command line; an error that a user can cause gives one message and exit status 1.
 
-    Training that was asked to stop says where it stands; the exit status is 130 after Ctrl-C, 143 after
+    When asked to stop, training says how far it has come; the exit status is 130 after Ctrl-C, 143 after
     SIGTERM.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -66,7 +66,7 @@ def main(arguments: Iterable[str] | None = None) -> Any:
 
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM):  # training has its own handler
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as it is for a shell's background
+        if signal.getsignal(number) is not signal.SIG_IGN:  # a shell ignores it for background jobs
             signal.signal(number, interrupt)
     with ends_with_its_reader():
         main()

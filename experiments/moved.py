@@ -1,4 +1,4 @@
-"""Present places of modules that had another name when all were in one folder."""
+"""New import paths of modules that were renamed when their one folder was split."""
 
 from __future__ import annotations
 
@@ -62,4 +62,4 @@ _NOW = {
 }
 
 RENAMED: Mapping[str, str] = {f"experiments.{old}": f"experiments.{new}" for old, new in _NOW.items()}
-"""New paths by old ones; modules that kept their name are found without (:mod:`lpc._front.moved`)."""
+"""New paths by old ones; modules that kept their name need no entry (:mod:`lpc._front.moved`)."""

@@ -1,4 +1,4 @@
-"""Paths of this project, and reading of its TOML files."""
+"""Paths of this project, and a reader for its TOML files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ else:
     import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 EXPERIMENTS = Path(__file__).parent
-"""This package, with the ledgers and the results that are kept beside its code."""
+"""This package: its code, the ledgers and the committed results."""
 ROOT = EXPERIMENTS.parent
-"""The project: code, pages, tests."""
+"""Root of the project: code, pages, tests."""
 
 BOOK = ROOT / "book"
 """Sources of the pages."""
@@ -45,9 +45,9 @@ CEILINGS = RESULTS / "ceilings.csv"
 EPOCH_TIMES = RESULTS / "epoch_times.csv"
 """Times of an epoch as measured by the verb ``time``."""
 MEASURED = RESULTS / "measured"
-"""Tables that are measured once, such as the store's performance at the scale of a cluster."""
+"""Tables measured once, such as the store's performance at the scale of a cluster."""
 GPU_CHECKS = RESULTS / "gpu"
-"""Results of GPU checks, a JSON and a Markdown file per device."""
+"""Results of GPU checks: one JSON and one Markdown file per device."""
 TRANSCRIPT = RESULTS / "cluster" / "transcript.txt"
 """A recorded submission to a cluster."""
 
@@ -58,7 +58,7 @@ def in_project(folder: str | Path) -> Path:
     Raises
     ------
     ValueError
-        If the name is empty, or has line breaks.
+        If the name is empty or has line breaks.
     """
     if not str(folder).strip():
         raise ValueError(f"the folder's name is {str(folder)!r}; expected a path")

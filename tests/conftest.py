@@ -15,7 +15,7 @@ from support.cpu_seconds import SLOW_KINDS, CpuSeconds, is_slow, recorded
 from support.sources import compares, starts_python
 
 gc.disable()  # until all is imported: what is imported stays, and there is no garbage to look for
-# Before torch is loaded: on tensors as small as the tests' threads only get in each other's way.
+# Before torch is loaded: on tensors as small as the tests', threads only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 support.typecheck.install("lpc")
 

@@ -1,1 +1,1 @@
-"""Cost of the library's functions, timed beside other libraries."""
+"""What the library's functions cost, timed beside other libraries."""

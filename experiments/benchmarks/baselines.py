@@ -1,4 +1,4 @@
-"""The usual alternatives to the library: SciPy, scikit-learn, NumPy, foolbox and torch, used plainly."""
+"""The usual alternatives to the library: plain use of SciPy, scikit-learn, NumPy, foolbox and torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch import Tensor
 Norm = Literal["l2", "linf"]
 
 _P = {"l2": 2.0, "linf": math.inf}
-_BLOCK_ENTRIES = 1 << 24  # float64 entries of a block of distances: 128 MiB
+_BLOCK_ENTRIES = 1 << 24  # entries in a block of distances: 128 MiB of float64
 
 
 def entropy_of(distance: np.ndarray, *, k: int, width: int, norm: Norm) -> float:
@@ -29,7 +29,7 @@ def entropy_of(distance: np.ndarray, *, k: int, width: int, norm: Norm) -> float
     Parameters
     ----------
     distance
-        Distance of each point to its k-th neighbour, shape (points,), none of them zero.
+        Distance of each point to its k-th neighbour, shape (points,); none may be zero.
     k
         Rank of the neighbour.
     width
@@ -46,19 +46,19 @@ def entropy_of(distance: np.ndarray, *, k: int, width: int, norm: Norm) -> float
 
 
 def tree_distance(latent: np.ndarray, *, k: int, norm: Norm, workers: int) -> np.ndarray:
-    """Return the distance to the k-th other point by SciPy's k-d tree, (points,); workers -1: every core."""
+    """Return distances to the k-th other point by SciPy's k-d tree, (points,); workers -1: all cores."""
     found, _ = cKDTree(latent).query(latent, k=[k + 1], p=_P[norm], workers=workers)
     return np.asarray(found)[:, 0]
 
 
 def brute_distance(latent: np.ndarray, *, k: int) -> np.ndarray:
-    """Return the distance to the k-th other point by scikit-learn, which expands squares, (points,)."""
+    """Return distances to the k-th other point by scikit-learn, which expands squares, (points,)."""
     search = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(latent)
     return search.kneighbors(latent)[0][:, k]
 
 
 def direct_distance(some: Tensor, latent: Tensor, *, k: int, norm: Norm) -> Tensor:
-    """Return some points' distances to their k-th other point by torch's direct differences, (some,)."""
+    """Return some points' distances to the k-th other point by torch, from differences, (some,)."""
     rows = max(1, _BLOCK_ENTRIES // len(latent))
     parts = [
         torch.cdist(block, latent, p=_P[norm], compute_mode="donot_use_mm_for_euclid_dist")
@@ -70,7 +70,7 @@ def direct_distance(some: Tensor, latent: Tensor, *, k: int, norm: Norm) -> Tens
 
 
 def tree_mutual_information(x: np.ndarray, y: np.ndarray, *, k: int, workers: int) -> float:
-    """Return Kraskov's estimate (1) in nats by three trees; x and y are brought to unit rms first."""
+    """Return Kraskov's estimate (1), in nats, by three trees; x and y are first scaled to unit rms."""
     spaces = []
     for value in (x, y):
         centred = value - value.mean(axis=0)
@@ -82,19 +82,19 @@ def tree_mutual_information(x: np.ndarray, y: np.ndarray, *, k: int, workers: in
         inside = cKDTree(value).query_ball_point(
             value, below, p=math.inf, return_length=True, workers=workers
         )
-        psi += float(digamma(np.asarray(inside)).mean())  # the point itself is the + 1
+        psi += float(digamma(np.asarray(inside)).mean())  # the + 1 is the point itself
     return float(digamma(k) + digamma(len(x))) - psi
 
 
 def looped_mixtures(latent: np.ndarray, *, tolerance: float) -> np.ndarray:
-    """Return the mean log-likelihood, nats, of scikit-learn's two-component mixture of each dimension.
+    """Return the mean log-likelihood, in nats, of scikit-learn's two-component mixture for each dimension.
 
     Parameters
     ----------
     latent
         Latents, shape (points, width).
     tolerance
-        Tolerance of scikit-learn's ``tol``: a fit ends when a step gains less.
+        Value of scikit-learn's ``tol``: a fit ends when a step gains less.
     """
     scores = []
     for column in latent.T[:, :, None]:
@@ -125,7 +125,7 @@ def looped_mahalanobis(
     points, decision
         Points, shape (points, width), and the class of each.
     inverse
-        Inverse of each class's covariance; None: inverted anew for every point.
+        Inverse of each class's covariance; None: invert it for every point.
     """
     result = []
     for point, value in zip(points, decision.tolist(), strict=True):
@@ -145,7 +145,7 @@ def mahalanobis_by_products(
     decision: np.ndarray,
     inverse: Mapping[int, np.ndarray],
 ) -> np.ndarray:
-    """Return each point's Mahalanobis distance to its class, one NumPy product a class."""
+    """Return each point's Mahalanobis distance to its class, with one NumPy product per class."""
     result = np.empty(len(points))
     for value, (mean, _) in gaussian.items():
         away = points[decision == value] - mean
@@ -154,7 +154,7 @@ def mahalanobis_by_products(
 
 
 def plain_neural_collapse(latent: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Return NC1, equinorm, equiangularity and max_angle as the formulas stand, by both covariances, (4,)."""
+    """Return NC1, equinorm, equiangularity and max_angle by their formulas, from both covariances, (4,)."""
     classes = np.unique(label)
     mean = np.stack([latent[label == value].mean(axis=0) for value in classes])
     deviation = latent - mean[np.searchsorted(classes, label)]
@@ -169,9 +169,9 @@ def plain_neural_collapse(latent: np.ndarray, label: np.ndarray) -> np.ndarray:
 
 
 def foolbox_deepfool(model: torch.nn.Module, image: Tensor) -> Callable[[], Tensor] | None:
-    """Return foolbox's DeepFool, to be called for its perturbations; None where foolbox is not installed."""
+    """Return a function that computes foolbox's DeepFool perturbations; None if foolbox is not installed."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # foolbox imports what its dependencies deprecate
+        warnings.simplefilter("ignore")  # foolbox imports deprecated names of its dependencies
         try:
             attacks = importlib.import_module("foolbox.attacks.deepfool")
             models = importlib.import_module("foolbox.models.pytorch")

@@ -1,10 +1,11 @@
-"""Slowdown of measurements and training on busy cores.
+"""How much measurements and training slow down on busy cores.
 
-``python -m experiments.benchmarks.busy_cores`` prints one row per case, first on the cores as they are;
-``--record`` writes them for the page on cost, and is for a machine that has nothing else to do.
+``python -m experiments.benchmarks.busy_cores`` prints one row per case, first with the cores as they are,
+then with four programs that keep them busy. ``--record`` writes the rows for the page on cost; use it on an
+otherwise idle machine.
 
-Four programs that never wait run beside; every case is timed in turns on one thread, with the threads that it
-chooses by itself, and with torch's threads as they are without :mod:`lpc.computing.threads`.
+Every case is timed in three ways in turn: on one thread, on the threads that it chooses itself, and on
+torch's threads as they are without :mod:`lpc.computing.threads`.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from lpc.training import trainers
 
 NEIGHBOURS = 4
 LEAST = 1.0
-"""Seconds of repeats each way: a call of milliseconds may fall between two turns of a neighbour."""
+"""Seconds for which each way is repeated, since a short call may fall between two turns of a busy program."""
 WAYS = ("one thread", "chosen", "torch's")
 NAME = "busy_cores"
-"""Under which name the rows are recorded."""
+"""Name under which the rows are recorded."""
 
 
 def cases() -> dict[str, Callable[[], object]]:
@@ -101,7 +102,7 @@ def trainings() -> dict[str, Callable[[], object]]:
 
 @contextlib.contextmanager
 def neighbours(count: int) -> Iterator[None]:
-    """Run so many programs that never wait."""
+    """Run a number of programs that keep cores busy."""
     running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -112,7 +113,7 @@ def neighbours(count: int) -> Iterator[None]:
 
 
 def seconds(case: Callable[[], object], way: str, threads: int) -> float:
-    """Return wall seconds of a call."""
+    """Return the wall-clock seconds of a call."""
     torch.set_num_threads(1 if way == "one thread" else threads)
     try:
         with contextlib.ExitStack() as stack:
@@ -126,11 +127,11 @@ def seconds(case: Callable[[], object], way: str, threads: int) -> float:
 
 
 def measured(names: list[str] | None = None, *, repeats: int = 5, busy: int = NEIGHBOURS) -> list[dict]:
-    """Return one row per case and state of the cores: median seconds of each way, ratios to one thread."""
+    """Return one row per case and state of the cores: median seconds and ratio to one thread of each way."""
     threads, rows = torch.get_num_threads(), []
     chosen = {name: case for name, case in cases().items() if names is None or name in names}
     for case in chosen.values():
-        case()  # what is imported or built at first is not timed
+        case()  # imports and other first-time work are not timed
     for beside in (0, busy):
         with neighbours(beside):
             for name, case in chosen.items():
@@ -147,13 +148,13 @@ def measured(names: list[str] | None = None, *, repeats: int = 5, busy: int = NE
 
 
 def line(row: dict) -> str:
-    """Return a row as text: milliseconds on one thread, then the other ways over it."""
+    """Return a row as text: milliseconds on one thread, then the ratios of the other ways."""
     ratios = "  ".join(f"{way} {row[way] / row['one thread']:6.2f}" for way in WAYS[1:])
     return f"{row['neighbours']} beside  {row['case']:24} {1e3 * row['one thread']:8.1f} ms  {ratios}"
 
 
 def table(rows: list[dict]) -> pd.DataFrame:
-    """Return one line per case: milliseconds on one thread, and the other ways over it, quiet and busy."""
+    """Return one row per case: milliseconds on one thread, other ways' ratios, on quiet and busy cores."""
     lines: dict[str, dict[str, str]] = {}
     for row in rows:
         state = "busy" if row["neighbours"] else "quiet"
@@ -166,9 +167,9 @@ def table(rows: list[dict]) -> pd.DataFrame:
 
 if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--only", nargs="+", help="cases; all without it")
+    options.add_argument("--only", nargs="+", help="names of cases (default: all)")
     options.add_argument("--repeats", type=int, default=5)
-    options.add_argument("--record", action="store_true", help="write the rows among the results")
+    options.add_argument("--record", action="store_true", help="write the rows to the recorded results")
     asked = options.parse_args()
     by = code()
     found = measured(asked.only, repeats=asked.repeats)

@@ -1,4 +1,4 @@
-"""Time of an epoch on a device, measured on random images, and the hours that some runs still need."""
+"""Measures an epoch's time on random images, and estimates the hours that unfinished runs still need."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from lpc.training import trainer
 from lpc.training.cohorts import shape_of
 
 STEPS = {"cpu": 5, "cuda": 100}
-"""Number of steps of a timed epoch: on a GPU the first few are taken differently from the rest."""
+"""Number of steps in a timed epoch: on a GPU, the first few are taken differently from the rest."""
 
 
 class Model(NamedTuple):
-    """Settings on which an epoch's time depends, besides the device and the number of images."""
+    """Settings on which the time of an epoch depends, besides the device and the number of images."""
 
     dataset: str
     pixels: int
@@ -74,7 +74,7 @@ def measure(
     epochs: int = 3,
     path: Path = EPOCH_TIMES,
 ) -> pd.DataFrame:
-    """Time training epochs of every model among some runs, and write them to the table of times.
+    """Time epochs of every model among some runs, and write the times to the table.
 
     Parameters
     ----------
@@ -83,9 +83,9 @@ def measure(
     device
         Device to train on; None: the GPU if there is one.
     steps
-        Steps of a timed epoch; None: :data:`STEPS`.
+        Number of steps in a timed epoch; None: :data:`STEPS`.
     epochs
-        Number of timed epochs, after one that is not timed; the median counts.
+        Number of timed epochs, after a first one that is not timed; the median counts.
     path
         Path of the table; rows of the same device and model are replaced.
 
@@ -93,7 +93,7 @@ def measure(
     -------
     pandas.DataFrame
         New rows of the table. ``seconds`` is for one epoch of one run on all its ``images``, without
-        recording metrics.
+        measurements.
     """
     device = default_device(device)
     steps = STEPS[device.type] if steps is None else steps
@@ -139,14 +139,14 @@ def measure(
 
 
 def _together(runs: Sequence[RunSpec]) -> list[RunSpec]:
-    """Return the runs that the library would train in one program with the first."""
+    """Return the runs that the library would train together with the first."""
     if runs[0].model.backbone not in COHORTED:
         return [runs[0]]
     return [spec for spec in runs if shape_of(spec) == shape_of(runs[0])][:COHORT_SIZE]
 
 
 def recorded(path: Path = EPOCH_TIMES) -> pd.DataFrame:
-    """Return the table of measured times; without rows where nothing was measured.
+    """Return the table of measured times; it has no rows if nothing was measured.
 
     Raises
     ------
@@ -162,7 +162,7 @@ def recorded(path: Path = EPOCH_TIMES) -> pd.DataFrame:
 
 
 class _Pace(NamedTuple):
-    """Seconds that one image of one run's epoch takes, and what says so."""
+    """Seconds per image in an epoch of one run, and where this number comes from."""
 
     seconds: float
     source: str
@@ -175,9 +175,9 @@ def _place(device: str, threads: int) -> str:
 def _paces_of_runs(
     models: set[Model], store: RunStore, given: Mapping[str, RunSpec]
 ) -> dict[tuple[Model, str], _Pace]:
-    """Return what finished runs of these models took, all workers together, by model and place.
+    """Return how long finished runs of these models took, by model and place, all workers together.
 
-    Specs that are given, by key, need not be read.
+    ``given`` has specs by key, which then need not be read.
     """
     rows = store.frame()
     if rows.empty:
@@ -221,24 +221,24 @@ def hours_left(
     Parameters
     ----------
     specs
-        Specs of the runs. Finished ones take no time; of interrupted ones the epochs after their checkpoint
-        count.
+        Specs of the runs. Finished ones take no time; interrupted ones need the epochs after their
+        checkpoint.
     store
-        Store that keeps the runs. Times of its own finished runs of a model are preferred to the table.
+        Store that keeps the runs. The times of its own finished runs are preferred to the table's.
     profile
-        Profile named in the command that measures what was never timed.
+        Profile named in the command that measures missing times.
     untimed
-        List to which models that were never timed are appended, for :func:`missing_times`; None: the last
+        List to which models without a measured time are appended, for :func:`missing_times`; None: the last
         line names them.
     path
-        Path of the table of :func:`measure`.
+        Path of the table that :func:`measure` writes.
     """
     given = {run_key(spec): spec for spec in specs}
     unfinished = {key: spec for key, spec in given.items() if not store.finished(spec)}
     if not unfinished:
         return "nothing is left to train"
     done = store.epochs_done()
-    left: Counter[Model] = Counter()  # images to be trained on, epochs times images of an epoch
+    left: Counter[Model] = Counter()  # number of images still to train on: epochs times images
     for key, spec in unfinished.items():
         epochs = spec.train.epochs - done.get(key, 0)
         left[model_of(spec)] += epochs * shape_of_data(spec.data).train
@@ -262,6 +262,6 @@ def hours_left(
 
 
 def missing_times(models: Sequence[Model], profile: str) -> str:
-    """Return a line that names models without an epoch time, and the command that measures them all."""
+    """Return a line that names models without an epoch time, and the command that measures these times."""
     named = " or ".join(dict.fromkeys(map(str, models)))
-    return f"no epoch time was measured for {named}: python -m experiments time --profile {profile} does"
+    return f"no epoch time was measured for {named}: run python -m experiments time --profile {profile}"

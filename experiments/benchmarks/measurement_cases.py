@@ -1,4 +1,4 @@
-"""The cases of the chapter on cost: every evaluation beside what a user would take instead."""
+"""The cases of the chapter on cost: every evaluation beside the usual alternative."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def entropy(size: Size, device: str = "cpu") -> Iterator[Case]:
             else:
                 case = entropy_case(value, against=against, **options)
                 yield replace(case, patience=5.0) if spread is None else case
-        if spread is None or spread > 1e-4:  # below, expanded squares have too few digits left to compare
+        if spread is None or spread > 1e-4:  # below this, expanded squares keep too few digits to compare
             points = _on(value, device)
             yield Case(
                 what=f"{kind}, {_shape(*value.shape)}",
@@ -149,7 +149,7 @@ def mixture_case(
     stop: float = 1e-8,
     target: float | None = None,
 ) -> Case:
-    """Return two-component mixtures of every dimension, against scikit-learn's of the first ``sampled``."""
+    """Return two-component mixtures of all dimensions, against scikit-learn's of the first ``sampled``."""
     value = humps_of(total, width)
     points, sample = _on(value, device), value[:, :sampled]
     return Case(
@@ -157,21 +157,21 @@ def mixture_case(
         against=f"scikit-learn, tol {number(stop, 1)}, {sampled} of {width} nodes",
         ours=lambda: fit_bimodal(points).log_likelihood[:sampled],
         theirs=lambda: baselines.looped_mixtures(sample, tolerance=stop),
-        tolerance=10 * max(stop, 1e-7),  # stopping at a small step leaves several such steps out
+        tolerance=10 * max(stop, 1e-7),  # a fit that stops at a small step misses several such steps
         share=sampled / width,
         target=target,
     )
 
 
 def mixtures(size: Size, device: str = "cpu") -> Iterator[Case]:
-    """Yield two-component mixtures: to the top of the likelihood, and with scikit-learn's own tolerance."""
+    """Yield two-component mixtures, fitted to the likelihood's maximum and with scikit-learn's tolerance."""
     options = {"sampled": size.sampled, "device": device}
     yield mixture_case(size.points, size.width, **options, target=8.0)
     yield mixture_case(size.points, size.width, **options, stop=1e-3)
 
 
 def mahalanobis(size: Size, device: str = "cpu") -> Iterator[Case]:
-    """Yield Mahalanobis distances of points to their classes: with fits given, and with the fits."""
+    """Yield Mahalanobis distances of points to their classes, without and with the time of the fits."""
     value = points_of(CLASSES * size.train + size.judged, size.width, 0.3)
     label = np.arange(len(value)) % CLASSES
     (train, points), (known, decision) = (np.split(part, [CLASSES * size.train]) for part in (value, label))
@@ -210,7 +210,7 @@ def mahalanobis(size: Size, device: str = "cpu") -> Iterator[Case]:
     )
     yield Case(
         what=f"{what}, fitted before",
-        against="numpy, one product a class",
+        against="numpy, one product per class",
         ours=judged,
         theirs=lambda: baselines.mahalanobis_by_products(fitted, points, decision, inverse),
         **options,
@@ -255,7 +255,9 @@ def robustness(size: Size, device: str = "cpu") -> Iterator[Case]:
     yield Case(
         what=what,
         against="foolbox, the whole batch",
-        ours=lambda: deepfool(network, image, step_floor=1e-4).perturbation,  # foolbox's steps have it too
+        ours=lambda: (
+            deepfool(network, image, step_floor=1e-4).perturbation
+        ),  # foolbox's steps have this floor, too
         theirs=baselines.foolbox_deepfool(network, image),
         tolerance=1e-6,
         target=NOT_SLOWER,
@@ -265,7 +267,7 @@ def robustness(size: Size, device: str = "cpu") -> Iterator[Case]:
 def collapse_case(
     total: int, width: int, classes: int, device: str = "cpu", target: float | None = None
 ) -> Case:
-    """Return the measures of neural collapse on classes of sd 0.3 about means of order one."""
+    """Return the case of neural collapse's measures, on classes of sd 0.3 about means of order one."""
     rng = np.random.default_rng(0)
     label = np.arange(total) % classes
     value = rng.normal(size=(classes, width))[label] + 0.3 * rng.normal(size=(total, width))
@@ -294,7 +296,7 @@ def collapse(size: Size, device: str = "cpu") -> Iterator[Case]:
 
 
 def on_gpu(size: Size, device: str = "cuda") -> Iterator[Case]:
-    """Yield k-th distances of a large set, against direct differences there for a tenth of it."""
+    """Yield k-th distances of a large set, against direct differences on the same GPU for a tenth of it."""
     points = _on(points_of(size.gpu_points, size.width), device)
     tenth = points[: max(1, len(points) // 10)]
     for norm in ("l2", "linf"):
@@ -319,10 +321,10 @@ FAMILIES: Mapping[str, Callable[[Size, str], Iterator[Case]]] = {
     "peers": peers,
     "gpu": on_gpu,
 }
-"""Family -> its cases at a size, ours on a device; ``gpu`` is meant for a GPU only."""
+"""For each family of cases, the function that yields them at a size, ours on a device; ``gpu`` needs one."""
 
 
 def times(family: str, size: Size, device: str = "cpu") -> pd.DataFrame:
-    """Return a family's table (:func:`experiments.benchmarks.timing.table`), with targets where meant."""
+    """Return a family's table (:func:`experiments.benchmarks.timing.table`), with targets if they apply."""
     cases = (case if size.aims else replace(case, target=None) for case in FAMILIES[family](size, device))
     return table(cases, repeats=size.repeats, limit=size.limit, device=device)

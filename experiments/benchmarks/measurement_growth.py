@@ -1,4 +1,4 @@
-"""Growth of cost with the size of a task, its ratio to a matrix product, and the loss of digits."""
+"""How cost grows with the size of a task, compares with a matrix product, and how many digits are lost."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from lpc.evaluation.information import knn_entropy
 from lpc.evaluation.neighbours import kth_distance
 
 GPU_SECONDS = 3.0
-"""Aimed at for the entropy of 50,000 points x 512, k = 100, on a GPU."""
+"""Target, in seconds, for the entropy of 50,000 points x 512 with k = 100 on a GPU."""
 PANELS = {
     "points": "entropy, 64 dimensions: points",
     "width": "entropy: dimensions",
     "nodes": "mixtures: dimensions",
     "classes": "neural collapse: classes",
 }
-"""Axis labels by the growing quantity."""
-_BLOCK_ENTRIES = {"cpu": 1 << 20}  # of a block of the product
+"""Axis labels, by the quantity that grows."""
+_BLOCK_ENTRIES = {"cpu": 1 << 20}  # entries in a block of the product
 
 
 def growing(size: Size) -> Iterator[tuple[str, int, Case]]:
@@ -81,7 +81,7 @@ def _line(ax: Axes, rows: pd.DataFrame, column: str, name: str, colour: str, sty
 
 
 def exponents(grown: pd.DataFrame) -> pd.DataFrame:
-    """Return the power of the size that the last half of each curve follows, as text."""
+    """Return, as text, the power of the size that the second half of each curve follows."""
     rows = {}
     for what, part in grown.groupby("what", sort=False):
         last = part.iloc[-max(2, (len(part) + 1) // 2) :]
@@ -93,7 +93,7 @@ def exponents(grown: pd.DataFrame) -> pd.DataFrame:
 
 
 def floor(size: Size, device: str = "cpu") -> pd.DataFrame:
-    """Return the times of the entropy beside those of its unavoidable parts, as text.
+    """Return, as text, the time of the entropy beside those of its unavoidable parts.
 
     Parameters
     ----------
@@ -104,8 +104,8 @@ def floor(size: Size, device: str = "cpu") -> pd.DataFrame:
 
     Notes
     -----
-    The products are of all points with all points, in blocks as small as the library's own; the selection
-    takes the k + 1 smallest entries of each row.
+    The products are of all points with all points, in blocks as small as the library's; the selection takes
+    the k + 1 smallest entries of each row.
     """
     total = size.points if device == "cpu" else size.gpu_points
     points = torch.from_numpy(points_of(total, size.width)).to(device)
@@ -146,7 +146,7 @@ def floor(size: Size, device: str = "cpu") -> pd.DataFrame:
 
 
 def digits_kept(size: Size) -> pd.DataFrame:
-    """Return the largest relative error of k-th distances, by the sd of the classes, as text."""
+    """Return, as text, the largest relative error of k-th distances, by the sd of the classes."""
     rows = {}
     total, k = min(size.points, 1000), min(size.k, 20)
     for power in range(-1, -10, -1):

@@ -1,4 +1,4 @@
-"""Cases of the chapter on cost against pytorch-ood and torchmetrics, at equal results."""
+"""Cases of the chapter on cost against pytorch-ood and torchmetrics, with equal results."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ NEIGHBOUR = 50
 
 
 def peers(size: Size, device: str = "cpu") -> Iterator[Case]:
-    """Yield scores of outside points, calibration and error detection, ours in float64."""
-    del device  # theirs are for the CPU
+    """Yield scores of out-of-distribution points, calibration and error detection, ours in float64."""
+    del device  # the other libraries run on the CPU
     total = CLASSES * size.train
     latent = points_of(total + size.judged, size.width, 0.3)
     train, points = latent[:total], latent[total:]
@@ -33,7 +33,7 @@ def peers(size: Size, device: str = "cpu") -> Iterator[Case]:
     share, right = logits.softmax(dim=1), torch.arange(len(logits)) % CLASSES
     shape = f"{total:,} and {len(points):,} points, width {size.width}"
 
-    def gaussian(detector: Any) -> Any:  # theirs is divided by twice the number of points
+    def gaussian(detector: Any) -> Any:  # theirs divides by twice the number of points
         found = detector(None).fit_features(known.float(), of).predict_features(judged.float())
         return -2 * total * found
 
@@ -82,7 +82,7 @@ def peers(size: Size, device: str = "cpu") -> Iterator[Case]:
             "multiclass_calibration_error",
             lambda error: error(share, right, num_classes=CLASSES, n_bins=15),
         ),
-        tolerance=1e-4,  # theirs puts a confidence on an edge into the upper bin
+        tolerance=1e-4,  # theirs counts a confidence on an edge in the upper bin
     )
     score, correct = share.amax(dim=1), share.argmax(dim=1) == right
     yield Case(
@@ -99,7 +99,7 @@ def peers(size: Size, device: str = "cpu") -> Iterator[Case]:
 
 
 def _with(module: str, name: str, call: Callable[[Any], Any]) -> Callable[[], Any] | None:
-    """Return a call of a library's function; None where it is not installed."""
+    """Return a call of a library's function; None if the library is not installed."""
     from importlib import import_module
 
     try:

@@ -1,4 +1,4 @@
-"""Training as it is usually written: transforms, a DataLoader, a loop. The chapter on cost times it."""
+"""Training as it is usually written (transforms, a DataLoader, a loop), which the chapter on cost times."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class AddNoise(nn.Module):
-    """Add Gaussian noise to a tensor: a transform that torchvision's classic ones lack.
+    """Add Gaussian noise to a tensor, which torchvision's classic transforms cannot.
 
     Parameters
     ----------
@@ -42,14 +42,14 @@ class AddNoise(nn.Module):
 
 
 def transform(spec: DataSpec, images: ImageSet) -> transforms.Compose:
-    """Return the transform of a training image, from PIL to a normalised tensor.
+    """Return the transform that turns a PIL training image into a normalised tensor.
 
     Parameters
     ----------
     spec
         Spec with the augmentation.
     images
-        Images whose size, pixel mean and pixel sd are used.
+        Images that give the size, pixel mean and pixel sd.
     """
     from torchvision import transforms  # seconds, which a page that names a constant of ours need not wait
 
@@ -65,7 +65,7 @@ def transform(spec: DataSpec, images: ImageSet) -> transforms.Compose:
 
 
 class PlainImages(Dataset):
-    """Images one by one, as torchvision's data sets give them: an array becomes a PIL image, then a tensor.
+    """Images one by one, as torchvision's data sets give them: each array becomes a PIL image, then a tensor.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class PlainImages(Dataset):
 
 
 class PlainTraining:
-    """A run in float32: the same model, objective and schedules as ``lpc.training``'s, in a plain loop.
+    """A run in float32 in a plain loop, with the same model, objective and schedules as in ``lpc.training``.
 
     Parameters
     ----------
@@ -102,11 +102,11 @@ class PlainTraining:
     device
         Device of the model.
     workers
-        Number of processes of the DataLoader; 0: none.
+        Number of the DataLoader's processes; 0: none.
     order
-        Indices of an epoch, iterated anew in every epoch; None: shuffled.
+        Indices of an epoch, iterated again in every epoch; None: shuffled.
     channels_last
-        Whether the model and its batches are in channels-last memory, which a plain loop could do too.
+        Whether the model and its batches are in channels-last memory, which a plain loop can use, too.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class PlainTraining:
         )
 
     def train_epoch(self) -> float:
-        """Train one epoch and return its mean loss, penalty included."""
+        """Train one epoch and return its mean loss, including the penalty."""
         total = 0.0
         self.begin_epoch()
         for images, label in self.loader:
@@ -176,7 +176,7 @@ class PlainTraining:
 
 
 def worker_counts(cores: int) -> list[int]:
-    """Return the numbers of DataLoader workers that are tried on some cores: 0, 1, 2, 4, ..., all of them."""
+    """Return the numbers of DataLoader workers to try: 0, 1, 2, 4, ... up to the number of cores."""
     return sorted({0, *(2**power for power in range(cores.bit_length())), cores})
 
 
@@ -188,12 +188,12 @@ def best_workers(
     device: torch.device | str = "cpu",
     clock: Callable[[], float] = time.perf_counter,
 ) -> int:
-    """Return the number of DataLoader workers with which an epoch takes the least time, by trying.
+    """Return the number of DataLoader workers with which an epoch takes the least time, as measured.
 
     Parameters
     ----------
     spec, images, device
-        The arguments of :class:`PlainTraining`.
+        Arguments of :class:`PlainTraining`.
     cores
         Largest number of workers to try.
     clock
@@ -201,8 +201,8 @@ def best_workers(
 
     Notes
     -----
-    Three epochs with each number: the first starts the workers and is not counted, the faster of the
-    others is.
+    Each number is tried for three epochs: the first starts the workers and does not count, and the faster of
+    the others does.
     """
     fastest = {}
     for workers in worker_counts(cores):

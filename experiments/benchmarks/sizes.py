@@ -1,4 +1,4 @@
-"""Sizes of the tasks that the chapter on cost times, and their points."""
+"""Sizes of the tasks that the chapter on cost times, and random points of these sizes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Size:
     aims
         Whether the targets apply to these sizes.
     points, width, k
-        Sizes of the entropy and the mixtures; ``width`` also of Mahalanobis distances and neural collapse.
+        Sizes for the entropy and the mixtures; ``width`` also for Mahalanobis distances and neural collapse.
     asked
-        Number of the entropy's wide Gaussian points for which a tree is asked: it computes all distances;
-        None: all of them.
+        Number of the entropy's wide Gaussian points for which a tree, which computes all distances, is
+        queried; None: all of them.
     narrow_points, chebyshev_points, joint_points, collapse_points, gpu_points
         Numbers of points of the other tasks.
     widths
@@ -37,21 +37,21 @@ class Size:
     sampled
         Number of the ``width`` dimensions that the loop over mixtures covers.
     train, judged
-        Training points per class, and points judged, for the Mahalanobis distance.
+        Numbers of training points per class, and of points to measure, for the Mahalanobis distance.
     images
         Number of images for DeepFool.
     classes
         Number of classes for neural collapse.
     growth_total
-        Number of points where the figure has another quantity on its axis.
+        Number of points in the figure's panels that have another quantity on their axis.
     growth_points, growth_widths, growth_nodes, growth_classes
         Values along the axes of the figure.
     training_repeats, training_limit
-        Counterparts of ``repeats`` and ``limit`` for whole epochs of training.
+        Like ``repeats`` and ``limit``, for whole epochs of training.
     training_images, gpu_training_images, digits
-        Numbers of images of such an epoch: on the CPU, on a GPU, and for the cohort of networks on digits.
+        Numbers of images in such an epoch: on the CPU, on a GPU, and for the cohort of networks on digits.
     cohort, looped
-        Number of runs in that cohort, and of those that the plain loop trains.
+        Number of runs in that cohort, and how many of them the plain loop trains.
     training_batch
         Images per step; None: the profile's own.
     product
@@ -165,7 +165,7 @@ SIZES: Mapping[str, Size] = {
 
 
 def size(profile: str) -> Size:
-    """Return the sizes for a profile: its own where there are some, else ``full``; ValueError if unknown."""
+    """Return a profile's sizes: its own if it has any, else ``full``; an unknown profile is a ValueError."""
     if profile not in SIZES and profile not in PROFILES:
         raise unknown_name("profile", profile, [*SIZES, *PROFILES])
     return SIZES.get(profile, SIZES["full"])
@@ -181,14 +181,14 @@ def points_of(total: int, width: int, spread: float | None = None) -> np.ndarray
 
 
 def flat_points(total: int, width: int, dimension: int) -> np.ndarray:
-    """Return points (points, width) on a random flat of a dimension, Gaussian there, with sd 1e-3 off it."""
+    """Return points (points, width), Gaussian in a random subspace of a dimension and with sd 1e-3 off it."""
     rng = np.random.default_rng(0)
     axes = np.linalg.qr(rng.normal(size=(width, dimension)))[0]
     return rng.normal(size=(total, dimension)) @ axes.T + 1e-3 * rng.normal(size=(total, width))
 
 
 def humps_of(total: int, width: int) -> np.ndarray:
-    """Return points (points, width) whose every dimension has two humps, 4 to 8 sds apart."""
+    """Return points (points, width) with two humps in every dimension, 4 to 8 sds apart."""
     rng = np.random.default_rng(0)
     second = rng.random((total, width)) < rng.uniform(0.3, 0.7, width)
     return np.where(second, rng.uniform(4, 8, width), 0.0) + rng.normal(size=(total, width))

@@ -1,4 +1,4 @@
-"""Model of a step's time on a GPU that is not at hand: by tiles, waves and bytes, not measured."""
+"""A model of a step's time on a GPU that is not at hand, from tiles, waves and bytes; nothing is measured."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lpc.specs import ModelSpec, RunSpec
 
 
 class Card(NamedTuple):
-    """A GPU as the model sees it; numbers missing from its data sheet are assumed.
+    """A GPU as the model sees it; numbers that its data sheet lacks are assumed.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class Card(NamedTuple):
     product
         Rate of a large bfloat16 matrix product in FLOP/s.
     stream
-        Bytes per second of a long kernel that reads and writes memory.
+        Rate at which a long kernel reads and writes memory, in bytes per second.
     """
 
     name: str
@@ -41,12 +41,12 @@ class Card(NamedTuple):
 
 
 class Program(NamedTuple):
-    """Execution of a step: the work besides the convolutions, per convolution.
+    """How a step is executed: the work besides the convolutions, per convolution.
 
     Attributes
     ----------
     passes
-        Reads and writes of a convolution's output by batch norm, SiLU and additions, forward and backward.
+        How often batch norm, SiLU and additions read or write a convolution's output, forward and backward.
     kernels
         Number of launched kernels.
     """
@@ -59,22 +59,22 @@ H200 = Card("H200", processors=132, product=790e12, stream=4.0e12)
 PROGRAMS: Mapping[str, Program] = {
     # Forward: statistics 1, normalise 2, SiLU 2, addition 1; backward: SiLU 3, batch norm 2 + 3, addition 1.
     "graph": Program(passes=15.0, kernels=11.0),
-    # Forward: statistics 1, all else 2; backward: sums 2, gradient 3; additions of the residuals one half.
+    # Forward: statistics 1, all else 2; backward: sums 2, gradient 3; additions of the residuals 0.5.
     "compiled and graph": Program(passes=8.5, kernels=6.0),
 }
 TILE = 128
-"""Rows and columns of the product that a multiprocessor computes at a time; half where there are no more."""
+"""Rows and columns of the tile that a multiprocessor computes at a time; half if the product has no more."""
 EFFICIENCY = 0.55
-"""Fraction of a multiprocessor's rate in the large product that it reaches on tiles of a convolution."""
+"""Share of its rate in a large product that a multiprocessor reaches on the tiles of a convolution."""
 LEAST_DEPTH = 512
-"""Least number of terms in the parts of a sum, split if there are fewer tiles than multiprocessors."""
+"""Smallest number of terms in a part of a sum; with fewer tiles than multiprocessors, sums are split."""
 START, SUM_UP, GAP = 2.5e-6, 3e-6, 1.2e-6
-"""Seconds to fill a kernel, to add such parts, and between two kernels of a graph."""
+"""Seconds to fill a kernel, to add the parts of split sums, and between two kernels of a graph."""
 HALF, SINGLE = 2, 4  # bytes of bfloat16 and float32
 
 
 class Convolution(NamedTuple):
-    """A convolution of a network, or a linear layer as one of a single place.
+    """A convolution, or a linear layer as a convolution with a single position.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class Convolution(NamedTuple):
     taps
         Number of taps of a filter in each channel.
     read, written
-        Number of places in an image before and after.
+        Number of positions per image before and after.
     """
 
     channels: int
@@ -94,12 +94,12 @@ class Convolution(NamedTuple):
 
     @property
     def weights(self) -> int:
-        """Of its filters."""
+        """Number of weights in its filters."""
         return self.filters * self.channels * self.taps
 
     @property
     def multiply_adds(self) -> int:
-        """Of an image's forward pass."""
+        """Number of multiply-adds in an image's forward pass."""
         return self.written * self.weights
 
 
@@ -112,7 +112,7 @@ def convolutions(model: ModelSpec, channels: int, size: int) -> tuple[Convolutio
     model
         Spec of the model with the backbone.
     channels, size
-        Channels and size of an image.
+        Number of channels, and pixels per side, of an image.
     """
     found = []
 
@@ -136,14 +136,14 @@ def convolutions(model: ModelSpec, channels: int, size: int) -> tuple[Convolutio
 def product_seconds(
     rows: int, columns: int, depth: int, card: Card, *, efficiency: float = EFFICIENCY
 ) -> float:
-    """Return the seconds of a matrix product as waves of tiles, without its reads and writes.
+    """Return the seconds that a matrix product takes as waves of tiles, without its reads and writes.
 
     Parameters
     ----------
     rows, columns, depth
         Rows and columns of the result, and number of terms in a sum.
     card, efficiency
-        GPU, and share of its rate at which a multiprocessor computes a tile.
+        The GPU, and the share of its rate that a multiprocessor reaches on a tile.
     """
     high, wide = (TILE if length > TILE // 2 else TILE // 2 for length in (rows, columns))
     tiles = math.ceil(rows / high) * math.ceil(columns / wide)
@@ -169,10 +169,10 @@ def step_seconds(layers: Sequence[Convolution], *, batch: int, card: Card = H200
 
     Notes
     -----
-    Each convolution takes the longer of its products (forward; gradient of its input, but for the first;
-    gradient of its weights) and of reading and writing their operands once. Batch norm, SiLU and additions go
-    through memory. AdamW reads four numbers a parameter and writes three, in float32; weights are cast to
-    bfloat16 and gradients back. Nothing overlaps.
+    Each of a convolution's products (forward; gradient of its input, except for the first; gradient of its
+    weights) takes as long as its arithmetic, or as reading and writing its operands once, whichever is
+    longer. Batch norm, SiLU and additions go through memory. AdamW reads four numbers per parameter and
+    writes three, in float32; weights are cast to bfloat16, and gradients back. Nothing overlaps.
     """
     how, seconds = PROGRAMS[program], 0.0
     for place, one in enumerate(layers):
@@ -183,7 +183,7 @@ def step_seconds(layers: Sequence[Convolution], *, batch: int, card: Card = H200
             product_seconds(one.filters, depth, batch * one.written, card, efficiency=0.8 * EFFICIENCY),
         ]
         if place:
-            # a stride leaves out taps: as many multiply-adds as forward
+            # a stride leaves out taps: there are as many multiply-adds as in the forward pass
             terms = one.multiply_adds // (one.read * one.channels)
             products.append(product_seconds(batch * one.read, one.channels, terms, card))
         seconds += sum(max(product, moved) for product in products)
@@ -192,7 +192,7 @@ def step_seconds(layers: Sequence[Convolution], *, batch: int, card: Card = H200
 
 
 def modelled(spec: RunSpec, program: str, *, card: Card = H200) -> tuple[float, float]:
-    """Return images per second of a run, and the share of the product's rate that its convolutions reach.
+    """Return a run's images per second, and the share of a product's rate that its convolutions reach.
 
     Parameters
     ----------
@@ -211,7 +211,7 @@ def modelled(spec: RunSpec, program: str, *, card: Card = H200) -> tuple[float, 
 
 
 def modelled_hours(card: Card = H200) -> pd.DataFrame:
-    """Return one row of text per part of the paper's protocol: modelled images a second, hours on one GPU."""
+    """Return a row of text per part of the paper's protocol: modelled images per second, hours on one GPU."""
     rows, total = {}, dict.fromkeys(PROGRAMS, 0.0)
     for name, (spec, runs) in protocol_runs().items():
         seen = runs * spec.train.epochs * shape_of_data(spec.data).train

@@ -1,4 +1,4 @@
-"""Parts of training time on a CPU: products, batch norm, activations, the optimizer, Python."""
+"""Where training time on a CPU goes: products, batch norm, activations, the optimizer, Python."""
 
 from __future__ import annotations
 
@@ -26,31 +26,32 @@ KINDS: Mapping[str, str] = {
     "activations": r"silu|relu",
     "optimizer": r"optimizer|adam|addcdiv|addcmul|lerp|_foreach",
 }
-"""Kind -> how PyTorch's profiler names operations of it, in lower case; the first that fits counts."""
+"""For each kind, parts of the names, in lower case, that PyTorch's profiler gives its operations; the first
+kind that fits counts."""
 
 
 def kind_of(name: str) -> str:
-    """Return the kind of an operation that PyTorch's profiler names."""
+    """Return the kind of an operation, given its name in PyTorch's profiler."""
     lower = name.lower()
     return next((kind for kind, pattern in KINDS.items() if re.search(pattern, lower)), OTHERS)
 
 
 def parts(program: Callable[[], Any]) -> dict[str, float]:
-    """Return the share of each kind in the wall time of a program, once it is warm.
+    """Return the share of each kind of operation in the wall time of a program that has warmed up.
 
     Parameters
     ----------
     program
-        Called twice; the second call is profiled. Its operations have to run on the CPU.
+        Function that is called twice; the second call is profiled. Its operations must run on the CPU.
 
     Returns
     -------
     dict of str to float
-        :data:`KINDS`, :data:`OTHERS` and :data:`PYTHON`, which is what no operation accounts for and includes
-        the profiler's own work. They add up to 1.
+        Shares of :data:`KINDS`, :data:`OTHERS` and :data:`PYTHON`, which is the time outside all operations,
+        including the profiler's own work. They add up to 1.
     """
     program()
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler's library writes every step to stderr
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler's library writes every step to stderr
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         began = time.perf_counter()
         program()
@@ -67,18 +68,18 @@ def parts(program: Callable[[], Any]) -> dict[str, float]:
 
 
 def parts_table(size: Size) -> pd.DataFrame:
-    """Return, for a small ResNet in both precisions and for MLPs that train together, where time goes.
+    """Return where the time goes for a small ResNet in both precisions, and for MLPs that train together.
 
     Parameters
     ----------
     size
-        How much is timed.
+        Sizes of the timed work.
 
     Returns
     -------
     pandas.DataFrame
-        One column for each; the last row is how many times faster training would be if all but products took
-        no time.
+        One column for each; the last row says how many times faster training would be if everything except
+        products took no time.
     """
     columns = {}
     for together in (

@@ -1,8 +1,8 @@
-"""The store at scale: many programs that claim its runs on a slow file server, simulated without training.
+"""The store at scale: many programs claim its runs on a slow file server, simulated without training.
 
-What is real: every file that programs read and write, and the library's code that does it, from planning to
-the stored result. What is simulated: the server's time (:mod:`experiments.benchmarks.virtual_server`) and the
-training, which takes a fixed time and makes one number.
+All files that the programs read and write are real, and so is the library's code, from planning to the stored
+result. Two things are simulated: the server's time (:mod:`experiments.benchmarks.virtual_server`), and the
+training, which takes a fixed time and yields one number.
 """
 
 from __future__ import annotations
@@ -28,36 +28,36 @@ from lpc.specs import DataSpec, RunSpec, run_key
 from lpc.store import Lease, RunStore, run_store
 
 SERVICE = 0.1e-3
-"""Seconds for which a request keeps one of the server's places busy."""
+"""Seconds for which a request keeps one of the server's slots busy."""
 PLACES = 1
-"""Places of the server: with the above, it answers 10,000 requests a second."""
+"""Number of the server's slots: with :data:`SERVICE`, it answers 10,000 requests per second."""
 TRAINING = 600.0
-"""Seconds that training a run is taken to last."""
+"""Assumed seconds to train a run."""
 FIRST_SEED = 10_000_000
-"""Seeds of runs that are not finished count from here."""
+"""First seed of the runs that are not finished."""
 
 
 class Claims(NamedTuple):
-    """Record of programs that trained all unfinished runs of a store.
+    """What happened while programs trained all unfinished runs of a store.
 
     Attributes
     ----------
     slower
         Factor by which the server was slower than usual.
     finished, missing
-        Numbers of runs that had and had not finished before.
+        Numbers of finished and of unfinished runs at the beginning.
     programs
         Number of programs.
     begun
-        Virtual seconds until as many runs as there are programs had begun.
+        Virtual seconds until as many runs had begun as there are programs.
     seconds
         Virtual seconds until the last program ended.
     refused
-        Number of attempts at runs that another program had.
+        Number of attempts to claim a run that another program had.
     requests
         Numbers of requests to the file server, by kind.
     waited
-        Virtual seconds in which requests waited for a place of the server, summed over programs.
+        Virtual seconds that requests waited for a slot of the server, summed over programs.
     twice
         Number of runs that were trained more than once.
     """
@@ -75,7 +75,7 @@ class Claims(NamedTuple):
 
     @property
     def ideal(self) -> float:
-        """Seconds that the training alone takes with so many programs."""
+        """Seconds that the training alone would take this number of programs."""
         return -(-self.missing // self.programs) * TRAINING
 
     @property
@@ -99,7 +99,7 @@ class Claims(NamedTuple):
 
 
 def unfinished(count: int) -> list[RunSpec]:
-    """Return runs of ``paper-cifar10`` with seeds that nothing else has; each trains alone."""
+    """Return runs of ``paper-cifar10`` with seeds of their own; each trains alone."""
     declared = specs(profile("paper-cifar10"))
     return [replace(declared[place % len(declared)], seed=FIRST_SEED + place) for place in range(count)]
 
@@ -107,7 +107,7 @@ def unfinished(count: int) -> list[RunSpec]:
 def claim(
     store: Path, wanted: Sequence[RunSpec], programs: int, *, finished: int = 0, slower: float = 1.0
 ) -> Claims:
-    """Have programs train runs of a store together, in virtual time, and return the record.
+    """Let programs train a store's runs together, in virtual time, and return what happened.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def claim(
     refused = 0
 
     class Untrained:
-        """Stand-in for the training of a plan whose runs are leased: it ends once it is resumed."""
+        """Stands in for the training of a plan whose runs are leased, and ends as soon as it is resumed."""
 
         def __init__(self, plan: Plan, store: RunStore, lease: Lease, *_: Any, **__: Any) -> None:
             self.plan, self.store, self.lease, self.ended = plan, store, lease, False
@@ -162,7 +162,7 @@ def claim(
             refused += 1
             raise
 
-    digits = load_images(DataSpec(name="digits"), device="cpu")  # which nothing looks at
+    digits = load_images(DataSpec(name="digits"), device="cpu")  # nothing looks at them
     usual: Callable[..., None] = packing.train_plans
     work = partial(execute_all, wanted, device=torch.device("cpu"), progress=False)
     with (
@@ -196,18 +196,18 @@ def table(
     missing_each: int = 5,
     finished: int = 0,
 ) -> pd.DataFrame:
-    """Return one row per number of programs, each with so many runs to train per program.
+    """Return one row per number of programs, with a fixed number of runs for each program.
 
     Parameters
     ----------
     sizes
-        Numbers of programs, and the factor by which their server is slower than usual.
+        Pairs of a number of programs and the factor by which their server is slower than usual.
     store
         Folder of the store, in which none of the runs of :func:`unfinished` has begun.
     missing_each
         Number of runs to train, per program.
     finished
-        Number of runs in the store that have finished before.
+        Number of finished runs in the store.
     """
     rows, begun = [], 0
     for programs, slower in sizes:

@@ -1,7 +1,7 @@
-"""Figures of the store at the scale of a cluster, measured once and recorded: ``python -m`` this module.
+"""Measures and records the store's performance at the scale of a cluster; run with ``python -m``.
 
 A store of 100,000 finished runs is written, listed, and asked which runs are missing; then programs claim
-more runs of it (:mod:`experiments.benchmarks.store_claims`).
+more runs in it (:mod:`experiments.benchmarks.store_claims`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from lpc.store import RunStore
 from lpc.store.listing import FILES, TOGETHER, rows
 
 ASKING = "store_asking"
-"""Under which name it is recorded how long it takes to ask a store."""
+"""Name under which the times of listing and asking are recorded."""
 CLAIMS = "store_claims"
-"""Under which name it is recorded how programs share a store."""
+"""Name under which the programs that share a store are recorded."""
 
 
 def asking(runs: int, root: Path, *, files: int) -> pd.DataFrame:
@@ -33,7 +33,7 @@ def asking(runs: int, root: Path, *, files: int) -> pd.DataFrame:
     Parameters
     ----------
     runs
-        Runs that :func:`~experiments.benchmarks.store_scale.write_runs` wrote there.
+        Number of runs that :func:`~experiments.benchmarks.store_scale.write_runs` wrote there.
     root
         Folder of the store.
     files
@@ -42,8 +42,8 @@ def asking(runs: int, root: Path, *, files: int) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Times by question. ``processor (s)`` is measured; ``requests per run`` are counted from the code; on a
-        ``network`` their latency comes on top, as many at once as the library asks.
+        Times by question. ``processor (s)`` is measured; ``requests per run`` are counted from the code; a
+        ``network`` adds their latency, with as many requests at once as the library makes.
     """
     wanted, store = declared(runs), RunStore(root)
     looks, reads = runs * len(FILES), files
@@ -75,14 +75,14 @@ def measure(
     folder: Path | None = None,
     results: Path = MEASURED,
 ) -> list[Path]:
-    """Measure stores of so many runs, have programs claim more of the last, and record both tables.
+    """Measure stores of several sizes, let programs claim more runs in the last, and record both tables.
 
     Parameters
     ----------
     sizes
         Numbers of finished runs.
     programs
-        Numbers of programs, and the factor by which their server is slower than usual.
+        Pairs of a number of programs and the factor by which their server is slower than usual.
     folder
         Folder in which stores are made and removed; None: the folder of temporary files.
     results

@@ -1,4 +1,4 @@
-"""The store at scale: how long many runs take to list, here and on a file system across a network."""
+"""The store at scale: how long it takes to list many runs, here and on a file system across a network."""
 
 from __future__ import annotations
 
@@ -25,31 +25,32 @@ from lpc.store.listing import READ as READ_FILES
 from lpc.store.wholeness import PARTS
 
 LOOK = 0.5e-3
-"""Seconds that a file server is taken to need to look up or open a file."""
+"""Assumed seconds that a file server takes to look up or open a file."""
 READ = 1e-3
-"""Seconds that it is taken to need to read a small one."""
+"""Assumed seconds that it takes to read a small file."""
 MEASURED_OF = 6
-"""Number of runs per run with test metrics: five learning rates, and the run that retrains the best."""
+"""Number of runs for each one with test metrics: five learning rates, and the run that retrains the best."""
 METRICS = 40
-"""Numbers in a result."""
+"""Number of metrics in a result."""
 KEPT_FILES = 5
-"""Files that a finished run keeps: spec, provenance, history, result, weights. One in six: a test's too."""
+"""Number of files that a finished run keeps: spec, provenance, history, result, weights. One in six runs also
+keeps its test metrics."""
 SAVED_EVERY = 500.0
-"""Seconds that are taken to lie between two checkpoints of a run: fifty epochs of ten seconds."""
+"""Assumed seconds between two checkpoints of a run: fifty epochs of ten seconds."""
 
 
 class Listing(NamedTuple):
-    """Time that it took to list a store, and its requests to the file system.
+    """How long it took to list a store, and how many requests the file system got.
 
     Attributes
     ----------
     runs
         Number of listed runs.
     first, again
-        Seconds until there is a table: without rows kept from before, and with them.
+        Seconds to make the table: without cached rows, and with them.
     looks, reads
-        Number of files looked up or opened, and read, for all runs the first time; the second time it is one
-        look per file of :data:`lpc.store.listing.FILES`.
+        Numbers of files looked up or opened, and read, for all runs the first time; the second time, each run
+        takes one look-up per file of :data:`lpc.store.listing.FILES`.
     """
 
     runs: int
@@ -75,16 +76,16 @@ class Listing(NamedTuple):
 
 
 def declared(runs: int) -> list[RunSpec]:
-    """Return the runs of ``paper-cifar10``, with more seeds until there are so many."""
+    """Return the given number of runs of ``paper-cifar10``, with more seeds if needed."""
     own = specs(profile("paper-cifar10"))
     return [replace(own[place % len(own)], seed=place) for place in range(runs)]
 
 
 def write_runs(root: Path, runs: int) -> int:
-    """Write a store of so many finished runs, as files of an hour ago; return how many files a listing reads.
+    """Write a store of finished runs, with files dated an hour ago; return how many files a listing reads.
 
-    They are :func:`declared`. Their metrics are random numbers, and weights,
-    histories and provenances are empty: a listing looks whether they are there, and does not read them.
+    The runs are those of :func:`declared`. Their metrics are random numbers. Weights, histories and
+    provenances are empty, because a listing only checks that they exist.
     """
     source = random.Random(0)
     hour_ago = time.time() - 3600
@@ -108,14 +109,14 @@ def write_runs(root: Path, runs: int) -> int:
 
 
 def time_listing(runs: int, folder: Path | None = None) -> Listing:
-    """Write a store of a number of runs, list it twice, and remove it.
+    """Write a store of the given number of runs, list it twice, and remove it.
 
     Parameters
     ----------
     runs
         Number of runs, at least 1.
     folder
-        Folder on the file system to be timed; None: the folder of temporary files.
+        Folder on the file system to time; None: the folder of temporary files.
     """
     if runs < 1:
         raise ValueError(f"runs is {runs}; expected 1 or more")
@@ -132,11 +133,11 @@ def time_listing(runs: int, folder: Path | None = None) -> Listing:
 
 
 def listing_table(sizes: Sequence[int] = (720, 10_000), folder: Path | None = None) -> pd.DataFrame:
-    """Return, a number of runs a row, the seconds that listing them takes, measured and across a network.
+    """Return the seconds that listing takes, measured and across a network, one row per number of runs.
 
-    Columns ``here`` are measured. ``network`` adds to that what a file server takes that answers each
-    request after :data:`LOOK` or :data:`READ`, with as many under way at once as the library has;
-    ``one by one`` is what it would take with one, and no rows kept.
+    Columns ``here`` are measured. Columns ``network`` add the time of a file server that answers each request
+    after :data:`LOOK` or :data:`READ`, with as many requests at once as the library makes; ``one by one`` is
+    the time with one request at once and without cached rows.
     """
     table = {}
     for found in (time_listing(runs, folder) for runs in sizes):
@@ -153,12 +154,12 @@ def listing_table(sizes: Sequence[int] = (720, 10_000), folder: Path | None = No
 
 
 def checkpoint_bytes(name: str = "paper-cifar10") -> int:
-    """Return the size of a profile's checkpoint: float32 weights, and AdamW's two moments of each."""
+    """Return the size of a profile's checkpoint: float32 weights, and AdamW's two moments for each."""
     return 3 * 4 * parameters(specs(profile(name))[0])
 
 
 def growth(sizes: Sequence[int] = (720, 10_000, 100_000), *, name: str = "paper-cifar10") -> pd.DataFrame:
-    """Return the demand of a profile's finished runs, one column per number of runs; computed, as text."""
+    """Return, as text, what a profile's finished runs need, one column per number of runs; computed."""
     weights = 4 * parameters(specs(profile(name))[0])
     columns = {
         f"{runs:,} runs": {
@@ -172,7 +173,7 @@ def growth(sizes: Sequence[int] = (720, 10_000, 100_000), *, name: str = "paper-
 
 
 def traffic(processes: Sequence[int] = (64, 300, 3_000), *, name: str = "paper-cifar10") -> pd.DataFrame:
-    """Return the disk demand of concurrent training processes, one column per number; computed, as text."""
+    """Return, as text, what concurrent training processes need of a disk, one column per number; computed."""
     size = checkpoint_bytes(name)
     columns = {
         f"{count:,} processes": {

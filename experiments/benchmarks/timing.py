@@ -1,4 +1,4 @@
-"""Two programs that must give the same result, timed against each other in one process."""
+"""Times two programs that must give the same result against each other in one process."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ import torch
 from experiments.reporting.tables import MISSING, number
 
 NOT_INSTALLED = "not installed"
-"""Content of a cell if the program to compare with is missing."""
+"""Content of a cell if the other program is not installed."""
 NOT_SLOWER = 0.95
-"""Target ratio where the aim is to be no slower: a program timed against itself is off by as much."""
+"""Target ratio if the aim is to be no slower: timing a program against itself can be off by this much."""
 
 NARROW = 1.1
-"""Upper over lower quartile of a ratio, up to which :data:`ENOUGH` turns are enough."""
+"""Largest ratio of the upper to the lower quartile for which :data:`ENOUGH` turns are enough."""
 FAR = 2.0
-"""Factor by which both quartiles have to be above or below a target for their width not to matter."""
+"""Factor by which both quartiles must be above or below a target so that their width does not matter."""
 ENOUGH = 3
-"""Number of turns after which quartiles may be found narrow, or far from a target."""
+"""Number of turns that are enough if the quartiles are narrow, or far from a target."""
 
 
 class ResultsDiffer(RuntimeError):
@@ -42,9 +42,9 @@ class Comparison(NamedTuple):
     Attributes
     ----------
     ours, theirs
-        Median seconds of a call; theirs already divided by ``share``.
+        Median seconds of a call; theirs are already divided by ``share``.
     ratio
-        Median over pairs of their time over ours: above 1 if ours is faster.
+        Median over pairs of their time divided by ours: above 1 if ours is faster.
     low, high
         Lower and upper quartile of the ratio over pairs.
     pairs
@@ -52,7 +52,8 @@ class Comparison(NamedTuple):
     cold
         Whether the only affordable pair is also each program's first call.
     difference
-        Largest absolute difference of the results over the largest absolute entry of theirs, over all calls.
+        Largest absolute difference of the results, relative to the largest absolute entry of theirs, over all
+        calls.
     """
 
     ours: float
@@ -96,20 +97,20 @@ def interleave(
     device: str = "cpu",
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[tuple[list[float], list[Any]]]:
-    """Yield, turn by turn, the seconds and results of every call, the order reversed every other turn.
+    """Yield, turn by turn, the seconds and results of every call; every other turn reverses the order.
 
     Parameters
     ----------
     calls
         Functions to time.
     repeats
-        Number of turns, after a first one in which everything is warmed up.
+        Number of turns, after a first one that warms everything up.
     limit
         Seconds after which no further turn begins.
     enough
         Function that returns whether the seconds of all turns but the first are enough, one row per turn.
     device
-        Type of the device; on ``"cuda"`` a call has ended when the GPU has.
+        Type of the device; on ``"cuda"``, a call ends when the GPU has finished.
     clock
         Function that returns seconds.
     """
@@ -132,9 +133,9 @@ def interleave(
 
 
 def largest_difference(ours: Any, theirs: Any) -> float:
-    """Return the largest absolute difference over the largest absolute entry of theirs.
+    """Return the largest absolute difference, relative to the largest absolute entry of theirs.
 
-    Numbers, arrays and tensors of one shape; infinity for different shapes, NaN where there is a NaN.
+    Takes numbers, arrays and tensors. The result is infinite for different shapes, and NaN if an entry is.
     """
     left, right = (
         np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value, dtype=np.float64)
@@ -158,23 +159,23 @@ def compare(
     device: str = "cpu",
     clock: Callable[[], float] = time.perf_counter,
 ) -> Comparison:
-    """Time two programs in turn and check, in every turn, that they give the same.
+    """Time two programs in turn and check, in every turn, that they give the same result.
 
     Parameters
     ----------
     ours, theirs
         Functions without arguments that return numbers, arrays or tensors.
     repeats
-        Number of pairs after the first, which warms up and counts only if ``limit`` allows no other; fewer
-        where they are :func:`steady` before.
+        Number of pairs after the first, which warms up and counts only if ``limit`` allows no other. There
+        are fewer if they are :func:`steady` earlier.
     tolerance
         Largest relative difference allowed (:func:`largest_difference`).
     share
         Share of our work that theirs does, if all of it would take too long.
     target
-        Ratio to be decided.
+        Ratio that the comparison must decide.
     limit, device, clock
-        The arguments of :func:`interleave`.
+        Arguments of :func:`interleave`.
 
     Raises
     ------
@@ -209,11 +210,11 @@ class Case:
     ours, theirs
         The two programs; theirs is None if it is not installed.
     tolerance, share
-        The arguments of :func:`compare`.
+        Arguments of :func:`compare`.
     target
-        Least ratio aimed at; None: none.
+        Smallest ratio to reach; None: there is no target.
     patience
-        Factor on the usual time limit for this case.
+        Factor on the usual time limit, for this case.
     """
 
     what: str
@@ -227,7 +228,7 @@ class Case:
 
 
 def verdict(found: Comparison, target: float | None) -> str:
-    """Return whether a target is reached: yes, no, or, between the quartiles, close."""
+    """Return whether a target is reached: yes, no, or close if it lies between the quartiles."""
     if target is None:
         return MISSING
     if found.low < target <= found.high:
@@ -236,14 +237,14 @@ def verdict(found: Comparison, target: float | None) -> str:
 
 
 def table(cases: Iterable[Case], *, repeats: int, limit: float, device: str = "cpu") -> pd.DataFrame:
-    """Return one row of text per case: times, ratio, target, whether it is reached, difference of results.
+    """Return one row of text per case: times, ratio, target, whether it is reached, and how results differ.
 
     Parameters
     ----------
     cases
         Cases, measured one after the other.
     repeats, limit, device
-        The arguments of :func:`interleave`.
+        Arguments of :func:`interleave`.
 
     Raises
     ------
@@ -284,7 +285,7 @@ def usable_cores() -> int:
 
 
 def machine() -> Mapping[str, str]:
-    """Return the machine of the times: processor, cores, threads, load, GPU."""
+    """Return a description of this machine: processor, cores, threads, load, GPU."""
     processor, listed = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
     if listed.exists():
         lines = [

@@ -1,4 +1,4 @@
-"""Whether the plain loop and the library train the same: their losses where nothing is left to chance."""
+"""Checks that the plain loop and the library train alike, by their losses in runs without random draws."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lpc.training.solo import Solo
 
 
 class SameOrder:
-    """The order in which the library takes the images of a run that draws nothing else, epoch by epoch.
+    """The order, epoch by epoch, in which the library takes the images of a run that draws nothing else.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class SameOrder:
 
 
 def without_chance(spec: RunSpec) -> RunSpec:
-    """Return a run without augmentation and dropout, in float32: it draws its weights and its order alone."""
+    """Return a run in float32 without augmentation and dropout: it draws only its weights and its order."""
     return replace(
         spec,
         data=replace(spec.data, flip=False, crop_padding=0, noise=0.0),
@@ -53,9 +53,9 @@ def without_chance(spec: RunSpec) -> RunSpec:
 
 
 def batches_to_compare(device: torch.device) -> int:
-    """Return the number of batches that an epoch needs for a comparison of all ways to train on a device.
+    """Return how many batches an epoch needs so that all ways to take a step on a device are compared.
 
-    On a GPU some warm up, one is recorded and taken, and two more are taken by what was recorded.
+    On a GPU, some warm up, one is recorded and taken, and two more are taken by the recorded step.
     """
     return WARM_UP + 3 if device.type == "cuda" else 2
 
@@ -63,7 +63,8 @@ def batches_to_compare(device: torch.device) -> int:
 def loss_difference(spec: RunSpec, images: ImageSet, *, epochs: int = 1) -> float:
     """Return the largest relative difference between the mean losses of the plain loop's epochs and ours.
 
-    Same weights at first, same order of images, no augmentation or dropout, float32 that neither rounds.
+    Both start with the same weights, take images in the same order, without augmentation and dropout, and
+    compute in float32 without rounding it further.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ def loss_difference(spec: RunSpec, images: ImageSet, *, epochs: int = 1) -> floa
     Raises
     ------
     ValueError
-        If there are so few batches that none is taken by a recorded step (:func:`batches_to_compare`).
+        If there are too few batches for a recorded step to take one (:func:`batches_to_compare`).
     """
     certain = without_chance(spec)
     plain = PlainTraining(certain, images, device=images.images.device, order=SameOrder(certain, images))
@@ -91,7 +92,7 @@ def loss_difference(spec: RunSpec, images: ImageSet, *, epochs: int = 1) -> floa
     if isinstance(ours, Solo) and ours.recording is not None and ours.recording.recorded is None:
         whole, needed = len(images) // spec.train.batch_size, batches_to_compare(images.images.device)
         raise ValueError(
-            f"{len(images)} images are {whole} whole batches, all of the warm-up: the recorded step is not "
-            f"compared; expected {needed} or more"
+            f"{len(images)} images are {whole} whole batches, which the warm-up uses up: the recorded step "
+            f"is not compared; expected {needed} or more"
         )
     return max(found)

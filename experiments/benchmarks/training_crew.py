@@ -18,7 +18,7 @@ from lpc.training import trainer
 
 
 class Way(NamedTuple):
-    """Runs at once: in how many processes, of how many threads, each with how many runs as a cohort."""
+    """A way to train runs at once: numbers of processes, of threads in each, and of runs in its cohort."""
 
     processes: int
     threads: int
@@ -37,7 +37,7 @@ class Crew:
     Parameters
     ----------
     spec
-        Spec of the runs, the same for all, which does not affect their speed.
+        Spec of all runs; that they are the same does not affect their speed.
     images
         Random images of an epoch.
     members
@@ -57,7 +57,7 @@ class Crew:
             theirs.close()
             self.lines.append(ours)
             self.processes.append(process)
-        self._answers(self.lines)  # all of them have loaded what they need
+        self._answers(self.lines)  # wait until all have loaded what they need
 
     def __enter__(self) -> Crew:
         return self
@@ -66,14 +66,14 @@ class Crew:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for line in self.lines:
-            line.close()  # ends a member's loop
+            line.close()  # this ends the member's loop
         for process in self.processes:
             process.join(timeout=10)
             if process.is_alive():
                 process.terminate()
 
     def epoch(self, way: Way) -> list[int | None]:
-        """Train an epoch of every run and return each process's memory so far, in bytes; None: unknown.
+        """Train an epoch of every run and return each process's peak memory, in bytes; None: unknown.
 
         Raises
         ------
@@ -92,15 +92,15 @@ class Crew:
             try:
                 answers.append(line.recv())
             except EOFError:
-                answers.append("it ended without a word")
+                answers.append("it ended without a message")
         for answer in answers:
             if isinstance(answer, str):
-                raise RuntimeError(f"a process that trains failed: {answer}")
+                raise RuntimeError(f"a training process failed: {answer}")
         return answers
 
 
 def _serve(line: Connection, spec: RunSpec, images: int, device: str) -> None:
-    """Train an epoch whenever a way comes, until the other end closes; answer with the peak of memory."""
+    """Train an epoch whenever a way arrives, until the other end closes; answer with the peak memory."""
     torch.set_num_threads(1)
     try:
         held = random_images(spec.data, images, device=device)
@@ -123,7 +123,7 @@ def _serve(line: Connection, spec: RunSpec, images: int, device: str) -> None:
 
 
 def peak_memory(device: str) -> int | None:
-    """Return the most bytes this process has held: torch's on the GPU, else resident; None: not known."""
+    """Return this process's peak memory in bytes: torch's on the GPU, else resident; None if unknown."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")

@@ -1,4 +1,4 @@
-"""Demand of training on a device: operations, counted; a matrix product, measured; bytes of a checkpoint."""
+"""What training needs: operations, counted; the rate of a matrix product, measured; bytes of a checkpoint."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ PRODUCT_SIZES = {"cpu": 2048, "cuda": 16_384}
 
 
 class Operations(NamedTuple):
-    """Cost of one image: multiply-adds of a forward pass, FLOPs of a training step (two per multiply-add)."""
+    """Cost per image: multiply-adds of a forward pass, FLOPs of a training step (two per multiply-add)."""
 
     forward_multiply_adds: float
     step_flops: float
 
 
 def flops(spec: RunSpec, images: ImageSet) -> Operations:
-    """Count the FLOPs of one image on the real model.
+    """Count the FLOPs per image on the actual model.
 
     Parameters
     ----------
@@ -45,8 +45,8 @@ def flops(spec: RunSpec, images: ImageSet) -> Operations:
 
     Notes
     -----
-    ``torch.utils.flop_counter`` counts matrix products and convolutions, forward and backward; what is done
-    element by element (batch norm, SiLU, AdamW) is not counted.
+    ``torch.utils.flop_counter`` counts matrix products and convolutions, forward and backward; elementwise
+    work (batch norm, SiLU, AdamW) is not counted.
     """
     return _counted(spec.model, images.channels, images.size, images.classes)
 
@@ -84,7 +84,7 @@ def matmul_rate(
     size
         Rows and columns of the random square matrices; None: :data:`PRODUCT_SIZES`.
     repeats
-        Number of timed products, after one that is not timed.
+        Number of timed products, after a first one that is not timed.
     """
     device = torch.device(device)
     rows = PRODUCT_SIZES[device.type] if size is None else size
@@ -97,7 +97,7 @@ def matmul_rate(
 
 
 class Stored(NamedTuple):
-    """Bytes on disk: of a run that is under way (weights, AdamW's two moments), and of a finished one."""
+    """Bytes on disk of a run under way (weights, AdamW's two moments), and of a finished run."""
 
     checkpoint: int
     weights: int

@@ -1,4 +1,4 @@
-"""Packing: how many runs a device trains best at once, in processes of their own or as a cohort."""
+"""Packing: how many runs a device trains best at once, in separate processes or as a cohort."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from experiments.studies.image_shapes import random_images, shape_of_data
 from lpc.specs import Precision, RunSpec
 
 CPU_TARGET = 1.5
-"""The least ratio to the plain loop that is aimed at, for a small ResNet on the CPU."""
+"""Target: the smallest ratio to the plain loop for a small ResNet on the CPU."""
 MOST = 4
-"""Processes, at most."""
+"""Largest number of processes."""
 
 
 def ways(cores: int, device: str, precision: Precision) -> list[Way]:
-    """Return the compared ways: processes that share a device, and a cohort of two.
+    """Return the ways to compare: processes that share a device, and a cohort of two.
 
     Parameters
     ----------
     cores
-        Cores that processes on a CPU share: 1, 2 or 4 processes, at most one per core.
+        Number of cores that processes on a CPU share: there are 1, 2 or 4 processes, at most one per core.
     device
         Type of the device, ``"cpu"`` or ``"cuda"``; on a GPU there are 1 to 4 processes.
     precision
-        Precision of the processes. Cohorts are in float32; for another precision a single run in float32 is
-        added.
+        Precision of the processes. Cohorts train in float32; if the precision is another, a single run in
+        float32 is added for comparison.
     """
     counts = [count for count in range(1, MOST + 1) if device == "cuda" or count in (1, 2, 4)]
     if device == "cpu":
@@ -46,12 +46,12 @@ def ways(cores: int, device: str, precision: Precision) -> list[Way]:
 
 
 def mps_is_on() -> bool:
-    """Whether NVIDIA's Multi-Process Service, by which processes compute at once, is there to connect to."""
+    """Return whether NVIDIA's Multi-Process Service, by which processes compute at once, is running."""
     return (Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")) / "control").exists()
 
 
 def packing_table(spec: RunSpec, size: Size, *, workers: int, device: str = "cpu") -> pd.DataFrame:
-    """Return a row of text per way to train several runs at once: runs per hour in all, memory.
+    """Return one row of text per way to train several runs at once: total runs per hour, memory.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def packing_table(spec: RunSpec, size: Size, *, workers: int, device: str = "cpu
     size
         Sizes of the timed work.
     workers
-        Number of workers of the plain loop's DataLoader; the loop has the device to itself and is the first
+        Number of the plain loop's DataLoader workers; the loop has the device to itself and is in the first
         row.
     device
         Type of the device, ``"cpu"`` or ``"cuda"``.
@@ -68,9 +68,9 @@ def packing_table(spec: RunSpec, size: Size, *, workers: int, device: str = "cpu
     Notes
     -----
     A turn is one epoch of every run, from the first process's start to the last one's end. Processes wait
-    while it is others' turn. Memory is what a process had reached after the first turn; the first process,
-    which trains the cohort too, holds all that it has trained. On a CPU the library has a process a core
-    (``lpc.computing.devices.default_workers``): that row has the target.
+    while others take their turn. Memory is a process's peak after the first turn; the first process also
+    trains the cohort and so holds more. On a CPU, the library uses one process per core
+    (``lpc.computing.devices.default_workers``); the target applies to that row.
     """
     images = size.training_images if device == "cpu" else size.gpu_training_images
     compared = ways(usable_cores(), device, spec.train.precision)
@@ -79,7 +79,7 @@ def packing_table(spec: RunSpec, size: Size, *, workers: int, device: str = "cpu
     )
     with Crew(spec, images=images, members=max(way.processes for way in compared), device=device) as crew:
         for way in compared if device == "cuda" else ():
-            crew.epoch(way)  # compiles, which no limit should count
+            crew.epoch(way)  # compiling must not count towards the limit
         turns = interleave(
             [plain.train_epoch, *(lambda way=way: crew.epoch(way) for way in compared)],
             repeats=size.training_repeats,
@@ -124,7 +124,7 @@ def packing_table(spec: RunSpec, size: Size, *, workers: int, device: str = "cpu
 
 
 def _as_the_library(way: Way, spec: RunSpec) -> bool:
-    """Whether this is how the library trains runs on a CPU: each in a process of one thread, one a core."""
+    """Return whether the library trains runs on a CPU this way: one single-threaded process per core."""
     return (
         way.cohort == 1
         and way.threads == 1

@@ -1,4 +1,4 @@
-"""Epochs of training timed in turn: a plain loop, the library, and the choices that lie between."""
+"""Times epochs in turn: of a plain loop, of the library, and with each of the choices in between."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lpc.training.draws import Draws
 
 PLAIN = "plain loop"
 PATIENCE = {"cpu": 1, "cuda": 4}
-"""Factor on the usual time limit, because networks are larger on a GPU."""
+"""Factor on the usual time limit on a GPU, where networks are larger."""
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
 
@@ -39,13 +39,13 @@ class Timed:
     images
         Images of an epoch.
     workers
-        Number of workers of the plain loop's DataLoader.
+        Number of the plain loop's DataLoader workers.
     seconds
-        Seconds of an epoch of all runs, one per turn, by program.
+        Seconds of an epoch of all runs, one value per turn, by program.
     difference
         Difference of the losses (:func:`loss_difference`).
     target
-        Least ratio aimed at; None: none.
+        Smallest ratio to reach; None: there is no target.
     cold
         Whether the only affordable turn is also the first call.
     """
@@ -60,25 +60,25 @@ class Timed:
 
     @property
     def name(self) -> str:
-        """Name in the tables."""
+        """Name of the runs in the tables."""
         return name_of(self.specs)
 
     @property
     def ours(self) -> str:
-        """The program that is the library, as the specs say."""
+        """Name of the program that is the library with the specs' settings."""
         return _ours(self.specs[0])
 
     def rate(self, program: str) -> float:
-        """Return images a second, over all runs, of the median epoch."""
+        """Return images per second, over all runs, in the median epoch."""
         return self.images * len(self.specs) / float(np.median(self.seconds[program]))
 
     def runs_an_hour(self, program: str) -> float:
-        """Return the number of whole runs of these specs per hour, counting only training."""
+        """Return how many complete runs of these specs a program trains per hour, without measurements."""
         spec = self.specs[0]
         return 3600 * self.rate(program) / (spec.train.epochs * shape_of_data(spec.data).train)
 
     def against(self, program: str, other: str = PLAIN) -> Comparison:
-        """Return the comparison of a program with another, theirs over ours, by turns."""
+        """Return the comparison, turn by turn, of a program (ours) with another (theirs)."""
         ours, theirs = self.seconds[program], self.seconds[other]
         low, middle, high = np.quantile(theirs / ours, [0.25, 0.5, 0.75]).tolist()
         own, their = float(np.median(ours)), float(np.median(theirs))
@@ -97,7 +97,7 @@ def name_of(together: Sequence[RunSpec]) -> str:
 
 
 def first_run(name: str, size: Size, *, precision: Precision | None = None) -> RunSpec:
-    """Return the first IB run of a profile, in the batches that are timed.
+    """Return the first IB run of a profile, with the batch size that is timed.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def _timed_spec(spec: RunSpec, size: Size) -> RunSpec:
 
 
 def fed(plain: PlainTraining, images: ImageSet) -> Callable[[], Any]:
-    """Return an epoch of the plain loop's steps without its DataLoader: images as the library makes them."""
+    """Return a function that takes the plain loop's steps for an epoch on images that the library makes."""
     draws = Draws(plain.spec, images, model=plain.model)
 
     def epoch() -> None:
@@ -143,7 +143,7 @@ def time_run(
     target: float | None = None,
     choices: bool = True,
 ) -> Timed:
-    """Time epochs of one run: the plain loop, the library, and the choices between.
+    """Time epochs of one run in the plain loop, in the library, and with the choices in between.
 
     Parameters
     ----------
@@ -154,12 +154,12 @@ def time_run(
     device
         Type of the device, ``"cpu"`` or ``"cuda"``.
     target
-        Least ratio aimed at; None: none.
+        Smallest ratio to reach; None: there is no target.
     choices
-        Whether to time the effect of each choice too.
+        Whether to time the effect of each choice, too.
     """
     if device == "cuda":
-        torch.compiler.reset()  # compiled networks of one class share a limit
+        torch.compiler.reset()  # compiled networks of one class share a limit on their number
     total = size.training_images if device == "cpu" else size.gpu_training_images
     tried = random_images(spec.data, max(total // 2, spec.train.batch_size), device=device)
     workers = best_workers(spec, tried, cores=usable_cores(), device=device)
@@ -198,14 +198,14 @@ def _choices(spec: RunSpec, images: ImageSet) -> dict[str, Callable[[], Any]]:
 
 
 def time_cohort(together: Sequence[RunSpec], size: Size, *, device: str = "cpu") -> Timed:
-    """Time epochs of runs that train together, against plain loops one after the other for some of them.
+    """Time epochs of runs that train together, against plain loops that train some of them one by one.
 
     Parameters
     ----------
     together
         Specs of the runs.
-    of, device
-        The arguments of :func:`time_run`.
+    size, device
+        Arguments of :func:`time_run`.
     """
     images = random_images(together[0].data, size.digits, device=device)
     workers = best_workers(together[0], images, cores=usable_cores(), device=device)
@@ -224,7 +224,7 @@ def time_cohort(together: Sequence[RunSpec], size: Size, *, device: str = "cpu")
 def _turns(
     programs: Mapping[str, Callable[[], Any]], size: Size, device: str
 ) -> tuple[dict[str, np.ndarray], bool]:
-    """Return every program's seconds in all turns but the first, or in that one if there is no other."""
+    """Return every program's seconds in all turns except the first, or in the first if there is no other."""
     if device == "cuda":
         for program in programs.values():
             program()  # compiles, which no limit should count

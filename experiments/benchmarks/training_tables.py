@@ -1,4 +1,4 @@
-"""Training in tables: the library beside a plain loop, each choice, the paper's protocol in hours."""
+"""Tables of training times: the library beside a plain loop, each choice, the paper's protocol in hours."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ from lpc.specs import Precision, RunSpec
 from lpc.training import Trainer, trainer
 
 GPU_TARGET = 4.0
-"""The least ratio to the plain loop that is aimed at, for a ResNet-18 on a GPU."""
+"""Target: the smallest ratio to the plain loop for a ResNet-18 on a GPU."""
 PRODUCT_SHARE = 0.30
-"""Share of a bfloat16 matrix product's rate, the aim on a GPU."""
+"""Target on a GPU: the share of a bfloat16 matrix product's rate."""
 NO_GPU = "not run on a GPU"
-"""Content of a cell without a GPU."""
+"""Content of a cell if there is no GPU."""
 DTYPES: Mapping[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def time_all(size: Size, device: str = "cpu") -> list[Timed]:
-    """Time everything that the tables show on a device: ``"cpu"`` or ``"cuda"``."""
+    """Time everything that the tables show for a device, ``"cpu"`` or ``"cuda"``."""
     if device == "cpu":
         alone = [time_run(first_run("fashion-cpu", size), size)]
     else:
@@ -57,14 +57,14 @@ def time_all(size: Size, device: str = "cpu") -> list[Timed]:
 
 
 def training_table(timed: Sequence[Timed], size: Size) -> pd.DataFrame:
-    """Return one row of text per model: images per second and runs per hour, plain loop and library.
+    """Return one row of text per model: images per second and runs per hour of plain loop and library.
 
     Parameters
     ----------
     timed
         Times from :func:`time_all`.
     size
-        Whether the targets apply to the timed sizes.
+        Sizes of the timed work, which say whether the targets apply.
     """
     rows = {}
     for one in timed:
@@ -86,7 +86,7 @@ def training_table(timed: Sequence[Timed], size: Size) -> pd.DataFrame:
 
 
 def gpu_targets() -> pd.DataFrame:
-    """Return the rows of the aims on a GPU, where there is none."""
+    """Return the targets for a GPU, marked as not run, for a machine without one."""
     aims = {
         "ResNet-18 in bfloat16 against the plain loop": f"≥ {GPU_TARGET:g}",
         "share of the bfloat16 matrix product": f"≥ {PRODUCT_SHARE:.0%}",
@@ -104,7 +104,7 @@ def choices_table(one: Timed, rates: Mapping[Precision, float], size: Size) -> p
     rates
         Rates of a large matrix product in FLOP/s (:func:`product_rates`).
     size
-        Whether the target applies.
+        Sizes of the timed work, which say whether the target applies.
     """
     spec = one.specs[0]
     each = operations(spec).step_flops
@@ -132,7 +132,7 @@ def product_rates(size: Size, device: str = "cpu") -> dict[Precision, float]:
 
 
 def flops_table() -> pd.DataFrame:
-    """Return one row of text per profile: what its network costs per image, per run, and on disk."""
+    """Return one row of text per profile: what its network costs per image, per run and on disk."""
     rows = {}
     for name in ("laptop", "fashion-cpu", "fashion", "paper-svhn", "paper-cifar10", "paper-cifar100"):
         spec = specs(profile(name), only=("IB",))[0]
@@ -150,7 +150,7 @@ def flops_table() -> pd.DataFrame:
 
 
 def protocol_runs() -> dict[str, tuple[RunSpec, int]]:
-    """Return one IB run of every part of the paper's protocol, and how many runs of its kind there are."""
+    """Return one IB run for each part of the paper's protocol, and how many runs of its kind there are."""
     parts = {}
     for one in resolve("paper"):
         declared = specs(one)
@@ -162,7 +162,7 @@ def protocol_runs() -> dict[str, tuple[RunSpec, int]]:
 
 
 def protocol_cost(timed: Sequence[Timed] = (), *, product: float | None = None) -> pd.DataFrame:
-    """Return a row of text per part of the paper's protocol: runs, FLOPs, disk, and hours on one GPU.
+    """Return one row of text per part of the paper's protocol: runs, FLOPs, disk, and hours on one GPU.
 
     Parameters
     ----------
@@ -173,15 +173,15 @@ def protocol_cost(timed: Sequence[Timed] = (), *, product: float | None = None) 
 
     Notes
     -----
-    Hours are of training alone: an epoch's images over the measured images a second. Every architecture
-    counts as IB: heads differ by less than a thousandth.
+    Hours are those of training alone: an epoch's images divided by the measured images per second. Every
+    architecture counts as IB, because heads differ by less than a thousandth.
     """
     rates = {(one.specs[0].model.backbone, one.specs[0].train.precision): one for one in timed}
     rows = {}
     for name, (spec, runs) in protocol_runs().items():
         costs = replace(
             spec, data=replace(spec.data, validation=0)
-        )  # an image's cost, whichever are held out
+        )  # the cost per image, whichever images are held out
         each, weights = operations(costs).step_flops, stored(costs).weights
         seen = runs * spec.train.epochs * shape_of_data(spec.data).train
         one = rates.get((spec.model.backbone, spec.train.precision))
@@ -203,12 +203,12 @@ def protocol_cost(timed: Sequence[Timed] = (), *, product: float | None = None) 
 
 
 def memory_table(size: Size) -> pd.DataFrame:
-    """Return one row of text per network: the most memory that an epoch of training holds on the GPU, in GB.
+    """Return one row of text per network: the peak GPU memory of an epoch of training, in GB.
 
     Parameters
     ----------
     size
-        Number of images in an epoch.
+        Sizes of the timed work, which give the number of images.
     """
     rows = {}
     for name, precision in itertools.product(("paper-cifar10", "paper-cifar100"), DTYPES):

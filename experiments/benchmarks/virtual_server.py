@@ -1,10 +1,10 @@
-"""A file server in virtual time: what many programs of one process ask of it is counted, and queues.
+"""A file server in virtual time: it counts and queues the requests of many programs in one process.
 
-Every program is a thread. One of them runs at a time: the one whose clock is behind all others'. A request to
-the file system is made at once and for real, and then takes virtual time: it waits for one of the server's
-places, is served, and its answer crosses the network. Sleeping takes virtual time, too. What programs compute
-takes none: each has a processor of its own. So it is decided by the order of requests who comes first, as on
-a cluster, and not by what this machine is able to run at once.
+Every program is a thread, and only one runs at a time: the one whose clock is furthest behind. A request to
+the file system is really made, at once, and then takes virtual time: it waits for one of the server's slots,
+is served, and its answer crosses the network. Sleeping takes virtual time, too; computing takes none, as if
+each program had a processor of its own. So the order of requests decides who comes first, as on a cluster,
+and not how much this machine can run at once.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ LISTS = ("listdir", "scandir")
 
 
 class Server:
-    """A file server, and the programs that ask it.
+    """A file server and the programs that use it.
 
     Parameters
     ----------
     root
-        Folder on the server; access to others takes no time.
+        Folder on the server; access to other folders takes no time.
     network
         Seconds from a request to its answer, besides the server's own time.
     service
-        Seconds for which a request has one of the server's places.
+        Seconds for which a request occupies one of the server's slots.
     places
-        Number of requests that are served at a time.
+        Number of slots: requests that are served at the same time.
 
     Attributes
     ----------
     requests
         Numbers of requests so far, by kind.
     waited
-        Seconds in which requests waited for a place, summed over programs.
+        Seconds that requests waited for a slot, summed over programs.
     """
 
     def __init__(self, root: Path, *, network: float, service: float, places: int) -> None:
@@ -101,16 +101,16 @@ class Server:
 
     @property
     def now(self) -> float:
-        """Virtual seconds since the beginning, by the clock of the program that asks."""
+        """Virtual seconds since the beginning, by the calling program's clock."""
         return self._programs[threading.get_ident()].now
 
     def sleep(self, seconds: float) -> None:
-        """Let virtual time pass for the program that calls this."""
+        """Let virtual time pass for the calling program."""
         me = self._programs[threading.get_ident()]
         self._resume_at(me, me.now + seconds)
 
     def pool(self, threads: int) -> _Pool:
-        """Return a stand-in for a pool of threads in a program that makes the requests in turn."""
+        """Return a stand-in for a pool of threads, which makes the requests one after another."""
         return _Pool(self._programs[threading.get_ident()], threads)
 
     def _request(self, kind: str) -> None:
@@ -131,7 +131,7 @@ class Server:
             me.turn.acquire()
 
     def _next(self, finished: threading.Event | None) -> None:
-        """Give the turn to the program whose clock is behind; where there is none, all have finished."""
+        """Give the turn to the program whose clock is furthest behind; if there is none, all are finished."""
         if self._ready:
             self._by_number[heapq.heappop(self._ready)[1]].turn.release()
         elif finished is not None:
@@ -139,7 +139,7 @@ class Server:
 
     @contextmanager
     def _heard(self) -> Iterator[None]:
-        """Make calls of the file system requests, and sleeping virtual, in the threads of programs."""
+        """In the programs' threads, turn file-system calls into requests, and make sleeping virtual."""
         asking: dict[str, Any] = {name: self._asking(getattr(os, name), name) for name in (*CALLS, *LISTS)}
         asking["fsync"] = self._asking(os.fsync, "fsync", place=None)
         with (
@@ -192,7 +192,7 @@ class Server:
 
 
 class _Program:
-    """A program's thread: its clock, and the lock by which it gets its turn."""
+    """A program's thread: its clock, and the lock that gives it its turn."""
 
     def __init__(self, number: int) -> None:
         self.number, self.now = number, 0.0
@@ -201,7 +201,7 @@ class _Program:
 
 
 class _Pool:
-    """Threads of a program, one after another: so many of their requests cross the network at once."""
+    """Stands in for a program's threads: makes requests in turn; several cross the network at once."""
 
     def __init__(self, program: _Program, threads: int) -> None:
         self._program, self._threads = program, threads

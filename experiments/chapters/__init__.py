@@ -1,1 +1,1 @@
-"""Computations of single pages: ``chapters.noise`` belongs to ``book/noise.md``."""
+"""Code of single pages: ``chapters.noise`` belongs to ``book/noise.md``."""

@@ -1,4 +1,4 @@
-"""Tables of times as the page shows them: a ratio with its quartiles, a target with whether it is reached."""
+"""Tables of times as the page shows them: ratios with their quartiles, targets with their verdicts."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from experiments.reporting.tables import MISSING
 
 
 def joined(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of text with two columns fewer: quartiles and verdicts join the columns they belong to.
+    """Return a table with two columns fewer: quartiles and verdicts join the columns to which they belong.
 
     Parameters
     ----------
     table
-        Table with the columns ``quartiles``, to the right of the ratio, ``target`` and ``reached``.
+        Table of text with the columns ``quartiles``, to the right of the ratio, ``target`` and ``reached``.
     """
     columns = list(table.columns)
     ratio = columns[columns.index("quartiles") - 1]

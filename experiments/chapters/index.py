@@ -1,6 +1,6 @@
 """The picture of the first page and of the README: a run's latents stage by stage while gamma grows.
 
-The README's is made by::
+To make the README's::
 
     .venv/bin/python -c "from experiments.chapters.index import write_picture; write_picture()"
 """
@@ -21,9 +21,9 @@ from experiments.studies.ablation import study
 from lpc import figures
 
 STAGES: Mapping[str, int] = {"growing": 2, "after": 1}
-"""Stages on the first page: gamma's first and last value, and the end. The control fits beside them."""
+"""Stages on the first page: gamma's first value, its last, and the end; the control is drawn beside them."""
 SIZE = (6.2, 3.7)
-"""Size of the picture there, in inches: readable on a telephone, where it is scaled to its width."""
+"""Size of the first page's picture, in inches: still readable when scaled to a telephone's width."""
 LONG_STAGES: Mapping[str, int] = {"growing": 4, "after": 1}
 """Stages of the README's picture."""
 LONG_SIZE = (9.0, 4.2)
@@ -31,18 +31,19 @@ LONG_SIZE = (9.0, 4.2)
 
 
 def draw(fig: Figure, frames: Frames) -> None:
-    """Draw the first network stage by stage, and the last stage of the second beside it as the control.
+    """Draw the first network stage by stage and, beside it as the control, the last stage of the second.
 
-    Each in the plane of its own last class means (:func:`~experiments.chapters.explore.frames.plane`). Above
-    at true scale: one scale for all stages of the first, another for the control. Below each panel divided by
-    its own rms. Points are rasterised.
+    Each network is drawn in the plane of its own last class means
+    (:func:`~experiments.chapters.explore.frames.plane`). The upper row is at true scale, one for all stages
+    of the first network and another for the control; in the lower row, each panel is divided by its own rms.
+    Points are rasterised.
 
     Parameters
     ----------
     fig
         Figure to draw on, of about :data:`SIZE` or :data:`LONG_SIZE`.
     frames
-        Frames of two networks.
+        Frames of the two networks.
     """
     stages = len(frames.epochs)
     label, shape = frames.label, frames.gamma.shape
@@ -69,7 +70,7 @@ def draw(fig: Figure, frames: Frames) -> None:
 
 
 def write_picture(path: Path = PICTURE, *, profile: str = "laptop", store: str | Path = "runs") -> Path:
-    """Draw IB stage by stage, and LinPen's end beside it, and write the picture as PNG.
+    """Draw IB stage by stage with LinPen's end beside it, and write the picture as PNG.
 
     Parameters
     ----------

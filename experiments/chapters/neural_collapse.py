@@ -1,4 +1,4 @@
-"""Least distance of K class means' directions from an equiangular tight frame in P dimensions."""
+"""How close the directions of K class means can come to an equiangular tight frame in P dimensions."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 def least_equiangularity(*, classes: int, width: int) -> float:
-    r"""Return the least sd of the cosines between centred class means of one norm.
+    r"""Return the smallest possible sd of the cosines between centred class means of equal norm.
 
     Notes
     -----
     The matrix C of cosines has trace K and rank at most :math:`r = \min(P, K - 1)`, so
-    :math:`\lVert C\rVert_F^2 \ge K^2 / r`. Means of one norm that add to zero have cosines, over pairs, of
-    mean :math:`-1/(K-1)`. Hence :math:`\mathrm{sd}^2 \ge \frac{K/r - 1}{K - 1} - \frac1{(K-1)^2}`, which is
-    0 for :math:`P \ge K - 1`.
+    :math:`\lVert C\rVert_F^2 \ge K^2 / r`. For means of equal norm that add to zero, the cosines' mean over
+    pairs is :math:`-1/(K-1)`. Hence :math:`\mathrm{sd}^2 \ge \frac{K/r - 1}{K - 1} - \frac1{(K-1)^2}`, which
+    is 0 for :math:`P \ge K - 1`.
     """
     if classes < 2 or width < 1:
         raise ValueError(f"classes={classes}, width={width}; expected 2 or more classes and 1 or more nodes")
@@ -29,7 +29,7 @@ def least_equiangularity(*, classes: int, width: int) -> float:
 def closest_frame(
     *, classes: int, width: int, starts: int = 16, steps: int = 1500, seed: int = 0
 ) -> Float64[Tensor, "classes width"]:
-    r"""Return class means of one norm whose mean :math:`|\cos + 1/(K-1)|` over pairs is the smallest found.
+    r"""Search for the class means of equal norm with the smallest mean :math:`|\cos + 1/(K-1)|` over pairs.
 
     Parameters
     ----------
@@ -38,15 +38,15 @@ def closest_frame(
     starts
         Number of random starts; the best is returned.
     steps
-        Steps of Adam, at a rate that falls to zero.
+        Number of steps of Adam, at a rate that falls to zero.
     seed
         Seed of the starts.
 
     Notes
     -----
-    The means are centred, as the measure centres them; what is minimised adds ten times the coefficient of
-    variation of their norms, which ends below 1e-3. The problem is not convex: the value is an upper bound
-    of the least.
+    The means are centred, as the measure centres them. The minimised function also has ten times the
+    coefficient of variation of their norms, which ends below 1e-3. The problem is not convex, so the value
+    found is an upper bound on the minimum.
     """
     generator = torch.Generator().manual_seed(seed)
     points = torch.randn(starts, classes, width, generator=generator, dtype=torch.float64)

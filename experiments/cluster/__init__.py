@@ -1,1 +1,1 @@
-"""The same on a SLURM cluster: resources, submission and state of jobs, and the work they do."""
+"""Training on a SLURM cluster: resources, submission and state of jobs, and the work they do."""

@@ -1,4 +1,4 @@
-"""Demand of a request's missing runs: their number, hours and disk space."""
+"""What a request's missing runs need: how many they are, their hours and disk space."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def _bytes(count: float) -> str:
 
 
 def of_request(request: Request) -> str:
-    """Return lines on a request's missing runs: their number, hours and disk space.
+    """Return lines that state the number, hours and disk space of a request's missing runs.
 
-    Disk space counts the weights that finished runs keep, and the checkpoints of runs under way, measured by
-    writing those of each model after one step.
+    Disk space counts the weights that finished runs keep and the checkpoints of runs under way; both are
+    measured by writing them for each model after one step.
     """
     lines: list[str] = []
     untimed: list[Model] = []
     for study in request.selection.studies():
         needed = study.needed
         missing = [spec for spec in needed if not study.store.finished(spec)]
-        lines.append(f"{study.profile.name}: {len(missing)} of {len(needed)} runs are to be trained")
+        lines.append(f"{study.profile.name}: {len(missing)} of {len(needed)} runs are missing")
         if not missing:
             continue
         hours = hours_left(needed, study.store, untimed=untimed)

@@ -1,4 +1,4 @@
-"""Jobs of a store's submissions that are still at the scheduler: shown, and cancelled."""
+"""Showing and cancelling the jobs of a store's submissions that are still in the queue."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from experiments.cluster import slurm
 from experiments.cluster.submissions import Submission, SubmittedJob, every, read
 
 Queue = dict[str, tuple[Submission, SubmittedJob, dict[str, slurm.QueuedTask]]]
-"""Jobs by id: their submission, and the scheduler's state of their tasks."""
+"""By id of each job: its submission, and the scheduler's state of its tasks."""
 
 
 def queued(store: str) -> Queue:
-    """Return the jobs of a store's submissions still at the scheduler, by id, with their tasks."""
+    """Return the jobs of a store's submissions that are in the queue, by id, with their tasks."""
     known = {job.id: (one, job) for one in every(store) for job in one.jobs}
     tasks = slurm.states(known) if known else {}
     found = {}
-    known.pop(os.environ.get("SLURM_JOB_ID", ""), None)  # the last job, as it submits again
+    known.pop(os.environ.get("SLURM_JOB_ID", ""), None)  # the last job itself, which submits again
     for name, (one, job) in known.items():
         alive = {task: state for task, state in tasks.items() if task.split("_")[0] == name}
         if alive:
@@ -29,7 +29,7 @@ def queued(store: str) -> Queue:
 def in_queue(store: str) -> list[str]:
     """Return the scheduler's state of a store's submissions, one line per job.
 
-    If it has nothing of the last submission any more, the line is the beginning of that one's report.
+    If no job of the last submission is left in the queue, the line is the beginning of its report.
     """
     known = [one for one in every(store) if one.request.resources]
     if not known:
@@ -56,14 +56,14 @@ def _words(task: slurm.QueuedTask) -> str:
 
 
 def take_back(store: str, names: Sequence[str] = ()) -> list[str]:
-    """Cancel the jobs of submissions; return a description of the cancelled jobs.
+    """Cancel the jobs of submissions; return a line per cancelled job.
 
     Parameters
     ----------
     store
         Folder of the run store.
     names
-        Ids of submissions; none given: all of the store.
+        Ids of submissions; none given: all those of the store.
 
     Raises
     ------

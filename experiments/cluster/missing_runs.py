@@ -1,4 +1,4 @@
-"""Missing runs of a request, and the outcome of the attempts at them."""
+"""Missing runs of a request, and how the attempts at them ended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lpc.store import RunStore
 def again(request: Request, profile: str) -> dict[str, RunSpec | None]:
     """Return a profile's selected runs that still have to be retrained, by ``architecture/seed``.
 
-    None stands for one whose learning rate is not chosen yet.
+    None stands for a run whose learning rate is not chosen yet.
     """
     found = request.selection.of(profile)
     if not found.profile.retrain:
@@ -38,13 +38,13 @@ class Missing(NamedTuple):
     profile, name
         Profile of the run, and its key or ``architecture/seed``, as in ``SubmittedJob.tasks``.
     title
-        Name of the run for people.
+        Readable name of the run.
     failures
         Attempts of this request that did not end well: where and how.
     tasks
-        Tasks of this request that failed with the run, perhaps before they came to it, and their logs.
+        Failed tasks of this request that had the run, even if they failed before its turn, and their logs.
     given_up
-        Whether there were as many failures as the profile file allows.
+        Whether the run has failed as often as the profile file allows.
     """
 
     profile: str
@@ -85,7 +85,7 @@ def missing(request: Request) -> list[Missing]:
 
 
 def _failed_tasks(request: Request) -> dict[tuple[str, str], list[str]]:
-    """Return the failed tasks of a request by profile and run, as noted by the shell around them."""
+    """Return the failed tasks of a request by profile and run, as their shells noted them."""
     found: dict[tuple[str, str], list[str]] = {}
     for one in every(request.store):
         if one.created < request.since:
@@ -102,7 +102,7 @@ def _failed_tasks(request: Request) -> dict[tuple[str, str], list[str]]:
 
 
 def report(request: Request, runs: Sequence[Missing]) -> str:
-    """Return lines on a request's missing runs and the outcome of the attempts at them."""
+    """Return lines on a request's missing runs and how the attempts at them ended."""
     total = sum(map(len, request.selection.declared().values()))
     if not runs:
         return f"profile {request.profile}: all {total} runs have ended"
@@ -110,4 +110,4 @@ def report(request: Request, runs: Sequence[Missing]) -> str:
     for one in runs:
         lines.append(f"  {one.profile}: {one.title} ({one.name[:12]})")
         lines += [f"    {line}" for line in (*one.failures, *one.tasks)]
-    return "\n".join([*lines, "the verb submit, called again, trains only them"])
+    return "\n".join([*lines, "submit them again: finished runs are kept"])

@@ -1,4 +1,4 @@
-"""The cluster's profile file: resources that jobs ask for, by profile of the experiments."""
+"""The cluster's profile file: the resources that jobs request, by profile of the experiments."""
 
 from __future__ import annotations
 
@@ -40,27 +40,27 @@ _SET_HERE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """Resources that one task of a job asks of the scheduler, and settings of its job array.
+    """Resources that one task of a job requests from the scheduler, and settings of its job array.
 
     Attributes
     ----------
     time
         Time limit in whole minutes.
     partition, account, qos, constraint, gres
-        Options of SLURM with these names; None: the cluster's defaults.
+        SLURM's options of these names; None: the cluster's defaults.
     memory
         Memory of the node in SLURM's MB (1 GB is 1,024 MB); None: the cluster's default.
     cpus
         Number of cores; None: the cluster's default, usually one.
     runs_at_once
-        Number of runs that are trained side by side in one task, on its GPU.
+        Number of runs that one task trains side by side on its GPU.
     tasks_at_once
         Largest number of tasks of a job array that run at the same time.
     warning
-        Seconds before the end of the time at which SIGUSR1 asks the training to write a checkpoint. SLURM may
-        be a minute early.
+        Seconds before the time limit at which SIGUSR1 asks the training to write a checkpoint. SLURM may
+        send it a minute early.
     tries
-        Number of failures after which a task is given up.
+        Number of failures after which a task is not retried.
     setup
         Shell commands that run on the node before Python starts.
     options
@@ -106,7 +106,7 @@ class ClusterFile:
     tables: Mapping[str, Mapping[str, Any]]
 
     def of(self, name: str) -> Resources:
-        """Return the resources that the jobs of a profile ask for.
+        """Return the resources that the jobs of a profile request.
 
         For each key, the table of the profile has precedence over that of its group (``paper`` for
         ``paper-svhn``), and both over ``all``.
@@ -167,7 +167,7 @@ def read(path: str | Path) -> ClusterFile:
     for name, values in content.items():
         if not isinstance(values, dict):
             raise ValueError(
-                f"{path}: {name} is {values!r}, outside of a table; expected [{ALL}], [{FINISH}] or a "
+                f"{path}: {name} is {values!r}, outside any table; expected [{ALL}], [{FINISH}] or a "
                 "profile's name in brackets above it"
             )
         if name not in (ALL, *GROUPS, *_jobs()):
@@ -185,7 +185,7 @@ def _jobs() -> list[str]:
 
 
 def _chain(name: str) -> list[str]:
-    """Return the tables that hold for the jobs of a name, the most general first."""
+    """Return the names of the tables that apply to a profile's jobs, the most general first."""
     return [ALL, *(group for group, members in GROUPS.items() if name in members), name]
 
 
@@ -206,15 +206,15 @@ def _value(key: str, value: object, path: Path, table: str) -> Any:
 def _option(name: str, value: object, path: Path, table: str) -> str | bool:
     place = f"{path}, [{table}.options]: {name} is {value!r}"
     if not _OPTION.fullmatch(name):
-        raise ValueError(f'{place}; expected the long name of an option of sbatch, as "mail-type"')
+        raise ValueError(f'{place}; expected the long name of an option of sbatch, such as "mail-type"')
     own = next((key for key, about in _KEYS.items() if name in about.options), None)
     if own is not None:
         raise ValueError(f"{place}; expected the key {own} of [{table}] instead")
     if name in _SET_HERE:
-        raise ValueError(f"{place}; expected no such option: the submission sets it itself")
+        raise ValueError(f"{place}; remove it: the submission sets this option itself")
     text = True if value is True else _text(str(value) if type(value) is int else value)
     if text is None:
-        raise ValueError(f"{place}; expected a text, a whole number, or true where it takes no value")
+        raise ValueError(f"{place}; expected text, a whole number, or true for an option without a value")
     return text
 
 
@@ -272,13 +272,13 @@ class _Key(NamedTuple):
     Attributes
     ----------
     parse
-        Function from the text to a value in the units of :class:`Resources`; None: the value is invalid.
+        Function that returns the value in the units of :class:`Resources`, or None if it is invalid.
     expected
         Description of valid values.
     parameter
-        Parameter of submitit that it sets; empty: the scheduler is not asked for it.
+        Parameter of submitit that it sets; empty: none.
     options
-        Options of sbatch that it stands for.
+        Options of sbatch that it replaces.
     """
 
     parse: Callable[[Any], Any]
@@ -288,22 +288,24 @@ class _Key(NamedTuple):
 
 
 _NUMBER = "a whole number above 0"
-_LIMIT = 'a time in quotes with its unit, as "12 h", "90 min", "2 d", "12:00:00" or "1-12:00:00"'
-_SIZE = 'memory in quotes with its unit, MB or GB, as "32 GB" or "500 MB"'
+_LIMIT = 'a time in quotes with its unit, such as "12 h", "90 min", "2 d", "12:00:00" or "1-12:00:00"'
+_SIZE = 'memory in quotes with its unit, MB or GB, such as "32 GB" or "500 MB"'
 _KEYS: Mapping[str, _Key] = {
-    "partition": _Key(_text, 'a name in quotes, as "gpu"', "partition", ("partition",)),
-    "account": _Key(_text, 'a name in quotes, as "project42"', "account", ("account",)),
-    "qos": _Key(_text, 'a name in quotes, as "long"', "qos", ("qos",)),
-    "constraint": _Key(_text, 'features of nodes in quotes, as "a100|h100"', "constraint", ("constraint",)),
-    "gres": _Key(_text, 'generic resources in quotes, as "gpu:1"', "gres", ("gres",)),
+    "partition": _Key(_text, 'a name in quotes, such as "gpu"', "partition", ("partition",)),
+    "account": _Key(_text, 'a name in quotes, such as "project42"', "account", ("account",)),
+    "qos": _Key(_text, 'a name in quotes, such as "long"', "qos", ("qos",)),
+    "constraint": _Key(
+        _text, 'features of nodes in quotes, such as "a100|h100"', "constraint", ("constraint",)
+    ),
+    "gres": _Key(_text, 'generic resources in quotes, such as "gpu:1"', "gres", ("gres",)),
     "time": _Key(_seconds, _LIMIT, "time", ("time",)),
     "memory": _Key(_megabytes, _SIZE, "mem", ("mem", "mem-per-cpu", "mem-per-gpu")),
     "cpus": _Key(_count, _NUMBER, "cpus_per_task", ("cpus-per-task", "cpus-per-gpu")),
     "runs_at_once": _Key(_count, _NUMBER),
     "tasks_at_once": _Key(_count, _NUMBER, "array_parallelism"),
-    "warning": _Key(_warning, f'{_LIMIT}, and {_LONGEST_WARNING:,} s at most, as "5 min"', "signal_delay_s"),
+    "warning": _Key(_warning, f'{_LIMIT}, at most {_LONGEST_WARNING:,} s, such as "5 min"', "signal_delay_s"),
     "tries": _Key(_count, _NUMBER),
-    "setup": _Key(_lines, 'a list of lines of shell, none of them empty, as ["module load cuda"]'),
-    "options": _Key(_table, 'a table of its own, as exclude = "node7" below [all.options]'),
+    "setup": _Key(_lines, 'a list of shell commands, none of them empty, such as ["module load cuda"]'),
+    "options": _Key(_table, 'a table of its own, such as exclude = "node7" below [all.options]'),
 }
 """Every key that a table may have: its values, and its names in submitit and sbatch."""

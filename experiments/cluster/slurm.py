@@ -1,6 +1,6 @@
-"""The scheduler behind a few functions: SLURM's own commands, called with a time limit and read as text.
+"""Calls to SLURM's own commands, each with a time limit; their output is read as text.
 
-Accounting (``sacct``) is never asked: on many clusters it is absent, and a call to it may hang.
+Accounting (``sacct``) is never called: many clusters do not have it, and the call may hang.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import NamedTuple
 from lpc.errors import unknown_name
 
 COMMANDS = ("sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
-"""SLURM's client programs that are called."""
+"""The programs of SLURM that are called."""
 
 SECONDS = 30.0
 """Time limit of a command in seconds; a busy controller answers in a few, an idle one in hundredths."""
 
 _IDS_AT_ONCE = 500
-_OWN_DEFAULTS = ("SQUEUE_", "SINFO_", "SCANCEL_")  # a user's filters would hide jobs from us
+_OWN_DEFAULTS = ("SQUEUE_", "SINFO_", "SCANCEL_")  # variables with a user's filters would hide jobs
 _SILENCE = ("Unable to contact slurm controller", "Socket timed out")
 _GONE = ("Invalid job id specified", "already completing or completed")
 
 
 class SchedulerError(RuntimeError):
-    """SLURM is absent, does not answer, or refuses; the message says which, with SLURM's words."""
+    """SLURM is absent, does not answer or refuses; the message says which, and quotes SLURM."""
 
 
 class QueuedTask(NamedTuple):
@@ -40,9 +40,9 @@ class QueuedTask(NamedTuple):
     id
         Identifier: ``"12"``, or ``"12_3"`` for task 3 of array 12.
     state
-        State in SLURM's words: ``PENDING``, ``RUNNING``, ``COMPLETING``, ``SUSPENDED`` and others.
+        State as SLURM names it: ``PENDING``, ``RUNNING``, ``COMPLETING``, ``SUSPENDED`` and others.
     reason
-        Reason for waiting: ``Dependency``, ``BeginTime`` (requeued) and others; ``None`` for a running job.
+        Why it waits: ``Dependency``, ``BeginTime`` (requeued) and others; ``None`` for a running job.
     node
         Node on which it runs; empty for a waiting job.
     """
@@ -59,7 +59,7 @@ def _call(*command: str, seconds: float | None = None) -> subprocess.CompletedPr
     Raises
     ------
     SchedulerError
-        If there is no such program, no answer in time, or nobody to answer.
+        If the program is absent, does not answer in time, or cannot reach the controller.
     """
     limit = SECONDS if seconds is None else seconds
     environment = {name: text for name, text in os.environ.items() if not name.startswith(_OWN_DEFAULTS)}
@@ -90,13 +90,13 @@ def _silent(said: str) -> SchedulerError:
 
 
 def _words(said: str) -> str:
-    """Return a command's message on one line, without its name before every sentence."""
+    """Return a command's message on one line, without the command's name before every sentence."""
     lines = [re.sub(r"^[\w-]+: ((error|fatal): )?", "", line).strip(" *") for line in said.splitlines()]
     return "; ".join(line for line in lines if line) or "no message"
 
 
 def _answer(*command: str) -> str:
-    """Return the output of a command; SchedulerError with its words if it fails."""
+    """Return the output of a command; a failure is a SchedulerError that quotes it."""
     done = _call(*command)
     if done.returncode:
         raise SchedulerError(f"{command[0]} failed: {_words(done.stderr)}")
@@ -104,7 +104,7 @@ def _answer(*command: str) -> str:
 
 
 def require() -> None:
-    """Check, within 15 seconds, that SLURM's commands are there and its controller answers.
+    """Check, within 15 seconds, that SLURM's commands are installed and its controller answers.
 
     Raises
     ------
@@ -124,13 +124,13 @@ def partitions() -> list[str]:
 
 
 def time_limit(partition: str | None) -> int | None:
-    """Return the longest time that a partition's jobs may ask for, in minutes; None: no limit.
+    """Return the longest time that jobs of a partition may request, in minutes; None: no limit.
 
     Parameters
     ----------
     partition
-        Name of the partition, or several with commas, whose longest limit counts; None: the cluster's
-        default.
+        Name of a partition, or several separated by commas, of which the longest limit counts; None: the
+        cluster's default.
     """
     wanted = None if partition is None else set(partition.split(","))
     limits = []
@@ -151,10 +151,10 @@ def _minutes(limit: str) -> int | None:
 
 
 def max_array() -> int:
-    """Return the largest allowed number of tasks in an array; their numbers end one below it.
+    """Return the largest number of tasks that an array may have; tasks are numbered from 0.
 
-    ``MaxArraySize`` of SLURM's configuration, or ``max_array_tasks`` of its ``SchedulerParameters`` where
-    that is less; 0 if arrays are switched off.
+    This is ``MaxArraySize`` of SLURM's configuration, or ``max_array_tasks`` of its ``SchedulerParameters``
+    if that is less; 0 if arrays are switched off.
     """
     config = _answer("scontrol", "show", "config")
     limits = re.findall(r"^MaxArraySize\s*=\s*(\d+)|\bmax_array_tasks=(\d+)", config, flags=re.MULTILINE)
@@ -164,18 +164,18 @@ def max_array() -> int:
 
 
 def states(jobs: Iterable[str]) -> dict[str, QueuedTask]:
-    """Return the jobs in the queue by id: they wait, run, or are about to end.
+    """Return the given jobs that are in the queue, by id: they wait, run, or are about to end.
 
     Parameters
     ----------
     jobs
-        Ids: ``"12"`` is a job, or every task of an array; ``"12_3"`` is one task. Jobs that have left the
-        queue, or never were in it, are absent from the result.
+        Ids: ``"12"`` is a job, or every task of an array; ``"12_3"`` is one task. Jobs that are no longer
+        in the queue, or never were, are absent from the result.
 
     Raises
     ------
     SchedulerError
-        If SLURM does not answer: nothing is known about any job then.
+        If SLURM does not answer, so that no job's state is known.
     """
     wanted = set(jobs)
     found = {}
@@ -197,12 +197,12 @@ def _chunks(ids: Iterable[str]) -> Iterable[list[str]]:
 
 
 def test(script: str) -> None:
-    """Ask SLURM whether it would take a batch script; nothing is queued.
+    """Ask SLURM whether it would accept a batch script; nothing is queued.
 
     Raises
     ------
     SchedulerError
-        If it would not, with the words of ``sbatch``, and the known partitions if one is unknown.
+        If it would not. The message quotes ``sbatch``, and lists the partitions if the script's is unknown.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "submission.sh"
@@ -217,12 +217,12 @@ def test(script: str) -> None:
 
 
 def cancel(jobs: Iterable[str]) -> None:
-    """End jobs, or take them out of the queue, ignoring those that are already gone.
+    """End jobs, or take them out of the queue; those that have already ended are ignored.
 
     Raises
     ------
     SchedulerError
-        If SLURM does not answer or refuses, as for somebody else's jobs.
+        If SLURM does not answer, or refuses because the jobs belong to somebody else.
     """
     for ids in _chunks(jobs):
         done = _call("scancel", *ids)

@@ -2,10 +2,10 @@
 
 Layout::
 
-    submissions/<id>.json    the request, the code, and the runs of every task of every job
+    submissions/<id>.json    the request, the code's fingerprint, and the runs of each task of each job
     submissions/<id>/        logs of the jobs, submitit's files for them, the last job's report
 
-Nobody else may enter (mode 0700): submitit hands over pickles, which run code when they are read.
+The folder is closed to others (mode 0700): submitit hands over pickles, which run code when they are read.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ class Request:
     store
         Folder of the run store, as an absolute path.
     resources
-        Absolute path of the profile file; empty: no cluster is asked for anything.
+        Absolute path of the profile file; empty: the runs are trained on this machine.
     beside
-        Profile of the pages whose runs were not part of the request.
+        Profile of the pages whose runs were not requested.
     pages
         Whether the last job executes the chapters and builds the book.
     turn
-        Number of the turn, from 1; the last job submits missing runs again, as the next turn.
+        Number of the turn, from 1: when the last job submits missing runs again, the next turn begins.
     since
-        Time at which the first turn was submitted: UTC, ISO 8601. Earlier failures do not count.
+        Time at which the first turn was submitted (UTC, ISO 8601). Failures before it do not count.
     """
 
     profile: str
@@ -73,25 +73,25 @@ class Request:
 
     @classmethod
     def of(cls, selection: Selection, **more: Any) -> Request:
-        """Return the request for the runs of a selection; its store becomes an absolute path."""
+        """Return the request for the runs of a selection; the path of its store becomes absolute."""
         asked = {name: getattr(selection, name) for name in _OF_SELECTION}
         return cls(**{**asked, "store": str(Path(selection.store).absolute()), **more})
 
 
 @dataclass(frozen=True, kw_only=True)
 class SubmittedJob:
-    """A job, or an array of them, as it was submitted.
+    """A job or job array, as it was submitted.
 
     Attributes
     ----------
     kind
-        Kind of job: ``train``; ``retrain``: the selected learning rates again; ``finish``: tables, chapters,
-        book.
+        Kind of job: ``train``; ``retrain``, which retrains the selected learning rates; or ``finish``, which
+        makes tables, chapters and book.
     profile
-        Profile of its runs; for the last job, of the request.
+        Profile of its runs; for the last job, profile of the request.
     tasks
-        Identifier of every task at the scheduler, and its runs: keys, or ``architecture/seed`` of those that
-        are trained again.
+        Runs of each task, by the task's id at the scheduler: keys, or ``architecture/seed`` of runs that are
+        retrained.
     """
 
     kind: Kind
@@ -100,7 +100,7 @@ class SubmittedJob:
 
     @property
     def id(self) -> str:
-        """Id of the whole array."""
+        """The id of the whole job or array."""
         return next(iter(self.tasks)).split("_")[0]
 
 
@@ -116,13 +116,13 @@ class Submission:
 
     @property
     def folder(self) -> Path:
-        """Logs and reports."""
+        """The folder of logs and reports."""
         return Path(self.request.store) / "submissions" / self.id
 
     def make_folder(self) -> None:
         """Make the folder of logs and of submitit's files, closed to other users.
 
-        submitit's pickles are code that the nodes run: anyone who may write there can run code as this user.
+        The nodes run submitit's pickles as code: anyone who may write there can run code as this user.
 
         Raises
         ------
@@ -137,7 +137,7 @@ class Submission:
         return replace(self, jobs=(*self.jobs, job))
 
     def write(self) -> None:
-        """Write the record; a reader sees the old one or the whole new one."""
+        """Write the record; a reader sees either the old one or all of the new one."""
         _close_to_others(self.folder.parent)
         write_json(self.folder.with_suffix(".json"), asdict(self))
 
@@ -156,7 +156,7 @@ def _close_to_others(folder: Path) -> None:
 def begin(request: Request) -> Submission:
     """Return a new submission without jobs; nothing is written yet."""
     now = datetime.now(timezone.utc)
-    name = f"{now:%Y%m%d-%H%M%S-%f}"  # to the microsecond: in their order, as names too
+    name = f"{now:%Y%m%d-%H%M%S-%f}"  # to the microsecond, so that names sort by time
     created = now.isoformat(timespec="seconds")
     return Submission(
         id=name, created=created, request=replace(request, since=request.since or created), code=code()
@@ -169,13 +169,13 @@ def read(store: str | Path, name: str) -> Submission:
     Raises
     ------
     ValueError
-        If the id is unknown, or the record is not whole.
+        If the id is unknown, or the record is damaged.
     """
     path = Path(store) / "submissions" / f"{name}.json"
     if not path.exists():
         known = sorted(one.stem for one in path.parent.glob("*.json"))
         if not known:
-            raise ValueError(f"there is no submission {name!r}: {path.parent} has none")
+            raise ValueError(f"there is no submission {name!r}: {path.parent} has no submissions")
         raise unknown_name(f"submission in {path.parent}:", name, known)
     mend = "remove it once none of its jobs is in the queue"
     values = read_object(path, mend=mend)
@@ -187,7 +187,7 @@ def read(store: str | Path, name: str) -> Submission:
 
 
 def damages(store: str | Path) -> list[Damaged]:
-    """Return the damages of the records of a store's submissions, one error each."""
+    """Return one error for each damaged record of a store's submissions."""
     found = []
     for path in sorted((Path(store) / "submissions").glob("*.json")):
         try:
@@ -198,7 +198,7 @@ def damages(store: str | Path) -> list[Damaged]:
 
 
 def rebuild(values: Mapping[str, Any]) -> Submission:
-    """Return a submission from ``asdict`` or from its JSON."""
+    """Return the submission that was turned into a dictionary (``asdict``) or JSON."""
     request = dict(values["request"])
     only = request.pop("only")
     return Submission(
@@ -218,7 +218,7 @@ def every(store: str | Path) -> Iterator[Submission]:
 
 @cache
 def code() -> dict[str, Any]:
-    """Return the fingerprint of the code on a machine: its text, and the versions of its libraries."""
+    """Return the fingerprint of this machine's code: its text, and the versions of its libraries."""
     digest = hashlib.sha256()
     for folder in ("lpc", "experiments"):
         for path in sorted((ROOT / folder).rglob("*.py")):
@@ -232,7 +232,7 @@ def code() -> dict[str, Any]:
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
-    """Return a description of how the code here differs from that of a submission; None if it does not."""
+    """Return a description of how the code here differs from a submission's; None if it does not."""
     here, there = ({**one["versions"], "Python": one["python"]} for one in (ours, theirs))
     differing = [
         f"{name} {here.get(name)} here, {version} there"
@@ -243,7 +243,7 @@ def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None
         short = [(one["commit"] or "unknown")[:8] for one in (ours, theirs)]
         differing.insert(
             0,
-            f"lpc and experiments are of commit {short[0]} here, of {short[1]} there"
+            f"lpc and experiments are at commit {short[0]} here, at {short[1]} there"
             + (", with other local changes" if short[0] == short[1] else ""),
         )
     return "; ".join(differing) or None

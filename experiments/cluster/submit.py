@@ -1,4 +1,4 @@
-"""Submission of missing runs to a SLURM cluster: arrays of runs, and a last job that makes the book."""
+"""Submits missing runs to a SLURM cluster as job arrays, and a last job that makes the book."""
 
 from __future__ import annotations
 
@@ -47,17 +47,18 @@ again() {
   scontrol requeue "$job"
 }
 trap again EXIT"""
-"""Shell of every job: tasks stopped by a signal (130, 138, 143; also before Python heard it) are requeued,
-failed ones are retried a few times, cancelled ones (no longer RUNNING at the scheduler) are left alone.
-A task is named by its array: the plain id of an array's last task stands for the whole array."""
+"""Shell code of every job. It requeues tasks that a signal stopped (status 130, 138 or 143), even before
+Python could handle it, and retries failed ones a few times; it leaves cancelled ones, which the scheduler no
+longer calls RUNNING, alone. A task is named by its array and number: the plain id of an array's last task
+stands for the whole array."""
 
 
 DEFAULT_ARRAY = 1_000
-"""Largest number of tasks of an array if SLURM cannot be asked: its own default allows 1,001."""
+"""Largest number of tasks in an array if SLURM cannot be asked; its own default allows 1,001."""
 
 
 class Batch(NamedTuple):
-    """Tasks of one kind that are submitted as one array; runs of every task as in ``SubmittedJob.tasks``."""
+    """Tasks of one kind, submitted as one array; the runs of each task are as in ``SubmittedJob.tasks``."""
 
     kind: Kind
     profile: str
@@ -75,9 +76,9 @@ def batches(request: Request, taken: Iterable[str] = ()) -> list[Batch]:
     Parameters
     ----------
     request
-        Request of the user.
+        The user's request.
     taken
-        Keys, and ``architecture/seed``, of runs that other jobs have already.
+        Runs that other jobs already have: their keys, or ``architecture/seed``.
     """
     store, taken = RunStore(request.store), set(taken)
     resources = read_resources(Path(request.resources))
@@ -106,11 +107,11 @@ def _packs(names: Sequence[_T], size: int) -> list[list[_T]]:
 def executor(
     batch: Batch, submission: Submission, resources: Resources, after: Sequence[str]
 ) -> SlurmExecutor:
-    """Return submitit's executor for a batch, with a job's resources and the shell around it."""
+    """Return submitit's executor for a batch, with a job's resources and shell code."""
     from submitit import SlurmExecutor
 
     class Executor(SlurmExecutor):
-        """Makes scripts also without SLURM; :func:`check` has checked for it before a submission."""
+        """Makes scripts even without SLURM; before a submission, :func:`check` has made sure of it."""
 
         @classmethod
         def affinity(cls) -> int:
@@ -128,7 +129,7 @@ def executor(
             f"export SUBMITIT_PREEMPT_SIGNAL=USR1 LPC_TRIES={resources.tries}",
             f"export LPC_SUBMISSION={shlex.quote(str(submission.folder))}",
             f"export LPC_DATA={shlex.quote(str(data_folder().absolute()))}",
-            # Tasks share their compiled code; the user's own folder has precedence.
+            # Tasks share their compiled code, in the user's own folder if the variable names one.
             f"inductor={shlex.quote(str(Path(submission.request.store) / 'inductor'))}",
             'export TORCHINDUCTOR_CACHE_DIR="${TORCHINDUCTOR_CACHE_DIR:-$inductor}"',
             'export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"',  # srun does not inherit it
@@ -140,28 +141,28 @@ def executor(
 
 
 def script(made: SlurmExecutor, tasks: int) -> str:
-    """Return the batch script of an array of so many tasks, as submitit will write it."""
+    """Return the batch script of an array with the given number of tasks, as submitit will write it."""
     alike = type(made)(folder=made.folder)
     alike.parameters = {**made.parameters, **({"map_count": tasks} if tasks > 1 else {})}
     return alike._make_submission_file_text(alike._submitit_command_str, "")
 
 
 def check(request: Request, *, slurm_answers: bool = True) -> None:
-    """Refuse, before submission, requests that could only fail on a node.
+    """Refuse a request that is bound to fail on a node, before it is submitted.
 
     Parameters
     ----------
     request
-        Request of the user.
+        The user's request.
     slurm_answers
-        Whether SLURM is asked; False: a dry run without SLURM.
+        Whether to ask SLURM; False for a dry run without it.
 
     Raises
     ------
     ValueError
-        If the profile file has an error, or as in :func:`check_here`.
+        If the profile file has an error, or :func:`check_here` raises one.
     OSError
-        If the store cannot be written.
+        If the store cannot be written to.
     SchedulerError
         If there is no SLURM here, or it does not answer.
     """
@@ -176,46 +177,46 @@ def check(request: Request, *, slurm_answers: bool = True) -> None:
         longest = slurm.time_limit(asked.partition) if slurm_answers else None
         if longest is not None and asked.time > longest:
             raise ValueError(
-                f"{request.resources}: the jobs of {name} ask for {asked.time} minutes, and partition "
-                f"{asked.partition or '(the default one)'} gives {longest} at most: they would wait for ever"
+                f"{request.resources}: the jobs of {name} request {asked.time} minutes, and partition "
+                f"{asked.partition or '(the default one)'} allows {longest} at most: they would never start"
             )
 
 
 def absent_data(request: Request) -> str | None:
-    """Return a message on a request's missing data, with the command that fetches them; None: none."""
+    """Return a message on a request's missing data and how to fetch them; None if none are missing."""
     for name in request.selection.data_names():
         if absent := absent_files(name):
             return (
-                f"data set {name!r} is not complete: {absent[0].absolute()} is missing. Fetch it before many "
-                f"tasks ask for it at once: python -m experiments fetch --profile {request.profile}"
+                f"data set {name!r} is incomplete: {absent[0].absolute()} is missing. Fetch it before many "
+                f"tasks need it at once: python -m experiments fetch --profile {request.profile}"
             )
     return None
 
 
 def check_code(there: Queue) -> None:
-    """Refuse to mix code: a ValueError that names a job in the queue that was submitted with other code."""
+    """Raise a ValueError if a job in the queue was submitted with other code, and name the job."""
     for one, job, _ in there.values():
         differs = difference(one.code, code())
         if differs:
             raise ValueError(
                 f"job {job.id} of submission {one.id} is in the queue with other code: {differs}. Its tasks "
-                "would refuse to mix the two: let it end, or cancel it, before more is submitted"
+                "would refuse to mix the two: wait for its end, or cancel it, before you submit more"
             )
 
 
 def check_here(request: Request) -> None:
-    """Refuse requests that could only fail after the training, on a cluster or on one machine.
+    """Refuse a request that is bound to fail after the training, on a cluster or on one machine.
 
     Raises
     ------
     ValueError
-        If pages beside those of the profile come from one that is not trained with the book.
+        If the profile for the remaining pages is not one that is trained with the book.
     OSError
-        If nothing can be written to a store.
+        If the store cannot be written to.
     """
     if request.pages and request.beside not in BOOKS:
         raise unknown_name(
-            "profile to make other chapters from, trained with the book:", request.beside, BOOKS
+            "profile for the remaining chapters, trained with the book:", request.beside, BOOKS
         )
     root = Path(request.store)
     root.mkdir(parents=True, exist_ok=True)
@@ -224,7 +225,7 @@ def check_here(request: Request) -> None:
 
 
 def prepare(request: Request, there: Queue) -> tuple[list[Batch], list[str]]:
-    """Return the batches to submit, and lines on the runs left out because jobs in the queue have them."""
+    """Return the batches to submit, and a line for each job in the queue whose runs are left out."""
     taken = {
         f"{job.profile} {name}" if job.kind == "retrain" else name
         for _, job, alive in there.values()
@@ -253,33 +254,33 @@ def send(
     Parameters
     ----------
     request
-        Request of the user.
+        The user's request.
     entry
         Function that a task calls, with the submission as a dictionary, the kind, the profile and its runs.
     told
         Callback for lines about the submission.
     dry_run
-        Whether only to show what would be submitted, to the letter, with its hours and disk space. If SLURM
-        is absent or silent, the scripts are shown unchecked.
+        Whether only to show, word for word, what would be submitted, and its hours and disk space. If SLURM
+        is absent or does not answer, the scripts are shown unchecked.
 
     Returns
     -------
     Submission or None
-        The submission; None: there is nothing to submit, or it is a dry run.
+        The submission; None if there is nothing to submit, or it is a dry run.
 
     Raises
     ------
     ValueError, SchedulerError
-        As in :func:`check` and :func:`check_code`; if data sets are missing; if the scheduler refuses a
-        script before any is submitted, or stops answering after some were.
+        If :func:`check` or :func:`check_code` raises one, data sets are missing, or the scheduler refuses a
+        script before any is submitted or stops answering after some were.
     """
     unanswered = _unanswered() if dry_run else None
     check(request, slurm_answers=unanswered is None)
     if absent := absent_data(request):
         if not dry_run:
             raise ValueError(absent)
-        told(f"to be done first: {absent}")
-    there = {} if unanswered else queued(request.store)  # this job's own variables tell which of them it is
+        told(f"do this first: {absent}")
+    there = {} if unanswered else queued(request.store)  # this job's own variables say which of them it is
     check_code(there)
     with _outside_of_a_job():
         todo, left_out = prepare(request, there)
@@ -301,8 +302,8 @@ def send(
             told(of_request(request))
             if unanswered:
                 told(
-                    f"unchecked: {unanswered} So jobs of the store that may be in the queue already, limits, "
-                    f"and the scripts below were not checked; arrays have {size:,} tasks at most."
+                    f"unchecked: {unanswered} So nothing below was compared with time limits, or with the "
+                    f"store's jobs that may be in the queue; arrays have {size:,} tasks at most."
                 )
             named = [(part.kind, part.profile, f"<{part.name}>") for part, _ in parts]
             for number, (part, asked) in enumerate(parts):
@@ -323,7 +324,7 @@ def _unanswered() -> str | None:
 
 @contextmanager
 def _outside_of_a_job() -> Iterator[None]:
-    """Forget the variables of a job that submits again, which its jobs would inherit; not the cluster's."""
+    """Hide this job's variables, but not the cluster's, from the jobs it submits: they would inherit them."""
     from submitit.helpers import clean_env
 
     cluster = {name: text for name, text in os.environ.items() if name == "SLURM_CONF"}
@@ -362,7 +363,7 @@ def _send(
 
 
 def _after(part: Batch, there: Queue, sent: Sequence[tuple[str, str, str]]) -> list[str]:
-    """Return the ids of the jobs that have to end before those of a batch begin."""
+    """Return the ids of the jobs that must end before a batch's jobs begin."""
     before = [*((job.kind, job.profile, job.id) for _, job, _ in there.values()), *sent]
     return {
         "train": [],

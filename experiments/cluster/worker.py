@@ -1,4 +1,4 @@
-"""Work of a job on a node: train its runs, retrain selected ones, or finish: tables, chapters, book."""
+"""The work of a job on a node: it trains runs, retrains selected ones, or makes tables, chapters and book."""
 
 from __future__ import annotations
 
@@ -37,22 +37,23 @@ def run(values: Mapping[str, Any], kind: str, profile: str, names: Sequence[str]
     Parameters
     ----------
     values
-        Submission, as a dictionary.
+        The submission, as a dictionary.
     kind, profile, names
         Fields of :class:`experiments.cluster.submissions.SubmittedJob`.
 
     Raises
     ------
     ValueError
-        If the code or the versions here differ from those of the submission.
+        If the code or the libraries' versions here differ from the submission's.
     SystemExit
-        If a signal stopped the training, with the signal's status (:data:`lpc.computing.stopping.STATUSES`).
+        If a signal stopped the training; its status is the exit status of that signal
+        (:data:`lpc.computing.stopping.STATUSES`).
     """
     differs = difference(code(), values["code"])
     if differs:
         raise ValueError(
             f"this node would mix code: {differs} (where it was submitted). Nothing was trained: cancel the "
-            "submission, make both alike, submit again"
+            "submission, make the two the same, and submit again"
         )
     submission = rebuild(values)
     try:
@@ -77,7 +78,7 @@ def _train(submission: Submission, kind: str, profile: str, names: Sequence[str]
     execute_all(chosen, store, workers=together, progress=False, wait=False)
     for spec in chosen:
         if not store.finished(spec):
-            print(f"left to the program that has it: {_title(spec)}", flush=True)
+            print(f"another program is training it: {_title(spec)}", flush=True)
 
 
 def _title(spec: RunSpec) -> str:
@@ -90,12 +91,12 @@ def _declared(request: Request, profile: str, keys: Sequence[str]) -> list[RunSp
 
 
 def _again(request: Request, profile: str, pairs: Sequence[str]) -> list[RunSpec]:
-    """Return the runs that retrain the chosen rates, and report rates that cannot be chosen yet."""
+    """Return the runs that retrain the chosen rates; print which rates cannot be chosen yet."""
     left = again(request, profile)
     for pair in pairs:
         if pair in left and left[pair] is None:
             print(
-                f"not every learning rate of {pair} has ended, so that none is chosen: left out", flush=True
+                f"left out: {pair}, whose learning rates have not all ended: none is chosen yet", flush=True
             )
     return [spec for pair in pairs if (spec := left.get(pair)) is not None]
 
@@ -103,8 +104,8 @@ def _again(request: Request, profile: str, pairs: Sequence[str]) -> list[RunSpec
 def finish(submission: Submission) -> None:
     """Submit missing runs again, or measure, export, record, execute the chapters and build the book.
 
-    Runs still missing after as many turns as the profile file has tries are reported, and the rest is made
-    from the seeds that are complete.
+    Missing runs are submitted again as often as the profile file's ``tries`` allows. Then those still missing
+    are reported, and everything is made from the complete seeds.
     """
     request = submission.request
     missing = missing_of(request)
@@ -123,7 +124,7 @@ def finish(submission: Submission) -> None:
 
 
 def _submitted_again(request: Request, missing: Sequence[Missing]) -> bool:
-    """Whether missing runs could be submitted again: there are tries left, and a scheduler."""
+    """Submit missing runs again if tries are left; return whether the scheduler accepted them."""
     tries = read_resources(Path(request.resources)).of(FINISH).tries
     if request.turn >= tries or all(one.given_up for one in missing):
         return False
@@ -131,12 +132,12 @@ def _submitted_again(request: Request, missing: Sequence[Missing]) -> bool:
     try:
         return submit.send(replace(request, turn=request.turn + 1), run, print) is not None
     except SchedulerError as error:
-        print(f"they could not be submitted from this node: {error}", flush=True)
+        print(f"they could not be submitted again from this node: {error}", flush=True)
         return False
 
 
 def output(request: Request, profile: str) -> Path:
-    """Return the folder of a profile's tables, notebooks and pages; its own one if there are several."""
+    """Return the folder of a profile's tables, notebooks and pages: one for each, if there are several."""
     several = len(request.selection.declared()) > 1
     return BUILD / profile if several else BUILD
 
@@ -144,7 +145,8 @@ def output(request: Request, profile: str) -> Path:
 def _write_tables(request: Request, profile: str) -> None:
     """Measure the selected runs on the test set, export every table, and record the results for the ledger.
 
-    All of a profile's runs in the store are recorded: a narrow request does not replace a wider record.
+    All of a profile's runs in the store are recorded, so that a narrow request does not replace a wider
+    record.
     """
     found = request.selection.of(profile)
     measure_all(found.tested, found.store, progress=False)
@@ -158,15 +160,15 @@ def _write_tables(request: Request, profile: str) -> None:
 
 
 def _make_pages(request: Request, profile: str, folder: Path) -> None:
-    """Execute the chapters and build the book: from the seeds that are complete, else beside the records."""
-    from experiments.publishing import plan  # with all code for pages, which training does not need
+    """Execute the chapters and build the book from the complete seeds, or beside the recorded results."""
+    from experiments.publishing import plan  # imports all the code for pages, which training does not need
 
     counts = _seed_counts(request, profile)
     seeds = next((count for count in counts if not _lacking(request, profile, count)), None)
     shown = plain(profile) if profile in PROFILES else profile
     if seeds is None:
         shown = request.beside
-        print(f"no page is made from profile {profile}: {_lacking(request, profile, None)}", flush=True)
+        print(f"no pages are made from profile {profile}: {_lacking(request, profile, None)}", flush=True)
     first = plan.make(
         shown, beside=request.beside, seeds=seeds, store=request.store, places=Places(output=folder)
     )
@@ -180,7 +182,7 @@ def _lacking(request: Request, profile: str, seeds: int | None) -> str:
 
 
 def _seed_counts(request: Request, profile: str) -> list[int]:
-    """Return numbers of seeds, the largest first."""
+    """Return the numbers of seeds to try, the largest first."""
     return sorted({spec.seed + 1 for spec in request.selection.declared()[profile]}, reverse=True)
 
 
@@ -190,18 +192,18 @@ def local(request: Request, *, workers: int | None, gpus: int) -> None:
     Parameters
     ----------
     request
-        Request of the user.
+        The user's request.
     workers
         Number of processes per program; None: one per core, or one if there is a GPU.
     gpus
-        GPUs of this machine; with several, each gets its own program on the common store.
+        Number of GPUs; with several, each gets its own program, all on one store.
 
     Raises
     ------
     Stopped
         If a signal asked to stop.
     ChildProcessError
-        If a program failed; its output is above.
+        If a program failed; it has printed why.
     """
     submit.check_here(request)
     if gpus > 1:
@@ -225,7 +227,7 @@ def visible_gpus(count: int) -> list[str]:
     Returns
     -------
     list of str
-        One entry per GPU: the user's own names (indices, UUIDs, MIG names) if they are given, else 0, 1, ...
+        One name per GPU: the user's own (indices, UUIDs, MIG names) if the variable is set, else 0, 1, ...
 
     Raises
     ------
@@ -242,7 +244,7 @@ def visible_gpus(count: int) -> list[str]:
 
 
 def _train_on_each(request: Request, workers: int | None, gpus: int) -> None:
-    """Run the verb ``train`` once per GPU: the programs share the runs through leases."""
+    """Run the verb ``train`` once per GPU; leases divide the runs among the programs."""
     command = [sys.executable, "-m", "experiments", "train", *request.selection.options()]
     command += [] if workers is None else ["--workers", str(workers)]
     with stop_on_signal() as stop:
@@ -270,4 +272,4 @@ def _train_on_each(request: Request, workers: int | None, gpus: int) -> None:
     if stop() or STATUSES.intersection(failed):
         raise Stopped("stopped; checkpoints are written, call again to continue")
     if failed:
-        raise ChildProcessError(f"{len(failed)} of {gpus} programs failed, with status {failed[0]}")
+        raise ChildProcessError(f"{len(failed)} of {gpus} programs failed, the first with status {failed[0]}")

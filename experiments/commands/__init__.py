@@ -13,11 +13,11 @@ from lpc.computing.stopping import exit_status
 
 class _Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a verb; one that a signal ends leaves with the signal's status, which click would make 1."""
+        """Run a verb; if a signal ends it, exit with the signal's status, where click would exit with 1."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            click.echo("stopped: finished work is kept, and the same command continues from there", err=True)
+            click.echo("stopped: finished work is kept; the same command continues from there", err=True)
             sys.exit(exit_status())
 
 

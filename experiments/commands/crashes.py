@@ -1,4 +1,4 @@
-"""The verb that interrupts training programs and checks their runs."""
+"""The verb that kills training programs and checks their runs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from experiments.commands.options import relative
 )
 @click.option(
     "--store",
-    help="A folder on the file system to test (default: that of temporary files). Small stores are made in "
-    "it and removed, except damaged ones.",
+    help="A folder on the file system to test (default: the folder of temporary files). Small stores are "
+    "made in it and removed; damaged ones stay.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed for choosing events and instants.")
 @click.option("--record", is_flag=True, help="Write the table into experiments/results for the book.")
 def crashtest(kills: int, store: str | None, seed: int, record: bool) -> None:
     """Kill programs that train, and count the damage.
 
-    Programs are killed at every kind of file-system event, in the middle of a write and at random instants;
-    alone, or with another on the same store. Some meet a full disk; some sleep beyond their lease and wake.
-    The next program must leave, to the bit, what an undisturbed one leaves; otherwise the exit status is 1
-    and the table counts what was lost, changed, stuck or left over. A kill takes about a second. Linux only.
+    Programs are killed at every kind of file-system event, in the middle of a write and at random instants,
+    alone or while another works on the same store. Some meet a full disk; some sleep beyond their lease and
+    wake. The next program must leave the same bits as an undisturbed one; otherwise the exit status is 1, and
+    the table counts what was lost, changed, stuck or left over. A kill takes about a second. Linux only.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Verbs about GPUs: check one."""
+"""The verb that checks a GPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from experiments.commands.options import relative, store_option
     type=click.FloatRange(min=0, min_open=True),
     default=8.0,
     show_default=True,
-    help="Time in all; sections that do not fit are named.",
+    help="Total time; sections that do not fit are named.",
 )
 @click.option("--fresh", is_flag=True, help="Start over; earlier records are kept.")
 @click.option("--dry-run", is_flag=True, help="Show the sections and their expected times.")
@@ -26,9 +26,9 @@ from experiments.commands.options import relative, store_option
 def gpu_check(store: str, minutes: float, fresh: bool, dry_run: bool, bring: bool) -> None:
     """Check a GPU's results and speed, then train on it.
 
-    It also says which faster ways pay off. Each section is written to experiments/results/gpu when
-    it ends. The command is safe to repeat: it resumes with missing or failed sections, then with the runs of
-    profile fashion.
+    It also says which faster settings pay off on it. Each section is written to experiments/results/gpu as
+    it ends. The command is safe to repeat: it resumes with missing or failed sections, then trains the runs
+    of profile fashion.
 
     \b
     Examples:
@@ -55,5 +55,5 @@ def gpu_check(store: str, minutes: float, fresh: bool, dry_run: bool, bring: boo
     click.echo(results.worth_taking(record))
     click.echo(f"{relative(record.path)}, {relative(record.path.with_suffix('.md'))}")
     if left := record.open():
-        click.echo(f"open: {', '.join(left)}; call again to continue", err=True)
+        click.echo(f"not done: {', '.join(left)}; run the command again to continue", err=True)
         sys.exit(1)

@@ -31,7 +31,7 @@ from lpc.errors import on_one_line
     "--beside",
     default="laptop",
     show_default=True,
-    help="Profile for pages whose runs are not submitted.",
+    help="Profile of the pages whose runs are not submitted.",
 )
 @click.option(
     "--pages/--no-pages", default=True, show_default=True, help="Whether the last job builds the book."
@@ -40,7 +40,7 @@ from lpc.errors import on_one_line
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Show exactly what would be submitted, with hours and disk space.",
+    help="Show exactly what would be submitted, and the hours and disk space it needs.",
 )
 def submit(
     selection: Selection,
@@ -53,9 +53,9 @@ def submit(
 ) -> None:
     """Train a profile's missing runs on a cluster.
 
-    For each profile one job array trains the runs that are neither finished nor queued, and another, where
-    the profile asks for it, retrains the selected learning rates. A last job resubmits lost runs, or makes
-    tables and book. The command is safe to repeat.
+    For each profile, one job array trains the runs that are neither finished nor queued; where the profile
+    asks for it, another retrains the selected learning rates. A last job resubmits lost runs or, if there
+    are none, makes the tables and the book. The command is safe to repeat.
 
     \b
     Examples:
@@ -69,7 +69,7 @@ def submit(
     local = cluster == "local"
     selection.profiles()  # raises an error for an unknown data set
     if workers is not None and not local:
-        raise ValueError(f"--workers is given with --cluster {cluster}, where it means nothing")
+        raise ValueError(f"--workers is for --cluster local; it has no meaning with --cluster {cluster}")
     request = Request.of(
         selection,
         resources="" if local else str(on_one_line(resources, "--resources").absolute()),
@@ -100,7 +100,7 @@ def submit(
 @store_option
 @click.argument("submissions", nargs=-1)
 def cancel(store: str, submissions: tuple[str, ...]) -> None:
-    """Cancel submissions (default: all of the store).
+    """Cancel submissions (default: all those of the store).
 
     Trained runs are kept.
 

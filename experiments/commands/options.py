@@ -1,4 +1,4 @@
-"""Options that several verbs share; those that select runs become one value."""
+"""Options that several verbs share; those that select runs are passed on as one value."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ seeds_option = click.option("--seeds", type=int, help="Number of seeds (default:
 
 
 def _folder(_context: click.Context, _option: click.Parameter, given: str) -> str:
-    """Return a folder as an absolute path, because relative ones are in the project for chapters."""
+    """Return a folder as an absolute path, because chapters take relative ones to lie in the project."""
     if not given.strip():
         raise ValueError("--store is empty; expected a folder")
     return str(on_one_line(given, "--store").absolute())
@@ -53,7 +53,7 @@ _OF_SELECTION = {
     "only": click.option(
         "--only",
         help=f"Only these architectures, separated by commas: {', '.join(VARIANTS)} (embeddings and gammas "
-        "have their own). With --study bottlenecks: beginnings of names.",
+        "have their own). With --study bottlenecks: the beginnings of names.",
     ),
     "study": click.option(
         "--study",
@@ -79,7 +79,9 @@ def names(text: str | None, option: str) -> tuple[str, ...] | None:
         return None
     found = tuple(name.strip() for name in text.split(",") if name.strip())
     if not found:
-        raise ValueError(f"{option} is {text!r}; expected names separated by commas, or no {option} for all")
+        raise ValueError(
+            f"{option} is {text!r}; expected names separated by commas; leave {option} out for all"
+        )
     return found
 
 
@@ -99,7 +101,7 @@ def selecting(*wanted: str) -> Callable[[Callable[..., None]], Callable[..., Non
     Parameters
     ----------
     wanted
-        Fields of the selection; none given: all.
+        Names of the fields of the selection; none given: all.
     """
     options = {name: _OF_SELECTION[name] for name in wanted} or _OF_SELECTION
 
@@ -113,7 +115,7 @@ def selecting(*wanted: str) -> Callable[[Callable[..., None]], Callable[..., Non
             _check_names(chosen)
             verb(chosen, **values)
 
-        for option in reversed(options.values()):  # as decorators, the last of a stack is applied first
+        for option in reversed(options.values()):  # decorators apply from the last to the first
             command = option(command)
         return command
 

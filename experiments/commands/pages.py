@@ -17,7 +17,7 @@ from experiments.studies.profiles import profile as named
     type=(str, str),
     multiple=True,
     metavar="NAME VALUE",
-    help="A parameter of the chapters; repeatable.",
+    help="A parameter of the chapters; may be repeated.",
 )
 @click.option("--force", is_flag=True, help="Execute current chapters, too.")
 def chapters(names: tuple[str, ...], parameters: tuple[tuple[str, str], ...], force: bool) -> None:
@@ -52,8 +52,8 @@ def chapters(names: tuple[str, ...], parameters: tuple[tuple[str, str], ...], fo
 def book(profile: str, seeds: int | None, store: str, force: bool) -> None:
     """Train, execute every chapter and build the book.
 
-    The address of the first page is printed. Profiles that chapters on embeddings and gamma read beside
-    this one (laptop-embedding, laptop-gammas) are trained with it.
+    The address of the first page is printed. The profiles of the chapters on embeddings and gamma, such as
+    laptop-embedding and laptop-gammas, are trained with it.
 
     \b
     Examples:
@@ -68,7 +68,7 @@ def book(profile: str, seeds: int | None, store: str, force: bool) -> None:
 
     own = Book(profile, BESIDE, seeds, store)
     if not force and own.is_unchanged():
-        click.echo("none of this book's inputs has changed: its pages are kept", err=True)
+        click.echo("nothing that this book depends on has changed: its pages are kept", err=True)
         click.echo(relative(own.first_page))
         return
 
@@ -77,7 +77,7 @@ def book(profile: str, seeds: int | None, store: str, force: bool) -> None:
 
     if profile in PROFILES:
         of_book(profile)
-    for kind in map(kind_of, KINDS):  # of a profile that is trained with its book, pages are shown meanwhile
+    for kind in map(kind_of, KINDS):  # if the profile is trained with its book, show pages meanwhile
         if profile in kind.profiles and profile not in LIVE:
             kind.study(profile, seeds=seeds, store=ROOT / store)
     click.echo(relative(make(profile, seeds=seeds, store=store, force=force)))
@@ -90,9 +90,9 @@ def book(profile: str, seeds: int | None, store: str, force: bool) -> None:
 def pdf(profile: str, seeds: int | None, store: str) -> None:
     """Print the executed chapters as one PDF.
 
-    It is build/latent-point-collapse.pdf, without function reference and folded code. Nothing is trained or
-    executed: the verb book does that. Needs Chromium or Chrome; the environment variable LPC_CHROMIUM names
-    the program if it is not found.
+    The file is build/latent-point-collapse.pdf, without the function reference and folded code. Nothing is
+    trained or executed: the verb book does that. Needs Chromium or Chrome; if it is not found, the
+    environment variable LPC_CHROMIUM can name the program.
 
     \b
     Examples:

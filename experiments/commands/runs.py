@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def fetch(selection: Selection) -> None:
     """Download a profile's data sets and check them.
 
-    They are kept in the folder data, or in the folder that the environment variable LPC_DATA names. Training
-    downloads missing data, too; use this verb where compute nodes have no network.
+    They are kept in the folder data, or in the one that the environment variable LPC_DATA names. Training
+    also downloads missing data; use this verb where compute nodes have no network.
 
     \b
     Examples:
@@ -49,7 +49,7 @@ def train(selection: Selection, workers: int | None) -> None:
     """Train and measure a profile's missing runs.
 
     Learning rates are selected on validation images; only the selected runs are measured on test images.
-    Ctrl-C stops after the epoch, and the same command resumes there.
+    Ctrl-C stops after the current epoch; the same command resumes from there.
 
     \b
     Examples:
@@ -77,14 +77,14 @@ def _tell(profile: str, runs: pd.DataFrame, more: str) -> None:
 
 @click.command()
 @selecting("profile", "dataset", "seeds", "only", "store")
-@click.option("--probes", help="Probes, separated by commas (default: all for such runs).")
+@click.option("--probes", help="Probes, separated by commas (default: all that apply to these runs).")
 @workers_option
 def stress(selection: Selection, probes: str | None, workers: int | None) -> None:
     """Attack, certify and corrupt a profile's selected runs.
 
-    Nothing is trained. Attacks cover the four architectures that the book shows; with --probes
-    attacks,attack_checks, all architectures and seeds. Results are kept with each run and never measured
-    twice; record writes them with the rest. Ctrl-C stops, and the same command resumes.
+    Nothing is trained. By default, attacks cover the four architectures that the book shows; --probes
+    attacks,attack_checks covers all architectures and seeds. Results are kept with each run, measured only
+    once, and recorded by the verb record. Ctrl-C stops; the same command resumes.
 
     \b
     Examples:
@@ -102,7 +102,7 @@ def stress(selection: Selection, probes: str | None, workers: int | None) -> Non
         named = names(probes, "--probes")
         wanted = applicable(profile, named)
         measure_all(found, names=wanted, usual=named is None, workers=workers)
-        click.echo(f"{profile}: {', '.join(wanted) or 'no probe'} of {len(found.selected)} selected runs")
+        click.echo(f"{profile}: {', '.join(wanted) or 'no probe'} for {len(found.selected)} selected runs")
         if missing := found.missing:
             click.echo(f"not ended: {titles(missing)}")
 
@@ -112,7 +112,7 @@ def stress(selection: Selection, probes: str | None, workers: int | None) -> Non
 def status(selection: Selection) -> None:
     """Count finished, running, failed and missing runs.
 
-    Missing runs are named, and the hours left are estimated from the epochs that the verb time measures.
+    Missing runs are named. The hours left are estimated from the epoch times that the verb time measured.
 
     \b
     Examples:
@@ -131,7 +131,7 @@ def status(selection: Selection) -> None:
         click.echo(sentence(table))
         if (missing := found.missing) and table["finished"].sum():
             click.echo(f"not ended: {titles(missing)}")
-        if not found.kind.selects:  # epochs of the others, which measure information, are not timed
+        if not found.kind.selects:  # epochs of bottleneck runs, which measure information, are not timed
             continue
         if hours := hours_left(found.needed, found.store, untimed=untimed):
             click.echo(hours)
@@ -146,7 +146,7 @@ def status(selection: Selection) -> None:
 def time(selection: Selection) -> None:
     """Measure how long an epoch takes on this machine.
 
-    The verb status estimates hours from it. The images are random, so no data set is needed.
+    The verb status estimates hours from these times. The images are random: no data set is needed.
 
     \b
     Example:
@@ -156,7 +156,7 @@ def time(selection: Selection) -> None:
 
     for profile, specs in selection.declared().items():
         for _, row in measure(specs).iterrows():
-            click.echo(f"{profile}: {row['seconds']:.3g} s an epoch of {row['backbone']} on {row['device']}")
+            click.echo(f"{profile}: {row['seconds']:.3g} s per epoch of {row['backbone']} on {row['device']}")
 
 
 _partial = click.option(
@@ -192,8 +192,9 @@ def record(selection: Selection, partial: bool) -> None:
 def ceiling(dataset: str) -> None:
     """Bound how robust any network on a data set can be.
 
-    The distance of a test image to the nearest training image of another class bounds every network that
-    classifies both correctly. It is recorded; nothing is trained, and missing files are downloaded.
+    No network that classifies both correctly is robust beyond the distance from a test image to the nearest
+    training image of another class. These distances are recorded; nothing is trained, and missing files are
+    downloaded.
 
     \b
     Examples:
@@ -232,8 +233,8 @@ def export(
     """Write a profile's runs as one table.
 
     Each row has spec, metrics and test metrics; missing values are empty. Nothing is trained. Missing runs
-    are an error that names them; with --partial they have no row, or one without results. Runs retrained on
-    the full train set have no validation images (data.validation is 0); selected_validation_accuracy is
+    are an error that names them; with --partial, their rows are left out or have no results. Runs retrained
+    on the full train set have no validation images (data.validation is 0); selected_validation_accuracy is
     the accuracy by which their learning rate was selected.
 
     \b
@@ -250,7 +251,7 @@ def export(
         raise ValueError(f"--output is {output!r}, but {path.parent} is not a folder; make it first")
     found = selection.studies()
     if selected and not selection.kind.selects:
-        raise ValueError("--selected is given; the bottleneck runs have no learning rate to select")
+        raise ValueError("--selected is given, but the bottleneck runs have no learning rate to select")
     rows = best_results if selected else every_run
     tables = [one.history if epochs else rows(one) for one in found]
     if all(table.empty for table in tables):

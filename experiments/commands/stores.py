@@ -1,4 +1,4 @@
-"""The verb about a store as a whole: its content, its damages, and leftovers that may be removed."""
+"""The verb that examines a store: its content, its damage, and leftovers that may be removed."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from lpc.store.leftovers import Leftover, Swept
 
 SHOWN = 20
-"""Largest number of lines of a kind that are shown; ``--json`` has all."""
+"""Largest number of lines that are shown of each kind; ``--json`` has all."""
 
 
 @click.command()
 @store_option
 @click.option("--sweep", is_flag=True, help="Remove leftovers that no program can still need.")
-@click.option("--deep", is_flag=True, help="Read every byte, of weights, histories and states, too.")
+@click.option("--deep", is_flag=True, help="Read every byte, including weights, histories and states.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
 def doctor(store: str, sweep: bool, deep: bool, as_json: bool) -> None:
-    """List what a store has whole, damaged or left over.
+    """List the whole, damaged and leftover files of a store.
 
     Unfinished runs and runs without checksums are listed, too. The exit status is 1 if something is damaged;
     each such line says how to repair it. Leftovers are files of killed programs, in the store and among the
-    pages being made. Only --sweep removes anything, and nothing that a running or sleeping program can
-    still need. Training sweeps its own runs in the same way.
+    pages being made. Only --sweep removes anything, and never what a running or sleeping program may still
+    need. Training sweeps its own runs in the same way.
 
     \b
     Examples:
@@ -46,7 +46,7 @@ def doctor(store: str, sweep: bool, deep: bool, as_json: bool) -> None:
 
     there = RunStore(store)
     if not there.root.is_dir():
-        raise ValueError(f"--store is {store!r}, which is no folder; expected the folder of a run store")
+        raise ValueError(f"--store is {store!r}, which is not a folder; expected the folder of a run store")
     found = examine(there, deep=deep)
     found.damaged += submissions.damages(store)
     found.left += scratch.leftovers()
@@ -71,9 +71,11 @@ def _lines(found: Examination, swept: list[Swept]) -> Iterable[str]:
     yield from _part("damaged", "file", map(str, found.damaged))
     yield from _part("unfinished", "run", map(_unfinished, found.unfinished))
     if found.others:
-        yield f"not checked: {found.others} runs of another protocol, or not begun"
+        yield f"not checked: {found.others} runs, of another protocol or not begun"
     yield from _part("left over", "item", map(_left, found.left))
-    yield from _part("unchecked, as earlier versions wrote no checksums", "file", map(str, found.unchecked))
+    yield from _part(
+        "unchecked, written without checksums by an earlier version", "file", map(str, found.unchecked)
+    )
     removed = [one.leftover for one in swept if one.error is None]
     yield from _part("removed", "item", map(_left, removed))
     kept = [f"{_left(one.leftover)}: {one.error}" for one in swept if one.error is not None]
@@ -81,14 +83,14 @@ def _lines(found: Examination, swept: list[Swept]) -> Iterable[str]:
 
 
 def _part(title: str, unit: str, lines: Iterable[str]) -> Iterable[str]:
-    """Yield a line with the number of lines, then the first of them; nothing if there is none."""
+    """Yield a line with the number of lines, then the first of them; nothing if there are none."""
     every = list(lines)
     if not every:
         return
     yield f"{title}: {_count(every, unit)}"
     yield from (f"  {line}" for line in every[:SHOWN])
     if every[SHOWN:]:
-        yield f"  and {len(every) - SHOWN} more: --json lists all"
+        yield f"  and {len(every) - SHOWN} more; --json lists all"
 
 
 def _count(items: Sequence[object], unit: str) -> str:

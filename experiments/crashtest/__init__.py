@@ -1,1 +1,1 @@
-"""The crash test: training programs are killed at every event of a file system; nothing may be lost."""
+"""The crash test: kills training programs at every kind of file-system event; nothing may be lost."""

@@ -1,4 +1,4 @@
-"""A whole crash test: interruptions spread over all events and ways, and the table of their outcomes."""
+"""A whole crash test: interruptions of every kind, at every kind of event, and a table of their outcomes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from experiments.crashtest.programs import end_all
 from experiments.crashtest.trials import WAYS, Outcome, Place, Reference, Trial, reference, run
 
 SHARES = dict(zip(WAYS, (0.4, 0.15, 0.15, 0.1, 0.1, 0.1), strict=True))
-"""Share of the interruptions of each way."""
+"""Share of each way to interrupt among all interruptions."""
 TRIES = 3
-"""Number of tries for an interruption that comes after the program has ended."""
+"""Number of tries if the program keeps ending before its interruption."""
 COUNTED = ("lost", "changed", "twice", "stuck", "errors", "left")
 
 
@@ -35,9 +35,9 @@ class Found(NamedTuple):
     outcomes
         Outcomes of the trials.
     kinds, reached
-        Kinds of event in an undisturbed program, and those at which one was interrupted.
+        Kinds of event in an undisturbed program, and those at which a program was interrupted.
     late
-        Number of trials in which the program had ended before its interruption, and which were repeated.
+        Number of trials that were repeated because the program had ended before its interruption.
     kept
         Folders of the trials with damage.
     """
@@ -50,11 +50,11 @@ class Found(NamedTuple):
 
     @property
     def damaged(self) -> list[Outcome]:
-        """Trials with damage."""
+        """The outcomes with damage."""
         return [one for one in self.outcomes if one.damage]
 
     def table(self) -> pd.DataFrame:
-        """Return one row per way and one for all: interruptions, and cases of damage of each kind."""
+        """Return one row per way to interrupt, and one for all: interruptions, and damage of each kind."""
         rows = {
             way: _row([one for one in self.outcomes if one.trial.way == way])
             for way in WAYS
@@ -69,17 +69,17 @@ def _row(outcomes: Sequence[Outcome]) -> dict[str, int]:
 
 
 def crashtest(kills: int, *, store: Path | None = None, seed: int = 0, progress: bool = True) -> Found:
-    """Interrupt programs that train, and check each time what is lost, changed, stuck or left over.
+    """Interrupt training programs, and check each time what is lost, changed, stuck or left over.
 
     Parameters
     ----------
     kills
         Number of interruptions.
     store
-        Folder on the file system to be tested, in which stores are made and removed; None: the folder of
-        temporary files. The stores of trials with damage are kept in it.
+        Folder on the file system to test, in which stores are made and removed; None: the folder of
+        temporary files. Damaged stores are kept.
     seed
-        Seed of the choice of events and instants.
+        Seed for choosing events and instants.
     progress
         Whether to show a progress bar.
     """
@@ -120,7 +120,7 @@ def crashtest(kills: int, *, store: Path | None = None, seed: int = 0, progress:
 def _until_it_happens(
     trial: Trial, folder: Path, undisturbed: Reference, source: random.Random
 ) -> tuple[Outcome, Place, int]:
-    """Run a trial, earlier and earlier if the program has ended before; return the number of repeats, too."""
+    """Run a trial, interrupting ever earlier if that came too late; also return the number of repeats."""
     for late in range(TRIES):
         place = Place(folder)
         found = run(trial, place, undisturbed)
@@ -129,14 +129,16 @@ def _until_it_happens(
         shutil.rmtree(folder)
         at, after = trial.at, trial.after
         trial = trial._replace(
-            at=None if at is None else source.randrange(at // 2 + 1),  # beside another it has fewer events
+            at=None
+            if at is None
+            else source.randrange(at // 2 + 1),  # beside another program it has fewer events
             after=None if after is None else source.uniform(0, after / 2),
         )
     raise AssertionError
 
 
 def _plan(kills: int, undisturbed: Reference, source: random.Random) -> list[Trial]:
-    """Return the trials: ways by their shares, and events of every kind in turn."""
+    """Return the trials: each way as often as its share says, with events of every kind in turn."""
     places: dict[Event, list[int]] = {}
     for number, event in enumerate(undisturbed.events):
         places.setdefault(event.kind, []).append(number)
@@ -152,14 +154,14 @@ def _plan(kills: int, undisturbed: Reference, source: random.Random) -> list[Tri
 
 
 def _shared(kills: int) -> list[int]:
-    """Return the number of interruptions of each way; their sum is ``kills``."""
+    """Return how often to interrupt in each way, ``kills`` times in all."""
     ends = [round(kills * share) for share in itertools.accumulate(SHARES.values())]
     return [end - start for start, end in itertools.pairwise([0, *ends])]
 
 
 @contextmanager
 def _ready_to_fork() -> Iterator[None]:
-    """Have this process use a single thread: a forked process would miss any others."""
+    """Make this process use a single thread, because forks would lack any others."""
     threads, interval = torch.get_num_threads(), tqdm.monitor_interval
     torch.set_num_threads(1)
     tqdm.monitor_interval = 0

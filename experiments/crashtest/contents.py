@@ -1,4 +1,4 @@
-"""Content of a store that must be the same in two stores trained alike."""
+"""The content of a store that must be the same in two stores trained alike."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from lpc.store.checksums import digest, opened_object, parts_of
 
 
 def files(root: Path) -> set[str]:
-    """Return all files in a store, except for the copy of its rows and the folders of every store."""
+    """Return all files in a store, except the cached rows and the folders that every store has."""
     found = {str(path.relative_to(root)) for path in root.rglob("*")}
     ours = {"runs", "cohorts", "heartbeats"}
     return {name for name in found if name not in ours and not name.startswith("listing-")}
 
 
 def finished(root: Path) -> dict[str, str]:
-    """Return the digests of the existing results by run key: a run with a result is finished."""
+    """Return the digests of the results by run key; a run with a result is finished."""
     return {path.parent.name: digest(path.read_bytes()) for path in root.glob("runs/*/result.json")}
 
 
 def bits(root: Path) -> dict[str, str]:
     """Return the digests, by file, of everything that training, measuring and probing must repeat to the bit.
 
-    Seconds and dates are left out. A missing or damaged file has a description of its damage instead.
+    Seconds and dates are left out. For a missing or damaged file, the damage is described instead.
     """
     found = {}
     for key in map(run_key, runs()):

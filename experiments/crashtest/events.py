@@ -1,9 +1,9 @@
-"""Events of the file system in a process: each is logged, and at one of them the process is interrupted.
+"""Logs a process's file-system events, and interrupts the process at one of them.
 
-An event is whatever changes a store: a file is opened for writing, written to, synchronised, renamed, linked,
-touched or removed, a folder made or removed. Most are heard by an audit hook (PEP 578), which stays until the
-process ends: only a forked process is to be watched. Writing and synchronising have no such hook; there the
-functions themselves are replaced.
+An event is anything that changes a store: a file is opened for writing, written to, synchronised, renamed,
+linked, touched or removed, or a folder is made or removed. An audit hook (PEP 578) reports most events; it
+stays until the process ends, so watch only a forked process. Writing and synchronising have no such hook:
+there, the functions themselves are replaced.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple
 from lpc.store.writers import WRITER
 
 Act = Literal["kill", "fill", "stop"]
-"""Kinds of interruption: SIGKILL; the disk is full from then on; SIGSTOP."""
+"""Kinds of interruption: SIGKILL; a disk that is full from then on; SIGSTOP."""
 
 HALF = "write half of"
 _PLACE = {"os.rename": 1, "os.link": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.utime": 0}
@@ -35,19 +35,19 @@ _VARIES = re.compile(
 
 
 class Event(NamedTuple):
-    """A change of a store: its kind, and the file."""
+    """A change of a store: its kind and the file."""
 
     name: str
     path: str
 
     @property
     def kind(self) -> Event:
-        """The event without everything that differs between runs or programs."""
+        """The event without anything that differs between runs or programs."""
         return Event(self.name, _VARIES.sub("*", self.path))
 
 
 class Happening(NamedTuple):
-    """Interruption and its event in the process, counted from 0."""
+    """A kind of interruption, and the number of its event in the process, from 0."""
 
     act: Act
     at: int

@@ -1,4 +1,4 @@
-"""Programs of a crash test: forked from one that has everything imported, they train a few tiny runs."""
+"""Programs of a crash test: forks of a process that has imported everything, which train a few tiny runs."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from lpc.store import Probe, RunStore, holders
 EPOCHS = 3
 """Number of epochs of every run, with a checkpoint after each."""
 POLL = 0.02
-"""Seconds between two checks of the runs that others train."""
+"""Seconds between two checks of the runs that other programs train."""
 LIMIT = 120.0
 """Seconds after which a program that has not ended counts as stuck."""
 PROBE = "crash"
 _living: set[int] = set()
-"""Forked processes that have not been waited for."""
+"""Forked processes that nobody has waited for yet."""
 
 
 def runs() -> list[RunSpec]:
@@ -81,23 +81,23 @@ def read(root: Path) -> None:
 def warm(names: list[str]) -> None:
     """Import modules and read the images, so that forked programs need not."""
     for name in names:
-        with suppress(Exception):  # some are made by others while these are imported
+        with suppress(Exception):  # importing one of them creates others, which cannot be imported themselves
             importlib.import_module(name)
     load_raw(runs()[0].data.name)
 
 
 def fork(work: Callable[[], None], said: Path, *, lease: float | None = None) -> int:
-    """Do some work in a forked process and return its id; its exit status is 1 after an error.
+    """Do some work in a forked process and return its id; after an error, its exit status is 1.
 
     Parameters
     ----------
     work
         Function that does the work.
     said
-        File to which the output is appended, with an error's type and message last.
+        File to which the output is appended, ending with the type and message of an error.
     lease
-        Seconds without a sign of life after which it takes over, six times those between two of its own;
-        None: the usual ones.
+        Seconds without a sign of life after which it takes over others' runs, and six times the interval of
+        its own signs of life; None: the usual one.
     """
     process = os.fork()
     if process:
@@ -105,7 +105,7 @@ def fork(work: Callable[[], None], said: Path, *, lease: float | None = None) ->
         return process
     status = 1
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):  # its parent ends it
+        for number in (signal.SIGINT, signal.SIGTERM):  # its parent stops it
             signal.signal(number, signal.SIG_IGN)
         stream = os.open(said, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         os.dup2(stream, 1)
@@ -122,7 +122,7 @@ def fork(work: Callable[[], None], said: Path, *, lease: float | None = None) ->
 
 
 def modules_of(work: Callable[[], None], said: Path) -> list[str]:
-    """Do something in a forked process and return the modules that it has imported in the end."""
+    """Do some work in a forked process and return the modules that it has imported at the end."""
 
     def listed() -> None:
         work()
@@ -142,7 +142,7 @@ def ended(process: int, *, stopped: bool = False) -> int | None:
     process
         Id of a child process. If it is stuck, it is killed.
     stopped
-        Whether a stopped process counts too: with minus the signal that stopped it.
+        Whether to return for a stopped process, too, with minus the signal that stopped it.
     """
     until = time.monotonic() + LIMIT
     while time.monotonic() < until:
@@ -157,7 +157,7 @@ def ended(process: int, *, stopped: bool = False) -> int | None:
 
 
 def kill(process: int) -> None:
-    """End a child of this process, if it has not ended."""
+    """Kill a child of this process, if it has not ended."""
     _living.discard(process)
     with suppress(ProcessLookupError, ChildProcessError):
         os.kill(process, signal.SIGKILL)
@@ -165,6 +165,6 @@ def kill(process: int) -> None:
 
 
 def end_all() -> None:
-    """End every forked process that has not been waited for: those of a crash test that was stopped."""
+    """Kill all forked processes that a stopped crash test has not waited for."""
     for process in [*_living]:
         kill(process)

@@ -1,4 +1,4 @@
-"""Report of a crash test, and its table among the recorded results."""
+"""Reports a crash test, and records its table."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from experiments.reporting.recorded_tables import Recorded, record, recorded
 
 NAME = "crashtest"
 MOST = 5
-"""Lines of one kind that are shown."""
+"""Largest number of lines that are shown of each kind."""
 
 
 def lines(found: Found) -> list[str]:
-    """Return lines that the table lacks: the number of kinds of event, the damages, and the leftovers."""
+    """Return lines on what the table does not show: the kinds of event, the damage, and the leftovers."""
     said = [f"interrupted at {len(found.reached & found.kinds)} of {len(found.kinds)} kinds of event"]
     if found.late:
         said.append(f"{found.late} interruptions came too late and were repeated earlier")
@@ -32,7 +32,7 @@ def lines(found: Found) -> list[str]:
 
 
 def write(found: Found, *, folder: Path | None, seed: int) -> Path:
-    """Write the table among the recorded results and return the folder; parameters as of the crash test."""
+    """Record the table and return its folder; ``folder`` and ``seed`` are the crash test's."""
     return record(
         NAME,
         found.table(),
@@ -49,6 +49,6 @@ def read() -> Recorded:
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table as the book shows it, with an explanation of its columns."""
+    """Return a table as the book shows it, with columns that explain themselves."""
     names = {"twice": "trained twice", "errors": "wrong errors", "left": "files left over"}
     return table.rename(columns=names)

@@ -1,4 +1,4 @@
-"""Trials of a crash test: a program is interrupted, another one continues, and the results are compared."""
+"""Trials of a crash test: interrupt a program, let another one continue, and compare the results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from experiments.crashtest.events import Event, Happening, told, watch
 from experiments.crashtest.programs import EPOCHS, ended, fork, kill, modules_of, read, train, warm
 
 LEASE = 0.3
-"""Seconds after which the sleeper of a trial counts as dead."""
+"""Lease, in seconds, after which a sleeping program counts as dead."""
 SLEEPER = "asleep beyond its lease"
 FULL = "No space left on device"
 
@@ -28,11 +28,11 @@ class Trial(NamedTuple):
     Attributes
     ----------
     way
-        Kind of interruption, a key of :data:`WAYS`.
+        Way to interrupt, a key of :data:`WAYS`.
     at
-        Event of the interruption, counted from 0; None: at an instant.
+        Number of the event at which to interrupt, from 0; None: it happens at an instant.
     after
-        Seconds until the interruption; None: at an event.
+        Seconds until the interruption; None: it happens at an event.
     """
 
     way: str
@@ -41,7 +41,7 @@ class Trial(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """Record of an undisturbed program on a store: its events, its seconds, and its files."""
+    """What an undisturbed program does on a store: its events, its seconds, and its files."""
 
     events: list[Event]
     seconds: float
@@ -58,22 +58,22 @@ class Outcome:
     trial
         Plan of the trial.
     happened
-        Whether the interruption took place: a program may have ended before.
+        Whether the interruption took place; the program may have ended before it.
     event
-        Event of the interruption; None: it came at an instant.
+        Event of the interruption; None: it happened at an instant.
     lost
-        Runs that had finished and are not as they were, and runs that are not finished in the end.
+        Finished runs whose results have changed, and runs that are not finished at the end.
     changed
         Files whose content differs from the undisturbed program's.
     twice
-        Cohorts whose checkpoints were written more often than they have epochs.
+        Cohorts with more checkpoints written than they have epochs.
     stuck
-        Programs that did not end, or ended without finishing their work.
+        Programs that did not end, or ended before finishing their work.
     errors
         Files that could not be read between the interruption and the next program, and errors that do not say
         what happened.
     left
-        Files that an undisturbed program does not leave.
+        Files that an undisturbed program would not leave.
     """
 
     trial: Trial
@@ -88,7 +88,7 @@ class Outcome:
 
     @property
     def damage(self) -> list[str]:
-        """Damages, one line each."""
+        """The damage, in lines."""
         return [
             f"{name}: {line}"
             for name in ("lost", "changed", "twice", "stuck", "errors")
@@ -97,7 +97,7 @@ class Outcome:
 
 
 class Place:
-    """The folder of a trial: its store, what its programs say, their log of events."""
+    """The folder of a trial: its store, what its programs print, and their log of events."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -107,7 +107,7 @@ class Place:
         self.store.mkdir()
 
     def start(self, happening: Happening | None = None, *, lease: float | None = None) -> int:
-        """Start a program that trains, and return its process."""
+        """Start a training program and return its process id."""
 
         def work() -> None:
             watch(self.store, self.log, happening)
@@ -122,12 +122,12 @@ class Place:
 
 
 def reference(folder: Path) -> Reference:
-    """Return the record of an undisturbed program, and import all that it needs into this process.
+    """Run an undisturbed program, return its record, and import all that it needs into this process.
 
     Raises
     ------
     RuntimeError
-        If it fails, or two of them differ, so that nothing can be compared with it.
+        If it fails, or two such programs differ, so that no trial could be compared with them.
     """
     first, second = Place(folder / "first"), Place(folder / "second")
     warm(modules_of(partial(train, first.store), first.said))
@@ -180,7 +180,7 @@ def _compare(place: Place, before: Mapping[str, str], undisturbed: Reference, ou
     outcome.changed += [name for name, digest in found.items() if digest != undisturbed.bits[name]]
     outcome.left += sorted(contents.files(place.store) - undisturbed.files)
     done = Counter(event.path for how, event in told(place.log) if how == "done" and event.name == "rename")
-    late = outcome.trial.way == SLEEPER  # who wakes in the middle of writing a checkpoint may end that
+    late = outcome.trial.way == SLEEPER  # one that wakes while writing a checkpoint may finish writing it
     for path, times in done.items():
         if path.endswith("/state.pt") and times > EPOCHS + late:
             outcome.twice.append(f"{path} was written {times} times")
@@ -262,4 +262,4 @@ WAYS: Mapping[str, Callable[[Trial, Place, Outcome], None]] = {
     "full disk": _full_disk,
     SLEEPER: _sleeper,
 }
-"""Ways in which a program may be interrupted."""
+"""Ways to interrupt a program."""

@@ -1,1 +1,1 @@
-"""A prepared check of a GPU: correctness, speed, and the choices that pay off there."""
+"""A prepared check of a GPU: its correctness, its speed, and which faster settings pay off on it."""

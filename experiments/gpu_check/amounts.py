@@ -1,4 +1,4 @@
-"""Amount of work in the check of a GPU: networks, batches, points."""
+"""How much work the check of a GPU does: networks, batches, points."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from experiments.studies.profiles import profile, specs
 from lpc.specs import Precision, RunSpec
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
-"""Name of a measurement, and its values by heading: numbers, words, yes or no, or None."""
+"""Pairs of a measurement's name and its values by heading: numbers, words, yes or no, or None."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Amount:
-    """Amount of work in a check.
+    """How much work a check does.
 
     Attributes
     ----------
     networks
-        Profiles whose first IB run is timed; the first of them also side by side, for bits and for choices.
+        Profiles whose first IB run is timed. The first profile's run is also used side by side, to compare
+        bits, and for the choices.
     backbone, backbone_width, batch_size
-        Settings of these runs; None: their profiles' own.
+        Settings of these runs; None: those of their profiles.
     batches
         Number of batches in a timed epoch.
     epochs
-        Largest number of timed epochs, after one that is not timed.
+        Largest number of timed epochs, after a first one that is not timed.
     product
         Rows of the square matrices whose product is timed; None: as many as suit the device.
     points, width, k
-        Sizes for the entropy.
+        Number of points, their width, and the rank k of the neighbour, for the entropy.
     attacked
         Number of images for DeepFool.
     judged
-        Number of images whose accuracy is taken in two precisions.
+        Number of images on which accuracy is computed in two precisions.
     cohort
         Number of runs in the cohort.
     trained
@@ -46,7 +47,7 @@ class Amount:
     store
         Store of the trained runs.
     tests
-        Folder in which the tests marked ``gpu`` are looked for.
+        Folder with the tests marked ``gpu``.
     """
 
     networks: tuple[str, ...] = ("paper-cifar10", "paper-cifar100")
@@ -68,7 +69,7 @@ class Amount:
     tests: Path = ROOT / "tests"
 
     def run(self, network: str, *, precision: Precision | None = None) -> RunSpec:
-        """Return the run of a network that is timed, in its own precision or in another."""
+        """Return the timed run of a network, in its own precision or in the given one."""
         spec = specs(profile(network), only=("IB",))[0]
         model = replace(
             spec.model,

@@ -1,4 +1,4 @@
-"""Files to bring to a machine without a network: wheels and data, by the project's own lists."""
+"""Lists the files to bring to a machine without a network: wheels and data, by the project's own lists."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from lpc.datasets import FILES, absent_files
 
 
 def wheels(root: Path = ROOT) -> dict[str, list[str]]:
-    """Return the packages to install: ``asked``, the project's requirements; ``pinned``, those of the lock.
+    """Return the packages to install: ``asked``, the project's requirements, and ``pinned``, the locked ones.
 
-    Requirements that the lock excludes, because they conflict with a locked package, are ``instead``.
+    Requirements that are not locked, because they replace a locked package, are ``instead``.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def _pins(path: Path) -> Iterator[Requirement]:
 
 
 def data(name: str) -> list[str]:
-    """Return the files of a profile's data set by their place in the data folder; missing ones are marked."""
+    """Return the files of a profile's data set by their path in the data folder; missing ones are marked."""
     known = profile(name).data.name
     missing = {path.name for path in absent_files(known)}
     found = FILES[known]() if known in FILES else []
@@ -63,7 +63,7 @@ def data(name: str) -> list[str]:
 
 
 def listing(name: str = "fashion") -> str:
-    """Return lines on what to bring, and on the commands that make it on a machine with a network.
+    """Return lines that say what to bring, and which commands collect it on a machine with a network.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def listing(name: str = "fashion") -> str:
     fetched = "--no-build-isolation --require-hashes --no-deps --requirement constraints.txt"
     return "\n".join(
         [
-            "On a machine with a network, of the same platform and Python:",
+            "On a machine with a network and the same platform and Python:",
             "  make env",
             f"  .venv/bin/python -m pip download --dest wheels {fetched}",
             *(f"  .venv/bin/python -m pip download --dest wheels --no-deps '{line}'" for line in other),
@@ -89,9 +89,9 @@ def listing(name: str = "fashion") -> str:
             *(f"  {install} '{line}'" for line in other),
             "  .venv/bin/python -m experiments gpu-check",
             "",
-            f"Asked for by the project ({len(found['asked'])}):",
+            f"Required by the project ({len(found['asked'])}):",
             *(f"  {line}" for line in found["asked"]),
-            f"With all that these need, at the versions of constraints.txt ({len(found['pinned'])}):",
+            f"With their dependencies, at the versions of constraints.txt ({len(found['pinned'])}):",
             *(f"  {line}" for line in found["pinned"]),
             f"Data of profile {name}, below data/:",
             *(f"  {line}" for line in data(name)),

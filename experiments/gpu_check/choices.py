@@ -1,4 +1,4 @@
-"""Gain of each faster way to train on this GPU, and whether it pays off by a rule set beforehand."""
+"""How much each faster way to train gains on this GPU, and whether it pays off by a rule set beforehand."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from lpc.training.together import SideBySide
 
 
 class Rule(NamedTuple):
-    """Rule for a choice: the least gain, and the largest difference of its result from the usual one."""
+    """When a choice pays off: its smallest gain, and its result's largest difference from the usual one."""
 
     gain: float
     apart: float
 
 
 RULES: Mapping[str, Rule] = {
-    "half_accuracies": Rule(gain=1.5, apart=2e-3),  # share of images that are decided otherwise
+    "half_accuracies": Rule(gain=1.5, apart=2e-3),  # share of images whose decision changes
     "cudnn_trials": Rule(
         gain=1.03, apart=1e-2
-    ),  # of the weights after an epoch: other algorithms round otherwise
-    "recorded_cohorts": Rule(gain=1.1, apart=1e-3),  # of the losses: fused AdamW rounds otherwise
+    ),  # of the weights after an epoch: other algorithms round differently
+    "recorded_cohorts": Rule(gain=1.1, apart=1e-3),  # of the losses: fused AdamW rounds differently
     "side_by_side": Rule(gain=1.1, apart=0.0),  # of the weights after an epoch: the same kernels
 }
 assert set(RULES) == set(CHOICES)
 
 
 def gains(amount: Amount, seconds: float) -> Rows:
-    """Yield, for every choice, the seconds without and with it, the difference, and whether it pays off."""
+    """Yield, per choice, the seconds without and with it, how results differ, and whether it pays off."""
     for name, measure in (
         ("half_accuracies", _half_accuracies),
         ("cudnn_trials", _cudnn_trials),
@@ -53,7 +53,7 @@ def gains(amount: Amount, seconds: float) -> Rows:
 
 
 def verdict(name: str, usual: float, chosen: float, apart: float) -> dict[str, Any]:
-    """Return a choice's row of the table: seconds, gain, its rule, and whether it is met."""
+    """Return a choice's row of the table: seconds, gain, the rule, and whether the choice meets it."""
     rule, gain = RULES[name], usual / chosen
     return {
         "usual (s)": usual,
@@ -79,7 +79,7 @@ def _choosing(name: str) -> Iterator[None]:
 
 
 def _half_accuracies(amount: Amount, limit: float) -> tuple[float, float, float]:
-    """Measure outputs for a train set, of a run that has trained an epoch."""
+    """Measure how a run that has trained one epoch classifies a train set."""
     del limit
     spec = amount.run(amount.networks[0], precision="bfloat16")
     with _choosing("half_accuracies"):
@@ -95,7 +95,7 @@ def _half_accuracies(amount: Amount, limit: float) -> tuple[float, float, float]
 
 
 def _cudnn_trials(amount: Amount, limit: float) -> tuple[float, float, float]:
-    """Measure epochs of recorded steps without compilation: all their convolutions are cuDNN's."""
+    """Measure epochs of recorded steps without compilation, so that all convolutions are cuDNN's."""
     spec = amount.run(amount.networks[0])
     images = images_of(spec, amount)
     spent, states = [], []
@@ -123,7 +123,7 @@ def _recorded_cohorts(amount: Amount, limit: float) -> tuple[float, float, float
 
 
 def _side_by_side(amount: Amount, limit: float) -> tuple[float, float, float]:
-    """Measure epochs of two runs, one after the other and in turn."""
+    """Measure epochs of two runs, one after the other and with alternating steps."""
     specs = [replace(amount.run(amount.networks[0]), seed=seed) for seed in range(2)]
     images = images_of(specs[0], amount)
     spent, states = [], []

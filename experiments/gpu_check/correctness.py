@@ -1,4 +1,4 @@
-"""Correctness on a GPU: bits of steps taken in several ways, and the tests that need a GPU."""
+"""Correctness on a GPU: whether ways to take steps agree to the bit, and the tests that need a GPU."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ EPOCHS = 2
 
 
 def bits(amount: Amount, seconds: float) -> Rows:
-    """Yield the difference between runs that should be the same: in weights, over the largest of them.
+    """Yield how runs that should be the same differ: in their weights, relative to the largest weight.
 
-    Compared are plain steps twice (to see what repeats at all), recorded steps with plain ones and with
-    themselves, and a recorded run that was stopped and resumed. Nothing is compiled, because Inductor's
-    kernels differ by intention.
+    We compare plain steps with themselves (to see what repeats at all), recorded steps with plain ones and
+    with themselves, and a recorded run that was stopped and resumed. Nothing is compiled, because Inductor's
+    kernels differ on purpose.
     """
     del seconds
     for precision in ("float32", "bfloat16"):
@@ -42,7 +42,7 @@ def bits(amount: Amount, seconds: float) -> Rows:
             ("plain steps, twice", _trained(spec, images, graphed=False), plain),
             ("recorded steps, twice", _trained(spec, images, graphed=True), recorded),
             ("recorded steps beside plain ones", recorded, plain),
-            ("stopped and gone on, recorded", _resumed(spec, images), recorded),
+            ("stopped and resumed, recorded", _resumed(spec, images), recorded),
         ):
             yield f"{what}, {precision}", compared(ours, theirs)
 
@@ -76,13 +76,13 @@ def _resumed(spec: RunSpec, images: ImageSet) -> dict[str, Tensor]:
 
 
 def marked(folder: Path) -> list[Path]:
-    """Return the test files in which a test is marked ``gpu``."""
+    """Return the test files that have a test marked ``gpu``."""
     found = (path for path in sorted(folder.rglob("test_*.py")))
     return [path for path in found if re.search(r"\bmark\.gpu\b", path.read_text(encoding="utf-8"))]
 
 
 def tests(amount: Amount, seconds: float) -> Rows:
-    """Yield the number of tests marked ``gpu`` that pass, and those that fail, with their messages.
+    """Yield how many of the tests marked ``gpu`` pass, and the failing ones with their messages.
 
     Raises
     ------

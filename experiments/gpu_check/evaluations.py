@@ -25,7 +25,7 @@ SPREADS = {"Gaussian": None, "10 classes of sd 1e-3": 1e-3, "10 classes of sd 1e
 
 
 def entropy(amount: Amount, seconds: float) -> Rows:
-    """Yield the seconds of k-th distances by torch and by faiss, and the difference between the distances."""
+    """Yield the seconds that k-th distances take by torch and by faiss, and how the distances differ."""
     del seconds
     for kind, spread in SPREADS.items():
         points = torch.from_numpy(points_of(amount.points, amount.width, spread)).to(DEVICE)
@@ -51,7 +51,7 @@ def entropy(amount: Amount, seconds: float) -> Rows:
 
 
 def _search(method: str) -> Callable[..., Tensor] | None:
-    """Return the search by a method; None: this version does not have it."""
+    """Return the search by a method; None if this version does not have it."""
     search: Any = kth_distance
     known = "method" in inspect.signature(search).parameters
     if not known:
@@ -60,7 +60,7 @@ def _search(method: str) -> Callable[..., Tensor] | None:
 
 
 def deepfool_steps(amount: Amount, seconds: float) -> Rows:
-    """Yield the seconds of DeepFool on an untrained network, and whether the decisions do change."""
+    """Yield the seconds that DeepFool takes on an untrained network, and whether the decisions change."""
     del seconds
     for dtype in (torch.float32, torch.float64):
         spec = amount.run(amount.networks[0])
@@ -89,7 +89,7 @@ def deepfool_steps(amount: Amount, seconds: float) -> Rows:
 
 
 def memory(amount: Amount, seconds: float) -> Rows:
-    """Yield the peak memory of training and of an entropy, their own data included."""
+    """Yield the peak memory of training and of an entropy, including their data."""
     del seconds
     for network in amount.networks:
         spec = amount.run(network)

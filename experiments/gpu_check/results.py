@@ -20,23 +20,23 @@ from lpc.computing.provenance import provenance
 from lpc.store.atomic import write_bytes, write_json
 from lpc.training.choices import CHOICES, VARIABLE
 
-DONE, PIECE = "done", "goes on in the next call"
+DONE, PIECE = "done", "continues in the next call"
 FAILED, CUT_OFF, NOT_RUN = "failed", "cut off", "not run"
 _SAME = ("device", "python", "versions", "gpu")
-"""Fields of the provenance that all sections of a record share."""
+"""Fields of the provenance that must be the same for all sections of a record."""
 
 
 @dataclass
 class Record:
-    """One device's check.
+    """The check of one device.
 
     Attributes
     ----------
     path
-        Path of the JSON file; the Markdown file is beside it.
+        Path of the JSON file; the Markdown file lies beside it.
     content
-        Content by name: ``provenance``, the day on which it was ``begun``, the ``plan`` (titles of all
-        sections, by name), and ``sections`` by name: status, reason, seconds, date, commit, rows.
+        ``provenance``; when the check was ``begun``; the ``plan``, the titles of all sections by name; and
+        ``sections`` by name, with status, reason, seconds, date, commit and rows.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class Record:
         return None if found is None else str(found["status"])
 
     def open(self) -> list[str]:
-        """Return the names of sections still to do, except the one that continues in pieces."""
+        """Return the names of the sections still to do, except the one that is done in pieces."""
         return [name for name in self.content["plan"] if self.status(name) not in (DONE, PIECE)]
 
     def add(
@@ -66,18 +66,18 @@ class Record:
         seconds: float | None = None,
         code: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write the end of a section into both files; rows of an earlier try that this one lacks are kept.
+        """Write a section's result into both files; rows that only an earlier try has are kept.
 
         Parameters
         ----------
         section, status, rows
             Name of the section, its status, and its rows.
         reason
-            Reason why it was not done.
+            Why it was not done.
         seconds
             Seconds that it took.
         code
-            Provenance, whose commit is kept; None: that of the record.
+            Provenance, whose commit is kept; None: the record's.
         """
         made = self.content["provenance"] if code is None else code
         before = self.content["sections"].get(section, {"rows": []})["rows"]
@@ -101,7 +101,7 @@ class Record:
 
 
 def begin(plan: Mapping[str, str], folder: Path = GPU_CHECKS, *, fresh: bool = False) -> Record:
-    """Return the record of this device's check, to continue or a new one.
+    """Return the record of this device's check: the one to continue, or a new one.
 
     Parameters
     ----------
@@ -110,13 +110,13 @@ def begin(plan: Mapping[str, str], folder: Path = GPU_CHECKS, *, fresh: bool = F
     folder
         Folder of the records.
     fresh
-        Whether to begin anew: the old record is then kept in the folder ``earlier``.
+        Whether to start over; the old record is then kept in the folder ``earlier``.
 
     Raises
     ------
     ValueError
-        If the record was made with other versions or another driver, so that old and new rows would not be of
-        one machine.
+        If the record was made with other versions or another driver, so that old and new rows would not be
+        comparable.
     """
     known = provenance(default_device("cuda"), folders=("lpc", "experiments"))
     path = folder / f"{slug(known['device'])}.json"
@@ -135,27 +135,29 @@ def begin(plan: Mapping[str, str], folder: Path = GPU_CHECKS, *, fresh: bool = F
     if differs:
         raise ValueError(
             f"{path.name} was made with other {' and '.join(differs)}: {there.get(differs[0])}, here "
-            f"{known.get(differs[0])}; --fresh starts over and keeps it"
+            f"{known.get(differs[0])}; --fresh starts over and keeps the old record"
         )
     return record
 
 
 def read(path: Path) -> Record:
-    """Return a record from its file; a ValueError names one that cannot be read."""
+    """Return a record from its file; if it cannot be read, a ValueError names it."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Record(path, {name: content[name] for name in ("provenance", "begun", "plan", "sections")})
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a record of gpu-check ({error!r}); remove it, or --fresh") from error
+        raise ValueError(
+            f"{path} is not a record of gpu-check ({error!r}); remove it, or use --fresh"
+        ) from error
 
 
 def recorded(folder: Path = GPU_CHECKS) -> list[Record]:
-    """Return the records that there are, by device."""
+    """Return the existing records, ordered by device."""
     return [read(path) for path in sorted(folder.glob("*.json"))]
 
 
 def slug(device: str) -> str:
-    """Return a device's name as a file's: ``NVIDIA H200`` is ``nvidia-h200``."""
+    """Return a device's name as a file name: ``NVIDIA H200`` becomes ``nvidia-h200``."""
     return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
 
 
@@ -175,7 +177,7 @@ def tables(record: Record) -> dict[str, pd.DataFrame]:
 
 
 def overview(record: Record) -> pd.DataFrame:
-    """Return one row of text per section: status, date, commit, and the reason if it was not done."""
+    """Return one row of text per section: status, date, commit, and, if it was not done, why."""
     rows = {}
     for section, title in record.content["plan"].items():
         found = record.content["sections"].get(section)
@@ -192,14 +194,14 @@ def overview(record: Record) -> pd.DataFrame:
 
 
 def worth_taking(record: Record) -> str:
-    """Return a sentence on the choices that pay off by the check."""
+    """Return a sentence that says which choices pay off."""
     found = record.content["sections"].get("choices", {"rows": []})["rows"]
     judged = {row["what"]: row["worth taking"] for row in found if row["what"] in CHOICES}
     if not judged:
         return "No choice has been measured on this GPU."
     taken = [name for name, worth in judged.items() if worth]
     if not taken:
-        return f"Measured, and without enough gain here: {', '.join(judged)}."
+        return f"Measured, but without enough gain on this GPU: {', '.join(judged)}."
     return f"These choices pay off on this GPU: {VARIABLE}={','.join(taken)}"
 
 
@@ -241,7 +243,7 @@ def _text(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value for JSON, in which a number that is not finite is missing."""
+    """Return a value for JSON; a number that is not finite becomes None."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -1,4 +1,4 @@
-"""The check, section by section: each in its own process, within its time, recorded when it ends."""
+"""Runs the check section by section, each in its own process and time limit, and records it when it ends."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from lpc.computing.devices import default_device
 from lpc.computing.provenance import provenance
 
 Message = tuple[str, Any]
-"""A kind and its content: ``("row", (what, values))``; at the end a status and, if not done, a reason."""
+"""A kind and its content: ``("row", (what, values))`` or, at the end, a status and why it was not done."""
 SHARE = 0.6
-"""Share of a section's expected time that must be left for it to begin."""
+"""Share of a section's expected time that must be left for the section to begin."""
 
 
 def plan(minutes: float) -> str:
-    """Return lines on the sections to run and their expected times, which are not measured."""
+    """Return lines that list the sections to run and their estimated times."""
     lines = [f"{section.minutes:4.1f} min  {section.name:10} {section.title}" for section in SECTIONS]
     total = sum(section.minutes for section in SECTIONS)
-    return "\n".join([*lines, f"{total:4.1f} min  in all, of {minutes:g}; estimated, not measured"])
+    return "\n".join([*lines, f"{total:4.1f} min  in total, of {minutes:g}; estimated, not measured"])
 
 
 def check(
@@ -40,7 +40,7 @@ def check(
     carry_out: Callable[[Section, Amount, float], Iterator[Message]] | None = None,
     sections: Sequence[Section] = SECTIONS,
 ) -> None:
-    """Run the sections that a record lacks, as time allows; the others are recorded as not run.
+    """Run the sections that a record lacks, as time allows, and record the others as not run.
 
     Parameters
     ----------
@@ -49,11 +49,11 @@ def check(
     minutes
         Minutes for all sections.
     told
-        Callback for lines about the progress.
+        Callback for lines about progress.
     amount
         Amount of work.
     carry_out
-        Function that runs a section within some seconds; None: :func:`in_process_of_its_own`.
+        Function that runs a section within a number of seconds; None: :func:`in_process_of_its_own`.
     sections
         Sections of the check.
     """
@@ -63,7 +63,7 @@ def check(
     for place, section in enumerate(sections, 1):
         head = f"[{place}/{len(sections)}] {section.title}"
         if record.status(section.name) == DONE:
-            told(f"{head}: done before")
+            told(f"{head}: already done")
             continue
         left, asked = end - time.monotonic(), 60 * section.minutes
         if left < SHARE * asked:
@@ -95,7 +95,7 @@ def _line(what: str, values: dict[str, Any]) -> str:
 
 
 def here(section: Section, amount: Amount, seconds: float) -> Iterator[Message]:
-    """Run a section in this process; an error becomes its last message, in one line."""
+    """Run a section in this process; an error becomes the last message, on one line."""
     try:
         for row in section.measure(amount, seconds):
             yield "row", row
@@ -109,9 +109,9 @@ def here(section: Section, amount: Amount, seconds: float) -> Iterator[Message]:
 def in_process_of_its_own(
     section: Section, amount: Amount, seconds: float, *, way: str = "spawn"
 ) -> Iterator[Message]:
-    """Run a section in a new process, which is ended with all its children when its time is up.
+    """Run a section in a new process, which is stopped with all its children when its time is up.
 
-    A process whose GPU has failed cannot use it any more: the next section has another process.
+    Once a process's GPU has failed, that process can no longer use it; the next section gets a new one.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def in_process_of_its_own(
                 message = ours.recv()
             except EOFError:
                 process.join()
-                yield FAILED, f"its process ended without a word, with status {process.exitcode}"
+                yield FAILED, f"its process ended without a message, with status {process.exitcode}"
                 return
             yield message
             if message[0] != "row":

@@ -1,4 +1,4 @@
-"""The sections of the check in order, each with its measurement, expected time and time limit."""
+"""The sections of the check, in order, each with its measurement, expected time and time limit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from experiments.gpu_check.amounts import Amount, Rows
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the check that is run, recorded and repeated separately.
+    """A section of the check, which is run, recorded and repeated separately.
 
     Attributes
     ----------
@@ -22,11 +22,11 @@ class Section:
     minutes
         Expected minutes on a recent GPU; not measured.
     limit
-        Minutes after which it is ended; its rows until then are kept.
+        Minutes after which it is stopped; its rows so far are kept.
     measure
-        Function from the amount of work and the available seconds to an iterator over rows.
+        Function that takes the amount of work and the available seconds, and yields rows.
     in_pieces
-        Whether it uses the time there is and continues in the next call.
+        Whether it uses all the time that is left and continues in the next call.
     """
 
     name: str
@@ -41,7 +41,7 @@ SECTIONS: Sequence[Section] = (
     Section("device", "The device, and its matrix products", 0.2, 0.5, speed.device),
     Section("bits", "Bits: recorded steps beside plain ones, and repetitions", 0.4, 0.8, correctness.bits),
     Section("tests", "Tests that are marked gpu", 1.0, 2.0, correctness.tests),
-    Section("training", "One run alone: images a second", 1.6, 2.5, speed.alone),
+    Section("training", "One run alone: images per second", 1.6, 2.5, speed.alone),
     Section("together", "Several runs at once in one process", 0.7, 1.2, speed.together),
     Section("processes", "Several runs at once in processes of their own (MPS)", 0.6, 1.0, speed.processes),
     Section("entropy", "Entropy by nearest neighbours", 0.4, 0.8, evaluations.entropy),
@@ -52,4 +52,4 @@ SECTIONS: Sequence[Section] = (
 )
 
 PLAN = {section.name: section.title for section in SECTIONS}
-"""Titles, by name."""
+"""Titles of the sections, by name."""

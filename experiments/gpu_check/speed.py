@@ -1,4 +1,4 @@
-"""Speed of training on a GPU: one run in four ways, several at once in one process or in several."""
+"""Speed of training on a GPU: one run in four ways, and several at once, in one process or in several."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from lpc.training.together import SideBySide
 
 DEVICE = torch.device("cuda")
 AT_ONCE = (1, 2, 3)
-"""Runs that share the GPU."""
+"""Numbers of runs that share the GPU."""
 _T = TypeVar("_T")
 
 
 def device(amount: Amount, seconds: float) -> Rows:
-    """Yield the name of the GPU, and the rates of large matrix products on it."""
+    """Yield the name of the GPU, and the rates at which it computes large matrix products."""
     del seconds
     known = torch.cuda.get_device_properties(DEVICE)
     yield (
@@ -48,7 +48,7 @@ def device(amount: Amount, seconds: float) -> Rows:
 
 
 def alone(amount: Amount, seconds: float) -> Rows:
-    """Yield images per second of a single run: plain, recorded, compiled, both; and its memory."""
+    """Yield images per second of a single run (plain, recorded, compiled, both), and its memory."""
     for program, compiled, graphed in (
         ("eager", False, False),
         ("graph", False, True),
@@ -73,7 +73,7 @@ def alone(amount: Amount, seconds: float) -> Rows:
 
 
 def together(amount: Amount, seconds: float) -> Rows:
-    """Yield images per second over all runs, for one, two and three in one process, their steps in turn."""
+    """Yield images per second over one, two and three runs whose steps alternate in one process."""
     compiled = _can_compile(amount)
     for network in amount.networks:
         spec, single = amount.run(network), None
@@ -106,7 +106,7 @@ def processes(amount: Amount, seconds: float) -> Rows:
 
 
 def epoch_seconds(train: Callable[[], Any], amount: Amount, limit: float) -> tuple[float, float]:
-    """Return the median seconds of an epoch, and those of the first, which is not among them.
+    """Return the median seconds of an epoch, and those of the first, which the median leaves out.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def epoch_seconds(train: Callable[[], Any], amount: Amount, limit: float) -> tup
     amount
         Amount of work, with the number of timed epochs.
     limit
-        Seconds after which no other epoch begins; one is timed in any case.
+        Seconds after which no further epoch begins; at least one is timed.
     """
     first, _ = timed(train)
     spent: list[float] = []
@@ -144,24 +144,24 @@ def _network(spec: RunSpec) -> str:
 
 def _can_compile(amount: Amount) -> bool:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the first section says whether it does
+        warnings.simplefilter("ignore")  # the first section reports whether it can
         return amount.compiled and compiles(DEVICE)
 
 
 def _rates(spec: RunSpec, amount: Amount, rate: float) -> dict[str, Any]:
-    """Return images per second, FLOP/s, and their share of a product's in the same precision."""
+    """Return images per second, FLOP/s, and their share of a matrix product's in the same precision."""
     each = flops(spec, random_images(spec.data, 2)).step_flops
     product = matmul_rate(DEVICE, DTYPES[spec.train.precision], size=amount.product)
     return {
         "images/s": rate,
-        "ms a step": 1e3 * spec.train.batch_size / rate,
+        "ms per step": 1e3 * spec.train.batch_size / rate,
         "TFLOP/s": each * rate / 1e12,
         "of the product's": each * rate / product,
     }
 
 
 def _tidy() -> None:
-    torch.compiler.reset()  # compiled networks of one class share a limit
+    torch.compiler.reset()  # compiled networks of one class share a limit on their number
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

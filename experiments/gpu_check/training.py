@@ -1,4 +1,4 @@
-"""A piece of a profile's runs, trained while there is time; the next piece continues from its checkpoints."""
+"""Trains a profile's runs in pieces, as time allows; each piece continues from the last one's checkpoints."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def piece(amount: Amount, seconds: float) -> Rows:
     Raises
     ------
     ValueError
-        If the data are not there.
+        If the data are missing.
     """
     found = profile(amount.trained)
     if absent := absent_files(found.data.name):
@@ -58,13 +58,13 @@ def piece(amount: Amount, seconds: float) -> Rows:
             "of": len(declared),
             "epochs in this piece": done,
             "seconds": spent,
-            "seconds an epoch, measurements included": spent / done if done else None,
+            "seconds per epoch, including measurements": spent / done if done else None,
             "finished": finished == len(declared),
         },
     )
 
 
 def _epochs(declared: Sequence[RunSpec], store: RunStore) -> int:
-    """Return the number of trained epochs of some runs, up to their last checkpoints."""
+    """Return how many epochs some runs have trained, up to their last checkpoints."""
     done = store.epochs_done()
     return sum(spec.train.epochs if store.finished(spec) else done.get(run_key(spec), 0) for spec in declared)

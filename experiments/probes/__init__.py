@@ -1,1 +1,1 @@
-"""Probes: measurements of trained runs, taken afterwards; each module has the name of its probe."""
+"""Probes: measurements of runs that have been trained; most modules bear the name of their probe."""

@@ -1,4 +1,4 @@
-"""Attack strength: results of several kinds of attack on a run's test images, and checks of them."""
+"""The probes ``attacks``, ``attack_checks`` and ``attack_steps``: attacks of many kinds, and their checks."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ from lpc.runs.measurements import attacked_images
 from lpc.store.probes import Probe
 
 IMAGES = 200
-"""Number of attacked test images; the first 100 of them are those of the robustness chapter."""
+"""Number of attacked test images; the first 100 of them are the robustness chapter's."""
 CHECKED = 100
-"""Number of images for rescaled logits and float64: the first of those."""
+"""Number of images, from the first, for rescaled logits and float64."""
 STEPPED = 50
-"""Number of images for other budgets: the first of those."""
+"""Number of images, from the first, for other budgets."""
 TINY = 200
-"""Training images up to which a network is one for tests: a tenth of the images, a twentieth of budgets."""
+"""Largest number of training images of a network that only tests use: it is attacked on a tenth of the
+images, with a twentieth of the budgets."""
 FEWER, LESS = 10, 20
 """These divisors."""
 STRANGERS = 10_000
 """Largest number of training images among which a decision-based attack finds its start."""
 VALUES = 100_000
-"""Largest number of pixel values attacked at once: 9 rows per image are in memory together."""
+"""Largest number of pixel values attacked at once; for each image, 9 rows are in memory at the same time."""
 BEATS = 1e-3
 """Relative difference from which a perturbation counts as smaller."""
 LEADS = ("deepfool", "superdeepfool", "fab", "ddn")
-"""Attacks whose smallest perturbation gives an attack of fixed radius its first radius."""
+"""Attacks whose smallest perturbation sets the first radius of attacks with a fixed radius."""
 
 Budget = tuple[int | None, int | None]
-"""Budget and number of radii; None: the authors' recommendation (``Attack.budget``), ``Attack.rounds``."""
+"""Budget and number of radii; None: the authors' recommendations (``Attack.budget``, ``Attack.rounds``)."""
 RECOMMENDED: Budget = (None, None)
 
 
@@ -87,7 +88,7 @@ MAIN: Mapping[str, Setting] = MappingProxyType(
         "unbounded": Setting({name: _BOX[name] for name in ("deepfool", "superdeepfool", "fab")}, box=None),
     }
 )
-"""Attacks on every network: all of them in the pixel box, some without a box."""
+"""Attacks on every network: all of them with pixels kept in [0, 1], and some without this box."""
 CHECKS: Mapping[str, Setting] = MappingProxyType(
     {
         "double": Setting(_BOX, double=True, images=CHECKED),
@@ -95,7 +96,7 @@ CHECKS: Mapping[str, Setting] = MappingProxyType(
         "small": Setting(_BOX, factor=1e-3, images=CHECKED),
     }
 )
-"""Forms of a network that make the same decisions: in float64, logits times 100 and times 1e-3."""
+"""Attacks on forms of the network that decide alike: in float64, with logits times 100, and times 1e-3."""
 STEPS: Mapping[str, tuple[Budget, ...]] = MappingProxyType(
     {
         "deepfool": ((25, None), RECOMMENDED, (200, None)),
@@ -114,7 +115,7 @@ STEPS: Mapping[str, tuple[Budget, ...]] = MappingProxyType(
 )
 """Budgets by attack, from small to large, whose perturbations show whether a larger one would find less.
 
-The authors' own is among them, but for the boundary attack, whose 25,000 steps take the longest."""
+The authors' own budget is among them, except for the boundary attack, whose 25,000 steps take too long."""
 
 
 class Target(NamedTuple):
@@ -129,7 +130,7 @@ class Target(NamedTuple):
     chosen
         Indices of these images among the test images.
     stranger
-        Nearest training image, for each of them, with another decision of the network.
+        For each of these images, the nearest training image that the network decides differently.
     """
 
     logits: Logits
@@ -139,12 +140,12 @@ class Target(NamedTuple):
 
 
 def pixel_logits(model: Classifier, images: ImageSet) -> Logits:
-    """Return the logits of images in [0, 1]: the network behind the normalisation of its train set."""
+    """Return the logits as a function of images in [0, 1], which it normalises as the train set was."""
     return lambda image: model(images.normalise(image)).logits
 
 
 def target(model: Classifier, splits: Splits, *, count: int = IMAGES, double: bool = False) -> Target:
-    """Return a network, the test images that are attacked, and their nearest strangers.
+    """Return a network, the test images to attack, and the nearest training images decided differently.
 
     Parameters
     ----------
@@ -173,7 +174,7 @@ def target(model: Classifier, splits: Splits, *, count: int = IMAGES, double: bo
 def under(
     setting: Setting, model: Classifier, splits: Splits, *, seed: int = 0
 ) -> tuple[Target, dict[str, Attacked]]:
-    """Return a network in one form and the results of its attacks, by attack.
+    """Attack a network in one form; return it, and the results by attack.
 
     Parameters
     ----------
@@ -206,17 +207,17 @@ def under(
 
 
 def is_tiny(splits: Splits) -> bool:
-    """Whether networks of these data are for tests alone (:data:`TINY`)."""
+    """Return whether networks of these data are for tests only (:data:`TINY`)."""
     return len(splits.train) <= TINY
 
 
 def image_count(splits: Splits) -> int:
-    """Return the number of test images that are attacked: :data:`IMAGES`, or fewer for a test's networks."""
+    """Return the number of test images to attack: :data:`IMAGES`, or fewer for networks that tests use."""
     return -(-IMAGES // FEWER) if is_tiny(splits) else IMAGES
 
 
 def _lessened(setting: Setting) -> Setting:
-    """Return a setting that takes no time; every attack still runs."""
+    """Return a setting that takes little time but still runs every attack."""
     attacks = {}
     for name, (budget, rounds) in setting.attacks.items():
         kind = ATTACKS[name]
@@ -228,7 +229,7 @@ def _lessened(setting: Setting) -> Setting:
 def in_parts(
     name: str, logits: Logits, image: Tensor, *, start: Tensor | None = None, **options: Any
 ) -> Attacked:
-    """Attack as many images at once as :data:`VALUES` allows; the arguments are those of ``attack``."""
+    """Attack as many images at once as :data:`VALUES` allows; arguments are as for ``attack``."""
     size = max(1, VALUES // image[0].numel())
     starts = [None] * len(image) if start is None else start.split(size)
     parts = [
@@ -246,20 +247,20 @@ def in_parts(
 
 
 def median_interval(values: np.ndarray, *, level: float = 0.95) -> tuple[float, float]:
-    r"""Return the interval between two of the values that covers the median of their distribution.
+    r"""Return an interval, between two of the values, that covers the median of their distribution.
 
     Parameters
     ----------
     values
         Values, shape (points,); infinite ones are the largest.
     level
-        Least probability that the interval covers the median.
+        Smallest probability that the interval covers the median.
 
     Notes
     -----
-    Of n sorted values, :math:`v_{(k)}` and :math:`v_{(n+1-k)}` with the largest k for which a binomial
-    variable of n trials at one half is below k with a probability of at most half of 1 - level. Where there
-    is none, all of the line.
+    The ends are :math:`v_{(k)}` and :math:`v_{(n+1-k)}` of n sorted values, with the largest k for which a
+    binomial variable of n trials at one half is below k with probability at most (1 - level) / 2. If there is
+    no such k, the interval is the whole line.
     """
     ordered = np.sort(values)
     k = int(binom.ppf((1 - level) / 2, len(ordered), 0.5))
@@ -269,22 +270,23 @@ def median_interval(values: np.ndarray, *, level: float = 0.95) -> tuple[float, 
 
 
 def probe(model: Classifier, splits: Splits) -> Probe:
-    """Return the results of :data:`MAIN`'s attacks: one row per image with the norms, and their medians.
+    """Run the attacks of :data:`MAIN`; return a row of norms per image, and their medians as values.
 
-    Values, by ``<setting>_<attack>``: ``_median`` of the norms in pixel units, ``_low`` and ``_high`` of
-    its 95 % interval over images, share ``_fooled``, how many images the attack ``_failed`` on. ``smallest``
-    stands for the smallest of all attacks of a setting, with its median ``_relative`` norm (normalised
-    units, over the image's). ``box_black_beats_white`` is the share of images on which an attack without
-    gradients finds less than all with them.
+    The names of values begin with ``<setting>_<attack>``: ``_median`` is that of the norms in pixel units;
+    ``_low`` and ``_high`` are the ends of its 95 % interval over images; ``_fooled`` is the share of fooled
+    images, and ``_failed`` the number of images on which the attack failed. ``smallest`` as an attack stands
+    for the smallest perturbation of all attacks of a setting; its ``_relative`` is the median norm over the
+    image's norm, in normalised units. ``box_black_beats_white`` is the share of images on which an attack
+    without gradients finds a smaller perturbation than all attacks with gradients.
     """
     return _probe(model, splits, MAIN)
 
 
 def check_probe(model: Classifier, splits: Splits) -> Probe:
-    """Return the results of :data:`CHECKS`' attacks, as in :func:`probe`.
+    """Run the attacks of :data:`CHECKS`; return the results as :func:`probe` does.
 
-    ``<setting>_zero_gradient`` is the share of images at which the gradient of the cross-entropy, with
-    respect to the pixels, is exactly zero; ``plain`` is the unaltered network.
+    ``<setting>_zero_gradient`` is the share of images at which the gradient of the cross-entropy with respect
+    to the pixels is exactly zero; the setting ``plain`` is the unaltered network.
     """
     found = _probe(model, splits, CHECKS)
     if found.table is None:
@@ -298,7 +300,7 @@ def check_probe(model: Classifier, splits: Splits) -> Probe:
 
 
 def zero_gradient(logits: Logits, image: Float[Tensor, "images channel row column"]) -> Tensor:
-    """Return the images at which the gradient of the decision's cross-entropy is zero in every pixel."""
+    """Return, for each image, whether the gradient of its decision's cross-entropy is zero in every pixel."""
     leaf = image.detach().clone().requires_grad_()
     with torch.enable_grad():
         values = logits(leaf)
@@ -325,11 +327,11 @@ def _probe(model: Classifier, splits: Splits, settings: Mapping[str, Setting]) -
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """Make infinite values missing, such as the median if fewer than half are fooled."""
+    """Make infinite values missing, such as the median if fewer than half of the images are fooled."""
     missing = values.pop("missing")
     for name, value in values.items():
         if isinstance(value, float) and not np.isfinite(value):
-            missing[name], values[name] = "fewer images are fooled than it takes", None
+            missing[name], values[name] = "too few images are fooled", None
     return {**values, "missing": missing}
 
 
@@ -380,9 +382,9 @@ def _summary(
 def step_probe(model: Classifier, splits: Splits) -> Probe:
     """Return medians on the first :data:`STEPPED` images, one row per attack and budget (:data:`STEPS`).
 
-    Columns are ``attack``, ``budget``, ``rounds`` (0: the attack looks for the smallest itself), ``median``,
-    ``fooled``, ``calls`` (forward passes an image) and ``ratio`` (median over images of the norm over that of
-    the smallest that any of them finds at its largest budget).
+    Columns are ``attack``, ``budget``, ``rounds`` (0: the attack itself searches for the smallest radius),
+    ``median``, ``fooled``, ``calls`` (forward passes per image), and ``ratio``: the median over images of the
+    norm, divided by the smallest norm that any attack finds with its largest budget.
     """
     rows, norms = [], []
     for position in range(max(map(len, STEPS.values()))):

@@ -1,4 +1,4 @@
-"""The probe ``certified``: proved radii of one trained network, beside estimates and DeepFool's."""
+"""The probe ``certified``: proved radii of one trained network, beside estimates and DeepFool's radii."""
 
 from __future__ import annotations
 
@@ -33,34 +33,35 @@ from lpc.store.probes import Probe
 IMAGES = 200
 """Number of test images whose radii are computed, the same for every network; all if there are fewer."""
 SAMPLES = 32
-"""Number of points at which the gradient is sampled around an image."""
+"""Number of points around an image at which the gradient is sampled."""
 RESCALING = 1e-3
-"""Factor on the logits when the radii are computed again."""
+"""Factor on the logits for computing the radii a second time."""
 RESCALED_IMAGES = 10
-"""Number of images whose radii are computed again."""
+"""Number of images whose radii are computed a second time."""
 ESTIMATES = ("gradient", "dataset", "sampled")
-"""Estimates that are no bounds: see :func:`radii`."""
+"""Columns of :func:`radii` that are estimates, not bounds."""
 
 
 def probe(model: Classifier, splits: Splits) -> Probe:
-    """Bound a network.
+    """Compute proved radii of a network, with estimates beside them.
 
     Parameters
     ----------
     model
         Classifier in evaluation mode.
     splits
-        Data whose test images are used, the first of those with which attacks begin.
+        Data whose test images are used: the first of those that attacks use.
 
     Returns
     -------
     Probe
-        Values, all on pixels in [0, 1]: ``lipschitz`` (bound for the logits), ``margin_median``,
+        Values, all for pixels in [0, 1]: ``lipschitz`` (a bound for the logits), ``margin_median``,
         ``lipschitz_per_margin`` (their ratio), ``<radius>_median`` for every column of :func:`radii`;
-        ``<radius>_exceeds``, the share of images where it is larger than ``shortened``, which no certified
-        radius can be; ``images``; ``rescaled_change``, the largest relative change of a certified radius when
-        the logits are multiplied by :data:`RESCALING`. If no bound is written for the network, all are
-        missing and ``missing`` says for which module. Table: :func:`radii`.
+        ``<radius>_exceeds``, the share of images where the radius is larger than ``shortened``, which no
+        certified radius can be; ``images``; and ``rescaled_change``, the largest relative change of a
+        certified radius when the logits are multiplied by :data:`RESCALING`. If the network has a module for
+        which no bound is implemented, all values are missing, and ``missing`` names the module. Table:
+        :func:`radii`.
     """
     measured = Measured()
     try:
@@ -96,7 +97,7 @@ def probe(model: Classifier, splits: Splits) -> Probe:
 def sample(
     images: ImageSet, *, count: int = IMAGES
 ) -> tuple[Tensor, Float64[Tensor, "images channel row column"]]:
-    """Return indices and pixels in [0, 1] of the images whose radii are taken, on the CPU."""
+    """Return indices and pixels, in [0, 1] and on the CPU, of the images whose radii are computed."""
     index = attacked_images(images, count=count).cpu()
     return index, images.pixels(index.to(images.images.device), dtype=torch.float64).cpu()
 
@@ -107,12 +108,12 @@ def radii(network: AffineLayers, image: Float[Tensor, "images channel row column
     Returns
     -------
     DataFrame
-        ``decision``; ``margin``, in logits; then in units of pixels: the certified ``spectral``, ``interval``
-        and ``crown``; the estimates ``gradient`` (logits linearised at the image), ``dataset`` (the margin
-        over the largest gradient norm of the margin at any of these images) and ``sampled`` (over the largest
-        in a ball of DeepFool's radius, at :data:`SAMPLES` points); ``deepfool``, a perturbation that changes
-        the decision, and ``shortened``, the shortest found along it. The last two are infinite where DeepFool
-        does not fool.
+        ``decision``; ``margin``, in logits; then, in units of pixels, the certified radii ``spectral``,
+        ``interval`` and ``crown``; the estimates ``gradient`` (logits linearised at the image), ``dataset``
+        (the margin over its largest gradient norm at any of these images) and ``sampled`` (the margin over
+        its largest gradient norm at :data:`SAMPLES` points in a ball of DeepFool's radius); ``deepfool``, the
+        norm of a perturbation that changes the decision; and ``shortened``, the shortest length along it that
+        still does. The last two are infinite where DeepFool does not fool the network.
     """
     attack = deepfool(network, image)
     length = norms(attack.perturbation)
@@ -138,7 +139,7 @@ def shortened(
     steps: int = 50,
     halvings: int = 10,
 ) -> Float64[Tensor, " images"]:
-    """Return the first of the tried shares of each perturbation at which the decision changes.
+    """Return the smallest tried fraction of each perturbation at which the decision changes.
 
     Parameters
     ----------
@@ -147,8 +148,8 @@ def shortened(
     image, perturbation
         Images, and perturbations that change the decision; the result is 1 if one does not.
     steps, halvings
-        Number of equal parts of the perturbation that are tried, and of bisections after the first that
-        changes it.
+        Number of equal steps along the perturbation, and of bisections within the first step that changes
+        the decision.
     """
     decision = network(image).argmax(dim=1)
     wide = [-1] + [1] * (image.ndim - 1)
@@ -179,7 +180,7 @@ def rescaled_change(network: AffineLayers, image: Float[Tensor, "images channel 
 
 
 def reasons(study: probing.Probed) -> dict[str, str]:
-    """Return the reasons why networks of a study have no certified radii, by architecture, from one seed."""
+    """Return, by architecture, why networks of a study have no certified radii, according to one seed."""
     version, found = probing.PROBES["certified"].version, {}
     for row in study.selected.itertuples():
         probe = study.store.probe(str(row.key), "certified", version=version)
@@ -190,7 +191,7 @@ def reasons(study: probing.Probed) -> dict[str, str]:
 
 
 def over_gamma(study: probing.Probed) -> pd.DataFrame:
-    """Return the measurements of a sweep of gamma, averaged over seeds: one row per final gamma, as text."""
+    """Return a sweep's measurements as text, averaged over seeds: one row per final gamma."""
     columns = [name for name in study.selected if name.startswith("certified_")]
     numbers = study.selected[columns].apply(pd.to_numeric, errors="coerce")
     means = numbers.groupby(study.selected["architecture"]).mean()
@@ -199,14 +200,14 @@ def over_gamma(study: probing.Probed) -> pd.DataFrame:
 
 
 def beside_attacks(study: probing.Probed) -> pd.DataFrame:
-    """Return the rows of :func:`radii` for all runs, with the smallest perturbation found by any method.
+    """Return the rows of :func:`radii` for all runs, with the smallest perturbation that any method found.
 
     Returns
     -------
     DataFrame
-        Columns ``key``, ``architecture``, ``seed``, those of the probe's table; ``smallest``, of
-        ``shortened`` and the perturbations of the probe ``attacks`` in the pixel box and without it;
-        ``attacked``, whether that probe is there. No rows if no network has certified radii.
+        Columns ``key``, ``architecture``, ``seed``, and those of the probe's table; ``smallest``, the minimum
+        of ``shortened`` and of the perturbations of the probe ``attacks``, with and without the pixel box;
+        ``attacked``, whether that probe exists. There are no rows if no network has certified radii.
     """
     rows = probing.table(study, "certified")
     if rows is None:

@@ -1,4 +1,4 @@
-"""The probe ``corruptions``: accuracy of one trained network on corrupted test images; curves of all."""
+"""The probe ``corruptions``: a network's accuracy on corrupted test images, and curves for all networks."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def probe(model: Classifier, splits: Splits) -> Probe:
     Returns
     -------
     Probe
-        Values: ``clean``, the accuracy on the unchanged images; one per kind of corruption, the mean over its
-        strengths; ``mean``, that over all kinds and strengths; ``kept``, the mean over ``clean``. Table: one
-        row per kind and strength.
+        Values: ``clean``, the accuracy on unchanged images; for each kind of corruption, the mean accuracy
+        over its strengths; ``mean``, over all kinds and strengths; ``kept``, which is ``mean`` divided by
+        ``clean``. Table: one row per kind and strength.
     """
     images = splits.test
     pixels, logits = images.pixels(), pixel_logits(model, images)

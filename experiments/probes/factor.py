@@ -1,4 +1,4 @@
-"""Sources of the factor between perturbations as gamma grows: DeepFool's length, link by link."""
+"""The probe ``factor``: where the factor between perturbations at different gammas comes from, by steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lpc.runs.measurements import RELEASED_STEP_FLOOR, attacked_images
 from lpc.store.probes import Probe
 
 ATTACKS = ("superdeepfool", "fab_targeted", "ddn")
-"""Attacks, with their authors' settings, that search for shorter perturbations than DeepFool's."""
+"""Attacks that search, with their authors' settings, for shorter perturbations than DeepFool's."""
 WAY = 40
 """Number of steps from an image to the boundary at which the margin's gradient is computed."""
 
@@ -31,18 +31,18 @@ WAY = 40
 def gradient_on_way(
     logits: Logits, image: Float[Tensor, "images channel row column"], step: Tensor, *, steps: int = WAY
 ) -> Float64[Tensor, "images places"]:
-    """Return gradient norms of the initial decision's margin from each image to image + step, both included.
+    """Return gradient norms of the initial decision's margin from each image to image + step, inclusive.
 
     Parameters
     ----------
     logits
-        Network, from images to logits.
+        Function from images to logits.
     image
-        Images at the start of the way.
+        Images at which the lines start.
     step
-        Perturbations to their ends, with the images' shape.
+        Perturbations that lead to the lines' ends, with the images' shape.
     steps
-        Number of equal parts of the way.
+        Number of equal parts of each line.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def measured(
     names: Sequence[str] = ATTACKS,
     less: int = 1,
 ) -> pd.DataFrame:
-    """Attack a network's test images with DeepFool, as in the paper, and with attacks that find shorter ways.
+    """Attack test images with DeepFool, as in the paper, and with attacks that find shorter perturbations.
 
     Parameters
     ----------
@@ -77,23 +77,25 @@ def measured(
     names
         Names of attacks besides DeepFool, keys of :data:`lpc.evaluation.attacks.ATTACKS`.
     less
-        Divisor of these attacks' budgets.
+        Number by which these attacks' budgets are divided.
 
     Returns
     -------
     DataFrame
-        One row per image; lengths are Euclidean in pixel units, because the attacked image is in [0, 1]:
+        One row per image; lengths are Euclidean and in pixel units, with pixels in [0, 1]:
 
-        ``image``, ``label``, ``decision``: index in the test set, class, and the network's class.
-        ``deepfool``, ``fooled``, ``iterations``, ``first_step``: DeepFool in float64 (50 steps, overshoot
-        0.02, nothing clipped), whether it fooled, its steps, the length of the first.
-        ``deepfool_float32``, ``deepfool_released``: in float32, without and with the release's step floor.
-        ``own_line``: the shortest along DeepFool's own direction; missing if it did not fool.
-        One column per attack (float32, no box); missing if it did not fool.
-        ``smallest``: the least of ``own_line`` and the attacks'; missing if none fooled.
+        ``image``, ``label``, ``decision``: index in the test set, class, and the network's decision.
+        ``deepfool``, ``fooled``, ``iterations``, ``first_step``: length of DeepFool's perturbation in float64
+        (50 steps, overshoot 0.02, nothing clipped), whether it fooled the network, its number of steps, and
+        the length of the first step.
+        ``deepfool_float32``, ``deepfool_released``: its length in float32, without and with the release's
+        lower bound on steps.
+        ``own_line``: the shortest length along DeepFool's own direction; missing if DeepFool did not fool.
+        One column per attack (float32, no box): its length; missing if the attack did not fool.
+        ``smallest``: the minimum of ``own_line`` and the attacks; missing if none fooled.
         ``margin``, ``gradient``, ``gradient_float32``: the logit margin at the image, and the norm of its
         gradient there, in logits per pixel unit.
-        ``steepest``: the largest norm on the way that the best attack found.
+        ``steepest``: the largest gradient norm on the line to the smallest perturbation.
 
     Raises
     ------
@@ -102,8 +104,8 @@ def measured(
 
     Notes
     -----
-    DeepFool runs on normalised images, as in the paper; its perturbations are converted. The others run in
-    pixels.
+    DeepFool runs on normalised images, as in the paper, and its perturbations are converted to pixels. The
+    other attacks run on pixels.
     """
     chosen = attacked_images(images, count=count)
     exact, pixel = attacks.in_float64(model), images.pixels(chosen, dtype=torch.float64)
@@ -154,7 +156,7 @@ def measured(
 
 
 def _own_line(logits: Logits, image: Tensor, step: Tensor, fooled: Tensor) -> Float64[Tensor, " images"]:
-    """Return where the decision first changes on the way to image + step; infinite if it does not."""
+    """Return the length at which the decision first changes on the line to image + step; else infinity."""
     length = norms(image)
     line = perturbations.shortest(perturbations.Attacked(logits, image, step), [step])
     return torch.where(fooled, line * length, torch.inf)
@@ -163,16 +165,16 @@ def _own_line(logits: Logits, image: Tensor, step: Tensor, fooled: Tensor) -> Fl
 def summary(table: pd.DataFrame) -> dict[str, Any]:
     """Return a run's values from the rows of :func:`measured`.
 
-    Means and medians are over the images that DeepFool fools in float64, but for ``deepfool``,
-    ``deepfool_float32`` and ``deepfool_released``, means over all, as the release takes them. Where it fools
-    none, or nothing is shorter, a value is None.
+    Means and medians are over the images on which DeepFool fools the network in float64, except that
+    ``deepfool``, ``deepfool_float32`` and ``deepfool_released`` are means over all images, as in the release.
+    A value is None if no image is fooled, or no perturbation is shorter.
 
     Notes
     -----
-    ``flatness`` is the median of the gradient's norm at the image over the largest on the way to the
-    boundary; ``step_ratio`` the median of the first-order distance over the length of the smallest
-    perturbation. The latter is exactly the margin's mean slope on that way over the gradient's norm at the
-    image, as the margin falls to zero on it.
+    ``flatness`` is the median of the gradient's norm at the image, divided by the largest on the line to the
+    boundary; ``step_ratio`` is the median of the first-order distance, divided by the length of the smallest
+    perturbation. Because the margin falls to zero on that line, ``step_ratio`` equals the margin's mean slope
+    on the line, divided by the gradient's norm at the image.
     """
     own = table[table["fooled"]]
     first_order = table["margin"] / table["gradient"]
@@ -214,5 +216,5 @@ def probe(model: Classifier, splits: Splits) -> Probe:
 
 
 def amounts(splits: Splits) -> dict[str, Any]:
-    """Return ``count`` and ``less`` of :func:`measured`: all for a network, little for one of tests alone."""
+    """Return ``count`` and ``less`` for :func:`measured`: the usual ones, or small ones for tests."""
     return {"count": image_count(splits), "less": LESS if is_tiny(splits) else 1}

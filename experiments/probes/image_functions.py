@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 Logits = Callable[[Tensor], Tensor]
-"""A network as a function: images to logits."""
+"""A network as a function from images to logits."""
 
 
 def norms(images: Float[Tensor, "images ..."]) -> Float[Tensor, " images"]:

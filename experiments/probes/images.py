@@ -1,4 +1,4 @@
-"""The probe ``images``: measures of single test images, whose means are the book's numbers."""
+"""The probe ``images``: measurements of single test images, from which the book's numbers are averaged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lpc.store.probes import Probe
 
 
 def probe(model: Classifier, splits: Splits) -> Probe:
-    """Measure single test images like the run's own metrics and the probe ``corruptions`` measure all.
+    """Measure each test image as the run's metrics, and the probe ``corruptions``, measure all of them.
 
     Parameters
     ----------
@@ -34,11 +34,11 @@ def probe(model: Classifier, splits: Splits) -> Probe:
     Probe
         Values: ``total``, the number of test images. Table: one row per test image, in order. ``right``:
         whether the network's decision is correct. ``mahalanobis_shrunk``, ``odin``: the two confidences.
-        ``within``, ``between``: squared distance of the latent from the mean of its class, and of that mean
-        from the mean of all. ``corrupted``: the share of corruptions, over kinds and strengths, under which
-        the decision is correct. ``deepfool``: relative norm of DeepFool's perturbation, missing if the image
-        is not among those that every run is attacked on. A column that could not be computed is left out,
-        with its reason under ``missing``.
+        ``within``, ``between``: squared distance of the latent from its class's mean, and of that mean from
+        the overall mean. ``corrupted``: the share of corruptions, over kinds and strengths, under which the
+        decision is correct. ``deepfool``: relative norm of DeepFool's perturbation; missing unless the image
+        is one on which every run is attacked. A column that could not be computed is left out, and
+        ``missing`` says why.
     """
     train, test = collect(model, splits.train), collect(model, splits.test)
     fitted = (train.latent, train.label, train.predicted, test.latent, test.predicted)
@@ -61,7 +61,7 @@ def probe(model: Classifier, splits: Splits) -> Probe:
 
 
 def _spread(test: Latents) -> tuple[Float64[Tensor, " images"], Float64[Tensor, " images"]]:
-    """Return the two parts of the trace ratio, whose means over images are the traces."""
+    """Return each image's contributions to the two traces of the trace ratio, which are their means."""
     latent = test.latent.double()
     latent = latent - latent.mean(dim=0)
     means = torch.zeros_like(latent)
@@ -85,7 +85,7 @@ def _corrupted(model: Classifier, images: ImageSet) -> Float64[Tensor, " images"
 
 
 def _deepfool(model: Classifier, images: ImageSet) -> Float64[Tensor, " images"]:
-    """Return DeepFool's relative norms at the images that every run is attacked on, NaN at the others."""
+    """Return DeepFool's relative norm for the images on which every run is attacked, NaN for all others."""
     chosen = attacked_images(images)
     inputs = images.normalised(chosen).double()
     result = robustness.deepfool(in_float64(model), inputs)

@@ -24,11 +24,11 @@ from lpc.store.probes import Probe
 STEEP_IMAGES = 1_000
 """Largest number of test images for the slope of the logit margin, the same for every run."""
 RELEASED_SHARE = 5
-"""The 2025 release takes the entropy of 10,000 of 50,000 points: one in so many."""
+"""The 2025 release estimates the entropy from 10,000 of 50,000 points: one in this number."""
 
 
 def probe(model: Classifier, splits: Splits) -> Probe:
-    """Measure an embedding.
+    """Measure the margins, entropies and slopes of an embedding.
 
     Parameters
     ----------
@@ -40,10 +40,10 @@ def probe(model: Classifier, splits: Splits) -> Probe:
     Returns
     -------
     Probe
-        Values: for ``train`` and ``test``, and for both with every latent brought to length one
-        (``directions_train``, ``directions_test``), the summary of the distance margins (``_mean``,
-        ``_median``, ``_share_below_one``, ``_on_mean``); :func:`entropies`; :func:`slopes`. Table: one row
-        per test image, with its ``label``, ``margin`` and ``directions_margin``.
+        Values: a summary of the distance margins (``_mean``, ``_median``, ``_share_below_one``, ``_on_mean``)
+        for ``train`` and ``test`` latents, and for both scaled to length one (``directions_train``,
+        ``directions_test``); the values of :func:`entropies` and :func:`slopes`. Table: one row per test
+        image, with its ``label``, ``margin`` and ``directions_margin``.
     """
     train, test = (collect(model, images) for images in (splits.train, splits.test))
     measured = Measured()
@@ -80,20 +80,20 @@ def directions(latent: Float[Tensor, "points width"]) -> Float[Tensor, "points w
 
 
 class Entropies(NamedTuple):
-    r"""k-NN entropy of an embedding over its width, in nats per node.
+    r"""k-NN entropy of an embedding divided by its width, in nats per node.
 
     Attributes
     ----------
     node
         Entropy of all points, unscaled.
     unit_rms
-        The same minus :math:`\log` of the rms of all entries: the entropy of the latents at unit rms.
+        ``node`` minus :math:`\log` of the rms of all entries: the entropy of the latents at unit rms.
     released
-        Entropy in the 2025 release's convention: one point in :data:`RELEASED_SHARE`, with the digamma of the
-        number of all.
+        Entropy by the 2025 release's convention: from one point in :data:`RELEASED_SHARE`, but with the
+        digamma of the number N of all points.
     part
-        Entropy of the same few points with the digamma of their own number, as ``released`` is meant to be.
-        It is :math:`(\psi(N) - \psi(n))/P` lower.
+        Entropy of the same few points with the digamma of their own number n, as ``released`` should have it.
+        It is lower by :math:`(\psi(N) - \psi(n))/P`, with P the width.
     """
 
     node: float
@@ -106,8 +106,8 @@ def entropies(latents: Latents, classes: int) -> Entropies:
     """Return the entropy of latents in nats per node, in four ways.
 
     k is 2 % of the class size of the points that are used, at least 1 (``lpc.runs.measurements.neighbours``):
-    20 of 10,000 points in ten classes, as in the 2025 release. Its squared distances at widths over 512 are
-    not followed. Entropies of different widths are not to be ranked, also not by node.
+    20 for 10,000 points in ten classes, as in the 2025 release. We do not follow its squared distances at
+    widths over 512. Entropies of different widths must not be ranked, not even per node.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def entropies(latents: Latents, classes: int) -> Entropies:
     Raises
     ------
     ValueError
-        As in ``lpc.evaluation.information.knn_entropy``, or if all latents are zero.
+        If ``lpc.evaluation.information.knn_entropy`` raises one, or all latents are zero.
     """
     z = latents.latent.double()
     points, width = z.shape
@@ -132,7 +132,7 @@ def entropies(latents: Latents, classes: int) -> Entropies:
 
 
 def digamma_gap(points: int, few: int) -> float:
-    r"""Return :math:`\psi(N) - \psi(n)` in nats, by which N instead of n raises a k-NN entropy."""
+    r"""Return :math:`\psi(N) - \psi(n)` in nats: how much N in place of n raises a k-NN entropy."""
     psi = torch.special.digamma(torch.tensor([points, few], dtype=torch.float64))
     return float(psi[0] - psi[1])
 
@@ -146,10 +146,10 @@ class Slopes(NamedTuple):
         Statistics of the norm of the margin's input gradient, in logits per normalised unit of input; the
         maximum estimates the margin's Lipschitz constant from below.
     distance
-        Median of margin / gradient norm over the norm of the image, independent of the scale of the logits.
-        It is not a bound, but the place of the boundary if the margin were affine.
+        Median of margin / gradient norm, divided by the image's norm; it does not depend on the scale of the
+        logits. It is not a bound: the boundary would be at this distance if the margin were affine.
     zero
-        Number of images at which the gradient is exactly zero; their distance is infinite.
+        Number of images at which the gradient is exactly zero, so that their distance is infinite.
     """
 
     mean: float
@@ -167,7 +167,7 @@ def slopes(model: Classifier, images: ImageSet) -> Slopes:
     model
         Classifier in evaluation mode; it is copied, not changed.
     images
-        Test images; the same ones for every network, drawn with seed 0.
+        Test images; those measured are drawn with seed 0, the same for every network.
     """
     drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:STEEP_IMAGES]
     inputs = images.normalised(drawn.to(images.images.device)).double()

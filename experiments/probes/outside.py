@@ -1,4 +1,4 @@
-"""The probe ``outside``: quality of a network's confidence on its own images and on other data."""
+"""The probe ``outside``: how good a network's confidence is, on its own images and on other data sets."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from lpc.runs.measurements import SHRINKAGE, Measured
 from lpc.store.probes import Probe
 
 STRANGERS = ("digits", "mnist_subset", "fashion_mnist")
-"""Data sets whose test images are shown to a network, its own among them: there every score is at chance."""
+"""Data sets whose test images a network is shown, including its own, where every score must be at chance."""
 IMAGES = 1_000
-"""Largest number of test images of each, the first ones."""
+"""Largest number of test images from each, from the first."""
 
 Score = Callable[[Latents], Tensor]
 
 
 def probe(model: Classifier, splits: Splits) -> Probe:
-    """Measure calibration with and without temperature scaling, and the detection of other data by scores.
+    """Measure calibration with and without temperature scaling, and how well scores detect other data sets.
 
     Parameters
     ----------
@@ -42,10 +42,11 @@ def probe(model: Classifier, splits: Splits) -> Probe:
     -------
     Probe
         Values: ``temperature``, fitted on validation images; ``ece`` and ``ece_scaled``, the calibration
-        error on test images without and with it. ``errors``: AUROC of the largest probability, correct
-        decisions against wrong ones. ``<data>_<score>``: AUROC of a score, own test images against those of
-        another data set: ``softmax`` (the largest probability), ``energy``, ``mahalanobis`` (of the latent to
-        the nearest class, one covariance, shrunk as in the run's own metrics), ``norm`` (of the latent).
+        error on test images without and with that temperature. ``errors``: AUROC of the largest probability
+        for correct against wrong decisions. ``<data>_<score>``: AUROC of a score for the network's own test
+        images against those of another data set; the scores are ``softmax`` (the largest probability),
+        ``energy``, ``mahalanobis`` (distance of the latent to the nearest class, with one covariance, shrunk
+        as in the run's own metrics) and ``norm`` (of the latent).
     """
     train, test = collect(model, splits.train), collect(model, splits.test)
     temperature = cache(partial(_temperature, model, splits))
@@ -80,7 +81,7 @@ def _scores(train: Latents) -> Mapping[str, Score]:
 
 def _temperature(model: Classifier, splits: Splits) -> float:
     if splits.validation is None:
-        raise ValueError("no validation images to fit a temperature on")
+        raise ValueError("there are no validation images to fit a temperature on")
     held = collect(model, splits.validation)
     return calibration.fit_temperature(held.logits, held.label)
 
@@ -97,9 +98,9 @@ def _add_stranger(
     like: ImageSet,
     scores: Mapping[str, tuple[Score, Callable[[], Tensor]]],
 ) -> None:
-    """Add one value per score; if the data set is unavailable, all are missing, with the reason.
+    """Add one value per score; if the data set is unavailable, all are missing, and the reason is noted.
 
-    Each score comes with its values for the network's own test images.
+    ``scores`` has each score with its values for the network's own test images.
     """
     try:
         pixels = strange_pixels(name, like)
@@ -119,7 +120,7 @@ def _add_stranger(
 
 
 def strange_pixels(name: str, like: ImageSet) -> Float[Tensor, "images 1 row column"]:
-    """Return test images of a data set, in [0, 1], in the size and on the device of other images.
+    """Return test images of a data set, in [0, 1], in the size and on the device of given images.
 
     Parameters
     ----------
@@ -131,17 +132,19 @@ def strange_pixels(name: str, like: ImageSet) -> Float[Tensor, "images 1 row col
     Raises
     ------
     ValueError
-        If images have several channels, or as in ``lpc.datasets.load_raw``.
+        If images have several channels, or ``lpc.datasets.load_raw`` raises one.
     ImportError
         If the data set's package is not installed.
 
     Notes
     -----
-    Larger images are shrunk by the mean over areas, smaller ones enlarged by bilinear interpolation.
+    Larger images are reduced by averaging over areas, smaller ones enlarged by bilinear interpolation.
     """
     raw = load_raw(name).test_images[:IMAGES]
     if raw.shape[1] != 1 or like.channels != 1:
-        raise ValueError(f"{name} has {raw.shape[1]} channels and the network {like.channels}; expected 1")
+        raise ValueError(
+            f"{name} has {raw.shape[1]} channels and the network {like.channels}; expected 1 each"
+        )
     pixels = torch.from_numpy(raw).to(like.images.device).float() / 255
     if pixels.shape[-1] == like.size:
         return pixels

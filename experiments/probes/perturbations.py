@@ -27,7 +27,7 @@ class Attacked(NamedTuple):
     Attributes
     ----------
     logits
-        Network in float64, from images to logits.
+        Network in float64, as a function from images to logits.
     image
         Normalised images, shape (images, channels, rows, columns).
     perturbation
@@ -40,7 +40,7 @@ class Attacked(NamedTuple):
 
     @property
     def length(self) -> Float64[Tensor, " images"]:
-        """Norm of each perturbation over the norm of its image."""
+        """Norm of each perturbation, divided by its image's norm."""
         return norms(self.perturbation) / norms(self.image)
 
 
@@ -52,13 +52,13 @@ class Sample(NamedTuple):
 
 
 def sample(images: ImageSet) -> Sample:
-    """Return the test images that every run of the book is attacked on."""
+    """Return the test images on which every run of the book is attacked."""
     chosen = attacked_images(images)
     return Sample(images.normalised(chosen).double(), images.label[chosen])
 
 
 def attacked(study: Study, architecture: str, seed: int) -> Attacked:
-    """Attack a selected run again, as its test metrics were made (``measurements.table2_metrics``)."""
+    """Attack a selected run again, as for its test metrics (``measurements.table2_metrics``)."""
     model = load_model(study.spec(architecture, seed), study.store, study.images_at_hand.test).double()
     logits, image = through(model), sample(study.images.test).image
     return Attacked(logits, image, deepfool(logits, image).perturbation)
@@ -76,7 +76,7 @@ def through(model: Classifier) -> Logits:
 def nearest_stranger(
     image: Float[Tensor, "images channel row column"], label: Tensor, train: ImageSet
 ) -> Float[Tensor, "images channel row column"]:
-    """Return, for every image, the step to the nearest training image of another class."""
+    """Return, for every image, the difference to the nearest training image of another class."""
     others = train.normalised().to(image)
     found = boundary_ceiling(image.flatten(1), label, others.flatten(1), train.label)
     return others[found.stranger] - image
@@ -85,17 +85,18 @@ def nearest_stranger(
 def shortest(
     network: Attacked, directions: Iterable[Tensor], *, steps: int = 25, halvings: int = 7
 ) -> Float64[Tensor, " images"]:
-    """Return each image's shortest found perturbation that changes the decision, over the image's norm.
+    """Return the length of the shortest perturbation found to change each decision, over the image's norm.
 
-    An upper bound of the least perturbation, at most DeepFool's: along every direction the decision is
-    looked up at ``steps`` equal fractions of DeepFool's own length, and the first change is then bisected.
+    This is an upper bound on the smallest perturbation, and at most DeepFool's length. Along every direction,
+    the decision is computed at ``steps`` equal fractions of DeepFool's length; the first change is then
+    bisected.
 
     Parameters
     ----------
     network
         Network with DeepFool's perturbations.
     directions
-        Perturbations along which to look, of any length; a zero one finds nothing.
+        Directions in which to search, of any length; along a zero one nothing is found.
     steps, halvings
         Number of fractions to try, and of bisections after them.
     """
@@ -122,9 +123,10 @@ def shortest(
 
 
 def margin_along(network: Attacked, fraction: Float64[Tensor, " steps"]) -> Float64[Tensor, "images steps"]:
-    """Return the logit margin of the initial decision along DeepFool's perturbation, over its initial value.
+    """Return the initial decision's logit margin along DeepFool's perturbation, over its initial value.
 
-    The margin is the decision's logit minus the largest other: 1 at fraction 0, negative once fooled.
+    The margin is the decision's logit minus the largest other one. The result is 1 at fraction 0, and
+    negative once the network is fooled.
     """
     with torch.no_grad():
         decision = network.logits(network.image).argmax(dim=1)
@@ -153,10 +155,10 @@ def bounds(study: Study, architectures: Sequence[str]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns ``architecture``, ``seed``, and means over the sampled test images, each over the image's
-        norm: ``first_order`` (margin over the norm of its gradient), ``deepfool``, ``own_line`` (the shortest
-        along DeepFool's own direction), ``shortest`` (also along the other networks' directions of the same
-        seed and towards the nearest training image of another class).
+        Columns ``architecture``, ``seed``, and means over the sampled test images of lengths divided by the
+        image's norm: ``first_order`` (margin over the norm of its gradient), ``deepfool``, ``own_line`` (the
+        shortest along DeepFool's own direction), and ``shortest`` (also along the directions of the other
+        networks with this seed, and towards the nearest training image of another class).
     """
     stranger = nearest_stranger(*sample(study.images.test), study.images.train)
     rows = []

@@ -1,4 +1,4 @@
-"""The probe ``transfer``: use of a network's latents for classes on which it was not trained."""
+"""The probe ``transfer``: how well a network's latents separate classes on which it was not trained."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from lpc.specs import RunSpec
 from lpc.store.probes import Probe
 
 SHOTS = (1, 5)
-"""Numbers of images per new class in its mean."""
+"""Numbers of images per new class from which its mean is taken."""
 EPISODES = 200
 """Number of draws of these images."""
 
 
 def probe(model: Classifier, splits: Splits, spec: RunSpec) -> Probe:
-    """Measure few-shot classification of new classes by their means, and the tightness of these classes.
+    """Measure few-shot classification of new classes by their means, and how tight these classes are.
 
     Parameters
     ----------
@@ -38,12 +38,13 @@ def probe(model: Classifier, splits: Splits, spec: RunSpec) -> Probe:
     Returns
     -------
     Probe
-        Values: ``images`` and ``classes``, the numbers of new ones. ``accuracy_<shots>``:
-        :func:`few_shot_accuracy` of the latents; ``trace_ratio`` of the new classes' latents. ``occupied``:
-        the share of new images whose signs are, in all nodes, those of the mean of a training class.
-        Controls: ``untrained_...``, the same for the network before training (:func:`untrained`), and
-        ``gain``, the accuracy with most shots minus that; ``pixels_...``: for the normalised images instead
-        of latents; ``shuffled``: accuracy with most shots after the new images' labels are shuffled: chance.
+        Values: ``images`` and ``classes``, the numbers of new images and classes. ``accuracy_<shots>``:
+        :func:`few_shot_accuracy` of the latents. ``trace_ratio``: that of the new classes' latents.
+        ``occupied``: the share of new images whose latents have, in all nodes, the signs of a training
+        class's mean. Controls: ``untrained_...``, the same values before training (:func:`untrained`), and
+        ``gain``, how much training adds to the accuracy with the most shots; ``pixels_...``, the values for
+        normalised images instead of latents; ``shuffled``, the accuracy with the most shots after shuffling
+        the new images' labels, which is chance.
     """
     new, measured = left_out(spec.data, splits.train), Measured()
     measured.values |= {"images": len(new), "classes": new.classes}
@@ -78,21 +79,21 @@ def _trace_ratio(latent: Tensor, label: Tensor) -> float:
 
 
 def untrained(spec: RunSpec, train: ImageSet) -> Classifier:
-    """Return a run's network as before training, except for its batch norms, which have seen the images.
+    """Return a run's network as it was before training, except that its batch norms have seen the images.
 
     Parameters
     ----------
     spec
         Spec of the run.
     train
-        Train set, over which the moments of batch norms are taken, each as the mean over batches.
+        Train set, from which the moments of batch norms are taken, averaged over batches.
     """
     model = build_classifier(
         spec.model, channels=train.channels, size=train.size, classes=train.classes, seed=spec.seed
     ).to(train.images.device)
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.momentum = None  # the mean over all batches
+            module.momentum = None  # takes the mean over all batches
     model.train()
     with torch.no_grad():
         for part in torch.arange(len(train), device=train.images.device).split(spec.train.batch_size):
@@ -108,14 +109,14 @@ def few_shot_accuracy(
     episodes: int = EPISODES,
     seed: int = 0,
 ) -> float:
-    """Return the accuracy of the nearest class mean, each taken of a few points.
+    """Return the accuracy of classifying by the nearest class mean, with means taken from a few points.
 
     Parameters
     ----------
     latent, label
         Latents and their classes.
     shots
-        Number of points per class in its mean; all others are classified.
+        Number of points per class from which its mean is taken; all others are classified.
     episodes
         Number of draws, without replacement, over which the accuracy is averaged.
     seed
@@ -124,7 +125,7 @@ def few_shot_accuracy(
     Raises
     ------
     ValueError
-        If a class has no more points than ``shots``, so that none would be left.
+        If a class has no more than ``shots`` points, so that none would be left to classify.
     """
     groups = [(label == value).nonzero()[:, 0] for value in label.unique()]
     least = min(map(len, groups))
@@ -141,7 +142,7 @@ def few_shot_accuracy(
 
 
 def occupied(seen: Latents, latent: Float[Tensor, "points width"]) -> float:
-    """Return the share of points whose signs, in all nodes, are those of the mean of a class.
+    """Return the share of points that have, in all nodes, the signs of some class's mean.
 
     Parameters
     ----------

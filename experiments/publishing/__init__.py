@@ -1,1 +1,1 @@
-"""From chapters to a book: executed, checked, built, printed."""
+"""Turns chapters into a book: executes, checks, builds and prints them."""

@@ -39,12 +39,12 @@ from lpc.store.writers import folder_prefix
 API = "api"
 """The page below which the library's reference pages stand."""
 MADE_FROM = ".made-from"
-"""The file among the built pages with their fingerprint."""
+"""The file among the built pages that holds their fingerprint."""
 MAKERS = ("jupyter-book", "myst-nb", "myst-parser", "sphinx", "sphinx-book-theme", "sphinx-mathjax-offline")
 
 
 class BuildError(RuntimeError):
-    """The pages could not be built; the message has Sphinx's words."""
+    """The pages could not be built; the message quotes Sphinx."""
 
 
 def stage(
@@ -62,13 +62,13 @@ def stage(
     target
         Folder to make; it must not exist.
     substitutions
-        Values for ``myst_substitutions``, which chapters may insert between double braces.
+        Values for ``myst_substitutions``, which chapters insert by double braces.
     places
         Locations of the book's parts.
     whole
-        Whether these are all pages, so that each claim of the ledger has to be on one.
+        Whether these are all pages, so that each claim of the ledger must be on one.
     checked
-        Whether the pages are checked.
+        Whether to check the pages.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def stage(
 
 
 def _tables(substitutions: Mapping[str, Any], places: Places) -> dict[str, str]:
-    """Return the table of every answer, so that Sphinx need not load the code that makes them."""
+    """Return the tables of all answers, so that Sphinx need not load the code that makes them."""
     answers = [box for page in read_pages(places) for box in page.boxes if box.kind == "answer"]
     asked = [listed(box.options.get("claims", "")) for box in answers]
     ledger = substitutions.get("claims", {})
@@ -123,37 +123,37 @@ def _tables(substitutions: Mapping[str, Any], places: Places) -> dict[str, str]:
 
 
 def staged_settings(config: Path) -> dict[str, Any]:
-    """Return the book's settings for a staged folder, without extensions that refuse other folders."""
+    """Return the book's settings for a staged folder, without the extension that refuses other folders."""
     settings = yaml.safe_load(config.read_text())
     settings.get("sphinx", {}).pop("local_extensions", None)
     return settings
 
 
 def _executed(name: str, places: Places) -> tuple[nbformat.NotebookNode, dict[str, Any]]:
-    """Return a chapter's notebook and the stamp of its execution, without papermill's notes."""
+    """Return a chapter's notebook, without papermill's notes, and the stamp of its execution."""
     stamp = read_stamp(name, places)
     if not places.source(name).exists():
         raise BuildError(f"page {name} is in the table of contents, but {places.sources} has no {name}.md")
     if stamp is None:
         raise BuildError(
             f"chapter {name} has not been executed: {places.notebooks} has no {name}.ipynb with {name}.json "
-            f"of the same execution; make them with: python -m experiments chapters {name}"
+            f"from the same execution; make both with: python -m experiments chapters {name}"
         )
     notebook = nbformat.read(places.notebooks / f"{name}.ipynb", as_version=4)
     for part in (notebook, *notebook.cells):
-        part.metadata.pop("papermill", None)  # folders of the machine, and times
+        part.metadata.pop("papermill", None)  # it names folders of this machine, and times
     return notebook, stamp
 
 
 def build(substitutions: Mapping[str, Any], places: Places = PLACES, *, whole: bool = False) -> Path:
     """Build the pages strictly and promote them; if that fails, the previous pages stay.
 
-    Pages that were built from the very same files, by the same code, are left as they are.
+    If the same code has already built the pages from the same files, they are left as they are.
 
     Parameters
     ----------
     substitutions, places, whole
-        The arguments of :func:`stage`.
+        Arguments of :func:`stage`.
 
     Returns
     -------
@@ -163,8 +163,8 @@ def build(substitutions: Mapping[str, Any], places: Places = PLACES, *, whole: b
     Raises
     ------
     BuildError, CheckError
-        As in :func:`stage`, or if Sphinx warned or failed: a dead link, an unknown reference, a missing
-        figure.
+        If :func:`stage` raises one, or Sphinx warned or failed, for example at a dead link, an unknown
+        reference or a missing figure.
     """
     places.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=places.output, prefix=folder_prefix("building")) as folder:
@@ -195,7 +195,7 @@ def _read(path: Path) -> str:
 def _digest(staged: Path) -> str:
     """Return a SHA-256 of everything behind the pages: staged files, the code that builds them, and versions.
 
-    Sphinx reads docstrings from the library, whose files count as code too.
+    The library's files count as code, too, because Sphinx reads their docstrings.
     """
     digest = hashlib.sha256(_makers().encode())
     _add(digest, ROOT, ROOT.glob("lpc/**/*.py"))
@@ -204,7 +204,7 @@ def _digest(staged: Path) -> str:
 
 
 def _makers() -> str:
-    """Return a SHA-256 of the code that builds pages, and of versions."""
+    """Return a SHA-256 of the code that builds pages, and of its libraries' versions."""
     digest = hashlib.sha256()
     for package in MAKERS:
         digest.update(f"{package} {metadata.version(package)}\n".encode())
@@ -227,9 +227,9 @@ def run_sphinx(
     staged, scratch
         Folder written by :func:`stage`, and folder for the output.
     builder
-        Builder of Sphinx. ``html``: one file per page; ``singlehtml``: all pages in one.
+        Builder of Sphinx: ``html`` writes one file per page, ``singlehtml`` all pages into one.
     strict
-        Whether a warning is an error.
+        Whether to treat warnings as errors.
     whole
         Whether to build all pages; if not, only those that changed since the last build in these folders.
 
@@ -244,7 +244,9 @@ def run_sphinx(
     command = [sys.executable, "-c", start, "build", str(staged), "--path-output", str(scratch)]
     options = ["--builder", builder, *(["-W", "-n", "--keep-going"] if strict else [])]
     options += ["--all"] if whole else []
-    found = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))  # this book's extensions
+    found = os.pathsep.join(
+        filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
+    )  # for this book's extensions
     environment = {**os.environ, "PYTHONPATH": found}
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, env=environment)
     made = scratch / "_build" / builder
@@ -257,7 +259,7 @@ def _explain(log: str, folders: Sequence[str]) -> str:
     for folder in folders:
         log = log.replace(f"{folder}/", "")
     log = re.sub(r"\x1b\[[0-9;]*m", "", log)  # colours of a terminal
-    # MyST-NB counts a cell as ten thousand lines
+    # in MyST-NB's line numbers, a cell counts ten thousand
     log = re.sub(r"(\.ipynb):(\d+)\d{4}:", lambda at: f"{at[1]}, cell {int(at[2]) - 1}:", log)
     told = [line for line in log.splitlines() if "WARNING" in line or "ERROR" in line or "rror:" in line]
     shown = told or log.splitlines()[-30:]
@@ -265,7 +267,7 @@ def _explain(log: str, folders: Sequence[str]) -> str:
 
 
 def promote(made: Path, target: Path, *, aside: Path) -> Path:
-    """Put new pages in the place of old ones, which are moved to this build's own folder."""
+    """Replace old pages by new ones; the old ones are moved to this build's own folder."""
     for attempt in itertools.count():
         with contextlib.suppress(FileNotFoundError):
             target.rename(aside / f"old-{attempt}")
@@ -274,6 +276,6 @@ def promote(made: Path, target: Path, *, aside: Path) -> Path:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            continue  # another build was promoted just now: this one is the later
+            continue  # another build was promoted just now, and this one is newer
         break
     return target / "index.html"

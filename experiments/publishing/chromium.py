@@ -1,4 +1,4 @@
-"""Search for Chromium, which prints the book and reads it in the tests."""
+"""Finds Chromium, which prints the book, and opens its pages in the tests."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ APPLICATIONS = (
 
 
 class ChromiumError(RuntimeError):
-    """There is no Chromium; the message says where it was searched."""
+    """There is no Chromium; the message says where we looked for it."""
 
 
 def find_chromium() -> str:
-    """Return the program that prints: the one named by ``LPC_CHROMIUM``, else the first that is found.
+    """Return the path of Chromium: the one named by ``LPC_CHROMIUM``, else the first that is found.
 
     Raises
     ------
     ChromiumError
-        If there is none; the message says where it was searched, and how to get one.
+        If there is none; the message says where we looked for it, and how to get one.
     """
     named = os.environ.get(VARIABLE)
     if named:
         found = shutil.which(named)
         if found is None:
             raise ChromiumError(
-                f"{VARIABLE} is {named!r}, which is no program; expected a Chromium or Chrome"
+                f"{VARIABLE} is {named!r}, which is not a program; expected Chromium or Chrome"
             )
         return found
     for name in PROGRAMS:
@@ -42,7 +42,7 @@ def find_chromium() -> str:
         if path.exists():
             return str(path)
     raise ChromiumError(
-        f"no Chromium to print with: searched the PATH for {', '.join(PROGRAMS)}, and for "
+        f"no Chromium to print with: searched the PATH for {', '.join(PROGRAMS)}, and looked for "
         f"{' and '.join(str(path) for path in APPLICATIONS)}. Install one (Debian: apt install chromium; "
-        f"with this environment: playwright install chromium), or name its program in {VARIABLE}"
+        f"in this environment: playwright install chromium), or name its program in {VARIABLE}"
     )

@@ -1,4 +1,4 @@
-"""Downloads of a page: its notebook, source, tables, figures and runs as files."""
+"""What readers can download from a page: its notebook, source, tables, figures and runs."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from experiments.studies.export import best_results, write
 from experiments.studies.recorded import all_recorded, all_recorded_bottlenecks
 
 FOLDER = "downloads"
-"""Folder of the files in the staged folder; ``{download}`` copies those that a page links."""
+"""The files' folder within the staged folder; the role ``{download}`` copies those that a page links to."""
 FIGURES = {"image/svg+xml": "svg", "image/png": "png"}
-"""Representations of a figure that are offered, and their suffixes."""
+"""Formats in which figures are offered, by mime type, and their suffixes."""
 _UNSHOWN = {"remove-cell", "remove-output"}
-_WORDS = 7  # of a caption, in a file's name
+_WORDS = 7  # of a caption that go into a file's name
 
 
 class Runs(NamedTuple):
@@ -36,7 +36,7 @@ class Runs(NamedTuple):
     Attributes
     ----------
     name
-        Name of the profile, and words, with commas, that distinguish these runs from its others.
+        Name of the profile; after a comma, what distinguishes these runs from its others.
     table
         Table with one row per run.
     """
@@ -46,19 +46,19 @@ class Runs(NamedTuple):
 
 
 def repository(settings: Mapping[str, Any]) -> str:
-    """Return the address of the project's files, from Jupyter Book's ``repository``; empty: there is none."""
+    """Return the web address of the project's files, from Jupyter Book's ``repository``; empty: none."""
     given = settings.get("repository") or {}
     return f"{given['url'].rstrip('/')}/blob/{given.get('branch', 'main')}" if given.get("url") else ""
 
 
 def paragraph(links: Sequence[str]) -> str:
-    """Return links as a small paragraph for a page."""
+    """Return links as a paragraph in small type."""
     return f":::{{div}} downloads\n{' · '.join(links)}\n:::"
 
 
 @dataclass
 class Downloads:
-    """Files that the pages of one staged folder offer; every method writes some and returns or adds links.
+    """Files that the pages of one staged folder offer; each method writes files and returns or adds links.
 
     Attributes
     ----------
@@ -67,9 +67,9 @@ class Downloads:
     places
         Locations of the book's parts.
     substitutions
-        Substitutions as in :func:`experiments.publishing.build.stage`.
+        Substitutions, as for :func:`experiments.publishing.build.stage`.
     address
-        Address of the project's files, from :func:`repository`.
+        Web address of the project's files, from :func:`repository`.
     """
 
     target: Path
@@ -79,7 +79,7 @@ class Downloads:
     _runs: dict[Any, list[Runs]] = field(default_factory=dict)
 
     def source(self, name: str) -> str:
-        """Copy a page's text and return the link to it; its words are its place in the project's folder."""
+        """Copy a page's source and return the link to it, which names its path in the project."""
         shutil.copy(self.places.source(name), self._folder)
         place = f"{self.places.sources.name}/{name}.md"
         link = f"Source: {_link(place, f'{name}.md')}"
@@ -93,7 +93,7 @@ class Downloads:
         name
             Name of the chapter.
         notebook
-            Notebook as executed. In its copy, substitutions are inserted in place of the double braces.
+            Notebook as executed. In the copy, substitutions replace the double braces.
         stamp
             Record of the execution.
         """
@@ -127,7 +127,7 @@ class Downloads:
             csv, drawn = [], []
             for out in cell.get("outputs", []):
                 data = out.get("data", {})
-                text = data.pop(MIME, None)  # Sphinx knows no such output
+                text = data.pop(MIME, None)  # Sphinx does not know this type
                 if _UNSHOWN & set(cell.metadata.get("tags", [])):
                     continue
                 if text is not None:
@@ -162,7 +162,7 @@ class Downloads:
         if runs.table.empty:
             return f"{runs.name} (none in the store)"
         name = f"runs{_slug(runs.name)}.csv"
-        if not (self._folder / name).exists():  # another page's
+        if not (self._folder / name).exists():  # another page may have written it
             write([runs.table], self._folder / name)
         return _link(runs.name, name)
 
@@ -181,7 +181,7 @@ def _slug(caption: str) -> str:
 
 
 def _inserted(text: str, substitutions: Mapping[str, Any]) -> str:
-    """Return a text with its substitutions inserted; other braces, as in formulas, stay."""
+    """Return a text with its substitutions inserted; other braces, such as those of formulas, stay."""
 
     def value(match: re.Match[str]) -> str:
         found: Any = substitutions
@@ -195,7 +195,7 @@ def _inserted(text: str, substitutions: Mapping[str, Any]) -> str:
 
 
 def _runs_of(one: Asked, store: Path) -> list[Runs]:
-    """Return the runs that a page asks for, as they are in the store, and those recorded beside them."""
+    """Return the runs that a page needs, as they are in the store, and recorded runs shown beside them."""
     seeds = "" if one.seeds is None else f" {one.seeds} seeds"
     if one.study == "bottlenecks":
         own = bottlenecks.existing(one.profile, seeds=one.seeds, store=store).frame

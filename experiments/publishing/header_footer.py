@@ -1,4 +1,4 @@
-"""Header and foot of a page: a warning above; below, its runs, its files, and how to run it again."""
+"""Header and foot of a page: at the top a warning; at the foot its runs, files, and how to run it again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from experiments.studies.profiles import LIVE, PROFILES, SIBLINGS
 
 
 def warning(stamp: Mapping[str, Any]) -> str:
-    """Return the warning above a page whose numbers mean nothing; empty for all others."""
+    """Return the warning at the top of a page whose numbers mean nothing; empty for all other pages."""
     if stamp["parameters"].get("profile") != "smoke":
         return ""
     return (
@@ -25,21 +25,21 @@ def warning(stamp: Mapping[str, Any]) -> str:
 
 
 def numbers(stamp: Mapping[str, Any]) -> str:
-    """Return the sentence on the source of a page's numbers; empty if it shows none."""
+    """Return the sentences that say where a page's numbers come from; empty if it shows none."""
     name = stamp["parameters"].get("profile")
     if name is None:
         return ""
     if "store" not in stamp["parameters"]:
-        return f"The sizes on this page are those of the profile *{name}*; no run was used."
+        return f"The sizes on this page are those of the profile *{name}*; it reads no runs."
     summaries = _summaries(name, stamp["needs"])
     text = f"The numbers on this page come from the profile *{name}*: {'; and '.join(summaries)}."
     if "beside" in stamp["parameters"] and name not in LIVE:
-        text += f" What says so on the page comes from the profile *{stamp['parameters']['beside']}*."
+        text += f" Those that are marked so come from the profile *{stamp['parameters']['beside']}*."
     return text
 
 
 def _summaries(name: str, needs: Sequence[str]) -> list[str]:
-    """Return the summaries of a profile, its siblings and its bottleneck runs, if a page reads them."""
+    """Return the summaries of the runs that a page reads: of a profile, its siblings, its bottleneck runs."""
     found = [PROFILES[name].summary] if name in PROFILES and set(needs) & set(PROBED) else []
     for kind in needs:
         if kind == "bottlenecks" and name in BOTTLENECK_PROFILES:
@@ -50,10 +50,10 @@ def _summaries(name: str, needs: Sequence[str]) -> list[str]:
 
 
 def run_box(stamp: Mapping[str, Any]) -> str:
-    """Return the commands that run a chapter again: with this package, or with papermill only."""
+    """Return the commands that run a chapter again: with this package, or with papermill alone."""
     name, values = stamp["chapter"], stamp["parameters"]
     options = " ".join(f"-p {key} {shlex.quote(_written(value))}" for key, value in values.items())
-    trains = " Runs that it needs and that are not there are trained first." if "store" in values else ""
+    trains = " Missing runs are trained first." if "store" in values else ""
     return (
         ":::{div} run-this\n"
         f"To run the page again, in the project's folder once `make env` has made `.venv`.{trains}\n\n"
@@ -66,7 +66,7 @@ def run_box(stamp: Mapping[str, Any]) -> str:
 
 
 def _written(value: Any) -> str:
-    """Return a value in a form that the command line reads back: unquoted text if that is unambiguous."""
+    """Return a value in a form that the command line reads back: text without quotes if it is unambiguous."""
     return str(value) if parse(str(value)) == value else repr(value)
 
 
@@ -81,14 +81,14 @@ def _papermill(values: Mapping[str, Any]) -> str:
 
 
 def foot(stamp: Mapping[str, Any], links: str) -> str:
-    """Return the folded foot of a page: its runs, files, how to run it, and its provenance.
+    """Return the folded foot of a page: its runs, its files, how to run it, and its provenance.
 
     Parameters
     ----------
     stamp
         Record of the execution.
     links
-        Paragraph of files to download.
+        Paragraph with links to the files.
     """
     commit = (stamp["commit"] or "unknown")[:12] + (" with local changes" if stamp["dirty"] else "")
     versions = ", ".join(f"{name} {version}" for name, version in stamp["versions"].items())
@@ -102,10 +102,10 @@ def foot(stamp: Mapping[str, Any], links: str) -> str:
 
 
 def set_plumbing_aside(notebook: nbformat.NotebookNode) -> None:
-    """Move the beginning of every page, parameters and imports, to its end, folded.
+    """Move parameters and imports from the beginning of a page to its end, and fold them.
 
-    One cell of parameters is kept: papermill's if it injected one, which holds the final values. The
-    next cell goes with it where it is folded already and shows nothing.
+    One cell of parameters is kept: papermill's if it injected one, which holds the final values. The next
+    cell is moved, too, if it is folded already and shows nothing.
     """
     tags = [set(cell.metadata.get("tags", [])) for cell in notebook.cells]
     injected = any("injected-parameters" in own for own in tags)
@@ -126,7 +126,7 @@ def _codes(cells: Sequence[nbformat.NotebookNode]) -> int:
 
 
 def _folded(cell: nbformat.NotebookNode, words: str) -> nbformat.NotebookNode:
-    """Return a cell whose code is folded under some words, at the foot of a page."""
+    """Return a cell whose code is folded under a title."""
     cell.metadata["tags"] = [*dict.fromkeys([*cell.metadata.get("tags", []), "hide-input", "plumbing"])]
     cell.metadata["mystnb"] = {**cell.metadata.get("mystnb", {}), "code_prompt_show": words}
     return cell

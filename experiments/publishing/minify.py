@@ -1,4 +1,4 @@
-"""Weight of a page: unused scripts are left out, figures keep two decimals of a point."""
+"""Makes pages lighter: leaves out unused scripts, and rounds figures to a hundredth of a point."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from pathlib import Path
 
 from lpc.store.atomic import write_file
 
-LIMIT = 2_000_000  # bytes of a page with its scripts, styles, fonts and figures
+LIMIT = 2_000_000  # bytes of a page, including its scripts, styles, fonts and figures
 UNUSED = ("scripts/fontawesome.js", "sphinx-thebe.js", "sphinx-thebe.css")  # icons come from the web font
 SEARCHING = ("searchtools.js", "language_data.js", "searchindex.js")
 WHOLE_MATHJAX = "_static/mathjax/tex-chtml.js"
-PARTS_OF_MATHJAX = "_static/mathjax/startup.js"  # loads what _config.yml names: no menu, no spoken formulas
+PARTS_OF_MATHJAX = (
+    "_static/mathjax/startup.js"  # loads only what _config.yml names: no menu, no spoken formulas
+)
 
 
 def light_page(html: str, *, search: bool) -> str:
-    """Return a page that loads what it uses.
+    """Return a page that loads only what it uses.
 
     Parameters
     ----------
@@ -31,9 +33,9 @@ def light_page(html: str, *, search: bool) -> str:
     Returns
     -------
     str
-        Page without scripts for icons, live code and, except for the search page, the index; with MathJax in
-        parts. Its bibliography is no list to a screen reader, which finds no items in it. Dates in tables do
-        not break at their hyphens.
+        Page without the scripts for icons, live code and, unless it is the search page, the index; it loads
+        MathJax in parts. Its bibliography is not marked as a list, because a screen reader would find no
+        items in it. Dates in tables do not break at their hyphens.
     """
     unused = UNUSED if search else UNUSED + SEARCHING
     names = "|".join(re.escape(name) for name in unused)
@@ -46,7 +48,7 @@ def light_page(html: str, *, search: bool) -> str:
         '<summary aria-label="Pages below"><span class="toctree-toggle"',
     )
     html = html.replace('alt="-"', 'alt="fold or unfold"')
-    # a target may not stand in a list of definitions, where Sphinx puts the second of a name's addresses
+    # HTML allows no target within a list of definitions, where Sphinx puts a name's second address
     html = re.sub(r'(<dl\b[^>]*>\s*)((?:<span id="[^"]*"></span>\s*)+)', r"\2\1", html)
     html = re.sub(r"<dl>\s*((?:<dd>.*?</dd>\s*)+)</dl>", _parameters, html, flags=re.DOTALL)
     html = re.sub(r"(<td\b[^>]*>(?:<p>)?)(\d{4}-\d\d-\d\d)(?=<)", r'\1<span class="date">\2</span>', html)
@@ -56,7 +58,7 @@ def light_page(html: str, *, search: bool) -> str:
 
 
 def _parameters(found: re.Match[str]) -> str:
-    """Return a signature's parameters as spans: a list of definitions without terms is none."""
+    """Return a signature's parameters as spans: HTML allows no list of definitions without terms."""
     return found[1].replace("<dd>", '<span class="sig-parameter">').replace("</dd>", "</span>")
 
 
@@ -70,19 +72,19 @@ def _rounded(found: re.Match[str]) -> str:
 
 
 def light_path(path: str) -> str:
-    """Return a path with two decimals of a point; one of straight lines says how far each goes, and no more.
+    """Return a path rounded to a hundredth of a point; a path of straight lines is written relatively.
 
     Parameters
     ----------
     path
-        Path as written by matplotlib: absolute places after M, L, C, Q and z.
+        Path as written by matplotlib: M, L, C, Q and z with absolute coordinates.
 
     Returns
     -------
     str
-        Same places, rounded. Lines are relative and begin at the rounded place before, so that errors do not
-        add up; those along an axis have one number, and those without length none, except for dots. Lines
-        that continue along an axis in the same direction are one.
+        The same path, rounded. Lines are relative to the rounded point before them, so that errors do not
+        add up. A line along an axis has one number; lines without length are left out, except for dots;
+        successive lines in the same direction along an axis become one.
     """
     steps = re.findall(r"([A-Za-z])([^A-Za-z]*)", path)
     if any(letter not in "MLz" for letter, _ in steps):
@@ -115,10 +117,10 @@ def light_path(path: str) -> str:
 
 
 def light_figure(svg: str) -> str:
-    """Return a figure whose paths, marks and letters stand at places of two decimals of a point.
+    """Return a figure with paths, marks and letters placed to a hundredth of a point.
 
-    Styles that repeat are written once; names are short, and only what is referred to has one. Comments,
-    metadata and groups that say nothing are left out; scales and everything else stay as they are.
+    Repeated styles are written once; ids are short and given only to elements that are referred to. Comments,
+    metadata and groups without attributes are left out; scales and everything else stay as they are.
     """
     svg = re.sub(r"<!--.*?-->\n?|<metadata>.*?</metadata>\n?", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\sd="([^"]*)"', lambda found: f' d="{light_path(found[1])}"', svg)
@@ -155,7 +157,7 @@ def _without_bare_groups(svg: str) -> str:
 
 
 def light_icons(pages: Path) -> None:
-    """Reduce the font of icons, and the rules that name them, to those that pages and scripts show."""
+    """Reduce the icon font, and the rules that name its icons, to the icons that pages and scripts show."""
     from fontTools import subset
     from fontTools.ttLib import TTFont
 
@@ -187,20 +189,20 @@ def light_icons(pages: Path) -> None:
 
 
 def light_style(css: str, used: Collection[str]) -> str:
-    """Return a style sheet without selectors of classes that nothing can have.
+    """Return a style sheet without selectors of classes that no element can have.
 
     Parameters
     ----------
     css
         Minified style sheet.
     used
-        Every word of the pages and scripts: a class is one of them, wherever it is set.
+        All words of the pages and scripts: wherever a class is set, its name is among them.
 
     Returns
     -------
     str
-        Sheet without rules that have no selector left. Words that a selector excludes by ``:not``, or names
-        in brackets, do not count.
+        Style sheet without such selectors, and without rules that have no selector left. Words within
+        ``:not``, or in brackets, do not count.
     """
 
     def possible(selector: str) -> bool:
@@ -216,7 +218,7 @@ def light_style(css: str, used: Collection[str]) -> str:
 
 
 def ordered_index(index: str) -> str:
-    """Return Sphinx's search index with public names before words of pages, and inner ones behind.
+    """Return Sphinx's search index, ordered: public names, then words of pages, then private names.
 
     Parameters
     ----------
@@ -227,7 +229,7 @@ def ordered_index(index: str) -> str:
     found = json.loads(rest.rstrip().removesuffix(";").removesuffix(")"))
     for prefix, entries in found["objects"].items():
         for entry in entries:
-            entry[2] = 2 if "._" in f".{prefix}" else 0  # Sphinx: 0 is important, 2 is not
+            entry[2] = 2 if "._" in f".{prefix}" else 0  # Sphinx's priorities: 0 is important, 2 is not
     return f"{call}({json.dumps(found, separators=(',', ':'), ensure_ascii=False)})"
 
 

@@ -1,4 +1,4 @@
-"""Print the book: executed chapters -> one strict page -> a Chromium without a window -> one PDF."""
+"""Print the book: executed chapters -> one strictly built page -> headless Chromium -> one PDF."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from lpc.store.writers import folder_prefix
 
 NAME = "latent-point-collapse.pdf"
 LEFT_OUT = re.compile("^document-api(-|$)")
-"""Marks of the pages of the reference, to look things up in, and of their list: they stay out of the PDF."""
+"""Marks of the function reference's pages and of their list, which stay out of the PDF."""
 PATIENCE = 600
-"""Seconds: of the page's own clock, which stands still while it loads and computes, and of ours."""
+"""Seconds of the page's own clock, which stands still while it loads and computes, and of real time."""
 TYPESET = "formulas typeset:"
 
 
 def printable(page: str) -> str:
     """Return the book's single page, ready to print.
 
-    Reference pages go, with links into them and to files beside the pages. The page tells on its console
-    once formulas are typeset.
+    Reference pages are removed; so are links to them and to files beside the pages. The page reports on its
+    console once formulas are typeset.
 
     Raises
     ------
@@ -48,29 +48,31 @@ def printable(page: str) -> str:
     for script in soup.select("script[src*='explore']"):
         script.decompose()  # the figure beside it shows the same
     for link in soup.select("a[role='doc-backlink']"):
-        link.unwrap()  # to the first citation of a page, by an id that other pages have too
+        link.unwrap()  # it leads to a page's first citation, by an id that other pages also have
     article = soup.find("article")
     if isinstance(article, Tag):
         article.insert(
             0, soup.new_tag("span", id="document-index")
-        )  # Sphinx gives every page but the first one
+        )  # Sphinx gives one to every page except the first
     for link in soup.select("a[href]"):
         page_of = re.fullmatch(r"([\w-]+)\.html(?:#(.+))?", str(link["href"]))
-        if page_of:  # of a table made by a cell: Sphinx does not know it
+        if page_of:  # a link in a table that a cell made, which Sphinx does not know
             link["href"] = f"#{page_of[2] or f'document-{page_of[1]}'}"
         elif not re.match(r"#|https?:|mailto:", str(link["href"])):
-            link.unwrap()  # a file beside the pages
+            link.unwrap()  # it leads to a file beside the pages
     ids = Counter(str(tag["id"]) for tag in soup.find_all(id=True))
     wrong = []
     for link in soup.select("article a[href^='#'], #jb-print-docs-body a[href^='#']"):
         if link.decomposed:
-            continue  # within an entry that went
+            continue  # it was removed with its entry
         target = str(link["href"])[1:]
         if target in everything and target not in ids:
-            entry = link.find_parent("li", class_="toctree-l1")  # of the table of contents: goes as a whole
+            entry = link.find_parent(
+                "li", class_="toctree-l1"
+            )  # remove entries of the table of contents as a whole
             entry.decompose() if entry else link.unwrap()
         elif target and ids[target] != 1 and "headerlink" not in link.get_attribute_list("class"):
-            wrong.append(f"#{target} (in {link.get_text()!r}) stands there {ids[target]} times")
+            wrong.append(f"#{target} (in {link.get_text()!r}) has {ids[target]} targets")
     if wrong:
         raise BuildError("links of the PDF lead nowhere, or to two places:\n" + "\n".join(wrong))
     for details in soup.find_all("details"):
@@ -85,7 +87,7 @@ def printable(page: str) -> str:
 
 
 def print_page(page: Path, target: Path, *, chromium: str) -> None:
-    """Print a page on disk with a Chromium without a window, once its formulas are typeset.
+    """Print a page on disk with headless Chromium, once its formulas are typeset.
 
     Parameters
     ----------
@@ -99,13 +101,13 @@ def print_page(page: Path, target: Path, *, chromium: str) -> None:
     Raises
     ------
     BuildError
-        If it failed, took too long, wrote nothing, or printed before the formulas were typeset.
+        If Chromium failed, took too long, wrote nothing, or printed before the formulas were typeset.
     """
     with tempfile.TemporaryDirectory() as profile:
         command = [
             chromium,
             "--headless",
-            "--no-sandbox",  # containers have none; the page is our own
+            "--no-sandbox",  # containers have no sandbox; the page is our own
             "--disable-gpu",
             "--disable-background-networking",
             f"--user-data-dir={profile}",
@@ -132,10 +134,9 @@ def print_page(page: Path, target: Path, *, chromium: str) -> None:
 
 
 def mend_outline(pdf: Path, page: str) -> None:
-    """Give a PDF, in place, an outline that has each heading once.
+    """Correct a PDF's outline in place, so that it has the text of each heading once.
 
-    Chromium appends a heading's text again where it lays the heading out twice, before and after moving it to
-    the next page.
+    If Chromium lays a heading out twice, before and after moving it to the next page, it repeats the text.
 
     Parameters
     ----------
@@ -160,7 +161,7 @@ def mend_outline(pdf: Path, page: str) -> None:
 
 
 def _once(title: str, headings: Collection[str]) -> str:
-    """Return a title without the end that is said twice, where a heading says it once."""
+    """Return a title without the repeated part at its end, unless a heading itself repeats it."""
     for length in range(1, len(title) // 2 + 1):
         kept = title[:-length]
         if title[-length:] == kept[-length:] and _letters(kept) in headings:
@@ -178,12 +179,12 @@ def write(substitutions: Mapping[str, Any], places: Places = PLACES) -> Path:
     Parameters
     ----------
     substitutions, places
-        The arguments of :func:`experiments.publishing.build.stage`.
+        Arguments of :func:`experiments.publishing.build.stage`.
 
     Returns
     -------
     Path
-        Path of the PDF, in the output.
+        Path of the PDF, in the output folder.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Locations of the parts of a book, and its list of pages."""
+"""Where the parts of a book are, and the list of its pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lpc.errors import unknown_name
 
 @dataclass(frozen=True)
 class Places:
-    """Locations of the parts of a book.
+    """Where the parts of a book are.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class Places:
     config
         Settings of Jupyter Book.
     output
-        Folder of all products: notebooks, pages, the PDF.
+        Folder of everything that is made: notebooks, pages, the PDF.
     """
 
     sources: Path = BOOK
@@ -40,18 +40,18 @@ class Places:
         return self.output / "notebooks"
 
     def source(self, name: str) -> Path:
-        """Return the path of a page's source, whether it exists or not."""
+        """Return the path of a page's source, which need not exist."""
         return self.sources / f"{name}.md"
 
     def page_names(self) -> list[str]:
-        """Return the pages, chapters and pages of text alike, in the order of the table of contents."""
+        """Return all pages, executed or not, in the order of the table of contents."""
         content = yaml.safe_load(self.toc.read_text())
         groups = [content, *content.get("parts", [])]
         entries = [entry["file"] for group in groups for entry in group.get("chapters", [])]
         return [content["root"], *entries]
 
     def is_text(self, name: str) -> bool:
-        """Whether a page is text alone: its header names no kernel, and nothing of it is executed."""
+        """Return whether a page is text only: its header names no kernel, and nothing is executed."""
         source = self.source(name)
         return source.exists() and "kernelspec" not in _header(source)
 
@@ -60,7 +60,7 @@ class Places:
         return [name for name in self.page_names() if not self.is_text(name)]
 
     def check_names(self, names: Iterable[str]) -> None:
-        """Raise a ValueError with the nearest names for one that is no chapter."""
+        """Raise a ValueError if a name is not a chapter's; the message suggests the nearest ones."""
         known = self.chapter_names()
         for name in names:
             if name not in known:
@@ -68,11 +68,11 @@ class Places:
 
 
 def _header(source: Path) -> dict[str, Any]:
-    """Return the header of a page: YAML between lines of three dashes, which come first; empty: none."""
+    """Return a page's header, the YAML between lines of three dashes at its top; empty if it has none."""
     opening, *rest = source.read_text().split("---\n", maxsplit=2)
     found = yaml.safe_load(rest[0]) if len(rest) == 2 and not opening.strip() else None
     return found if isinstance(found, dict) else {}
 
 
 PLACES = Places()
-"""Locations of this book's parts."""
+"""Where the parts of this book are."""

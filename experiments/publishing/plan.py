@@ -1,4 +1,4 @@
-"""Plan of a book from existing runs: the profile of each chapter; then its execution and build."""
+"""Makes a book from existing runs: plans the profile of each chapter, then executes and builds them."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class ChapterPlan(NamedTuple):
     chapter
         Name of the chapter.
     profile
-        Profile whose runs or sizes it shows; None: it shows none.
+        Profile whose runs or sizes the chapter shows; None: it shows none.
     values
         Values of all its parameters.
     why
-        Reason for the choice, as part of a sentence; empty: nothing needs saying.
+        Why this profile was chosen, as part of a sentence; empty: it is the one asked for.
     """
 
     chapter: str
@@ -49,7 +49,7 @@ class ChapterPlan(NamedTuple):
 
 
 def bottleneck_profile(profile: str) -> str | None:
-    """Return the name under which a profile's bottleneck runs are declared: its own, or its group's."""
+    """Return the profile that declares the bottleneck runs for a profile: of its name, or its group's."""
     names = [profile, *(group for group, members in GROUPS.items() if profile in members)]
     return next((name for name in names if name in BOTTLENECK_PROFILES), None)
 
@@ -57,7 +57,7 @@ def bottleneck_profile(profile: str) -> str | None:
 def lacking(
     profile: str, *, study: str = "ablation", seeds: int | None = None, store: str | Path = "runs"
 ) -> str:
-    """Return the work that a chapter about a profile's runs still has to train or measure; empty: none.
+    """Return which training or measuring of a profile's runs is missing for a chapter; empty if none is.
 
     Parameters
     ----------
@@ -84,8 +84,8 @@ def lacking(
     missing = sum(not found.store.finished(spec) for spec in found.retrainings)
     if missing:
         return (
-            f"{missing} of {len(found.retrainings)} selected runs of profile {profile} have not been trained "
-            "again on the full train set"
+            f"{missing} of {len(found.retrainings)} selected runs of profile {profile} have not been "
+            "retrained on the full train set"
         )
     missing = sum(not found.store.measured(spec) for spec in found.tested)
     if missing or not found.tested:
@@ -94,21 +94,21 @@ def lacking(
 
 
 def unprobed(profile: str, *, seeds: int | None = None, store: str | Path = "runs") -> str:
-    """Return the work that a chapter about probes of a profile's selected runs still has to measure.
+    """Return which probes of a profile's selected runs are missing for a chapter; empty if none are.
 
     Parameters
     ----------
     profile, seeds, store
-        The arguments of :func:`lacking`.
+        Arguments of :func:`lacking`.
     """
     missing = len(probing.missing(ablation.existing(profile, seeds=seeds, store=ROOT / store)))
-    return f"{missing} probes of the selected runs of profile {profile} have not been made" if missing else ""
+    return f"{missing} probes of the selected runs of profile {profile} are missing" if missing else ""
 
 
 def _reasons(profile: str, seeds: int | None, store: str | Path) -> dict[str, str]:
-    """Return the reason why a profile cannot satisfy each possible need of a chapter; empty: it can.
+    """Return, for each possible need of a chapter, why a profile cannot satisfy it; empty if it can.
 
-    Runs, siblings and probes of a profile that is trained with the book are made with it.
+    If a profile is trained with the book, its runs, siblings and probes are made with it and never missing.
     """
 
     def of(name: str, study: str = "ablation") -> str:
@@ -135,8 +135,8 @@ def _reasons(profile: str, seeds: int | None, store: str | Path) -> dict[str, st
 def _read(needs: Sequence[str], bottlenecks: str | None, profile: str, *, ledger: bool) -> list[str]:
     """Return the needs of a chapter that decide whether it is made from a profile, as keys of the reasons.
 
-    A chapter about both papers' runs shows the profile's bottleneck runs only where they are its own, and
-    one that shows the ``ledger`` beside another profile's shows of siblings and probes what there is.
+    A chapter about both papers' runs needs bottleneck runs only if the profile declares its own. A chapter
+    that shows the ``ledger`` beside another profile's runs does without missing siblings and probes.
     """
     read = [kind for kind in needs if kind == "ablation" or (kind in SIBLINGS and not ledger)]
     if "bottlenecks" in needs and ("ablation" not in needs or bottlenecks == profile):
@@ -156,33 +156,33 @@ def plan(
 ) -> list[ChapterPlan]:
     """Return the inputs of every chapter; nothing is trained or executed.
 
-    A chapter is made from a profile where all runs that it reads have ended, selected rates are trained
-    again, measured and probed, and it trains nothing large by itself. Chapters about bottleneck runs take
-    those of the profile's name, or of its group's; chapters about another table of architectures those of
-    the profile's sibling. All others are made from the profile ``beside``.
+    A chapter is made from the profile if all runs that it reads have ended, been retrained where the profile
+    asks for it, measured and probed, and if it does not itself train too much. Chapters about bottleneck runs
+    read those of the profile's name, or of its group's; chapters about another table of architectures read
+    the sibling's. All other chapters are made from the profile ``beside``.
 
     Parameters
     ----------
     profile
-        Name of a profile of :data:`~experiments.studies.profiles.PROFILES`, or of bottleneck runs.
+        Name of a profile in :data:`~experiments.studies.profiles.PROFILES`, or of bottleneck runs.
     beside
-        Second profile, of :data:`~experiments.studies.profiles.BOOKS`, with all its seeds.
+        Second profile, one of :data:`~experiments.studies.profiles.BOOKS`, with all its seeds.
     seeds
-        Number of the profile's seeds; None: its own.
+        Number of seeds of the first profile; None: all of them.
     store, places
-        Folder of the run store, and locations of the book's parts.
+        Folder of the run store, and where the book's parts are.
 
     Raises
     ------
     ValueError
-        If the profile is unknown, a sibling, or one from which no chapter can be made.
+        If the profile is unknown or a sibling, or no chapter can be made from it.
     """
     if profile not in PROFILES and profile not in BOTTLENECK_PROFILES:
         raise unknown_name("profile", profile, dict.fromkeys((*PROFILES, *BOTTLENECK_PROFILES)))
     if profile in PROFILES:
         of_book(profile)
     if beside not in BOOKS:
-        raise unknown_name("profile to make other chapters from, trained with the book:", beside, BOOKS)
+        raise unknown_name("profile for the remaining chapters, trained with the book:", beside, BOOKS)
     bottlenecks, reasons, pages = bottleneck_profile(profile), _reasons(profile, seeds, store), []
     for name, defaults in assign(places.chapter_names(), {}, places).items():
         settings = settings_of(name, places)
@@ -191,12 +191,12 @@ def plan(
             pages.append(ChapterPlan(name, None, defaults, ""))
             continue
         if "store" not in defaults:
-            own, why = profile in SIZES, f"it has no sizes for profile {profile}"
+            own, why = profile in SIZES, f"no sizes are set for profile {profile}"
         else:
             read = _read(needs, bottlenecks, profile, ledger="beside" in defaults)
             why = next((reasons[kind] for kind in read if reasons[kind]), "")
             if not why and live and profile not in LIVE:
-                why = f"it trains networks itself, too many at profile {profile}"
+                why = f"it trains networks itself, and profile {profile} would make that too long"
             own = not why
         taken = (bottlenecks if needs == ("bottlenecks",) else profile) if own else beside
         given = {"profile": taken, "store": str(store), "beside": beside}
@@ -207,14 +207,14 @@ def plan(
         kind = "ablation" if profile in PROFILES else "bottlenecks"
         raise ValueError(
             f"no chapter can be made from profile {profile} in {store}: {reasons[kind]}; train and measure "
-            f"them first (python -m experiments train --study {kind} --profile {profile}), or record what is "
-            f"finished and build the book of {beside}, which shows it"
+            f"them first (python -m experiments train --study {kind} --profile {profile}), or record the "
+            f"finished ones and build the book of {beside}, which shows them"
         )
     return pages
 
 
 def told(pages: Sequence[ChapterPlan]) -> str:
-    """Return the chapters made from each profile, one line per profile and reason."""
+    """Return which chapters are made from which profile, one line per profile and reason."""
     groups: dict[tuple[str, str], list[str]] = {}
     for page in pages:
         if page.profile is not None:
@@ -228,7 +228,7 @@ def told(pages: Sequence[ChapterPlan]) -> str:
 def substitutions(
     profile: str, *, beside: str = BESIDE, seeds: int | None = None, store: str | Path = "runs"
 ) -> dict[str, Any]:
-    """Return the ledger's substitutions for chapters, judged by the profile or, lacking runs, ``beside``."""
+    """Return the ledger's substitutions, judged by the profile's runs or, if it lacks some, by ``beside``."""
     whole = not lacking(profile, seeds=seeds, store=store)
     found = ablation.existing(
         profile if whole else beside, seeds=seeds if whole else None, store=ROOT / store
@@ -245,18 +245,17 @@ def make(
     force: bool = False,
     places: Places = PLACES,
 ) -> Path:
-    """Execute every chapter with the profile whose runs are there, and build the pages.
+    """Execute every chapter with the profile that has its runs, and build the pages.
 
-    Runs of the profile are never trained; those of ``beside``, a matter of minutes, are where a chapter
-    needs them. Standard error and a line above each page name the profile of each chapter.
+    Runs of the profile are never trained. Those of ``beside``, a matter of minutes, are trained if a chapter
+    needs them. Standard error and the foot of each page name the chapter's profile.
 
     Parameters
     ----------
     profile, beside, seeds, store, places
-        The arguments of :func:`plan`. Books of several profiles stand side by side, each with its own
-        ``output``.
+        Arguments of :func:`plan`. Give each of several profiles' books an ``output`` of its own.
     force
-        Whether to execute chapters with current output, too.
+        Whether to execute chapters whose output is current, too.
 
     Returns
     -------
@@ -266,7 +265,7 @@ def make(
     Raises
     ------
     ValueError
-        As in :func:`plan`, or if a verdict differs from the one that the chapters' text takes for granted.
+        If :func:`plan` raises one, or a verdict differs from the one that the chapters' text assumes.
     ChapterError, CheckError, BuildError
         If a chapter failed, or pages lack something or could not be built.
     """
@@ -288,7 +287,7 @@ def make(
         first = build(inserted, places, whole=True)
     with clock.stage("a last look", ""):
         then, runs = runs, book.runs()
-        if runs == then or (  # chapters, and other programs, may have trained meanwhile
+        if runs == then or (  # chapters and other programs may have trained runs meanwhile
             plan(profile, beside=beside, seeds=seeds, store=store, places=places) == pages
             and substitutions(profile, beside=beside, seeds=seeds, store=store) == inserted
             and all(is_current(name, values, places) for name, values in assigned.items())
@@ -301,9 +300,9 @@ def make(
 def _show_as_they_come(
     assigned: Mapping[str, Mapping[str, Any]], places: Places, clock: Clock, **judged_by: Any
 ) -> None:
-    """Execute the chapters that need not wait for all runs, and build pages of what is there so far.
+    """Execute the chapters that need not wait for all runs, and build the pages that can be shown already.
 
-    A chapter that fails does so again, and is told, when all are executed.
+    If a chapter fails here, it fails again, and is reported, when all are executed.
     """
     for names in preview.waves(assigned, places):
         with suppress(ChapterError):

@@ -1,7 +1,7 @@
-"""First pages of a book before all are finished: a front page lists them, and what the others wait for.
+"""Previews of a book while its runs are trained: a front page lists the pages that can be read already.
 
-They are made where training takes long. They are replaced by the whole book, which alone is checked and built
-strictly. A whole book that is there already is never replaced by a part of the next one.
+Previews are made if training takes long, and give way to the whole book; only that is checked and built
+strictly. They never replace a whole book that exists already.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from experiments.studies.profiles import profile
 from lpc.store.writers import folder_prefix
 
 LONG = 1.0
-"""Minutes of training from which first pages are worth their own time."""
+"""Minutes of training from which a preview is worth the time it takes."""
 
 
 def is_wanted(places: Places, minutes: float) -> bool:
-    """Whether readers would have nothing for long: there is no whole book yet, and much to train.
+    """Return whether a preview is worth making: there is no whole book yet, and training takes long.
 
     Parameters
     ----------
     places
-        Locations of the book's parts.
+        Where the book's parts are.
     minutes
-        Minutes that the missing runs will take, such as :func:`minutes_to_train` returns.
+        Minutes that the missing runs will take, from :func:`minutes_to_train`.
     """
     return minutes >= LONG and not (places.output / "html" / MADE_FROM).exists()
 
@@ -47,16 +47,16 @@ def is_wanted(places: Places, minutes: float) -> bool:
 def minutes_to_train(
     assigned: Mapping[str, Mapping[str, Any]], places: Places, *, root: Path = ROOT
 ) -> float:
-    """Return the minutes that missing runs take by what their profiles say of all (``Profile.minutes``).
+    """Return the minutes that missing runs will take, estimated from their profiles' ``minutes``.
 
     Parameters
     ----------
     assigned
-        Parameters of every chapter, by its name.
+        Parameters of every chapter, by name.
     places
-        Locations of the chapters.
+        Where the chapters are.
     root
-        Folder in which a relative folder of the run store is.
+        Folder in which a relative path of the run store lies.
     """
     runs = {
         (root / str(values["store"]), one._replace(probed=False))
@@ -78,12 +78,12 @@ def waves(assigned: Mapping[str, Mapping[str, Any]], places: Places) -> list[lis
     Parameters
     ----------
     assigned
-        Parameters of every chapter, by its name.
+        Parameters of every chapter, by name.
     places
-        Locations of the chapters.
+        Where the chapters are.
     """
     found: tuple[list[str], list[str]] = [], []
-    first = places.page_names()[0]  # the front page is another while the book is made
+    first = places.page_names()[0]  # a preview has a front page of its own
     for name, values in ((name, values) for name, values in assigned.items() if name != first):
         settings = settings_of(name, places)
         runs = asked(settings.needs, values)
@@ -94,17 +94,17 @@ def waves(assigned: Mapping[str, Mapping[str, Any]], places: Places) -> list[lis
 
 
 def show(places: Places, substitutions: Mapping[str, Any]) -> Path | None:
-    """Build the pages whose chapters have been executed, with a front page, and return that.
+    """Build the pages whose chapters have been executed, with a front page, and return the front page.
 
-    Links to pages that are not there yet are text. What is wrong with a page is said when the whole book is
-    built; where Sphinx fails, no pages are shown now.
+    Links to pages that do not exist yet become plain text. Faults of pages are reported when the whole book
+    is built; if Sphinx fails now, there is no preview, and the function returns None.
 
     Parameters
     ----------
     places
-        Locations of the book's parts.
+        Where the book's parts are.
     substitutions
-        Substitutions as in :func:`experiments.publishing.build.stage`.
+        Substitutions, as for :func:`experiments.publishing.build.stage`.
     """
     names = [name for name in places.page_names() if name != API]
     first, *others = names
@@ -122,14 +122,14 @@ def show(places: Places, substitutions: Mapping[str, Any]) -> Path | None:
         some.toc.write_text(yaml.safe_dump(contents, sort_keys=False))
         try:
             stage(made / "stage", substitutions, some, checked=False)
-            (made / "stage" / f"{first}.md").write_text(front)  # which has no source to be offered
+            (made / "stage" / f"{first}.md").write_text(front)  # it has no source to download
             pages = run_sphinx(made / "stage", made / "scratch", strict=False)
         except BuildError as error:
             print(f"no page is shown yet: {str(error).splitlines()[0]}", file=sys.stderr)
             return None
         lighten(pages)
         shown = promote(pages, places.output / "html", aside=made)
-    print(f"{len(there)} of {len(names)} pages are there to be read: {shown}", file=sys.stderr)
+    print(f"{len(there)} of {len(names)} pages can be read already: {shown}", file=sys.stderr)
     return shown
 
 
@@ -139,24 +139,24 @@ def _title(source: Path) -> str:
 
 
 def _front(title: str, there: Sequence[str], waiting: Sequence[str], substitutions: Mapping[str, Any]) -> str:
-    """Return the front page of a book that is being made."""
+    """Return the front page of a preview."""
     verdicts = Counter(claim["verdict"] for claim in substitutions.get("claims", {}).values())
     judged = "\n".join(f"- {verdict}: {count}" for verdict, count in verdicts.most_common())
     pages = "\n".join(f"- {{doc}}`{name}`" for name in there)
     return f"""# {title}
 
 :::{{warning}}
-This book is being made: {len(there)} pages are there, {len(waiting)} are not, this one's own content among
-them. Reload it once the command has ended; the whole book takes its place.
+This book is being made: {len(there)} pages can be read, {len(waiting)} are still to come, including the
+content of this one. Reload it once the command has ended; the whole book then takes its place.
 :::
 
-## To be read already
+## Ready to read
 
 {pages}
 
 ## Claims so far
 
-By what is recorded, and by the runs of this book that have ended:
+Judged by recorded runs, and by those of this book's runs that have ended:
 
 {judged or "- none"}
 

@@ -1,9 +1,9 @@
-"""Build only the pages that changed, where that gives what building all of them gives.
+"""Builds only the pages that changed, if the result is the same as building all of them.
 
-Sphinx remembers what it read of each page, and reads and writes those again that changed. What an unchanged
-page refers to, it does not look for again. So pages are built alone only while nothing changed that others
+Sphinx remembers what it read on each page, and reads and writes only changed pages again. It does not check
+again what unchanged pages refer to. So changed pages are built alone only if nothing changed that other pages
 show or refer to: settings, styles, the table of contents; titles, labels, terms and equations; numbers of
-figures; citations. Everything else builds all pages.
+figures; citations. Any such change builds all pages.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from filelock import FileLock, Timeout
 from experiments.publishing.downloads import FOLDER as DOWNLOADS
 
 GOOD = "good"
-"""The file among what is remembered that says by what it was built; it is there only while that is whole."""
+"""The file that says which code made the kept build; it exists only while the kept build is complete."""
 PAGES = (".md", ".ipynb")
 _CITATIONS = re.compile(r"\{cite[:\w]*\}`[^`]*`")
 _NUMBERS = re.compile(rb'<span class="?(?:caption|section)-number"?>[^<]*</span>')
 
 
 class Kept(NamedTuple):
-    """What is remembered of the last build.
+    """Files that are kept from the last build.
 
     Attributes
     ----------
     folder
-        Where it lies: the staged files as Sphinx knows them, and what it built of them.
+        Folder with the staged files as Sphinx read them, and the pages that it built from them.
     """
 
     folder: Path
 
     @property
     def staged(self) -> Path:
-        """The staged files."""
+        """Folder of the staged files."""
         return self.folder / "stage"
 
     @property
     def pages(self) -> Path:
-        """The pages that Sphinx made of them."""
+        """Folder of the pages that Sphinx made from them."""
         return self.folder / "_build" / "html"
 
     @property
@@ -56,19 +56,19 @@ class Kept(NamedTuple):
         return self.folder / "light"
 
     def is_by(self, made_by: str) -> bool:
-        """Whether all of it is there, and was built by this."""
+        """Return whether the kept build is complete and was made by the given code."""
         good = self.folder / GOOD
         return good.exists() and good.read_text() == made_by
 
 
 @contextmanager
 def kept(output: Path) -> Iterator[Kept | None]:
-    """Hold what is remembered of the last build; None where another program is building these pages.
+    """Lock and yield the files kept from the last build, or None if another program is using them.
 
     Parameters
     ----------
     output
-        The folder of what is made of the book.
+        Output folder of the book.
     """
     lock = FileLock(output / "sphinx.lock", blocking=False)
     try:
@@ -83,20 +83,20 @@ def kept(output: Path) -> Iterator[Kept | None]:
 
 
 def pages(staged: Path, last: Kept, run: Callable[..., Path], *, made_by: str, into: Path) -> Path:
-    """Make pages from staged files, only those that changed where that is safe, and return their folder.
+    """Build pages from staged files, only the changed ones if that is safe, and return their folder.
 
     Parameters
     ----------
     staged
-        The files, in a folder of their own.
+        Folder with the staged files.
     last
-        What is remembered of the last build; in the end, of this one.
+        Files kept from the last build; afterwards they are those of this one.
     run
         :func:`experiments.publishing.build.run_sphinx`.
     made_by
-        What builds them, in all its versions: what was built by another is built anew.
+        Fingerprint of the code that builds pages; if other code made the last build, all pages are built.
     into
-        The new folder that the pages go to.
+        New folder for the pages.
     """
     safe = last.is_by(made_by) and only_prose_changed(last.staged, staged)
     (last.folder / GOOD).unlink(missing_ok=True)
@@ -107,7 +107,7 @@ def pages(staged: Path, last: Kept, run: Callable[..., Path], *, made_by: str, i
             run(last.staged, last.folder, whole=False)
             safe = what_others_see(last.pages) == before
         except RuntimeError:
-            safe = False  # building all pages says what is wrong
+            safe = False  # building all pages will report what is wrong
     if not safe:
         shutil.rmtree(last.folder, ignore_errors=True)
         shutil.copytree(staged, last.staged)
@@ -117,7 +117,7 @@ def pages(staged: Path, last: Kept, run: Callable[..., Path], *, made_by: str, i
 
 
 def only_prose_changed(old: Path, new: Path) -> bool:
-    """Whether between two staged folders only downloads and texts changed, not what pages cite or show."""
+    """Return whether two staged folders differ only in downloads and text, not in what pages cite or show."""
     names = _files(old)
     if names != _files(new):
         return False
@@ -136,14 +136,14 @@ def _cited_and_shown(page: Path) -> tuple[list[str], list[object]]:
 
 
 def take_over(new: Path, old: Path) -> None:
-    """Copy those files that differ into a folder of the same files: the others keep their times."""
+    """Copy only those files that differ from one folder into another, so that the others keep their times."""
     for name in _files(new):
         if not filecmp.cmp(old / name, new / name, shallow=False):
             shutil.copyfile(new / name, old / name)
 
 
 def what_others_see(made: Path) -> object:
-    """Return what other pages show of these, or refer to: the inventory, and numbers of figures."""
+    """Return what other pages may show or refer to: the inventory, and numbers of figures."""
     head, _, packed = (made / "objects.inv").read_bytes().partition(b"using zlib.\n")
     numbers = {path.name: _NUMBERS.findall(path.read_bytes()) for path in made.glob("*.html")}
     return (

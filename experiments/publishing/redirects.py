@@ -1,4 +1,4 @@
-"""Old addresses of pages: for each, a small page that leads to the present place of its text."""
+"""Redirects: for each old address, a small page that leads to where its text is now."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PAGE = """<!doctype html>
 
 
 def read(sources: Path) -> Mapping[str, str]:
-    """Return the target of each old page, ``page`` or ``page#heading``; nothing if there is no table."""
+    """Return each old page's target, ``page`` or ``page#heading``; empty if there is no table."""
     path = sources / TABLE
     return read_toml(path) if path.exists() else {}
 
@@ -38,14 +38,14 @@ def write(pages: Path, moved: Mapping[str, str], *, whole: bool = True) -> None:
     pages
         Folder with the built pages.
     moved
-        Moved addresses from :func:`read`.
+        Targets from :func:`read`.
     whole
-        Whether these are all pages; if not, only their old addresses are written.
+        Whether these are all pages; if not, old addresses whose target is not among them are skipped.
 
     Raises
     ------
     ValueError
-        If an old address is still a page, or a target is not there.
+        If an old address is still a page, or a target does not exist.
     """
     if not whole:
         moved = {name: place for name, place in moved.items() if (pages / f"{_page(place)}.html").exists()}

@@ -1,4 +1,4 @@
-"""Time of a book's stages: CPU and wall-clock seconds, kept beside those of the last time."""
+"""Times of a book's stages: CPU and wall-clock seconds, and how long each stage took before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from experiments.publishing.executing import forked_kernels
 from lpc.store.atomic import write_json
 
 FILE = "stages.json"
-"""In a book's output folder: the seconds of every stage when it last had something to do."""
+"""The file in a book's output folder with the seconds that each stage took when it last had work."""
 
 
 class Stage(NamedTuple):
@@ -23,7 +23,7 @@ class Stage(NamedTuple):
     Attributes
     ----------
     done
-        Products of the stage: "55 runs", "23 chapters".
+        What the stage has made, such as "55 runs" or "23 chapters".
     cpu, wall
         CPU seconds of all processes, and wall-clock seconds from beginning to end.
     """
@@ -39,23 +39,23 @@ def used() -> float:
 
 
 class Clock:
-    """Takes the time of stages, one after another."""
+    """Measures the time of stages, one after another."""
 
     def __init__(self) -> None:
         self.stages: dict[str, Stage] = {}
         self.elsewhere = 0.0
-        """CPU seconds of kernels that other processes of this one had forked: they tell."""
+        """CPU seconds of kernels that worker processes forked, as the workers report them."""
 
     @contextmanager
     def stage(self, name: str, done: str) -> Iterator[None]:
-        """Take the time of a stage, also of one that fails; two of the same name are added up.
+        """Measure the time of a stage, even if it fails; stages of the same name are added up.
 
         Parameters
         ----------
         name
             Name of the stage.
         done
-            Products of the stage, as "2 runs"; for two of the same name, those of both.
+            What the stage makes, such as "2 runs"; for stages of the same name, the numbers are added.
         """
         cpu, wall = used() + self.elsewhere, time.monotonic()
         try:
@@ -67,12 +67,12 @@ class Clock:
             self.stages[name] = Stage(before.done, before.cpu + took.cpu, before.wall + took.wall)
 
     def told(self, folder: Path) -> str:
-        """Return the table that a book ends with, and keep its figures.
+        """Return the table that is printed after a build, and write its numbers to the file.
 
         Parameters
         ----------
         folder
-            Folder of :data:`FILE`. Stages that had nothing to do keep their last figures there.
+            Folder of :data:`FILE`. Stages without work keep their last numbers there.
 
         Raises
         ------
@@ -109,7 +109,7 @@ class Clock:
 
 
 def _both(first: str, second: str) -> str:
-    """Return the products of two stages: "2 runs" and "1 run" are "3 runs"."""
+    """Add up what two stages made: "2 runs" and "1 run" are "3 runs"."""
     if not first or not second:
         return first or second
     number = sum(int(one.split()[0]) for one in (first, second))

@@ -1,8 +1,8 @@
-"""Whether a book is as it was left: nothing that it is made from, and nothing that was made, has changed.
+"""Tells within a second whether a book is up to date: neither its inputs nor its outputs have changed.
 
-As in git's index, a file counts as unchanged while its size, times and inode are: none is read, and no
-library is loaded, so that it takes a second to say that a book is up to date. What has changed is for
-:mod:`experiments.publishing.executing.staleness` to find out, which reads.
+As in git's index, a file counts as unchanged while its size, times and inode stay the same. No file is read,
+and no library is loaded. If something did change, :mod:`experiments.publishing.executing.staleness` finds out
+what it is by reading the files.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from experiments.publishing.places import PLACES, Places
 from lpc.store.atomic import write_json
 
 FILE = "unchanged.json"
-"""In a book's output folder: the state of everything when it was last built."""
+"""The file in a book's output folder with the state of everything when the book was last built."""
 
 BESIDE = "laptop"
-"""The profile from which chapters are made that a book's own has no runs for, unless another is named."""
+"""Default profile for chapters for which a book's own profile has no runs."""
 
 
 class Book(NamedTuple):
-    """Identity of a book.
+    """What identifies a book.
 
     Attributes
     ----------
     profile, beside, seeds, store
-        The arguments of :func:`experiments.publishing.plan.make`.
+        Arguments of :func:`experiments.publishing.plan.make`.
     places
-        Locations of its parts.
+        Where its parts are.
     """
 
     profile: str
@@ -46,11 +46,11 @@ class Book(NamedTuple):
 
     @property
     def first_page(self) -> Path:
-        """The first of its pages."""
+        """Path of its first page."""
         return self.places.output / "html" / "index.html"
 
     def sources(self) -> str:
-        """Return a SHA-256 of the state of what people write and install: code, pages, versions."""
+        """Return a SHA-256 of the state of the inputs: code, sources of pages, versions of libraries."""
         said = [self.profile, self.beside, self.seeds, self.store, sys.version, _installed()]
         own = (self.places.sources, self.places.toc, self.places.config)
         return _digest(ROOT / "lpc", ROOT / "experiments", *own, said=said)
@@ -60,30 +60,30 @@ class Book(NamedTuple):
         return _digest(ROOT / self.store / "runs")
 
     def outputs(self) -> str:
-        """Return a SHA-256 of the state of what is made: notebooks and pages."""
+        """Return a SHA-256 of the state of the outputs: notebooks and pages."""
         return _digest(self.places.notebooks, self.places.output / "html")
 
     def remember(self, sources: str, runs: str) -> None:
-        """Note that the book is built.
+        """Note that the book has been built.
 
         Parameters
         ----------
         sources
-            The result of :meth:`sources` before any of them was read; if they have changed since, nothing is
+            The result of :meth:`sources` before any input was read; if inputs have changed since, nothing is
             noted.
         runs
-            The result of :meth:`runs` from which everything was made and is current.
+            The result of :meth:`runs` when the book was made.
         """
         if self.sources() == sources:
             state = {"sources": sources, "runs": runs, "outputs": self.outputs()}
             write_json(self.places.output / FILE, state)
 
     def is_unchanged(self) -> bool:
-        """Whether everything is as it was when the book was last noted as built."""
+        """Return whether nothing has changed since the book was last noted as built."""
         try:
             last = json.loads((self.places.output / FILE).read_text())
         except (FileNotFoundError, ValueError):
-            return False  # never built, or cut short: it is looked at in full
+            return False  # never built, or interrupted: it must be checked in full
         now = {"sources": self.sources(), "runs": self.runs(), "outputs": self.outputs()}
         return self.first_page.exists() and last == now
 
@@ -103,9 +103,9 @@ def _installed() -> list[str]:
 
 
 def _states(top: Path) -> Iterator[bytes]:
-    """Yield a line for each file below a folder, or for a file: its place, size, times and inode.
+    """Yield a line for each file below a folder, or for a single file: its path, size, times and inode.
 
-    What is hidden, or compiled, does not count: it is being written, or made of what does.
+    Hidden and compiled files do not count: they are still being written, or made from files that count.
     """
     if not top.is_dir():
         if top.exists():
@@ -122,7 +122,7 @@ def _states(top: Path) -> Iterator[bytes]:
             if entry.is_dir():
                 todo.append(Path(entry.path))
                 continue
-            with suppress(FileNotFoundError):  # another program has removed it: it is not there
+            with suppress(FileNotFoundError):  # another program has just removed it
                 yield _state(os.path.relpath(entry.path, top), entry.stat())
 
 

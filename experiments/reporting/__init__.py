@@ -1,1 +1,1 @@
-"""Content of pages: tables, claims and their verdicts, and the statistics of a few seeds."""
+"""What pages show: tables, claims and their verdicts, and statistics of a few seeds."""

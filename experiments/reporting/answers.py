@@ -1,4 +1,4 @@
-"""The ledger's entries for a chapter's main claims, as its answer shows them: ours beside the paper's."""
+"""The table in a chapter's answer: its main claims, with our values beside the paper's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def rows_of(ledger: Mapping[str, Mapping[str, str]], claims: Sequence[str]) -> s
     Parameters
     ----------
     ledger
-        Ledger by id, from :func:`experiments.reporting.claims.substitutions`.
+        Entries of the ledger by claim id, from :func:`experiments.reporting.claims.substitutions`.
     claims
         Ids of the claims, the main one first.
 
@@ -57,7 +57,7 @@ def _is_measured(one: Mapping[str, str]) -> bool:
 
 
 def _ours(one: Mapping[str, str]) -> str:
-    """Return the line of a claim on one data set: value, verdict, the runs that would decide it, data."""
+    """Return a claim's line for one data set: value, verdict, data, and which runs would decide it."""
     value = one["measured"] if is_word(one["verdict"]) else ""
     value = f"p = {value}" if value and one["quantity"] in TESTS else value
     told = [data_of(one["dataset"], one["profile"], int(one["n"]))]
@@ -68,7 +68,7 @@ def _ours(one: Mapping[str, str]) -> str:
 
 
 def _again(others: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return the lines of claims that wait on other data sets: one per verdict."""
+    """Return the lines for data sets on which the claim has not been judged, one line per verdict."""
     sets: dict[tuple[str, bool], list[str]] = {}
     for one in others:
         sets.setdefault((one["verdict"], one["dataset"] in HERE), []).append(one["dataset"])

@@ -31,24 +31,24 @@ from experiments.studies.recorded import Recorded, all_recorded, all_recorded_bo
 from experiments.studies.study import Study
 
 NOT_ATTEMPTED = "not attempted"
-"""Nothing has been run that could judge the claim."""
+"""Verdict if no runs exist that could judge the claim."""
 NOT_JUDGED = "not judged"
-"""The claim's profile is trained with the book, and its runs are not here: it was built with another."""
+"""Verdict if the claim's profile is trained with its own book, and this book is built with another one."""
 NOT_MEASURED = "not measured"
-"""The runs are there, but the quantity could not be computed for any seed."""
+"""Verdict if the runs exist, but the quantity could not be computed for any seed."""
 
 EMPTY = "not measured"
 """Text that a chapter inserts if a column of the ledger is empty."""
 
 
 class ClaimMismatch(ValueError):
-    """A chapter's text takes a verdict for granted that the runs do not give."""
+    """A chapter's text assumes a verdict that the runs do not give."""
 
 
 def quantities(claim: Claim, selected: pd.DataFrame) -> list[float]:
-    """Return the claim's quantity, one per seed (one in all for the tests).
+    """Return the claim's quantity: one value per seed, or a single value for a statistical test.
 
-    Missing values stay out, except for a terminal phase that a run never reached: that is infinitely late.
+    Missing values are left out, except if a run never reached the terminal phase: its epoch is infinite.
     """
     if claim.quantity == "paper_welch":
         table = paper.welch(claim.dataset, claim.metric, baseline=claim.over[0]).set_index("architecture")
@@ -83,7 +83,7 @@ def quantities(claim: Claim, selected: pd.DataFrame) -> list[float]:
 
 
 def judged(claim: Claim, values: Sequence[float], images: tuple[float, int] | None = None) -> Judgement:
-    """Return the judgement of a claim from its own values, with the tolerance fixed before the run.
+    """Judge a claim by its own values and the tolerance in the ledger.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def judged(claim: Claim, values: Sequence[float], images: tuple[float, int] | No
     values
         Values from :func:`quantities`, at least one.
     images
-        Uncertainty from the test images, as in :func:`experiments.reporting.intervals.interval`.
+        Uncertainty due to the test images, as in :func:`experiments.reporting.intervals.interval`.
     """
     if claim.quantity in TESTS:
         return judge_p(values[0])
@@ -112,7 +112,7 @@ def judged(claim: Claim, values: Sequence[float], images: tuple[float, int] | No
 
 
 def verdict(claim: Claim, values: Sequence[float]) -> str:
-    """Return the verdict on some values of a claim outside any family: without Holm's correction."""
+    """Return the verdict on a claim's values if it had no family, hence without Holm's correction."""
     if not values:
         return NOT_ATTEMPTED
     found = judged(claim, values)
@@ -128,22 +128,25 @@ def ledger(
 ) -> pd.DataFrame:
     """Return one row per claim with the measured values and the verdict.
 
-    Every claim is judged by runs of its own profile: the study's, or recorded ones. Where there are none it
-    is ``not attempted``, or ``not judged`` if the book trains that profile itself and was built with another.
+    Every claim is judged by runs of its own profile: the study's, or recorded ones. Without runs it is
+    ``not attempted``, or ``not judged`` if that profile is one that is trained with the book, but this book
+    is built with another.
 
     Parameters
     ----------
     study
-        Study with the runs of the profile with which the book is built. Its bottleneck runs are read from the
-        same store, and so are those of its siblings (``experiments.studies.profiles.SIBLINGS``), once all of
-        them have ended. Bottleneck runs themselves for a page that has no others.
+        Study of the profile with which the book is built, or a study of bottleneck runs for a page that
+        reads no others. The bottleneck runs and the siblings
+        (``experiments.studies.profiles.SIBLINGS``) of the profile are read from the same store, once all of
+        them have ended.
     path
         Path of the ledger.
     others
-        Recorded runs of other profiles; None: all there are.
+        Recorded runs of other profiles; None: all that exist.
     beside
-        Second profile of :data:`LIVE` with which other pages of the book are made; its runs are in the same
-        store and judge its claims. None, or a study that itself belongs to such a profile: no other.
+        Second profile, of :data:`LIVE`, with which other pages of the book are made; its runs, in the same
+        store, judge its claims. It is ignored if the study itself belongs to such a profile. None: there is
+        none.
     """
     here = study.profile.name
     shown = [here] if beside is None or here in LIVE else [here, beside]
@@ -201,7 +204,7 @@ def ledger(
 
 
 def _family(claim: Claim, declared: Mapping[str, Claim]) -> str:
-    """Return the id of the first claim in a claim's family: one claim, tested on several runs."""
+    """Return the id of the first claim in a claim's family, which is one claim tested on several runs."""
     while claim.like is not None:
         claim = declared[claim.like]
     return claim.id
@@ -228,7 +231,7 @@ def _decide(
 def chance(table: pd.DataFrame) -> tuple[int, int, float]:
     """Return the numbers of decided claims, of their families, and of families that chance would decide.
 
-    Were every true value on an edge of its tolerance, one family in twenty would have a verdict.
+    If every true value lay on an edge of its tolerance, one family in twenty would still have a verdict.
 
     Parameters
     ----------
@@ -244,8 +247,8 @@ def chance(table: pd.DataFrame) -> tuple[int, int, float]:
 def _same(claim: Claim, declared: Mapping[str, Claim]) -> str:
     """Return the id under which a claim is judged by the runs of several profiles.
 
-    A claim that is like one of another profile is that claim on other runs; one that is like another of its
-    own profile is a claim of its own, such as WideIB's beside IB's.
+    A claim ``like`` one of another profile is the same claim, judged by other runs. A claim ``like`` one of
+    its own profile is a claim in its own right, such as WideIB's beside IB's.
     """
     while claim.like is not None and declared[claim.like].profile != claim.profile:
         claim = declared[claim.like]
@@ -253,7 +256,7 @@ def _same(claim: Claim, declared: Mapping[str, Claim]) -> str:
 
 
 def _relatives(shown: Sequence[str], study: Study) -> dict[str, Study]:
-    """Return the studies of the profiles beside some, where the store has all their runs."""
+    """Return the studies of some profiles' siblings, if the store has all their runs."""
     found = {}
     for place, name in enumerate(shown):
         seeds = len({one.seed for one in study.specs}) if study.kind.selects and not place else None
@@ -266,7 +269,7 @@ def _relatives(shown: Sequence[str], study: Study) -> dict[str, Study]:
 
 
 def _bottleneck_runs(shown: Sequence[str], study: Study) -> dict[str, pd.DataFrame]:
-    """Return the ended runs of Kirsch et al.'s figures: of some profiles in the store, and recorded ones."""
+    """Return the ended runs for Kirsch et al.'s figures: those of some profiles, and the recorded ones."""
     shown = [plain(name) if name in PROFILES else name for name in shown]
     runs = {one.profile.name: one.selected for one in all_recorded_bottlenecks(beside=shown[0])}
     for name in shown:
@@ -283,7 +286,7 @@ def _word(claim: Claim, values: list[float], runs: pd.DataFrame | None) -> str:
 
 
 def _text(claim: Claim, values: list[float], found: Judgement | None) -> str:
-    """Return the measured value: the mean with its interval, or a test's p."""
+    """Return the measured value as text: the mean with its interval, or a test's p."""
     if not values:
         return ""
     if claim.quantity in TESTS:
@@ -299,7 +302,7 @@ def _seeds(claim: Claim, values: list[float], runs: pd.DataFrame | None) -> int:
 
 
 def check(table: pd.DataFrame) -> None:
-    """Raise :class:`ClaimMismatch` if a verdict is not the one that the chapters' text takes for granted."""
+    """Raise :class:`ClaimMismatch` if a verdict is not the one that the chapters' text assumes."""
     judged = ~table["verdict"].isin([NOT_JUDGED, NOT_ATTEMPTED])
     wrong = table[judged & table["prose"].notna() & (table["verdict"] != table["prose"])]
     if len(wrong):
@@ -321,7 +324,7 @@ def substitutions(study: Study, *, beside: str | None = None) -> dict[str, Any]:
     Parameters
     ----------
     study, beside
-        The arguments of :func:`ledger`.
+        Arguments of :func:`ledger`.
     """
     table = ledger(study, beside=beside)
     check(table)

@@ -1,4 +1,4 @@
-"""Tables that a notebook keeps as CSV beside the HTML that a page shows, for readers to download."""
+"""Tables that a notebook keeps twice: as HTML for the page, and as CSV for readers to download."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 MIME = "text/csv"
-"""The representation of an output that holds the CSV; its metadata hold the caption."""
+"""Mime type under which an output holds the CSV; its metadata hold the caption."""
 
 
 class CsvStyler(Styler):
-    """A styled table whose output in a notebook holds the table as CSV, too.
+    """A styled table whose output in a notebook also holds the table as CSV.
 
-    The CSV has only the data, without the marks or colours that formatters add for a page. The name of the
-    row labels stands in the same line as the columns' headings.
+    The CSV has only the data, without the marks or colours that formatters add for a page. On the page, the
+    name of the row labels stands in the same line as the columns' headings.
 
     Parameters
     ----------
@@ -37,12 +37,12 @@ class CsvStyler(Styler):
 def bundle(
     table: pd.DataFrame, caption: str, *, index: bool = True
 ) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """Return a table as part of an output, by mime type, and its metadata: the caption.
+    """Return the entries of an output's data and metadata, by mime type, that hold a table and its caption.
 
     Parameters
     ----------
     table, index
-        The arguments of :func:`to_csv`.
+        Arguments of :func:`to_csv`.
     caption
         Caption of the table.
     """
@@ -58,9 +58,9 @@ def to_csv(table: pd.DataFrame, *, index: bool = True) -> str:
     Parameters
     ----------
     table
-        Any table; row labels that are shown once for several rows are repeated in each.
+        Any table; a row label that a page shows once for several rows is repeated in each.
     index
-        Whether the row labels are among the columns.
+        Whether to include the row labels as columns.
     """
     plain = table.set_axis([_heading(one, "value") for one in table.columns], axis="columns")
     names = table.columns.names[-1:] if _is_headed_once(table) else table.index.names
@@ -69,7 +69,7 @@ def to_csv(table: pd.DataFrame, *, index: bool = True) -> str:
 
 
 def _headed_once(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with the name of its row labels in the corner, where pandas has a line for it alone."""
+    """Return a table with the name of its row labels in the corner, instead of on a line of its own."""
     if table.index.nlevels > 1 or table.index.name is None or any(table.columns.names):
         return table
     corner = [*table.columns.names[:-1], table.index.name]

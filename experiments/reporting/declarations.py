@@ -1,4 +1,4 @@
-"""Declarations of the ledger: claims, their tolerances, and the reading of ``claims.toml``."""
+"""Declarations of the ledger: reads claims and their tolerances from ``claims.toml``."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from lpc.errors import unknown_name
 from lpc.specs import VARIANTS
 
 OURS = ("digits", "Fashion-MNIST")
-"""Data sets that are not the papers', with a column each on the first page."""
+"""Our own data sets that have a column on the first page."""
 HERE = (*OURS, "MNIST subset")
-"""All data sets that are not the papers'."""
+"""All our own data sets, as opposed to the papers'."""
 _OWN = {"id", "like", "prose", "why", "written"}
-"""Fields that a claim does not take from the one it is like."""
+"""Fields that a claim does not inherit from the claim that it is ``like``."""
 NO_RUN = "none"
-"""The profile of claims about printed numbers."""
+"""The profile of claims about printed numbers, which need no runs."""
 _QUANTITIES = ("value", "ratio", "difference", "lead", "welch", "paper_welch")
 TESTS = ("welch", "paper_welch")
-"""Quantities that are a p, not one value per seed."""
+"""Quantities that are the p value of a test, not one value per seed."""
 KINDS = ("claim", "check")
-"""Kinds of entries: claims, which could have failed, and checks, which could not; each has its own tally."""
+"""Kinds of entries: claims, which could have failed, and checks, which could not; they are counted apart."""
 WRITTEN: Mapping[str, str] = {
     "before": "before the run",
     "pilot": "after a pilot on the same data",
@@ -67,7 +67,7 @@ class Claim:
 
     @property
     def words(self) -> tuple[str, str, str]:
-        """The three verdicts: for the papers' own data sets, or for ours."""
+        """The words for the three verdicts on the claim's data set: the papers' own, or one of ours."""
         return WORDS[self.dataset in HERE]
 
     @property
@@ -85,7 +85,7 @@ class Claim:
 
     @property
     def partly_text(self) -> str:
-        """From or up to where it holds in part, as text; empty: nowhere."""
+        """The value from which, or up to which, the claim holds in part, as text; empty: there is none."""
         if self.partly is None:
             return ""
         below = self.partly[0] < self.holds[0]
@@ -93,7 +93,7 @@ class Claim:
 
 
 def _edge(value: float) -> str:
-    """Return an edge of a tolerance, as it was written: 10, 0.05, 1e9."""
+    """Return an edge of a tolerance as it was written, such as 10, 0.05 or 1e9."""
     return re.sub(r"e\+?(-?)0*", r"e\1", f"{value:g}")
 
 
@@ -104,7 +104,7 @@ def read(path: Path = LEDGER) -> list[Claim]:
     ------
     ValueError
         If a field, profile, quantity or architecture is unknown or missing, an id occurs twice, or a claim
-        refers to one that does not stand above it.
+        refers to one that is not above it in the file.
     """
     known = {item.name for item in fields(Claim)}
     needed = {item.name for item in fields(Claim) if item.default is MISSING}

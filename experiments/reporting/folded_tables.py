@@ -1,4 +1,4 @@
-"""Wide tables: the columns that a reader compares first, and the others folded below them."""
+"""Wide tables: they show the columns that a reader compares first, and fold the others below."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import pandas as pd
 from experiments.reporting.csv_tables import CsvStyler, bundle
 
 MOST = 8
-"""Columns that are shown side by side, labels of the rows among them."""
+"""Largest number of columns shown side by side, including the row labels."""
 PAPERS = "paper"
-"""Beginning of the heading of a paper's own columns, which are never folded."""
+"""How the headings of a paper's own columns begin; these are never folded."""
 
 
 class FoldedTable(NamedTuple):
-    """A table whose page shows some columns and folds the others; its CSV has all.
+    """A table of which a page shows some columns and folds the others; its CSV has all.
 
     Attributes
     ----------
     table
-        Whole table.
+        The whole table.
     caption
         Caption of the table.
     first
-        Positions of the columns that are shown at once, in order.
+        Positions of the unfolded columns, in order.
     classes
-        Classes of the HTML element.
+        CSS classes of the HTML table.
     """
 
     table: pd.DataFrame
@@ -49,7 +49,7 @@ class FoldedTable(NamedTuple):
 
 
 def styled(table: pd.DataFrame, caption: str, classes: str) -> CsvStyler:
-    """Return a table of texts with a caption, as HTML of some classes."""
+    """Return a table of texts with a caption, styled as HTML with the given CSS classes."""
     made = CsvStyler(table).set_caption(caption).set_table_attributes(f'class="{classes}"')
     for axis in (0, 1):
         made = made.format_index(escape="html", axis=axis)
@@ -57,10 +57,10 @@ def styled(table: pd.DataFrame, caption: str, classes: str) -> CsvStyler:
 
 
 def first_columns(table: pd.DataFrame) -> list[int]:
-    """Return the positions of the columns to show at once: all of them if there are at most :data:`MOST`.
+    """Return the positions of the columns to show unfolded: all of them if there are at most :data:`MOST`.
 
-    Of wider tables the paper's own, and of each other group its first column, then its second, and so on,
-    until there is no room.
+    Of a wider table, these are the paper's own columns and, while there is room, the first column of every
+    other group, then the second of every group, and so on.
     """
     total, room = table.shape[1], MOST - table.index.nlevels
     if total <= room:

@@ -1,4 +1,4 @@
-"""The main claims of both papers in plain words, with what was found: the first page's minute."""
+"""The main claims of both papers in plain words, with our results: the first page's summary table."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Headline(NamedTuple):
     Attributes
     ----------
     words
-        Claim in plain words, without numbers.
+        The claim in plain words, without numbers.
     judged
-        Ids of the ledger's claims about it on our own data, and what each measures, in a few words.
+        Ids of the ledger's claims that judge it on our own data, each with a few words on what it measures.
     again
-        Ids of its claims on the papers' own data; empty if no run of them is declared.
+        Ids of the ledger's claims that judge it on the papers' own data; empty if no such runs are declared.
     reason
-        Reason why it is on the first page, and why these claims judge it.
+        Why it is on the first page, and why these claims judge it.
     """
 
     words: str
@@ -102,7 +102,7 @@ HEADLINES: tuple[Headline, ...] = (
         "The second paper's practical result: surrogates of the information bottleneck that train.",
     ),
 )
-"""Chosen by us: what the two abstracts promise, one row per promise, judged by the ledger alone."""
+"""Our choice of headlines: what the two abstracts promise, one per promise, judged by the ledger alone."""
 
 
 def badge(verdict: str, dataset: str) -> str:
@@ -113,8 +113,7 @@ def badge(verdict: str, dataset: str) -> str:
     verdict
         Verdict of the ledger.
     dataset
-        Data set of the claim. On the papers' own data the words begin with ``[Re]``, as ReScience's titles
-        do.
+        Data set of the claim. On the papers' own data the words begin with ``[Re]``, like ReScience's titles.
     """
     kind = _CLASSES.get(verdict, "open")
     words = verdict if dataset in HERE else f"[Re] {verdict}"
@@ -122,10 +121,10 @@ def badge(verdict: str, dataset: str) -> str:
 
 
 def in_a_minute(table: pd.DataFrame, headlines: Sequence[Headline] = HEADLINES) -> Html:
-    """Return the main claims: the measure and its condition, the paper's value, and ours by data set.
+    """Return the table of main claims: measure and tolerance, the paper's value, and ours by data set.
 
-    Each measure has a row of its own. On the papers' own data there is a line below for all claims, as long
-    as none of them has been judged there; then there is a column.
+    Each measure has a row of its own. The papers' own data have a column once a claim has been judged on
+    them; until then, one line below the table covers all claims.
 
     Parameters
     ----------
@@ -196,7 +195,7 @@ def _row(table: pd.DataFrame, name: str) -> pd.Series:
 
 
 def _alike(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return the text of a claim on our own data: its verdicts, or the claim itself if it was not judged."""
+    """Return the rows of a claim on our own data: the judged ones or, if there are none, the claim's own."""
     own = _row(table, name)
     same = (table["like"] == own["like"]) & (table["statement"] == own["statement"])
     judged = is_judged(table) | (table["verdict"] == NOT_MEASURED)
@@ -205,7 +204,7 @@ def _alike(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def _head(dataset: str, shown: Sequence[pd.DataFrame]) -> str:
-    """Return a column's heading: the data set, and in numbers the images, networks and seeds behind it."""
+    """Return a column's heading: the data set, and the numbers of images, networks and seeds behind it."""
     seeds: dict[str, set[int]] = {}
     for row in (row for own in shown for row in _each(own[own["dataset"] == dataset])):
         if row["n"]:
@@ -219,7 +218,7 @@ def _head(dataset: str, shown: Sequence[pd.DataFrame]) -> str:
 
 
 def _ours(alike: pd.DataFrame, dataset: str) -> str:
-    """Return value and verdict wherever a claim was judged on a data set; if several, name the images."""
+    """Return each value and verdict of a claim on a data set; if there are several, name their images."""
     rows = list(_each(alike[alike["dataset"] == dataset]))
     lines = []
     for one in rows:
@@ -231,7 +230,7 @@ def _ours(alike: pd.DataFrame, dataset: str) -> str:
 
 
 def _again(rows: Sequence[pd.Series]) -> str:
-    """Return the verdicts on the papers' own data: a badge per verdict, and the data sets it is of."""
+    """Return the verdicts on the papers' own data: a badge per verdict, followed by its data sets."""
     sets: dict[str, list[str]] = {}
     for row in rows:
         sets.setdefault(str(row["verdict"]), []).append(str(row["dataset"]))

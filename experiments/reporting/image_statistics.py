@@ -1,4 +1,4 @@
-"""Metrics as statistics of resampled test images, with counts as weights."""
+"""Metrics as statistics of resampled test images, weighted by how often each image was drawn."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 Statistic = Callable[[np.ndarray, pd.DataFrame], np.ndarray]
-"""Function from the counts of each image (draws, images) and the images' rows to one number per draw."""
+"""Function that takes each image's counts, (draws, images), and the images' rows, and returns a number per
+draw."""
 
 
 class OfImages(NamedTuple):
@@ -18,9 +19,9 @@ class OfImages(NamedTuple):
     Attributes
     ----------
     probe
-        Name of the probe whose table has a row per image (``experiments.studies.probing``).
+        Name of the probe whose table has one row per image (``experiments.studies.probing``).
     statistic
-        Statistic of the images that equals the metric.
+        Statistic of the images that equals the metric if each image counts once.
     """
 
     probe: str
@@ -37,7 +38,7 @@ _ABOUT_TOO = ("margins_distance_median", "accuracy_lost", "certified_gradient_ex
 
 
 def about_images(metric: str) -> bool:
-    """Return whether a metric would change with other test images and the same networks."""
+    """Return whether a metric of the same networks would change with other test images."""
     certified = metric.startswith("certified_") and metric.endswith("_median")
     return metric.startswith(_ABOUT) or metric in _ABOUT_TOO or certified
 
@@ -48,7 +49,7 @@ def _values(rows: pd.DataFrame, column: str) -> np.ndarray:
 
 
 def mean(column: str, *, where: str | None = None) -> Statistic:
-    """Return the mean of a column over the images that have it, and for which ``where`` is true."""
+    """Return the mean of a column over the images that have a value and for which ``where`` is true."""
 
     def of(counts: np.ndarray, rows: pd.DataFrame) -> np.ndarray:
         value = _values(rows, column)
@@ -60,7 +61,7 @@ def mean(column: str, *, where: str | None = None) -> Statistic:
 
 
 def median(column: str, *, over: str | None = None) -> Statistic:
-    """Return the median of a column, or of its ratio to another, over the images that have it."""
+    """Return the median of a column, or of its ratio to another, over the images that have a value."""
 
     def of(counts: np.ndarray, rows: pd.DataFrame) -> np.ndarray:
         value = _values(rows, column)
@@ -80,7 +81,7 @@ def median(column: str, *, over: str | None = None) -> Statistic:
 
 
 def auroc(confidence: str) -> Statistic:
-    """Return the probability that a correct prediction has the higher confidence, ties counting half."""
+    """Return the AUROC: how often a right prediction is more confident than a wrong one; ties count half."""
 
     def of(counts: np.ndarray, rows: pd.DataFrame) -> np.ndarray:
         value, right = _values(rows, confidence), rows["right"].to_numpy(dtype=bool)

@@ -1,4 +1,4 @@
-"""Variation of a claim with other test images, which all seeds and networks share."""
+"""How much a claim's value would vary with other test images, which all seeds and networks share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from experiments.studies.profiles import PROFILES
 DRAWS = 500
 """Number of resamples of the test images."""
 HOW = PAIRED, BOUND, LEFT_OUT = "drawn again", "bounded", "left out"
-"""Ways in which test images enter a verdict: resampled, the same for all networks; by a bound; not at all."""
+"""How test images enter a verdict: resampled, the same for all networks; by a bound; not at all."""
 
 
 class Images(NamedTuple):
@@ -46,11 +46,12 @@ def of_source(claim: Claim, runs: pd.DataFrame, source: Any, tables: Tables) -> 
     Parameters
     ----------
     claim, runs
-        The arguments of :func:`of_claim`.
+        Arguments of :func:`of_claim`.
     source
-        Source with a ``probe_table``, such as a study or recorded runs; others have no data on single images.
+        Source of the runs, such as a study or recorded runs. Without a ``probe_table`` it has no data on
+        single images.
     tables
-        Tables that have been read; new ones are added.
+        Tables that have been read already; new ones are added.
     """
     kept = {}
     for metric in (claim.metric, claim.per or claim.metric):
@@ -76,15 +77,15 @@ def of_claim(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Images:
-    """Return the variation of a claim's mean over seeds with other test images.
+    """Return how much a claim's mean over seeds would vary with other test images.
 
-    If a probe kept every image of every network, the images are resampled, the same for all networks, so that
-    comparisons are paired by image. If none did, shares and AUROCs have a bound.
+    If a probe kept a row for every image of every network, the images are resampled, the same for all
+    networks, so that comparisons are paired by image. Otherwise shares and AUROCs have a bound.
 
     Parameters
     ----------
     claim
-        Claim to judge; tests have no mean.
+        Claim to judge; a statistical test has no mean, hence no variation.
     runs
         Selected runs of its profile, with its metric.
     tables
@@ -97,9 +98,9 @@ def of_claim(
 
     Notes
     -----
-    A share p of N images varies by p (1 - p) / N at most, its mean over networks by no more. A difference of
-    two is bounded by the sum, as an image that one network gets right is no harder for the other. An AUROC
-    varies by Hanley and McNeil's formula.
+    The variance of a share p of N images is at most p (1 - p) / N, and that of its mean over networks is no
+    larger. A difference is bounded by the sum of both variances, because an image that one network gets
+    right is no harder for the other. Hanley and McNeil's formula gives the variance of an AUROC.
     """
     metrics = [name for name in (claim.metric, claim.per) if name is not None]
     if not any(map(about_images, metrics)):
@@ -168,7 +169,7 @@ def _quantity(claim: Claim, values: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _bounded(claim: Claim, runs: pd.DataFrame, total: int | None) -> tuple[float, int] | None:
-    """Return the bound of a share's or an AUROC's variance; for a lead, that over the best of the others."""
+    """Return the bound on the variance of a share or an AUROC; a lead is over the best of the others."""
     if total is None or claim.per is not None or claim.quantity == "ratio":
         return None
     if claim.metric not in (*SHARES, *AUROCS) or claim.metric not in runs:
@@ -189,6 +190,6 @@ def _bounded(claim: Claim, runs: pd.DataFrame, total: int | None) -> tuple[float
 
 
 def _means(runs: pd.DataFrame, column: str) -> dict[str, float]:
-    """Return a column's mean over seeds by architecture, if there is one."""
+    """Return a column's mean over seeds by architecture; architectures without values are left out."""
     values = pd.to_numeric(runs[column], errors="coerce").groupby(runs["architecture"]).mean().dropna()
     return {str(name): float(value) for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""Confidence intervals of few seeds, and tests of an edge: Student's t, ratios as logarithms."""
+"""Confidence intervals and tests from few seeds, by Student's t; ratios are judged by their logarithms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from experiments.reporting.tables import number
 LEVEL = 0.95
 """Level of every interval of the ledger."""
 MOST_SEEDS = 1000
-"""Largest number of seeds that is considered."""
+"""Largest number of seeds that :func:`seeds_to_decide` considers."""
 
 
 class Interval(NamedTuple):
@@ -31,7 +31,8 @@ class Interval(NamedTuple):
     log
         Whether that scale is the logarithm.
     alone
-        Error and degrees of freedom of the seeds only: images never make a mean more certain.
+        Standard error and degrees of freedom of the seeds alone, because images never make a mean more
+        certain.
     """
 
     centre: float
@@ -48,9 +49,10 @@ class Interval(NamedTuple):
         return f"{number(self.centre)} [{number(self.low)}, {number(self.high)}]"
 
     def p(self, edge: float) -> float:
-        """Return the two-sided p of the t test that the true value is the edge.
+        """Return the two-sided p of the t test of the hypothesis that the true value is the edge.
 
-        It is 1 without a spread to judge by, and 0 if there is none and the centre is not the edge.
+        It is 1 if no spread is known. If the spread is zero, it is 1 for a centre on the edge and 0 for any
+        other.
         """
         if not math.isfinite(self.error):
             return 1.0
@@ -73,17 +75,17 @@ def interval(
     values
         Finite numbers, at least one.
     ratio
-        Whether the values are ratios: the interval is then of the logarithm, and the result its exponential.
-        Ratios that are not all positive have no logarithm, and are judged as plain numbers.
+        Whether the values are ratios: the interval is then the exponential of their logarithms' interval.
+        Ratios that are not all positive have no logarithm and are judged as plain numbers.
     images
-        Variance of the mean from the test images, which all seeds share, on the judged scale; and the number
-        of images. None: unknown, and left out.
+        Variance of the mean, on the judged scale, due to the test images that all seeds share, and the
+        number of images. None: unknown, and left out.
 
     Notes
     -----
     The variance is :math:`s^2/n` plus that of the images. The degrees of freedom are Welch and
-    Satterthwaite's: :math:`(a + b)^2 / (a^2/(n-1) + b^2/(N-1))`. Of two seeds with one degree of freedom
-    they can make an interval narrower than without images: then that of the seeds alone stands.
+    Satterthwaite's: :math:`(a + b)^2 / (a^2/(n-1) + b^2/(N-1))`. For two seeds, with their one degree of
+    freedom, the interval can come out narrower than without images: then that of the seeds alone is used.
     """
     found = np.asarray(values, dtype=float)
     if not len(found) or not np.isfinite(found).all():
@@ -104,7 +106,7 @@ def interval(
 
 
 def _both(seeds: float, count: int, images: tuple[float, int] | None) -> tuple[float, float]:
-    """Return the standard error of seeds and images together, and its degrees of freedom."""
+    """Return the standard error due to seeds and images together, and its degrees of freedom."""
     shared, total = images or (0.0, 2)
     if seeds + shared == 0:
         return 0.0, float(count - 1)
@@ -113,7 +115,7 @@ def _both(seeds: float, count: int, images: tuple[float, int] | None) -> tuple[f
 
 
 def _half(error: float, freedom: float) -> float:
-    """Return half the width of the interval of a mean with this standard error."""
+    """Return half the width of the interval of a mean with the given standard error."""
     return float(student.isf((1 - LEVEL) / 2, freedom)) * error
 
 
@@ -137,12 +139,12 @@ def seeds_to_decide(
     edges
         Edges that the interval must not contain.
     ratio, images
-        The arguments of :func:`interval`; seeds do not reduce the variance of images.
+        Arguments of :func:`interval`; more seeds do not reduce the variance due to images.
 
     Returns
     -------
     int or None
-        Number of seeds; None: no number up to :data:`MOST_SEEDS` suffices, or there is no spread to judge by.
+        Number of seeds; None: no number up to :data:`MOST_SEEDS` suffices, or no spread is known.
     """
     if len(values) < 2:
         return None
@@ -159,7 +161,7 @@ def seeds_to_decide(
 
 
 def _halves(spread: float, counts: np.ndarray, images: tuple[float, int] | None) -> np.ndarray:
-    """Return half the width of the interval of each of several numbers of seeds with the same spread."""
+    """Return half the width of the interval for each number of seeds, given the same spread."""
     alone = spread / np.sqrt(counts)
     both = [_both(float(one) ** 2, int(count), images) for one, count in zip(alone, counts, strict=True)]
     error, freedom = np.transpose(both)

@@ -1,4 +1,4 @@
-"""Recorded runs by optimizer, width and gamma, as a table for pages."""
+"""A table of recorded runs by optimizer, width and gamma, for pages."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ COLUMNS: Mapping[str, str] = {
     "accuracy": "training accuracy",
     "test_accuracy": "test accuracy",
 }
-"""Columns of a run in the tables."""
+"""Headings of the table's columns."""
 
 
 def by_optimizer(runs: pd.DataFrame, columns: Mapping[str, str] = COLUMNS) -> pd.DataFrame:
-    """Return one row per optimizer, width and gamma: mean over seeds with its 95 % interval, and n.
+    """Return one row per optimizer, width and gamma: means over n seeds with their 95 % intervals, and n.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ def reported() -> pd.DataFrame:
 
 
 def value(dataset: str, architecture: str, metric: str) -> tuple[float, float]:
-    """Return the paper's (mean, sd), or raise a ValueError that names the missing value."""
+    """Return the paper's mean and sd, or raise a ValueError that names the missing value."""
     table = reported()
     chosen = (table["dataset"] == dataset) & (table["architecture"] == architecture)
     row = table[chosen & (table["metric"] == metric)]
@@ -45,7 +45,7 @@ def welch(dataset: str, metric: str, *, baseline: str = "NoPen") -> pd.DataFrame
     dataset, metric
         Data set and metric, as in the paper's tables.
     baseline
-        Architecture compared with.
+        Architecture to compare the others with.
 
     Returns
     -------
@@ -53,7 +53,9 @@ def welch(dataset: str, metric: str, *, baseline: str = "NoPen") -> pd.DataFrame
         Columns ``architecture``, ``mean``, ``std``, ``difference`` from the baseline and the two-sided ``p``;
         p is missing if both printed sds are zero.
     """
-    from scipy.stats import ttest_ind_from_stats  # takes a second that mere training does not need
+    from scipy.stats import (
+        ttest_ind_from_stats,
+    )  # importing it takes a second, which training alone need not spend
 
     table = reported()
     table = table[(table["dataset"] == dataset) & (table["metric"] == metric)].set_index("architecture")

@@ -1,4 +1,4 @@
-"""Small tables that are measured once and committed, each with its date, code and machine."""
+"""Small tables that were measured once and committed, each with its date, code and machine."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Recorded(NamedTuple):
 
     @property
     def origin(self) -> str:
-        """Provenance, as part of a caption."""
+        """The provenance in words, for a caption."""
         commit = (self.about["commit"] or "unknown")[:7] + (" and changes" if self.about["dirty"] else "")
         return f"recorded on {self.about['date']}, commit {commit}, {self.about['machine']}"
 
 
 def code() -> dict[str, Any]:
-    """Return the code that computes a table: commit, whether files differ from it, and versions."""
+    """Return which code computes a table: its commit, whether files differ from it, and versions."""
     return provenance(folders=("lpc", "experiments"))
 
 
@@ -44,23 +44,23 @@ def record(
     by: Mapping[str, Any] | None = None,
     **about: Any,
 ) -> Path:
-    """Write a table among the results and return its folder.
+    """Write a table to the folder of recorded tables; return the table's own folder.
 
     Parameters
     ----------
     name
-        Name of the folder in which it is written.
+        Name of the table's folder.
     table
-        Table with named rows: the index is its first column.
+        Table with named rows; its index becomes the first column.
     folder
         Folder on the measured file system.
     results
         Folder of recorded tables.
     by
-        Result of :func:`code` before other tables were written among the results, which are changes too;
-        None: the present result.
+        Result of :func:`code`, taken before other tables were recorded, because these count as changed
+        files; None: take it now.
     about
-        Further facts about it, as JSON.
+        Further facts about the table, which must be valid JSON.
     """
     known = code() if by is None else by
     made = {
@@ -84,18 +84,18 @@ def recorded(name: str, *, results: Path = MEASURED) -> Recorded:
     Raises
     ------
     lpc.store.reading.Damaged
-        If the table is not there, or not whole.
+        If the table is missing or damaged.
     """
     mend = "restore the committed file, or record it again"
     fields = {"date": str, "machine": str, "commit": (str, type(None)), "dirty": (bool, type(None))}
     about = read_object(results / name / "provenance.json", fields=fields, mend=mend)
     path = results / name / "table.csv"
-    read_table(path, mend=mend)  # its error describes a file that is no table
+    read_table(path, mend=mend)  # its error says what is wrong with the file
     return Recorded(pd.read_csv(path, dtype=str, index_col=0, keep_default_na=False), about)
 
 
 def file_system(folder: Path) -> str:
-    """Return the type of the file system that a folder lies on, such as ``ext4``; ``unknown`` off Linux."""
+    """Return the type of a folder's file system, such as ``ext4``; off Linux ``unknown file system``."""
     try:
         lines = Path("/proc/mounts").read_text().splitlines()
     except OSError:

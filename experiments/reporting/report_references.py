@@ -1,4 +1,4 @@
-"""The book's values that reports of the library show beside a user's: written from the recorded runs."""
+"""Writes, from recorded runs, the book's values that the library's reports show beside a user's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COLUMNS = {
     "cube_variation": "cube_spread",
     "test calibration_error": "test_ece",
 }
-"""The recorded column of each value of a report."""
+"""Column of the recorded runs for each value of a report."""
 
 
 def values(folder: Path = RESULTS / PROFILE) -> dict[str, dict[str, float]]:

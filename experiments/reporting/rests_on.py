@@ -1,4 +1,4 @@
-"""Basis of a verdict in numbers: images, network and seeds of the profile that judged a claim."""
+"""The data behind a verdict: images, network and seeds of the profile that judged the claim."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _FULL = 64  # channels of a ResNet's first stage, as published
 
 
 def data_of(dataset: str, profile: str, n: int) -> str:
-    """Return the basis of a claim's verdict: data set, network and number of seeds.
+    """Return the data behind a claim's verdict as text: data set, network and number of seeds.
 
     Parameters
     ----------
     dataset
         Data set of the claim.
     profile
-        Profile whose runs judge it; :data:`~experiments.reporting.declarations.NO_RUN`: none do.
+        Profile whose runs judge it; :data:`~experiments.reporting.declarations.NO_RUN`: it needs no runs.
     n
-        Number of seeds; 0: none has been run.
+        Number of seeds; 0: none have been run.
     """
     if profile == NO_RUN:
         return f"{dataset}, as printed"
@@ -34,7 +34,7 @@ def data_of(dataset: str, profile: str, n: int) -> str:
 
 
 def images_and_network(profile: str) -> str:
-    """Return the number of images of a profile, and its network; empty if it has several."""
+    """Return a profile's number of images and its network as text; one that varies is left out."""
     if profile == NO_RUN:
         return ""
     given = _given(profile)
@@ -43,7 +43,7 @@ def images_and_network(profile: str) -> str:
 
 
 def _given(profile: str) -> list[Any]:
-    """Return the settings with data and a network: the profile, or its parts for Kirsch et al.'s figures."""
+    """Return a profile's settings with data and network: itself, or its parts for Kirsch et al.'s figures."""
     if profile in PROFILES:
         return [PROFILES[profile]]
     return [part for part in vars(BOTTLENECK_PROFILES[profile]).values() if isinstance(part, Part)]

@@ -1,4 +1,4 @@
-"""The front page's view of the ledger: verdicts by profile, claim by claim, and claims that wait for runs."""
+"""The ledger as the front page shows it: verdicts by profile and by claim, and claims that wait for runs."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _PLACES = {word: place for words in WORDS.values() for place, word in enumerate(
 
 
 CHECKS = "Checks (what cannot fail, or must)"
-"""Heading of the rows that are checks instead of claims."""
+"""Heading of the checks, which are not claims."""
 
 
 class Html(NamedTuple):
-    """A table as a page shows it, and as downloadable numbers.
+    """A table as HTML for the page, and as data to download.
 
     Attributes
     ----------
     html
-        HTML that is shown.
+        The HTML that the page shows.
     table
-        Table behind it.
+        The table behind it.
     """
 
     html: str
@@ -47,19 +47,19 @@ class Html(NamedTuple):
 
 
 def is_word(verdict: str) -> bool:
-    """Whether runs gave the verdict, even if it is undecided."""
+    """Return whether runs gave the verdict; undecided counts."""
     return verdict in _PLACES
 
 
 def is_judged(table: pd.DataFrame) -> pd.Series:
-    """Whether runs have judged a claim, even if it is undecided."""
+    """Return, for each claim, whether runs have judged it; undecided counts."""
     return table["verdict"].isin(_PLACES)
 
 
 def tally(table: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per profile: claims that hold (✓), in part (◐), that do not (✗), undecided (?).
+    """Return one row per profile: how many claims hold (✓), hold in part (◐), fail (✗), or are undecided (?).
 
-    Checks are not claims and are not counted; pass only checks for their own tally.
+    Checks are not counted; to count them, pass a table that has only checks.
     """
     rows = {}
     if set(table["kind"]) == {"claim", "check"}:
@@ -80,14 +80,15 @@ def tally(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def is_waiting(table: pd.DataFrame) -> pd.Series:
-    """Whether a claim repeats the one above it on a data set of ours that has not been run."""
+    """Return, for each claim, whether it repeats another on one of our data sets that has not been run."""
     return table["dataset"].isin(HERE) & (table["verdict"] == NOT_ATTEMPTED)
 
 
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
     """Return the ledger as the front page shows it, each verdict with a mark as well as a word.
 
-    Claims of a family stand together, whichever runs judge them; those :func:`is_waiting` are left out.
+    The claims of a family stand together, whichever runs judge them; those that :func:`is_waiting` marks are
+    left out.
     """
     place = {name: first for first, name in enumerate(dict.fromkeys(table["like"]))}
     table = table[~is_waiting(table)]
@@ -115,11 +116,11 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_chance(table: pd.DataFrame) -> str:
-    """Return one sentence on how many of the decided claims chance alone would have decided."""
+    """Return a text on how many of the decided claims chance alone would have decided."""
     decided, families, expected = chance(table)
     return (
-        f"{decided} claims are decided, in {families} families of claims that are alike. Were every true "
-        "value on an edge of its tolerance, chance alone would still decide about "
+        f"{decided} claims are decided, in {families} families of similar claims. If every true value lay "
+        "on an edge of its tolerance, chance alone would still decide about "
         f"{expected:.0f} of the families."
     )
 
@@ -130,9 +131,9 @@ def chapter_title(name: str) -> str:
 
 
 def folded(table: pd.DataFrame) -> Html:
-    """Return :func:`verdicts` folded by chapter, each with its counts; it opens without scripts.
+    """Return :func:`verdicts` folded by chapter, each with its counts; unfolding needs no script.
 
-    Checks are folded below the chapters, with counts of their own.
+    Checks are folded below the chapters, with their own counts.
 
     Parameters
     ----------
@@ -204,7 +205,7 @@ def _marked(verdict: str, measured: str) -> str:
 
 
 def styled(table: pd.DataFrame, caption: str = "") -> Styler | None:
-    """Return a table of claims as pages show it; None, which shows nothing, if it has no rows."""
+    """Return a table of claims as pages show it; None, which a notebook does not show, if it has no rows."""
     if table.empty:
         return None
     shown = CsvStyler(table).hide(axis="index").set_table_attributes('class="dataframe wrap"')

@@ -16,7 +16,7 @@ def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
     Parameters
     ----------
     p
-        Values of p of the family; missing ones stay missing and are not counted.
+        The p values of the family; missing ones stay missing and are not counted.
 
     Notes
     -----
@@ -35,7 +35,7 @@ def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def welch(own: pd.Series, base: pd.Series) -> float:
-    """Return the two-sided p of Welch's test; NaN if a side has fewer than two values, or none varies."""
+    """Return the two-sided p of Welch's test; NaN if a side has fewer than two values, or neither varies."""
     if min(len(own), len(base)) < 2 or (np.ptp(own) == 0 and np.ptp(base) == 0):
         return float("nan")
     ours, theirs = ((float(side.mean()), float(side.std()), len(side)) for side in (own, base))
@@ -52,7 +52,7 @@ def against(selected: pd.DataFrame, column: str, *, baseline: str = "NoPen") -> 
     column
         Column of the metric.
     baseline
-        Architecture compared with.
+        Architecture to compare the others with.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def against(selected: pd.DataFrame, column: str, *, baseline: str = "NoPen") -> 
 
 
 def detectable_difference(sd: float, n: int, *, level: float = 0.05, power: float = 0.8) -> float:
-    """Return the smallest difference of two means that a two-sided t test finds with some probability.
+    """Return the smallest difference of two means that a two-sided t test detects with a given probability.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def detectable_difference(sd: float, n: int, *, level: float = 0.05, power: floa
     and noncentrality d² / (sd² 2 / n); with equal sds Welch's test has no more power than this.
     """
     if n < 2:
-        raise ValueError(f"n is {n}; a t test needs 2 values or more in each group")
+        raise ValueError(f"n is {n}; a t test needs 2 or more values in each group")
     freedom = 2 * n - 2
     critical = f.isf(level, 1, freedom)
 
@@ -118,7 +118,7 @@ def hanley_mcneil(auroc: float, right: int, wrong: int) -> float:
     Hanley and McNeil 1982.
     """
     if right < 1 or wrong < 1:
-        raise ValueError(f"{right} predictions are right and {wrong} wrong; expected some of both")
+        raise ValueError(f"{right} predictions are right and {wrong} wrong; expected at least one of each")
     both_right, both_wrong = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
     variance = auroc * (1 - auroc)
     variance += (right - 1) * (both_right - auroc**2) + (wrong - 1) * (both_wrong - auroc**2)
@@ -133,8 +133,8 @@ def bootstrap_images(
     Parameters
     ----------
     statistic
-        Function from indices of images, with repeats, to a number. A resample for which it raises a
-        ValueError (for example, without errors) is left out.
+        Function that takes indices of images, with repeats, and returns a number. A resample for which it
+        raises a ValueError, for example because it has no wrong predictions, is left out.
     images
         Number of images.
     resamples, seed

@@ -1,4 +1,4 @@
-"""Tables of the book: measured values of every seed, beside the paper's."""
+"""Tables of the book: measured values over seeds, beside the paper's."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from lpc.errors import unknown_name
 NOT_RUN = "not run"
 """Content of a cell if nothing has been run."""
 REPORTED = "paper (reported; not run here)"
-"""Heading of the paper's own values on data sets on which nothing has been run in this project."""
+"""Heading of the paper's values on data sets on which this project has not run anything."""
 REPORTED_AND_RUN = "paper (reported)"
-"""Heading of the paper's own values on data sets on which the same has been run."""
+"""Heading of the paper's values on data sets on which this project has run the same."""
 BESIDE = 2
-"""Columns shown of recorded profiles, shared among them: the first of those shown of the live one."""
+"""Number of columns for all recorded profiles together; each shows the live profile's first columns."""
 POINTS = 3
-"""Largest number of runs shown one by one, since their standard deviation would mean nothing."""
+"""Largest number of runs that are shown one by one, because their standard deviation would mean nothing."""
 MISSING = "–"
 """Content of a cell if the paper gives no value, or a run's value could not be computed."""
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Return a number with some significant digits, scientific outside 1e-3 to 1e4."""
+    """Return a number as text with some significant digits, in scientific notation outside 1e-3 to 1e4."""
     if not math.isfinite(value):
         return MISSING
     if value == 0:
@@ -42,10 +42,10 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def over_seeds(values: Sequence[float] | pd.Series, *, digits: int = 3, signed: bool = False) -> str:
-    """Return the values of runs of one kind: single values up to :data:`POINTS` of them, else ``mean ± sd``.
+    """Return values over seeds as text: one by one if there are at most :data:`POINTS`, else ``mean ± sd``.
 
-    The standard deviation of two or three values says almost nothing about the spread, and would be taken for
-    an interval. The number of values is given if some are missing.
+    The standard deviation of two or three values says almost nothing about the spread, but would be mistaken
+    for an interval. If values are missing, the text says how many there are.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def over_seeds(values: Sequence[float] | pd.Series, *, digits: int = 3, signed: 
     digits
         Significant digits of the values, or of their mean.
     signed
-        Whether positive numbers have a sign.
+        Whether to write the sign of positive numbers.
     """
     series = pd.to_numeric(pd.Series(values), errors="coerce")
     there = series.dropna()
@@ -88,9 +88,9 @@ def measured(
     digits
         Significant digits of the means.
     percent
-        Columns of shares that are shown in percent.
+        Columns of shares, to be shown in percent.
     others
-        Recorded runs to show beside them, as in :func:`beside_recorded`; None: all there are, ``()``: none.
+        Recorded runs to show beside them, as in :func:`beside_recorded`; None: all that exist; ``()``: none.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def beside_recorded(
     percent: Sequence[str] = (),
     others: Sequence[Recorded] | None = None,
 ) -> pd.DataFrame:
-    """Return a table under its profile's name, and recorded profiles' columns under theirs.
+    """Return a table under its profile's name, with the columns of recorded profiles under theirs.
 
     Parameters
     ----------
@@ -135,10 +135,10 @@ def beside_recorded(
     study
         Study of the table.
     columns, digits, percent
-        The arguments of :func:`measured`. Two columns of one recorded profile are shown, or one of each of
-        several.
+        Arguments of :func:`measured`. A single recorded profile shows two columns; if there are several, each
+        shows one.
     others
-        Recorded runs; None: those of every other profile that has them.
+        Recorded runs; None: those of every other profile that has any.
     """
     beside = all_recorded(beside=study.profile.name) if others is None else others
     if not beside:
@@ -154,7 +154,7 @@ def beside_recorded(
 def _beside_reported(
     ours: pd.DataFrame, study: Study, beside: Sequence[Recorded], values: Mapping[str, Mapping[str, str]]
 ) -> pd.DataFrame:
-    """Add the paper's values, by data set and architecture; the heading says whether they were run here."""
+    """Add the paper's values by data set and architecture; the heading says whether we ran the same."""
     run = {study.profile.name, *(one.profile.name for one in beside)}
     for dataset in paper.DATASETS:
         heading = REPORTED_AND_RUN if f"paper-{dataset.lower()}" in run else REPORTED
@@ -175,9 +175,9 @@ def beside_paper(
     Parameters
     ----------
     study, columns, percent, others
-        The arguments of :func:`measured`.
+        Arguments of :func:`measured`.
     metric
-        Name of the column in the paper's CSV.
+        Name of the metric in the paper's CSV.
     """
     beside = all_recorded(beside=study.profile.name) if others is None else others
     ours = measured(study, columns, percent=percent, others=beside)
@@ -192,7 +192,7 @@ def beside_paper(
 
 
 def printed(mean: float, sd: float) -> str:
-    """Return a value of the paper as text; very small ones are rounded, since only their scale matters."""
+    """Return a value of the paper as text; very small ones are rounded, because only their scale matters."""
     return f"{mean:.6g} ± {sd:.6g}" if abs(mean) >= 1e-3 else f"{number(mean)} ± {number(sd, 2)}"
 
 
@@ -204,16 +204,16 @@ def ratios(
     baseline: str = "NoPen",
     others: Sequence[Recorded] | None = None,
 ) -> pd.DataFrame:
-    """Return every architecture's value over a baseline's: ours by seed, the paper's by printed means.
+    """Return every architecture's value divided by a baseline's: ours by seed, the paper's by printed means.
 
     Parameters
     ----------
     study, others
-        The arguments of :func:`measured`.
+        Arguments of :func:`measured`.
     column
         Column of ``study.selected``.
     metric
-        Name of the column in the paper's CSV.
+        Name of the metric in the paper's CSV.
     baseline
         Architecture to divide by.
 
@@ -250,16 +250,16 @@ def profiles_of(study: Study, *, others: Sequence[Recorded] | None = None) -> st
 
 
 def show(table: pd.DataFrame, caption: str, *, wrap: bool = False) -> Styler | FoldedTable:
-    """Return a table as the book shows it, with a caption; numbers are text already.
+    """Return a table as the book shows it, with a caption.
 
     Columns beyond :data:`~experiments.reporting.folded_tables.MOST` are folded below it.
 
     Parameters
     ----------
     table
-        Table whose cells are text.
+        Table whose cells are text; numbers have been formatted.
     caption
-        Caption with the content and the source of the numbers.
+        Caption that says what the table shows and where the numbers come from.
     wrap
         Whether cells may break into lines, for tables of text.
     """

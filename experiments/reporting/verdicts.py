@@ -1,4 +1,4 @@
-"""A verdict from an interval and a tolerance: inside it, outside, in the wider one, or undecided."""
+"""Verdicts from an interval and tolerances: inside, inside the wider one only, outside, or undecided."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ WORDS = {
     True: ("holds here", "holds in part", "does not hold here"),
     False: ("reproduced", "partly reproduced", "not reproduced"),
 }
-"""The three verdicts on our own data sets, and on the papers'."""
+"""The words for the three verdicts on our own data sets (True) and on the papers' (False)."""
 UNDECIDED = "undecided"
-"""The interval crosses an edge of the tolerance: the present seeds cannot decide."""
+"""Verdict if the interval crosses an edge of the tolerance: the present seeds cannot decide."""
 MARKS = ("✓", "◐", "✗", "?")
 """Marks of the three verdicts, in the order of :data:`WORDS`, and of :data:`UNDECIDED`."""
 OPEN_MARK = "○"
-"""The mark of a claim that no run has judged."""
+"""The mark of a claim that no runs have judged."""
 ALPHA = 1 - LEVEL
 NULLS = {"ratio": 1.0, "difference": 0.0, "lead": 0.0}
-"""Value of a quantity without effect; the other quantities have none."""
+"""Value of each quantity if there is no effect; other quantities have no such value."""
 
 Range = tuple[float, float]
 
@@ -35,18 +35,18 @@ class Judgement(NamedTuple):
         Place of the mean. 0: inside the tolerance; 1: outside, but the whole interval is inside the wider
         one; 2: outside.
     p
-        Two-sided p that the true value lies on the tolerance's nearest edge: unless it is below 5 % after
-        Holm's correction, the verdict is undecided.
+        Two-sided p of the hypothesis that the true value lies on the tolerance's nearest edge. Unless it is
+        below 5 % after Holm's correction, the verdict is undecided.
     edges
         Edges that the interval must not contain.
     interval
-        Interval of the values; None: a test, whose value is a p.
+        Interval of the values; None for a statistical test, whose value is a p.
     values
         One value per seed.
     ratio
         Whether the values are ratios.
     images
-        Uncertainty from the test images, as in :func:`experiments.reporting.intervals.interval`.
+        Uncertainty due to the test images, as in :func:`experiments.reporting.intervals.interval`.
     """
 
     place: int
@@ -58,9 +58,9 @@ class Judgement(NamedTuple):
     images: tuple[float, int] | None = None
 
     def needed(self) -> str:
-        """Return the runs that would decide at the present spread, as text; empty if that is unknown.
+        """Return which runs would decide the claim at the present spread, as text; empty if that is unknown.
 
-        Either a number of seeds, or more test images if their variance hides that of the seeds.
+        This is a number of seeds or, if the variance due to test images prevails, more test images.
         """
         if self.interval is None or not self.edges:
             return ""
@@ -73,16 +73,17 @@ class Judgement(NamedTuple):
 
 
 def wider(holds: Range, partly: Range | None, null: float | None) -> Range | None:
-    """Return the part of the wider tolerance that lies on the tolerance's side of "no effect".
+    """Return the wider tolerance, cut off at "no effect" so that it stays on the tolerance's side.
 
-    If "no effect" lies inside the tolerance, the claim is one of similarity and the wider one stays as it is.
+    If "no effect" lies inside the tolerance, the claim is one of similarity, and the wider tolerance stays as
+    it is.
 
     Parameters
     ----------
     holds, partly
         Tolerance, and the wider one; None: there is none.
     null
-        Value of the quantity without effect; None: unknown.
+        Value of the quantity if there is no effect; None: there is no such value.
     """
     if partly is None or null is None or holds[0] < null < holds[1]:
         return partly
@@ -100,18 +101,18 @@ def judge(
     ratio: bool = False,
     images: tuple[float, int] | None = None,
 ) -> Judgement:
-    """Return the place of the mean of one value per seed, and its certainty.
+    """Return where the mean over seeds lies, and how certain that is.
 
     Parameters
     ----------
     values
-        Values, at least one; infinite for a run that never got there.
+        One value per seed, at least one in all; infinite for a run that never got there.
     holds, partly, null
-        The arguments of :func:`wider`; edges belong to the tolerance, except for "no effect".
+        Arguments of :func:`wider`; edges belong to the tolerance, except for "no effect".
     limits
-        Limits of possible values: an edge at a limit or beyond it cannot be crossed, and is ignored.
+        Limits of possible values: an edge at a limit or beyond it cannot be crossed and is ignored.
     ratio, images
-        The arguments of :func:`experiments.reporting.intervals.interval`.
+        Arguments of :func:`experiments.reporting.intervals.interval`.
     """
     if any(map(math.isinf, values)):
         outside = all(map(math.isinf, values)) and math.isfinite(holds[1])
@@ -131,9 +132,9 @@ def judge(
 def _told_from(
     found: Interval, edges: Sequence[float], limits: Range, *, exact: bool
 ) -> tuple[tuple[float, ...], float]:
-    """Return the edges that can be crossed, and the largest p that the true value is one of them.
+    """Return the edges that can be crossed, and the largest p of the hypothesis that one is the true value.
 
-    Without any spread a mean on an edge counts as inside if ``exact``.
+    If ``exact``, a mean on an edge without any spread counts as inside.
     """
     real = tuple(e for e in dict.fromkeys(edges) if limits[0] < e < limits[1] and math.isfinite(e))
     if not math.isfinite(found.error):
@@ -144,5 +145,5 @@ def _told_from(
 
 
 def judge_p(signed: float) -> Judgement:
-    """Return the result of a test: a two-sided p, negative if the difference has the wrong sign."""
+    """Judge a statistical test by its two-sided p, negative if the difference has the wrong sign."""
     return Judgement(0 if signed > 0 else 2, abs(signed))

@@ -1,1 +1,1 @@
-"""Declaration, training, selection and records of runs: profiles, schedules, the two kinds of study."""
+"""Runs as they are declared, trained, selected and recorded: profiles, schedules, the two kinds of study."""

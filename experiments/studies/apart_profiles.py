@@ -33,8 +33,8 @@ FROZEN_RATES: Mapping[str, float] = {
     "Lion": 2e-3,
 }
 """The learning rate of every optimizer in ``cube`` and ``cube-long``, frozen before they ran: the one with
-the best validation accuracy in ``cube-rates``, mean over both gammas; ties go to AdamW's, so that as little
-as can be differs between optimizers."""
+the best validation accuracy in ``cube-rates``, mean over both gammas. Ties go to AdamW's rate, so that
+optimizers differ as little as possible."""
 
 
 def _by_optimizer(table: Mapping[str, Variant]) -> dict[str, float]:
@@ -42,7 +42,7 @@ def _by_optimizer(table: Mapping[str, Variant]) -> dict[str, float]:
 
 
 _FULL_RATE = 8e-3
-"""Learning rates of these architectures in profile ``fashion``, frozen."""
+"""Frozen learning rates of these architectures in profile ``fashion``."""
 _FULL = DataSpec(name="fashion_mnist", flip=True, crop_padding=4, noise=0.01)
 _MILLION_TRAIN = replace(
     scaled_schedule(epochs=80, gamma_maximum=1e6, batch_size=64),
@@ -50,7 +50,8 @@ _MILLION_TRAIN = replace(
     accuracy_every=5,
     precision="bfloat16",
 )
-"""64 nodes, WideIB's, and 80 epochs in batches of 64 carry the paper's gamma: a gap of 3.4, 92 deviations."""
+"""WideIB's 64 nodes and 80 epochs in batches of 64 carry the paper's gamma: the logit gap is then 3.4, or 92
+standard deviations of the biases."""
 
 _FIVE = (0, 1, 2, 3, 4)
 _on_digits = partial(
@@ -66,7 +67,7 @@ APART: Mapping[str, Profile] = {
         _on_digits(
             name="cube-rates",
             summary="IB of 8 nodes on digits by six optimizers with gamma up to 1 and to 100, 400 epochs at "
-            "three learning rates, one seed that no other profile has: the search of their rates",
+            "three learning rates, one seed that no other profile has: the search for their rates",
             train=_CUBE_TRAIN,
             learning_rates=(2e-3, 1e-2, 5e-2),
             seeds=(100,),
@@ -83,7 +84,7 @@ APART: Mapping[str, Profile] = {
         _on_digits(
             name="cube-long",
             summary="IB of 8 nodes on digits by four optimizers for 2,000 epochs, which carry 25 times the "
-            "gamma of 400, five seeds",
+            "gamma of 400 epochs, five seeds",
             train=_LONG_TRAIN,
             variants=LONG_CUBES,
             frozen=_by_optimizer(LONG_CUBES),
@@ -101,7 +102,7 @@ APART: Mapping[str, Profile] = {
         _on_fashion(
             name="fashion-strengths",
             summary="label smoothing and centre loss at three strengths each on 4,000 of Fashion-MNIST's "
-            "images, 2,000 validation images, 20 epochs, one seed that no other profile has: the search of "
+            "images, 2,000 validation images, 20 epochs, one seed that no other profile has: the search for "
             "their strengths",
             data=replace(_FULL, validation=2_000, train_limit=4_000),
             train=replace(
@@ -129,4 +130,4 @@ APART: Mapping[str, Profile] = {
         *OTHERS.values(),
     )
 }
-"""Profiles by name. Pages are not made from them, but read their recorded runs."""
+"""Profiles by name. No pages are made from them, but pages read their recorded runs."""

@@ -1,4 +1,4 @@
-"""Extent of the runs for Kirsch et al.'s figures, by profile."""
+"""How much is run for Kirsch et al.'s figures, by profile."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lpc.errors import unknown_name
 from lpc.specs import DataSpec, TrainSpec
 
 GAMMAS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-"""Weights of the regularizers of Figures 1, 5 and 6: from 1e-4 to 10 in log space (Section 7.3)."""
+"""Weights of the regularizers in Figures 1, 5 and 6: from 1e-4 to 10 in log space (Section 7.3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Extent of the runs for one figure: data, network, width of the latent, length of training, trials."""
+    """Runs for one figure: data, network, width of the latent, length of training, number of trials."""
 
     data: DataSpec
     backbone: str
@@ -30,24 +30,23 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class BottleneckProfile:
-    """Extent of the runs for Kirsch et al.'s figures in a profile.
+    """A profile's runs for Kirsch et al.'s figures.
 
     Attributes
     ----------
     name, summary
         Name of the profile, and a line that the book prints about it.
     permuted, images
-        Runs of Figure 3, on pixels in permuted places and on images.
+        Runs of Figure 3, on images with permuted pixels and on plain images.
     dropout
         Runs of Figure 4.
     surrogates, gammas
         Runs of Figures 1, 5 and 6.
     meeting
-        Trials of the runs of latent point collapse with noise, otherwise like the profile's ablation; 0:
-        none.
+        Number of trials of latent point collapse with noise, otherwise like the profile's ablation; 0: none.
     retrain, seeds_first
-        Counterparts of the fields of an ablation's profile; here no rate is selected, and all trials are
-        trained at once.
+        Fields that an ablation's profile has, too; here no rate is selected, and all trials are trained at
+        once.
     """
 
     name: str
@@ -63,7 +62,7 @@ class BottleneckProfile:
 
 
 def _adam(*, epochs: int, rate: float, every: int, **changes: Any) -> TrainSpec:
-    """Return Section 7's training: Adam, the rate times 0.8 on a plateau of more than 3 epochs."""
+    """Return Section 7's training: Adam, with the rate times 0.8 after a plateau of more than 3 epochs."""
     train = TrainSpec(
         epochs=epochs,
         learning_rate=rate,
@@ -83,7 +82,7 @@ _MNIST = DataSpec(name="mnist")
 _FASHION = DataSpec(name="fashion_mnist")
 _SUBSET = DataSpec(name="fashion_mnist", train_limit=2_000)
 _PERMUTED = 0
-"""Seed of the permutation of pixels in all profiles."""
+"""Seed of the pixels' permutation, the same in all profiles."""
 
 
 def _permuted(data: DataSpec) -> DataSpec:
@@ -255,8 +254,8 @@ BOTTLENECK_PROFILES: Mapping[str, BottleneckProfile] = {
         ),
         BottleneckProfile(
             name="paper",
-            summary="MNIST and CIFAR10 as Kirsch et al.'s Section 7 says; epochs (100) and batch size (128), "
-            "which it does not give, are ours",
+            summary="MNIST and CIFAR10 as in Kirsch et al.'s Section 7, which gives neither the number of "
+            "epochs (ours: 100) nor the batch size (ours: 128)",
             permuted=Part(
                 data=_permuted(_MNIST),
                 backbone="relu_mlp",
@@ -296,7 +295,7 @@ BOTTLENECK_PROFILES: Mapping[str, BottleneckProfile] = {
 
 
 def bottleneck_profile(name: str) -> BottleneckProfile:
-    """Return the extent of the runs under a profile's name; an unknown one raises a ValueError."""
+    """Return the profile of the runs by name; an unknown name raises a ValueError."""
     if name not in BOTTLENECK_PROFILES:
         raise unknown_name("profile of the bottleneck runs", name, BOTTLENECK_PROFILES)
     return BOTTLENECK_PROFILES[name]
@@ -327,7 +326,7 @@ def settings(names: Sequence[str]) -> pd.DataFrame:
                 "data": f"{data.name}{limit}",
                 "network": f"{part.backbone}, width {part.backbone_width}",
                 "nodes or categories": str(part.latent_width),
-                "samples an image": str(train.samples),
+                "samples per image": str(train.samples),
                 "batch size, epochs": f"{train.batch_size}, {train.epochs}",
                 "first learning rate": f"{train.learning_rate:g}",
                 "trials": str(part.trials),

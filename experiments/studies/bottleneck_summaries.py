@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 KEPT = 0.9
-"""Share of the best test accuracy below which a latent is called too small for its noise."""
+"""Share of the best test accuracy below which a latent counts as too small for its noise."""
 
 
 def with_summaries(frame: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of runs with a few more columns; a value that does not apply to a run is NaN.
+    """Return a table of runs with columns of summaries; a value that does not apply to a run is NaN.
 
     Parameters
     ----------

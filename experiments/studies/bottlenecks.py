@@ -1,4 +1,4 @@
-"""The runs of Kirsch et al.'s Figures 1 and 3 to 6, and of the chapter in which the two papers meet."""
+"""The runs for Kirsch et al.'s Figures 1 and 3 to 6, and for the chapter in which the two papers meet."""
 
 from __future__ import annotations
 
@@ -32,16 +32,17 @@ SURROGATES: Mapping[str, Penalty] = {
 }
 """Regularizers of Observation 8."""
 MEETING = ("IB", "LinPen")
-"""Architectures that are trained with noise in the chapter on both papers."""
+"""Architectures that are trained with noise for the chapter on both papers."""
 
 
 def name_of(regularizer: str, gamma: float) -> str:
-    """Return the name of a surrogate's run: ``norm-0.01``."""
+    """Return the name of a surrogate's run, such as ``norm-0.01``."""
     return f"{regularizer}-{gamma:g}"
 
 
 CLIFF = ("dropout-cliff", 10.0, 0.1)
-"""Name, first sd and its factor an epoch of the noise-free runs whose latents shrink below float32's."""
+"""Name, first sd, and factor of the sd per epoch, of the noise-free runs whose latents shrink until float32
+no longer resolves them."""
 
 
 def _specs(chosen: BottleneckProfile) -> Iterator[RunSpec]:
@@ -74,7 +75,7 @@ def _specs(chosen: BottleneckProfile) -> Iterator[RunSpec]:
 
 
 def _meeting(chosen: BottleneckProfile) -> Iterator[RunSpec]:
-    """Yield latent point collapse, and the same without penalty, with zero-entropy noise on the latent."""
+    """Yield runs of latent point collapse and, without penalty, its control, with zero-entropy noise."""
     if not chosen.meeting:
         return
     same = profiles.profile(chosen.name)
@@ -131,7 +132,7 @@ def declared(name: str, *, seeds: int | None = None, only: Sequence[str] | None 
     Raises
     ------
     ValueError
-        If the profile or a name is unknown, or there is no trial.
+        If the profile or a name is unknown, or ``seeds`` is less than 1.
     """
     if seeds is not None and not (type(seeds) is int and seeds >= 1):
         raise ValueError(f"seeds is {seeds!r}; expected 1 or more, or None")
@@ -148,16 +149,16 @@ def declared(name: str, *, seeds: int | None = None, only: Sequence[str] | None 
 
 
 def resolve(name: str, dataset: str | None = None) -> tuple[BottleneckProfile]:
-    """Return the profile with a name, the only one that it stands for.
+    """Return a profile by name, as a tuple of one.
 
     Raises
     ------
     ValueError
-        If the profile is unknown, or a data set is given: the runs of a profile have several.
+        If the profile is unknown, or a data set is given: the runs of one profile use several.
     """
     if dataset is not None:
         raise ValueError(
-            f"--dataset is {dataset!r}; the bottleneck runs of a profile have no data set to choose"
+            f"--dataset is {dataset!r}, but a profile's bottleneck runs use several data sets: leave it out"
         )
     return (bottleneck_profile(name),)
 

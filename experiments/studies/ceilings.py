@@ -1,4 +1,4 @@
-"""Ceilings of the boundary distance of a data set's test images for any network: measured, and recorded."""
+"""Ceilings that hold for any network on how far a data set's test images are from its decision boundary."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ COLUMNS = (
     *("data_checksum", "commit", "dirty", "device", "seconds", "date"),
 )
 """Columns of the table. ``single`` and ``both`` are means of the two ceilings
-(:mod:`lpc.evaluation.ceilings`), with standard errors over images, of normalised inputs, as
-networks see them; ``*_pixels`` where black is zero.
-``mean_assigned`` is the ceiling of the mean over test images, from the first :data:`ASSIGNED` of them."""
+(:mod:`lpc.evaluation.ceilings`), with standard errors over images, for inputs normalised as
+networks see them; ``*_pixels`` are for inputs in which black is zero. ``mean_assigned`` is the ceiling of the
+mean over test images, from the first :data:`ASSIGNED` of them."""
 ASSIGNED = 2_000
 """Largest number of test images that are assigned to one another."""
 
 
 def of_images(splits: Splits) -> dict[str, Any]:
-    """Return the ceilings of some test images among their train images.
+    """Return the ceilings of a data set's test images, given its training images.
 
     Parameters
     ----------
     splits
-        Images of a data set, with none held out.
+        Images of a data set, without a validation set.
     """
     train, test = splits.train, splits.test
     inputs, others = (part.normalised().double().flatten(1) for part in (test, train))
@@ -66,19 +66,19 @@ def _means(found: Ceiling) -> dict[str, float]:
 
 
 def measure(name: str, *, path: Path = CEILINGS) -> dict[str, Any]:
-    """Measure the ceilings of a data set and write them to the table, in place of its row there.
+    """Measure the ceilings of a data set and write them to its row of the table.
 
     Parameters
     ----------
     name
-        Name of the data set, a key of ``lpc.datasets.LOADERS``; missing files are fetched.
+        Name of a data set, a key of ``lpc.datasets.LOADERS``; missing files are fetched.
     path
         Path of the table.
 
     Raises
     ------
     ValueError
-        If the name is unknown, or files cannot be fetched; the message says which, and where they belong.
+        If the name is unknown, or files cannot be fetched; the message names them and their folder.
     """
     device = default_device()
     splits = load_images(DataSpec(name=name), device=device)
@@ -106,6 +106,6 @@ def recorded(path: Path = CEILINGS) -> pd.DataFrame:
     Raises
     ------
     lpc.store.reading.Damaged
-        If the file is no such table.
+        If the file is not such a table.
     """
     return read_table(path, columns=COLUMNS, mend="measure the data sets again (the verb ceiling)")

@@ -1,4 +1,4 @@
-"""Runs as tables for other programs: all, the selected ones (the releases' best results), their epochs."""
+"""Tables of runs for other programs: all runs, selected ones (the releases' best results), their epochs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORMATS = ("csv", "parquet")
 
 
 def every_run(found: Study) -> pd.DataFrame:
-    """Return all runs, and whether each was selected and measured on test if runs are selected."""
+    """Return all runs; in a study that selects, with a column that says which were selected and tested."""
     rows = found.runs
     if not found.kind.selects:
         return rows
@@ -22,12 +22,12 @@ def every_run(found: Study) -> pd.DataFrame:
 
 
 def best_results(found: Study) -> pd.DataFrame:
-    """Return the selected runs; the first columns identify them, their rate and its selection.
+    """Return the selected runs; the first columns identify them and say how their rate was selected.
 
     Raises
     ------
     ValueError
-        If no rate is selected in runs of this kind.
+        If this kind of study selects no rate.
     """
     if not found.kind.selects:
         raise ValueError(f"the {found.kind.name} runs have no learning rate to select")
@@ -41,7 +41,7 @@ def best_results(found: Study) -> pd.DataFrame:
 
 
 def open_ends(found: Sequence[Study]) -> list[str]:
-    """Return a sentence on possible changes of the best results of some profiles."""
+    """Return lines on the missing runs that may still change the best results of some profiles."""
     lines = []
     pairs = sum(len({(spec.architecture, spec.seed) for spec in one.specs}) for one in found)
     if absent := pairs - sum(len(one.selected) for one in found):
@@ -54,23 +54,25 @@ def open_ends(found: Sequence[Study]) -> list[str]:
 
 
 def format_of(path: Path, given: str | None) -> str:
-    """Return the format of a table's file, ``csv`` or ``parquet``: as given, else by its name.
+    """Return the format of a table's file, ``csv`` or ``parquet``: the given one, or that of its name.
 
     Raises
     ------
     ValueError
-        If the name has another ending and no format is given, or its ending contradicts the given format.
+        If no format is given and the name ends otherwise, or its ending contradicts the given format.
     """
     ending = path.suffix.lower().removeprefix(".")
     if ending in FORMATS and given not in (None, ending):
-        raise ValueError(f"--output is {str(path)!r}, but --format is {given}; expected one format")
+        raise ValueError(
+            f"--output is {str(path)!r}, but --format is {given}; expected the same format in both"
+        )
     if ending not in FORMATS and given is None:
         raise ValueError(f"--output is {str(path)!r}; expected an ending, .csv or .parquet, or --format")
     return given or ending
 
 
 def write(tables: Sequence[pd.DataFrame], path: Path, *, file_format: str = "csv") -> pd.DataFrame:
-    """Write some tables as one, in the format ``csv`` or ``parquet``, whole or not at all; return it."""
+    """Join tables, write them as ``csv`` or ``parquet``, whole or not at all, and return the joint table."""
     table = pd.concat([one for one in tables if len(one)]).drop(columns="missing", errors="ignore")
     save = table.to_csv if file_format == "csv" else table.to_parquet
     write_file(path, lambda temporary: save(temporary, index=False))
@@ -78,7 +80,7 @@ def write(tables: Sequence[pd.DataFrame], path: Path, *, file_format: str = "csv
 
 
 def write_all(found: Study, folder: Path) -> list[Path]:
-    """Write ``runs.csv``, ``best_results.csv`` and ``epochs.csv`` of a profile, except those without rows."""
+    """Write ``runs.csv``, ``best_results.csv`` and ``epochs.csv`` of a profile; skip tables without rows."""
     folder.mkdir(parents=True, exist_ok=True)
     tables = {"runs": every_run(found), "epochs": found.history}
     if found.kind.selects:

@@ -1,4 +1,4 @@
-"""Shapes of the data sets, and random images in them: speed does not depend on the content of an image."""
+"""Shapes of the data sets, and random images in these shapes: speed does not depend on what images show."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lpc.specs import DataSpec
 
 
 class Shape(NamedTuple):
-    """A data set's channels, pixels a side, classes, and images of its official train and test sets."""
+    """A data set's channels, pixels per side, classes, and images in its official train and test sets."""
 
     channels: int
     size: int
@@ -34,9 +34,9 @@ SHAPES: Mapping[str, Shape] = {
 
 
 def shape_of_data(data: DataSpec) -> Shape:
-    """Return the shape in which a spec trains: padded to its size, and with the images that it keeps.
+    """Return the shape of a spec's data: padded to its size, with the number of images that it keeps.
 
-    If it keeps only some classes, all classes are assumed to have equally many images.
+    If the spec keeps only some classes, all classes are assumed to have equally many images.
     """
     if data.name not in SHAPES:
         raise unknown_name("data set", data.name, SHAPES)
@@ -57,7 +57,7 @@ def random_images(data: DataSpec, total: int, *, device: torch.device | str = "c
     Parameters
     ----------
     data
-        Spec of the data set with the shape.
+        Spec of the data set that gives the shape.
     total
         Number of images.
     device

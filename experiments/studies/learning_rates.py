@@ -1,4 +1,4 @@
-"""Selection of learning rates on validation images, and the runs that retrain them on all images."""
+"""Selects learning rates on validation images, and declares the runs that retrain them on all images."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def select(frame: pd.DataFrame) -> pd.DataFrame:
     """Return, for every architecture and seed, the finished run with the best validation accuracy.
 
     Ties go to the lower validation cross-entropy. Failed runs are never selected; an architecture and
-    seed without a finished run has no row.
+    seed without a finished run have no row.
 
     Raises
     ------
     ValueError
-        If a finished run lacks one of the two values: ignoring it could select another run unnoticed.
+        If a finished run lacks one of the two values: ignoring it could silently select another run.
 
     References
     ----------
-    LPC 2024, Appendix C: the session with the best value on the validation set in the last epoch.
+    LPC 2024, Appendix C, which selects the session with the best validation value in the last epoch.
     """
     done = frame[frame["status"] == "finished"]
     if done.empty:
@@ -50,9 +50,9 @@ def retrained(spec: RunSpec) -> RunSpec:
 
 
 def first_retrained(specs: Sequence[RunSpec]) -> dict[tuple[str, int], RunSpec]:
-    """Return the retraining of the first of some runs, by architecture and seed.
+    """Return, by architecture and seed, the run that would retrain the first of the given runs.
 
-    It stands for the one whose learning rate will be chosen: as long, not the same.
+    It stands in for the run whose learning rate is not chosen yet: it trains as long, at another rate.
     """
     again: dict[tuple[str, int], RunSpec] = {}
     for spec in specs:

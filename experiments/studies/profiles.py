@@ -1,4 +1,4 @@
-"""Profiles: they choose how much is run, never what."""
+"""Profiles: they set how much is run, never what."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ from lpc.specs import EMBEDDINGS, GAMMAS, VARIANTS, DataSpec, RunSpec, Variant, 
 PAPER_ARCHITECTURES = tuple(name for name in VARIANTS if name not in ("LinPenDropout", "NonLinIB"))
 """The eight of LPC Table 3."""
 PAPER_DATA = DataSpec(name="cifar10", validation=5_000, flip=True, crop_padding=4, noise=0.01)
-"""Augmentation of LPC Appendix C. The paper does not say what its validation set was: 5,000 of CIFAR's 50,000
-training images are what He et al. 2016 (Section 4.2) hold out; one image is then worth 0.02 points, and
-CIFAR100 has 50 a class. SVHN's is as large. It is stratified, and the same for every run."""
+"""Augmentation of LPC Appendix C. The paper does not say what its validation set was. Like He et al. 2016
+(Section 4.2), we hold out 5,000 of CIFAR's 50,000 training images: one image is then worth 0.02 points, and
+CIFAR100 has 50 per class. SVHN's validation set is as large. The split is stratified and the same for every
+run."""
 
 FASHION_RATES = (2e-3, 4e-3, 8e-3)
 FASHION_FROZEN: Mapping[str, float] = {
@@ -37,14 +38,14 @@ FASHION_FROZEN: Mapping[str, float] = {
     "NonLinPen": 4e-3,
     "NonLinPenL1": 4e-3,
 }
-"""The rate of every architecture in profile ``fashion``, frozen before it is run: the one with the best mean
-validation accuracy over the recorded runs of ``fashion-cpu``, ties to the lower cross-entropy."""
+"""The learning rate of every architecture in profile ``fashion``, frozen before it is run: the one with the
+best mean validation accuracy in the recorded runs of ``fashion-cpu``. Ties go to the lower cross-entropy."""
 
 
 def _paper(dataset: str, *, backbone: str) -> Profile:
     return Profile(
         name=f"paper-{dataset.lower()}",
-        summary=f"{dataset}, all as the paper's Appendix C says: {PAPER_EPOCHS} epochs of a "
+        summary=f"{dataset}, everything as in the paper's Appendix C: {PAPER_EPOCHS} epochs of a "
         f"{backbone.replace('resnet', 'ResNet-')}",
         data=replace(PAPER_DATA, name=dataset.lower()),
         backbone=backbone,
@@ -131,7 +132,7 @@ SIBLINGS: Mapping[str, Mapping[str, Variant]] = {
     "gammas": GAMMAS,
     "attacked": ATTACKED,
 }
-"""Other tables of architectures; a profile's runs of one are those of a sibling, ``<profile>-<table>``."""
+"""Other tables of architectures; the sibling ``<profile>-<table>`` trains such a table for a profile."""
 
 
 def _sibling(plain: str, table: str, summary: str, **changes: Any) -> Profile:
@@ -149,8 +150,8 @@ def _sibling(plain: str, table: str, summary: str, **changes: Any) -> Profile:
 def _embedding(plain: str, *, epochs: int, images: int, rate: float, **changes: Any) -> Profile:
     """Return the 2025 release's embeddings scaled to a budget, at one learning rate.
 
-    gamma ends where 32 nodes, the fewest, can hold a logit gap of 2 by the time that it gets there: a quarter
-    of the training, as in the release.
+    gamma ends at the largest value at which 32 nodes, the fewest, can hold a logit gap of 2. It gets there
+    after a quarter of the training, as in the release.
     """
     base, growth = _PLAIN[plain].train, max(1, round(epochs * EMBEDDING_GROWTH / EMBEDDING_EPOCHS))
     gamma = carried_maximum(epochs=growth, images=images, slowest=rate, width=32, batch_size=base.batch_size)
@@ -164,13 +165,13 @@ def _embedding(plain: str, *, epochs: int, images: int, rate: float, **changes: 
 
 
 def _gammas(plain: str, *, rate: float, **changes: Any) -> Profile:
-    """Return the sweep of gamma's last value by a profile's own schedule, at one learning rate."""
+    """Return a profile's sweep of gamma's last value, by the profile's schedule and at one learning rate."""
     summary = f"a linear layer of 8 nodes with gamma up to 1e-2, 1e-1 ... 1e3, learning rate {rate:g}"
     return _sibling(plain, "gammas", summary, learning_rates=(rate,), **changes)
 
 
 def _attacked(plain: str, **changes: Any) -> Profile:
-    """Return the architectures that are attacked, at the learning rates that were frozen."""
+    """Return the profile of the attacked architectures, at the frozen learning rates."""
     frozen = {name: FASHION_FROZEN[name] for name in ATTACKED}
     rates = ", ".join(f"{rate:g}" for rate in dict.fromkeys(frozen.values()))
     summary = f"{', '.join(ATTACKED)} at the learning rate of profile fashion ({rates}), for attacks"
@@ -180,9 +181,9 @@ def _attacked(plain: str, **changes: Any) -> Profile:
 def _paper_embedding(plain: str) -> Profile:
     """Return the 2025 release's protocol on a data set.
 
-    Widths, length, gamma, decay and weight decay are the release's. It does not tell its backbone, learning
-    rates, augmentation and validation images: these, and the seeds, are those of LPC Appendix C, and so is
-    training the selected rate again on all images.
+    Widths, number of epochs, gamma, learning rate decay and weight decay are the release's. It does not
+    state its backbone, learning rates, augmentation and validation images: these, the seeds, and retraining
+    the selected rate on all images are as in LPC Appendix C.
     """
     summary = (
         f"embeddings of 32, 64 and 128 nodes and losses of metric learning, {EMBEDDING_EPOCHS} epochs by the "
@@ -211,20 +212,20 @@ PROFILES: Mapping[str, Profile] = {
     },
     **APART,
 }
-"""All profiles: those of the ablation, their siblings, which train another table of architectures, and those
-that stand apart, with tables of their own."""
+"""All profiles: those of the ablation; their siblings, which train another table of architectures; and
+profiles apart, with tables of their own."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "paper": ("paper-svhn", "paper-cifar10", "paper-cifar100"),
     "paper-embedding": ("paper-cifar10-embedding", "paper-cifar100-embedding"),
 }
-"""Profiles that are named together on the command line."""
+"""Groups of profiles that the command line takes by one name."""
 PAGED = tuple(_PLAIN)
 """Profiles that pages can be made from."""
 BOOKS = ("smoke", "laptop")
 """Profiles that are trained with the book, in minutes."""
 LIVE = (*BOOKS, *(one for name in BOOKS for table in SIBLINGS if (one := f"{name}-{table}") in PROFILES))
-"""These profiles and their siblings; the results of all others are recorded."""
+"""The profiles of :data:`BOOKS` and their siblings; the results of all others are recorded."""
 
 
 def sibling(name: str, table: str) -> str:
@@ -252,7 +253,7 @@ def sibling(name: str, table: str) -> str:
 
 
 def plain(name: str) -> str:
-    """Return the profile of the ablation beside which a profile stands; for others than siblings itself."""
+    """Return the ablation's profile whose sibling a profile is; for one that is no sibling, return itself."""
     for table in SIBLINGS:
         if name.endswith(f"-{table}") and name.removesuffix(f"-{table}") in PROFILES:
             return name.removesuffix(f"-{table}")
@@ -260,7 +261,7 @@ def plain(name: str) -> str:
 
 
 def of_book(name: str) -> str:
-    """Return a profile's name, if pages can be made from it; a sibling's, or one apart, is a ValueError."""
+    """Return a profile's name if pages can be made from it; a sibling or a profile apart is a ValueError."""
     if profile(name).name in APART:
         raise ValueError(
             f"pages are not made from profile {name}, whose table of architectures is its own; expected one "
@@ -268,19 +269,19 @@ def of_book(name: str) -> str:
         )
     if plain(name) != name:
         raise ValueError(
-            f"pages are not made from profile {name} but from {plain(name)}, beside which it stands"
+            f"pages are not made from profile {name} but from {plain(name)}, whose sibling it is"
         )
     return name
 
 
 def relatives(name: str) -> tuple[str, ...]:
-    """Return the profile of the ablation beside which a profile stands, and all its siblings."""
+    """Return the ablation's profile to which a profile belongs, and all siblings of that one."""
     base = plain(name)
     return (base, *(one for table in SIBLINGS if (one := f"{base}-{table}") in PROFILES))
 
 
 def profile(name: str) -> Profile:
-    """Return a profile by name; an unknown name is a ValueError with the nearest ones."""
+    """Return a profile by name; an unknown name is a ValueError that suggests the nearest ones."""
     if name in GROUPS:
         raise ValueError(f"{name!r} is a group of profiles; expected one of them: {', '.join(GROUPS[name])}")
     if name not in PROFILES:
@@ -296,12 +297,12 @@ def resolve(name: str, dataset: str | None = None) -> tuple[Profile, ...]:
     name
         Name of a profile or group, a key of :data:`PROFILES` or :data:`GROUPS`.
     dataset
-        Data set whose profile is kept, in any spelling of CIFAR10 or Fashion-MNIST; None: all are kept.
+        Data set whose profile is wanted, in any spelling (``CIFAR-10``, ``cifar10``); None: all profiles.
 
     Raises
     ------
     ValueError
-        If the name is neither, or none of these profiles trains on the data set.
+        If the name is neither a profile nor a group, or none of its profiles trains on the data set.
     """
     if name not in PROFILES and name not in GROUPS:
         raise unknown_name("profile", name, [*PROFILES, *GROUPS])
@@ -325,7 +326,7 @@ def specs(chosen: Profile, *, seeds: int | None = None, only: tuple[str, ...] | 
     seeds
         Number of seeds, from the profile's first; None: all of them.
     only
-        Architectures, in the order of the profile; None: all of them.
+        Architectures to keep; None: all of them. The order is the profile's.
     """
     for name in only or ():
         if name not in chosen.architectures:
@@ -339,7 +340,7 @@ def specs(chosen: Profile, *, seeds: int | None = None, only: tuple[str, ...] | 
 
 @lru_cache(maxsize=100)
 def _runs(chosen: Profile, seeds: int | None, only: tuple[str, ...] | None) -> tuple[RunSpec, ...]:
-    """Return the runs of :func:`specs`, made once: commands and pages ask for hundreds of them many times."""
+    """Return the runs of :func:`specs`, cached: commands and pages ask for hundreds of them many times."""
     first, *others = chosen.seeds[:seeds]
     runs = []
     for architecture in (name for name in chosen.architectures if only is None or name in only):

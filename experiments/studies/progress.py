@@ -13,16 +13,16 @@ STATES = ["finished", "failed", "training", "interrupted", "missing"]
 
 
 def counted(specs: Sequence[RunSpec], begun: pd.DataFrame, held: Container[str]) -> pd.DataFrame:
-    """Return the numbers of runs that are declared and in each of :data:`STATES`, one row per name.
+    """Count the runs that are declared and those in each of :data:`STATES`; return one row per name.
 
     Parameters
     ----------
     specs
-        Specs of declared runs; their order is that of the rows.
+        Specs of declared runs; the rows are in their order.
     begun
         Table with one row per run that has begun, with ``key`` and ``status``.
     held
-        Keys of runs that a program has at this moment; others that have begun are interrupted.
+        Keys of runs that a program is training; other runs that have begun count as interrupted.
     """
     status = begun.set_index("key")["status"].to_dict()
     rows = []
@@ -40,10 +40,10 @@ def counted(specs: Sequence[RunSpec], begun: pd.DataFrame, held: Container[str])
 
 
 def of_study(study: Study) -> pd.DataFrame:
-    """Return the runs of a study in each state, like :func:`counted`.
+    """Count the runs of a study in each state, like :func:`counted`.
 
-    Where the selected rates are trained again, ``to retrain`` and ``retrained`` count those runs: declared
-    and finished.
+    If the study retrains the selected rates, ``to retrain`` and ``retrained`` count these runs: the declared
+    and the finished ones.
     """
     counts = counted(study.specs, study.frame, study.store.holders())
     if study.profile.retrain:

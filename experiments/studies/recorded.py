@@ -1,12 +1,12 @@
-"""Results of runs that were trained elsewhere: small files in ``results/``, read back as a study.
+"""Results of runs that were trained elsewhere, kept as small files in ``results/`` and read back as a study.
 
 Layout::
 
     results/<profile>/runs.csv         one row per run that finished or failed; which were selected
     results/<profile>/history.csv      one row per selected run and epoch at which metrics were recorded
     results/<profile>/provenance.json  commits, devices, versions, data and hours of these runs
-    results/<profile>/<probe>.csv      the tables of a probe of selected runs that pages show, to six digits
-    results/<profile>/bottlenecks/     the same of the runs of Kirsch et al.'s figures
+    results/<profile>/<probe>.csv      tables of a probe of selected runs that pages show, to six digits
+    results/<profile>/bottlenecks/     the same for the runs of Kirsch et al.'s figures
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _DISTINCT: Mapping[str, tuple[str, ...]] = {
     "software": ("python", "versions"),
     "data": ("data_checksum",),
 }
-"""Fields of a run's provenance that are listed together, each distinct value once."""
+"""Groups of fields of a run's provenance; each distinct combination of their values is listed once."""
 _PROVENANCE = {
     "profile": str,
     "trained_until": str,
@@ -55,7 +55,7 @@ _WORDS: Mapping[str, object] = {"": None, "True": True, "False": False}
 
 @dataclass(frozen=True)
 class Recorded:
-    """Recorded runs of a profile, with the fields of a study that tables, figures and claims read.
+    """Recorded runs of a profile, with those fields of a study that tables, figures and claims read.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class Recorded:
     provenance: dict[str, Any]
 
     def probe_table(self, name: str) -> pd.DataFrame | None:
-        """Return the recorded table of a probe, as ``Study.probe_table``; None where there is none."""
+        """Return the recorded table of a probe, like ``Study.probe_table``; None if there is none."""
         path, column = RESULTS / self.profile.name / f"{name}.csv", f"{name}_version"
         if not path.exists() or column not in self.selected:
             return None
@@ -98,22 +98,22 @@ def record(found: Study, *, partial: bool = False) -> Path:
     found
         Study to record.
     partial
-        Whether to record a study with missing runs.
+        Whether to record a study even if runs are missing.
 
     Returns
     -------
     Path
-        Folder that was written.
+        Folder with the records.
 
     Raises
     ------
     ValueError
-        If no run has finished, or some are missing (named).
+        If no run has finished, or runs are missing; the message names them.
     """
     name, rows = found.profile.name, found.frame
     if rows.empty or not (rows["status"] == "finished").any():
         raise ValueError(
-            f"no run of profile {name} has finished in {found.store.root} (of its {found.kind.name}): "
+            f"no run of profile {name} has finished in {found.store.root} (study {found.kind.name}): "
             "train it before you record it"
         )
     if not partial:
@@ -165,7 +165,7 @@ def _write(
 
 
 def _provenance(name: str, store: RunStore, rows: pd.DataFrame) -> dict[str, Any]:
-    """Return the provenance of the runs: every distinct value with the number of runs that have it."""
+    """Return the runs' provenance: every distinct value, with the number of runs that have it."""
     paths = [store.directory(str(key)) / "provenance.json" for key in rows["key"]]
     runs = [store.provenance(store.spec(str(key))) for key in rows["key"]]
     counted = {title: _distinct(runs, names) for title, names in _DISTINCT.items()}
@@ -190,7 +190,7 @@ def _provenance(name: str, store: RunStore, rows: pd.DataFrame) -> dict[str, Any
 
 
 def _distinct(made: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return every distinct value of some fields together, with the number of runs that have it."""
+    """Return every distinct combination of some fields' values, with the number of runs that have it."""
     values = [json.dumps({name: one.get(name) for name in names}, sort_keys=True) for one in made]
     return [{**json.loads(one), "runs": values.count(one)} for one in sorted(set(values))]
 
@@ -208,11 +208,11 @@ def recorded(name: str, *, study: str = "ablation") -> Recorded | None:
     Raises
     ------
     ValueError
-        If the profile is unknown, or recorded runs are no longer declared by it.
+        If the profile is unknown, or no longer declares some of the recorded runs.
     """
     kind = kind_of(study)
     folder = _folder(name, kind)
-    if name in kind.profiles and not (folder / "runs.csv").exists():  # before thousands of runs are declared
+    if name in kind.profiles and not (folder / "runs.csv").exists():  # declaring thousands of runs takes time
         return None
     state = _state(folder, kind.profiles.get(name))
     if state is None or (study, name) not in _READ or _READ[study, name][0] != state:
@@ -223,11 +223,11 @@ def recorded(name: str, *, study: str = "ablation") -> Recorded | None:
 
 
 _READ: dict[tuple[str, str], tuple[object, Recorded]] = {}
-"""Recorded runs by study and profile, with the state in which they were read: tables ask for them often."""
+"""Cache of recorded runs by study and profile, each with the state in which it was read."""
 
 
 def _state(folder: Path, declared: object) -> object:
-    """Return what recorded runs depend on: files, the declaring profile, probes; None: a file is missing."""
+    """Return a value that changes with a record's files, declared runs or probes; None: a file is missing."""
     try:
         files = [(folder / name).stat() for name in ("runs.csv", "history.csv", "provenance.json")]
     except OSError:
@@ -262,7 +262,7 @@ def _read_whole(name: str, kind: Kind[Any], folder: Path) -> Recorded:
 
 
 def _without_old_probes(rows: pd.DataFrame) -> pd.DataFrame:
-    """Leave out results of outdated versions of probes, as if there were none."""
+    """Leave out the results of outdated versions of probes, as if the runs had not been probed."""
     for name, version in versions().items():
         column = f"{name}_version"
         if column in rows and (rows[column].dropna() != version).any():
@@ -275,24 +275,24 @@ def _check_declared(rows: pd.DataFrame, keys: set[str], name: str, folder: Path)
     if strange:
         raise ValueError(
             f"{len(strange)} of {len(rows)} recorded runs of profile {name} are not among those that it "
-            f"declares today (the first: {strange[0][:12]}; they are of another protocol or spec): train "
+            f"declares now (the first: {strange[0][:12]}), because protocol or specs have changed: train "
             f"the profile and record it again, or remove {folder}"
         )
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Return a table like the run store: every number to the bit, and only empty cells missing.
+    """Return a table as the run store would: every number to the bit, and only empty cells missing.
 
     Raises
     ------
     lpc.store.reading.Damaged
-        If a file is missing, is no whole table, or lacks one of the columns.
+        If the file is missing, is not a complete table, or lacks one of the columns.
     """
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             header, *lines = csv.reader(stream, strict=True)
     except (OSError, ValueError, csv.Error) as error:
-        raise damaged(path, f"is no whole table ({error})", mend=_cure(path)) from error
+        raise damaged(path, f"is not a complete table ({error})", mend=_cure(path)) from error
     if absent := [name for name in columns if name not in header]:
         raise damaged(path, f"has no column {', '.join(absent)}", mend=_cure(path))
     for place, line in enumerate(lines, 1):
@@ -325,8 +325,8 @@ def all_recorded(*, beside: str | None = None) -> list[Recorded]:
     Parameters
     ----------
     beside
-        Profile whose runs are at hand: it is left out, and so are profiles of other tables of architectures,
-        which cannot stand beside it. None: nothing is left out.
+        Profile whose runs are at hand: it is left out, and so are profiles with other tables of
+        architectures, which cannot be compared with it. None: nothing is left out.
     """
     if beside is None:
         return _recorded(PROFILES)
@@ -335,7 +335,7 @@ def all_recorded(*, beside: str | None = None) -> list[Recorded]:
 
 
 def all_probed(probe: str, *, beside: str) -> list[Recorded]:
-    """Return all recorded runs with a probe of a selected run, in the order of the profiles.
+    """Return the recorded runs of all profiles in which a selected run was probed, in the profiles' order.
 
     Parameters
     ----------
@@ -343,7 +343,7 @@ def all_probed(probe: str, *, beside: str) -> list[Recorded]:
         Name of the probe.
     beside
         Profile whose runs are at hand: it is left out, and so are profiles with architectures that it does
-        not have. Profiles with a part of its architectures stay, such as the networks that are attacked.
+        not have. Profiles with only some of its architectures stay, such as those of the attacked networks.
     """
     table = profile(beside).variants.items()
     found = _recorded(
@@ -353,7 +353,7 @@ def all_probed(probe: str, *, beside: str) -> list[Recorded]:
 
 
 def _recorded(names: Iterable[str], *, study: str = "ablation") -> list[Recorded]:
-    """Return the recorded runs of some profiles, in their order."""
+    """Return the recorded runs of the named profiles, in the given order."""
     found = (recorded(name, study=study) for name in names)
     return [one for one in found if one is not None]
 
@@ -364,13 +364,13 @@ def all_recorded_bottlenecks(*, beside: str | None = None) -> list[Recorded]:
     Parameters
     ----------
     beside
-        Profile to leave out: the one whose runs are at hand.
+        Profile whose runs are at hand, which is left out; None: nothing is left out.
     """
     return _recorded((name for name in BOTTLENECK_PROFILES if name != beside), study="bottlenecks")
 
 
 def summary() -> pd.DataFrame:
-    """Return one row per recorded profile: the extent of its runs, with place, date and code."""
+    """Return one row per recorded profile: how much was run, where, when and with which code."""
     rows = {}
     for one in (*all_recorded(), *all_recorded_bottlenecks()):
         name, what = one.profile.name, one.profile.summary

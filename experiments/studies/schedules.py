@@ -1,4 +1,4 @@
-"""Schedules of the paper and of the 2025 release, and the same scaled to the budget of a profile."""
+"""Schedules of the paper and of the 2025 release, at full length and scaled to a profile's budget."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ EMBEDDING_TRAIN = TrainSpec(
     gamma_late_from=1e3,
     gamma_maximum=1e6,
 )
-"""The 2025 release: gamma doubles every 5 epochs from 1e-4 to 1e3 and then grows by a quarter every 5 epochs
-to 1e6; the learning rate falls as a cosine from epoch 200 of 1000. The squared norm is summed over the nodes,
-as in Eq. 3; the 2024 release averages."""
+"""The 2025 release: gamma doubles every 5 epochs from 1e-4 to 1e3, then grows by a quarter every 5 epochs to
+1e6; the learning rate falls as a cosine from epoch 200 of 1000. The squared norm is summed over the nodes, as
+in Eq. 3; the 2024 release averages it."""
 
 
 def scaled_schedule(*, epochs: int, gamma_maximum: float, batch_size: int = 128) -> TrainSpec:
@@ -71,7 +71,7 @@ def scaled_schedule(*, epochs: int, gamma_maximum: float, batch_size: int = 128)
     epochs, batch_size
         Number of epochs, and images per step.
     gamma_maximum
-        Largest gamma, as the budget can carry it (:func:`carried_maximum`).
+        Largest gamma that the budget can carry (:func:`carried_maximum`).
     """
     scale = epochs / PAPER_EPOCHS
     every = max(1, round(50 * scale))
@@ -93,18 +93,18 @@ def carried_maximum(
 ) -> float:
     """Return the gamma at which a budget can hold a logit gap of 2 for one pair, rounded to one digit.
 
-    The declared runs were chosen by this law of one pair. All ten classes at once can be a little less far
-    apart (``lpc.equilibrium.reachable_separation``), so that the gap is about 1.5; other gammas would be
-    other runs.
+    The gammas of declared runs come from this law for one pair. Ten classes at once cannot be quite as far
+    apart (``lpc.equilibrium.reachable_separation``), so that their gap is about 1.5. The law stays as it is,
+    because another gamma would be another run.
 
     Parameters
     ----------
     epochs, batch_size
         Number of epochs, and images per step.
     images
-        Number of training images; with epochs and batch size they give the number of steps.
+        Number of training images; with epochs and batch size, it gives the number of steps.
     slowest
-        Smallest learning rate for which the law is used.
+        Smallest learning rate of the runs, for which the law is solved.
     width
         Number of nodes of the narrowest penalised latent, for 10 classes.
     """
@@ -118,12 +118,12 @@ def carried_maximum(
 
 
 def carried_schedule(*, epochs: int, images: int, slowest: float, batch_size: int = 128) -> TrainSpec:
-    """Return Appendix C's schedules scaled, with the gamma at which IB's 8 nodes can hold a logit gap of 2.
+    """Return Appendix C's schedules, scaled, with the gamma at which IB's 8 nodes can hold a logit gap of 2.
 
     Parameters
     ----------
     epochs, batch_size, images, slowest
-        The arguments of :func:`carried_maximum`.
+        Arguments of :func:`carried_maximum`.
     """
     gamma = carried_maximum(epochs=epochs, images=images, slowest=slowest, batch_size=batch_size)
     return scaled_schedule(epochs=epochs, gamma_maximum=gamma, batch_size=batch_size)
@@ -132,17 +132,17 @@ def carried_schedule(*, epochs: int, images: int, slowest: float, batch_size: in
 def embedding_schedule(*, epochs: int, gamma_maximum: float, batch_size: int = 128) -> TrainSpec:
     """Return the 2025 release's schedules with their 1000 epochs scaled to ``epochs``.
 
-    At the same share of training the learning rate is the same, and gamma has come the same share of its way,
-    in its logarithm, from 1e-4 to its maximum: it grows fast over seven tenths of that way, then slowly, and
-    stops after :data:`EMBEDDING_GROWTH` of 1000 epochs. The weight decay is the release's. Metrics are
-    recorded every 50 of 1000 epochs, those that are quick.
+    After the same share of training, the learning rate is the same, and the logarithm of gamma has covered
+    the same share of its way from 1e-4 to the maximum: it grows fast over seven tenths of that way, then
+    slowly, and stops after :data:`EMBEDDING_GROWTH` of 1000 epochs. The weight decay is the release's. The
+    quick metrics are recorded every 50 of 1000 epochs.
 
     Parameters
     ----------
     epochs, batch_size
         Number of epochs, and images per step.
     gamma_maximum
-        Largest gamma, as the budget can carry it (:func:`carried_maximum`).
+        Largest gamma that the budget can carry (:func:`carried_maximum`).
     """
     full, scale = EMBEDDING_TRAIN, epochs / EMBEDDING_EPOCHS
     assert (
@@ -177,6 +177,6 @@ FASHION_FULL = replace(
     accuracy_every=4,
     precision="bfloat16",
 )
-"""For all of Fashion-MNIST: an epoch takes a minute on one core. The last gamma leaves all ten classes a
-logit gap of 4 at the bound on their separation, 132 standard deviations of the biases
+"""Schedule for all of Fashion-MNIST, where an epoch takes a minute on one core. At the bound on the
+separation of ten classes, the last gamma leaves a logit gap of 4, or 132 standard deviations of the biases
 (``lpc.equilibrium.readout_margin``)."""

@@ -1,4 +1,4 @@
-"""Selection of a command's runs: one value, from the command line to the jobs of a cluster."""
+"""Which runs a command is about: one value, passed from the command line down to the jobs of a cluster."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def kinds() -> Mapping[str, Kind[Any]]:
 
 
 def kind_of(name: str) -> Kind[Any]:
-    """Return a kind of study by name; an unknown name is a ValueError with the nearest."""
+    """Return a kind of study by name; an unknown name is a ValueError that suggests the nearest ones."""
     if name not in KINDS:
         raise unknown_name("kind of study", name, KINDS)
     return kinds()[name]
@@ -43,11 +43,11 @@ class Selection:
     profile
         Name of a profile, or of a group of profiles.
     dataset
-        Data set whose profile is meant; None: all that the name stands for.
+        Data set whose profile is meant; None: all profiles of the name.
     seeds
         Number of seeds; None: the profile's own.
     only
-        Architectures or, for bottlenecks, beginnings of names; None: all.
+        Architectures or, for bottlenecks, the beginnings of names; None: all.
     store
         Folder of the run store.
     """
@@ -70,12 +70,12 @@ class Selection:
         Raises
         ------
         ValueError
-            If the profile is unknown, or none of its data sets is the given one.
+            If the profile is unknown, or none of its data sets is the one given.
         """
         return self.kind.resolve(self.profile, self.dataset)
 
     def declared(self) -> dict[str, list[RunSpec]]:
-        """Return the runs by profile, without those that train a selected rate again."""
+        """Return the runs by profile, without those that retrain a selected rate."""
         return {
             chosen.name: self.kind.declared(chosen.name, seeds=self.seeds, only=self.only)
             for chosen in self.profiles()
@@ -86,12 +86,12 @@ class Selection:
         return list(dict.fromkeys(spec.data.name for specs in self.declared().values() for spec in specs))
 
     def of(self, profile: str) -> Study[Any]:
-        """Return the runs of one of its profiles as they are in the store."""
+        """Return the runs of one selected profile as they are in the store."""
         store = Path(self.store).absolute()
         return self.kind.existing(profile, seeds=self.seeds, only=self.only, store=store)
 
     def options(self) -> list[str]:
-        """Return the words that ask for the same runs on the command line; defaults are left out."""
+        """Return the command-line options that select the same runs; defaults are left out."""
         plain = Selection()
         given = {item.name: getattr(self, item.name) for item in fields(self)}
         given["only"] = None if self.only is None else ",".join(self.only)

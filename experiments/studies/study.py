@@ -1,4 +1,4 @@
-"""A study: the declared runs of a profile as they are in a store, trained, selected and read."""
+"""A study: a profile's declared runs and their state in a store; it trains, selects and reads them."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _COLUMNS = ["key", "architecture", "seed", "status", "train.learning_rate", "val
 
 
 def title(spec: RunSpec) -> str:
-    """Return a run's name for people."""
+    """Return a readable name of a run."""
     return f"{spec.architecture}, seed {spec.seed}, learning rate {spec.train.learning_rate:g}"
 
 
 def titles(specs: Sequence[RunSpec], *, most: int = 5) -> str:
-    """Return a description of some runs, the first few by name."""
+    """Return a phrase that names the first few runs and counts the rest."""
     more = f"; and {len(specs) - most} more" if len(specs) > most else ""
     return "; ".join(map(title, specs[:most])) + more
 
 
 class Declared(Protocol):
-    """Fields that both kinds of profile have."""
+    """Fields that profiles of both kinds have."""
 
     @property
     def name(self) -> str:
@@ -53,12 +53,12 @@ class Declared(Protocol):
 
     @property
     def retrain(self) -> bool:
-        """Whether the selected learning rates are trained again on the full train set."""
+        """Whether to train the selected learning rates again on the full train set."""
         ...
 
     @property
     def seeds_first(self) -> bool:
-        """Whether one seed of everything is trained before the next seed."""
+        """Whether to train one seed of everything before the next seed."""
         ...
 
 
@@ -67,7 +67,7 @@ ProfileT = TypeVar("ProfileT", bound=Declared)
 
 @dataclass(frozen=True, kw_only=True)
 class Kind(Generic[ProfileT]):
-    """One of the two kinds of study: its particulars, and the making of its studies.
+    """One of the two kinds of study; it makes the studies of its profiles.
 
     Attributes
     ----------
@@ -76,17 +76,16 @@ class Kind(Generic[ProfileT]):
     profiles
         Profiles by name.
     resolve
-        Function that returns the profiles that a name stands for, only those of one data set if one is given.
+        Function that returns a name's profiles; if a data set is given, only those that train on it.
     declared
         Function that returns the runs of a profile: ``declared(name, seeds=..., only=...)``.
     selects
-        Whether a learning rate is selected for every architecture and seed, by its validation accuracy, and
+        Whether one learning rate is selected for every architecture and seed, by validation accuracy, and
         only that run is measured on the test set. If not, every run that has ended is shown.
     recorded_with
         Metric that the history has in exactly those epochs in which all metrics were recorded.
     summaries
-        Function that adds columns to a table of runs (one row per run) from their history; None: none are
-        added.
+        Function that adds columns to a table of runs, computed from their history; None: there are none.
     """
 
     name: str
@@ -105,8 +104,8 @@ class Kind(Generic[ProfileT]):
         only: Sequence[str] | None = None,
         store: str | Path = "runs",
     ) -> Study[ProfileT]:
-        """Return the runs of a profile as they are in the store, training nothing."""
-        runs = self.declared(name, seeds=seeds, only=only)  # its error names similar profiles
+        """Return the runs of a profile as they are in the store; nothing is trained."""
+        runs = self.declared(name, seeds=seeds, only=only)  # an unknown name is an error that suggests others
         return Study(self.profiles[name], runs, RunStore(in_project(store)), self)
 
     def study(
@@ -119,18 +118,18 @@ class Kind(Generic[ProfileT]):
         workers: int | None = None,
         progress: bool = True,
     ) -> Study[ProfileT]:
-        """Return the runs of a profile, after training and measuring whatever is missing.
+        """Return the runs of a profile, after training and measuring the missing ones.
 
         Parameters
         ----------
         name
             Name of the profile.
         seeds, only
-            Number of seeds, and names of runs, as in the kind's ``declared``.
+            Number of seeds, and names of runs, as ``declared`` takes them.
         store
-            Folder of the run store; a relative one is in the project, wherever the call is made.
+            Folder of the run store; a relative one lies in the project, whatever the current folder is.
         workers, progress
-            The arguments of :meth:`Study.trained`.
+            Arguments of :meth:`Study.trained`.
         """
         found = self.existing(name, seeds=seeds, only=only, store=store)
         return found.trained(workers=workers, progress=progress)
@@ -138,7 +137,7 @@ class Kind(Generic[ProfileT]):
 
 @dataclass(frozen=True)
 class Study(Generic[ProfileT]):
-    """The runs of a profile that a chapter reads.
+    """The runs of a profile, as chapters read them.
 
     Attributes
     ----------
@@ -162,7 +161,7 @@ class Study(Generic[ProfileT]):
         return self.store.rows()
 
     def _rows_of(self, specs: Sequence[RunSpec]) -> pd.DataFrame:
-        """Return the rows of runs that have begun, with the columns and types of these only."""
+        """Return the rows of the given runs that have begun, with only the columns that they have."""
         rows = [self._rows[key] for key in map(run_key, specs) if key in self._rows]
         return pd.DataFrame(rows) if rows else pd.DataFrame(columns=_COLUMNS)
 
@@ -174,8 +173,8 @@ class Study(Generic[ProfileT]):
     def frame(self) -> pd.DataFrame:
         """One row per run that has begun, in declared order: spec, status, last metrics, test metrics.
 
-        The summaries of the kind are columns too. Runs that train a selected rate again are not among them:
-        see ``retrained``.
+        The kind's summaries are columns, too. Runs that retrain a selected rate are not here but in
+        ``retrained``.
         """
         summaries = self.kind.summaries
         return self._begun if summaries is None else summaries(self._begun, self.history)
@@ -184,8 +183,8 @@ class Study(Generic[ProfileT]):
     def chosen(self) -> pd.DataFrame:
         """One row per architecture and seed: the run with the best validation accuracy.
 
-        Only once every learning rate is finished or failed: a run that is missing never changes which of the
-        others is selected.
+        There is a row only once every learning rate has finished or failed, so that a missing run never
+        changes which one is selected.
         """
         ended = set(self.frame.loc[self.frame["status"] != "training", "key"])
         open_ = {(spec.architecture, spec.seed) for spec in self.specs if run_key(spec) not in ended}
@@ -203,8 +202,8 @@ class Study(Generic[ProfileT]):
     def retrained(self) -> pd.DataFrame:
         """One row per run of ``retrainings`` that has begun.
 
-        ``selected_validation_accuracy`` is that of the run whose learning rate it has; its own, with no
-        validation images left, is missing.
+        ``selected_validation_accuracy`` is the accuracy by which its learning rate was selected; its own is
+        missing, because no validation images are left.
         """
         rows = self._rows_of(self.retrainings)
         if rows.empty:
@@ -214,17 +213,17 @@ class Study(Generic[ProfileT]):
 
     @property
     def runs(self) -> pd.DataFrame:
-        """``frame``, and ``retrained`` below it."""
+        """The rows of ``frame``, then those of ``retrained``."""
         return pd.concat([rows for rows in (self.frame, self.retrained) if len(rows)] or [self.frame])
 
     @cached_property
     def selected(self) -> pd.DataFrame:
         """One row per run that is shown and judged.
 
-        In a kind that selects, that is the run of each architecture and seed that is measured on the test
-        set: the one with the chosen learning rate or, in a profile that trains it again, that one. What
-        probes found of it (``experiments.studies.probing``) are columns ``<probe>_<value>``, missing where
-        none is. In a kind that does not, every run that has ended.
+        If the kind selects, this is one run per architecture and seed, measured on the test set: the one with
+        the chosen learning rate or, if the profile retrains, its retraining. The results of its probes
+        (``experiments.studies.probing``) are columns ``<probe>_<value>``, missing where there is no probe. If
+        the kind does not select, there is a row for every run that has ended.
         """
         if not self.kind.selects:
             return self.frame[self.frame["status"] != "training"].reset_index(drop=True)
@@ -244,15 +243,16 @@ class Study(Generic[ProfileT]):
     def probe_table(self, name: str) -> pd.DataFrame | None:
         """Return the tables of a probe of the selected runs, with ``key``, ``architecture`` and ``seed``.
 
-        None where no selected run has one.
+        None if no selected run has one.
         """
         return probing.table(self, name)
 
     @property
     def needed(self) -> list[RunSpec]:
-        """All runs of the profile, those that train again included.
+        """All runs of the profile, including those that retrain a chosen rate.
 
-        Where a learning rate is not chosen yet, the profile's first stands for it: as long, not the same.
+        Where a learning rate is not chosen yet, the profile's first stands in for it: that run trains as
+        long, at another rate.
         """
         if not self.profile.retrain:
             return self.specs
@@ -264,8 +264,8 @@ class Study(Generic[ProfileT]):
     def history(self) -> pd.DataFrame:
         """One row per run and epoch, with architecture and seed.
 
-        In a kind that selects, of the selected runs; in one that does not, of all that have begun, even those
-        that failed later, and only the epochs in which metrics were recorded.
+        If the kind selects, the runs are the selected ones. If not, they are all that have begun, even if
+        they failed later, and the epochs are those in which metrics were recorded.
         """
         shown = (self.selected if self.kind.selects else self._begun)[["key", "architecture", "seed"]]
         lines = self.store.history(shown["key"]).merge(shown, on="key", how="inner")
@@ -290,7 +290,7 @@ class Study(Generic[ProfileT]):
         return self.store.spec(str(row["key"].iloc[0]))
 
     def among(self, architectures: Sequence[str]) -> list[str]:
-        """Return those of some architectures that have a selected run: profiles need not have all."""
+        """Return the given architectures that have a selected run; a profile need not have all of them."""
         return [name for name in architectures if (self.selected["architecture"] == name).any()]
 
     def classifier(self, architecture: str, seed: int) -> Classifier:
@@ -299,7 +299,7 @@ class Study(Generic[ProfileT]):
         return load_model(spec, self.store, self._loaded(spec.data).train)
 
     def latents(self, architecture: str, seed: int) -> Latents:
-        """Return a run's latents of its train set, on the CPU; computed on a GPU if there is one."""
+        """Return a run's latents of its train set, on the CPU; a GPU computes them if there is one."""
         spec = self.spec(architecture, seed)
         images = self._loaded(spec.data, default_device()).train
         found = collect(load_model(spec, self.store, images), images)
@@ -307,22 +307,22 @@ class Study(Generic[ProfileT]):
 
     @property
     def images(self) -> Splits:
-        """The data of the selected runs, on the CPU; none is held out where they trained on all."""
+        """The data of the selected runs, on the CPU; no images are held out if the runs trained on all."""
         return self._loaded(self._data)
 
     @property
     def images_at_hand(self) -> Splits:
-        """``images``, on the GPU where there is one."""
+        """The data of ``images``, on the GPU if there is one."""
         return self._loaded(self._data, default_device())
 
     @property
     def searched_images(self) -> Splits:
-        """The data of all runs that are selected from, on the CPU."""
+        """The data of all runs among which a rate is selected, on the CPU."""
         return self._loaded(self._searched)
 
     @property
     def searched_images_at_hand(self) -> Splits:
-        """``searched_images``, on the GPU where there is one."""
+        """The data of ``searched_images``, on the GPU if there is one."""
         return self._loaded(self._searched, default_device())
 
     def images_of(self, architecture: str) -> Splits:
@@ -339,7 +339,7 @@ class Study(Generic[ProfileT]):
         if others:
             raise ValueError(
                 f"the runs of profile {self.profile.name} have {1 + len(others)} data sets; expected one: "
-                "ask for the images of an architecture (images_of)"
+                "use images_of for the images of one architecture"
             )
         return first
 
@@ -354,9 +354,9 @@ class Study(Generic[ProfileT]):
         return {}
 
     def trained(self, *, workers: int | None = None, progress: bool = True) -> Study[ProfileT]:
-        """Return the study after training and measuring whatever is missing.
+        """Return the study after training and measuring the missing runs.
 
-        In a profile that trains the selected rates again, those runs follow once all others have ended.
+        If the profile retrains the selected rates, those runs follow once all others have ended.
 
         Parameters
         ----------
@@ -368,7 +368,7 @@ class Study(Generic[ProfileT]):
         Raises
         ------
         ValueError
-            If runs are missing although all were trained (named).
+            If runs are missing although all were trained; the message names them.
         """
         workers = default_workers() if workers is None else workers
         self._find_data()
@@ -390,18 +390,18 @@ class Study(Generic[ProfileT]):
 
     @property
     def missing(self) -> list[RunSpec]:
-        """Runs that have not ended, those that train a chosen rate again included."""
+        """Runs that have not ended, including those that retrain a chosen rate."""
         rows = self.runs
         ended = set(rows.loc[rows["status"] != "training", "key"])
         return [spec for spec in (*self.specs, *self.retrainings) if run_key(spec) not in ended]
 
     def check_ended(self) -> None:
-        """Check that every run has ended, because fewer runs would be another study.
+        """Check that every run has ended: with fewer runs, this would be another study.
 
         Raises
         ------
         ValueError
-            If runs have not ended (named).
+            If runs have not ended; the message names them.
         """
         if missing := self.missing:
             total = len(self.specs) + len(self.retrainings)
@@ -411,17 +411,17 @@ class Study(Generic[ProfileT]):
             )
 
     def _find_data(self) -> None:
-        """Fetch the missing data of runs to train, before any is trained."""
+        """Fetch missing data of the runs to train, before any is trained."""
         for name in filter(absent_files, dict.fromkeys(spec.data.name for spec in self.specs)):
             if not all(self.store.finished(spec) for spec in self.needed if spec.data.name == name):
                 load_raw(name)
 
     def afresh(self) -> Study[ProfileT]:
-        """Return the study as the store has it now."""
+        """Return the study as it is in the store now."""
         return replace(self, store=RunStore(self.store.root))
 
     def _in_turn(self) -> list[list[RunSpec]]:
-        """Runs that are trained together: all, or one seed after another."""
+        """Groups of runs to train one after another: one group of all runs, or one per seed."""
         if not self.profile.seeds_first:
             return [self.specs]
         by_seed: dict[int, list[RunSpec]] = {}

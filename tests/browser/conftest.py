@@ -1,4 +1,4 @@
-"""A browser without a window and the built book: `make browse`. Not collected by a plain `pytest`."""
+"""A headless browser and the built book, for `make browse`; a plain `pytest` does not collect these tests."""
 
 from collections.abc import Iterator
 from os import environ

@@ -1,4 +1,4 @@
-"""A page as its reader has it: opened in a browser, and what is wrong with it."""
+"""A page as its reader sees it: opens it in a browser and collects what is wrong with it."""
 
 import json
 from collections.abc import Iterator
@@ -168,7 +168,7 @@ def maths(page: Page) -> list[str]:
 
 
 def images(page: Page) -> list[str]:
-    """Return images that are not there or say nothing to who cannot see them."""
+    """Return images that are missing or have no text for those who cannot see them."""
     return page.evaluate(_IMAGES)
 
 
@@ -183,7 +183,7 @@ def paper(page: Page) -> list[str]:
 
 
 def tiny(page: Page) -> list[str]:
-    """Return figures of several panels that are drawn so small that their labels cannot be read."""
+    """Return figures with several panels that are drawn too small for their labels to be read."""
     return page.evaluate(_TINY)
 
 
@@ -212,13 +212,13 @@ def path_of(address: str) -> Path:
 
 
 def weight(requests: set[str]) -> int:
-    """Return the bytes of all files that were asked for."""
+    """Return the bytes of all requested files."""
     paths = {path_of(address) for address in requests if address.startswith("file:")}
     return sum(path.stat().st_size for path in paths if path.exists())
 
 
 def empty_files(page: Page) -> list[str]:
-    """Return links to files beside the pages that are missing, empty or not what their ending says."""
+    """Return links to files beside the pages that are missing, empty, or not of the type of their suffix."""
     links = "[...document.querySelectorAll('a[href]')].map(link => link.href)"
     starts = {".ipynb": b"{", ".svg": b"<", ".png": b"\x89PNG"}
     endings, wrong = (*starts, ".csv", ".md"), []

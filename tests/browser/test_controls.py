@@ -1,4 +1,4 @@
-"""Pages broken on purpose: each kind of check tells what is wrong with them, and nothing of a sound one."""
+"""Pages broken on purpose: each check finds what is wrong with them, and finds nothing on a sound page."""
 
 from collections.abc import Callable
 from pathlib import Path

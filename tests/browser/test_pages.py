@@ -1,4 +1,4 @@
-"""Every page of the built book as its reader has it: from a file, at two widths, in light and dark."""
+"""Every page of the built book as its reader sees it: from a file, at two widths, in light and dark mode."""
 
 import threading
 from collections.abc import Iterator

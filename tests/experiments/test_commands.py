@@ -153,7 +153,7 @@ def test_a_signal_saves_the_state_and_is_the_exit_status(tmp_path, number, statu
         (["train", "--profile", "laptop-embedding", "--only", "IB"], "of profile laptop-embedding 'IB'"),
         (["status", "--profile", "laptop", "--only", "SupCon"], "architecture of profile laptop 'SupCon'"),
         (["book", "--profile", "laptop-gammas"], "not made from profile laptop-gammas but from laptop"),
-        (["chapters", "collapse", "-p", "profile", "laptop-gammas"], "but from laptop, beside which"),
+        (["chapters", "collapse", "-p", "profile", "laptop-gammas"], "but from laptop, whose sibling"),
         (["book", "--profile", "paper-embedding"], "paper-cifar10-embedding, paper-cifar100-embedding"),
         (
             ["status", "--profile", "smoke", "--store", __file__],
@@ -166,12 +166,12 @@ def test_a_signal_saves_the_state_and_is_the_exit_status(tmp_path, number, statu
         (["export", "--output", "x.txt"], "--output is 'x.txt'; expected an ending, .csv or .parquet"),
         (["export", "--output", "x.csv", "--format", "parquet"], "'x.csv', but --format is parquet"),
         (["chapters", "collapse", "-p", "profile", "{{1}}"], "unknown profile '{{1}}'"),
-        (["chapters", "collapse", "-p", "profile", "{1}"], "parameter profile is {1}; expected a text"),
+        (["chapters", "collapse", "-p", "profile", "{1}"], "parameter profile is {1}; expected text"),
         (["chapters", "collapse", "-p", "store", "a\nb"], "a\\nb'; expected a path without control"),
         (["status", "--store", "a\nb"], "--store is 'a\\nb'; expected a path without control characters"),
         (["export", "--output", "a\nb.csv"], "--output is 'a\\nb.csv'; expected a path without control"),
         (["submit", "--resources", "a\nb"], "--resources is 'a\\nb'; expected a path without control"),
-        (["submit", "--workers", "2"], "--workers is given with --cluster slurm"),
+        (["submit", "--workers", "2"], "--workers is for --cluster local"),
         (
             [
                 "export",
@@ -218,7 +218,7 @@ def test_models_without_an_epoch_time_are_named_once_with_one_command(call, tmp_
     assert output.count("no epoch time was measured for") == 1
     line = next(line for line in output.splitlines() if "no epoch time" in line)
     assert all(name in line for name in ("svhn", "cifar10", "cifar100"))
-    assert line.endswith("python -m experiments time --profile paper does")
+    assert line.endswith("run python -m experiments time --profile paper")
 
 
 def test_missing_data_are_looked_for_before_anything_is_trained(call, tmp_path, monkeypatch):
@@ -235,5 +235,5 @@ def test_missing_data_are_looked_for_before_anything_is_trained(call, tmp_path, 
 def test_a_dry_run_on_this_machine_says_what_it_would_take(call, tmp_path):
     asked = ["submit", "--cluster", "local", "--dry-run", "--profile", "smoke", "--only", "IB"]
     output = call(*asked, "--store", str(tmp_path / "runs"))
-    assert output.startswith("smoke: 4 of 4 runs are to be trained\n") and " kept, and " in output
+    assert output.startswith("smoke: 4 of 4 runs are missing\n") and " kept, and " in output
     assert not (tmp_path / "runs" / "runs").exists()

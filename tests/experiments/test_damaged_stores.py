@@ -1,7 +1,7 @@
-"""Damage from outside, verb by verb: the same result as from a whole store, or one line that names the file.
+"""Damage from outside, verb by verb: each gives the result of a whole store, or one line that names the file.
 
-Every kind of file of a store is damaged in every way, and every verb called. All cases are many: a sample of
-them is run unless the environment variable LPC_EVERY_DAMAGE is set.
+Every kind of file in a store is damaged in every way, and every verb is called. There are many cases, so only
+a sample is run unless the environment variable LPC_EVERY_DAMAGE is set.
 """
 
 import hashlib
@@ -63,7 +63,7 @@ MEASURES_AGAIN = {(f"{PROBE}.probe", "gone", "stress")}
 
 @pytest.fixture(scope="module")
 def small():
-    """Two profiles: two runs, to select one of, and a run."""
+    """Two profiles: one with two runs, of which one is selected, and one with a single run."""
     with pytest.MonkeyPatch.context() as patch:
         one = replace(PROFILES["smoke"], seeds=(0,), architectures=("IB",))
         other = replace(one, architectures=("NoPen",), learning_rates=one.learning_rates[:1])
@@ -74,7 +74,7 @@ def small():
 
 @pytest.fixture(scope="module")
 def whole(small, tmp_path_factory):
-    """A store with two finished runs, and one under way whose program has died; its files by kind."""
+    """Return the files, by kind, of a store with two finished runs and one whose program has died."""
     root = tmp_path_factory.mktemp("damage") / "store"
     store, ended, (half,) = RunStore(root), ablation.declared("ended"), ablation.declared("under-way")
     for spec in ended:
@@ -104,7 +104,7 @@ def whole(small, tmp_path_factory):
 
 
 def _let_it_have_died(owner, heartbeat, key):
-    """Make an owner file say that a process of this machine has the run which is no more."""
+    """Make an owner file name a process of this machine that no longer exists."""
     text = re.sub(r'"ended": "stopped"', '"ended": null', owner.read_text())
     text = re.sub(r'"token": "\w+"', '"token": "token"', re.sub(r'"pid": \d+', '"pid": 4194999', text))
     owner.write_text(text)
@@ -146,7 +146,7 @@ class Store:
         return 0, text, written | self.trained(verb)
 
     def trained(self, verb):
-        """Return the digests of what training must repeat to the bit; of nothing after another verb."""
+        """Return the digests of what training must repeat to the bit; empty after any other verb."""
         if not verb.startswith("train"):
             return {}
         names = ("checkpoint.safetensors", "history.jsonl")
@@ -158,7 +158,7 @@ class Store:
 
 
 def cases():
-    """Return kinds and ways: all of them, or a sample in which every kind and every way has its turn."""
+    """Return kinds and ways of damage: all of them, or a sample that has every kind and every way."""
     if os.environ.get("LPC_EVERY_DAMAGE"):
         return [(kind, way) for kind in KINDS for way in WAYS]
     turns = -(-SAMPLE // len(KINDS))
@@ -168,7 +168,7 @@ def cases():
 
 @pytest.fixture
 def said(whole, tmp_path_factory, monkeypatch, capsys):
-    """What every verb says of the store that is whole, and writes; asked once."""
+    """Return what every verb prints and writes for the whole store; called once."""
     if not SAID:
         store = Store(whole, tmp_path_factory.mktemp("whole"), monkeypatch, capsys)
         SAID.update({verb: store.call(verb) for verb in VERBS})
@@ -203,7 +203,7 @@ def test_a_verb_ends_as_if_nothing_were_damaged_or_names_the_file(
 
 
 def verdict(found, expected, path):
-    """Return what is wrong with what a verb made of a damaged store, or None."""
+    """Return what is wrong with a verb's result on a damaged store, or None."""
     status, printed, written = found
     if not status:
         return None if (printed, written) == expected[1:] else f"passed over: {printed}"
@@ -213,14 +213,14 @@ def verdict(found, expected, path):
 
 
 def beside(found, path):
-    """Return what a verb made without the digest of the file that was damaged, which it did not touch."""
+    """Return what a verb made, without the digest of the damaged file, which it did not touch."""
     status, printed, written = found
     own = f"{path.parent.name}/{path.name}"
     return status, printed, {name: digest for name, digest in written.items() if name != own}
 
 
 def seen(found, expected, path):
-    """Return what is wrong with what the doctor says of a damaged store, or None."""
+    """Return what is wrong with the doctor's report on a damaged store, or None."""
     status, printed, _ = found
     if not status:
         return None if printed == expected[1] else f"passed over: {printed}"

@@ -1,4 +1,4 @@
-"""The verb doctor: what it says of a store, its exit status, and what it sweeps."""
+"""The verb doctor: its report on a store, its exit status, and what it sweeps."""
 
 import json
 import re
@@ -31,7 +31,7 @@ DEAD = f"{mark().split('-')[0]}-4194999-1"
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    """Two runs that have ended, one under way; pages whose making was interrupted, and is going on."""
+    """Two runs that have ended, one under way; pages whose making was interrupted, pages in the making."""
     monkeypatch.setattr(scratch.leftovers, "__defaults__", ((tmp_path / "build",),))
     monkeypatch.setattr(scratch.sweep, "__defaults__", ((tmp_path / "build",),))
     found = RunStore(tmp_path / "runs")
@@ -112,7 +112,7 @@ def test_everything_that_is_damaged_is_listed_with_its_cure(doctor, store):
 
 
 def test_following_every_cure_leaves_a_whole_store(doctor, store, tmp_path):
-    """A cohort's member without its spec: removing what the message says is enough to train again."""
+    """If a cohort's member lacks its spec, removing what the message says is enough to train it again."""
     (store.directory(run_key(HALF)) / "spec.json").unlink()
     with pytest.raises(ValueError, match="remove ") as caught:
         packing.plan([HALF], store)
@@ -147,7 +147,7 @@ def test_old_stores_are_whole_and_unchecked(doctor, store, monkeypatch):
     write_json(directory / "test.json", {"accuracy": 0.5})
     found = doctor("--deep", "--json")
     assert found["unchecked"] == [str(directory / "result.json")] and len(found["whole"]) == 2
-    assert "unchecked, as earlier versions wrote no checksums: 1 file\n" in doctor()
+    assert "unchecked, written without checksums by an earlier version: 1 file\n" in doctor()
     monkeypatch.setattr(checksums, "_said", set())
     with pytest.warns(checksums.Unchecked):
         store.frame()
@@ -169,4 +169,4 @@ def test_what_is_left_over_is_named_and_swept(doctor, store, tmp_path):
 def test_a_store_that_is_not_there_is_an_error(doctor, store, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["doctor", "--store", str(store.root / "nowhere")])
-    assert caught.value.code == 1 and "which is no folder" in capsys.readouterr().err
+    assert caught.value.code == 1 and "which is not a folder" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Any model and any loader: latents, logits and labels of one pass, and errors with a cure."""
+"""Any model and any loader: latents, logits and labels from one pass, and errors that say what to do."""
 
 from typing import Any
 

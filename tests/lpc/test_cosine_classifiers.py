@@ -1,4 +1,4 @@
-"""Last layers that see directions alone: their formula, and what is measured of them."""
+"""Last layers that see only directions: their formula, and measurements with them."""
 
 import copy
 import dataclasses

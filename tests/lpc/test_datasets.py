@@ -1,4 +1,4 @@
-"""Data sets in each one's own format on disk: small files, served, verified and read back exactly."""
+"""Data sets in their own formats on disk: small files, served, verified and read back exactly."""
 
 import gzip
 import hashlib

@@ -1,4 +1,4 @@
-"""Classifiers that are traced, compiled or exported give what they gave, for other batch sizes too."""
+"""Traced, compiled and exported classifiers give the same results, for other batch sizes, too."""
 
 from pathlib import Path
 

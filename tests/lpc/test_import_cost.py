@@ -1,4 +1,4 @@
-"""What importing a part of the library loads, asked of a fresh interpreter: no clock is read."""
+"""What importing a module of the library loads, in a fresh interpreter; no clock is read."""
 
 import json
 import subprocess

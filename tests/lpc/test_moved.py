@@ -1,4 +1,4 @@
-"""An import of a module by the path it had says where it went."""
+"""Importing a module by its old path says where it went."""
 
 import importlib
 from importlib.util import find_spec

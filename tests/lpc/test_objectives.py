@@ -1,4 +1,4 @@
-"""Main terms of the loss against sums written out, scikit-learn, autograd and the paper's inequalities."""
+"""The loss's main terms against explicit sums, scikit-learn, autograd and the paper's inequalities."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md tells the truth: each of its changes fits the code as it is, and does what it says."""
+"""CONTRIBUTING.md is true: each of its changes fits the present code and does what it says."""
 
 import re
 import shutil
@@ -27,7 +27,7 @@ def apply(diff, project):
 
 @pytest.fixture
 def changed(request, tmp_path):
-    """The project with one section's change."""
+    """Return a copy of the project with one section's change."""
     ((_, diff),) = DIFFS[request.param]
     for name in FOLDERS:
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,4 +1,4 @@
-"""Each decision names the commit in which it is found."""
+"""Each decision names the commit that made it."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ NAMED = sorted(set(re.findall(r"`([0-9a-f]{7})`", ROOT.joinpath("book", "decisio
 
 
 def unknown(hashes):
-    """Return the names that are no commits; None where there is no history to look in."""
+    """Return the names that are not commits, or None if there is no history to search."""
 
     def git(*arguments, text=None):
         command = ["git", *arguments]

@@ -1,4 +1,4 @@
-"""The lock: every package of the project in it, every file with its hash, no stale name among the reasons."""
+"""The lock has every package of the project and every file's hash; its reasons have no stale names."""
 
 import re
 from pathlib import Path

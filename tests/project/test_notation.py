@@ -57,7 +57,7 @@ def unused(pages: Mapping[str, str], entries: list[tuple[list[str], str]]) -> li
 
 
 def nowhere_to_be_found(references: BibliographyData) -> list[str]:
-    """Return the entries of which no DOI, arXiv number or address is given, or one that is none."""
+    """Return the entries without a valid DOI, arXiv number or address."""
     offences = []
     for key, entry in references.entries.items():
         doi, eprint, url = (entry.fields.get(name) for name in ("doi", "eprint", "url"))

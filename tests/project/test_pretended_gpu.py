@@ -1,4 +1,4 @@
-"""The pretended GPU refuses what CUDA refuses, counts what is waited for, and records what CUDA records."""
+"""The pretended GPU refuses what CUDA refuses, counts waits, and records what CUDA records."""
 
 import ast
 import copy

@@ -1,4 +1,4 @@
-"""What the README shows is run, and what it names exists."""
+"""The README's examples run, and what it names exists."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""The pages that show how to use the library: their cells run as they stand, and say what they should."""
+"""The pages that show how to use the library: their cells run as they are, and print what they should."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The wheel is whole: unpacked alone, far from the checkout, every module in it can be imported."""
+"""The wheel is complete: unpacked by itself, away from the checkout, every module in it can be imported."""
 
 import json
 import shutil

@@ -40,7 +40,7 @@ def recorded() -> dict[str, float]:
 
 
 def is_slow(item: pytest.Item, seconds: Mapping[str, float]) -> bool:
-    """Whether a test, or a fixture that it shares with others, took long when that was recorded."""
+    """Return whether a test, or a fixture that it shares with others, took long when last recorded."""
     file = item.nodeid.partition("::")[0]
     fixtures = getattr(item, "fixturenames", ())
     names = [item.nodeid, *(_fixture(own, name) for name in fixtures for own in (file, ""))]
@@ -52,9 +52,9 @@ def _fixture(file: str, name: str) -> str:
 
 
 def used() -> float:
-    """Return the CPU seconds of this process and of its children that have ended, user and system.
+    """Return the CPU seconds, user and system, of this process and of its children that have ended.
 
-    Those of a ``multiprocessing`` fork server, which stays, are among them, with its own ended children.
+    A ``multiprocessing`` fork server, which stays, is included, with its own ended children.
     """
     return sum(os.times()[:4]) + sum(support.warm.SECONDS) + _of_fork_server()
 
@@ -155,7 +155,7 @@ class CpuSeconds:
             terminalreporter.write_line(f"{self.by_test[name]:8.1f}  {told}: {name}")
 
     def _record(self) -> None:
-        """Replace what is recorded of the tests of this run; the rest stays while its files are there."""
+        """Replace the records of this run's tests; the others stay as long as their files exist."""
         kept = {
             name: seconds
             for name, seconds in recorded().items()

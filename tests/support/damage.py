@@ -1,4 +1,4 @@
-"""The ways in which a file of a store is damaged: path, then what was in it."""
+"""Ways to damage a file of a store: functions of its path and its content."""
 
 WAYS = {
     "gone": lambda path, _: path.unlink(),

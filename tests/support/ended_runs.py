@@ -1,4 +1,4 @@
-"""Runs that have ended, without training: whole, with the result that a test asks for."""
+"""Runs that have ended without training: complete, with the result that a test wants."""
 
 import json
 
@@ -8,7 +8,7 @@ from lpc.specs import run_key
 
 
 def end(store, spec, *, history=({"epoch": 1},), provenance=None, weights=None, **result):
-    """Write a run as it is left by training; its status is ``finished`` unless it is given."""
+    """Write a run as training would leave it; its status is ``finished`` unless another is given."""
     cohort = store.begin([spec])
     store.finish(
         spec,

@@ -1,4 +1,4 @@
-"""Every public function of `lpc.evaluation` and `lpc.losses`, and what is drawn for a call of one."""
+"""Every public function of `lpc.evaluation` and `lpc.losses`, and random arguments for calling one."""
 
 import enum
 import importlib
@@ -13,7 +13,7 @@ import lpc.evaluation
 
 
 def public() -> dict[Any, str]:
-    """Return every public function, and every class that is more than a tuple of results, with its name."""
+    """Return, by name, every public function, and every class that is more than a tuple of results."""
     names = [f"lpc.evaluation.{module.name}" for module in pkgutil.iter_modules(lpc.evaluation.__path__)]
     found = {}
     names = [name for name in names if not name.rpartition(".")[2].startswith("_")]
@@ -32,7 +32,7 @@ PUBLIC = public()
 
 
 class Draw(NamedTuple):
-    """What is drawn for one call."""
+    """The random arguments of one call."""
 
     rng: np.random.Generator
     points: int

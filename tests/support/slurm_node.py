@@ -61,12 +61,12 @@ SETTINGS: Mapping[str, object] = {
 
 
 def _program(name: str) -> str | None:
-    """Return the path of a program; daemons lie where a user's PATH may not reach."""
+    """Return the path of a program; daemons may be outside a user's PATH."""
     return shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin")))
 
 
 def reason_absent() -> str | None:
-    """Return why SLURM cannot be started on this machine, or None where it can."""
+    """Return why SLURM cannot be started on this machine, or None if it can."""
     missing = [name for name in (*DAEMONS, *COMMANDS, "setpriv") if _program(name) is None]
     if missing:
         return f"no SLURM to start: {', '.join(missing)} not found (Debian: apt install slurm-wlm munge)"
@@ -92,9 +92,9 @@ def until(
     seconds: float = 300,
     details: Callable[[], str] = str,
 ) -> _Found:
-    """Return what a condition says once it is true.
+    """Return the value of a condition once it is true.
 
-    The limit is no expectation: it ends a test that would hang. ``details`` are added to its message.
+    The limit is not an expectation: it only ends a test that hangs. ``details`` are added to its message.
     """
     end = time.monotonic() + seconds
     while not (found := condition()):
@@ -112,7 +112,7 @@ def _wait(done: Callable[[], bool], what: str, folder: Path) -> None:
 
 
 def _start(name: str, *arguments: str, folder: Path, user: str = "root") -> subprocess.Popen[bytes]:
-    """Start a daemon that ends with this process, in a session of its own: Ctrl-C is not for it."""
+    """Start a daemon that ends with this process, in its own session, so that Ctrl-C does not reach it."""
     as_user = () if user == "root" else ("--reuid", user, "--regid", user, "--init-groups")
     command = [_program("setpriv"), "--pdeathsig", "TERM", *as_user, _program(name), *arguments]
     environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
@@ -216,7 +216,7 @@ def _folder(environment: Mapping[str, str]) -> Path:
 
 
 def _answers(environment: Mapping[str, str], *command: str) -> str:
-    """Return what a command prints, nothing where it fails."""
+    """Return what a command prints, or an empty text if it fails."""
     try:
         done = subprocess.run(
             command, env=dict(environment), capture_output=True, text=True, timeout=10, check=False
@@ -230,12 +230,12 @@ _CONTROLLERS: dict[Path, subprocess.Popen[bytes]] = {}
 
 
 def stop_controller(environment: Mapping[str, str]) -> None:
-    """End slurmctld as a restart does: it saves its state, jobs go on running."""
+    """Stop slurmctld as a restart does: it saves its state, and jobs keep running."""
     _end(_CONTROLLERS.pop(_folder(environment)))
 
 
 def start_controller(environment: Mapping[str, str]) -> None:
-    """Start slurmctld, again after :func:`stop_controller`, and wait until it answers.
+    """Start slurmctld, also after :func:`stop_controller`, and wait until it answers.
 
     It starts jobs again after about five seconds, once it has heard from the node.
     """
@@ -281,18 +281,18 @@ def node(
     folder
         Where configuration, logs (``slurmctld.log``, ``slurmd.log``) and state are written.
     cpus
-        How many the node pretends to have: SLURM starts one round of jobs a second.
+        Number of cores that the node pretends to have; SLURM starts one round of jobs per second.
     requeue_at_once
         Start requeued jobs after a second; SLURM holds them back for two minutes, whatever its settings.
     settings
-        Lines of ``slurm.conf`` in place of those of :data:`SETTINGS`, as ``MaxArraySize=10``.
+        Lines of ``slurm.conf`` that replace those of :data:`SETTINGS`, such as ``MaxArraySize=10``.
 
     Raises
     ------
     RuntimeError
-        Where SLURM cannot be started here (:func:`reason_absent`).
+        If SLURM cannot be started here (:func:`reason_absent`).
     TimeoutError
-        Where a daemon does not come up, with what it logged.
+        If a daemon does not start; the message has its log.
     """
     reason = reason_absent()
     if reason is not None:

@@ -1,4 +1,4 @@
-"""What the source of a test says of it: that it compares numbers, that it starts a Python."""
+"""What a test's source reveals: whether it compares numbers, and whether it starts a Python."""
 
 import ast
 import re
@@ -21,7 +21,7 @@ def compares(test: str, path: Path) -> bool:
 
 
 def starts_python(test: str, path: Path) -> bool:
-    """Whether a test starts a Python, which takes seconds, or several until there is one to be forked."""
+    """Return whether a test starts a Python, which takes seconds, even more until one can be forked."""
     return test in _naming(path, STARTING)
 
 

@@ -1,4 +1,4 @@
-"""The same work in two processes that know of each other, as in distributed training on a CPU."""
+"""Runs the same work in two communicating processes, as in distributed training on a CPU."""
 
 import json
 import os
@@ -20,7 +20,7 @@ take_part(pickle.loads(bytes.fromhex(sys.argv[1])), 1, sys.argv[2])
 
 
 def take_part(work: Callable[[int], Any], rank: int, folder: str | Path) -> None:
-    """Be one of the two, and write what the work returns."""
+    """Do the work as one of the two processes, and write what it returns."""
     distributed.init_process_group(
         "gloo",
         init_method=f"file://{folder}/rendezvous",

@@ -1,4 +1,4 @@
-"""Sphinx in processes in which it is loaded, for tests that build pages."""
+"""Runs Sphinx in processes that have it loaded already, for tests that build pages."""
 
 import subprocess
 import sys

@@ -1,1 +1,1 @@
-"""The chapter on binarity: points that are known to be binary or not, and whose axes a cube follows."""
+"""The chapter on binarity: points known to be binary or not, and the optimizer whose axes a cube follows."""

@@ -1,4 +1,4 @@
-"""Negative and positive controls of binarity: what its measures give on points that are known."""
+"""Negative and positive controls of binarity: what its measures give on points of known shape."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from lpc.computing.sampling import random_turn
 from lpc.evaluation.binarity import binarity, hypercube
 
 TIGHTNESS = 0.05
-"""sd within a class of the controls with classes, where the class means have rms 1."""
+"""The sd within a class, in controls with classes, whose class means have rms 1."""
 
 
 def control_points(
     *, points: int, width: int, classes: int, seed: int
 ) -> dict[str, tuple[Float64[Tensor, "points width"], Integer[Tensor, " points"]]]:
-    """Return sets of points that are not binary, and one that is, by name.
+    """Return, by name, sets of points that are not binary, and one that is.
 
     Parameters
     ----------
     points, width
         Shape of each set.
     classes
-        Number of classes, assigned in turn, so that they are balanced.
+        Number of classes, which are assigned to points in turn and so are balanced.
     seed
         Seed of all draws.
 
@@ -35,7 +35,7 @@ def control_points(
     -------
     dict
         Sets as (points, label) by name. The first two have no classes, so their labels mean nothing. The
-        simplex is regular, projected to ``width`` dimensions if it needs more, in a random orientation.
+        simplex is regular and randomly oriented; if it needs more than ``width`` dimensions, it is projected.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -50,7 +50,7 @@ def control_points(
     simplex = simplex / simplex.square().mean().sqrt()
     uniform = torch.rand(points, width, generator=generator, dtype=torch.float64)
     return {
-        "one Gaussian a node": (normal(points, width), label),
+        "one Gaussian per node": (normal(points, width), label),
         "uniform between -1 and 1": (2 * uniform - 1, label),
         f"{classes} tight classes at random places": (normal(classes, width)[label] + noise, label),
         f"{classes} tight classes on a simplex": (simplex[label] + noise, label),
@@ -59,7 +59,7 @@ def control_points(
 
 
 def control_table(*, points: int, width: int, classes: int, seed: int) -> pd.DataFrame:
-    """Return the measures of binarity of :func:`control_points`, one row per set.
+    """Return the measures of binarity for :func:`control_points`, one row per set.
 
     Returns
     -------
@@ -85,14 +85,14 @@ def control_table(*, points: int, width: int, classes: int, seed: int) -> pd.Dat
 
 
 def distinct_patterns(*, classes: int, width: int) -> float:
-    """Return the mean number of different sign patterns among ``classes`` random ones of ``width`` nodes."""
+    """Return the expected number of distinct patterns among ``classes`` random signs of ``width`` nodes."""
     return 2.0**width * -math.expm1(classes * math.log1p(-(2.0**-width)))
 
 
 def rotated_spread(
     latent: Float[Tensor, "points width"], label: Integer[Tensor, " points"], *, rotations: int, seed: int
 ) -> Float64[np.ndarray, " rotations"]:
-    """Return the cube's spread after random turns of the latents, which leave the network's loss unchanged.
+    """Return the cube spread after random rotations of the latents, which leave the network's loss unchanged.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Effect of the optimizer on the cube: class means by optimizer, recorded and trained on the page."""
+"""How the optimizer affects the cube: class means by optimizer, from recorded runs and runs of the page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LOOKS: Mapping[str, Look] = {
     "SGD": Look("#000000", "-", "X"),
     "Lion": Look("#CC79A7", "-", "P"),
 }
-"""Okabe and Ito's colours, and a marker each."""
+"""Colours (Okabe and Ito's) and markers of the optimizers."""
 
 
 def random_spread(*, classes: int, width: int, seed: int = 0, draws: int = 2000) -> np.ndarray:
@@ -50,9 +50,9 @@ def random_spread(*, classes: int, width: int, seed: int = 0, draws: int = 2000)
 
 
 def panels(found: Recorded) -> dict[str, pd.DataFrame]:
-    """Return recorded runs by title: one panel per number of nodes and gamma.
+    """Return recorded runs by the title of their panel: one panel per number of nodes and gamma.
 
-    Where every optimizer has a gamma of its own, all of them share the panel of their number of nodes.
+    If every optimizer has a gamma of its own, all optimizers with the same number of nodes share a panel.
 
     Parameters
     ----------
@@ -78,16 +78,16 @@ def draw_spreads(
 ) -> None:
     """Draw the spread of every run by optimizer, one panel per table of runs of one width.
 
-    Markers are seeds, bars the mean with its 95 % interval; the hollow markers of AdamW in turned coordinates
-    are the same runs seen along the optimizer's axes. The grey band is the middle 95 % of class means at
-    random, 0 a cube.
+    Markers are seeds, and bars are means with their 95 % intervals. The hollow markers of AdamW in turned
+    coordinates are the same runs, measured along the optimizer's axes. The grey band is the middle 95 % of
+    random class means; a cube has spread 0.
 
     Parameters
     ----------
     axes
         One pair of axes per panel.
     panels
-        Titles, and runs with ``architecture``, ``cube_spread`` and, for some, ``cube_spread_optimizer``.
+        Runs by title, with ``architecture``, ``cube_spread`` and, for some, ``cube_spread_optimizer``.
     classes
         Number of classes K.
     """
@@ -108,7 +108,7 @@ def draw_spreads(
         ax.set(title=title, xlim=(-0.6, len(names) - 0.2))
         ax.grid(axis="y", alpha=0.3)
     for ax in axes:
-        ax.set_ylim(bottom=0)  # at last: it keeps the top, which panels may share
+        ax.set_ylim(bottom=0)  # last, because it keeps the upper limit, which panels may share
 
 
 def _dots(ax: Axes, place: float, values: pd.Series, look: Look, *, hollow: bool) -> None:
@@ -122,7 +122,7 @@ def _dots(ax: Axes, place: float, values: pd.Series, look: Look, *, hollow: bool
 
 
 def beside(spec: RunSpec, store: RunStore, optimizers: Sequence[str]) -> dict[str, RunSpec]:
-    """Train a run's network by other optimizers too, at its rate and budget; finished runs are kept.
+    """Train a run's network with other optimizers, too, at its rate and budget; finished runs are kept.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ Means = tuple[Float[Tensor, "points width"], Integer[Tensor, " points"]]
 
 
 def views(specs: Mapping[str, RunSpec], store: RunStore, images: ImageSet) -> dict[str, Means]:
-    """Return training latents and labels by title: along the nodes, and along turned AdamW's own axes.
+    """Return training latents and labels by title: along the nodes, and along the axes of turned AdamW.
 
     Parameters
     ----------

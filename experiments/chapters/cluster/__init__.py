@@ -1,1 +1,1 @@
-"""Running it on your cluster: the file, the jobs, the cost, a transcript."""
+"""The page *Running it on your cluster*: the profile file, the jobs, the cost, a transcript."""

@@ -1,4 +1,4 @@
-"""Cluster: what a choice of data sets and architectures costs, in operations and hours of a GPU."""
+"""What a choice of data sets and architectures costs on a cluster, in operations and GPU hours."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from lpc.specs import RunSpec
 from lpc.store import RunStore
 
 DATA_SHEET: Mapping[str, float] = {"A100": 312e12, "H100": 989e12}
-"""FLOP/s of a dense bfloat16 product that NVIDIA states for a GPU (SXM): an upper end, not measured."""
+"""FLOP/s that NVIDIA states for a dense bfloat16 product on a GPU (SXM): an upper limit, not measured."""
 
 
 def runs_of(
     chosen: Profile, *, seeds: int | None = None, only: Sequence[str] | None = None
 ) -> tuple[list[RunSpec], list[RunSpec]]:
-    """Return the runs that choose learning rates, and those that train a chosen one again."""
+    """Return the runs among which learning rates are chosen, and those that retrain a chosen rate."""
     search = specs(chosen, seeds=seeds, only=None if only is None else tuple(only))
     return search, list(first_retrained(search).values()) if chosen.retrain else []
 
@@ -40,15 +40,15 @@ def cost(
     Parameters
     ----------
     name, dataset, only, seeds
-        The options of the verb ``submit``.
+        Options of the verb ``submit``.
     rates
         Rates of a matrix product in FLOP/s, by GPU.
 
     Returns
     -------
     DataFrame
-        Runs, EFLOP, gigabytes of weights that finished runs keep (float32), and hours on one GPU at
-        :data:`PRODUCT_SHARE` of the rate, the library's aim; as text.
+        As text: runs, EFLOP, gigabytes of weights that finished runs keep (float32), and hours on one GPU at
+        :data:`PRODUCT_SHARE` of the rate, the library's target.
 
     Notes
     -----
@@ -81,7 +81,7 @@ def hours(
     only: Sequence[str] | None = None,
     seeds: int | None = None,
 ) -> str:
-    """Return, in words, the hours of the same runs by measured epoch times, one line per profile."""
+    """Return, in words, the hours of these runs by measured epoch times, one line per profile."""
     lines = []
     for chosen in resolve(name, dataset):
         search, again = runs_of(chosen, seeds=seeds, only=only)

@@ -1,4 +1,4 @@
-"""Cluster: the keys of the profile file, and the jobs that a profile becomes."""
+"""Tables for the cluster page: the keys of the profile file, and the jobs that a profile becomes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from experiments.paths import CLUSTER_EXAMPLE
 
 
 def keys() -> pd.DataFrame:
-    """Return, a key of the profile file a row, its default, how it is written and what it means.
+    """Return a row per key of the profile file: its default, how it is written, and what it means.
 
     Meanings are those of :class:`experiments.cluster.resources.Resources`, examples those of
     ``cluster.example.toml``.
@@ -29,7 +29,7 @@ def keys() -> pd.DataFrame:
     for one in fields(Resources):
         default = {None: "the cluster's", (): "none"}.get(one.default, str(one.default))
         if one.default is MISSING:
-            default = "to be given" if one.default_factory is MISSING else "none"
+            default = "required" if one.default_factory is MISSING else "none"
         example = written.get(one.name, "a table: [all.options]")
         default += " s" if one.name == "warning" else ""
         rows[one.name] = {"default": default, "as in": example, "what": meanings[one.name]}
@@ -46,7 +46,7 @@ def _meanings() -> dict[str, str]:
 
 
 def _one_line(meaning: str) -> str:
-    """Return a meaning on one line, without the default, which has a column of its own."""
+    """Return a meaning on one line, without the default, which has its own column."""
     return re.sub(r"; None: [^.]*\.", ".", " ".join(meaning.split()))
 
 

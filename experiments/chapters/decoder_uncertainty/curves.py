@@ -1,4 +1,4 @@
-"""Decoder uncertainty: Figure 3's curves and tables, the bounds of Section 5, and what holds points."""
+"""Decoder uncertainty: Figure 3's curves and tables, the bounds of Section 5, and forces on held points."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ LOOKS: Mapping[str, Look] = {
     "decoder": Look("#0072B2", "--", "s"),
     "prediction": Look("#D55E00", "-.", "^"),
 }
-"""Looks of the minimised and of the measured quantities, by the names of the objectives."""
+"""Looks of the minimised and measured quantities, by the names of the objectives."""
 METRICS: Mapping[str, str] = {
     "uncertainty": "decoder_uncertainty",
     "decoder": "decoder_cross_entropy",
     "prediction": "prediction_cross_entropy",
 }
-"""Columns of the three quantities, by the name of the objective that minimises each."""
+"""Columns of the three quantities, by the name of the objective that minimises it."""
 SYMBOLS: Mapping[str, str] = {
     "uncertainty": "$H[Y|Z]$",
     "decoder": r"$H_\Theta[Y|Z]$",
     "prediction": r"$H_\Theta[Y|X]$",
 }
 PLACES: Mapping[str, str] = {"permuted": "permuted pixels", "images": "images"}
-"""Inputs of the encoders of Figure 3, by the first part of a run's name."""
+"""Inputs of Figure 3's encoders, by the first part of a run's name."""
 ROUNDING = 1e-6
-"""Largest violation of an inequality that rounding explains: p(z | x) is kept in float32."""
+"""Largest violation of an inequality that rounding can explain: p(z | x) is stored in float32."""
 
 
 def settings() -> list[str]:
-    """Return the names of Figure 3's runs: what is seen, then what is minimised."""
+    """Return the names of Figure 3's runs: the encoder's input, then the minimised quantity."""
     return [f"{place}-{objective}" for place in PLACES for objective in OBJECTIVES]
 
 
@@ -56,7 +56,7 @@ def heading(name: str) -> str:
 
 
 def draw_trials(ax: Axes, history: pd.DataFrame, name: str) -> None:
-    """Draw the three quantities of a setting over epochs: median of its trials, and the quartiles as a band.
+    """Draw the three quantities of a setting over epochs: the median over trials, and a band of quartiles.
 
     Parameters
     ----------
@@ -105,8 +105,8 @@ def inequality_checks(history: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns ``statement``, ``latent``, ``runs``, ``checks``, ``least`` (the smallest value of right side
-        minus left) and ``fails``: the number of rows below minus :data:`ROUNDING`.
+        Columns ``statement``, ``latent``, ``runs``, ``checks``, ``least`` (the smallest value of the right
+        side minus the left) and ``fails``, the number of rows where that is below minus :data:`ROUNDING`.
 
     References
     ----------
@@ -167,7 +167,7 @@ def draw_error_bound(ax: Axes, history: pd.DataFrame) -> None:
 
 
 def median_quartiles(values: Sequence[float] | pd.Series, *, digits: int = 3) -> str:
-    """Return ``median (lower quartile to upper)`` of the values that are there."""
+    """Return ``median (lower quartile to upper)`` of the values that are not missing."""
     there = pd.to_numeric(pd.Series(values), errors="coerce").dropna()
     if there.empty:
         return MISSING
@@ -176,7 +176,7 @@ def median_quartiles(values: Sequence[float] | pd.Series, *, digits: int = 3) ->
 
 
 def results(frame: pd.DataFrame, columns: Mapping[str, str], *, digits: int = 3) -> pd.DataFrame:
-    """Return, one row per setting, the median and quartiles over finished trials of some columns, as text.
+    """Return, as text, medians and quartiles of some columns over finished trials, one row per setting.
 
     Parameters
     ----------
@@ -208,7 +208,8 @@ class HeldPoints(NamedTuple):
     outside
         Median probability of any category except the point's likeliest.
     slope
-        Median length of the gradient of a point's loss in the encoder's scores, in nats per unit of score.
+        Median length of the gradient of a point's loss with respect to the encoder's scores, in nats per unit
+        of score.
     """
 
     share: float
@@ -225,8 +226,8 @@ def held_points(one: Encoded, *, objective: str) -> HeldPoints | None:
     one
         Train set of a run, with its latents.
     objective
-        Name of the loss, of those of :data:`METRICS`; the decoder uncertainty's gradient is the decoder
-        cross-entropy's, because its decoder is the optimal one (Appendix A.3).
+        Name of the loss, a key of :data:`METRICS`. The decoder uncertainty has the decoder cross-entropy's
+        gradient, because its decoder is the optimal one (Appendix A.3).
     """
     if objective not in METRICS:
         raise unknown_name("objective", objective, METRICS)

@@ -1,4 +1,4 @@
-"""Decoder uncertainty, tried on networks: shared categories, dropout samples, batches, first steps."""
+"""Experiments with decoder uncertainty: shared categories, dropout samples, batches, first steps."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from lpc.heads import CategoricalHead, Classifier
 from lpc.objectives import decoder_cross_entropy, optimal_decoder, prediction_cross_entropy
 from lpc.specs import RunSpec
 
-_ROWS = 8192  # of masks at a time
+_ROWS = 8192  # largest number of rows with masks at a time
 
 
 class Encoded(NamedTuple):
-    """A finished run's train set: p(z | x) and its rows' classes, and log p_Θ(y | z)."""
+    """A finished run's train set: p(z | x) and the class of each row, and log p_Θ(y | z)."""
 
     weight: Float64[Tensor, "points categories"]
     label: Integer[Tensor, " points"]
@@ -46,7 +46,7 @@ def encoded(runs: Study, name: str, seed: int) -> Encoded:
 def shared_classes(
     weight: Float64[Tensor, "points categories"], label: Integer[Tensor, " points"]
 ) -> list[list[int]]:
-    """Return the groups of two or more classes whose most probable category, of p(z | y), is the same one."""
+    """Return the groups of two or more classes with the same most probable category by p(z | y)."""
     homes: dict[int, list[int]] = {}
     for value in label.unique().tolist():
         homes.setdefault(int(weight[label == value].mean(dim=0).argmax()), []).append(value)
@@ -68,7 +68,7 @@ def dropout_log_probability(
     Parameters
     ----------
     model
-        Classifier with a dropout CNN as backbone, in evaluation mode: there is no other noise.
+        Classifier with a dropout CNN as backbone, in evaluation mode, so that there is no other noise.
     images, label
         Normalised images, and their classes.
     samples
@@ -77,9 +77,7 @@ def dropout_log_probability(
         Generator of the masks.
     """
     if not isinstance(model.backbone, DropoutCNN):
-        raise ValueError(
-            f"the backbone is a {type(model.backbone).__name__}; expected one with dropout in it"
-        )
+        raise ValueError(f"the backbone is a {type(model.backbone).__name__}; expected one with dropout")
     parts, left = [], samples
     while left:
         now = min(left, max(1, _ROWS // len(label)))
@@ -94,7 +92,7 @@ def dropout_log_probability(
 def sample_estimates(
     log_probability: Float64[Tensor, "samples points"], *, sizes: Sequence[int]
 ) -> pd.DataFrame:
-    r"""Return the average of an objective with several samples per point, as mean of losses and loss of mean.
+    r"""Return an objective with several samples per point, both as mean of losses and as loss of the mean.
 
     Parameters
     ----------
@@ -110,7 +108,7 @@ def sample_estimates(
         :math:`-\frac1K\sum_k \ln p_\Theta(y|z_k)` (Inoue, 2019), and ``loss_of_mean``,
         :math:`-\ln\frac1K\sum_k p_\Theta(y|z_k)` (Noh et al., 2017), means over disjoint groups of K samples
         and over points; ``mean_of_losses_error`` and ``loss_of_mean_error``, their standard errors over
-        groups, the points being fixed.
+        groups, with fixed points.
 
     Raises
     ------
@@ -122,7 +120,7 @@ def sample_estimates(
     for size in sizes:
         groups = samples // size if size > 0 else 0
         if groups < 2:
-            raise ValueError(f"size {size} of {samples} samples; expected 1 or more, and two groups at least")
+            raise ValueError(f"size {size} of {samples} samples; expected 1 or more, and at least two groups")
         grouped = log_probability[: groups * size].reshape(groups, size, -1)
         values = {
             "mean_of_losses": -grouped.mean(dim=(1, 2)),
@@ -158,7 +156,7 @@ def batch_uncertainties(
         Generator of the draws.
     """
     if not 1 <= size <= len(label):
-        raise ValueError(f"size is {size}; expected 1 to the {len(label)} points there are")
+        raise ValueError(f"size is {size}; expected 1 to {len(label)}, the number of points")
     values = []
     for _ in range(batches):
         some = torch.randperm(len(label), generator=generator)[:size]
@@ -176,7 +174,7 @@ def first_steps(
     every: int,
     points: int = 2000,
 ) -> pd.DataFrame:
-    """Train a categorical latent for some steps, its decoder learnt or the optimal one of each batch.
+    """Train a categorical latent for some steps, with a learnt decoder or each batch's optimal one.
 
     Parameters
     ----------
@@ -185,21 +183,21 @@ def first_steps(
     splits
         Data of the run.
     objective
-        Cross-entropy that is minimised, ``"decoder"`` or ``"prediction"``.
+        Cross-entropy to minimise, ``"decoder"`` or ``"prediction"``.
     decoder
-        Kind of decoder. ``"learned"``: the head's network. ``"optimal"``: p(y | z) of the batch, through
-        which no gradient is taken; with the decoder's cross-entropy this is the direct minimisation of H[Y |
-        Z].
+        Kind of decoder. ``"learned"``: the head's network. ``"optimal"``: p(y | z) of the batch, without a
+        gradient through it; with the decoder's cross-entropy, this minimises H[Y | Z] directly.
     steps, every
-        Number of steps of Adam, and of steps between measurements.
+        Number of steps of Adam, and number of steps between measurements.
     points
-        Largest number of images that are measured.
+        Largest number of images to measure.
 
     Returns
     -------
     DataFrame
         One row per measurement: ``step``, ``decoder_uncertainty``, ``encoding_uncertainty``,
-        ``encoding_entropy`` in nats, ``sharing``: classes that share their most probable category.
+        ``encoding_entropy`` in nats, and ``sharing``, the number of classes that share their most probable
+        category.
     """
     if objective not in ("decoder", "prediction") or decoder not in ("learned", "optimal"):
         raise ValueError(

@@ -1,1 +1,1 @@
-"""Sources of the factor between DeepFool's perturbations."""
+"""Where the factor between DeepFool's perturbations comes from."""

@@ -1,4 +1,4 @@
-"""Networks changed by hand, so that it is known what an attack should find: flattened, or tilted."""
+"""Networks altered by hand, flattened or tilted, for which it is known what an attack should find."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from lpc.runs.measurements import attacked_images
 
 
 def saturated(logits: Logits, sharpness: float) -> Logits:
-    r"""Return a network with the same decisions that is flatter further away from the boundary.
+    r"""Return a network with the same decisions that is flatter away from the boundary.
 
     Parameters
     ----------
     logits
         Network to alter.
     sharpness
-        Sharpness s below, positive; a small value is nearly the network itself.
+        Sharpness s, positive; for a small value, the result is nearly the network itself.
 
     Notes
     -----
-    :math:`f'(x) = \mathrm{softmax}(s f(x))`. The order of the classes stays, hence every decision and the
-    smallest perturbation. For two classes of margin m, the new margin is :math:`\tanh(sm/2)` and the
-    first-order distance grows by :math:`\sinh(sm)/(sm)`.
+    :math:`f'(x) = \mathrm{softmax}(s f(x))`. The order of the classes stays, hence also every decision and
+    the smallest perturbation. For two classes with margin m, the new margin is :math:`\tanh(sm/2)`, and the
+    first-order distance grows by a factor :math:`\sinh(sm)/(sm)`.
     """
     if not sharpness > 0:
         raise ValueError(f"sharpness is {sharpness}; expected a positive number")
@@ -41,7 +41,7 @@ def saturated(logits: Logits, sharpness: float) -> Logits:
 
 
 def tilted(logits: Logits, amount: float, *, favoured: int = 0) -> Logits:
-    """Return a network with a constant added to one class's logit, as a bias that outgrows the gap does."""
+    """Return a network with a constant added to one class's logit, like a bias that outgrows the gap."""
 
     def moved(image: Tensor) -> Tensor:
         value = logits(image)
@@ -69,10 +69,10 @@ def by_sharpness(
     Returns
     -------
     DataFrame
-        Columns by level (0: unaltered): ``deepfool`` and ``superdeepfool``, means over images in pixel units,
-        the latter over those it fools; ``deepfool_median``; ``unfooled`` and ``superdeepfool_unfooled``,
-        counts; ``first_order``, the median first-order distance; ``changed``, the number of decisions that
-        differ from the network's.
+        One row per level (0: unaltered). ``deepfool`` and ``superdeepfool``: mean lengths in pixel units,
+        SuperDeepFool's over the images that it fools; ``deepfool_median``; ``unfooled`` and
+        ``superdeepfool_unfooled``: numbers of images; ``first_order``: the median first-order distance;
+        ``changed``: the number of decisions that differ from the unaltered network's.
     """
     logits, pixel, margin = _target(model, images, count)
     rows = {0.0: _attacked(logits, pixel, logits)}
@@ -84,12 +84,12 @@ def by_sharpness(
 def by_tilt(
     model: Classifier, images: ImageSet, levels: Sequence[float], *, favoured: int = 0, count: int = IMAGES
 ) -> pd.DataFrame:
-    """Attack a network and its tilted versions: as :func:`by_sharpness`, with ``largest_class``.
+    """Attack a network and its tilted versions, like :func:`by_sharpness`.
 
     Parameters
     ----------
     model, images, count
-        The arguments of :func:`by_sharpness`.
+        Arguments of :func:`by_sharpness`.
     levels
         Amounts added to a logit, in median margins.
     favoured
@@ -98,7 +98,7 @@ def by_tilt(
     Returns
     -------
     DataFrame
-        The same columns, and ``largest_class``, the share of images with the most frequent decision.
+        The columns of :func:`by_sharpness`, and ``largest_class``, the share of the most frequent decision.
     """
     logits, pixel, margin = _target(model, images, count)
     rows = {}
@@ -112,7 +112,7 @@ def by_tilt(
 
 
 def _target(model: Classifier, images: ImageSet, count: int) -> tuple[Logits, Tensor, float]:
-    """Return a network in float64 on pixels, the attacked images, and its median margin."""
+    """Return a network in float64 as a function of pixels, the attacked images, and its median margin."""
     pixel = images.pixels(attacked_images(images, count=count), dtype=torch.float64)
     logits = pixel_logits(attacks.in_float64(model), images)
     return logits, pixel, float(margin_gradient(logits, pixel).margin.quantile(0.5))

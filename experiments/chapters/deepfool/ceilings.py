@@ -1,4 +1,4 @@
-"""Ceilings of robustness for data sets, beside the paper's relative perturbations."""
+"""Upper limits on robustness by data set, beside the paper's relative perturbations."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ NOT_MEASURED = "not measured"
 
 
 def recorded_ceilings() -> dict[str, dict[str, Any]]:
-    """Return the recorded ceilings of each data set, by its name; nothing if there is no table."""
+    """Return the recorded ceilings by data set; empty if there is no table."""
     if not CEILINGS.exists():
         return {}
     return ceilings.recorded().set_index("data").to_dict(orient="index")
 
 
 def printed_perturbation(dataset: str, architecture: str) -> float | None:
-    """Return the paper's relative perturbation of an architecture, or None for a data set of ours.
+    """Return the paper's relative perturbation for an architecture, or None for one of our data sets.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def printed_perturbation(dataset: str, architecture: str) -> float | None:
 
 
 def ceiling_table(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Return one row per data set: the three ceilings, in pixels too, and what the paper prints.
+    """Return one row per data set: three ceilings, one of them also in pixels, and the paper's values.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def ceiling_table(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def equal_norm_ceiling(classes: int) -> float:
-    r"""Return the ceiling of the mean over images of one norm: :math:`\tfrac12\sqrt{2K/(K-1)}`.
+    r"""Return the ceiling of the mean over images of equal norm: :math:`\tfrac12\sqrt{2K/(K-1)}`.
 
     Parameters
     ----------
@@ -85,12 +85,12 @@ def equal_norm_ceiling(classes: int) -> float:
 
 
 def cosine_needed(relative: float) -> float:
-    r"""Return the cosine between an image and its nearest stranger at which both ends could have this mean.
+    r"""Return the cosine of an image with the nearest one of another class that allows a mean perturbation.
 
     Parameters
     ----------
     relative
-        Mean over both ends of the distance to the boundary over the norm, for images of one norm.
+        Mean, over both images, of the distance to the boundary divided by the norm, for images of equal norm.
 
     Notes
     -----

@@ -15,26 +15,26 @@ from lpc.specs import GAMMAS, RunSpec, run_key, variant_spec
 from lpc.store.probes import Probe
 
 ROWS = ("gamma0", "gamma1")
-"""Architectures of :data:`lpc.architectures.GAMMAS`: so short a training carries well more than gamma 1."""
+"""Architectures of :data:`lpc.architectures.GAMMAS`; even this short training carries well over gamma 1."""
 WIDTH = 8
-"""Channels of the first stage: an eighth of ResNet-18's."""
+"""Number of channels in the first stage: an eighth of ResNet-18's."""
 RATE = 8e-3
 """Learning rate."""
 ATTACKS = ("fab_targeted",)
-"""Beside DeepFool: of the sweep's attacks the one that finds the shortest, and that alone for time."""
+"""Attacks besides DeepFool: to save time, only that of the sweep's which finds the shortest perturbations."""
 IMAGES = 100
-"""Largest number of attacked images: half of those of the sweep, whose networks are far smaller."""
+"""Largest number of attacked images: half as many as in the sweep, whose networks are far smaller."""
 VERSION = 2
 """Version of the measurement, incremented by any edit that changes it."""
 
 
 def declared(study: Study, *, seeds: int = 1) -> list[RunSpec]:
-    """Return the specs of the runs, with half the sweep's epochs.
+    """Return the specs of the runs, which train for half the sweep's epochs.
 
     Parameters
     ----------
     study
-        Study of a gamma sweep, for its data and first seeds.
+        Study of a gamma sweep, whose data and first seeds are used.
     seeds
         Number of seeds.
     """
@@ -61,12 +61,12 @@ def trained(
 ) -> pd.DataFrame:
     """Train and attack missing runs, and return one row per run.
 
-    The runs go into the store of the sweep and are not among its runs.
+    The runs are kept in the sweep's store but do not belong to the sweep.
 
     Parameters
     ----------
     study, seeds
-        The arguments of :func:`declared`.
+        Arguments of :func:`declared`.
     workers
         Number of processes; None: one per core, or one if there is a GPU.
     progress

@@ -1,4 +1,4 @@
-"""The factor between perturbations as a product: what each link between two lengths adds as gamma grows."""
+"""The factor between perturbations as a product of links: how much each link grows as gamma grows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lpc.figures import Look
 from lpc.specs import GAMMAS
 
 BASE = "gamma0"
-"""The layer without penalty, with which the others are compared."""
+"""The architecture without penalty, with which the others are compared."""
 
 LINKS: Mapping[str, tuple[str, str | None]] = {
     "smallest found, median": ("smallest_median", None),
@@ -25,18 +25,18 @@ LINKS: Mapping[str, tuple[str, str | None]] = {
     "float32": ("deepfool_float32", "deepfool"),
     "released step": ("deepfool_released", "deepfool_float32"),
 }
-"""From the smallest perturbation to the release's average: each link is one value over the one before."""
+"""From the smallest perturbation to the release's average: each link is a value divided by the one before."""
 
 
 def gamma_of(name: str) -> float:
-    """Return the last gamma of a row of :data:`lpc.architectures.GAMMAS`; 0 for the one without penalty."""
+    """Return the last gamma of an architecture in :data:`lpc.architectures.GAMMAS`; 0 without a penalty."""
     if name not in GAMMAS:
         raise unknown_name("row of the gamma sweep", name, GAMMAS)
     return GAMMAS[name].gamma_maximum or 0.0
 
 
 def values(selected: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Return columns of the selected runs as numbers, by (seed, architecture); missing where there are none.
+    """Return columns of the selected runs as numbers, by (seed, architecture); missing values stay missing.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def values(selected: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
 
 
 def grown(table: pd.DataFrame, *, base: str = BASE) -> pd.DataFrame:
-    """Return a table by (seed, architecture) over the base's rows of the same seed.
+    """Divide a table by (seed, architecture) by the base's row with the same seed.
 
     Raises
     ------
@@ -69,12 +69,12 @@ def grown(table: pd.DataFrame, *, base: str = BASE) -> pd.DataFrame:
         If there is no row of the base.
     """
     if base not in table.index.get_level_values("architecture"):
-        raise ValueError(f"no selected run of {base}, by which the others are divided")
+        raise ValueError(f"there is no selected run of {base} to divide the others by")
     return table / table.xs(base, level="architecture").reindex(table.index, level="seed")
 
 
 def decomposition(selected: pd.DataFrame, *, base: str = BASE) -> pd.DataFrame:
-    """Return every link's growth over the base with the same seed.
+    """Return how much every link has grown relative to the base with the same seed.
 
     Parameters
     ----------
@@ -87,8 +87,8 @@ def decomposition(selected: pd.DataFrame, *, base: str = BASE) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Table by (seed, architecture), with one column per link of :data:`LINKS`, and their product
-        ``product``: the growth of the release's average.
+        Table by (seed, architecture), with one column per link in :data:`LINKS`, and ``product``, their
+        product, which is the growth of the release's average.
     """
     names = {f"factor_{name}": name for pair in LINKS.values() for name in pair if name is not None}
     found = values(selected, names)
@@ -100,7 +100,7 @@ def decomposition(selected: pd.DataFrame, *, base: str = BASE) -> pd.DataFrame:
 
 
 def shares(links: pd.DataFrame, architecture: str) -> dict[str, float]:
-    """Return each link's share of the logarithm of the product: mean over seeds, summing to 1.
+    """Return each link's share of the product's logarithm, averaged over seeds; the shares add up to 1.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def draw(ax: Axes, table: pd.DataFrame, looks: Mapping[str, Look]) -> Axes:
     Parameters
     ----------
     ax
-        Axes to draw on; rows of :data:`lpc.architectures.GAMMAS` are at equal distances, which are decades
+        Axes to draw on; the gammas of :data:`lpc.architectures.GAMMAS` are equally spaced, a decade apart
         except from 0.
     table
         Table by (seed, architecture).

@@ -1,4 +1,4 @@
-"""Proved bounds of a network, to stand beside the results of attacks."""
+"""Proved bounds for a network, to compare with the results of attacks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from lpc.heads import Classifier
 
 
 def bounds(model: Classifier, images: ImageSet) -> dict[str, float]:
-    """Return the bound of the logits' Lipschitz constant and median certified radii, in pixel units.
+    """Return a bound on the logits' Lipschitz constant and median certified radii, in pixel units.
 
     Parameters
     ----------
     model
         Classifier in evaluation mode, with a dense backbone.
     images
-        Test set; the radii are those of the images that :func:`experiments.probes.certified.sample` takes.
+        Test set; radii are computed for the images that :func:`experiments.probes.certified.sample` takes.
 
     Returns
     -------
@@ -27,7 +27,7 @@ def bounds(model: Classifier, images: ImageSet) -> dict[str, float]:
     Raises
     ------
     ValueError
-        If the network is not dense, as :func:`lpc.evaluation.affine_layers.affine_layers` says.
+        If the network is not dense (:func:`lpc.evaluation.affine_layers.affine_layers`).
     """
     network = affine_layers(model, mean=images.mean, sd=images.sd)
     _, image = sample(images)

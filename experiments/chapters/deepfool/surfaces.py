@@ -1,4 +1,4 @@
-"""Loss surfaces around attacked images: whether gradients lead where the boundary is."""
+"""The margin around attacked images, which shows whether gradients lead to the boundary."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Surface(NamedTuple):
     Attributes
     ----------
     along, across
-        Steps along the attack's perturbation and along a random direction at a right angle to it, divided by
-        the norm of the perturbation.
+        Steps along the attack's perturbation and along a random direction at right angles to it, divided by
+        the perturbation's norm.
     margin
-        Logit of the decision minus the largest other, over its value at the image, shape (across, along);
-        negative where the decision is another.
+        Logit of the decision minus the largest other one, divided by its value at the image, shape (across,
+        along); negative where the decision has changed.
     norm
         Norm of the perturbation, in pixel units.
     """
@@ -53,17 +53,17 @@ def surface(
     Parameters
     ----------
     logits
-        Function from images to logits, also for images outside the pixel box.
+        Function from images to logits, which must also take images outside the pixel box.
     image, perturbation
-        One image, and a perturbation of it that is not zero.
+        One image, and a nonzero perturbation of it.
     reach, points
-        Extent in both directions in units of the perturbation's norm, and number of points.
+        Extent of the plane in units of the perturbation's norm, and number of points, in both directions.
     seed
         Seed of the random direction: Gaussian, made orthogonal to the perturbation, and of its length.
     """
     size = torch.linalg.vector_norm(perturbation)
     if float(size) == 0:
-        raise ValueError("perturbation is zero: there is no direction to look along")
+        raise ValueError("perturbation is zero: it has no direction")
     first = perturbation / size
     draw = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     draw = draw.to(image)
@@ -86,7 +86,7 @@ def surface(
 
 
 def median_surface(study: Study, architecture: str, seed: int, **options: int | float) -> Surface:
-    """Return the surface of the attacked image whose smallest perturbation (SuperDeepFool) is the median."""
+    """Return the surface around the attacked image whose SuperDeepFool perturbation has the median norm."""
     splits = study.images_at_hand
     model = load_model(study.spec(architecture, seed), study.store, splits.test)
     aim = target(model, splits)
@@ -108,7 +108,7 @@ def draw(ax: Axes, found: Surface, *, levels: Sequence[float] = tuple(np.linspac
     found
         Surface to draw, with axes in pixel units.
     levels
-        Levels of the margin over its value at the image.
+        Levels of the margin, divided by its value at the image.
     """
     x, y = found.norm * found.along, found.norm * found.across
     shades = ax.contourf(x, y, found.margin, levels=list(levels), cmap="PuOr", extend="both")

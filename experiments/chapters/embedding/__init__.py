@@ -1,1 +1,1 @@
-"""Low-dimensional embeddings of the 2025 release."""
+"""The chapter on the 2025 release's low-dimensional embeddings."""

@@ -1,4 +1,4 @@
-"""Whether embeddings that DeepFool finds robust are: the same images under attacks that look for less."""
+"""Whether embeddings are as robust as DeepFool makes them look: attacks that find smaller perturbations."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lpc.runs import load_model
 from lpc.runs.measurements import attacked_images
 
 ATTACKS = ("deepfool", "superdeepfool")
-"""Of ``lpc.evaluation.attacks``, with the budgets that their authors recommend; the second goes on along
-DeepFool's way to where the boundary is nearest, and is quick."""
+"""Attacks of ``lpc.evaluation.attacks``, with their authors' budgets. The second is quick: it continues from
+DeepFool's result to the nearest point of the boundary."""
 
 
 def medians(study: Study, names: Sequence[str]) -> pd.DataFrame:
-    """Return the median length of perturbations that change decisions, network by network.
+    """Return the median length of perturbations that change decisions, one row per network.
 
     Parameters
     ----------
@@ -31,10 +31,10 @@ def medians(study: Study, names: Sequence[str]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns ``architecture``, ``seed``, one per attack, and ``smallest``, the least per image: Euclidean
-        norms in units of pixels from 0 to 1, within the box of valid pixels, medians over
-        ``lpc.runs.measurements.attacked_images``, infinite if half of them are not fooled; ``unfooled``: the
-        number of images that no attack fools.
+        Columns ``architecture``, ``seed``, one per attack, and ``smallest``, for the smallest perturbation of
+        each image. Values are Euclidean norms for pixels kept in [0, 1], medians over
+        ``lpc.runs.measurements.attacked_images``, and infinite if half of the images are not fooled.
+        ``unfooled`` is the number of images that no attack fools.
     """
     images = study.images.test
     pixels = images.pixels(attacked_images(images))

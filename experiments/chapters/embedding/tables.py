@@ -21,7 +21,8 @@ LPC = "LPC"
 METRIC_LEARNING = tuple(name for name, one in EMBEDDINGS.items() if one.objective != "decoder_cross_entropy")
 """The embeddings with a loss of metric learning."""
 GRID = tuple(name for name in EMBEDDINGS if name not in METRIC_LEARNING)
-"""Those with cross-entropy: no layer, a linear or a nonlinear one of three widths; each with and without."""
+"""The embeddings with cross-entropy: without a layer, or with a linear or nonlinear layer of three widths,
+each with and without the penalty."""
 WITHOUT: Mapping[str, str] = {
     name: "SupConCE" if name == "SupConLPC" else name.removesuffix(LPC)
     for name in EMBEDDINGS
@@ -56,13 +57,12 @@ def _look(name: str) -> Look:
 
 
 LOOKS: Mapping[str, Look] = {name: _look(name) for name in EMBEDDINGS}
-"""Colours by layer, loss and penalty, of Okabe and Ito and of Tol; markers by width; solid: with the penalty.
-
-Layers with cross-entropy have the colours of their like in the ablation (``lpc.figures.LOOKS``)."""
+"""Looks: colours (Okabe and Ito's, and Tol's) by layer, loss and penalty; markers by width; solid lines with
+the penalty. With cross-entropy, layers have the same colours as in the ablation (``lpc.figures.LOOKS``)."""
 
 
 class Column(NamedTuple):
-    """A column of the chapter's tables: its heading, and whether it is a share shown in percent."""
+    """A column of the chapter's tables: its heading, and whether it is a share, shown in percent."""
 
     heading: str
     percent: bool = False
@@ -74,18 +74,18 @@ QUALITY: Mapping[str, Column] = {
     "trace_ratio": Column("tr Σ_W / tr Σ_B"),
     "margins_train_median": Column("distance margin, train"),
     "margins_test_median": Column("distance margin, test"),
-    "margins_entropy_unit_rms_node": Column("entropy a node at unit rms"),
+    "margins_entropy_unit_rms_node": Column("entropy per node at unit rms"),
     "margins_distance_median": Column("logit margin / gradient"),
 }
 """Columns that do not change when latents or logits are rescaled."""
 SIZES: Mapping[str, Column] = {
     "rms": Column("rms of the latents"),
     "trace_within": Column("tr Σ_W"),
-    "margins_entropy_node": Column("entropy a node"),
+    "margins_entropy_node": Column("entropy per node"),
     "margins_gradient_max": Column("largest gradient"),
     "margins_gradient_mean": Column("mean gradient"),
 }
-"""Columns that change when latents merely shrink or logits are squeezed."""
+"""Columns that change if latents merely shrink or logits are scaled down."""
 DIRECTIONS: Mapping[str, Column] = {
     "rms": Column("rms of the latents"),
     "coefficient_of_variation": Column("variation of their norms"),
@@ -94,7 +94,7 @@ DIRECTIONS: Mapping[str, Column] = {
     "margins_directions_train_median": Column("margin of directions, train"),
     "test_nearest_mean_accuracy": Column("nearest mean (%)", percent=True),
 }
-"""Columns that a loss of directions sees, beside those that it does not."""
+"""Columns on directions, which a loss of directions sees, and on norms, which it does not."""
 
 
 def table(
@@ -109,8 +109,8 @@ def table(
     names
         Embeddings, from top to bottom.
     columns
-        Headings by column of ``study.selected``. A column that no run has is shown as missing, because
-        recorded results may lack probes.
+        Headings by column of ``study.selected``. A column that no run has is shown as missing, since recorded
+        results may lack probes.
     digits
         Significant digits of the means.
     """
@@ -129,7 +129,7 @@ def table(
 
 
 class Gain(NamedTuple):
-    """Effect of the penalty on a column: ratio, or difference times a factor, of with and without."""
+    """Effect of the penalty on a column: with over without, or with minus without, times a factor."""
 
     heading: str
     inverse: bool = False
@@ -143,9 +143,9 @@ GAINS: Mapping[str, Gain] = {
     "margins_train_median": Gain("margin, train"),
     "margins_test_median": Gain("margin, test"),
     "margins_distance_median": Gain("logit margin / gradient"),
-    "margins_entropy_unit_rms_node": Gain("entropy a node at unit rms (nats)", times=1),
+    "margins_entropy_unit_rms_node": Gain("entropy per node at unit rms (nats)", times=1),
 }
-"""With the penalty over without, seed by seed: above 1, or above 0 where it is a difference, is more."""
+"""Effects of the penalty, seed by seed: a ratio above 1, or a difference above 0, is an increase."""
 
 
 def gains(study: Study | Recorded, names: Sequence[str] = tuple(WITHOUT)) -> pd.DataFrame:
@@ -181,12 +181,12 @@ def _change(selected: pd.DataFrame, key: str, name: str, gain: Gain) -> pd.Serie
 
 
 def entropy_table(study: Study | Recorded, names: Sequence[str]) -> pd.DataFrame:
-    """Return the entropy per node: raw, at unit rms, and in the 2025 release's convention beside its cure.
+    """Return the entropy per node: raw, at unit rms, by the 2025 release's convention, and by its correction.
 
     Parameters
     ----------
     study, names
-        The arguments of :func:`table`.
+        Arguments of :func:`table`.
     """
     columns = {
         "margins_entropy_node": Column("all points"),
@@ -206,14 +206,14 @@ def entropy_table(study: Study | Recorded, names: Sequence[str]) -> pd.DataFrame
 
 
 def draw_schedules(axes: Sequence[Axes] | np.ndarray, schedules: Mapping[str, TrainSpec]) -> None:
-    """Draw gamma and the learning rate, over that of the first epoch, against the share of training done.
+    """Draw gamma, and the learning rate over that of the first epoch, against the share of training done.
 
     Parameters
     ----------
     axes
-        One pair of axes for gamma and one for the learning rate.
+        Axes for gamma and for the learning rate.
     schedules
-        Schedules by name. The penalty need not be one of the latent; gamma is drawn as if it were.
+        Schedules by name. Gamma is drawn even if the penalty is not on the latent.
     """
     looks = [("#0072B2", "-"), ("#D55E00", "--"), ("#000000", ":"), ("#009E73", "-.")]
     for (name, train), (colour, line) in zip(schedules.items(), looks, strict=False):
@@ -236,7 +236,7 @@ def _reach(values: np.ndarray) -> list[list[float]]:
 
 
 def scatter(ax: Axes, study: Study | Recorded, x: str, y: str, names: Sequence[str]) -> Axes:
-    """Draw one point per embedding, filled with the penalty: means over seeds, bars from least to largest.
+    """Draw one point per embedding, filled if it has the penalty: means over seeds, and bars for their range.
 
     Parameters
     ----------

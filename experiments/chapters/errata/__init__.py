@@ -1,1 +1,1 @@
-"""Disagreements of papers and released code, and their effects."""
+"""Where papers and released code disagree, and what difference that makes."""

@@ -1,4 +1,4 @@
-"""Published numbers of a run in the conventions of the paper and of the released code."""
+"""A run's published numbers by the conventions of the paper and of the released code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from lpc.runs.training_loop import TERMINAL_ACCURACY
 
 ARCHITECTURES = ("IB", "LinPen", "NoPen", "NonLinPen")
 RELEASE_2025 = 2025
-"""In place of a line's number: how the 2025 release differs again."""
+"""Stands in place of a line's number where the 2025 release differs from both."""
 
 
 def spread(run: Run) -> Iterator[Comparison]:
@@ -41,7 +41,7 @@ def spread(run: Run) -> Iterator[Comparison]:
         return torch.as_tensor(within_class_covariance(points.latent, label, convention=convention))
 
     def nc1(points: Latents, label: Tensor, convention: Convention = "paper") -> float:
-        with warnings.catch_warnings():  # a class that is predicted once has no spread, as in the release
+        with warnings.catch_warnings():  # a class predicted only once has no spread, as in the release
             warnings.filterwarnings("ignore", "classes .* have (one|no) point")
             return neural_collapse(points.latent, label, convention=convention).nc1_per_node
 
@@ -121,7 +121,7 @@ def mixtures(run: Run) -> Iterator[Comparison]:
 
 
 def attack(run: Run) -> Iterator[Comparison]:
-    """Line 12: DeepFool's relative norm, in float64."""
+    """Line 12: the relative norm of DeepFool's perturbation, in float64."""
     images, model = run.splits.test, run.model.double()
     pixels, chosen = images.normalised().double(), attacked_images(images)
     plain = deepfool(lambda batch: model(batch).logits, pixels)
@@ -149,7 +149,7 @@ def attack(run: Run) -> Iterator[Comparison]:
 
 
 def reliability(run: Run) -> Iterator[Comparison]:
-    """Lines 13, 14 and 15: AUROC of telling right from wrong test predictions."""
+    """Lines 13, 14 and 15: AUROC of telling correct from wrong test predictions."""
     train, test = run.train, run.test
     right = test.predicted == test.label
     fitted = (train.latent, train.label, train.predicted, test.latent, test.predicted)
@@ -211,8 +211,8 @@ def comparisons(study: Study, architectures: Sequence[str] = ARCHITECTURES) -> p
     -------
     DataFrame
         Columns ``line``, ``quantity``, ``switch``, ``architecture``, ``seed``, ``here``, ``switched`` and
-        ``effect`` (switched - here for :data:`DIFFERENCES`, else switched / here); a number that does not
-        exist is NaN, with its reason in ``missing``.
+        ``effect`` (switched - here for :data:`DIFFERENCES`, else switched / here). A number that does not
+        exist is NaN, and ``missing`` says why.
     """
     rows = []
     pairs = study.selected[["architecture", "seed"]].itertuples(index=False)

@@ -1,4 +1,4 @@
-"""Slips within the papers, where arithmetic can show them."""
+"""Slips within the papers that arithmetic can show."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from lpc.specs import VARIANTS, latent_nodes
 
 CLASSES = {"SVHN": 10, "CIFAR10": 10, "CIFAR100": 100}
 FEATURES = {"SVHN": 512, "CIFAR10": 512, "CIFAR100": 2048}
-"""Width of the features of ResNet-18 and ResNet-50, which is that of a wide layer (LPC Appendix C)."""
+"""Width of the features of ResNet-18 and ResNet-50, and so of a wide layer (LPC Appendix C)."""
 
 
 def repeated_sds(metric: str = "sigma_w") -> pd.DataFrame:
-    """Return the printed rows of a metric whose sd is exactly that of the row above, in the same data set.
+    """Return the printed rows of a metric with exactly the sd of the row above, for the same data set.
 
     Returns
     -------
@@ -38,9 +38,9 @@ def repeated_sds(metric: str = "sigma_w") -> pd.DataFrame:
 
 
 def marked(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table beside the paper's Σ_W with ``[sic]`` after each impossible printed sd.
+    """Return a table that has the paper's Σ_W with ``[sic]`` after each impossible printed sd.
 
-    Five numbers that are not negative have an sd of at most the root of five times their mean.
+    The sd of five numbers that are not negative is at most the square root of five times their mean.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def marked(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def dimensions() -> pd.DataFrame:
-    """Return the consequences of two of the paper's remarks on width for its penalised layers.
+    """Return what two of the paper's remarks on width mean for its penalised layers.
 
     Returns
     -------
@@ -84,10 +84,10 @@ def dimensions() -> pd.DataFrame:
 
 
 def cross_entropies(*, points: int = 12, categories: int = 4, classes: int = 3, seed: int = 0) -> pd.Series:
-    """Return H(y|z) of a random categorical z, and Eq. 21's cross-entropy of three decoders, in nats.
+    """Return H(y|z) of a random categorical z, and Eq. 21's cross-entropy for three decoders, in nats.
 
-    The decoders are the true p(y|z), a softmax of random logits, and a uniform one. All but the first exceed
-    H(y|z), by the mean Kullback-Leibler divergence from the true p(y|z).
+    The decoders are the true p(y|z), a softmax of random logits, and a uniform one. For the last two, the
+    cross-entropy exceeds H(y|z) by the mean Kullback-Leibler divergence from the true p(y|z).
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def cross_entropies(*, points: int = 12, categories: int = 4, classes: int = 3, 
 
 
 class Identity(NamedTuple):
-    """Both sides of Kirsch et al.'s Eq. 10, in nats: as printed, and with the conditioning on Y."""
+    """Both sides of Kirsch et al.'s Eq. 10, in nats: as printed, and conditioned on Y."""
 
     left: float
     printed: float
@@ -125,7 +125,7 @@ def equation_10(*, seed: int = 0) -> Identity:
     Parameters
     ----------
     seed
-        Seed of a joint distribution of X, Y and Z with Y - X - Z a Markov chain, as in the paper.
+        Seed of a joint distribution of X, Y and Z in which Y - X - Z is a Markov chain, as in the paper.
     """
     rng = np.random.default_rng(seed)
     x, y, z = rng.dirichlet(np.ones(6)), rng.dirichlet(np.ones(3), 6), rng.dirichlet(np.ones(4), 6)

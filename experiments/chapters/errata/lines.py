@@ -1,4 +1,4 @@
-"""Disagreements of the paper and its released code, our choices, and their effects."""
+"""The disagreements between the paper and its released code, our choices, and what difference they make."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Line:
 
 
 class Evidence(NamedTuple):
-    """Data from which the effects are computed.
+    """The data from which effects are computed.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Evidence(NamedTuple):
 
 
 def read(path: Path = ERRATA) -> list[Line]:
-    """Return the lines in their order; a line that is not as the file's head says is a ValueError."""
+    """Return the lines in order; a line that does not follow the rules at the file's head is a ValueError."""
     entries = read_toml(path)["line"]
     try:
         lines = [Line(**entry) for entry in entries]
@@ -62,7 +62,7 @@ def read(path: Path = ERRATA) -> list[Line]:
 
 
 def overview(numbers: Sequence[int] | None = None, *, path: Path = ERRATA) -> pd.DataFrame:
-    """Return the paper's, the release's and our choices for some lines or for all."""
+    """Return the paper's, the release's and our choices, for the given lines or for all."""
     rows = {
         line.line: {
             "subject": line.subject,
@@ -84,7 +84,7 @@ def summary(evidence: Evidence, *, path: Path = ERRATA) -> pd.DataFrame:
     evidence
         Evidence from a profile.
     path
-        Path of the lines.
+        Path of the file with the lines.
     """
     rows = {
         line.line: {"subject": line.subject, "here": line.here, "effect": phrase(line, evidence)}
@@ -94,7 +94,7 @@ def summary(evidence: Evidence, *, path: Path = ERRATA) -> pd.DataFrame:
 
 
 def phrase(line: Line, evidence: Evidence) -> str:
-    """Return the effect of the release's choice in one line on a profile's runs, in a phrase."""
+    """Return a phrase on how the release's choice in one line affects a profile's runs."""
     if line.quantity is not None:
         return _read(line, evidence.comparisons)
     if line.switch is not None:
@@ -103,7 +103,7 @@ def phrase(line: Line, evidence: Evidence) -> str:
 
 
 def _read(line: Line, comparisons: pd.DataFrame) -> str:
-    """The range over architectures of the effect, mean over seeds."""
+    """Return the range, over architectures, of the effect averaged over seeds."""
     same = (comparisons["line"] == line.line) & (comparisons["quantity"] == line.quantity)
     chosen = comparisons[same & (comparisons["switch"] == line.switch) if line.switch else same]
     means = chosen.groupby("architecture", sort=False)["effect"].mean().dropna()
@@ -119,7 +119,7 @@ def _read(line: Line, comparisons: pd.DataFrame) -> str:
 
 
 def _trained(switch: str, trained: pd.DataFrame) -> str:
-    """Effect of a switch on collapse and accuracy: ratio and difference, seed by seed, then their means."""
+    """Return a switch's effect on collapse and accuracy: means of the seeds' ratios and differences."""
     parts = []
     for name, rows in trained.groupby("architecture", sort=False):
         here, there = (rows[rows["switch"] == which].set_index("seed") for which in (HERE, switch))

@@ -1,4 +1,4 @@
-"""A number in two conventions, and a run with all that such numbers are taken of."""
+"""A number by two conventions, and a run with everything from which such numbers are computed."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from lpc.runs import load_model
 ALL = "all of the release's"
 """The switch that changes every convention of a quantity."""
 DIFFERENCES = ("entropy", "ℓ̄", "AUROC", "terminal epoch")
-"""Beginnings of the quantities whose two values are subtracted; all others are divided."""
+"""How the names of those quantities begin whose two values are subtracted; all others are divided."""
 
 Number = Callable[[], float]
 
 
 class Comparison(NamedTuple):
-    """A number in two conventions.
+    """A number by two conventions.
 
     Attributes
     ----------
     line
         Line of ``errata.toml``.
     quantity, switch
-        The measured quantity, and what is changed: one convention, or :data:`ALL`.
+        The measured quantity, and the convention that is switched, or :data:`ALL`.
     here, switched
-        Functions that compute the number; a ValueError says why there is none.
+        Functions that compute the number by our convention and by the other; if there is none, they raise a
+        ValueError that says why.
     """
 
     line: int
@@ -49,7 +50,7 @@ class Run(NamedTuple):
     Attributes
     ----------
     augmented
-        Latents of the training images, flipped, cropped and with noise as in the run's own batches.
+        Latents of the training images, flipped, cropped and with noise as in the run's batches.
     history
         Table with one row per epoch, with ``epoch`` and, if it was measured, ``accuracy``.
     record_every
@@ -66,7 +67,7 @@ class Run(NamedTuple):
 
 
 def augmented(model: Classifier, images: ImageSet, augment: Augment, *, seed: int) -> Latents:
-    """Return latents and logits of images as augmentation drawn from ``seed`` shows them, in their order."""
+    """Return latents and logits of images, in order, after augmentation drawn from ``seed``."""
     generator = torch.Generator(images.images.device).manual_seed(seed)
     index = torch.arange(len(images), device=images.images.device)
     return collect(model, images, shown=images.augmented(index, augment, generator))
@@ -90,12 +91,12 @@ def load(study: Study, architecture: str, seed: int) -> Run:
 
 
 def difference(quantity: str) -> bool:
-    """Whether the two values of a quantity are subtracted, not divided."""
+    """Return whether the two values of a quantity are subtracted, not divided."""
     return quantity.startswith(DIFFERENCES)
 
 
 def evaluate(comparison: Comparison) -> dict[str, object]:
-    """Return a comparison's two values, what lies between them, and why one is missing."""
+    """Return a comparison's two values, their difference or ratio, and why one is missing."""
     values, reasons = [], []
     for number in (comparison.here, comparison.switched):
         try:

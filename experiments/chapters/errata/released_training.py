@@ -1,4 +1,4 @@
-"""Differences in the released code's training: one switch at a time, all together, and its selection."""
+"""How the released code trains and selects differently: one switch at a time, all of them, and selection."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from lpc.specs import RunSpec, run_key
 HERE = "as here"
 ALL = "all of these"
 RELEASED_DECAY = 300
-"""Epoch of the release's first halving, of the paper's 800 (the paper: 250)."""
+"""Epoch, of the paper's 800, after which the release first halves the learning rate (the paper: 250)."""
 RELEASED_RATES = 2
-"""Learning rates that the release's generator makes by default (the paper: 5)."""
+"""Number of learning rates that the release's generator tries by default (the paper: 5)."""
 TRAINED: Mapping[str, tuple[str, ...]] = {
     "IB": ("penalty averaged over nodes", "weight decay", "γ past its maximum", "halving later", ALL),
     "WideIB": ("penalty averaged over nodes",),
     "LinPen": ("weight decay", ALL),
     "NoPenDropout": ("dropout on the logits",),
 }
-"""Switches that are trained for each architecture: those that can change it."""
+"""Switches that are trained for each architecture: those that can affect it."""
 
 
 class Switch(NamedTuple):
@@ -40,7 +40,7 @@ class Switch(NamedTuple):
     line
         Line of ``errata.toml``.
     change
-        Function that changes the spec of a run trained as in the paper.
+        Function that changes the spec of a run that trains as in the paper.
     """
 
     line: int
@@ -56,7 +56,7 @@ def _decayed(spec: RunSpec) -> RunSpec:
 
 
 def _overshot(spec: RunSpec) -> RunSpec:
-    """The most by which the release can end above the maximum: a profile's own factor may hit it exactly."""
+    """Let gamma end as far above its maximum as the release's can; a profile's own may end exactly there."""
     return replace(
         spec, train=replace(spec.train, gamma_maximum=spec.train.gamma_maximum * spec.train.gamma_factor)
     )
@@ -74,7 +74,7 @@ def _on_logits(spec: RunSpec) -> RunSpec:
 
 
 def _all(spec: RunSpec) -> RunSpec:
-    """Every switch; gamma ends where the release's own rule ends it."""
+    """Apply every switch; gamma ends where the release's rule ends it."""
     spec = _later(_decayed(spec))
     if spec.train.penalty == "squared_norm":
         spec = replace(_averaged(spec), train=replace(_averaged(spec).train, gamma_overshoot=True))
@@ -89,7 +89,7 @@ SWITCHES: Mapping[str, Switch] = {
     "dropout on the logits": Switch(17, _on_logits),
     ALL: Switch(0, _all),
 }
-"""Lines 5, 6, 7 and 18 need no training: see :func:`selections`, and the runs that there are."""
+"""Switches by name. Lines 5, 6, 7 and 18 need no training: see :func:`selections`, and the existing runs."""
 
 
 def _at_the_end(spec: RunSpec) -> RunSpec:
@@ -99,7 +99,7 @@ def _at_the_end(spec: RunSpec) -> RunSpec:
 def switched(study: Study) -> dict[tuple[str, int, str], RunSpec]:
     """Return the specs to train, by architecture, seed and switch, each at its selected learning rate.
 
-    Their metrics are recorded after the last epoch alone, which saves most of the measuring.
+    Their metrics are recorded only after the last epoch, which saves most of the measuring.
 
     Parameters
     ----------
@@ -117,8 +117,8 @@ def switched(study: Study) -> dict[tuple[str, int, str], RunSpec]:
 def trained(study: Study, *, workers: int | None = None, progress: bool = True) -> pd.DataFrame:
     """Train and measure missing runs, and return one row per run, those of the study first.
 
-    The extra runs go into the study's store and are not the study's: its tables do not change. A second
-    call trains nothing.
+    The extra runs are kept in the study's store but do not belong to the study, so its tables do not change.
+    A second call trains nothing.
 
     Parameters
     ----------
@@ -156,8 +156,8 @@ def selections(study: Study) -> pd.DataFrame:
     Parameters
     ----------
     study
-        Study with the runs of a profile; all its finished runs are evaluated on the test set, selected or
-        not.
+        Study with the runs of a profile; all its finished runs, selected or not, are evaluated on the test
+        set.
 
     Returns
     -------

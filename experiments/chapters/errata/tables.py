@@ -1,4 +1,4 @@
-"""Tables of the errata chapter: numbers in two conventions, and runs trained in two ways."""
+"""Tables of the errata chapter: numbers by two conventions, and runs trained in two ways."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from experiments.chapters.errata.released_training import SWITCHES
 from experiments.reporting.tables import MISSING, number, over_seeds
 
 _SAME = 1e-9
-"""Relative change, or difference, that is rounding."""
+"""Largest relative change, or difference, that counts as rounding."""
 
 
 def effect(values: pd.Series, quantity: str) -> str:
@@ -23,7 +23,7 @@ def effect(values: pd.Series, quantity: str) -> str:
     values
         Values of ``effect`` from :func:`experiments.chapters.errata.paired_values.evaluate`, one per seed.
     quantity
-        Quantity that they belong to.
+        Quantity to which the values belong.
     """
     there = values.dropna()
     if there.empty:
@@ -40,8 +40,8 @@ def effect(values: pd.Series, quantity: str) -> str:
 def comparison_table(comparisons: pd.DataFrame, numbers: Sequence[int]) -> pd.DataFrame:
     """Return the comparisons of some lines as text, one column per architecture.
 
-    For every quantity a row with its value of every seed as measured here, then one row per switch with the
-    switched mean and, below it in brackets, the :func:`effect`.
+    For every quantity there is a row with the values of all seeds as measured here, followed by one row per
+    switch with the switched mean and, below it in brackets, the :func:`effect`.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def _switched(group: pd.DataFrame, quantity: str) -> str:
 
 
 def reasons(comparisons: pd.DataFrame, numbers: Sequence[int]) -> list[str]:
-    """Return one sentence for every reason why numbers of some lines are missing, and where."""
+    """Return a phrase for every reason why numbers of some lines are missing, and where."""
     chosen = comparisons[comparisons["line"].isin(numbers) & (comparisons["missing"] != "")]
     first = chosen.assign(why=chosen["missing"].str.split(";").str[0])
     return [
@@ -82,13 +82,13 @@ def reasons(comparisons: pd.DataFrame, numbers: Sequence[int]) -> list[str]:
 
 
 def listed(reasons: Sequence[str], *more: str) -> Markdown | None:
-    """Return sentences as a list on the page; None, which a cell does not show, where there are none."""
+    """Return sentences as a list on the page, or None, which a cell does not show, if there are none."""
     sentences = [*reasons, *more]
     return Markdown("\n".join(f"- {one}" for one in sentences)) if sentences else None
 
 
 def ratios(comparisons: pd.DataFrame) -> pd.DataFrame:
-    """Return every effect that is a ratio, mean over seeds; rows are switches, columns architectures."""
+    """Return the effects that are ratios, averaged over seeds; rows are switches, columns architectures."""
     chosen = comparisons[~comparisons["quantity"].map(difference)]
     label = chosen["quantity"] + ": " + chosen["switch"]
     table = chosen.assign(label=label).pivot_table(
@@ -128,7 +128,7 @@ def _line(switch: str) -> str:
 
 
 def selections_table(selections: pd.DataFrame) -> pd.DataFrame:
-    """Return the test accuracy in percent that each way of selecting would report, by seed."""
+    """Return the test accuracy, in percent and by seed, that each way of selecting would report."""
     headings = {
         "validation": "validation, every rate (here)",
         "test": "test, every rate",

@@ -1,1 +1,1 @@
-"""The page on which the reader moves gamma."""
+"""The page on which readers move gamma."""

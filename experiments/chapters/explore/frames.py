@@ -1,4 +1,4 @@
-"""A run while it collapses: trained again, its latents kept at a ladder of epochs."""
+"""A run while it collapses: it is trained again, and its latents are kept at a ladder of epochs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lpc.specs import TrainSpec
 from lpc.training import trainer
 
 TOLERANCE = 1e-2
-"""Largest allowed distance of a retrained run from the stored one: rms of the difference over rms."""
+"""Largest allowed deviation of a retrained run from the stored one: rms of the difference over rms."""
 
 
 class Frames(NamedTuple):
@@ -41,7 +41,7 @@ class Frames(NamedTuple):
     label
         Class of each point, shape (points,).
     deviation
-        Deviation of each network's end from the stored run, rms of the difference over rms, shape
+        Deviation of each network's last latents from the stored run's: rms of the difference over rms, shape
         (networks,).
     """
 
@@ -89,7 +89,7 @@ def rms(latent: np.ndarray) -> float:
 
 
 def ladder(train: TrainSpec, *, growing: int, after: int) -> tuple[int, ...]:
-    """Return the epochs to show: geometric in gamma while it grows, then evenly to the end.
+    """Return the epochs to show: in equal ratios of gamma while it grows, then evenly spaced to the end.
 
     Parameters
     ----------
@@ -108,14 +108,14 @@ def ladder(train: TrainSpec, *, growing: int, after: int) -> tuple[int, ...]:
     Raises
     ------
     ValueError
-        If the schedule has no penalty on the latents, or there are fewer than two stages while gamma grows or
-        none after.
+        If the schedule has no penalty on the latents, or there are fewer than two stages while gamma grows,
+        or none afterwards.
     """
     values = [gamma(epoch, train) for epoch in range(train.epochs)]
     if values[-1] <= 0 or growing < 2 or after < 1:
         raise ValueError(
             f"ladder: gamma ends at {values[-1]:g}, growing={growing}, after={after}; expected a penalty on "
-            "the latents, 2 or more stages while gamma grows and 1 or more after"
+            "the latents, 2 or more stages while gamma grows and 1 or more afterwards"
         )
     aims = np.geomspace(values[0], values[-1], growing)
     up = [1 + next(e for e, value in enumerate(values) if value >= aim * (1 - 1e-9)) for aim in aims]
@@ -133,9 +133,9 @@ def trained_again(
     runs
         Study in which these runs are finished.
     names
-        Architectures whose runs can train in one cohort; the ladder is that of the largest gamma.
+        Architectures whose runs can train in one cohort; the one with the largest gamma sets the ladder.
     growing, after
-        The arguments of :func:`ladder`.
+        Arguments of :func:`ladder`.
     seed
         Seed of the runs; None: the profile's first.
 
@@ -143,7 +143,7 @@ def trained_again(
     ------
     ValueError
         If a run is missing, runs cannot train together, or one ends further than :data:`TOLERANCE` from the
-        stored one, so that the page would not show the run of the book's tables.
+        stored run, so that the page would not show the run in the book's tables.
     """
     first = runs.profile.seeds[0] if seed is None else seed
     specs = [runs.spec(name, first) for name in names]
@@ -181,7 +181,7 @@ def trained_again(
 
 
 def plane(latent: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Return the two directions in which the class means are spread the most.
+    """Return the two directions in which the class means vary most.
 
     Parameters
     ----------
@@ -191,8 +191,8 @@ def plane(latent: np.ndarray, label: np.ndarray) -> np.ndarray:
     Returns
     -------
     array
-        Directions, shape (width, 2), orthonormal: the first right singular vectors of the class means minus
-        their mean. The largest component of each is positive.
+        Orthonormal directions, shape (width, 2): the first right singular vectors of the centred class means.
+        The largest component of each is positive.
     """
     if latent.shape[1] < 2 or len(np.unique(label)) < 2:
         raise ValueError(

@@ -1,7 +1,7 @@
-"""Frames as the data of a page on which the reader moves gamma and the epoch: whole without a network.
+"""Frames as data for the page on which readers move gamma and the epoch, even without a network connection.
 
-A page holds the data itself, as JSON in a ``script`` element that nothing executes; arrays in it are base64
-of little-endian numbers. ``book/_static/explore.js`` decodes and draws them.
+The page holds the data itself, as JSON in a ``script`` element that is never executed; arrays are
+little-endian numbers in base64. ``book/_static/explore.js`` decodes and draws them.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from lpc.errors import unknown_name
 from lpc.specs import GAMMAS
 
 BINS = 48
-"""Number of bins of a histogram, over the node's own range in the frame."""
+"""Number of bins in a histogram, over the node's range in the frame."""
 SHOWN = 40
-"""Points of a class that the plane shows: the first ones."""
+"""Number of points per class that the plane shows, from the first."""
 LEVELS = 2**16 - 1
-"""Places of a point from one end of the plane to the other, in each direction."""
+"""Number of positions that a point can have in each direction, from one end of the plane to the other."""
 ROOT = "lpc-explore"
-"""The id of the page's element."""
+"""The id of the page's HTML element."""
 
 
 class Element(NamedTuple):
@@ -39,14 +39,14 @@ class Element(NamedTuple):
 
 
 def last_gamma(name: str) -> float:
-    """Return the last gamma of a row of :data:`lpc.architectures.GAMMAS`; 0 for the one without penalty."""
+    """Return the last gamma of an architecture in :data:`lpc.architectures.GAMMAS`; 0 without a penalty."""
     if name not in GAMMAS:
         raise unknown_name("row of the gamma sweep", name, GAMMAS)
     return GAMMAS[name].gamma_maximum or 0.0
 
 
 def histograms(latent: np.ndarray, label: np.ndarray, *, bins: int = BINS) -> tuple[np.ndarray, np.ndarray]:
-    """Return each node's range, and the number of points of each class in each bin of it.
+    """Return each node's range, and the number of points of each class in each of its bins.
 
     Parameters
     ----------
@@ -72,26 +72,26 @@ def histograms(latent: np.ndarray, label: np.ndarray, *, bins: int = BINS) -> tu
 
 
 def encode(frames: Frames, *, bins: int = BINS, shown: int = SHOWN) -> dict[str, Any]:
-    """Return the data of some frames that a page needs, in a form for JSON.
+    """Return the data of frames that the page needs, in a form for JSON.
 
     Parameters
     ----------
     frames
         Frames of networks of :data:`lpc.architectures.GAMMAS`.
     bins
-        Number of bins of a histogram.
+        Number of bins in a histogram.
     shown
         Number of points per class in the plane.
 
     Returns
     -------
     dict
-        Numbers of each network and epoch, to six significant digits: ``gamma``, ``rms``, ``trace_ratio``,
+        For each network and epoch, to six significant digits: ``gamma``, ``rms``, ``trace_ratio``,
         ``accuracy``, ``nearest_mean_accuracy``, ``reach`` (the largest coordinate in the plane).
-        Base64, last axis fastest: ``ends`` (networks, epochs, nodes, 2) and ``means`` (networks, epochs,
-        classes, nodes) in float32, ``plane`` (networks, epochs, classes, 2), the class means there, in
+        In base64, last axis fastest: ``ends`` (networks, epochs, nodes, 2) and ``means`` (networks, epochs,
+        classes, nodes) in float32; ``plane`` (networks, epochs, classes, 2), the class means in the plane, in
         float32; ``counts`` (networks, epochs, nodes, classes, bins) in uint8; ``points`` (networks, epochs,
-        points, 2) in uint16, 0 for minus the reach and 65535 for the reach.
+        points, 2) in uint16, where 0 stands for minus the reach and 65535 for the reach.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def encode(frames: Frames, *, bins: int = BINS, shown: int = SHOWN) -> dict[str,
     Notes
     -----
     A network's plane is that of its last class means (:func:`~experiments.chapters.explore.frames.plane`),
-    for all its epochs. float32 is off by at most 6e-8 of a value, a point by at most reach / 65535 in each
+    for all epochs. float32 is off by at most 6e-8 of a value, and a point by at most reach / 65535 in each
     direction.
     """
     table, label = frames.table(), frames.label
@@ -151,25 +151,25 @@ def _rounded(values: np.ndarray) -> list[list[float]]:
 
 
 def element(frames: Frames) -> Element:
-    """Return the element on which the reader moves gamma and the epoch; empty where no script runs."""
+    """Return the HTML element on which readers move gamma and the epoch; without scripts it shows a hint."""
     data = json.dumps(encode(frames), separators=(",", ":"))
     return Element(
         f'<div id="{ROOT}">\n'
-        "<noscript><p>The controls need JavaScript. The figure below shows the same without.</p></noscript>\n"
+        "<noscript><p>The controls need JavaScript; the figure below does without.</p></noscript>\n"
         f'<script type="application/json" id="{ROOT}-data">{data}</script>\n</div>'
     )
 
 
 def still(fig: Figure, frames: Frames, *, columns: int = 5) -> None:
-    """Draw the page's content without a script: gammas from top to bottom, epochs from left to right.
+    """Draw the page's content without scripts: gammas from top to bottom, epochs from left to right.
 
-    Every panel is a network's train set in the plane of its own last class means, divided by its rms; each
-    class's name stands at its mean.
+    Every panel shows a network's train set in the plane of the network's last class means, divided by its
+    rms; each class's name stands at the class's mean.
 
     Parameters
     ----------
     fig
-        Figure to draw on: about 1.7 inches wide per epoch, and as high per network.
+        Figure to draw on, about 1.7 inches wide per epoch and 1.7 inches high per network.
     frames
         Frames of networks of :data:`lpc.architectures.GAMMAS`.
     columns

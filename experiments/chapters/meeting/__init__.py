@@ -1,1 +1,1 @@
-"""Common ground of the two papers: entropies, noise and scale."""
+"""Where the two papers meet: entropies, noise and scale."""

@@ -1,4 +1,4 @@
-"""Effect of noise on the latent on collapse, and on latent point collapse trained with it."""
+"""What noise on the latent does to collapse, and latent point collapse trained with noise."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from lpc.evaluation.quantities import gaussian_quantities
 from lpc.figures import LOOKS, Look
 
 LOSS_OF_LABEL = 0.1
-"""Decoder uncertainty in nats up to which a latent counts as keeping the label, as in the ledger."""
+"""Decoder uncertainty, in nats, up to which a latent counts as keeping the label, as in the ledger."""
 DRAWN_AT = 2048
-"""Latents, at most, at which noise is drawn: the time is that number times the number of latents."""
+"""Largest number of latents at which noise is drawn; time is proportional to it times all latents."""
 _QUANTITIES: Mapping[str, tuple[str, Look]] = {
     "preserved_information": ("I[X;Z]", Look("#0072B2", "-", "o")),
     "redundant_information": ("I[X;Z|Y]", Look("#CC79A7", "--", "s")),
@@ -36,7 +36,7 @@ _FREE, _MEAN = Look("#000000", "--", "D"), Look("#E69F00", ":", "s")
 
 
 def drawn_at(total: int) -> int | None:
-    """Return at how many of some latents noise is drawn; None: at all of them."""
+    """Return at how many of a number of latents noise is drawn; None: at all of them."""
     return None if total <= DRAWN_AT else DRAWN_AT
 
 
@@ -47,16 +47,16 @@ def through_noise(
     noises: Sequence[float],
     generator: torch.Generator,
 ) -> pd.DataFrame:
-    r"""Return the quantities of latents with Gaussian noise, against the noise's relative size.
+    r"""Return the quantities of latents with Gaussian noise, by the noise's relative size.
 
     Parameters
     ----------
     latent, label
-        Latents and labels. If there are more than :data:`DRAWN_AT` points, noise is drawn at so many, and all
-        make up the density.
+        Latents and labels. If there are more than :data:`DRAWN_AT` points, noise is drawn at only this many,
+        but all of them make up the density.
     noises
-        Standard deviations of the noise at a node, over the latents' spread (the root of their total
-        variance).
+        Standard deviations of the noise at a node, divided by the latents' spread (the square root of their
+        total variance).
     generator
         Generator of the noise and of the points.
 
@@ -67,9 +67,9 @@ def through_noise(
 
     Notes
     -----
-    A shift, a factor, a rotation or nodes that are always zero change none of the informations, so that
-    latents of any width can be compared. For all of them
-    :math:`I[X;Z] \le \min(\ln N, 1/2s^2)` at noise s.
+    A shift, a factor, a rotation or additional nodes that are always zero change no mutual information, so
+    latents of any width can be compared. At noise s, all of them have
+    :math:`I[X;Z] \le \min(\ln N, 1/2s^2)`.
     """
     points = centre(as_points(latent))
     spread = points.square().sum(dim=1).mean().sqrt()
@@ -87,7 +87,7 @@ def through_noise(
 def noise_curves(
     runs: Study, architectures: Sequence[str], *, noises: Sequence[float], seed: int = 0
 ) -> pd.DataFrame:
-    """Return :func:`through_noise` of all seeds' latents, with ``architecture`` and ``seed``."""
+    """Return :func:`through_noise` for the latents of all seeds, with ``architecture`` and ``seed``."""
     parts = []
     for row in runs.selected[runs.selected["architecture"].isin(architectures)].itertuples():
         latents = runs.latents(str(row.architecture), int(row.seed))  # type: ignore[arg-type]
@@ -98,15 +98,15 @@ def noise_curves(
 
 
 class LossOfLabel(NamedTuple):
-    """Latents with the noise at which the uncertainty about the label reaches a given level.
+    """The noise at which the uncertainty about the label reaches a given level, and the information left.
 
     Attributes
     ----------
     noise
-        Standard deviation at a node over the latents' spread; NaN if even a thousandth of the spread is too
-        much.
+        Standard deviation at a node, divided by the latents' spread; NaN if even a thousandth of the spread
+        is too much.
     redundant_information
-        Value of I[X;Z|Y] there in nats: the information that is carried beyond the label.
+        I[X;Z|Y] at this noise, in nats: the information that is carried beyond the label.
     """
 
     noise: float
@@ -120,17 +120,17 @@ def loss_of_label(
     allowed: float = LOSS_OF_LABEL,
     seed: int = 0,
 ) -> LossOfLabel:
-    """Return the relative noise at which H[Y|Z] reaches a level, to 1 %, and the information carried there.
+    """Return the relative noise at which H[Y|Z] reaches a level, to 1 %, and the information left there.
 
     Parameters
     ----------
     latent, label
         Latents and labels.
     allowed
-        Decoder uncertainty in nats, above 0 and below half the label's entropy. It is passed before the noise
-        is ten times the spread, where I[X;Z] is at most 1/200.
+        Decoder uncertainty in nats, above 0 and below half the label's entropy. It is reached before the
+        noise is ten times the spread, where I[X;Z] is at most 1/200.
     seed
-        Seed of the noise: every size of noise uses the same draws, so that the uncertainty is smooth.
+        Seed of the noise; all sizes of noise use the same draws, so that the uncertainty varies smoothly.
 
     Raises
     ------
@@ -154,7 +154,7 @@ def loss_of_label(
 
 
 def with_noise(name: str, *, seeds: int | None = None, store: str | Path = "runs") -> Study | None:
-    """Return a profile's runs of latent point collapse with noise; None where it declares none."""
+    """Return a profile's runs of latent point collapse with noise, or None if it declares none."""
     if name not in BOTTLENECK_PROFILES or not BOTTLENECK_PROFILES[name].meeting:
         return None
     only = [f"{architecture}-noise" for architecture in MEETING]
@@ -162,7 +162,7 @@ def with_noise(name: str, *, seeds: int | None = None, store: str | Path = "runs
 
 
 def along_gamma(history: pd.DataFrame, *, width: int) -> pd.DataFrame:
-    """Return the recorded epochs of runs, the last of each gamma, with ``norm``: the rms norm of a latent."""
+    """Return the last recorded epoch of each gamma, for each run, with ``norm``, the rms norm of a latent."""
     rows = history[history["rms"].notna()].sort_values(["architecture", "seed", "epoch"])
     rows = rows.drop_duplicates(["architecture", "seed", "gamma"], keep="last")
     return rows.assign(norm=pd.to_numeric(rows["rms"]) * math.sqrt(width)).reset_index(drop=True)
@@ -171,7 +171,7 @@ def along_gamma(history: pd.DataFrame, *, width: int) -> pd.DataFrame:
 def gamma_below(rows: pd.DataFrame, column: str, level: float) -> float:
     """Return the gamma at which one run's values fall below a level, interpolating logarithms.
 
-    NaN where they are below it from the beginning, or never.
+    The result is NaN if they are below it from the beginning, or never.
     """
     rows = rows.sort_values("gamma")
     value, gamma = np.log(rows[column].to_numpy(dtype=float)), np.log(rows["gamma"].to_numpy(dtype=float))
@@ -184,7 +184,7 @@ def gamma_below(rows: pd.DataFrame, column: str, level: float) -> float:
 
 
 def milestones(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return three recorded epochs of every run with noise: the label is kept, the accuracy is, the end.
+    """Return three recorded epochs of every run with noise: the last with label, with accuracy, and the end.
 
     Parameters
     ----------
@@ -210,7 +210,7 @@ def milestones(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_noise_curves(ax: Axes, curves: pd.DataFrame, quantity: str, *, against: str = "noise") -> Axes:
-    """Draw one quantity against the noise, or against another quantity: one line per run.
+    """Draw one quantity against the noise or against another quantity, one line per run.
 
     Parameters
     ----------
@@ -253,7 +253,7 @@ def draw_training(
     Parameters
     ----------
     grid
-        Axes, shape (2, 2): informations in nats, norm of a latent, accuracies, ratio of traces.
+        Axes, shape (2, 2): mutual informations in nats, norm of a latent, accuracies, trace ratio.
     noisy, free
         Tables from :func:`along_gamma`.
     simplex

@@ -1,4 +1,4 @@
-"""Scale and shape: the share of scale in an entropy, and the size of latents that gamma allows."""
+"""Scale and shape: how much of an entropy is scale, and which size of latents gamma allows."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from lpc.evaluation.quantities import ZERO_ENTROPY_VARIANCE
 from lpc.specs import VARIANTS, WIDTHS
 
 EXTINCTION = 1 / (2 * ZERO_ENTROPY_VARIANCE)
-r"""gamma in Eq. 3's convention, :math:`\pi e`, from which on a noisy latent is best at zero.
+r"""Smallest gamma, in Eq. 3's convention, at which a noisy latent is best at zero: :math:`\pi e`.
 
-With Gaussian noise of variance :math:`s^2` at every node :math:`I[Y;Z] \le E\lVert\mu\rVert^2/2s^2`, so
+With Gaussian noise of variance :math:`s^2` at every node, :math:`I[Y;Z] \le E\lVert\mu\rVert^2/2s^2`, so
 cross-entropy plus penalty is at least :math:`H[Y] + (\gamma - 1/2s^2)\,E\lVert\mu\rVert^2`.
 """
 CLASSES: Mapping[str, int] = {"SVHN": 10, "CIFAR10": 10, "CIFAR100": 100}
 BASELINES: Mapping[str, str] = {"intermediate": "LinPen", "wide": "NoPen"}
-"""Baselines of entropies: latents without penalty and of the same width."""
+"""Baselines for entropies, by group of equal width: architectures without the penalty."""
 _PARTS = {"scale": ("#E69F00", "////"), "shape": ("#0072B2", "")}
-"""Colour and hatching."""
+"""Colour and hatching of each part."""
 
 
 def group_of(architecture: str) -> str | None:
-    """Return the key of :data:`BASELINES` that an architecture is compared in; None: no other has its width.
+    """Return an architecture's group of equal width, a key of :data:`BASELINES`; None if it is in none.
 
-    Without a penultimate layer the latent is as wide as the wide one: it is the backbone's features.
+    Without a penultimate layer the latent is the backbone's features, which are as wide as the wide layer.
     """
     if architecture not in VARIANTS:
         raise unknown_name("architecture", architecture, VARIANTS)
@@ -43,7 +43,7 @@ def group_of(architecture: str) -> str | None:
 
 
 def entropy_parts(selected: pd.DataFrame) -> pd.DataFrame:
-    """Split the differences between k-NN entropies of latents of one width into scale and shape.
+    """Split the differences between k-NN entropies of equally wide latents into scale and shape.
 
     Parameters
     ----------
@@ -84,14 +84,14 @@ def entropy_parts(selected: pd.DataFrame) -> pd.DataFrame:
 
 
 class Drop(NamedTuple):
-    """Difference between the entropies of IB and LinPen and its scale part when no rms is given, in nats.
+    """Difference between the entropies of IB and LinPen, with a bound on its scale part, in nats.
 
     Attributes
     ----------
     total
         Entropy of IB minus that of LinPen.
     scale_at_most
-        Upper bound of the scale part; if both are negative, at least so much of the drop is scale.
+        Upper bound on the scale part; if both are negative, at least this much of the drop is scale.
     """
 
     total: float
@@ -99,12 +99,12 @@ class Drop(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Least share of the drop that is scale: 0 where nothing follows, NaN where there is no drop."""
+        """Smallest share of the drop that must be scale: 0 if nothing follows, NaN if there is no drop."""
         return max(0.0, self.scale_at_most / self.total) if self.total < 0 else math.nan
 
 
 def drop_bound(penalised: float, baseline: float, *, gamma: float, width: int, classes: int) -> Drop:
-    r"""Bound the scale part of the difference between two entropies from the entropies alone.
+    r"""Bound the scale part of the difference between two entropies, from the entropies alone.
 
     Parameters
     ----------
@@ -117,9 +117,9 @@ def drop_bound(penalised: float, baseline: float, *, gamma: float, width: int, c
 
     Notes
     -----
-    A latent of rms :math:`\rho` has :math:`H \le \frac P2\ln 2\pi e\rho^2`: a bound of the baseline's
-    :math:`\rho` from below. A network whose Eq. 3 is no larger than :math:`\ln K`, that of latents at zero,
-    has :math:`\gamma P\rho^2 \le \ln K`: one of the penalised from above.
+    A latent of rms :math:`\rho` has :math:`H \le \frac P2\ln 2\pi e\rho^2`, which bounds the baseline's
+    :math:`\rho` from below. If a network's loss, Eq. 3, is at most :math:`\ln K`, its value for latents at
+    zero, then :math:`\gamma P\rho^2 \le \ln K`, which bounds the penalised :math:`\rho` from above.
     """
     largest = math.sqrt(math.log(classes) / (gamma * width))
     return Drop(
@@ -136,7 +136,7 @@ def printed_drop(dataset: str, *, released: bool = False) -> Drop:
     dataset
         Name of the data set, a key of :data:`CLASSES`.
     released
-        Whether gamma was divided by the width, as the released code has it.
+        Whether gamma was divided by the width, as in the released code.
     """
     if dataset not in CLASSES:
         raise unknown_name("data set of Table 1", dataset, CLASSES)
@@ -148,7 +148,7 @@ def printed_drop(dataset: str, *, released: bool = False) -> Drop:
 
 
 def largest_radius(gamma: float, *, classes: int) -> float:
-    r"""Return the largest norm at which free latents can be at equilibrium, whatever the classifier's D.
+    r"""Return the largest norm at which free latents can be at equilibrium, whatever the classifier's D is.
 
     Notes
     -----
@@ -173,7 +173,7 @@ def noisy_simplex(
     classes
         Number of classes K, equally frequent.
     draws
-        Number of draws of z about one point; the others are alike.
+        Number of draws of z about one point; by symmetry, one point is enough.
     generator
         Generator on the CPU; all radii use the same draws.
 
@@ -205,7 +205,7 @@ def noisy_simplex(
 
 
 def size_by_gamma(gammas: Sequence[float], simplex: pd.DataFrame, *, classes: int) -> pd.DataFrame:
-    r"""Return the possible size of latents at some gammas, in standard deviations of zero-entropy noise.
+    r"""Return how large latents can be at some gammas, in standard deviations of zero-entropy noise.
 
     Parameters
     ----------
@@ -239,15 +239,14 @@ def size_by_gamma(gammas: Sequence[float], simplex: pd.DataFrame, *, classes: in
 
 
 def draw_parts(ax: Axes, parts: pd.DataFrame, *, group: str) -> Axes:
-    """Draw the scale and the shape part of every architecture as stacked bars, the total as a point.
+    """Draw the scale and shape parts of every architecture as stacked bars, and the total as a point.
 
     Parameters
     ----------
     ax
         Axes to draw on.
     parts
-        Table from :func:`entropy_parts`; means over seeds are drawn, with the range of the totals of single
-        seeds.
+        Table from :func:`entropy_parts`; means over seeds are drawn, with the range of the seeds' totals.
     group
         Group of architectures, a key of :data:`BASELINES`.
     """

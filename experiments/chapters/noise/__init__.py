@@ -1,1 +1,1 @@
-"""Reasons why entropies need noise."""
+"""The chapter on why entropies need noise."""

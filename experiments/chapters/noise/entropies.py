@@ -1,4 +1,4 @@
-"""Entropies with noise: of pieces of uniform distributions, exactly, and of latents by several measures."""
+"""Entropies with noise: of piecewise uniform distributions, exactly, and of latents by several measures."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from lpc.evaluation.information import knn_entropy
 from lpc.evaluation.quantities import gaussian_quantities
 
 _REACH, _STEPS = 10.0, 40
-"""Sds of noise about an edge, and points a sd there, at which densities are evaluated."""
+"""Where densities are evaluated: up to this many noise sds from an edge, with this many points per sd."""
 _LEAST_SD = 1e-10
-"""Least sd of the noise, over the span of the pieces: below, the points about an edge round to one."""
+"""Smallest sd of the noise, relative to the pieces' span: below it, the points about an edge round to one."""
 
 
 class Piece(NamedTuple):
-    """A share of a distribution on the line: uniform from start to end, a point where these are the same."""
+    """A piece of a distribution on the line: uniform from start to end, or a point if these are equal."""
 
     start: float
     end: float
@@ -50,8 +50,8 @@ def noisy_entropy(pieces: Sequence[Piece], *, sd: float) -> float:
     -----
     The density is
     :math:`\sum_j \frac{p_j}{b_j - a_j}[\Phi(\frac{z - a_j}\sigma) - \Phi(\frac{z - b_j}\sigma)]`, level
-    between edges that are far apart. The trapezoidal rule takes points close together about each edge and
-    none between, so that its error does not grow as the noise shrinks.
+    between edges that are far apart. The trapezoidal rule uses points close together about each edge and none
+    in between, so that its error does not grow as the noise shrinks.
     """
     if not pieces or any(piece.end < piece.start or piece.share <= 0 for piece in pieces):
         raise ValueError(f"pieces are {list(pieces)}; expected one or more with start <= end and share > 0")
@@ -66,7 +66,7 @@ def noisy_entropy(pieces: Sequence[Piece], *, sd: float) -> float:
     density = np.zeros_like(z)
     for start, end, share in pieces:
         if end > start:
-            away = np.abs(z - (start + end) / 2)  # small tails are subtracted, not ones
+            away = np.abs(z - (start + end) / 2)  # subtract small tails, not numbers near one
             half = (end - start) / 2
             inside = special.ndtr((half - away) / sd) - special.ndtr((-half - away) / sd)
             density += share / (end - start) * inside
@@ -81,11 +81,11 @@ class Measures(NamedTuple):
     Attributes
     ----------
     exact
-        Exact entropy. With noise: of the mixture of one Gaussian per point. Without: minus infinity.
+        Exact entropy: with noise, that of the mixture of one Gaussian per point; without, minus infinity.
     bound
         Entropy of a Gaussian with the variance of each node.
     knn
-        Estimate by nearest neighbours, at one draw of the noise.
+        Estimate by nearest neighbours, from one draw of the noise.
     matched
         Entropy of a Gaussian mixture matched to the classes, and the error of nearest neighbours on it.
     """
@@ -138,7 +138,7 @@ def measured_entropies(
 
 
 def fano_error(uncertainty: float, *, classes: int) -> float:
-    r"""Return the least probability of a wrong class that a decoder uncertainty allows.
+    r"""Return the smallest probability of a wrong class that a decoder uncertainty allows.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def fano_error(uncertainty: float, *, classes: int) -> float:
 
     Notes
     -----
-    Fano's inequality: the least e with :math:`-e\ln e - (1-e)\ln(1-e) + e\ln(K-1) \ge H[Y|Z]`.
+    Fano's inequality: the smallest e with :math:`-e\ln e - (1-e)\ln(1-e) + e\ln(K-1) \ge H[Y|Z]`.
     """
     most = math.log(classes)
     if not 0 <= uncertainty <= most:

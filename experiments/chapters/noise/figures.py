@@ -1,4 +1,4 @@
-"""Figure 4 of Kirsch et al.: error against the latent's entropy, what noise does, what shrinking does."""
+"""Kirsch et al.'s Figure 4: the error against the latent's entropy, and what noise and shrinking do to it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from lpc.runs.information_measurements import NOISE_SAMPLES
 from lpc.schedules import latent_sd
 
 NOISE_FREE, NOISY = "#000000", "#0072B2"
-"""Colours, dashed and solid: without noise, and with zero-entropy noise."""
+"""Colours without noise (dashed lines) and with zero-entropy noise (solid lines)."""
 
 
 def per_node(sd: float) -> float:
-    """Return the entropy in nats of a Gaussian of some sd: the bound of a node's entropy."""
+    """Return the entropy, in nats, of a Gaussian of the given sd, which bounds a node's entropy."""
     return 0.5 * math.log(2 * math.pi * math.e) + math.log(sd)
 
 
@@ -47,9 +47,9 @@ def with_errors(runs: Study, names: Sequence[str]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns ``test_error``, with the run's noise if any; ``sd`` of every node, as scheduled, before noise;
-        in nats per node ``bound`` (of the latent, noise included), ``knn`` and ``exact`` (NaN without noise);
-        and all columns of the history. One row per run and recorded epoch.
+        One row per run and recorded epoch. Columns ``test_error``, with the run's noise if it has any;
+        ``sd``, the scheduled sd of every node before noise; in nats per node, ``bound`` (for the latent
+        including noise), ``knn`` and ``exact`` (NaN without noise); and all columns of the history.
     """
     history = runs.history[runs.history["architecture"].isin(list(names))].copy()
     specs = [
@@ -71,7 +71,7 @@ def with_errors(runs: Study, names: Sequence[str]) -> pd.DataFrame:
 def draw_trials(
     ax: Axes, history: pd.DataFrame, x: str, y: str, *, label: str, colour: str, line: str = "-"
 ) -> Axes:
-    """Draw one thin line per trial over its epochs, and the median over trials of each epoch.
+    """Draw one thin line per trial over its epochs, and the median over trials at each epoch.
 
     Parameters
     ----------
@@ -93,14 +93,14 @@ def draw_trials(
 
 
 def noise_at_test(readout: Readout, *, sds: Sequence[float], points: int = 1024) -> pd.DataFrame:
-    """Return the effect of noise on a network trained without it: latents rescaled, then noise added.
+    """Return what noise does to a network trained without it: latents are rescaled, then noise is added.
 
     Returns
     -------
     DataFrame
-        Columns ``sd``, ``test_error`` with predictions averaged over 12 draws as in training, ``one_draw``
-        with a single draw, and ``preserved_information`` I[X; Z] of the train set in nats, estimated at up to
-        ``points`` points. One row per sd.
+        One row per sd. Columns ``sd``; ``test_error``, with predictions averaged over 12 draws as in
+        training; ``one_draw``, with a single draw; and ``preserved_information``, I[X; Z] of the train set in
+        nats, estimated at up to ``points`` points.
     """
     rows = []
     shape = (NOISE_SAMPLES, *readout.latent.shape)
@@ -124,17 +124,17 @@ def noise_at_test(readout: Readout, *, sds: Sequence[float], points: int = 1024)
 def adam_steps(
     classifier: Classifier, images: ImageSet, *, sds: Sequence[float], learning_rate: float
 ) -> pd.DataFrame:
-    """Return the changes by the first step of Adam at different sds of the same latents, in float32.
+    """Return what Adam's first step changes, in float32, if the same latents have different sds.
 
     Parameters
     ----------
     classifier
         Classifier whose latent is shifted and scaled; it is not changed.
     images
-        Images; one batch of up to 1,024 is taken, without dropout or noise.
+        Images; one batch of up to 1,024 is used, without dropout or noise.
     sds
-        Standard deviations to which every node of the latent is brought before the step; the decoder is
-        changed to match.
+        Standard deviations to which every node of the latent is scaled before the step; the decoder is
+        adapted to match.
     learning_rate
         Learning rate of Adam.
 
@@ -146,8 +146,8 @@ def adam_steps(
     Returns
     -------
     DataFrame
-        Columns ``*_gradient`` (rms) and ``*_change`` (relative rms change) of the weights of ``encoder`` (all
-        layers before the decoder) and ``decoder``. One row per sd.
+        One row per sd. Columns ``*_gradient`` (rms) and ``*_change`` (relative rms change) for the weights of
+        ``encoder`` (all layers before the decoder) and ``decoder``.
     """
     batch = slice(0, min(1024, len(images)))
     sd = collect(classifier, images).latent.double().std(dim=0)
@@ -192,7 +192,7 @@ def _rms(value: Tensor) -> float:
 
 
 class Sampled(NamedTuple):
-    """Latents under several samples of dropout: all images for the first sample, then for the second.
+    """Latents under several samples of dropout: all images for the first sample, then all for the second.
 
     Attributes
     ----------
@@ -211,7 +211,7 @@ class Sampled(NamedTuple):
 def dropout_latents(
     classifier: Classifier, images: ImageSet, *, samples: int, generator: torch.Generator, sd: float
 ) -> Sampled:
-    """Return latents with dropout active in the encoder, brought to an sd at every node.
+    """Return latents with dropout active in the encoder, scaled to a given sd at every node.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""End of a shrinking latent in floating point: the effect of each format on it, and on its decoder."""
+"""Where a shrinking latent ends in floating point: what each format does to it and to its decoder."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ FORMATS: Mapping[str, torch.dtype] = {
     "float64": torch.float64,
 }
 UNHARMED = 0.01
-"""Error above that at the largest sd from which a latent counts as harmed."""
+"""How much more error than at the largest sd makes a latent count as harmed."""
 
 
 class Limits(NamedTuple):
-    """Limits of a floating-point format: largest number, smallest normal and smallest subnormal one."""
+    """Limits of a floating-point format: its largest, smallest normal and smallest subnormal number."""
 
     largest: float
     normal: float
@@ -42,7 +42,7 @@ def limits(dtype: torch.dtype) -> Limits:
 
 
 class Readout(NamedTuple):
-    """Latents of mean 0 and sd 1 at each node of the train set, and the decoder that goes with them.
+    """Latents scaled to mean 0 and sd 1 at each node of the train set, and the decoder that matches.
 
     Attributes
     ----------
@@ -64,12 +64,12 @@ class Readout(NamedTuple):
 
 @torch.no_grad()
 def unit_readout(classifier: Classifier, splits: Splits) -> Readout:
-    """Return a classifier's latents at sd 1 and its decoder, changed to match, in float64.
+    """Return a classifier's latents, scaled to sd 1, and its decoder, adapted to match, in float64.
 
     Raises
     ------
     ValueError
-        If the latent is categorical and thus has no scale.
+        If the latent is categorical and so has no scale.
     """
     if isinstance(classifier.head, CategoricalHead):
         raise ValueError("the classifier's latent is categorical: it has no scale; expected a continuous one")
@@ -90,19 +90,19 @@ def _times(value: Tensor, log10_factor: float) -> Tensor:
 def error_in_format(
     readout: Readout, *, log10_sd: float, dtype: torch.dtype, exact_decoder: bool = False
 ) -> float:
-    """Return the test error when a latent of some sd is stored in a floating-point format.
+    """Return the test error if a latent of the given sd is stored in a floating-point format.
 
     Parameters
     ----------
     readout
         Latents at sd 1 and their decoder.
     log10_sd
-        Logarithm of the sd to which the latents are brought.
+        Logarithm (base 10) of the sd to which the latents are scaled.
     dtype
         Format to which the latents, and the decoder divided by the sd, are rounded. Products are summed in
         float64 and the logits rounded, so that the error is due to storage alone, on any machine.
     exact_decoder
-        Whether only the latents are rounded; they are then brought back to sd 1 in float64 and decoded there.
+        Whether to round only the latents, which are then scaled back to sd 1 and decoded in float64.
 
     Returns
     -------
@@ -120,13 +120,13 @@ def error_in_format(
 
 
 def errors_in_formats(readout: Readout, *, a_decade: int = 4) -> pd.DataFrame:
-    """Return test errors around the end of every format, at several sds per decade.
+    """Return test errors around the end of every format's range, at several sds per decade.
 
     Returns
     -------
     DataFrame
-        Columns ``format``, ``log10_sd``, ``stored`` (latents and decoder in the format), ``latent`` (latents
-        only).
+        Columns ``format``, ``log10_sd``, ``stored`` (latents and decoder in the format) and ``latent`` (only
+        the latents).
     """
     rows = []
     for name, dtype in FORMATS.items():
@@ -140,15 +140,15 @@ def errors_in_formats(readout: Readout, *, a_decade: int = 4) -> pd.DataFrame:
 
 
 def ends(errors: pd.DataFrame, readout: Readout) -> pd.DataFrame:
-    """Return log10 of the sds at which formats should end, and of the least at which the error is unharmed.
+    """Return, for every format, log10 of the smallest sds that should be and that are harmless.
 
     Returns
     -------
     DataFrame
-        Columns ``decoder_predicted``, where the decoder's largest weight is the format's largest number;
-        ``decoder_measured``; ``latent_predicted``, the smallest subnormal; ``latent_measured``. The measured
-        values are the least sd down to which no error is more than a point above that at the largest sd. One
-        row per format.
+        One row per format. Columns ``decoder_predicted``, where the decoder's largest weight is the format's
+        largest number; ``decoder_measured``; ``latent_predicted``, the smallest subnormal number;
+        ``latent_measured``. Measured values are the smallest sds down to which no error is more than a point
+        above that at the largest sd.
     """
     rows = {}
     for name, own in errors.sort_values("log10_sd", ascending=False).groupby("format", sort=False):

@@ -1,1 +1,1 @@
-"""One objective behind many."""
+"""The chapter on the one objective behind many."""

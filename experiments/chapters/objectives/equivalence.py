@@ -1,4 +1,4 @@
-"""Bottleneck objectives on random discrete encoders: which are one, up to a factor and a constant."""
+"""Which bottleneck objectives are the same up to a factor and a constant, on random discrete encoders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BETAS = (1.25, 2.0, 5.0, 20.0)
 """Weights of I[Y; Z] at which objectives are compared."""
 
 Objective = Callable[[pd.DataFrame, float], pd.Series]
-"""(quantities, one row per encoder; beta) -> what is minimised, in nats."""
+"""Function from quantities (one row per encoder) and beta to the objective, which is minimised, in nats."""
 
 
 def _canonical(regulariser: str, weight: Callable[[float], float]) -> Objective:
@@ -52,18 +52,18 @@ OBJECTIVES: Mapping[str, Objective] = {
     "VIB, β": lambda q, beta: beta * q["preserved_information"] - q["preserved_relevant_information"],
     "CEB": lambda q, beta: q["redundant_information"] - q["preserved_relevant_information"],
 }
-"""Objectives to be minimised. A number after the last comma is a weight that does not belong there."""
+"""Objectives to minimise. A weight after the last comma is a wrong one, for a control."""
 
 
 class Claim(NamedTuple):
-    """Claim that one objective is a positive factor times another plus a constant, or a control without that.
+    """The claim that one objective is a positive factor times another plus a constant; or a control.
 
     Attributes
     ----------
     first, second
         Names of the objectives, keys of :data:`OBJECTIVES`.
     factor
-        Stated factor, a function of beta; None: a control, which gets the factor that suits it best.
+        Stated factor, a function of beta; None: a control, which gets the factor that fits best.
     """
 
     first: str
@@ -86,13 +86,13 @@ CLAIMS = (
     Claim("DIB", "DIB, encoding entropy, 1/(β-1)", None),
     Claim("DIB", "DIB, entropy distance", lambda beta: beta / 2),
 )
-"""In the order of Kirsch et al., Section 4 and Appendix A.2; that of CEB is made for beta = 2 only."""
+"""The claims in the order of Kirsch et al., Section 4 and Appendix A.2; CEB's is made for beta = 2 only."""
 DETERMINISTIC = Claim("DIB", "IB", lambda beta: 1.0)
-"""Made for deterministic encoders only."""
+"""Claims that are made for deterministic encoders only."""
 
 
 def random_problem(*, points: int, classes: int, seed: int) -> Float64[Tensor, "points classes"]:
-    """Return a random joint distribution p(x, y): the softmax of Gaussian numbers whose sd is 2."""
+    """Return a random joint distribution p(x, y): the softmax of Gaussian numbers with sd 2."""
     generator = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(points * classes, generator=generator, dtype=torch.float64)
     return logits.softmax(dim=0).reshape(points, classes)
@@ -101,7 +101,7 @@ def random_problem(*, points: int, classes: int, seed: int) -> Float64[Tensor, "
 def random_encoders(
     *, encoders: int, points: int, categories: int, seed: int, deterministic: bool = False
 ) -> Float64[Tensor, "encoders points categories"]:
-    """Return random distributions p(z | x), from nearly uniform ones to nearly deterministic ones.
+    """Return random distributions p(z | x), from nearly uniform to nearly deterministic ones.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def random_encoders(
     seed
         Seed of all draws.
     deterministic
-        Whether only the most probable z of every x is kept.
+        Whether to keep only the most probable z of every x.
 
     Notes
     -----
@@ -158,7 +158,7 @@ def objective(name: str, quantities: pd.DataFrame, *, beta: float) -> pd.Series:
 
 
 def spread(claim: Claim, quantities: pd.DataFrame, *, beta: float) -> float:
-    """Return the deviation of first - factor * second from a constant: its range over encoders, in nats.
+    """Return how far first - factor * second is from a constant: its range over encoders, in nats.
 
     A control's factor is the slope of the regression of the first on the second.
     """
@@ -171,7 +171,7 @@ def spread(claim: Claim, quantities: pd.DataFrame, *, beta: float) -> float:
 def spreads(
     quantities: pd.DataFrame, *, claims: Sequence[Claim] = CLAIMS, betas: Sequence[float] = BETAS
 ) -> pd.DataFrame:
-    """Return every claim's spread at every beta; the index has both names and whether it is a control."""
+    """Return every claim's spread at every beta; the index has both names, and whether it is a control."""
     rows = {
         (claim.first, claim.second, claim.factor is None): {
             beta: spread(claim, quantities, beta=beta) for beta in betas
@@ -197,7 +197,7 @@ def triangle_slack(joint: Float[Array, "first second third"]) -> float:
 
 
 class Rate(NamedTuple):
-    """Parts of the regulariser of the deep variational information bottleneck, in nats.
+    """Parts of the deep variational information bottleneck's regulariser, in nats.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Gaussian noise makes soft clusters: entropies of noisy embeddings, descended on the embeddings."""
+"""Gaussian noise makes soft clusters: entropies of noisy embeddings, minimised over the embeddings."""
 
 from __future__ import annotations
 
@@ -48,21 +48,23 @@ def class_posterior(
 
 
 def fixed_noise(*, draws: int, width: int, seed: int) -> Float64[Tensor, "draws width"]:
-    """Return standard normal draws in opposite pairs, whitened: mean 0 and covariance 1 hold exactly.
+    """Return standard normal draws in opposite pairs, whitened so that mean 0 and covariance 1 are exact.
 
-    With it the Monte Carlo entropy of the noise alone is its closed form.
+    With them, the Monte Carlo entropy of the noise alone equals its closed form.
 
     Parameters
     ----------
     draws
-        Number of draws, even, and at least twice the width.
+        Number of draws: an even number, at least twice the width.
     width
         Width of Z.
     seed
         Seed of the draws.
     """
     if width < 1 or draws < 2 * width or draws % 2:
-        raise ValueError(f"draws={draws} for width {width}; expected an even number, twice the width or more")
+        raise ValueError(
+            f"draws={draws} for width {width}; expected an even number, at least twice the width"
+        )
     generator = torch.Generator().manual_seed(seed)
     half = torch.randn(draws // 2, width, generator=generator, dtype=torch.float64)
     root = torch.linalg.cholesky(half.T @ half / len(half))
@@ -85,7 +87,7 @@ def entropies(
     sd: Tensor | float,
     noise: Float64[Tensor, "draws width"],
 ) -> Entropies:
-    r"""Return H[Z], H[Z | Y] and H[Y | Z] of Z = mean(X) + sd · noise, by Monte Carlo of the exact densities.
+    r"""Return H[Z], H[Z | Y] and H[Y | Z] of Z = mean(X) + sd · noise, by Monte Carlo with exact densities.
 
     Parameters
     ----------
@@ -94,7 +96,7 @@ def entropies(
     sd
         Standard deviation of the noise at each node.
     noise
-        Standard normal draws, the same for all points. If they are also the same at every call (common random
+        Standard normal draws, the same for all points. If every call uses the same draws (common random
         numbers), the result is a smooth function of mean and sd.
 
     Notes
@@ -150,7 +152,7 @@ def descend(
     draws: int = 48,
     seed: int = 0,
 ) -> Descent:
-    """Move embeddings down H[Y | Z] + weight · H[Z | Y] by Adam, the noise's draws fixed.
+    """Minimise H[Y | Z] + weight · H[Z | Y] over embeddings by Adam, with fixed draws of the noise.
 
     Parameters
     ----------
@@ -159,11 +161,11 @@ def descend(
     sd
         Standard deviation of the noise at each node.
     free_noise
-        Whether the logarithm of the sd moves as well, as in an encoder that sets its own noise.
+        Whether to optimise the logarithm of the sd, too, as in an encoder that sets its own noise.
     weight
         Weight of H[Z | Y]: beta' = 1 / (beta - 1).
     steps, learning_rate
-        Steps and learning rate of Adam.
+        Number of steps and learning rate of Adam.
     draws, seed
         Number and seed of the draws of noise.
     """
@@ -202,7 +204,7 @@ def blobs(
     Parameters
     ----------
     points, classes
-        Points of each class, and classes.
+        Number of points per class, and number of classes.
     radius, spread
         Radius of the circle, and sd of a cloud at each node.
     seed

@@ -1,4 +1,4 @@
-"""The information bottleneck solved on small discrete problems: soft clusters, and the best hard ones."""
+"""The information bottleneck, solved on small discrete problems: soft clusters and the best hard ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from experiments.chapters.objectives.equivalence import objective, of_encoders
 from lpc.arrays import Array, as_float64
 
 MOST_POINTS = 10
-"""Ten points have 115,975 partitions, eleven 678,570."""
+"""Largest number of points to partition: ten have 115,975 partitions, eleven 678,570."""
 
 
 def line_problem(
@@ -24,7 +24,7 @@ def line_problem(
 
     Notes
     -----
-    x is uniform over equally spaced places t from 0 to 1, class centres c too, and
+    x is uniform over equally spaced positions t from 0 to 1, class centres c are equally spaced, too, and
     :math:`p(y|x) \propto e^{-(t_x - c_y)^2 / 2w^2}`.
 
     Parameters
@@ -47,9 +47,9 @@ def line_problem(
 
 
 def _divergence(given: Tensor, own: Tensor, decoder: Tensor) -> Tensor:
-    """Return D(p(y|x) || p(y|z)), points x categories; infinite where z excludes a class that x has.
+    """Return D(p(y|x) || p(y|z)), points x categories; it is infinite if z excludes a class that x allows.
 
-    ``own`` is minus the entropy of each p(y|x).
+    ``own`` is the negative entropy of each p(y|x).
     """
     return own[:, None] - torch.special.xlogy(given[:, None, :], decoder[None]).sum(dim=2)
 
@@ -73,13 +73,13 @@ def solve(
     start
         Initial p(z | x).
     iterations, tolerance
-        Largest number of iterations; all are needed near a beta at which clusters split, and change
-        of a probability below which the iteration ends.
+        Largest number of iterations, all of which are needed near a beta at which clusters split; and the
+        change of probabilities below which the iteration ends.
 
     Notes
     -----
     :math:`p(z|x) \propto p(z)\, e^{-\beta D_{KL}(p(y|x) \Vert p(y|z))}`, with p(z) and p(y|z) of the
-    previous encoder. No iteration raises :math:`I[X;Z] - \beta I[Y;Z]`; the end can be a local minimum.
+    previous encoder. No iteration raises :math:`I[X;Z] - \beta I[Y;Z]`; the result can be a local minimum.
 
     References
     ----------
@@ -97,7 +97,7 @@ def solve(
     own = torch.special.xlogy(given, given).sum(dim=1)
     for _ in range(iterations):
         marginal = of_point @ encoder
-        kept = marginal > 0  # a category without points stays without
+        kept = marginal > 0  # a category without points stays empty
         encoder, marginal = encoder[:, kept], marginal[kept]
         decoder = (data.T @ encoder / marginal).T
         updated = (marginal.log() - beta * _divergence(given, own, decoder)).softmax(dim=1)
@@ -113,9 +113,9 @@ def soft_clusters(
 ) -> dict[float, Float64[Tensor, "points categories"]]:
     """Return the bottleneck's encoder at every beta, from the largest down.
 
-    The first start gives nearly every point a category of its own; each solution is the start for the next
-    beta. Categories that have come to the same p(y | z) stay apart (:func:`merged` puts them together): that
-    changes no quantity but H[Z], H[Z | X] and H[Z | Y].
+    The first start gives nearly every point its own category; each solution is the start for the next beta.
+    Categories that come to have the same p(y | z) stay separate (:func:`merged` joins them), which affects
+    only H[Z], H[Z | X] and H[Z | Y].
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def soft_clusters(
 def of_solutions(
     p_xy: Float[Array, "points classes"], encoders: Mapping[float, Float[Array, "points categories"]]
 ) -> pd.DataFrame:
-    """Return the quantities of one encoder a beta in nats, with a column ``beta``."""
+    """Return the quantities of the encoder at each beta, in nats, with a column ``beta``."""
     rows = [of_encoders(p_xy, one[None]) for one in encoders.values()]
     return pd.concat(rows, ignore_index=True).assign(beta=list(encoders))
 
@@ -146,14 +146,14 @@ def merged(
     *,
     tolerance: float = 1e-4,
 ) -> Float64[Tensor, "points clusters"]:
-    """Return the encoder with categories of one p(y | z) put together, in the order of the points.
+    """Return the encoder with all categories of equal p(y | z) joined, in the order of the points.
 
     Parameters
     ----------
     p_xy, encoder
         Joint distribution, and p(z | x).
     tolerance
-        Largest difference between two p(y | z) that count as one.
+        Largest difference between two p(y | z) that count as equal.
     """
     data, given = as_float64(p_xy, name="p_xy", dims=2), as_float64(encoder, name="encoder", dims=2)
     joint = given.T @ data
@@ -173,7 +173,7 @@ def merged(
 
 
 def partitions(points: int) -> list[tuple[int, ...]]:
-    """Return every partition of the points into clusters once: the cluster of each, numbered as they come.
+    """Return every partition of the points once, as the points' clusters, numbered as they appear.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ def partitions(points: int) -> list[tuple[int, ...]]:
 def hard_clusters(p_xy: Float[Array, "points classes"]) -> pd.DataFrame:
     """Return the quantities of every deterministic encoder in nats; the index is its partition.
 
-    Encoders that differ in the names of the clusters only are one.
+    Encoders that differ only in the names of the clusters count once.
     """
     points = as_float64(p_xy, name="p_xy", dims=2).shape[0]
     every = partitions(points)
@@ -202,7 +202,7 @@ def hard_clusters(p_xy: Float[Array, "points classes"]) -> pd.DataFrame:
 
 
 def assignment(partition: str) -> Float64[Tensor, "points clusters"]:
-    """Return the encoder of a partition as :func:`hard_clusters` writes it."""
+    """Return the encoder of a partition in the notation of :func:`hard_clusters`."""
     cluster = torch.tensor([int(part) for part in partition.split()])
     return torch.nn.functional.one_hot(cluster).to(torch.float64)
 
@@ -212,22 +212,22 @@ def best_hard_clusters(clusters: pd.DataFrame, betas: Sequence[float]) -> pd.Dat
 
     Notes
     -----
-    H[Z] is concave and I[Y; Z] convex in p(z | x), so DIB is concave and has a minimum at a corner of the
-    set of encoders: the best of the deterministic ones is the best of all.
+    H[Z] is concave and I[Y; Z] convex in p(z | x), so DIB's objective is concave and has its minimum at a
+    corner of the set of encoders: the best deterministic encoder is the best of all.
     """
     chosen = [objective("DIB", clusters, beta=beta).idxmin() for beta in betas]
     return clusters.loc[chosen].reset_index().assign(beta=list(betas))
 
 
 def draw_plane(ax: Axes, clouds: Mapping[str, pd.DataFrame]) -> Axes:
-    """Draw encoders as dots, residual against preserved information in nats.
+    """Draw encoders as dots: residual against preserved information, in nats.
 
     Parameters
     ----------
     ax
         Axes to draw on.
     clouds
-        Quantities by name in the legend, one row per encoder; one or two sets.
+        One or two tables of quantities, by name in the legend, with one row per encoder.
     """
     for (name, table), colour in zip(clouds.items(), ("#E69F00", "#999999"), strict=False):
         ax.plot(

@@ -1,1 +1,1 @@
-"""Other ways to pull classes together: recorded runs, as tables and figures."""
+"""Other ways to pull classes together: tables and figures of recorded runs."""

@@ -1,4 +1,4 @@
-"""Collapse against DeepFool's perturbation: whether tighter networks are the harder ones to fool."""
+"""Collapse against DeepFool's perturbation: whether tighter networks are harder to fool."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLASSIFIES = 0.5
 
 
 def points(search: Recorded, classifies: float = CLASSIFIES) -> pd.DataFrame:
-    """Return the search's networks that classify: ``way``, ``strength``, ``collapse``, ``factor``.
+    """Return the networks of a search that classify well: ``way``, ``strength``, ``collapse``, ``factor``.
 
     Parameters
     ----------
@@ -28,8 +28,8 @@ def points(search: Recorded, classifies: float = CLASSIFIES) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns by way and strength: ``collapse`` is the train trace ratio, ``factor`` the mean over test
-        images of DeepFool's perturbation over the image.
+        One row per way and strength: ``collapse`` is the train trace ratio, and ``factor`` the mean over test
+        images of the norm of DeepFool's perturbation, divided by the image's.
     """
     rows = search.selected
     rows = rows[rows["accuracy"] >= classifies]
@@ -45,7 +45,7 @@ def points(search: Recorded, classifies: float = CLASSIFIES) -> pd.DataFrame:
 
 
 def draw(ax: Axes, shown: pd.DataFrame) -> None:
-    """Draw collapse against DeepFool's perturbation: one line per way, from its weakest strength on.
+    """Draw DeepFool's perturbation against collapse, one line per way, starting at its weakest strength.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def draw(ax: Axes, shown: pd.DataFrame) -> None:
 
 
 def agreement(shown: pd.DataFrame) -> str:
-    """Return in one sentence whether tighter networks have the larger DeepFool perturbations (Spearman).
+    """Return a sentence on whether tighter networks have larger DeepFool perturbations (Spearman).
 
     Parameters
     ----------

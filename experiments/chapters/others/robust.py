@@ -1,4 +1,4 @@
-"""Robust accuracy against the size of a perturbation, where a run's images are recorded one by one."""
+"""Robust accuracy against the size of a perturbation, for runs with a record of every image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from experiments.chapters.robustness.attacks import Norms, robust_accuracy
 
 
 def draw(ax: Axes, table: pd.DataFrame, *, largest: float, sizes: int = 100) -> list[str]:
-    """Draw one line per way, the mean over seeds; return the ways.
+    """Draw one line per way, its mean over seeds; return the ways.
 
     Parameters
     ----------
@@ -20,7 +20,7 @@ def draw(ax: Axes, table: pd.DataFrame, *, largest: float, sizes: int = 100) -> 
     table
         Table of the probe ``attacks``: one row per network and image.
     largest, sizes
-        Largest perturbation in pixel units, and number of sizes drawn from 0 on.
+        Largest perturbation in pixel units, and number of sizes to draw, from 0.
     """
     found, size = Norms(table), np.linspace(0, largest, sizes)
     ways = [way for way in NAMES if way in found.architectures]

@@ -33,19 +33,19 @@ NEW_CLASSES: Mapping[str, str] = {
     "transfer_occupied": "signs of an old class (%)",
 }
 CONTROLS: Mapping[str, str] = {"untrained": "the bare layer before training", "pixels": "pixels, no network"}
-"""Rows below those of networks: what begins their columns after the probe's name."""
+"""Rows below the networks' rows, by what follows the probe's name in their columns."""
 PERCENT = ("test_accuracy", "transfer_accuracy_1", "transfer_accuracy_5", "transfer_occupied")
 
 
 class Networks(NamedTuple):
-    """One data set's networks for the tables.
+    """The networks of one data set, for the tables.
 
     Attributes
     ----------
     rows
-        Table with one row per run, ``architecture`` being a way of :data:`NAMES`.
+        Table with one row per run; ``architecture`` is a way, a key of :data:`NAMES`.
     told
-        Sentence about the profile of the runs and the number of seeds.
+        Phrase that names the profile of the runs and their number of seeds.
     """
 
     rows: pd.DataFrame
@@ -53,12 +53,12 @@ class Networks(NamedTuple):
 
 
 def networks(source: Source) -> Networks | None:
-    """Return the judged runs or, if none are recorded, those of the search at the chosen strengths.
+    """Return the judged runs or, if none are recorded, the search's runs at the chosen strengths.
 
     Parameters
     ----------
     source
-        Profiles of a data set, of :data:`SOURCES`.
+        Profiles of a data set, from :data:`SOURCES`.
     """
     found = recorded(source.judged)
     if found is not None:
@@ -94,12 +94,12 @@ def table(found: Networks, columns: Mapping[str, str]) -> pd.DataFrame:
 
 
 def new_classes(name: str) -> pd.DataFrame | None:
-    """Return one row per way with what its latents are worth for classes left out, and the controls below.
+    """Return, one row per way, how well its latents separate new classes, with the controls below.
 
     Parameters
     ----------
     name
-        Name of a profile that leaves classes out; the result is None if it is not recorded.
+        Name of a profile that leaves classes out; if it is not recorded, the result is None.
     """
     found = recorded(name)
     if found is None:
@@ -131,7 +131,7 @@ def _cell(rows: pd.DataFrame, way: str, column: str) -> str:
 
 
 def missing(sources: Iterable[Source] = SOURCES.values()) -> list[str]:
-    """Return the commands that train what is not recorded yet, in order."""
+    """Return the commands that train the profiles that are not recorded yet, in order."""
     return [
         f"python -m experiments train --profile {name}"
         for one in sources
@@ -141,7 +141,7 @@ def missing(sources: Iterable[Source] = SOURCES.values()) -> list[str]:
 
 
 def cost(sources: Iterable[Source] = SOURCES.values()) -> list[str]:
-    """Return in one line per recorded profile how long its runs trained, as it was measured."""
+    """Return one line per recorded profile on how long its runs trained."""
     lines = []
     for name in (name for one in sources for name in (one.judged, one.new_classes)):
         found = recorded(name)

@@ -1,4 +1,4 @@
-"""Ways to pull classes together as the page names and draws them, and where their networks are recorded."""
+"""Names and looks of the ways to pull classes together, and the profiles with their recorded networks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from lpc.figures import Look
 
 
 class Source(NamedTuple):
-    """Profiles in which a data set's networks are recorded.
+    """The profiles with a data set's recorded networks.
 
     Attributes
     ----------
     judged
         Profile whose seeds judge the claims.
     search
-        Profile in which strengths were chosen, with one seed.
+        Profile with one seed in which strengths were chosen.
     strengths
         Name of the strengths, a key of :data:`~experiments.studies.other_profiles.FROZEN_STRENGTHS`.
     new_classes
@@ -52,7 +52,7 @@ NAMES: Mapping[str, str] = {
     "LinPen": "the bare layer (LinPen)",
     "NoPen": "no layer (NoPen)",
 }
-"""Ways in the order of tables, in words."""
+"""Names of the ways in words, in the order of tables."""
 LOOKS: Mapping[str, Look] = {
     "IB": Look("#0072B2", "-", "o"),
     "Norm": Look("#56B4E9", "-", "v"),

@@ -1,1 +1,1 @@
-"""The papers' protocol beside a profile's."""
+"""The protocol of the papers beside that of a profile."""

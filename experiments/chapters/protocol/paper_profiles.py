@@ -1,4 +1,4 @@
-"""The profiles of the paper's data sets: what they ask for, and which readouts should hold."""
+"""The profiles of the paper's data sets: how much they train, and which readouts should hold."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lpc.specs import RunSpec, run_key
 
 
 def runs() -> pd.DataFrame:
-    """Return, one row per profile, how many runs it asks for, and on how many images each is trained."""
+    """Return, one row per profile, how many runs it declares, and on how many images each is trained."""
     table = pd.DataFrame({chosen.name: _asked(chosen) for chosen in resolve("paper")}).T
     table.loc["all"] = table.sum()
     shown = table.map("{:,}".format)
@@ -63,19 +63,19 @@ def margins() -> pd.DataFrame:
 
 
 LOST_BELOW, KEPT_ABOVE = 87, 151
-"""Margins between which some runs on digits lost their readout; below all did, above none was tried."""
+"""Margins between which some runs on digits lost their readout; below, all did; above, none was tried."""
 FIRST_LOST_BELOW = 50
-"""The margin below which they lost it by the first form of the law."""
+"""The margin, by the law's first form, below which runs on digits lost their readout."""
 
 
 def predictions() -> pd.DataFrame:
-    """Return IB's margins by the past and present forms of the law, as text.
+    """Return IB's margins by the earlier and the present form of the law, as text.
 
     Returns
     -------
     DataFrame
         Margins with one row per data set and form, one column per learning rate; ``lost`` if all runs on
-        digits with so small a margin lost their readout, ``either`` if some did.
+        digits with such a small margin lost their readout, ``either`` if some did.
     """
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for chosen in resolve("paper"):
@@ -87,7 +87,7 @@ def predictions() -> pd.DataFrame:
             first = _gap(spec, classes=2) / bias_sd(**per)
             scale = (
                 (10 - 1) / 10 * 2
-            )  # digits have ten classes: one pair's separation squared over all pairs'
+            )  # ten classes, as in digits: one pair's squared separation over that of all pairs
             forms = {
                 "first: walk, one pair": (first, FIRST_LOST_BELOW, FIRST_LOST_BELOW),
                 "bridge, one pair": (one_pair, scale * LOST_BELOW, scale * KEPT_ABOVE),
@@ -103,7 +103,7 @@ def predictions() -> pd.DataFrame:
 
 
 def _gap(spec: RunSpec, *, classes: int) -> float:
-    """Return the logit gap that IB's budget holds at its last gamma, by the separation of some classes."""
+    """Return the logit gap that IB's budget holds at its last gamma, for the separation of some classes."""
     shape, width = shape_of_data(spec.data), spec.model.latent_width
     assert width is not None
     steps = spec.train.epochs * math.ceil(shape.train / spec.train.batch_size)
@@ -117,7 +117,7 @@ def margin(spec: RunSpec) -> float:
     """Return the readout's margin of a run; no image is loaded and no weight is made."""
     shape, width = shape_of_data(spec.data), spec.model.latent_width
     if width is None:
-        with torch.device("meta"):  # shapes without numbers
+        with torch.device("meta"):  # has shapes but no numbers
             backbone = build_backbone(
                 spec.model.backbone, channels=shape.channels, size=shape.size, width=spec.model.backbone_width
             )
@@ -127,7 +127,7 @@ def margin(spec: RunSpec) -> float:
 
 
 def judged(study: Study) -> pd.DataFrame:
-    """Return the readout's margin of runs with a linear penalised latent, and the number that lost it.
+    """Return the readout's margin of runs with a linear penalised latent, and how many lost their readout.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def judged(study: Study) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Table with one row per architecture and learning rate, by ascending margin; as text.
+        Table of text with one row per architecture and learning rate, in order of the margin.
     """
     ended = study.frame[study.frame["status"] == "finished"].set_index("key")
     found: dict[tuple[str, float], list[RunSpec]] = {}

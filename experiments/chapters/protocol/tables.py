@@ -1,4 +1,4 @@
-"""The protocol as tables: Appendix C's numbers, a profile's beside them, and where the release differs."""
+"""Tables of the protocol: Appendix C's numbers beside a profile's, and where the release differs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _layer(variant: Variant) -> str:
 
 
 def architectures() -> pd.DataFrame:
-    """Return ``lpc.architectures.VARIANTS`` in the columns of the paper's Table 3, and where it has them."""
+    """Return ``lpc.architectures.VARIANTS`` with the columns of the paper's Table 3, and its place there."""
     rows = {
         name: {
             "H loss": "yes" if variant.penalty == "squared_norm" else MISSING,
@@ -55,7 +55,7 @@ def widths() -> pd.DataFrame:
 
 
 def _settings(chosen: Profile) -> dict[str, str]:
-    """A profile's settings, as text, in the order of the table; no image is loaded."""
+    """Return a profile's settings as text, in the order of the table; no image is loaded."""
     train, data, kept = chosen.train, chosen.data, shape_of_data(chosen.data)
     steps = train.epochs * math.ceil(kept.train / train.batch_size)
     crops = f"crops with padding {data.crop_padding}" if data.crop_padding else "no crops"
@@ -75,7 +75,7 @@ def _settings(chosen: Profile) -> dict[str, str]:
         "first halving, then every": f"epoch {train.decay_start}, {train.decay_every} epochs",
         "weight decay": number(train.weight_decay, 1),
         "γ, first epoch": f"{train.gamma_initial:g}",
-        "γ, factor an epoch": f"{train.gamma_factor:.4g}",
+        "γ, factor per epoch": f"{train.gamma_factor:.4g}",
         "γ, maximum": f"{train.gamma_maximum:g}",
         "augmentation": f"{'flips' if data.flip else 'no flips'}, {crops}, noise of sd {data.noise:g}",
         "experiments": f"{len(chosen.seeds)} seeds",
@@ -103,7 +103,7 @@ _APPENDIX_C = {
     "first halving, then every": f"epoch {_PAPER.decay_start}, {_PAPER.decay_every} epochs",
     "weight decay": number(_PAPER.weight_decay, 1),
     "γ, first epoch": f"{_PAPER.gamma_initial:g}",
-    "γ, factor an epoch": "1.05 (SVHN: 1.03)",
+    "γ, factor per epoch": "1.05 (SVHN: 1.03)",
     "γ, maximum": "1e6 (SVHN: 1e5)",
     "augmentation": "flips, crops with padding 4, noise of sd 0.01",
     "experiments": "5",
@@ -131,7 +131,7 @@ def beside_appendix_c(live: Profile, others: Sequence[str] = ("fashion-cpu", "fa
 
 
 def _changes(architecture: str) -> dict[str, tuple[object, object]]:
-    """Return the fields that the release's switches change of a run of the paper's, from what to what."""
+    """Return the fields of the paper's runs that the release's switches change, with old and new values."""
     spec = specs(profile("paper-cifar10"), seeds=1, only=(architecture,))[0]
     other = SWITCHES[ALL].change(spec)
     found = {}
@@ -153,7 +153,7 @@ _FIELDS = {
 
 
 def switches() -> pd.DataFrame:
-    """Return, for every line on training where the release differs, what to set to train as it does."""
+    """Return, for every line on training where the release differs, the setting that trains as it does."""
     changed = {**_changes("NoPenDropout"), **_changes("IB")}
     rows = {}
     for line, name in _FIELDS.items():
@@ -176,7 +176,7 @@ def switches() -> pd.DataFrame:
 
 
 def selected_rates(study: Study) -> pd.DataFrame:
-    """Return the selected learning rate of every architecture and seed; missing where no run finished."""
+    """Return the selected learning rate of every architecture and seed; missing if no run finished."""
     table = study.selected.pivot_table(
         index="architecture", columns="seed", values="train.learning_rate", aggfunc="first"
     )
@@ -186,12 +186,12 @@ def selected_rates(study: Study) -> pd.DataFrame:
 
 
 def health(study: Study | Recorded) -> pd.DataFrame:
-    """Return the ends of every architecture's runs: all of them, and the selected ones.
+    """Return how every architecture's runs ended: all of them, and the selected ones.
 
     Parameters
     ----------
     study
-        Study with the runs of a profile. Those that train a selected rate again count as selected only.
+        Study with the runs of a profile. Runs that retrain a selected rate count only as selected.
     """
     rows = {}
     for name in study.profile.architectures:

@@ -1,4 +1,4 @@
-"""The law of wandering biases beside AdamW itself, on classifiers that consist of biases alone."""
+"""The law of wandering biases compared with AdamW itself, on classifiers that have only biases."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def simulated(
     replicas: int = 60,
     seed: int = 0,
 ) -> float:
-    """Return the standard deviation of biases at the ends of epochs, over classifiers and the later half.
+    """Return the standard deviation of biases at the ends of epochs, over classifiers and the later epochs.
 
-    What all biases of a classifier have in common changes no prediction, and is taken out.
+    The mean of a classifier's biases changes no prediction and is subtracted.
 
     Parameters
     ----------
     learning_rate, classes, batch_size, images
-        The arguments of :func:`lpc.equilibrium.bias_sd`.
+        Arguments of :func:`lpc.equilibrium.bias_sd`.
     permuted
-        Whether an epoch is a permutation of the labels; if not, each of its labels is drawn at random.
+        Whether an epoch is a permutation of the labels; if not, every label is drawn at random.
     epochs, replicas, seed
         Number of epochs, number of classifiers, and seed of the labels.
     """
@@ -57,13 +57,13 @@ def simulated(
 
 
 def checked(learning_rates: Sequence[float] = (5e-3, 1e-2, 2e-2)) -> pd.DataFrame:
-    """Return, by learning rate and kind of epoch, the law's deviation and AdamW's, as text.
+    """Return, as text, the standard deviation by the law and by AdamW, by learning rate and kind of epoch.
 
     Parameters
     ----------
     learning_rates
-        Learning rates, one per row. There are as many labels as digits have training images in the laptop
-        profile, made even.
+        Learning rates, one per row. The number of labels is that of the laptop profile's training images,
+        rounded so that classes are equally large.
     """
     setting: dict[str, Any] = {"classes": 10, "batch_size": 128}
     rows = {}

@@ -1,1 +1,1 @@
-"""Information quantities and their diagrams."""
+"""The chapter on information quantities and their diagrams."""

@@ -14,13 +14,13 @@ from torch import Tensor
 
 VARIABLES = "XYZ"
 ATOMS: tuple[str, ...] = ("X", "Y", "Z", "XY", "XZ", "YZ", "XYZ")
-"""The seven regions that three sets cut a plane into, each named by the sets that it lies in."""
+"""The seven regions into which three sets cut a plane, each named by the sets that contain it."""
 EMPTY = "YZ"
-"""The atom I[Y; Z | X], which is zero, and left out, where Y - X - Z is a Markov chain."""
+"""The atom I[Y; Z | X], which is zero, and left out, if Y - X - Z is a Markov chain."""
 
 
 class Named(NamedTuple):
-    """A quantity of Kirsch et al.'s Section 3.2: its name there, its symbol, and what it tells."""
+    """A quantity of Kirsch et al.'s Section 3.2: its name there, its symbol, and its meaning."""
 
     name: str
     symbol: str
@@ -58,7 +58,7 @@ NAMED = (
     Named("Redundant Information", "I[X;Z|Y]", "information of the latent about the input beyond the label"),
     Named("Nuisance", "H[X|Y]", "information of the input that the label lacks"),
 )
-"""In the order of the library's fields; Nuisance, which needs H[X], stands last."""
+"""The quantities in the order of the library's fields; Nuisance, which needs H[X], comes last."""
 
 IDENTITIES: Mapping[int, str] = {
     6: "I[X;Y] = I[X;Y|Z] + I[Y;Z]",
@@ -77,11 +77,11 @@ IDENTITIES: Mapping[int, str] = {
 }
 """Kirsch et al.'s Appendix A.1, by equation number, as printed."""
 CORRECTED = "H[X|Y] = H[X|Y,Z] + I[X;Z|Y]"
-"""Eq. 10 with the condition that it lacks."""
+"""Eq. 10 with the missing condition on Y."""
 
 
 class Parts(NamedTuple):
-    """Parts of a symbol: groups of variables left of the bar, and all variables right of it."""
+    """Parts of a symbol: the groups of variables left of the bar, and all variables right of it."""
 
     targets: tuple[frozenset[str], ...]
     given: frozenset[str]
@@ -106,7 +106,7 @@ def parts(symbol: str) -> Parts:
 
 
 def atoms(symbol: str) -> frozenset[str]:
-    r"""Return the atoms that a quantity is the union of.
+    r"""Return the atoms whose union is a quantity.
 
     Notes
     -----
@@ -124,13 +124,13 @@ def atoms(symbol: str) -> frozenset[str]:
 
 
 def symbol_of(atom: str) -> str:
-    """Return the quantity that an atom is: all variables left of the bar or right of it."""
+    """Return an atom's symbol, which has every variable on one side of the bar."""
     given = ",".join(name for name in VARIABLES if name not in atom)
     return f"{'I' if len(atom) > 1 else 'H'}[{';'.join(atom)}{'|' + given if given else ''}]"
 
 
 def terms(side: str) -> list[tuple[int, str]]:
-    """Return sign and symbol of each term of one side of an identity."""
+    """Return sign and symbol of each term on one side of an identity."""
     found, sign = [], 1
     for word in side.split():
         if word in "+-":
@@ -141,9 +141,10 @@ def terms(side: str) -> list[tuple[int, str]]:
 
 
 def difference(identity: str) -> dict[str, int]:
-    """Return how often each atom is on the left of an identity more than on the right; those that differ.
+    """Return how much more often each atom is on the left of an identity than on the right, without zeros.
 
-    Nothing: the identity holds for all joint distributions. :data:`EMPTY` alone: for Markov chains.
+    If the result is empty, the identity holds for all joint distributions; if only :data:`EMPTY` is left, it
+    holds for Markov chains.
     """
     left, right = identity.split(" = ")
     count: dict[str, int] = dict.fromkeys(ATOMS, 0)
@@ -211,7 +212,7 @@ def markov_chain(
 
 
 def exclusive_or() -> Float64[Tensor, "x y z"]:
-    """Return the joint distribution of two fair coins X and Z, and of Y, whether they differ."""
+    """Return the joint distribution of two fair coins X and Z, and of Y, which says whether they differ."""
     joint = torch.zeros(2, 2, 2, dtype=torch.float64)
     for x in range(2):
         for z in range(2):
@@ -220,12 +221,12 @@ def exclusive_or() -> Float64[Tensor, "x y z"]:
 
 
 def in_a_chain(symbol: str) -> list[str]:
-    """Return the atoms of a quantity without :data:`EMPTY`, which is zero in a Markov chain Y - X - Z."""
+    """Return a quantity's atoms without :data:`EMPTY`, which is zero in a Markov chain Y - X - Z."""
     return sorted(atoms(symbol) - {EMPTY}, key=ATOMS.index)
 
 
 def atomic() -> dict[str, Named]:
-    """Return the named quantity that each atom is in a Markov chain; H[X|Y,Z] has a symbol and no name."""
+    """Return the quantity that each atom is in a Markov chain; H[X|Y,Z] has a symbol but no name."""
     named = {found[0]: one for one in NAMED if len(found := in_a_chain(one.symbol)) == 1}
     return {
         atom: named.get(atom, Named("", symbol_of(atom), "information of the input that neither other has"))
@@ -235,7 +236,7 @@ def atomic() -> dict[str, Named]:
 
 
 def reading_guide() -> pd.DataFrame:
-    """Return one row per named quantity: symbol, atoms in a Markov chain Y - X - Z, and what it tells."""
+    """Return one row per named quantity: symbol, atoms in a Markov chain Y - X - Z, and meaning."""
     atom = atomic()
     rows = {}
     for one in NAMED:
@@ -249,13 +250,13 @@ def reading_guide() -> pd.DataFrame:
 
 
 def identity_table(joint: Float64[Tensor, "x y z"]) -> pd.DataFrame:
-    """Return one row per identity of Appendix A.1 and the corrected Eq. 10: both sides, and where it holds.
+    """Return one row per identity of Appendix A.1 and the corrected Eq. 10: both sides, and when it holds.
 
     Returns
     -------
     DataFrame
         Columns ``identity``; ``left`` and ``right`` in nats; ``residual``, left minus right; ``holds``:
-        "always", "chain" (where I[Y; Z | X] = 0) or "no". The index is the equation's number.
+        "always", "chain" (if I[Y; Z | X] = 0) or "no". The index is the equation's number.
     """
     listed: dict[str, str] = {}
     for number, identity in IDENTITIES.items():

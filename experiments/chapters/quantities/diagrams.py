@@ -14,7 +14,7 @@ from experiments.chapters.quantities.atoms import ATOMS, NAMED, Named, atomic, i
 from lpc.errors import unknown_name
 
 CIRCLES = {"X": (0.0, -1.17, 3.1), "Y": (-1.9, 0.0, 2.65), "Z": (1.9, 0.0, 2.65)}
-"""Centre and radius of each set. Y and Z meet within X alone: there is no region for I[Y; Z | X]."""
+"""Centre and radius of each set. Y and Z overlap only within X: there is no region for I[Y; Z | X]."""
 COLOURS = {
     "X": "#E4E4E4",
     "Y": "#F6D6C2",
@@ -23,13 +23,13 @@ COLOURS = {
     "XZ": "#8CC3E6",
     "XYZ": "#8FD3B6",
 }
-"""A fill for each region, light enough for black text: tints of Okabe and Ito's colours."""
+"""Fill of each region, a tint of Okabe and Ito's colours, light enough for black text."""
 _LETTERS = {"X": (0.0, -4.7), "Y": (-4.25, 2.1), "Z": (4.25, 2.1)}
 _GRID = 200
 
 
 def canvas() -> tuple[Float64[np.ndarray, "y x"], Float64[np.ndarray, "y x"]]:
-    """Return the coordinates of a grid of points that covers the circles, in the circles' unit."""
+    """Return the coordinates of a grid of points that covers the circles, in their unit."""
     x, y = (
         np.linspace(
             min(circle[axis] - circle[2] for circle in CIRCLES.values()),
@@ -43,7 +43,7 @@ def canvas() -> tuple[Float64[np.ndarray, "y x"], Float64[np.ndarray, "y x"]]:
 
 
 def outside(atom: str, x: Float64[np.ndarray, ...], y: Float64[np.ndarray, ...]) -> Float64[np.ndarray, ...]:
-    """Return the distance of points from an atom's region: negative within it, least where it is widest.
+    """Return points' distances from an atom's region: negative inside, and smallest where it is widest.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def outside(atom: str, x: Float64[np.ndarray, ...], y: Float64[np.ndarray, ...])
 
 
 def draw_regions(ax: Axes, shaded: Collection[str]) -> None:
-    """Draw the three sets, and fill the regions of some atoms, each in its colour."""
+    """Draw the three sets, and fill the regions of the given atoms, each in its colour."""
     x, y = canvas()
     for atom in shaded:
         ax.contourf(x, y, outside(atom, x, y), levels=[-np.inf, 0.0], colors=[COLOURS[atom]])
@@ -74,9 +74,9 @@ def draw_regions(ax: Axes, shaded: Collection[str]) -> None:
 
 
 def draw_atoms(ax: Axes, *, fontsize: float = 9.5) -> dict[str, Text]:
-    """Draw the diagram with every region's quantity in it, and return the texts by atom.
+    """Draw the diagram with the quantity of each region written into it, and return the texts by atom.
 
-    A region's text is its quantity's symbol and its name without "Information", at its widest place.
+    A region's text, at its widest point, is the quantity's symbol and its name without "Information".
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def draw_atoms(ax: Axes, *, fontsize: float = 9.5) -> dict[str, Text]:
 
 
 def composites() -> list[Named]:
-    """Return the named quantities of several atoms, in the order of their table."""
+    """Return the named quantities that have several atoms, in the order of their table."""
     return [one for one in NAMED if len(in_a_chain(one.symbol)) > 1]
 
 
@@ -109,7 +109,7 @@ def draw_quantity(ax: Axes, quantity: Named) -> None:
 
 
 def draw_key(ax: Axes) -> None:
-    """Write which colour is which atom, where a panel is left."""
+    """Draw the key of colours and atoms into a panel that is left over."""
     for row, (atom, one) in enumerate(atomic().items()):
         ax.add_patch(Circle((0.0, -row), 0.3, facecolor=COLOURS[atom], edgecolor="black", linewidth=0.8))
         ax.text(0.6, -row, one.symbol, va="center", fontsize=9.5)

@@ -1,1 +1,1 @@
-"""Robustness and reliability."""
+"""The chapter on robustness and reliability."""

@@ -1,4 +1,4 @@
-"""Tables of attack strength: medians, ratios and success of attacks, from what probes kept of every image."""
+"""Tables of attack strength: medians, ratios and success of attacks, from the probes' rows for each image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lpc.evaluation.attacks import ATTACKS
 
 RESAMPLES = 1000
 SEES = {"white": "gradients", "score": "logits", "decision": "labels", "floor": "labels, at random"}
-"""Information about a network that an attack uses, by its kind."""
+"""What an attack sees of a network, by the attack's kind."""
 FORMS = {"double": "float64", "large": "logits × 100", "small": "logits × 1e-3"}
 """Headings of ``experiments.probes.attacks.CHECKS``."""
 BASELINE = "NoPen"
@@ -44,24 +44,24 @@ NOTHING = Interval(float("nan"), float("nan"), float("nan"))
 
 @dataclass(frozen=True)
 class Norms:
-    """Norms by image of one probe of a profile's selected runs.
+    """The norms that one probe found for every image of a profile's selected runs.
 
     Attributes
     ----------
     table
-        Columns ``architecture``, ``seed``, ``image``, and ``<setting>_<attack>`` with norms in pixel units,
-        infinite if the attack does not fool. One row per run and image; no rows if nothing was probed.
+        One row per run and image; none if nothing was probed. Columns ``architecture``, ``seed``, ``image``,
+        and ``<setting>_<attack>`` with norms in pixel units, infinite if the attack does not fool.
     """
 
     table: pd.DataFrame
 
     @property
     def architectures(self) -> list[str]:
-        """Architectures with a run."""
+        """The architectures that have a run."""
         return list(dict.fromkeys(self.table["architecture"]))
 
     def of(self, architecture: str, column: str) -> pd.DataFrame:
-        """Return an architecture's values, one row per seed, one column per image; empty if none."""
+        """Return an architecture's values, one row per seed, one column per image; empty if it has none."""
         rows = self.table[self.table["architecture"] == architecture]
         if rows.empty or column not in rows:
             return pd.DataFrame()
@@ -73,9 +73,9 @@ class Norms:
         return resampled(own.to_numpy()) if len(own) else NOTHING
 
     def ratio(self, architecture: str, column: str, *, over: str = BASELINE) -> Interval:
-        """Return the geometric mean over seeds of an architecture's median over that of another.
+        """Return the geometric mean over seeds of an architecture's median divided by another's.
 
-        Seeds and images that both have; the interval is that of :func:`resampled`.
+        Only seeds and images that both have are used; the interval is that of :func:`resampled`.
         """
         own, base = self.of(architecture, column), self.of(over, column)
         seeds = [] if base.empty else [seed for seed in own.index if seed in base.index]
@@ -95,7 +95,7 @@ def norms(one: Study | Recorded, probe: str = "attacks") -> Norms:
 
 
 def refused(study: Study) -> dict[str, str]:
-    """Return the reasons why networks could not be attacked, by run."""
+    """Return, by run, why networks could not be attacked."""
     reasons = {}
     for row in study.selected.itertuples():
         found = study.store.probe(str(row.key), "attacks", version=PROBES["attacks"].version)
@@ -128,16 +128,18 @@ def resampled(
     Returns
     -------
     Interval
-        Student's interval of the logarithms over seeds, widened by the variance over images. Images are drawn
-        with replacement, the same for every seed and for both networks, so that the comparison is paired
-        (:func:`experiments.reporting.intervals.interval`). It has no ends with one seed, and is NaN if a
-        median is infinite, because fewer than half of the images are fooled.
+        Student's interval of the logarithms over seeds, widened by the variance over images
+        (:func:`experiments.reporting.intervals.interval`). Images are drawn with replacement, the same for
+        every seed and for both networks, so that the comparison is paired. The interval has no ends with one
+        seed, and is NaN if a median is infinite, because fewer than half of the images are fooled.
     """
     by_image = np.random.default_rng(0).integers(own.shape[1], size=(RESAMPLES, own.shape[1]))
 
     def medians(values: np.ndarray) -> np.ndarray:
         both = np.concatenate([np.arange(values.shape[1])[None], by_image])
-        found = np.median(values[:, both], axis=2)  # (seeds, 1 + draws), first the images as they are
+        found = np.median(
+            values[:, both], axis=2
+        )  # (seeds, 1 + draws); the first draw is the images themselves
         return np.where(np.isfinite(found), found, np.nan)
 
     found = medians(own) if base is None else medians(own) / medians(base)
@@ -154,8 +156,8 @@ def robust_accuracy(
 ) -> Float64[np.ndarray, "seeds norms"]:
     """Return the share of images that stay correctly classified under every perturbation up to a norm.
 
-    An image that is misclassified to begin with is wrong at every norm: its distance is zero, whatever the
-    attack on its wrong decision needed.
+    An image that is misclassified to begin with is wrong at every norm: its distance counts as zero, whatever
+    perturbation changed the wrong decision.
 
     Parameters
     ----------
@@ -166,12 +168,12 @@ def robust_accuracy(
     norm
         Sizes of the perturbation, in the units of the column.
     column
-        Column with the smallest perturbation that changes the decision.
+        Column with the smallest perturbation found to change the decision.
 
     Returns
     -------
     ndarray
-        Shares with one row per seed: an upper bound, because no attack finds every perturbation.
+        Shares with one row per seed; they are upper bounds, because no attack finds every perturbation.
     """
     rows = found.table[found.table["architecture"] == architecture]
     distance = rows[column].where(rows["label"] == rows["predicted"], 0.0)
@@ -180,7 +182,7 @@ def robust_accuracy(
 
 
 def settings() -> pd.DataFrame:
-    """Return, one row per attack, what it sees, where it is from, and how long it runs here."""
+    """Return, one row per attack, what it sees, its source, and how long we run it."""
     rows = {}
     for name, (budget, rounds) in MAIN["box"].attacks.items():
         kind = ATTACKS[name]
@@ -213,7 +215,7 @@ _STRENGTH = {"smallest of all": "box_smallest", "smallest, over the image's norm
 
 
 def by_attack(found: Norms, architectures: Sequence[str], setting: str = "box") -> pd.DataFrame:
-    """Return, one row per attack, medians with the share of images fooled where it is not all of them."""
+    """Return, one row per attack, medians, with the share of fooled images if that is not all of them."""
     rows = {}
     for attack in (*MAIN[setting].attacks, "smallest"):
         column = f"{setting}_{attack}"
@@ -237,7 +239,7 @@ def ratios_by_attack(found: Norms, architectures: Sequence[str], setting: str = 
 
 
 def units(found: Norms, architectures: Sequence[str]) -> pd.DataFrame:
-    """Return the same perturbations in the pixel box and without one, in pixels and relative to the image."""
+    """Return perturbations within the pixel box and without one, in pixel units and relative to the image."""
     heads = {
         ("in the box", "pixel units"): "box_smallest",
         ("in the box", "over the image's norm"): "box_smallest_relative",
@@ -257,10 +259,11 @@ def units(found: Norms, architectures: Sequence[str]) -> pd.DataFrame:
 
 
 def masking(found: Norms, architectures: Sequence[str]) -> pd.DataFrame:
-    """Return, one row per architecture, what the usual checks for masked gradients say.
+    """Return, one row per architecture, the results of the usual checks for masked gradients.
 
-    The share of images on which some attack without gradients finds less than all with them, and the median
-    over images and seeds of the ratio between the two; how many images every attack without a box fools.
+    These are the share of images on which some attack without gradients finds a smaller perturbation than all
+    attacks with gradients; the median, over images and seeds, of the ratio between the two; and how many
+    images each attack fools without a box.
     """
     kinds = {name: "white" if ATTACKS[name].kind == "white" else "black" for name in MAIN["box"].attacks}
     rows = {}
@@ -287,11 +290,11 @@ def masking(found: Norms, architectures: Sequence[str]) -> pd.DataFrame:
 
 
 def forms(one: Study | Recorded, architectures: Sequence[str]) -> pd.DataFrame:
-    """Return how far attacks move on forms of a network that decide alike (``CHECKS`` of the probe).
+    """Return how attacks' results change on forms of a network that decide alike (the probe's ``CHECKS``).
 
-    A cell is the median over images and seeds of the norm over that on the network as it is; the share of
-    images that are fooled where it is not all; below, the share of images at which the gradient of the
-    cross-entropy is exactly zero.
+    A cell is the median, over images and seeds, of the norm divided by that on the unaltered network, and the
+    share of fooled images if that is not all of them. The last row is the share of images at which the
+    gradient of the cross-entropy is exactly zero.
     """
     plain, checked = norms(one), norms(one, "attack_checks")
     cells: dict[str, dict[tuple[str, str], str]] = {}
@@ -334,7 +337,8 @@ def _moved(plain: Norms, checked: Norms, architecture: str, form: str, attack: s
 def steps(one: Study | Recorded) -> pd.DataFrame:
     """Return, one row per attack and budget, the norm over the smallest found at any budget (first seed).
 
-    Columns are architectures; share of images fooled where it is not all, and the forward passes an image.
+    There is a column per architecture, with the share of fooled images if that is not all of them, and one
+    for the forward passes per image.
     """
     table = one.probe_table("attack_steps")
     if table is None:

@@ -1,4 +1,4 @@
-"""Confidences of every network of a study on its test images, and their separation of right from wrong."""
+"""Every network's confidence in its test predictions, and how well it separates correct from wrong ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Judged(NamedTuple):
         Whether each prediction is correct.
     confidence
         Confidences by measure: ``mahalanobis`` (with the book's shrinkage), ``odin`` (temperature 100) and
-        ``softmax`` (the largest probability), without measures that could not be computed.
+        ``softmax`` (the largest probability). Measures that could not be computed are left out.
     """
 
     correct: Bool[Tensor, " images"]
@@ -47,7 +47,9 @@ def judged(study: Study, architecture: str, seed: int) -> Judged:
         "softmax": torch.as_tensor(odin_confidence(test.logits, temperature=1.0)),
     }
     fitted = (train.latent, train.label, train.predicted, test.latent, test.predicted)
-    with contextlib.suppress(ValueError):  # a predicted class without a well-classified training point
+    with contextlib.suppress(
+        ValueError
+    ):  # fails if a predicted class has no correctly classified training point
         confidence["mahalanobis"] = torch.as_tensor(mahalanobis_confidence(*fitted, shrinkage=SHRINKAGE))
     on_cpu = {name: values.cpu() for name, values in confidence.items()}
     return Judged((test.predicted == test.label).cpu(), on_cpu)
@@ -57,13 +59,13 @@ Judgements = dict[tuple[str, int], Judged]
 
 
 def judgements(study: Study) -> Judgements:
-    """Return :func:`judged` of every selected run, by architecture and seed."""
+    """Return :func:`judged` for every selected run, by architecture and seed."""
     pairs = study.selected[["architecture", "seed"]].itertuples(index=False)
     return {(str(name), int(seed)): judged(study, str(name), int(seed)) for name, seed in pairs}
 
 
 def auroc(run: Judged, measure: str, index: np.ndarray | slice = slice(None)) -> float:
-    """Return a measure's AUROC on some of the images; a ValueError where there is none."""
+    """Return a measure's AUROC on some of the images, or raise a ValueError if there is none."""
     if measure not in run.confidence:
         raise ValueError(f"no confidence by {measure}")
     chosen = torch.as_tensor(index) if isinstance(index, np.ndarray) else index
@@ -94,7 +96,7 @@ def aurocs(judgements: Judgements) -> pd.DataFrame:
 def accuracy_interval(judgements: Judgements, of: str, over: str) -> tuple[float, float, float]:
     """Return the difference of two architectures' mean accuracies over seeds, and its 95 % interval.
 
-    The interval is of the choice of test images: the same resampled images for both architectures.
+    The interval covers the choice of test images, which are resampled alike for both architectures.
     """
     of_right, over_right = (
         torch.stack([run.correct.double() for (key, _), run in judgements.items() if key == name]).mean(dim=0)
@@ -109,7 +111,8 @@ def auroc_interval(
 ) -> tuple[float, float, float]:
     """Return the difference of two architectures' mean AUROCs over seeds, and its 95 % interval.
 
-    As :func:`accuracy_interval`; all three are NaN where a run has no AUROC by this measure.
+    The interval is like that of :func:`accuracy_interval`; all three values are NaN if a run has no AUROC by
+    this measure.
     """
     sides = [[run for (key, _), run in judgements.items() if key == name] for name in (of, over)]
 

@@ -1,4 +1,4 @@
-"""Attacks with larger budgets, measured once and recorded: ``python -m`` this module.
+"""Attacks with larger budgets, measured once and recorded; run this module with ``python -m``.
 
 The probe ``attack_steps`` takes minutes for each network, so the book does not make it.
 """
@@ -15,7 +15,7 @@ from experiments.studies import ablation
 from experiments.studies.probing import measure_all
 
 NAME = "attack_steps"
-"""Under which the table is recorded."""
+"""Name under which the table is recorded."""
 
 
 def measure(store: Path, *, profile: str = "laptop", results: Path = MEASURED) -> Path:
@@ -24,9 +24,9 @@ def measure(store: Path, *, profile: str = "laptop", results: Path = MEASURED) -
     Parameters
     ----------
     store
-        Store with the profile's runs. Missing probes are made.
+        Store with the profile's runs. Missing probes are taken.
     profile
-        Name of the profile, one that the book trains.
+        Name of a profile that the book trains.
     results
         Folder of recorded tables.
 

@@ -1,4 +1,4 @@
-"""Section 3.2's ranking claims, checked on the paper's own printed numbers."""
+"""The rankings that LPC's Section 3.2 claims, checked on the paper's printed numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ACCURACY = "test_accuracy_percent"
 ROBUSTNESS = "deepfool_relative_norm"
 AUROCS = ("auroc_mahalanobis", "auroc_odin")
 _ROUNDING = 1e-9
-"""Printed values closer than this are the same."""
+"""Printed values closer than this count as equal."""
 
 
 def leaders(dataset: str, metric: str) -> list[str]:
@@ -31,7 +31,7 @@ def leaders(dataset: str, metric: str) -> list[str]:
 
 
 def difference(dataset: str, metric: str, of: str, over: str) -> tuple[float, float]:
-    """Return the printed difference of two architectures and Welch's two-sided p (NaN without spread).
+    """Return the printed difference of two architectures, and Welch's two-sided p (NaN without spread).
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def _leads(statement: str, metric: str, architecture: str) -> list[dict[str, str
 
 
 def _below(statement: str, pairs: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
-    """Rows on ``of`` being below ``over`` in accuracy."""
+    """Return rows on whether ``of`` is less accurate than ``over``."""
     rows = []
     for dataset in paper.DATASETS:
         found = {pair: difference(dataset, ACCURACY, *pair) for pair in pairs}
@@ -68,7 +68,7 @@ def _below(statement: str, pairs: Sequence[tuple[str, str]]) -> list[dict[str, s
 
 
 def _no_gain(statement: str, pairs: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
-    """Rows on ``of`` having no significant gain of accuracy over ``over``."""
+    """Return rows on whether ``of`` has no significant gain in accuracy over ``over``."""
     rows = []
     for dataset in paper.DATASETS:
         found = {pair: difference(dataset, ACCURACY, *pair) for pair in pairs}
@@ -91,14 +91,14 @@ def _signed(value: float) -> str:
 
 
 def largest_gain(metric: str, *, baseline: str = "NoPen") -> tuple[str, str, float]:
-    """Return data set, penalised architecture and size of the largest printed gain over a baseline.
+    """Return the data set, penalised architecture and size of the largest printed gain over a baseline.
 
     Parameters
     ----------
     metric
         Metric, as in the paper's tables.
     baseline
-        Architecture compared with.
+        Architecture to compare the others with.
     """
     gains = {
         (dataset, name): difference(dataset, metric, name, baseline)[0]
@@ -110,7 +110,7 @@ def largest_gain(metric: str, *, baseline: str = "NoPen") -> tuple[str, str, flo
 
 
 def section_3_2() -> pd.DataFrame:
-    """Return Section 3.2's statements on the order of architectures, and whether the printed numbers agree.
+    """Return Section 3.2's statements on the ranking of architectures, and whether the printed numbers agree.
 
     Returns
     -------

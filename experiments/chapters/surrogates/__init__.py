@@ -1,1 +1,1 @@
-"""Surrogate regularizers on networks."""
+"""The chapter on surrogate regularizers."""

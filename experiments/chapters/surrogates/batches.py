@@ -1,4 +1,4 @@
-"""Surrogate regularizers in a batch: the strength of their pull, and their error with few images."""
+"""Surrogate regularizers in a batch: how strongly they pull, and how wrong they are with few images."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from lpc.latents import Latents
 from lpc.losses import batch_conditional_log_variance, log_variance, squared_norm, zero_entropy_noise
 
 Term = Callable[[Tensor, Tensor], Tensor]
-"""Noisy latents of a batch and their labels -> a term of the objective."""
+"""Function from a batch's noisy latents and their labels to a term of the objective."""
 
 
 def terms(decoder: nn.Module, *, classes: int) -> Mapping[str, Term]:
-    """Return the terms of Observation 8's objectives by name, each for a weight of 1.
+    """Return the terms of Observation 8's objectives by name, each with weight 1.
 
     Parameters
     ----------
@@ -39,10 +39,10 @@ def terms(decoder: nn.Module, *, classes: int) -> Mapping[str, Term]:
 
 
 def pull(term: Term, latents: Latents, *, batch: int, generator: torch.Generator) -> float:
-    """Return the mean length of the gradient of a term with respect to an image's latent, times the batch.
+    """Return the mean length of a term's gradient with respect to one image's latent, times the batch size.
 
-    The batches are the latents in their order, each with zero-entropy noise; what is left at the end is not
-    taken. Divided by the batch's size, it is what moves one latent in a step.
+    Batches take the latents in order, each with zero-entropy noise; an incomplete last batch is left out.
+    Divided by the batch size, the result is the gradient that moves one latent in a step.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def pull(term: Term, latents: Latents, *, batch: int, generator: torch.Generator
     Raises
     ------
     ValueError
-        If a batch has fewer than two images, or more than there are.
+        If a batch has fewer than two images, or more than there are in all.
     """
     total, width = latents.latent.shape
     if not 2 <= batch <= total:
@@ -78,17 +78,17 @@ def pull(term: Term, latents: Latents, *, batch: int, generator: torch.Generator
 
 
 def too_low(images: Float[np.ndarray, " sizes"]) -> Float[np.ndarray, " sizes"]:
-    r"""Return the mean distance in nats of a node's Gaussian bound below the truth.
+    r"""Return by how many nats, on average, a node's estimated Gaussian bound is below the true one.
 
     Parameters
     ----------
     images
-        Number of images from which the unbiased variance is taken, at least 2.
+        Number of images from which the unbiased variance is computed, at least 2.
 
     Notes
     -----
-    For Gaussian latents :math:`\mathbb E\ln s^2 = \ln\sigma^2 + \psi(\frac{m-1}2) - \ln\frac{m-1}2`, of
-    which the bound has one half.
+    For Gaussian latents :math:`\mathbb E\ln s^2 = \ln\sigma^2 + \psi(\frac{m-1}2) - \ln\frac{m-1}2`; the
+    bound has half of this.
     """
     freedom = (np.asarray(images, dtype=float) - 1) / 2
     if not (freedom > 0).all():
@@ -97,7 +97,7 @@ def too_low(images: Float[np.ndarray, " sizes"]) -> Float[np.ndarray, " sizes"]:
 
 
 def in_a_batch(label: Int[Tensor, " images"], *, batch: int, width: int) -> pd.Series:
-    """Return the effect of the classes' numbers in a random batch on the log-variances.
+    """Return how the numbers of images per class in a random batch affect the log-variances.
 
     Parameters
     ----------
@@ -111,10 +111,10 @@ def in_a_batch(label: Int[Tensor, " images"], *, batch: int, width: int) -> pd.S
     Returns
     -------
     Series
-        ``alone``: expected number of classes with one image; ``few``: with two or three, the inverse of whose
-        variance has no mean. ``whole``, ``conditional``: distance in nats of log Var[Z] and log Var[Z | Y]
-        below the truth for Gaussian latents; the second is weighted by the images of classes with at least
-        two.
+        ``alone``: expected number of classes with one image; ``few``: with two or three images, for which the
+        inverse of the variance has no mean. ``whole``, ``conditional``: by how many nats log Var[Z] and
+        log Var[Z | Y] are below the truth for Gaussian latents, the second weighted by the images of classes
+        that have at least two.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Gaussian bounds of entropies, and what they lie above the entropy of classes that are apart."""
+"""Gaussian bounds on entropies, and how far they lie above the entropy of separated classes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lpc.evaluation.quantities import ZERO_ENTROPY_VARIANCE
 
 
 class Bounds(NamedTuple):
-    """Upper bounds in nats.
+    """Upper bounds on entropies, in nats.
 
     Attributes
     ----------
     covariance, variances
-        Bounds of H[Z] from the full covariance, and from the variances of the nodes alone.
+        Bounds on H[Z] from the full covariance, and from the nodes' variances alone.
     within_covariance, within_variances
-        Bounds of H[Z | Y], the same in every class, weighted by the classes' shares.
+        The same bounds on H[Z | Y], computed in every class and weighted by the classes' shares.
     """
 
     covariance: float
@@ -42,7 +42,7 @@ def gaussian_bounds(
     *,
     variance: float = ZERO_ENTROPY_VARIANCE,
 ) -> Bounds:
-    r"""Return the bounds of Theorem 2 for Z = mean(X) + Gaussian noise, with X uniform over the points.
+    r"""Return Theorem 2's bounds for Z = mean(X) + Gaussian noise, with X uniform over the points.
 
     Parameters
     ----------
@@ -61,8 +61,8 @@ def gaussian_bounds(
     Notes
     -----
     :math:`H[Z] \le \frac12\ln\det(2\pi e\,\mathrm{Cov}[Z]) \le \sum_i\frac12\ln(2\pi e\,\mathrm{Var}[Z_i])`
-    with the mixture's exact covariance: that of the points, divided by their number, plus the noise's. No
-    sample of Z is drawn.
+    with the mixture's exact covariance: that of the points, divided by their number, plus that of the noise.
+    No sample of Z is drawn.
 
     References
     ----------
@@ -84,16 +84,16 @@ def gaussian_bounds(
 
 
 def bound_of_points(apart: np.ndarray, *, classes: int, nodes: int | None = None) -> np.ndarray:
-    r"""Return the Gaussian bound of H[Z] in nats for classes that are points, all at the same distance.
+    r"""Return the Gaussian bound on H[Z], in nats, for classes that are points at equal distances.
 
     Parameters
     ----------
     apart
-        Distance between any two points, in standard deviations of noise with entropy zero.
+        Distance between any two points, in standard deviations of zero-entropy noise.
     classes
         Number of classes, at least 2, equally probable.
     nodes
-        Number of nodes, for two classes on their diagonal and the bound from the nodes' variances; None: the
+        Number of nodes, for the bound from the nodes' variances with two classes on the diagonal; None: the
         bound from the full covariance.
 
     Raises
@@ -104,7 +104,7 @@ def bound_of_points(apart: np.ndarray, *, classes: int, nodes: int | None = None
     Notes
     -----
     The points' covariance has K - 1 eigenvalues :math:`\Delta^2/2K` in units of the noise's variance, so the
-    bound is :math:`\frac{K-1}2\ln(1 + \Delta^2/2K)`; on the diagonal every one of k nodes has the variance
+    bound is :math:`\frac{K-1}2\ln(1 + \Delta^2/2K)`. On the diagonal, each of k nodes has the variance
     :math:`\Delta^2/4k`, and the bound is :math:`\frac k2\ln(1 + \Delta^2/4k)`. H[Z] itself is at most ln K.
     """
     if classes < 2 or (nodes is not None and (nodes < 1 or classes != 2)):

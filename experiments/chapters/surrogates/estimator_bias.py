@@ -1,4 +1,4 @@
-"""Errors of nearest-neighbour entropies on known mixtures that look like given latents."""
+"""Errors of nearest-neighbour entropies on known mixtures that resemble given latents."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from lpc.evaluation.information import conditional_knn_entropy, knn_entropy
 from lpc.evaluation.neighbours import Norm
 
 DRAWS = 8
-"""Draws a point from which the mixture's entropy is taken."""
+"""Number of draws per point from which the mixture's entropy is computed."""
 
 
 class Gaussians(NamedTuple):
-    r"""One Gaussian per class, with the class's mean, covariance and share.
+    r"""One Gaussian per class, with the class's mean, covariance and share of the points.
 
     Attributes
     ----------
@@ -82,7 +82,7 @@ class Error(NamedTuple):
 
 
 class Bias(NamedTuple):
-    """Errors of nearest-neighbour entropies at the number of points and width of given latents.
+    """Errors of nearest-neighbour entropies with the number of points and the width of given latents.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ class Bias(NamedTuple):
     reverse_decoder_uncertainty
         Error of ``conditional_knn_entropy`` on the matched mixture.
     isotropic
-        Error of ``knn_entropy`` on one round Gaussian with the latents' total variance: the easy case, in
+        Error of ``knn_entropy`` on one isotropic Gaussian with the latents' total variance: the easy case, in
         which the estimate looks better than it is.
     """
 
@@ -134,7 +134,9 @@ def _draw(gaussians: Gaussians, generator: torch.Generator) -> tuple[Tensor, Ten
     index = torch.arange(len(gaussians.count)).repeat_interleave(gaussians.count)
     width = gaussians.mean.shape[1]
     normal = torch.randn(len(index), width, generator=generator, dtype=torch.float64)
-    root = gaussians.axis.mT @ (gaussians.sd[:, :, None] * gaussians.axis)  # symmetric: no axis has a sign
+    root = gaussians.axis.mT @ (
+        gaussians.sd[:, :, None] * gaussians.axis
+    )  # symmetric, because the signs of axes are arbitrary
     return gaussians.mean[index] + torch.einsum("np,npr->nr", normal, root[index]), index
 
 
@@ -156,7 +158,7 @@ def matched_mixture(
     generator: torch.Generator,
     draws: int = DRAWS,
 ) -> Matched:
-    r"""Draw a sample of a Gaussian mixture that looks like the latents, and return its exact entropies.
+    r"""Draw a sample of a Gaussian mixture that resembles the latents; return it with its entropies.
 
     Parameters
     ----------
@@ -170,12 +172,12 @@ def matched_mixture(
     Raises
     ------
     ValueError
-        As in :func:`class_gaussians`, or if ``draws`` is below 2.
+        If :func:`class_gaussians` raises one, or ``draws`` is below 2.
 
     Notes
     -----
-    The mixture has one Gaussian a class (:func:`class_gaussians`), with the class's share :math:`n_c/N`. In
-    nats :math:`H[Z|Y] = \sum_c \frac{n_c}{N}\sum_i \frac12\ln 2\pi e\lambda_{ci}`, with the eigenvalues
+    The mixture has one Gaussian per class (:func:`class_gaussians`), weighted by its share :math:`n_c/N`. In
+    nats, :math:`H[Z|Y] = \sum_c \frac{n_c}{N}\sum_i \frac12\ln 2\pi e\lambda_{ci}`, with the eigenvalues
     :math:`\lambda_{ci}` of the class's covariance, and :math:`H[Z] = H[Z|Y] + H[Y] - H[Y|Z]`, of which only
     :math:`H[Y|Z]`, between 0 and :math:`H[Y]`, is a Monte Carlo mean: of the entropy of the exact
     :math:`p(y|z)`. Every class has its number of points in the sample and in every round of draws; the
@@ -208,7 +210,7 @@ def _sampled(gaussians: Gaussians, generator: torch.Generator, draws: int) -> Ma
 def _isotropic(
     latent: Float64[Tensor, "points width"], generator: torch.Generator
 ) -> tuple[Float64[Tensor, "points width"], float]:
-    """Return a sample of one round Gaussian with the latents' total variance, and its entropy."""
+    """Return a sample of one isotropic Gaussian with the latents' total variance, and its entropy."""
     total, width = latent.shape
     variance = float(latent.var(dim=0).mean())
     normal = torch.randn(total, width, generator=generator, dtype=torch.float64)
@@ -230,23 +232,23 @@ def bias(
     repeats: int = 4,
     generator: torch.Generator,
 ) -> Bias:
-    """Return the errors of nearest-neighbour entropies on mixtures that look like the latents, in nats.
+    """Return the errors of nearest-neighbour entropies on mixtures that resemble the latents, in nats.
 
     Parameters
     ----------
     latent, label
-        Latents and the class of each, as the estimator would get them: with their noise.
+        Latents and the class of each, as the estimator would get them, including their noise.
     k, norm
         Options of :func:`lpc.evaluation.information.knn_entropy` and of the conditional estimate.
     repeats
-        Number of samples of the mixture, of equally many points; at least 2.
+        Number of samples of the mixture, each with as many points as there are latents; at least 2.
     generator
         Generator of all samples, on the CPU.
 
     Raises
     ------
     ValueError
-        As in :func:`matched_mixture` and the estimators, or if ``repeats`` is below 2.
+        If :func:`matched_mixture` or an estimator raises one, or ``repeats`` is below 2.
     """
     if repeats < 2:
         raise ValueError(f"repeats is {repeats}; expected 2 or more, for a standard error")

@@ -1,4 +1,4 @@
-"""The conditional log-variance trained in batches of nearly one size, without a small one at the end."""
+"""Trains the conditional log-variance in batches of nearly equal size, without a small one at the end."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lpc.specs import RunSpec, run_key
 HERE, EVEN = "as here", "even"
 REGULARIZER = "conditional"
 WEIGHTS = (0.1, 1.0)
-"""Gammas that are trained again, if a profile has them."""
+"""Gammas to train again, if a profile has them."""
 
 
 def even_batch(points: int, batch: int) -> int:
-    """Return the batch size that gives equally many steps per epoch, all of nearly one size.
+    """Return the batch size that gives as many steps per epoch, in batches of nearly equal size.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def even_batch(points: int, batch: int) -> int:
 
 
 def evened(runs: Study) -> dict[tuple[float, int], RunSpec]:
-    """Return the specs to train, by gamma and trial, measured only after the last epoch.
+    """Return the specs to train, by gamma and trial; they are measured only after the last epoch.
 
     Parameters
     ----------
@@ -56,9 +56,9 @@ def evened(runs: Study) -> dict[tuple[float, int], RunSpec]:
 
 
 def trained(runs: Study, *, workers: int | None = None, progress: bool = True) -> pd.DataFrame:
-    """Train missing runs, and return one row per run with its metrics, those in uneven batches first.
+    """Train missing runs and return one row of metrics per run, those with uneven batches first.
 
-    The extra runs go into the store of the others and are not among them: their tables do not change. A
+    The extra runs are kept in the same store but do not belong to the profile, so its tables do not change. A
     second call trains nothing.
 
     Parameters

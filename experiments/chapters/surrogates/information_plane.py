@@ -1,4 +1,4 @@
-"""Surrogate regularizers drawn: entropies against gamma, the information plane, the way through it."""
+"""Draws surrogate regularizers: entropies against gamma, the information plane, and paths through it."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ LOOKS: Mapping[str, Look] = {
     "variance": Look("log-variance", "#E69F00", "s"),
     "conditional": Look("conditional log-variance", "#CC79A7", "^"),
 }
-"""By the names of Observation 8's regularizers; colours are Okabe and Ito's."""
+"""Looks by the names of Observation 8's regularizers; colours are Okabe and Ito's."""
 OFFSETS: Mapping[str, tuple[int, int]] = {"norm": (7, 7), "variance": (26, 3), "conditional": (7, 7)}
-"""From a dot to its gamma, in points: where two regularizers end alike, both can be read."""
+"""Offset, in points, of a gamma's text from its dot; where two regularizers end alike, both stay readable."""
 BLACK, GREY = "#000000", "#888888"
 TICKS = (0.0, 0.5, 1.0, 3.0, 10.0, 30.0)
-"""Of entropies, linear up to 1 nat and logarithmic above."""
+"""Scale of entropies: linear up to 1 nat, and logarithmic above."""
 
 
 def over_gamma(
@@ -48,7 +48,7 @@ def over_gamma(
     line: str = "-",
     colour: str | None = None,
 ) -> Axes:
-    """Draw a quantity of one regularizer's runs against gamma: the median over trials, and the quartiles.
+    """Draw a quantity of one regularizer's runs against gamma: median and quartiles over trials.
 
     Parameters
     ----------
@@ -77,12 +77,12 @@ def over_gamma(
 def draw_entropies(
     ax: Axes, table: pd.DataFrame, *, regularizer: str, columns: tuple[str, str, str], ceiling: float
 ) -> Axes:
-    """Draw an entropy against gamma, with an estimate and a bound of it.
+    """Draw an entropy against gamma, with an estimate of it and a bound on it.
 
     Parameters
     ----------
     ax
-        Axes to draw on; nats are linear up to 1 and logarithmic above.
+        Axes to draw on; the scale is linear up to 1 nat and logarithmic above.
     table
         Table from :func:`experiments.chapters.surrogates.tables.of_surrogates`.
     regularizer
@@ -90,7 +90,7 @@ def draw_entropies(
     columns
         Columns with the exact entropy, the estimate by nearest neighbours, and the Gaussian bound.
     ceiling
-        Upper limit of the exact entropy in nats.
+        Upper limit of the exact entropy, in nats.
     """
     exact, estimate, bound = columns
     shown = {"regularizer": regularizer}
@@ -106,7 +106,7 @@ def draw_entropies(
 def draw_errors(
     ax: Axes, table: pd.DataFrame, errors: Mapping[float, Bias], *, regularizer: str, seed: int
 ) -> Axes:
-    """Draw the errors of nearest-neighbour entropies: on matched mixtures, and on the runs.
+    """Draw the errors of nearest-neighbour entropies on matched mixtures and on the runs.
 
     Parameters
     ----------
@@ -115,9 +115,9 @@ def draw_errors(
     table
         Table from :func:`experiments.chapters.surrogates.tables.of_surrogates`.
     errors
-        Errors on mixtures that look like the latents, by gamma; bars are two standard errors.
+        Errors on mixtures that resemble the latents, by gamma; bars are two standard errors.
     regularizer, seed
-        Regularizer of the runs, and the trial whose estimate minus the exact entropy is drawn too.
+        Regularizer of the runs, and the trial whose error, estimate minus exact entropy, is also drawn.
     """
     own = table[(table["regularizer"] == regularizer) & (table["seed"] == seed)].sort_values("weight")
     over = own["knn_entropy"] - own["encoding_entropy"]
@@ -138,19 +138,19 @@ def draw_errors(
 
 
 def least_residual(preserved: np.ndarray, label_entropy: float) -> np.ndarray:
-    r"""Return the least residual information that preserved information allows, labels being certain.
+    r"""Return the smallest residual information that preserved information allows if labels are certain.
 
     Notes
     -----
-    :math:`I[X;Y|Z] = H[Y] - I[Y;Z] \ge \max(0, H[Y] - I[X;Z])` where :math:`H[Y|X] = 0`, since
-    :math:`I[Y;Z] \le I[X;Z]`. What an encoder has above it is :math:`I[X;Z|Y]` where
+    If :math:`H[Y|X] = 0`, then :math:`I[X;Y|Z] = H[Y] - I[Y;Z] \ge \max(0, H[Y] - I[X;Z])`, because
+    :math:`I[Y;Z] \le I[X;Z]`. An encoder's excess over this minimum is :math:`I[X;Z|Y]` where
     :math:`I[X;Z] \le H[Y]`, and :math:`H[Y|Z]` beyond.
     """
     return np.maximum(0.0, label_entropy - np.asarray(preserved, dtype=float))
 
 
 def draw_limits(ax: Axes, *, label_entropy: float, points: int) -> Axes:
-    """Draw the limits of the plane for certain labels and a number of training points, and name its axes.
+    """Draw the plane's limits for certain labels and a number of training points, and label its axes.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ def draw_limits(ax: Axes, *, label_entropy: float, points: int) -> Axes:
     label_entropy
         Entropy H[Y] in nats.
     points
-        Number N of training points: no latent of N points preserves more than log N.
+        Number N of training points: no latent of N points preserves more than log N nats.
     """
     ceiling = math.log(points)
     corners = np.array([0.0, label_entropy, ceiling])
@@ -186,7 +186,7 @@ def _shade(colours: ScalarMappable, gamma: float) -> tuple[float, ...]:
 def draw_saturation(
     ax: Axes, table: pd.DataFrame, *, regularizer: str, colours: ScalarMappable, annotate: bool = False
 ) -> Axes:
-    """Draw the ends of one regularizer's runs in the plane: medians over trials, joined in order of gamma.
+    """Draw where one regularizer's runs end in the plane: medians over trials, joined in order of gamma.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ def draw_saturation(
     colours
         Colours by gamma.
     annotate
-        Whether gamma is written beside the dots that are inside the axes.
+        Whether to write gamma beside the dots that are inside the axes.
     """
     middle, look = medians(table, regularizer), LOOKS[regularizer]
     ax.plot(middle[PRESERVED], middle[RESIDUAL], "--", color=look.colour, label=look.title)
@@ -238,6 +238,6 @@ def draw_trajectories(ax: Axes, history: pd.DataFrame, *, x: str, y: str, colour
         shade = _shade(colours, float(str(gamma)))
         ax.plot(middle[x], middle[y], "-", color=shade, linewidth=1, label=f"γ = {gamma:g}")
         size = 4 + 30 * middle["epoch"] / middle["epoch"].max()
-        ax.scatter(middle[x], middle[y], s=size, color=shade, linewidth=0, rasterized=True)  # many
+        ax.scatter(middle[x], middle[y], s=size, color=shade, linewidth=0, rasterized=True)  # there are many
     ax.grid(alpha=0.3)
     return ax

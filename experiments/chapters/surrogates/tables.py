@@ -1,4 +1,4 @@
-"""Tables of the runs with surrogate regularizers: which they are, where they end, how they get there."""
+"""Tables of the runs with surrogate regularizers: where they end, and how they get there."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from experiments.studies.bottlenecks import SURROGATES, name_of
 
 PRESERVED, RESIDUAL = "preserved_information", "residual_information"
 LATE = 0.8
-"""Share of the epochs after which training is called late."""
+"""Share of the epochs after which training counts as late."""
 
 
 def of_surrogates(rows: pd.DataFrame, gammas: Sequence[float]) -> pd.DataFrame:
-    """Return the rows of Observation 8's runs, with two more columns: ``regularizer`` and ``weight``.
+    """Return the rows of Observation 8's runs, with the additional columns ``regularizer`` and ``weight``.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def medians(table: pd.DataFrame, regularizer: str) -> pd.DataFrame:
 
 
 def side_by_side(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Return medians over trials, one row per gamma, with columns (regularizer, column).
+    """Return medians over trials, one row per gamma, with columns by (regularizer, column).
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def side_by_side(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def rate_drops(rows: pd.DataFrame) -> pd.Series:
-    """Return the coincidence of learning-rate drops with falls of one run's residual information.
+    """Return how drops of the learning rate coincide with falls of one run's residual information.
 
     Parameters
     ----------
@@ -77,8 +77,8 @@ def rate_drops(rows: pd.DataFrame) -> pd.Series:
     -------
     Series
         ``drops``: number of pairs of consecutive records between which the rate fell; ``at_first``: residual
-        information in nats at the record before the first drop, NaN without one; ``with``, ``without``: total
-        fall of the residual information over pairs with and without a drop, in nats.
+        information, in nats, at the record before the first drop, NaN if there is none; ``with``,
+        ``without``: total fall of the residual information over pairs with and without a drop, in nats.
     """
     ordered = rows.sort_values("epoch")
     fallen = -ordered[RESIDUAL].diff()
@@ -105,14 +105,14 @@ def course(history: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns ``first``, ``largest``, ``in_epoch``, ``last``: I[X; Z] in nats, and the epoch in which it is
-        largest; ``late_fall``: its fall from the first record of the last fifth of the epochs to the last;
-        and the columns of :func:`rate_drops`.
+        Columns ``first``, ``largest``, ``last``: values of I[X; Z] in nats; ``in_epoch``: the epoch of the
+        largest; ``late_fall``: the fall from the first record in the last fifth of the epochs to the last
+        record; and the columns of :func:`rate_drops`.
 
     Raises
     ------
     ValueError
-        If the history has more or fewer than one regularizer.
+        If the history does not have exactly one regularizer.
     """
     if (found := history["regularizer"].nunique()) != 1:
         raise ValueError(f"history has {found} regularizers; expected one")

@@ -1,1 +1,1 @@
-"""The loss without a network, and the gap that a run holds."""
+"""The chapter on theory: the loss without a network, and the logit gap that a run can hold."""

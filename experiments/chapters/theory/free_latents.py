@@ -1,4 +1,4 @@
-"""Free latents: the loss of Eq. 3 without a network in front, its minimum, and a classifier trained on it."""
+"""Free latents: the loss of Eq. 3 without a network, its minimum, and a classifier trained on them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lpc.evaluation.binarity import hypercube
 
 
 def simplex(classes: int, separation: float) -> Float[Tensor, "classes classes"]:
-    """Return the weight vectors of a symmetric classifier: centred, and all ``separation`` apart."""
+    """Return the weight vectors of a symmetric classifier: centred, with all distances ``separation``."""
     vertices = torch.eye(classes, dtype=torch.float64) - 1 / classes
     return vertices * separation / math.sqrt(2)
 
@@ -33,7 +33,7 @@ def _loss(z: Tensor, weight: Tensor, bias: Tensor, own: Tensor, gamma: Tensor) -
 def _newton(
     z: Tensor, weight: Tensor, bias: Tensor, own: Tensor, gamma: Tensor, iterations: int, tolerance: float
 ) -> Tensor:
-    """Return the minimum of Eq. 3 over every latent, by Newton's method with step halving.
+    """Return the latents that minimise Eq. 3, by Newton's method with step halving.
 
     Shapes: z (runs, points, width), weight (runs, classes, width), own (points, classes), gamma (runs).
     """
@@ -64,7 +64,7 @@ def equilibrium(
     label: Integer[Tensor, " points"],
     start: Float[Tensor, "points width"],
 ) -> Float[Tensor, "points width"]:
-    r"""Return the latents at which push and pull balance, for a fixed classifier without bias.
+    r"""Return the latents at which loss and penalty balance, for a fixed classifier without bias.
 
     Notes
     -----
@@ -101,11 +101,11 @@ def train_classifier(
     weight_decay: float = 0.5e-4,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Train a linear classifier by AdamW on latents that are at their equilibrium at every step.
+    """Train a linear classifier by AdamW on latents that are at equilibrium at every step.
 
-    There is one latent a class. Before every step the latents are moved to the minimum of Eq. 3 for the
-    classifier as it stands; then the classifier's weights and biases take one AdamW step on a batch of
-    randomly drawn labels. gamma is constant.
+    There is one latent per class. Before every step, the latents move to the minimum of Eq. 3 for the present
+    classifier; then the classifier's weights and biases take one AdamW step on a batch of randomly drawn
+    labels. gamma is constant.
 
     Parameters
     ----------
@@ -114,8 +114,8 @@ def train_classifier(
     record
         Numbers of steps after which a row is recorded; training ends at the last of them.
     adaptive
-        Whether to use AdamW; False: the gradient divided by its own root mean square over the tensor, so that
-        steps have the same size but the gradient's direction.
+        Whether to use AdamW; if not, steps are the gradient divided by its root mean square over the tensor:
+        they have the same size, but the gradient's direction.
     classes, width, batch_size
         Number of classes, number of nodes, and images per batch.
     initial
@@ -154,7 +154,7 @@ def train_classifier(
             weight.grad, bias.grad = error.mT @ z, error.sum(1)
             before = weight.clone(), bias.clone()
             if adaptive:
-                optimizer.step()  # at rate 1; every run keeps its own rate's share of it
+                optimizer.step()  # at rate 1, of which every run takes the share of its own rate
             else:
                 for value in (weight, bias):
                     size = value.grad.square().flatten(1).mean(1).sqrt()  # type: ignore[union-attr]
@@ -183,23 +183,23 @@ def train_classifier(
 
 
 def compensating_radius(angle: float, *, gap: float, classes: int = 10) -> float:
-    r"""Return r'/r0: the factor by which a turned latent must be longer for the same cross-entropy.
+    r"""Return r'/r0: how many times longer a turned latent must be for the same cross-entropy.
 
     Notes
     -----
-    The classifier is symmetric and without bias. The latent points along its own class's weight vector,
-    where its logit gap is ``gap``, and is turned by ``angle`` towards another class's. All K logits count,
-    where LPC Eq. 12 keeps the true one only. With weights of unit norm the logits along the turned
+    The classifier is symmetric and has no bias. The latent points along its own class's weight vector, where
+    its logit gap is ``gap``, and is turned by ``angle`` towards another class's. All K logits count, whereas
+    LPC Eq. 12 keeps only the true one. With weights of unit norm, the logits along the turned
     direction are :math:`\cos\phi`, :math:`\cos(\phi_1 - \phi)` and
     :math:`-(\cos\phi + \cos(\phi_1 - \phi)) / (K - 2)`, where :math:`\cos\phi_1 = -1/(K-1)`.
 
     Parameters
     ----------
     angle
-        Angle in radians, from 0 to below half the angle between two weight vectors, where the other class
-        wins.
+        Angle in radians, at least 0 and less than half the angle between two weight vectors, at which the
+        other class wins.
     gap
-        True logit minus any other, before the turn.
+        True logit minus any other one, before the turn.
     classes
         Number of classes K, at least 3.
     """
@@ -235,7 +235,7 @@ class Binned(NamedTuple):
         Entropy of the bins given the class: 0 if every class lies in one bin.
     merged
         Entropy of the class given the bins: 0 if no bin holds points of two classes. Both are 0 if and only
-        if bins are classes, and then ``entropy`` is the labels' (LPC Eq. 6).
+        if bins and classes are the same; then ``entropy`` is that of the labels (LPC Eq. 6).
     """
 
     entropy: float
@@ -261,7 +261,7 @@ def binned(
     Notes
     -----
     :math:`H_\Delta = -\sum_i p_i \log p_i`, with :math:`p_i` the share of points in bin i. The grid's
-    origin is arbitrary: all values are averaged over random origins.
+    origin is arbitrary, so all values are averaged over random origins.
 
     Parameters
     ----------

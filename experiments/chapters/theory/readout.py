@@ -1,4 +1,4 @@
-"""gamma against budget: the logit gap that a run's classifier holds, beside what the closed form gives."""
+"""gamma against budget: the logit gap of a run's classifier beside the closed form's."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Readout(NamedTuple):
     separation, farthest
         Root mean square and largest distance between two weight vectors of the classifier.
     gap, law
-        Mean over points of the true logit's lead over the mean of the others, without biases; and the value
-        of :func:`lpc.equilibrium.logit_gap` at ``separation``.
+        Mean over points of the true logit minus the mean of the others, without biases; and the value of
+        :func:`lpc.equilibrium.logit_gap` at ``separation``.
     bias_range
         Largest minus smallest bias.
     accuracy, bias_free_accuracy
@@ -53,7 +53,7 @@ def readout(
     bias: Float[Tensor, " classes"],
     gamma: float,
 ) -> Readout:
-    """Compare a classifier's logit gap with the closed form at the separation of its weights.
+    """Compare a classifier's logit gap with the closed form for the separation of its weights.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def readout(
 
 
 def penalised(study: Study) -> pd.DataFrame:
-    """Return one row per finished run with the squared-norm penalty, selected or not, on its train set.
+    """Return, on its train set, one row per finished run with the squared-norm penalty, selected or not.
 
     Parameters
     ----------

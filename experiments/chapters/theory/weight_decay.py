@@ -14,13 +14,13 @@ from lpc.extinction import decayed_gap, extinction_gamma
 
 COUPLED, DECOUPLED = "coupled (Adam)", "decoupled (AdamW)"
 DECAYS: dict[str, type[torch.optim.Optimizer]] = {COUPLED: torch.optim.Adam, DECOUPLED: torch.optim.AdamW}
-"""Optimizers with coupled decay, which is part of the gradient, and with decoupled decay beside the step."""
+"""Optimizers with coupled decay, which is part of the gradient, and with decoupled decay, which is not."""
 
 
 def free_minimum(
     gamma: float, *, weight_decay: float, classes: int = 10, width: int | None = None, seed: int = 0
 ) -> dict[str, float]:
-    r"""Return measures of free latents and a free classifier at the minimum of loss, penalty and decay.
+    r"""Return measures of free latents and a free classifier at the minimum of loss plus penalty plus decay.
 
     Parameters
     ----------
@@ -36,8 +36,8 @@ def free_minimum(
     Returns
     -------
     dict
-        Values ``gap`` (least over classes of the true logit's lead over the mean of the others), ``gap_law``
-        (:func:`lpc.extinction.decayed_gap`, for at least K - 1 nodes), ``rms`` of the latents,
+        Values ``gap`` (the true logit minus the mean of the others, for the class where this is smallest),
+        ``gap_law`` (:func:`lpc.extinction.decayed_gap`, for at least K - 1 nodes), ``rms`` of the latents,
         ``cross_entropy``, and ``logits``, the largest deviation of a logit from the mean of its column.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -88,16 +88,16 @@ def across(
     Parameters
     ----------
     classes, widths, decays
-        Values of K, of P and of the coupled decay: the first decay for every K and P, the others for the
-        second K and P.
+        Values of K, of P and of the coupled decay. The first decay is combined with every K and P, the others
+        with the second K and P.
     shares
-        Ratios of gamma to that of extinction.
+        Ratios of gamma to extinction's gamma.
 
     Returns
     -------
     DataFrame
-        Columns ``classes``, ``width``, ``weight_decay``, ``gamma``, ``product`` (gamma times the decay),
-        ``share``, and the values of :func:`free_minimum`. One row per K, P, decay and share.
+        One row per K, P, decay and share. Columns ``classes``, ``width``, ``weight_decay``, ``gamma``,
+        ``product`` (gamma times the decay), ``share``, and the values of :func:`free_minimum`.
     """
     settings = [(k, p, decays[0]) for k in classes for p in widths]
     settings += [(classes[1], widths[1], decay) for decay in decays[1:]]
@@ -124,18 +124,18 @@ def trained_free(
     learning_rate: float = 1e-2,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Train free latents and a classifier with both kinds of decay on the classifier.
+    """Train free latents and a classifier, with either kind of decay on the classifier.
 
     Parameters
     ----------
     weight_decay
         Weight decay of both optimizers.
     shares
-        Ratios of gamma to that of extinction by coupled decay.
+        Ratios of gamma to extinction's gamma with coupled decay.
     classes, width
         Numbers of classes K and of nodes P.
     steps, learning_rate, seed
-        Steps, learning rate and seed of the training.
+        Number of steps, learning rate and seed of the training.
 
     Returns
     -------
@@ -149,7 +149,10 @@ def trained_free(
     generator, label = torch.Generator().manual_seed(seed), torch.arange(classes).repeat(len(shares))
     start = [torch.randn(classes, width, generator=generator, dtype=torch.float64) for _ in range(2)]
     rows = []
-    for kind, optimizer in DECAYS.items():  # both move every number by itself: all shares at once
+    for (
+        kind,
+        optimizer,
+    ) in DECAYS.items():  # both optimizers treat every number separately, so all shares train at once
         latent, weight = (one.repeat(len(shares), 1, 1).requires_grad_() for one in start)
         groups = [
             {"params": [latent], "weight_decay": 0.0},
@@ -169,7 +172,7 @@ def trained_free(
 
 
 def network_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the recorded networks on both sides of extinction, mean over seeds with its 95 % interval.
+    """Return the recorded networks on either side of extinction: means over seeds with 95 % intervals.
 
     Parameters
     ----------

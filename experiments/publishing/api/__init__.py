@@ -1,1 +1,1 @@
-"""The reference pages, made from docstrings."""
+"""Makes the reference pages from docstrings."""

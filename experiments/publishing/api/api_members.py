@@ -1,4 +1,4 @@
-"""A module's public names: signatures as the source has them, and the directives that document them."""
+"""A module's public names: their signatures as in the source, and the directives that document them."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Member(NamedTuple):
 def members(module: str, package: Path = ROOT / "lpc") -> list[Member]:
     """Return the public functions, classes and constants that a module defines, in the source's order.
 
-    Signatures are those of the source, with each name in an annotation as a reference that shows its last
-    part: :mod:`sphinx.ext.autodoc` would evaluate jaxtyping's shapes and show the results.
+    Signatures are as in the source, because :mod:`sphinx.ext.autodoc` would evaluate jaxtyping's shapes and
+    show the results. Each name in an annotation becomes a reference that shows only its last part.
 
     Parameters
     ----------
     module
-        Name of the module without the package's.
+        Name of the module, without the package's.
     package
         Folder of the package, which has the package's name.
     """
@@ -83,7 +83,7 @@ def _public(name: str) -> bool:
 
 
 def _assigned(node: ast.stmt) -> str:
-    """Return the name that a statement assigns a value to; empty: none."""
+    """Return the name to which a statement assigns a value; empty if it assigns none."""
     targets = node.targets if isinstance(node, ast.Assign) else []
     targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
     return targets[0].id if targets and isinstance(targets[0], ast.Name) else ""
@@ -97,13 +97,13 @@ def _said(node: ast.stmt | None) -> str:
 
 
 def summary(docstring: str | None) -> str:
-    """Return the first sentence of a docstring, which ends before a capital letter or with its paragraph."""
+    """Return a docstring's first sentence, which ends before a capital letter or with the paragraph."""
     paragraph = " ".join((docstring or "").split("\n\n")[0].split())
     return re.split(r"(?<=\.) (?=[A-Z])", paragraph)[0]
 
 
 def _names(tree: ast.Module, module: str) -> dict[str, str]:
-    """Return the full names of a module's imports and definitions, by the names that it uses."""
+    """Return the full names of a module's imports and definitions, by the names that the module uses."""
     names = dict.fromkeys(filter(None, map(_assigned, tree.body)), "")
     names.update({node.name: "" for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))})
     names = {name: f"{module}.{name}" for name in names}
@@ -116,7 +116,7 @@ def _names(tree: ast.Module, module: str) -> dict[str, str]:
 
 
 class _References(ast.NodeTransformer):
-    """Writes the names of an annotation in full, behind a tilde: references that show their last part."""
+    """Writes the names of an annotation in full after a tilde: references that show only their last part."""
 
     def __init__(self, names: Mapping[str, str]) -> None:
         self.names = names
@@ -140,7 +140,7 @@ def _annotation(node: ast.expr, names: Mapping[str, str]) -> str:
 
 
 def _arguments(node: ast.FunctionDef, names: Mapping[str, str], *, bound: bool = False) -> str:
-    """Return a function's arguments, without the first of a ``bound`` method."""
+    """Return a function's arguments; for a ``bound`` method, without the first."""
     taken = copy.deepcopy(node.args)
     if bound:
         del (taken.posonlyargs or taken.args)[0]
@@ -161,7 +161,7 @@ def _function(node: ast.FunctionDef, names: Mapping[str, str], *, kind: str = "f
 
 
 def _class(node: ast.ClassDef, names: Mapping[str, str]) -> str:
-    """Return the directives for a class: its constructor, documented methods, an enumeration's members."""
+    """Return the directives for a class: constructor, documented methods, and members of an enumeration."""
     methods = {item.name: item for item in node.body if isinstance(item, ast.FunctionDef)}
     fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]
     if "__init__" in methods:
@@ -186,10 +186,10 @@ def _field(node: ast.AnnAssign, names: Mapping[str, str]) -> str:
 
 
 def _constant(kind: str, name: str, node: ast.stmt, said: str, names: Mapping[str, str]) -> str:
-    """Return the directive for a constant, with its value if that is short, or for a type by another name."""
+    """Return the directive for a constant, with its value if that is short, or for a type alias."""
     assert isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None
     value = ast.unparse(node.value)
-    if kind == "type":  # annotations refer to classes: one that is not shown stands where the type is
+    if kind == "type":  # annotations refer to classes: an invisible one marks the place of the type
         target = f".. py:class:: {name}\n   :no-typesetting:\n\n"
         shown = f"   :canonical: {_annotation(node.value, names)}\n   :no-index:\n"
         return f"{target}.. py:type:: {name}\n{shown}\n{_indented(said)}\n"

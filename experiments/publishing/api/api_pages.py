@@ -1,4 +1,4 @@
-"""The library's reference pages: one page per public module, and the finder that names everything by task."""
+"""The library's reference pages: one per public module, and a finder that lists all public names by task."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ INNER: dict[str, str] = {
     "store": "Inner works of the store",
     "runs": "Inner works of runs",
 }
-"""The page of each package's other modules, which serve these; empty: of those in no package."""
+"""Titles of the pages on each package's remaining modules; the empty key is for modules in no package."""
 
 
 def module_names(package: Path = ROOT / "lpc") -> list[str]:
-    """Return the names of a package's modules, in alphabetical order and without the package's."""
+    """Return the names of a package's modules in alphabetical order, without the package's own name."""
     paths = (path.relative_to(package) for path in package.rglob("*.py") if path.name != "__init__.py")
     return sorted(".".join(path.with_suffix("").parts) for path in paths)
 
 
 def inner_modules(package: Path = ROOT / "lpc") -> dict[str, list[str]]:
-    """Return the modules that are in no row of :data:`TASKS`, by the title of their page."""
+    """Return the modules that are not in :data:`TASKS`, by the title of their page."""
     placed = {module for modules in TASKS.values() for module in modules}
     found: dict[str, list[str]] = {title: [] for title in INNER.values()}
     for module in module_names(package):
@@ -65,25 +65,25 @@ def inner_modules(package: Path = ROOT / "lpc") -> dict[str, list[str]]:
 
 
 def _inner_title(module: str) -> str:
-    """Return the title of the page of a module that is in no row: that of the package in the library."""
+    """Return the title of the page of a module that is not in :data:`TASKS`: it depends on the package."""
     package, dot, _ = module.partition(".")
     return INNER[package if dot else ""]
 
 
 def page_of(module: str) -> str:
-    """Return the name of the page on which a module is."""
+    """Return the name of the page that documents a module."""
     alone = any(module in modules for modules in TASKS.values())
     title = module if alone else _inner_title(module)
     return "api-" + title.lower().translate(str.maketrans("._ ", "---"))
 
 
 def _quoted(lines: Iterable[str]) -> str:
-    """Return reStructuredText as a block of a Markdown page."""
+    """Return reStructuredText as a block for a Markdown page."""
     return "\n".join(["````{eval-rst}", *lines, "````", ""])
 
 
 def described(module: str, package: Path = ROOT / "lpc") -> str:
-    """Return the page of a module below its title: its docstring, and the directives of its public names."""
+    """Return a module's page without the title: its docstring, and the directives of its public names."""
     full = f"{package.name}.{module}"
     parts = [f".. automodule:: {full}\n"]
     for member in members(module, package):
@@ -92,7 +92,7 @@ def described(module: str, package: Path = ROOT / "lpc") -> str:
 
 
 def _offers(member: Member, module: str) -> list[str]:
-    """Return targets for a name under the paths of the packages that offer it."""
+    """Return link targets for a name under the packages that also offer it."""
     kind = {"func": "function"}.get(member.role, member.role)
     parent = module.rpartition(".")[0]
     return [
@@ -109,9 +109,9 @@ def _headline(module: str, package: Path) -> str:
 
 
 def _table(module: str, package: Path) -> str:
-    """Return the table of a module's names in the finder, folded behind a line that lists them.
+    """Return the finder's table of a module's names, folded under a line that lists them.
 
-    Those that the package offers come first. Names without a docstring are left out.
+    Names that the package offers come first; names without a docstring are left out.
     """
     first = offered(package.name)
     told = [member for member in members(module, package) if member.summary]
@@ -129,12 +129,12 @@ def _table(module: str, package: Path) -> str:
 
 
 def finder(package: Path = ROOT / "lpc") -> str:
-    """Return the finder: under each task its modules, and each public name with its summary."""
+    """Return the finder: the modules of each task, and each public name with its summary."""
     lines = []
     for title, modules in TASKS.items():
         told = (text for module in modules for text in (_headline(module, package), _table(module, package)))
         lines += [f"## {title}\n", _quoted(told)]
-    lines += ["## Inner works\n", "What these rest on, by package:\n"]
+    lines += ["## Inner works\n", "The modules on which these rest, by package:\n"]
     lines += [f"- {{doc}}`{page_of(modules[0])}`" for modules in inner_modules(package).values()]
     return "\n".join([*lines, ""])
 
@@ -157,8 +157,8 @@ def write(target: Path, package: Path = ROOT / "lpc") -> list[str]:
     Raises
     ------
     ValueError
-        If a module of :data:`TASKS` occurs twice or does not exist, one of ``lpc.evaluation`` is missing
-        there, or ``api.md`` has no place for the finder.
+        If a module in :data:`TASKS` occurs twice or does not exist, a module of ``lpc.evaluation`` is missing
+        from it, or ``api.md`` has no place for the finder.
     """
     placed = [module for modules in TASKS.values() for module in modules]
     known = module_names(package)

@@ -12,7 +12,7 @@ NAME = "api-experiments"
 
 
 def page(package: Path = EXPERIMENTS) -> str:
-    """Return the page: under each package its purpose, and a table of its modules.
+    """Return the page: for each package, its purpose and a table of its modules.
 
     Raises
     ------
@@ -43,6 +43,6 @@ def _sentence(path: Path) -> str:
 
 
 def write(target: Path, package: Path = EXPERIMENTS) -> list[str]:
-    """Write the page into a staged folder and return its name, as the one entry of a list."""
+    """Write the page into a staged folder and return its name, as a list of one."""
     (target / f"{NAME}.md").write_text(page(package))
     return [NAME]

@@ -1,4 +1,4 @@
-"""Checks of a page's boxes: an answer needs question, claims and figure; a paper's words need their place."""
+"""Checks of a page's boxes: an answer needs question, claims and figure; a quotation needs its place."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from experiments.publishing.checking.prose import Box, PageProse, listed
 from experiments.publishing.checking.typed_numbers import Offence
 
 MOST_CLAIMS = 4
-"""Largest number of claims in an answer; the others stand in the text."""
+"""Largest number of claims in an answer; further claims belong in the text."""
 _ANSWER = ("claims", "figure")
 _NUMBER = r"(?:[A-Z]\b|(?:[A-Z]\.)?\d+(?:\.\d+)*|[ivx]+\b)"
 _PLACE = re.compile(
@@ -19,7 +19,7 @@ _PLACE = re.compile(
 
 
 def check(page: PageProse) -> Iterator[Offence]:
-    """Yield the offences of a page's boxes, by page and line; unknown claims are reported as insertions."""
+    """Yield the offences in a page's boxes, by page and line; unknown claims are reported as insertions."""
     answers = [box for box in page.boxes if box.kind == "answer"]
     for box in answers:
         yield from _answer(page, box)

@@ -1,4 +1,4 @@
-"""Outputs of an executed notebook's cells: their tables as text, and images in their HTML."""
+"""Reads the HTML that an executed notebook's cells show: tables as text, links, and images."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 
 def cell_name(number: int, cell: Any) -> str:
-    """Return a cell's name in messages: its number in the notebook and its first line of code."""
+    """Return how messages name a cell: by its number in the notebook and its first line of code."""
     first = next((line for line in cell.source.splitlines() if line and not line.startswith("#")), "")
     return f"cell {number}, beginning {first[:60]!r}"
 
 
 class Html(HTMLParser):
-    """Reads a cell's HTML: tables' captions and the texts of their rows, links, images without a text."""
+    """Reads a cell's HTML: captions and rows of tables, links, and images without an alt text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

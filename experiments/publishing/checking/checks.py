@@ -1,8 +1,8 @@
-"""Requirements for a page before it is built: alt texts, captions, verdicts, and no typed results.
+"""Checks of pages before they are built: they need alt texts, captions and verdicts, and no typed results.
 
-A chapter that was not executed stops :func:`experiments.publishing.build.stage`; dead links and unknown
-references in text stop Sphinx, which runs strictly. These checks find what neither sees. All offences of
-all pages are reported at once.
+:func:`experiments.publishing.build.stage` stops at a chapter that was not executed, and Sphinx, which runs
+strictly, at dead links and unknown references in text. These checks find what neither of them sees, and
+report all offences on all pages at once.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from experiments.reporting.verdicts import UNDECIDED, WORDS
 VERDICTS = (*WORDS[True], *WORDS[False], UNDECIDED, NOT_ATTEMPTED, NOT_JUDGED, NOT_MEASURED)
 """The words that a verdict may be."""
 LEAST_WORDS = 5
-"""Least number of words in an alt text."""
+"""Smallest number of words in an alt text."""
 _IMAGES = ("image/svg+xml", "image/png", "image/jpeg", "image/gif")
 _THE_SAME = "the same"
 
 
 class CheckError(RuntimeError):
-    """Pages that are not fit to be built; the message has a line for each offence."""
+    """Pages are not fit to be built; the message has a line for each offence."""
 
 
 def check(
@@ -47,18 +47,18 @@ def check(
     staged
         Folder that Jupyter Book reads, with the executed notebooks.
     substitutions
-        Substitutions as for :func:`experiments.publishing.build.stage`; ``claims`` is the ledger.
+        Substitutions, as for :func:`experiments.publishing.build.stage`; ``claims`` is the ledger.
     places
-        Locations of the book's parts.
+        Where the book's parts are.
     whole
-        Whether it is the whole book: every claim of the ledger is discussed on one of its pages, every entry
-        of the register stands on one, and the notebooks were executed from the sources as they are.
+        Whether it is the whole book. Then pages must discuss every claim of the ledger and contain every
+        entry of the register, and the notebooks must have been executed from the present sources.
 
     Raises
     ------
     CheckError
-        If a page offends a rule; one line per offence: page, line or cell, what is there, and what was
-        expected.
+        If a page breaks a rule. Each line of the message is one offence: page, line or cell, what was found,
+        and what was expected.
     """
     pages = read_pages(places)
     notebooks = {
@@ -82,7 +82,7 @@ def check(
 
 
 def read_pages(places: Places = PLACES) -> list[PageProse]:
-    """Return the prose of all pages of a table of contents."""
+    """Return the prose of all pages in the table of contents."""
     return [prose.read(places.source(name)) for name in places.page_names()]
 
 
@@ -93,7 +93,7 @@ def source_offences(
     *,
     whole: bool = True,
 ) -> Iterator[Offence]:
-    """Yield the offences visible before anything is executed: typed numbers, pictures, insertions, boxes."""
+    """Yield the offences that sources show before execution: typed numbers, pictures, insertions, boxes."""
     yield from typed_numbers.check(pages, typed_numbers.read(places.sources / REGISTER), whole=whole)
     for page in pages:
         for picture in page.pictures:
@@ -111,7 +111,7 @@ def source_offences(
 
 
 def _insertions(page: PageProse, substitutions: Mapping[str, Any]) -> Iterator[Offence]:
-    """Yield unknown substitutions, and measured values whose verdict the page lacks."""
+    """Yield unknown substitutions, and measured values without their verdict on the page."""
     there = {text for _, text in page.inserted}
     for line, text in page.inserted:
         head, _, rest = text.partition(".")
@@ -131,7 +131,7 @@ def _insertions(page: PageProse, substitutions: Mapping[str, Any]) -> Iterator[O
 
 
 def _other_texts(notebooks: Mapping[str, Any], places: Places) -> Iterator[Offence]:
-    """Yield pages whose source was edited after they were executed: the checked text is not the shown one."""
+    """Yield pages whose source was edited after execution: they would show another text than is checked."""
     for name, notebook in notebooks.items():
         there = {cell.source.strip() for cell in notebook.cells}
         for cell in jupytext.read(places.source(name), fmt="md:myst").cells:
@@ -144,11 +144,11 @@ def _other_texts(notebooks: Mapping[str, Any], places: Places) -> Iterator[Offen
 
 
 # ------------------------------------------------------------------ figures
-_ALT = f"an alt text of {LEAST_WORDS} words or more that says what is seen, not the caption again"
+_ALT = f"an alt text of {LEAST_WORDS} words or more that says what the image shows, not the caption again"
 
 
 def _wrong_alt(alt: str, caption: str) -> str:
-    """Return the fault of an alt text; empty: none."""
+    """Return what is wrong with an alt text; empty if nothing is."""
     words, told = (re.findall(r"\w+", text.lower()) for text in (alt, caption))
     if not words:
         return "has no alt text"
@@ -198,7 +198,7 @@ def _tables(notebooks: Mapping[str, Any]) -> Iterator[Offence]:
 
 
 def _dead_links(notebooks: Mapping[str, Any], staged: Path) -> Iterator[Offence]:
-    """Yield links to missing pages in HTML that a cell shows, which Sphinx does not read."""
+    """Yield links to missing pages in the HTML of cells, which Sphinx does not read."""
     there = {path.stem for path in staged.iterdir() if path.suffix in (".md", ".ipynb")}
     for page, notebook in notebooks.items():
         for place, html in html_of(notebook):
@@ -212,11 +212,11 @@ def _dead_links(notebooks: Mapping[str, Any], staged: Path) -> Iterator[Offence]
 def _verdicts(
     ledger: Mapping[str, Any], pages: Sequence[PageProse], notebooks: Mapping[str, Any], *, first: str
 ) -> Iterator[Offence]:
-    """Yield claims without a verdict that a reader sees.
+    """Yield claims whose verdict no reader sees.
 
-    The page of a claim's chapter shows a verdict of its family (the claims that are ``like`` it), as a
-    substitution or in a table. The claim itself is shown there or on the first page: most repetitions of a
-    claim on another data set are, in its tables.
+    The claim's chapter must show a verdict of its family (the claims that are ``like`` it), as a substitution
+    or in a table. The claim itself must be shown there or on the first page, whose tables have most
+    repetitions of claims on other data sets.
     """
     inserted = {page.name: {text for _, text in page.inserted} for page in pages}
     tables = {page: [html for _, html in html_of(notebook)] for page, notebook in notebooks.items()}
@@ -228,7 +228,9 @@ def _verdicts(
         if claim.get("verdict") not in VERDICTS:
             yield Offence(*place, f"the verdict {claim.get('verdict')!r}", f"one of {', '.join(VERDICTS)}")
         if page not in inserted:
-            yield Offence(*place, f"chapter {page!r} is no page of the book", f"one of {', '.join(inserted)}")
+            yield Offence(
+                *place, f"chapter {page!r} is not a page of the book", f"one of {', '.join(inserted)}"
+            )
             continue
         family = families[_root(name, ledger)]
         statements = {ledger[one].get("statement", "") for one in family}
@@ -247,16 +249,16 @@ def _verdicts(
 
 
 def _root(name: str, ledger: Mapping[str, Any]) -> str:
-    """Return the first claim of a claim's family; the claim itself if it has none."""
+    """Return the first claim of a claim's family, or the claim itself if it has no family."""
     above = ledger[name].get("like", name)
     return name if above == name or above not in ledger else _root(above, ledger)
 
 
 def _holds(table: Html, claim: Mapping[str, Any], statements: set[str]) -> bool:
-    """Whether a table has a row about a claim: one of its family's statements, and the claim's profile.
+    """Return whether a table has a row on a claim: with a statement of its family, and the claim's profile.
 
-    The profile stands in brackets or in a row of its like. Where profiles are columns, the claim's has
-    something in it. "The same" stands for the cell above.
+    The profile is named in brackets or as an item of a list. If profiles are columns, the claim's must not be
+    empty. "The same" stands for the cell above.
     """
     wanted = "as printed" if claim.get("profile") == NO_RUN else str(claim.get("profile"))
     told = {" ".join(one.split()) for one in statements}

@@ -1,4 +1,4 @@
-"""The addresses outside the book that its pages name: listed, never fetched."""
+"""Lists the addresses outside the book to which its pages link; none is ever fetched."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 FILE = "links.txt"
-"""The list's name, beside the folder of the pages."""
+"""Name of the list, which lies beside the folder of the pages."""
 _UNREAD = re.compile(r"<!--.*?-->|(<(script|style)\b[^>]*>).*?</\2\s*>", re.DOTALL | re.IGNORECASE)
 _TAG = re.compile(r"""<[a-zA-Z](?:[^"'<>]|"[^"]*"|'[^']*')*>""")
 
 
 class _Addresses(HTMLParser):
-    """Collects what a page links to or loads from elsewhere."""
+    """Collects the external addresses that a page links to or loads."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: dict[str, None] = {}
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Keep an address with a host; what a page loads has its tag beside it."""
+        """Keep an address that has a host; if the page loads it, note the tag."""
         for name, value in attrs:
             if name in ("href", "src") and value and value.startswith(("http://", "https://", "//")):
                 self.found[value if tag == "a" else f"{value} ({tag})"] = None
@@ -50,8 +50,8 @@ def listed(pages: Path) -> str:
     Returns
     -------
     str
-        Lines with an address, a tab, and the pages' names with commas; sorted. An address that a page loads
-        (an image, a script, a style) instead of linking has its tag in brackets.
+        Sorted lines: address, tab, and the pages' names separated by commas. If a page does not link to the
+        address but loads it (an image, script or style), the tag follows in brackets.
     """
     where: dict[str, list[str]] = {}
     for page in sorted(pages.glob("*.html")):

@@ -1,4 +1,4 @@
-"""Prose of a page's source with its lines: text, captions and alt texts; not code, not maths."""
+"""Reads the prose in a page's source, with line numbers: text, captions and alt texts, not code or maths."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from myst_parser.parsers.mdit import create_md_parser
 from experiments.paths import ROOT
 
 NOT_PROSE = "\ufffc"
-"""Stands in a block's ``masked`` text for every character of code, maths, roles, substitutions and links."""
+"""Replaces, in a block's ``masked`` text, every character of code, maths, roles, substitutions and links."""
 CODE_WIDTH = 84
-"""Number of characters of code that fit the column of a page."""
+"""Number of characters of code that fit into the width of a page's column."""
 _CODE = frozenset(["bibliography", "code", "code-block", "code-cell", "csv-table", "eval-rst", "math"])
 _CODE |= {"literalinclude", "mermaid", "raw", "sourcecode", "tableofcontents", "toctree"}
 _PICTURES = frozenset(["figure", "image"])
@@ -37,9 +37,9 @@ class Block(NamedTuple):
     line
         Line of the page's source on which it begins, from 1.
     text
-        Text as read, without emphasis; code, maths, roles and substitutions as written.
+        Text without marks of emphasis; code, maths, roles and substitutions as written.
     masked
-        Text of the same length, with :data:`NOT_PROSE` for everything that is not prose.
+        The same text, in which :data:`NOT_PROSE` replaces everything that is not prose.
     """
 
     line: int
@@ -47,12 +47,12 @@ class Block(NamedTuple):
     masked: str
 
     def line_of(self, place: int) -> int:
-        """Return the line of the source on which a character of the text stands."""
+        """Return the line of the source that has the character at a position of the text."""
         return self.line + self.text.count("\n", 0, place)
 
 
 class Picture(NamedTuple):
-    """An image that a page's Markdown shows: its line, the file, and its alt text (empty: none)."""
+    """An image in a page's Markdown: its line, file, and alt text (empty if there is none)."""
 
     line: int
     file: str
@@ -69,7 +69,7 @@ class Box(NamedTuple):
     kind
         Name of the directive.
     argument
-        Argument on the directive's line: the question, or a place in a paper.
+        Argument on the directive's line: the question, or the place in the paper.
     options
         Options, as text.
     body
@@ -84,7 +84,7 @@ class Box(NamedTuple):
 
 
 class PageProse(NamedTuple):
-    """A page's prose, its images, its elements, and with their lines its figures and substitutions.
+    """A page's prose, images and boxes, and its figures, substitutions and long lines of code.
 
     Attributes
     ----------
@@ -95,10 +95,10 @@ class PageProse(NamedTuple):
     figures
         Line and name of each figure.
     inserted
-        Line of each substitution, and the text between its braces. An answer's box inserts verdict and value
-        of its claims.
+        Line of each substitution, and the text between its braces. An answer counts as inserting the verdict
+        and value of its claims.
     boxes
-        Answers, and quotations of papers.
+        Answers, and quotations from papers.
     wide
         Line and length of each line of code longer than :data:`CODE_WIDTH`.
     """
@@ -119,7 +119,7 @@ def _parser() -> MarkdownIt:
 
 
 def read(path: Path) -> PageProse:
-    """Return the prose and the pictures of a page, which are not to be changed."""
+    """Return a page's prose; the result is cached and must not be changed."""
     return _read(path.stem, path.read_text())
 
 
@@ -131,7 +131,7 @@ def _read(name: str, text: str) -> PageProse:
 
 
 def _collect(text: str, first: int, page: PageProse) -> None:
-    """Add the content of a text whose first line is the page's line ``first``."""
+    """Add to a page the content of a text whose first line is the page's line ``first``."""
     for token in _parser().parse(text):
         if token.map is None:
             continue
@@ -239,12 +239,12 @@ def _directive(token: Token, line: int, page: PageProse) -> None:
 
 
 def listed(text: str) -> list[str]:
-    """Return the names that an option lists, with commas between them."""
+    """Return the names that an option lists, separated by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _options(content: str) -> tuple[dict, str, int]:
-    """Return a directive's options, its body, and the number of lines before the body."""
+    """Return a directive's options, its body, and the number of lines above the body."""
     lines = content.split("\n")
     if lines[0].strip() == "---" and "---" in lines[1:]:
         end = lines.index("---", 1)
@@ -255,12 +255,12 @@ def _options(content: str) -> tuple[dict, str, int]:
 
 
 def _described(text: str | None, content: str, line: int, page: PageProse) -> None:
-    """Add a caption or alt text, with the line breaks that it has in the cell's header."""
+    """Add a caption or alt text to a page, with its line breaks as in the cell's header."""
     words = (text or "").split()
     if not words:
         return
     written = re.search(r"\s+".join(map(re.escape, words)), content)
-    if written is None:  # quoted in a way that changes it
+    if written is None:  # YAML's quoting has changed it
         return _collect(" ".join(words), line, page)
     lines = "\n".join(one.strip() for one in written[0].split("\n"))
     _collect(lines, line + 1 + content.count("\n", 0, written.start()), page)

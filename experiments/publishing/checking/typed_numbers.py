@@ -1,8 +1,8 @@
-"""Numbers typed into prose: the rules for them, and the register with the source of each.
+"""Numbers typed into prose: the rules for them, and the register that gives the source of each.
 
-A measured number belongs in a cell's output or a substitution of the ledger. A number that is typed into
-a page all the same stands in ``numbers.toml`` beside the pages, with its source. Of the numbers in prose
-(:mod:`experiments.publishing.checking.prose`: no code, no maths) these count:
+A measured number belongs in a cell's output or a substitution of the ledger. Any other number that is typed
+into a page is entered in ``numbers.toml`` beside the pages, with its source. Of the numbers in prose
+(:mod:`experiments.publishing.checking.prose`, without code and maths), these count:
 
 - decimals, numbers with an exponent, and whole numbers with a comma between thousands;
 - numbers, and number words from two up, before a percent sign, ``times``, ``-fold`` or a unit (seconds,
@@ -10,9 +10,9 @@ a page all the same stands in ``numbers.toml`` beside the pages, with its source
 - numbers after ``×``, ``times``, ``factor of`` and ``epoch``;
 - "4 of 50", "4 in 50".
 
-Small whole numbers without a unit do not: they count things or name settings, as in "128 nodes". Nor does
-what points somewhere (Section 2.1, Eqs. 25 to 27, Table 2, Appendix A.5, line 14) or is a name or a version
-(CIFAR10, ResNet-18, Python 3.10, 1.5.4); years have no unit.
+Small whole numbers without a unit do not count: they count things or name settings, as in "128 nodes". Nor do
+numbers in references (Section 2.1, Eqs. 25 to 27, Table 2, Appendix A.5, line 14), names and versions
+(CIFAR10, ResNet-18, Python 3.10, 1.5.4), or years, which have no unit.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from experiments.publishing.checking.prose import NOT_PROSE, Block, PageProse
 from lpc.errors import unknown_name
 
 REGISTER = "numbers.toml"
-"""The register's name, beside the pages."""
+"""File name of the register, which lies beside the pages."""
 HISTORICAL = "historical"
-"""The register's table of pages that report findings of a date, with reasons; they are not searched."""
+"""The register's table of pages that report findings of one date and are not searched, with reasons."""
 KINDS = ("paper", "setting", "definition", "mathematics")
 """Sources of typed numbers: a paper or its release, our code, a convention, or reasoning."""
 
@@ -54,7 +54,7 @@ _UNITS = (
 )
 _ROW = r"(?:\s*(?:to|or|and|–|±|against)\s+{0})*"
 _PATTERNS = (
-    re.compile(rf"{_DIGITS}(?<=\d)"),  # kept where it has a point, an exponent or a comma
+    re.compile(rf"{_DIGITS}(?<=\d)"),  # kept if it has a point, an exponent or a comma
     re.compile(rf"{_DIGITS}{_ROW.format(_DIGITS)}\s*(?:{_UNITS}|points?)(?!\w)"),
     re.compile(rf"{_WORDS}\s*(?:{_UNITS})(?!\w)"),
     re.compile(rf"(?:×|\btimes|\bfactors?\s+(?:of\s+)?|\bepochs?)\s*{_DIGITS}"),
@@ -70,16 +70,16 @@ class Entry(NamedTuple):
     Attributes
     ----------
     page
-        Page on which it stands.
+        Page with the number.
     text
-        Words as read there, with the number; line breaks are spaces.
+        The page's words around the number, and the number itself; line breaks are spaces.
     kind
-        Kind of number, one of :data:`KINDS`.
+        Kind of source, one of :data:`KINDS`.
     place
-        Source: a table of the paper, a name in the code, the reasoning.
+        The source: a table of the paper, a name in the code, the reasoning.
     value
-        Expression that gives the number, or the numbers in order, ``module: expression``; empty: none.
-        ``default(function, parameter)`` is the default of a parameter.
+        Expression for the number, or for several in order, as ``module: expression``; empty: none.
+        ``default(function, parameter)`` gives the default of a parameter.
     """
 
     page: str
@@ -90,14 +90,14 @@ class Entry(NamedTuple):
 
 
 class Register(NamedTuple):
-    """The register: its entries, and the reasons why some pages are not searched."""
+    """The register: its entries, and the reasons for not searching some pages."""
 
     entries: list[Entry]
     historical: dict[str, str]
 
 
 class Offence(NamedTuple):
-    """An offence at one place of a page: its file, the line or cell, the text, and what was expected."""
+    """An offence on a page: its file, the line or cell, what was found, and what was expected."""
 
     file: str
     place: str
@@ -109,7 +109,7 @@ class Offence(NamedTuple):
 
 
 def read(path: Path) -> Register:
-    """Return the register; an empty one if there is no file.
+    """Return the register; it is empty if there is no file.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def read(path: Path) -> Register:
 
 
 def spans(masked: str) -> list[tuple[int, int]]:
-    """Return the positions of the relevant numbers in a text, in order; overlapping ones are one."""
+    """Return the positions of the numbers that count in a text, in order; overlapping ones are joined."""
     text = _REFERENCE.sub(lambda match: NOT_PROSE * len(match[0]), masked)
     found = [match.span() for pattern in _PATTERNS[1:] for match in pattern.finditer(text)]
     found += [match.span() for match in _PATTERNS[0].finditer(text) if re.search("[.,e]", match[0])]
@@ -149,7 +149,7 @@ def spans(masked: str) -> list[tuple[int, int]]:
 
 
 def check(pages: Sequence[PageProse], register: Register, *, whole: bool = True) -> Iterator[Offence]:
-    """Yield the typed numbers missing from the register, and its entries that no page has.
+    """Yield the typed numbers that the register lacks, and its entries that are on no page.
 
     Parameters
     ----------
@@ -173,8 +173,8 @@ def check(pages: Sequence[PageProse], register: Register, *, whole: bool = True)
             yield from _unregistered(page.name, block, entries, used)
         for entry in entries:
             if entry not in used:
-                why = "words of the page as they are read: correct or remove the entry"
-                yield Offence(REGISTER, page.name, f"{entry.text!r} does not stand there", why)
+                why = "words of the page as a reader sees them: correct or remove the entry"
+                yield Offence(REGISTER, page.name, f"{entry.text!r} is not on this page", why)
     for entry in register.entries:
         if entry.value:
             yield from _wrong_value(entry)
@@ -200,7 +200,7 @@ def _unregistered(page: str, block: Block, entries: Sequence[Entry], used: set[E
 
 
 def _wrong_value(entry: Entry) -> Iterator[Offence]:
-    """Compare an entry's numbers with its expression's, to the digits that are printed."""
+    """Compare an entry's numbers with its expression's, to the printed digits."""
     where = (REGISTER, f"{entry.page}, {entry.text!r}")
     module, _, expression = entry.value.partition(":")
     try:
@@ -215,16 +215,16 @@ def _wrong_value(entry: Entry) -> Iterator[Offence]:
     same = len(printed) == len(values)
     if not same or not all(map(_agree, printed, values)):
         told = ", ".join(f"{value:.6g}" for value in values)
-        yield Offence(*where, f"{entry.value!r} gives {told}", f"{', '.join(printed)}, as is typed")
+        yield Offence(*where, f"{entry.value!r} gives {told}", f"{', '.join(printed)}, as typed")
 
 
 def _default(function: Callable[..., Any], parameter: str) -> Any:
-    """Return a parameter's default, which expressions of the register may ask for."""
+    """Return a parameter's default, for expressions of the register."""
     return inspect.signature(function).parameters[parameter].default
 
 
 def _agree(text: str, value: float) -> bool:
-    """Whether a value rounds to a printed number."""
+    """Return whether a value rounds to the printed number."""
     mantissa, _, exponent = text.partition("e")
     last = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
     return abs(value - float(text)) <= 0.5000001 * last

@@ -1,1 +1,1 @@
-"""Execution of chapters: their needs, their staleness, kernels and scratch folders."""
+"""Executes chapters: what they need, whether they are current, kernels and temporary folders."""

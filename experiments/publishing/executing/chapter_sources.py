@@ -1,4 +1,4 @@
-"""Source of a chapter before execution: parameters, the header's settings, code."""
+"""Reads a chapter's source before execution: its parameters, the header's settings, its code."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from experiments.publishing.places import PLACES, Places
 from lpc.errors import unknown_name
 
 MINUTES = 60.0
-"""Time limit of a chapter whose header gives none: several times the longest chapter's on two slow cores."""
+"""Time limit, in minutes, of a chapter whose header gives none: several times what the longest chapter takes
+on two slow cores."""
 _TEXTS = {"profile", "store"}
-"""Parameters that are text in every chapter."""
+"""Parameters whose values are text in every chapter."""
 
 
 def parse(text: str) -> Any:
@@ -70,7 +71,7 @@ def header_of(name: str, places: Places = PLACES) -> dict[str, Any]:
 
 @lru_cache(maxsize=100)
 def _parsed(text: str) -> nbformat.NotebookNode:
-    """Return a chapter's text as a notebook, which is not to be changed."""
+    """Return a chapter's text as a notebook; the result is cached and must not be changed."""
     return jupytext.reads(text, fmt="md")
 
 
@@ -82,11 +83,11 @@ class Settings(NamedTuple):
     alone
         Whether the chapter measures time and must therefore run alone.
     needs
-        Data that it reads, of ``experiments.publishing.executing.needs.NEEDS``: runs, and probes of them.
+        Runs and probes that it reads, as named in ``experiments.publishing.executing.needs.NEEDS``.
     live
-        Whether it trains so much itself that it suits only profiles of ``experiments.studies.profiles.LIVE``.
+        Whether it trains so much itself that only profiles in ``experiments.studies.profiles.LIVE`` suit it.
     minutes
-        Time limit of the chapter, and so of each of its cells, in minutes.
+        Time limit of the chapter, hence of each of its cells, in minutes.
     """
 
     alone: bool = False
@@ -101,8 +102,8 @@ def settings_of(name: str, places: Places = PLACES) -> Settings:
     Raises
     ------
     ValueError
-        If the header has anything else than ``alone`` and ``live``, which are true or false, ``needs``, a
-        list, and ``minutes``, a number above 0.
+        If the header has anything other than ``alone`` and ``live`` (true or false), ``needs`` (a list) and
+        ``minutes`` (a number above 0).
     """
     given = _parsed(places.source(name).read_text()).metadata.get("lpc", {})
     settings = given if isinstance(given, dict) else {"unknown": given}
@@ -116,8 +117,8 @@ def settings_of(name: str, places: Places = PLACES) -> Settings:
     known &= isinstance(minutes, (int, float)) and not isinstance(minutes, bool) and 0 < minutes < math.inf
     if not known or {alone, live} - {True, False}:
         raise ValueError(
-            f"chapter {name} has lpc: {given} in its header; expected alone: true or false, live: the same, "
-            f"needs: a list of {', '.join(needs.NEEDS)} (the last beside runs that are probed: "
+            f"chapter {name} has lpc: {given} in its header; expected alone: true or false, live: true or "
+            f"false, needs: a list of {', '.join(needs.NEEDS)} (the last only with runs that are probed: "
             f"{', '.join(needs.PROBED)}), minutes: a number above 0"
         )
     return Settings(alone, tuple(read), live, minutes)
@@ -133,12 +134,12 @@ def assign(
     names
         Names of chapters.
     values
-        Values by parameter. If the chapters were ``named``, each must have every parameter; if all chapters
-        are meant, each takes those it has, and every parameter must belong to some chapter.
+        Values by parameter. If the chapters were ``named``, each of them must have every parameter; if not,
+        each takes those that it has, and every parameter must belong to some chapter.
     places
-        Locations of the chapters.
+        Where the chapters are.
     named
-        Whether the user named the chapters.
+        Whether the user named the chapters; if not, all are meant.
     """
     defaults: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -147,7 +148,7 @@ def assign(
             defaults[name] = {key: parse(value) for key, value in found.items()}
     for key in _TEXTS & values.keys():
         if not isinstance(values[key], str):
-            raise ValueError(f"parameter {key} is {values[key]!r}; expected a text")
+            raise ValueError(f"parameter {key} is {values[key]!r}; expected text")
     everything = sorted({key for found in defaults.values() for key in found})
     for key in values:
         for name in names:
@@ -164,6 +165,6 @@ def assign(
 def chosen(
     names: Sequence[str] | None, values: Mapping[str, Any] | None, places: Places = PLACES
 ) -> dict[str, dict[str, Any]]:
-    """Return the parameters of some chapters, or of all, by their names; see :func:`assign`."""
+    """Return the parameters of the given chapters, or of all, by chapter; see :func:`assign`."""
     places.check_names(names or ())
     return assign(list(names or places.chapter_names()), values or {}, places, named=bool(names))

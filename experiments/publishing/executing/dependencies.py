@@ -1,7 +1,7 @@
-"""Files of the project on which a page depends: modules that it imports, directly or not, and their data.
+"""Finds the project's files on which a page depends: modules it imports, directly or not, and their data.
 
-Everything is read from the source; nothing is imported. A package's ``__init__.py`` passes names on from many
-modules: a page depends on those from which its own names come, not on all of them.
+The source is read, and nothing is imported. A package's ``__init__.py`` passes on names from many modules; a
+page depends only on those from which its own names come.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ _PATHS = paths.__name__
 
 
 class _Names(NamedTuple):
-    """Full names from the project in one file.
+    """Full names of the project that one file uses or passes on.
 
     Attributes
     ----------
     used
-        Names that its code may use, also within functions; ``package.*`` if a package itself is used.
+        Names that its code may use, including code within functions; ``package.*`` if it uses a package
+        itself.
     passed_on
-        All imported names, also those for type checkers only: full names by the file's own names.
+        All imported names, including those for type checkers only: full names by the file's own names.
     """
 
     used: frozenset[str]
@@ -41,7 +42,7 @@ class _Names(NamedTuple):
 
 
 def files(cells: Sequence[str], *, root: Path = ROOT) -> list[Path]:
-    """Return the project's files on which code depends, sorted.
+    """Return the project's files on which a notebook's code depends, sorted.
 
     Parameters
     ----------
@@ -53,8 +54,7 @@ def files(cells: Sequence[str], *, root: Path = ROOT) -> list[Path]:
     Returns
     -------
     list of Path
-        Modules, and the files or whole folders of data that they name by constants of
-        :mod:`experiments.paths`.
+        Modules, and the data files or folders that they name by constants of :mod:`experiments.paths`.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def files(cells: Sequence[str], *, root: Path = ROOT) -> list[Path]:
         if passed_on:
             todo.append(".".join([passed_on, *rest[1:]]))
         if path.name == "__init__.py" and (passed_on or not rest):
-            continue  # an import runs it, and takes nothing else from it
+            continue  # importing a name from it runs it, but uses no other of its names
         if module == _PATHS and rest:
             found.update(_data(rest[0], root))
         found.add(path)
@@ -96,7 +96,7 @@ def _modules(root: Path) -> dict[str, Path]:
 
 
 def _split(name: str, modules: Mapping[str, Path]) -> tuple[str | None, list[str]]:
-    """Return the module in which a full name is, None where there is none, and the rest of the name."""
+    """Split a full name into the module that has it, None if there is none, and the rest of the name."""
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         if (module := ".".join(parts[:length])) in modules:
@@ -105,10 +105,10 @@ def _split(name: str, modules: Mapping[str, Path]) -> tuple[str | None, list[str
 
 
 def _data(constant: str, root: Path) -> Iterator[Path]:
-    """Yield the files of data that a constant of :mod:`experiments.paths` names, or all for ``*``.
+    """Yield the data files that a constant of :mod:`experiments.paths` names, or all of them for ``*``.
 
-    Data lie beside the code in ``experiments/``; other paths are the user's, or are written. Files that
-    another constant names in a folder do not count.
+    Data lie beside the code in ``experiments/``; other paths are the user's, or are outputs. A folder's files
+    that have a constant of their own do not count.
     """
     constants = {
         name: root / value.relative_to(ROOT)
@@ -127,7 +127,7 @@ def _data(constant: str, root: Path) -> Iterator[Path]:
 
 @cache
 def _names(code: str) -> _Names:
-    """Return the project's names in code."""
+    """Return the project's names that occur in code."""
     reader = _Reader()
     reader.visit(ast.parse(code))
     used = set(reader.strings)
@@ -139,7 +139,7 @@ def _names(code: str) -> _Names:
 
 
 class _Reader(ast.NodeVisitor):
-    """Collects imports, what follows each imported name, and modules named by strings."""
+    """Collects imports, the attributes taken from each imported name, and modules named in strings."""
 
     def __init__(self) -> None:
         self.bound: dict[str, set[str]] = {}
@@ -160,7 +160,7 @@ class _Reader(ast.NodeVisitor):
             name = item.asname or item.name.partition(".")[0]
             self._bind(name, item.name if item.asname else name)
             if not item.asname:
-                self._bind(f"{name}.", item.name)  # no name that code can have
+                self._bind(f"{name}.", item.name)  # code cannot have such a name
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         if node.level:

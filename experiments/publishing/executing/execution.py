@@ -1,4 +1,4 @@
-"""Execute chapters: jupytext -> papermill -> build/notebooks, the previous output kept until success."""
+"""Executes chapters: jupytext -> papermill -> build/notebooks; if one fails, its previous output stays."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from lpc.computing.stopping import interrupt, was_asked
 from lpc.store.writers import folder_prefix
 
 FORKS_PAY = 3
-"""Number of chapters from which a process forks kernels: its libraries take as long as those of two."""
+"""Number of chapters from which it pays to fork kernels: loading the libraries takes as long as for two."""
 
 _DRAW_ONCE = """
 def _draw_once():
@@ -49,23 +49,24 @@ def _draw_once():
 get_ipython().events.register("post_execute", _draw_once)
 del _draw_once
 """
-"""Code that a kernel begins with: figures become files, so that none is drawn for a screen before."""
+"""Code with which a kernel begins: figures become files, so drawing them for a screen first is wasted."""
 
 
 class ChapterError(RuntimeError):
-    """A chapter that could not be executed; the message names it and the cell."""
+    """A chapter could not be executed; the message names the chapter and the cell."""
 
 
 @contextlib.contextmanager
 def own_kernel(threads: int | None, *, forked: bool = False) -> Iterator[None]:
-    """Make ``python3`` this very interpreter, with an IPython folder (kernels race on one) and threads.
+    """Make ``python3`` kernels run this interpreter, with an IPython folder of their own and some threads.
 
-    Kernels of a process that asks for ``forked`` ones share the libraries, and have the first one's threads
-    (:mod:`experiments.publishing.executing.forked_kernels`).
+    Kernels that share an IPython folder would race on it. ``forked`` kernels share the libraries, and the
+    number of threads of the process's first kernel (:mod:`experiments.publishing.executing.forked_kernels`).
 
-    None leaves the threads to the libraries, which take every core unless the user says otherwise.
-    Matplotlib keeps its list of fonts in the build folder: pages do not depend on anyone's home. The warning
-    about a store without checksums comes when missing runs are trained, and not again on every page.
+    With ``threads`` None the libraries choose: they use every core unless the user says otherwise. Matplotlib
+    keeps its list of fonts in the build folder, so that pages do not depend on anyone's home folder. The
+    warning about a store without checksums is shown when missing runs are trained, and not again on every
+    page.
     """
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder) / "kernels" / "python3"
@@ -81,7 +82,7 @@ def own_kernel(threads: int | None, *, forked: bool = False) -> Iterator[None]:
         changed = {
             "JUPYTER_PATH": folder,
             "IPYTHONDIR": str(Path(folder) / "ipython"),
-            "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # what kernels are forked from is none
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # the forking process is no kernel
             "MPLCONFIGDIR": str(BUILD / "matplotlib"),
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
             "PYTHONWARNINGS": ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:unchecked"))),
@@ -100,14 +101,14 @@ def own_kernel(threads: int | None, *, forked: bool = False) -> Iterator[None]:
 
 
 def default_workers() -> int:
-    """Return one chapter per core that this process may use, or one if there is a GPU."""
-    from lpc.computing import devices  # which loads torch: the processes that execute chapters need none
+    """Return how many chapters to execute at once: one per core that this process may use; one with a GPU."""
+    from lpc.computing import devices  # it loads torch, which the processes that execute chapters do not need
 
     return devices.default_workers()
 
 
 def origin(name: str, values: Mapping[str, Any], places: Places) -> dict[str, Any]:
-    """Return the present inputs of a chapter for its stamp, on this device."""
+    """Return a chapter's present inputs, and this machine, for its stamp."""
     from lpc.computing.provenance import provenance
 
     made_from, text = fingerprint(name, values, places), digest_of(places.source(name))
@@ -126,8 +127,8 @@ def execute_one(
 ) -> None:
     """Execute one chapter and promote its notebook and stamp; on failure the previous ones stay.
 
-    Edits after :func:`origin` has determined ``made_from`` (None: it does so now) may or may not be in the
-    output: the chapter is then not current.
+    ``made_from`` is the result of :func:`origin`; None: it is called now. Later edits may or may not be in
+    the output, so they leave the chapter outdated.
 
     Raises
     ------
@@ -179,19 +180,19 @@ def execute_one(
         }
         (Path(folder) / "stamp.json").write_text(json.dumps(stamp, indent=1))
         target.replace(places.notebooks / f"{name}.ipynb")
-        # until the next line it has another's stamp, and is not current
+        # until the next line, the notebook has an older stamp and is not current
         (Path(folder) / "stamp.json").replace(places.notebooks / f"{name}.json")
 
 
 def _run(
     source: Path, target: Path, values: Mapping[str, Any], progress: bool, until: float = math.inf
 ) -> None:
-    """Execute a notebook until a time of ``time.monotonic``; a kernel that does not start is started again.
+    """Execute a notebook until a time of ``time.monotonic``; if the kernel does not start, try again.
 
-    Kernels choose their ports before they bind them: of several that start at once, one may find its port
-    taken, and dies.
+    Kernels choose their ports before they bind them: if several start at once, one may find its port taken
+    and die.
     """
-    ensure_event_loop().set_exception_handler(_say_unless_stopped)  # the loop of nbclient
+    ensure_event_loop().set_exception_handler(_say_unless_stopped)  # nbclient's loop
     for last in (False, False, True):
         try:
             papermill.execute_notebook(
@@ -213,7 +214,7 @@ def _run(
 
 
 def _say_unless_stopped(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Report an error that nobody waits for, as loops do, except for a cell that a signal has ended."""
+    """Report an error that nobody awaits, as event loops do, unless a signal has stopped the cell."""
     if not was_asked():
         loop.default_exception_handler(context)
 
@@ -226,27 +227,27 @@ def execute(
     places: Places = PLACES,
     workers: int | None = None,
 ) -> list[Path]:
-    """Execute chapters with outdated output, several at once, and return their notebooks.
+    """Execute outdated chapters, several at once, and return the notebooks of all.
 
     Chapters that measure time (:func:`settings_of`) come after all others, one by one.
 
     Parameters
     ----------
     names
-        Names of chapters; None: all of the table of contents.
+        Names of chapters; None: all in the table of contents.
     values
-        Parameters, checked against the chapters' own before anything runs.
+        Values of parameters; before anything runs, unknown parameters are refused.
     force
-        Whether to execute chapters with current output, too.
+        Whether to execute current chapters, too.
     places
-        Locations of chapters and results.
+        Where the chapters and their output are.
     workers
-        Number of chapters at once; None: one per core.
+        Number of chapters to execute at once; None: one per core.
 
     Raises
     ------
     ChapterError
-        If chapters failed; one line for each of them, once all have been tried.
+        If chapters failed, once all have been tried; the message has a line for each.
     """
     assigned = chosen(names, values, places)
     return execute_each(assigned, force=force, places=places, workers=workers)
@@ -255,16 +256,16 @@ def execute(
 def train(
     assigned: Mapping[str, Mapping[str, Any]], places: Places = PLACES, *, clock: Clock | None = None
 ) -> None:
-    """Train and probe missing runs of chapters once, before several kernels ask for them.
+    """Train and probe the chapters' missing runs once, before several kernels need them.
 
     Parameters
     ----------
     assigned
-        Parameters of every chapter, by its name.
+        Parameters of every chapter, by name.
     places
-        Locations of the chapters.
+        Where the chapters are.
     clock
-        Clock that takes its time.
+        Clock that measures the time.
     """
     chapters = [(settings_of(name, places).needs, values) for name, values in assigned.items()]
     needs.train(chapters, root=ROOT, clock=clock)
@@ -280,23 +281,24 @@ def execute_each(
 ) -> list[Path]:
     """Execute chapters, each with its own parameters, like :func:`execute`.
 
-    If only the text of a chapter has changed, it is put around the existing outputs.
+    If only the text of a chapter has changed, its outputs are kept and put into the new text.
 
     Parameters
     ----------
     assigned
-        Parameters of every chapter, by its name.
+        Parameters of every chapter, by name.
     force, places, workers
-        The arguments of :func:`execute`.
+        Arguments of :func:`execute`.
     clock
-        Clock for the training, for the chapters that are executed together, and for each of the others.
+        Clock that measures the time of the training, of the chapters that are executed together, and of each
+        of the others.
     """
     clock = clock or Clock()
     with contextlib.suppress(OSError):
         scratch.sweep([places.output])
     todo = [name for name in assigned if force or not is_current(name, assigned[name], places)]
     if retold := [name for name in todo if not force and retell(name, assigned[name], places)]:
-        print(f"new text, and the outputs there are: {', '.join(retold)}", file=sys.stderr)
+        print(f"new text around the existing outputs: {', '.join(retold)}", file=sys.stderr)
         todo = [name for name in todo if name not in retold]
     alone = [name for name in todo if settings_of(name, places).alone]
     together = [name for name in todo if name not in alone]
@@ -331,7 +333,7 @@ def _execute_together(
     threads: int,
     clock: Clock,
 ) -> list[str]:
-    """Execute several chapters at once and return the failures, one line each."""
+    """Execute several chapters at once and return a message for each that failed."""
     failures = []
     forked = len(names) > FORKS_PAY * workers
     told = [(name, assigned[name], origin(name, assigned[name], places)) for name in names]
@@ -356,14 +358,14 @@ def _execute_together(
         except KeyboardInterrupt:
             processes = [*pool._processes.values()]
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:  # which end their kernels
+            for process in processes:  # they stop their kernels
                 process.terminate()
             raise
     return failures
 
 
 def _enter(shared: Sequence[str]) -> None:
-    """Set up a worker process, which its parent stops by SIGTERM, and whose kernels share modules."""
+    """Set up a worker process: its parent stops it by SIGTERM, and its kernels share modules."""
     os.environ[VARIABLE] = ",".join(shared)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, interrupt)
@@ -377,7 +379,7 @@ def _execute_unless_stopped(
     forked: bool,
     made_from: Mapping[str, Any],
 ) -> float:
-    """Execute a chapter in a worker process and return the CPU seconds of its kernel, if that was forked."""
+    """Execute a chapter in a worker process and return the CPU seconds of its kernel if that was forked."""
     if was_asked():
         raise KeyboardInterrupt
     before = sum(forked_kernels.SECONDS.values())

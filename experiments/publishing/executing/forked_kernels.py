@@ -1,10 +1,10 @@
-"""Kernels that are forks of one process, in which the libraries are loaded: chapters differ in what follows.
+"""Kernels that are forks of one process in which the libraries are already loaded.
 
-Torch, pandas, scikit-learn and IPython take about four CPU seconds to load, for each of two dozen
-chapters, and what several of them import besides (:mod:`experiments.publishing.executing.shared_imports`)
-another. A process that executes several chapters loads all that once instead, in a process of its own
-(``multiprocessing``'s forkserver), and every kernel is a fork of that: it shares those 300 MB, has its own
-folder, environment, process group and memory from there on, and ends as any kernel does.
+For each of two dozen chapters, loading torch, pandas, scikit-learn and IPython takes about four CPU seconds,
+and other imports that several share (:mod:`experiments.publishing.executing.shared_imports`) one more.
+A process that executes several chapters loads all of these once instead, in a separate process
+(``multiprocessing``'s forkserver). Every kernel is a fork of that process: it shares these 300 MB, has its
+own folder, environment, process group and memory, and ends like any other kernel.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ LIBRARIES = (
     *("torch", "torch.func", "torchvision", "scipy.optimize", "scipy.stats"),
     *("sklearn.datasets", "sklearn.metrics", "sklearn.neighbors"),
 )
-"""Modules loaded before kernels are forked, whatever the chapters."""
+"""Modules that are loaded before kernels are forked, whichever chapters there are."""
 PRELOADED = f"{__package__}.preloaded"
-"""Module that loads the rest."""
+"""Module that loads the imports that chapters share."""
 
 
 def kernel_spec() -> dict[str, Any]:
-    """Return the entries of ``kernel.json`` that make kernels of this process forks."""
+    """Return the entries of ``kernel.json`` that make this process's kernels forks."""
     module = f"{__name__}:{ForkedProvisioner.__name__}"
     group = KernelProvisionerFactory.GROUP_NAME
     KernelProvisionerFactory.provisioners[NAME] = EntryPoint(name=NAME, value=module, group=group)
@@ -42,17 +42,17 @@ def kernel_spec() -> dict[str, Any]:
 
 
 class ForkedProvisioner(LocalProvisioner):
-    """Starts a kernel as a fork instead of as a program; all else is the local provisioner's."""
+    """Starts a kernel as a fork instead of a program, and is otherwise like the local provisioner."""
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Start the kernel that a command ``[python, -m, ipykernel_launcher, ...]`` would start."""
         self.process = _Fork(cmd[3:], kwargs["env"], kwargs.get("cwd") or str(Path.cwd()))
-        self.pid = self.pgid = self.process.pid  # it leads a group of its own
+        self.pid = self.pgid = self.process.pid  # it leads its own process group
         return self.connection_info
 
 
 class _Fork:
-    """Part of ``subprocess.Popen`` that the local provisioner uses, for a fork."""
+    """A fork, with those methods of ``subprocess.Popen`` that the local provisioner uses."""
 
     stdin = stdout = stderr = None
 
@@ -87,16 +87,16 @@ class _Fork:
 
 
 SECONDS: dict[_Fork, float] = {}
-"""CPU seconds of the kernels of this process that have ended by themselves, and of their children: they are
-nobody's children whom the system would ask. What it takes to load the libraries once is not among them."""
+"""CPU seconds of this process's kernels that have ended by themselves, and of their children. The system does
+not report them, because the kernels are not this process's children. Loading the libraries is not counted."""
 
 
 def _serve(arguments: list[str], environment: Mapping[str, str], folder: str, seconds: Synchronized) -> None:
-    """Be a kernel, in a fork; in the end, note the CPU seconds that it took."""
+    """Run a kernel in this fork; when it ends, note its CPU seconds."""
     os.setsid()
     os.chdir(folder)
     os.environ.clear()
-    os.environ.update(environment, JPY_PARENT_PID=str(os.getppid()))  # without its parent a kernel ends
+    os.environ.update(environment, JPY_PARENT_PID=str(os.getppid()))  # a kernel ends when its parent does
     sys.argv = ["ipykernel_launcher", *arguments]
     sys.path[0] = ""
     from ipykernel.kernelapp import launch_new_instance

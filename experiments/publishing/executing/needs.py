@@ -1,4 +1,4 @@
-"""Needs of chapters before execution: runs of studies, of sibling profiles, and probes of them."""
+"""What chapters need before execution: runs of studies and of sibling profiles, and probes of these runs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from experiments.studies.profiles import LIVE, PROFILES, SIBLINGS, of_book
 from experiments.studies.selection import kind_of
 from lpc.specs import run_key
 
-if TYPE_CHECKING:  # what executes chapters needs no torch
+if TYPE_CHECKING:  # the processes that execute chapters do not need torch
     from lpc.specs import RunSpec
 
 PROBED = ("ablation", *SIBLINGS)
-"""Runs that can be probed: those of the LPC paper's tables, and of sibling profiles."""
+"""Runs that can be probed: those behind the LPC paper's tables, and those of sibling profiles."""
 NEEDS = (*PROBED, "bottlenecks", "stress")
-"""Needs that a chapter's header may name: these runs, Kirsch et al.'s, the probes of the former."""
+"""Needs that a chapter's header may name: runs that can be probed, Kirsch et al.'s runs, and probes."""
 
 
 class Asked(NamedTuple):
@@ -30,11 +30,11 @@ class Asked(NamedTuple):
     study
         Study of the runs, ``"ablation"`` or ``"bottlenecks"``; a sibling profile belongs to the first.
     profile, seeds
-        Profile and number of seeds for the study's functions: for a sibling, its own name.
+        Profile of the runs, which may be a sibling, and number of seeds.
     probed
-        Whether it reads probes of the selected runs.
+        Whether the chapter reads probes of the selected runs.
     made
-        Whether missing runs are trained and probed for it; if not, it shows what there is.
+        Whether missing runs are trained and probed for it; if not, it shows those that exist.
     """
 
     study: str
@@ -45,7 +45,7 @@ class Asked(NamedTuple):
 
     @property
     def specs(self) -> list[RunSpec]:
-        """The runs, without those that train a selected rate again."""
+        """The runs, without those that retrain a selected rate."""
         return kind_of(self.study).declared(self.profile, seeds=self.seeds)
 
     def missing(self, store: Path) -> int:
@@ -57,7 +57,7 @@ class Asked(NamedTuple):
 
 
 def valid(needs: object) -> bool:
-    """Whether a header's ``needs`` is a list of :data:`NEEDS`, and has runs to probe beside ``stress``."""
+    """Return whether a header's ``needs`` is a list from :data:`NEEDS`; ``stress`` needs runs to probe."""
     if not isinstance(needs, list) or any(one not in NEEDS for one in needs):
         return False
     return "stress" not in needs or any(one in PROBED for one in needs)
@@ -66,22 +66,21 @@ def valid(needs: object) -> bool:
 def asked(needs: Sequence[str], values: Mapping[str, Any]) -> list[Asked]:
     """Return the runs that a chapter will need.
 
-    A profile that has no bottleneck runs, or no such sibling, has none to train; a chapter about them says so
-    when it asks for them. A chapter with a parameter ``beside`` asks for that profile's runs too, unless its
-    own is trained live; siblings and probes of a profile that is not live are then shown where they are
-    there.
+    If a profile declares no bottleneck runs, or has no such sibling, none are trained; a chapter about them
+    reports that itself. A chapter with a parameter ``beside`` also needs that profile's runs, unless its own
+    profile is trained with the book. If it is not, its siblings and probes are shown only if they exist.
 
     Parameters
     ----------
     needs
-        Needs in its header, of :data:`NEEDS`.
+        Needs in its header, from :data:`NEEDS`.
     values
-        Parameters of the chapter; without profile, seeds or store it needs nothing.
+        Parameters of the chapter; without profile, seeds or store, the chapter needs nothing.
 
     Raises
     ------
     ValueError
-        If the profile is a sibling: chapters take the one beside which it stands.
+        If the profile is a sibling: chapters take the profile to which it belongs.
     """
     if not {"profile", "seeds", "store"} <= set(values):
         return []
@@ -105,16 +104,16 @@ def asked(needs: Sequence[str], values: Mapping[str, Any]) -> list[Asked]:
 def train(
     chapters: Iterable[tuple[Sequence[str], Mapping[str, Any]]], *, root: Path, clock: Clock | None = None
 ) -> None:
-    """Train, then probe, missing runs of chapters once, before their kernels do.
+    """Train, then probe, the chapters' missing runs once, before their kernels do.
 
     Parameters
     ----------
     chapters
         Needs and parameters of each chapter.
     root
-        Folder in which a relative folder of the run store is.
+        Folder in which a relative path of the run store lies.
     clock
-        Clock that takes the time of both.
+        Clock that measures the time of training and probing.
     """
     from experiments.studies import ablation, probing
 
@@ -123,14 +122,14 @@ def train(
     made = [(store, one) for store, one in found if one.made]
     for store, one in dict.fromkeys((store, one._replace(probed=False)) for store, one in made):
         if missing := one.missing(store):
-            print(f"profile {one.profile}: {missing} runs of the {one.study} to train", file=sys.stderr)
+            print(f"profile {one.profile}: training {missing} runs of the {one.study}", file=sys.stderr)
         with clock.stage(f"training {one.profile}, {one.study}", f"{missing} runs"):
             kind_of(one.study).study(one.profile, seeds=one.seeds, store=store)
     studies, left = [], set()
     for store, one in dict.fromkeys((store, one) for store, one in made if one.probed):
         studies.append(ablation.existing(one.profile, seeds=one.seeds, store=store))
         if lacking := probing.missing(studies[-1]):
-            print(f"profile {one.profile}: {len(lacking)} probes to make", file=sys.stderr)
+            print(f"profile {one.profile}: taking {len(lacking)} probes", file=sys.stderr)
         left.update((store, *probe) for probe in lacking)
     if studies:
         profiles = ", ".join(dict.fromkeys(study.profile.name for study in studies))
@@ -139,7 +138,7 @@ def train(
 
 
 def files(needs: Sequence[str], values: Mapping[str, Any], *, root: Path) -> Iterator[Path]:
-    """Return the files of the runs that a chapter reads: results, and probes if it reads them."""
+    """Yield the files of the runs that a chapter reads: results and, if it reads them, probes."""
     for one in asked(needs, values):
         for key in _keys(one):
             folder = root / str(values["store"]) / "runs" / key
@@ -148,7 +147,7 @@ def files(needs: Sequence[str], values: Mapping[str, Any], *, root: Path) -> Ite
 
 
 _KNOWN: dict[Asked, tuple[object, list[str]]] = {}
-"""Run keys of the chapters' needs, with the declaring profile: many chapters need the same runs."""
+"""Cache of the run keys that chapters need, by the declaring profile: many chapters need the same runs."""
 
 
 def _keys(one: Asked) -> list[str]:

@@ -1,7 +1,7 @@
 """Loads what several chapters import and read, once, in the process whose forks are their kernels.
 
-It is imported there, and nowhere else. What cannot be loaded is left to the chapter that wants it, which says
-why. Recorded runs are read again by a kernel where their files have changed since.
+Import it only there. A module that cannot be loaded is left to the chapters that import it, which report why.
+Kernels read recorded runs again if their files have changed since.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""New prose for an executed chapter whose code has not changed: its outputs are kept."""
+"""Gives an executed chapter new prose if its code has not changed, and keeps its outputs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from experiments.publishing.places import Places
 from lpc.store.writers import folder_prefix
 
 INJECTED = "injected-parameters"
-"""The tag of the cell that papermill puts below the one with the parameters."""
+"""The tag of the cell that papermill inserts below the one with the parameters."""
 
 
 def retell(name: str, values: Mapping[str, Any], places: Places) -> bool:
-    """Promote a chapter's outputs with the present prose, captions and alt texts of its source.
+    """Promote a chapter's outputs with its source's present prose, captions and alt texts.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def retell(name: str, values: Mapping[str, Any], places: Places) -> bool:
     values
         Values of all its parameters.
     places
-        Location of the chapter.
+        Where the chapter is.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def retell(name: str, values: Mapping[str, Any], places: Places) -> bool:
     stamp = read_stamp(name, places)
     if stamp is None or stamp["fingerprint"] != fingerprint(name, values, places):
         return False
-    text = digest_of(places.source(name))  # before: what is edited meanwhile is not in the output
+    text = digest_of(places.source(name))  # taken first: later edits are not in the output
     with tempfile.TemporaryDirectory(dir=places.notebooks, prefix=folder_prefix("executing")) as folder:
         target = Path(folder) / f"{name}.ipynb"
         convert(name, target, places)
@@ -52,13 +52,13 @@ def retell(name: str, values: Mapping[str, Any], places: Places) -> bool:
             json.dumps({**stamp, "text": text, "notebook": digest_of(target)}, indent=1)
         )
         target.replace(places.notebooks / f"{name}.ipynb")
-        # until the next line it has another's stamp, and is not current
+        # until the next line, the notebook has an older stamp and is not current
         (Path(folder) / "stamp.json").replace(places.notebooks / f"{name}.json")
     return True
 
 
 def _take_outputs(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> bool:
-    """Put the outputs of an executed notebook into one of the same code; return whether it is the same."""
+    """Put an executed notebook's outputs into a new one if their code is the same; return whether it is."""
     code = [cell for cell in executed.cells if cell.cell_type == "code"]
     injected = [cell for cell in code if INJECTED in cell.metadata.get("tags", [])]
     done = [cell for cell in code if cell not in injected]

@@ -1,4 +1,4 @@
-"""Scratch folders that killed programs have left while making pages, and their removal."""
+"""Finds and removes temporary folders that killed programs left while making pages."""
 
 from __future__ import annotations
 
@@ -18,21 +18,20 @@ KINDS = {
     "printing": "pages that were being printed",
     "recording": "results that were being recorded",
 }
-"""Content of temporary folders, by the beginnings of their names."""
+"""What temporary folders contain, by the beginnings of their names."""
 _DEEP = 3
-"""Their depth in a folder of pages: ``build/<profile>/notebooks/.executing-...``."""
+"""Largest depth of such folders below a searched one: ``build/<profile>/notebooks/.executing-...``."""
 
 
 def leftovers(folders: Iterable[Path] = (BUILD, RESULTS)) -> list[Leftover]:
     """Return the temporary folders of programs that have died.
 
-    Those of programs that are out of sight, on another machine, count once nothing in them has changed for a
-    day.
+    Programs on other machines cannot be seen: their folders count once nothing in them has changed for a day.
 
     Parameters
     ----------
     folders
-        Folders to search: the one of everything made from the pages, and the recorded results.
+        Folders to search: by default, everything made from the pages, and the recorded results.
     """
     found = []
     for folder in folders:
@@ -49,13 +48,13 @@ def _quiet(folder: Path) -> float:
     """Return the seconds since the last change in a folder."""
     last = time.time()
     for path in (folder, *folder.rglob("*")):
-        with suppress(FileNotFoundError):  # it is not quiet
+        with suppress(FileNotFoundError):  # it is still changing
             last = min(last, time.time() - path.lstat().st_mtime)
     return last
 
 
 def sweep(folders: Iterable[Path] = (BUILD, RESULTS)) -> list[Leftover]:
-    """Remove them, and return what was removed."""
+    """Remove the :func:`leftovers`, and return those that were removed."""
     found = leftovers(folders)
     for one in found:
         shutil.rmtree(one.path, ignore_errors=True)

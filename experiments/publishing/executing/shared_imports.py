@@ -1,4 +1,4 @@
-"""Imports that several chapters share: a process that forks their kernels loads them once, before it does."""
+"""Finds the imports that several chapters share, for the process that forks their kernels to load once."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from experiments.publishing.executing.chapter_sources import code_of
 from experiments.publishing.places import PLACES, Places
 
 VARIABLE = "LPC_SHARED_IMPORTS"
-"""Environment variable with their names, comma-separated, for the process that forks
+"""Environment variable that passes their names, separated by commas, to the process that forks kernels
 (:mod:`experiments.publishing.executing.preloaded`)."""
 
 
 def shared_imports(names: Sequence[str], places: Places = PLACES) -> list[str]:
-    """Return the modules that at least two of some chapters import, sorted.
+    """Return the modules that at least two of the given chapters import, sorted.
 
     Parameters
     ----------
     names
         Names of the chapters.
     places
-        Location of the chapters.
+        Where the chapters are.
 
     Returns
     -------
     list of str
-        Full names. What is imported *from* a module is among them, whether it is a module or not: only an
-        import can tell. Nothing of a chapter whose code is not Python.
+        Full names. Names imported *from* a module are included even if they may not be modules: only an
+        import can tell. A chapter whose code is not Python contributes nothing.
     """
     counted = Counter(module for name in names for module in set(_imported(code_of(name, places))))
     return sorted(module for module, count in counted.items() if count > 1)
@@ -40,7 +40,7 @@ def _imported(cells: Sequence[str]) -> Iterator[str]:
     try:
         tree = ast.parse("\n".join(TransformerManager().transform_cell(cell) for cell in cells))
     except SyntaxError:
-        return  # it is told when the chapter is executed
+        return  # the error is reported when the chapter is executed
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (item.name for item in node.names)

@@ -1,4 +1,4 @@
-"""Staleness of executed chapters: whether they were made from this code, text, data, parameters and runs."""
+"""Whether an executed chapter is current: made from the present code, text, data, parameters and runs."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from experiments.publishing.executing.dependencies import files
 from experiments.publishing.places import PLACES, Places
 
 _SETTLED = 1_000_000_000
-"""Nanoseconds after which a change shows in a file's times, however coarse the file system keeps them."""
+"""Nanoseconds after which a change shows in a file's times, however coarse the file system's clock is."""
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "matplotlib", "pandas")
 
 
 def fingerprint(name: str, values: Mapping[str, Any], places: Places = PLACES, *, root: Path = ROOT) -> str:
     """Return a SHA-256 of everything on which a chapter's output depends.
 
-    These are its code and header, its parameters, the modules that it imports, directly or not, with their
-    data (:func:`experiments.publishing.executing.dependencies.files`), versions, and the runs that it reads.
+    These are its code, header and parameters; the modules that it imports, directly or not, and their data
+    (:func:`experiments.publishing.executing.dependencies.files`); versions; and the runs that it reads.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def fingerprint(name: str, values: Mapping[str, Any], places: Places = PLACES, *
     values
         Values of all its parameters.
     places
-        Location of the chapter.
+        Where the chapter is.
     root
         Folder of the project, with the code.
     """
@@ -54,7 +54,7 @@ def fingerprint(name: str, values: Mapping[str, Any], places: Places = PLACES, *
 
 
 def is_current(name: str, values: Mapping[str, Any], places: Places = PLACES) -> bool:
-    """Whether the promoted notebook has the chapter's text, and was made from the present inputs."""
+    """Return whether the promoted notebook has the chapter's text and was made from the present inputs."""
     stamp = read_stamp(name, places)
     if stamp is None or stamp.get("text") != digest_of(places.source(name)):
         return False
@@ -64,7 +64,7 @@ def is_current(name: str, values: Mapping[str, Any], places: Places = PLACES) ->
 def read_stamp(name: str, places: Places = PLACES) -> dict[str, Any] | None:
     """Return the record of the execution that made a promoted notebook.
 
-    It is None without a whole notebook with its own stamp, because two executions may promote at once.
+    None if the notebook is damaged or its stamp is another execution's, as two may promote at once.
     """
     try:
         stamp = json.loads((places.notebooks / f"{name}.json").read_text())
@@ -75,7 +75,7 @@ def read_stamp(name: str, places: Places = PLACES) -> dict[str, Any] | None:
 
 
 def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file; a process reads it once while its size, times and inode are the same."""
+    """Return a file's SHA-256; a process reads it again only if its size, times or inode have changed."""
     found = path.stat()
     if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < _SETTLED:
         return hashlib.sha256(path.read_bytes()).hexdigest()

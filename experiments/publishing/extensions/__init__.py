@@ -1,1 +1,1 @@
-"""Extensions of Sphinx that the root's own configuration names."""
+"""Sphinx extensions that the project's configuration names."""

@@ -1,4 +1,4 @@
-"""The directives ``answer`` and ``paper``: a chapter's answer from the ledger, and a paper's words."""
+"""The directives ``answer`` and ``paper``: a chapter's answer from the ledger, and a paper's statement."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from sphinx.util.docutils import SphinxDirective
 from experiments.publishing.checking.prose import listed
 
 TABLES = "answers.json"
-"""The file among the staged ones that has the table of every answer: HTML by the ids of its claims."""
+"""The staged file that has the tables of all answers, as HTML by the ids of their claims."""
 
 
 def key_of(claims: Sequence[str]) -> str:
-    """Return the name of a table of claims in :data:`TABLES`."""
+    """Return the key of a table of claims in :data:`TABLES`."""
     return ", ".join(claims)
 
 
 class FigurePlace(nodes.General, nodes.Element):
-    """Place of a figure that the page draws further below."""
+    """Placeholder for a figure that the page draws further below."""
 
 
 class Answer(SphinxDirective):
-    """A question, its answer, the ledger's entries for some claims, and the figure that shows it."""
+    """A question, its answer, the ledger's entries for its claims, and the figure that shows it."""
 
     required_arguments = 1
     final_argument_whitespace = True
@@ -41,7 +41,7 @@ class Answer(SphinxDirective):
     }
 
     def run(self) -> list[nodes.Node]:
-        """Return the box; the figure comes into it once the page is read."""
+        """Return the box; the figure is moved into it once the page has been read."""
         box = nodes.container(classes=["answer"])
         words, messages = self.state.inline_text(self.arguments[0], self.lineno)
         box += nodes.paragraph(self.arguments[0], "", *words, *messages, classes=["answer-question"])
@@ -59,14 +59,14 @@ class Answer(SphinxDirective):
 
 
 class Paper(SphinxDirective):
-    """A paper's words, with their place in it."""
+    """A statement of a paper, with its place there."""
 
     required_arguments = 1
     final_argument_whitespace = True
     has_content = True
 
     def run(self) -> list[nodes.Node]:
-        """Return the element: the place, then the text."""
+        """Return the element: the place, followed by the text."""
         box = nodes.container(classes=["paper-says"])
         box += nodes.paragraph("", self.arguments[0], classes=["paper-place"])
         self.state.nested_parse(self.content, self.content_offset, box)
@@ -74,12 +74,12 @@ class Paper(SphinxDirective):
 
 
 class MoveFigures(SphinxTransform):
-    """Move each figure that an answer names into its box; cells that had nothing else go."""
+    """Moves each figure that an answer names into its box; cells that showed nothing else are removed."""
 
     default_priority = 200
 
     def apply(self, **kwargs: Any) -> None:
-        """Replace the places by the figures."""
+        """Replace the placeholders by the figures."""
         for place in list(self.document.findall(FigurePlace)):
             name = nodes.fully_normalize_name(place["figure"])
             found = next((one for one in self.document.findall(nodes.figure) if name in one["names"]), None)
@@ -97,7 +97,7 @@ class MoveFigures(SphinxTransform):
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Register the directives, and the moving of figures."""
+    """Register the directives and the transform that moves figures."""
     app.add_directive("answer", Answer)
     app.add_directive("paper", Paper)
     app.add_transform(MoveFigures)

@@ -1,4 +1,4 @@
-"""Refuse to build the pages from the project's root, where Sphinx would miss a file that nobody wrote."""
+"""Refuses to build the pages from the project's root, where Sphinx would fail on a file that is not there."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def setup(app: Sphinx) -> dict[str, Any]:
     Raises
     ------
     ExtensionError
-        If the pages are read from the root; the message says what to type.
+        If the pages are read from the root; the message says which command to use.
     """
     if Path(app.srcdir).resolve() == ROOT:
         raise ExtensionError(
-            "the book is not built from the project's root: its chapters are executed and laid out in a "
-            "folder of their own first. Type: make book (or make book PROFILE=smoke for a quick one)"
+            "the book cannot be built from the project's root: its chapters are executed and laid out in "
+            "another folder first. Type: make book (or make book PROFILE=smoke for a quick one)"
         )
     return {"parallel_read_safe": True, "parallel_write_safe": True}

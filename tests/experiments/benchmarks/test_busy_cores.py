@@ -1,4 +1,4 @@
-"""Measurements beside programs that never wait, told as ratios to one thread in the same state."""
+"""Times on busy cores, as ratios to one thread in the same state."""
 
 import subprocess
 import sys

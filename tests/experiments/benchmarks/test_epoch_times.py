@@ -1,4 +1,4 @@
-"""Times are fabricated, and the hours that follow from them worked out by hand."""
+"""Hours computed from made-up epoch times, against hours worked out by hand."""
 
 from dataclasses import replace
 
@@ -24,12 +24,12 @@ def runs(count, **train):
 
 
 def finish(store, spec, **provenance):
-    """Put down that a run is finished, and what it took."""
+    """Write a run as finished, with the time that it took."""
     end(store, spec, provenance=provenance)
 
 
 def row(spec, seconds, device="NVIDIA X", threads=1, **other):
-    """A row of the table of times."""
+    """Return a row of the table of times."""
     values = {"device": device, "threads": threads, **model_of(spec)._asdict(), "together": 1}
     images = shape_of_data(spec.data).train
     return {**values, "images": images, "seconds": seconds, "commit": "c", "date": "2030-01-02", **other}
@@ -88,13 +88,13 @@ def test_models_without_a_time_are_named_with_the_command_that_measures_them(tmp
     found = hours_left([small], store, profile="fashion-cpu", path=tmp_path / "none.csv")
     assert found == (
         "no epoch time was measured for resnet18 (width 8, float32, batches of 128) on 4,000 images of "
-        "fashion_mnist: python -m experiments time --profile fashion-cpu does"
+        "fashion_mnist: run python -m experiments time --profile fashion-cpu"
     )
     path = written(tmp_path / "t.csv", row(several[0], 45.0))
     first, second = hours_left(several, store, path=path).splitlines()
     named = "resnet50 (width 64, bfloat16, batches of 128) on cifar100"
     assert first.startswith("about 10 h left on NVIDIA X") and first.endswith(f", without {named}")
-    assert second == f"no epoch time was measured for {named}: python -m experiments time --profile NAME does"
+    assert second == f"no epoch time was measured for {named}: run python -m experiments time --profile NAME"
 
 
 def test_of_an_interrupted_run_the_epochs_after_its_checkpoint_count(tmp_path):

@@ -1,4 +1,4 @@
-"""The harness is tested with a clock that does not measure; the cases by their results."""
+"""The harness is tested with a clock that only programs move; the cases are tested by their results."""
 
 import importlib
 import itertools
@@ -24,7 +24,7 @@ ON_CPU = [name for name in measurement_cases.FAMILIES if name != "gpu"]
 
 
 class Clock:
-    """Time that passes only when a program says so."""
+    """A clock that only programs move."""
 
     def __init__(self):
         self.now = 0.0
@@ -33,7 +33,7 @@ class Clock:
         return self.now
 
     def program(self, seconds, result: object = 1.0, log=None, name=""):
-        """A program whose successive calls take these seconds."""
+        """Return a program whose successive calls take these seconds."""
         taken = itertools.chain(seconds, itertools.repeat(math.nan))
 
         def call():
@@ -200,7 +200,7 @@ def test_the_table_of_a_family_says_what_was_found_and_judges_no_smoke():
 
 
 def without(monkeypatch, package):
-    """Let importing foolbox fail for want of a package."""
+    """Make importing foolbox fail because a package is missing."""
     real = importlib.import_module
 
     def missing(name, *arguments):

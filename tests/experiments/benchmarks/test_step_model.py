@@ -1,4 +1,4 @@
-"""The model of a training step: its operations counted by torch, its time by hand, its bounds."""
+"""The model of a training step: operations against torch's count, time against a hand calculation, bounds."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def first(name):
 
 @pytest.mark.parametrize("name", ["paper-cifar10", "paper-cifar100"])
 def test_multiply_adds_are_those_that_torch_counts(name):
-    """But for the head, which has a few thousand."""
+    """Except for the head, which has a few thousand."""
     spec = first(name)
     shape = shape_of_data(spec.data)
     layers = convolutions(spec.model, shape.channels, shape.size)
@@ -71,7 +71,7 @@ def test_a_step_by_hand():
     ("name", "rate", "share"), [("paper-cifar10", 64_000, 0.27), ("paper-cifar100", None, 0.22)]
 )
 def test_networks_reach_what_another_model_found_within_a_quarter(name, rate, share):
-    """And never more than what a tile reaches of the product's rate, nor more when kernels are not merged."""
+    """They never reach more of the product's rate than a tile does, nor more if kernels are not merged."""
     spec = first(name)
     found, reached = modelled(spec, "compiled and graph")
     assert rate is None or found == pytest.approx(rate, rel=0.25)

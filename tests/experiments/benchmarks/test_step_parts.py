@@ -1,4 +1,4 @@
-"""Where a program's time goes, of programs that spend it in one place."""
+"""Where a program's time goes, tested on programs that spend it in one place."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The plain loop against the library's numbers; operations against closed forms; tables by their cells."""
+"""The plain loop against the library's numbers, operations against closed forms, and the cells of tables."""
 
 import math
 import statistics
@@ -45,7 +45,7 @@ def slim(architecture="IB", **train):
 
 
 def pictures(spec, total=40):
-    """Random images of a quarter of the area, to be quick; the last batch is a small one."""
+    """Return random images with a quarter of the area, to be quick; the last batch is small."""
     return random_images(replace(spec.data, size=16), total)
 
 
@@ -93,7 +93,7 @@ def test_on_a_gpu_the_recorded_step_is_compared_and_neither_side_rounds():
     with pretended_gpu() as gpu:
         assert compared(batches_to_compare(torch.device("cuda"))) < 2e-5
         assert any(what == "replay" for what, _ in gpu.launches) and not gpu.rounded
-        with pytest.raises(ValueError, match=r"2 whole batches, all of the warm-up.* expected 6"):
+        with pytest.raises(ValueError, match=r"2 whole batches, which the warm-up uses up.* expected 6"):
             compared(2)
 
 
@@ -335,7 +335,7 @@ def test_a_crew_trains_and_tells_what_went_wrong(monkeypatch):
     with Crew(spec, images=16, members=1, device="cpu") as crew:
         (memory,) = crew.epoch(Way(1, 1, 2))
         assert memory is None or 5e7 < memory < 2e10
-        with pytest.raises(RuntimeError, match="a process that trains failed: ValueError: a cohort needs"):
+        with pytest.raises(RuntimeError, match="a training process failed: ValueError: a cohort needs"):
             crew.epoch(Way(1, 1, 0))
     assert not any(process.is_alive() for process in crew.processes)
 

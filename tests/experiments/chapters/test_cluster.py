@@ -104,7 +104,7 @@ def test_keys_are_those_of_the_file_with_their_defaults():
     table = tables.keys()
     assert list(table.index) == [one.name for one in fields(Resources)]
     assert table.T["tasks_at_once"].tolist()[:2] == [str(Resources(time=1).tasks_at_once), "64"]
-    assert table["default"]["time"] == "to be given" and table["default"]["partition"] == "the cluster's"
+    assert table["default"]["time"] == "required" and table["default"]["partition"] == "the cluster's"
     assert table["default"]["warning"] == f"{Resources(time=1).warning} s"
     assert (table["what"].str.len() > 5).all()
 

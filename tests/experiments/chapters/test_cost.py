@@ -1,4 +1,4 @@
-"""The page on cost: tables of times whose columns are joined for reading."""
+"""The page on cost: tables of times with columns joined for readers."""
 
 import pandas as pd
 

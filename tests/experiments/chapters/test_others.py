@@ -1,4 +1,4 @@
-"""The page on other ways to pull classes together: what its tables and its figure take from recorded runs."""
+"""The page on other ways to pull classes together: its tables and figure of recorded runs."""
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -111,7 +111,7 @@ def test_the_settings_of_a_profile_are_those_of_its_images(study):
 
 
 def test_appendix_c_and_its_profile_agree():
-    """The column of the paper is typed, the profile is what would be trained."""
+    """The paper's column is typed; the profile is what would be trained."""
     table = beside_appendix_c(profile("paper-cifar10"), ())
     for name in ("epochs", "weight decay", "γ, first epoch", "augmentation", "first halving, then every"):
         paper, ours = table.T[name]

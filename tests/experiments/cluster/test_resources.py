@@ -22,7 +22,7 @@ def write(tmp_path):
 
 @pytest.fixture
 def read(write):
-    """Read a text as a profile file; without a table of its own it stands below [all], beside a time."""
+    """Read a text as a profile file; text without a table goes below [all], together with a time."""
 
     def found(text):
         return resources.read(write(text if text.startswith("[") else f'[all]\ntime = "12 h"\n{text}'))
@@ -137,7 +137,7 @@ def test_what_the_example_has_in_comments_reads_too(read):
     assert found.options == {"exclude": "node7", "mail-type": "FAIL", "exclusive": True}
 
 
-TIME = r"expected a time in quotes with its unit, as \"12 h\", \"90 min\", \"2 d\", \"12:00:00\""
+TIME = r"expected a time in quotes with its unit, such as \"12 h\", \"90 min\", \"2 d\", \"12:00:00\""
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ TIME = r"expected a time in quotes with its unit, as \"12 h\", \"90 min\", \"2 d
         ("cpu = 8", r"unknown key in \S*cluster.toml, \[all\]: 'cpu'. Did you mean cpus\?"),
         ("[paper-cifar1000]", r"table in \S*cluster.toml: 'paper-cifar1000'. Did you mean paper-cifar100"),
         ("[Finish]", r"unknown table in \S*cluster.toml: 'Finish'. Did you mean finish\?"),
-        ("[[all]]", r"all is \[\{\}\], outside of a table"),
+        ("[[all]]", r"all is \[\{\}\], outside any table"),
         ("[finish]\nruns_at_once = 2", r"\[finish\]: runs_at_once has no meaning"),
         ("[finish]\ntasks_at_once = 2", r"\[finish\]: tasks_at_once has no meaning"),
         ("[all]\ntime = 720", rf"cluster.toml, \[all\]: time is 720; {TIME}"),
@@ -176,13 +176,13 @@ TIME = r"expected a time in quotes with its unit, as \"12 h\", \"90 min\", \"2 d
         ("tries = 0", r"tries is 0; expected a whole number above 0"),
         ("runs_at_once = -1", r"runs_at_once is -1; expected a whole number above 0"),
         ("tasks_at_once = 0", r"tasks_at_once is 0; expected a whole number above 0"),
-        ('partition = ""', r"partition is ''; expected a name in quotes, as \"gpu\""),
+        ('partition = ""', r"partition is ''; expected a name in quotes, such as \"gpu\""),
         ('qos = " long"', r"qos is ' long'; expected a name in quotes"),
         ('account = "a\\nb"', r"account is 'a\\nb'; expected a name in quotes"),
         ("constraint = []", r"constraint is \[\]; expected features of nodes in quotes"),
-        ("gres = 1", r"gres is 1; expected generic resources in quotes, as \"gpu:1\""),
+        ("gres = 1", r"gres is 1; expected generic resources in quotes, such as \"gpu:1\""),
         ("warning = 300", r"warning is 300; expected a time in quotes with its unit"),
-        ('warning = "1 d"', r"warning is '1 d'; expected a time .* and 65,535 s at most"),
+        ('warning = "1 d"', r"warning is '1 d'; expected a time .* at most 65,535 s"),
         (
             'warning = "12 h"',
             r"cluster.toml, \[all\]: warning is 43,200 s; expected less than the time of \[all\], 43,200 s",
@@ -190,17 +190,17 @@ TIME = r"expected a time in quotes with its unit, as \"12 h\", \"90 min\", \"2 d
         ('[paper]\nwarning = "1 h"\n[all]\ntime = "30 min"', r"\[paper\]: warning is 3,600 s; .* 1,800 s"),
         ('warning = "1 h"\n[finish]\ntime = "1 h"', r"\[all\]: warning is 3,600 s; .* \[finish\], 3,600 s"),
         ('[all]\ntime = "5 min"', r"by default, warning is 300 s; .* \[all\], 300 s"),
-        ('setup = "module load cuda"', r"setup is 'module load cuda'; expected a list of lines of shell"),
+        ('setup = "module load cuda"', r"setup is 'module load cuda'; expected a list of shell commands"),
         ('setup = ["module load cuda", " "]', r"setup is \['module load cuda', ' '\]; .* none of them empty"),
-        ("setup = [1]", r"setup is \[1\]; expected a list of lines"),
-        ('setup = ["a\\nb"]', r"setup is \['a\\nb'\]; expected a list of lines"),
+        ("setup = [1]", r"setup is \[1\]; expected a list of shell commands"),
+        ('setup = ["a\\nb"]', r"setup is \['a\\nb'\]; expected a list of shell commands"),
         ('options = "--exclude=node7"', r"options is '--exclude=node7'; expected a table of its own"),
         ('options.time = "1 h"', r"\[all.options\]: time is '1 h'; expected the key time of \[all\]"),
         ('options.mem-per-cpu = "4G"', r"mem-per-cpu is '4G'; expected the key memory of \[all\]"),
         ("options.cpus-per-task = 4", r"cpus-per-task is 4; expected the key cpus of \[all\]"),
-        ("options.exclude = 1.5", r"exclude is 1.5; expected a text, a whole number, or true"),
-        ("options.exclusive = false", r"exclusive is False; expected a text, a whole number, or true"),
-        ('options.comment = ""', r"comment is ''; expected a text, a whole number, or true"),
+        ("options.exclude = 1.5", r"exclude is 1.5; expected text, a whole number, or true"),
+        ("options.exclusive = false", r"exclusive is False; expected text, a whole number, or true"),
+        ('options.comment = ""', r"comment is ''; expected text, a whole number, or true"),
         ('options.mail_type = "END"', r"mail_type is 'END'; expected the long name of an option of sbatch"),
         ('options.--exclude = "a"', r"--exclude is 'a'; expected the long name of an option of sbatch"),
         ('options.x = "a"\n[finish.options]\ngres = "gpu:1"', r"\[finish.options\]: gres .* key gres"),
@@ -219,7 +219,7 @@ def test_bad_files_are_named(read, text, message):
     ],
 )
 def test_options_that_a_submission_sets_are_refused(read, option):
-    with pytest.raises(ValueError, match=rf"{option} is '1'; expected no such option: the submission sets"):
+    with pytest.raises(ValueError, match=rf"{option} is '1'; remove it: the submission sets"):
         read(f'options.{option} = "1"')
 
 
@@ -231,7 +231,7 @@ def test_options_with_keys_of_their_own_are_refused(read, option):
 
 
 def test_keys_outside_of_a_table_are_named(write):
-    with pytest.raises(ValueError, match=r"partition is 'gpu', outside of a table; expected \[all\]"):
+    with pytest.raises(ValueError, match=r"partition is 'gpu', outside any table; expected \[all\]"):
         resources.read(write('partition = "gpu"'))
 
 

@@ -1,4 +1,4 @@
-"""What was asked for, what is left of it, and what the queue has of it; no scheduler is needed."""
+"""Requests, their missing runs, and their jobs in the queue; no scheduler is needed."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def request_(tmp_path, monkeypatch):
 
 @pytest.fixture
 def scheduler(monkeypatch):
-    """A queue whose jobs are put there by a test: states by task."""
+    """A queue that tests fill with jobs: states by task."""
     tasks = {}
 
     def states(jobs):
@@ -68,7 +68,7 @@ def scheduler(monkeypatch):
 
 
 def ended(store, specs):
-    """Write runs as ended."""
+    """Write runs that have ended."""
     for spec in specs:
         end(store, spec, validation_accuracy=0.5, validation_cross_entropy=spec.train.learning_rate)
 
@@ -113,7 +113,9 @@ class TestRecords:
     def test_unknown_and_broken_records_are_named(self, request_, tmp_path):
         made = begin(request_)
         made.write()
-        with pytest.raises(ValueError, match=r"there is no submission 'x': .*/empty/submissions has none"):
+        with pytest.raises(
+            ValueError, match=r"there is no submission 'x': .*/empty/submissions has no submissions"
+        ):
             read(tmp_path / "empty", "x")
         with pytest.raises(ValueError, match=f"unknown submission in .*'{made.id}x'. Did you mean {made.id}"):
             read(request_.store, f"{made.id}x")
@@ -136,7 +138,7 @@ class TestRecords:
         other = {**ours, "digest": "0", "commit": "0123456789", "python": "3.9.0"}
         words = difference({**ours, "commit": "abcdefabcdef"}, other)
         assert words is not None and words.startswith(
-            "lpc and experiments are of commit abcdefab here, of 01234567 there; Python 3."
+            "lpc and experiments are at commit abcdefab here, at 01234567 there; Python 3."
         )
         assert "with other local changes" in str(difference(ours, {**ours, "digest": "0"}))
 
@@ -305,7 +307,7 @@ exit $CODE
 
 
 class TestShell:
-    """What the shell around every task does once Python has ended."""
+    """What a task's shell does once Python has ended."""
 
     def run(self, folder, code, state="RUNNING", **variables):
         values = {
@@ -348,10 +350,10 @@ class TestShell:
 
 
 class TestTasks:
-    """What a task does on a node with runs that another node has, or had."""
+    """What a task does with runs that another node has, or had."""
 
     def held(self, store, spec, *, silent):
-        """Write a lease of a process of another node, whose last sign of life is so many seconds old."""
+        """Write the lease of a process on another node, whose last sign of life is this many seconds old."""
         lease = store.lease([spec])
         heartbeat, own = lease._heartbeat, lease._gained[run_key(spec)]
         lease._released.set()
@@ -379,7 +381,7 @@ class TestTasks:
             "training from epoch 0",
             "training from epoch 0",
             "finished already",
-            "left to the program that has it",
+            "another program is training it",
         ]
         assert run_key(alive)[:12] in told[-1]
         assert store.finished(silent) and not store.finished(alive)
@@ -394,7 +396,7 @@ class TestTasks:
     def test_other_code_trains_nothing(self, request_):
         values = asdict(begin(request_))
         values["code"] = {**values["code"], "digest": "0"}
-        with pytest.raises(ValueError, match="this node would mix code: lpc and experiments are of commit"):
+        with pytest.raises(ValueError, match="this node would mix code: lpc and experiments are at commit"):
             worker.run(values, "train", "smoke", [])
         assert not Path(request_.store).exists()
 
@@ -402,7 +404,7 @@ class TestTasks:
         asked = replace(request_, profile="alone")
         worker.run(asdict(begin(asked)), "retrain", "alone", ["IB/0"])
         assert (
-            "not every learning rate of IB/0 has ended, so that none is chosen: left out"
+            "left out: IB/0, whose learning rates have not all ended: none is chosen yet"
             in capsys.readouterr().out
         )
         assert not (Path(request_.store) / "runs").exists()
@@ -443,7 +445,7 @@ def test_a_narrow_request_does_not_replace_a_wider_record(monkeypatch, tmp_path,
 class TestSiblings:
     @pytest.fixture
     def told(self, tmp_path, scheduler, monkeypatch):
-        """What a dry run would submit, on a cluster without limits that has all data."""
+        """Return what a dry run would submit on a cluster without limits that has all data."""
         (tmp_path / "cluster.toml").write_text('[all]\ntime = "1 h"\n[paper-embedding]\nruns_at_once = 5\n')
         monkeypatch.setattr(slurm, "time_limit", lambda partition: None)
         monkeypatch.setattr(slurm, "max_array", lambda: 1_001)
@@ -472,8 +474,8 @@ class TestSiblings:
         assert submit.send(asked, worker.run, lines.append, dry_run=True) is None
         text = "\n".join(lines)
         assert "unchecked: no SLURM on this machine: sbatch is not found" in text
-        assert "to be done first: data set 'digits' is not complete" in text
-        assert "smoke: 4 of 4 runs are to be trained" in text and " kept, and " in text
+        assert "do this first: data set 'digits' is incomplete" in text
+        assert "smoke: 4 of 4 runs are missing" in text and " kept, and " in text
         assert "### 1 task, 4 runs of smoke\n#!/bin/bash" in text and "#SBATCH --time=60" in text
         with pytest.raises(slurm.SchedulerError, match="no SLURM on this machine"):
             submit.send(asked, worker.run, lines.append)

@@ -1,4 +1,4 @@
-"""The verbs submit, status and cancel as a user types them, in a copy of the project, on a real SLURM."""
+"""The verbs submit, status and cancel, as users type them in a copy of the project, on a real SLURM."""
 
 import json
 import os
@@ -137,7 +137,7 @@ setup = ["export OMP_NUM_THREADS=1"]
 
 
 class Project:
-    """A copy of the project with a book of one chapter and profiles of seconds."""
+    """A copy of the project, with a book of one chapter and profiles that take seconds."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -174,7 +174,7 @@ class Project:
         )
 
     def call(self, *arguments, status=0, **environment):
-        """Return what a verb prints; of one that fails, its error. Nothing is imported anew for it."""
+        """Return what a verb prints or, if it fails, its error; nothing is imported again for it."""
         out, err = self.root / "out", self.root / "err"
         asked = {"arguments": [*map(str, arguments)], "environment": {**os.environ, **environment}}
         assert self.server.stdin is not None and self.server.stdout is not None
@@ -247,7 +247,7 @@ def project(tmp_path_factory):
 
 @pytest.fixture
 def store(project, tmp_path, one_node):
-    """Make stores; what is left in the queue at the end is cancelled."""
+    """Make stores; jobs left in the queue at the end are cancelled."""
     made = []
 
     def make(*tables):
@@ -488,7 +488,7 @@ def test_other_code_is_refused_where_it_is_submitted_and_on_nodes(store, project
         made.wait()
     finally:
         path.write_text(text)
-    assert made.log().count("ValueError: this node would mix code: lpc and experiments are of commit") == 2
+    assert made.log().count("ValueError: this node would mix code: lpc and experiments are at commit") == 2
     assert not (made.root / "runs").exists() and not (made.root / "heartbeats").exists()
 
 
@@ -502,8 +502,8 @@ def test_other_code_is_refused_where_it_is_submitted_and_on_nodes(store, project
         ("", ("--only", "IBB"), "unknown architecture 'IBB'. Did you mean IB"),
         ("", ("--store", "/proc/runs"), "'/proc/runs'"),
         ("", ("--resources", "nowhere.toml"), "nowhere.toml does not exist; copy "),
-        ("", ("--workers", "2"), "--workers is given with --cluster slurm, where it means nothing"),
-        ("", ("--profile", "paper", "--dataset", "CIFAR10"), "data set 'cifar10' is not complete: "),
+        ("", ("--workers", "2"), "--workers is for --cluster local; it has no meaning with --cluster slurm"),
+        ("", ("--profile", "paper", "--dataset", "CIFAR10"), "data set 'cifar10' is incomplete: "),
         ("", ("--beside", "fashion"), "trained with the book: 'fashion'"),
         ("", ("--profile", "smoke-gammas", "--only", "IB"), "architecture of profile smoke-gammas 'IB'"),
         ("", ("--cluster", "local", "--beside", "fashion"), "trained with the book: 'fashion'"),

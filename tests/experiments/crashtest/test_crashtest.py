@@ -1,4 +1,4 @@
-"""Programs that train are killed; a store that writes carelessly is found out."""
+"""Kills training programs; a store that writes carelessly is detected."""
 
 import io
 import os
@@ -30,7 +30,7 @@ main(sys.argv[1:])
 
 
 def crashtest(how, *arguments):
-    """Run the command line in a process that has no threads to lose in forks."""
+    """Run the command line in a process without threads, which forks would lose."""
     return warm.run("-c", CARELESS, how, "crashtest", *arguments, cwd=ROOT)
 
 
@@ -78,7 +78,7 @@ def test_a_crash_test_that_is_stopped_ends_its_programs_and_leaves_nothing(tmp_p
 
 
 def forked(work):
-    """Do something in a forked process; return its exit status, negative for a signal."""
+    """Do some work in a forked process; return its exit status, negative for a signal."""
     process = os.fork()
     if process == 0:
         status = 9

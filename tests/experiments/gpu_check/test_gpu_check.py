@@ -1,4 +1,4 @@
-"""The check of a GPU: all of it on a pretended one, and what happens where a section goes wrong."""
+"""The check of a GPU: all of it on a pretended GPU, and what happens if a section goes wrong."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def test_fails():
 
 @pytest.fixture(scope="module")
 def checked(tmp_path_factory):
-    """Return the folder of a whole check on the pretended device, the record, and the lines it told."""
+    """Return the folder of a whole check on the pretended device, its record, and the lines it printed."""
     folder = tmp_path_factory.mktemp("check")
     (folder / "tests").mkdir()
     (folder / "tests" / "test_one.py").write_text(ONE_TEST)
@@ -97,11 +97,11 @@ def test_on_a_pretended_device_bits_are_equal_and_results_agree(checked):
 
 
 def test_rates_are_counted_from_the_seconds_of_an_epoch(checked):
-    """Images a second, FLOP/s and steps are of one time; twice the runs count twice."""
+    """Images per second, FLOP/s and steps refer to the same time; twice the runs count twice."""
     _, record, _, amount = checked
     alone = rows(record, "training")["small_cnn, graph"]
     spec = amount.run("paper-cifar10")
-    assert alone["ms a step"] * alone["images/s"] == pytest.approx(1e3 * spec.train.batch_size)
+    assert alone["ms per step"] * alone["images/s"] == pytest.approx(1e3 * spec.train.batch_size)
     each = alone["TFLOP/s"] * 1e12 / alone["images/s"]
     first, others = 32**2 * 9 * 3 * 2, 16**2 * 9 * 2 * 4 + 8**2 * 9 * 4 * 8  # multiply-adds, forward
     assert each == pytest.approx(2 * (3 * (first + others) - first), rel=0.02)  # and a small head
@@ -141,7 +141,7 @@ def test_a_second_call_does_nothing_again_and_a_fresh_one_keeps_the_old_record(c
     with pretended_gpu():
         again = results.begin(PLAN, record.path.parent)
         running.check(again, minutes=60, told=told.append, amount=amount, carry_out=never)
-        assert all(line.endswith("done before") for line in told) and record.path.read_text() == before
+        assert all(line.endswith("already done") for line in told) and record.path.read_text() == before
         fresh = results.begin(PLAN, record.path.parent, fresh=True)
     assert fresh.content["sections"] == {} and not record.path.exists()
     kept = sorted(path.suffix for path in (record.path.parent / "earlier").iterdir())
@@ -224,7 +224,7 @@ def test_a_section_that_fails_hangs_or_dies_is_recorded_and_the_rest_goes_on(tmp
         "good": DONE,
     }
     assert found["partly"]["reason"] == "RuntimeError: CUDA error: device-side assert"
-    assert found["dying"]["reason"] == "its process ended without a word, with status 7"
+    assert found["dying"]["reason"] == "its process ended without a message, with status 7"
     assert found["hanging"]["rows"] == [{"what": "a", "x": 2.0}] and found["dying"]["rows"][0]["x"] == 3.0
     assert found["partly"]["rows"] == [{"what": "a", "x": None}]
     assert "it takes about 60000 s" in found["long"]["reason"]
@@ -279,7 +279,7 @@ def test_a_choice_is_worth_taking_by_its_rule(checked):
     other.content["sections"] = {"choices": {"rows": judged}}
     assert results.worth_taking(other) == f"These choices pay off on this GPU: {VARIABLE}=cudnn_trials"
     judged[1]["worth taking"] = False
-    assert "without enough gain here: half_accuracies, cudnn_trials" in results.worth_taking(other)
+    assert "without enough gain on this GPU: half_accuracies, cudnn_trials" in results.worth_taking(other)
 
 
 def test_faiss_that_is_not_there_is_said(monkeypatch):
@@ -322,7 +322,7 @@ def test_a_dry_run_names_every_section_and_its_minutes(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     done = CliRunner().invoke(cli, ["gpu-check", "--dry-run", "--minutes", "6"])
     assert done.exit_code == 0 and all(one.title in done.output for one in SECTIONS)
-    assert f"{sum(one.minutes for one in SECTIONS):.1f} min  in all, of 6" in done.output
+    assert f"{sum(one.minutes for one in SECTIONS):.1f} min  in total, of 6" in done.output
     assert sum(one.minutes for one in SECTIONS) <= 8 and all(one.minutes < one.limit <= 8 for one in SECTIONS)
 
 

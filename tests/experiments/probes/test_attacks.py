@@ -41,13 +41,13 @@ def linear(scale=1.0) -> Any:
 
 @pytest.fixture(autouse=True)
 def serious(monkeypatch):
-    """Networks here are not for tests, however few their training images."""
+    """Treat networks here as real ones, however few their training images."""
     monkeypatch.setattr(attacks, "TINY", 0)
 
 
 @pytest.fixture(scope="module")
 def splits():
-    """Images of two channels in the middle of the range, so that the box does not matter."""
+    """Return images of two channels in the middle of the range, so that the box does not matter."""
     generator = torch.Generator().manual_seed(0)
 
     def images(count):
@@ -59,7 +59,7 @@ def splits():
 
 
 def probed(probe, model: Any, splits) -> tuple[dict[str, Any], Any]:
-    """Return what a probe found; pandas' scalar types are too wide for what is asked of its table."""
+    """Return what a probe found, typed Any because pandas' scalar types are too wide for its table."""
     return probe(model, splits)
 
 
@@ -246,7 +246,7 @@ def test_spread_over_seeds_widens_the_interval(rng):
 
 
 def test_intervals_of_three_seeds_cover_as_often_as_they_say(rng):
-    """Seeds differ by more than images do: percentiles of resampled seeds would cover three times in four."""
+    """Seeds differ more than images do: percentiles of resampled seeds would cover three times in four."""
     covered = 0
     for _ in range(300):
         values = np.exp(rng.normal(scale=0.3, size=(3, 1)) + 0.1 * rng.normal(size=(1, 60)))
@@ -277,7 +277,7 @@ def test_a_median_that_is_not_reached_is_missing():
 
 
 def fake(rng, *, architectures=("IB", "NoPen"), factor=2.0) -> Any:
-    """A study's side that tables read: IB's norms are ``factor`` times NoPen's, for every attack."""
+    """Return what tables read of a study in which IB's norms are ``factor`` times NoPen's for all attacks."""
     parts = []
     for seed in (0, 1):
         base = {

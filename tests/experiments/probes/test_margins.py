@@ -35,7 +35,7 @@ def model():
 
 
 def scaled(model, latent=1.0, logits=1.0):
-    """The same network with its latents, and its logits, multiplied."""
+    """Return the same network with its latents and its logits multiplied."""
     head = model.head
     with torch.no_grad():
         for part in (head.penultimate.weight, head.penultimate.bias):

@@ -1,4 +1,4 @@
-"""Probes, and what is measured of every run, on a pretended GPU: the CPU's values, and nothing rounded."""
+"""Probes and measurements of runs on a pretended GPU: they give the CPU's values, without rounding."""
 
 import dataclasses
 import functools
@@ -27,7 +27,7 @@ IMAGES = 3
 
 @pytest.fixture(scope="module")
 def trained():
-    """A run, and its weights."""
+    """Return a run and its weights."""
     spec = variant_spec("IB", data=DATA, backbone="mlp", backbone_width=12, train=TRAIN, seed=0)
     training = trainer([spec], load_images(DATA).train)
     while not training.finished:
@@ -70,7 +70,7 @@ MEASURED["of the test set"] = lambda model, splits: measurements.table2_metrics(
 
 @pytest.fixture
 def hasty(monkeypatch):
-    """Attacks take a hundredth of their budget: the pretended device counts every step."""
+    """Give attacks a hundredth of their budget, because the pretended device counts every step."""
 
     def lessened(setting: attacks.Setting) -> attacks.Setting:
         budgets = {}
@@ -83,7 +83,7 @@ def hasty(monkeypatch):
 
 
 def at_leisure(name: str) -> Any:
-    """Return a parameter: probes of thousands of small steps, each of which is counted, are nightly."""
+    """Return a parameter for nightly tests: probes of thousands of small steps, each of which is counted."""
     return pytest.param(name, marks=pytest.mark.nightly) if name in ATTACKING else name
 
 

@@ -1,4 +1,4 @@
-"""The probe ``outside``: on a network whose confidence is known, with noise of a learnt variance."""
+"""The probe ``outside`` on a network with known confidence, whose noise has a learnt variance."""
 
 import dataclasses
 import json

@@ -14,7 +14,7 @@ from lpc.latents import Latents
 
 
 def test_accuracy_of_few_points_is_as_counted_by_hand():
-    """One class lies half at 0 and half at 10, the other at 4: whichever is drawn, so many are right."""
+    """One class lies half at 0 and half at 10, the other at 4: the count is the same whichever is drawn."""
     half = 5
     latent = torch.tensor([0.0] * half + [10.0] * half + [4.0] * 2 * half)[:, None]
     label = torch.arange(4 * half) // (2 * half)

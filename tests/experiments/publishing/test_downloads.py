@@ -1,4 +1,4 @@
-"""What pages offer to take away, and how they say to run them again: on small pages, staged and built."""
+"""What pages offer for download, and how they say to run them again, tested on small pages."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""Figures are written shorter, and stay where they were."""
+"""Figures become shorter, but nothing in them moves."""
 
 import io
 import json

@@ -11,7 +11,7 @@ from experiments.publishing.extensions import only_staged
 
 
 def begun(folder):
-    """Sphinx as it sets up its extensions, about to read a folder."""
+    """Return Sphinx at the point where it sets up extensions, about to read a folder."""
     return cast(Any, SimpleNamespace(srcdir=str(folder)))
 
 

@@ -1,4 +1,4 @@
-"""The book on paper: what is in the PDF, what is not, and what is said where it cannot be made."""
+"""The printed book: what is in the PDF, what is not, and the errors if it cannot be made."""
 
 import os
 import re
@@ -141,7 +141,7 @@ def test_page_printed_before_its_formulas_are_typeset(tmp_path, chromium):
 
 @pytest.mark.parametrize(("body", "times"), [("", 0), ("<p id='x'></p><p id='x'></p>", 2)])
 def test_links_that_lead_nowhere_or_to_two_places(body, times):
-    with pytest.raises(BuildError, match=f"#x \\(in 'here'\\) stands there {times} times"):
+    with pytest.raises(BuildError, match=f"#x \\(in 'here'\\) has {times} targets"):
         pdf.printable(f"<article><a href='#x'>here</a>{body}</article>")
 
 
@@ -204,7 +204,7 @@ def test_no_chromium(monkeypatch, tmp_path, places):
     assert not (tmp_path / "build").exists()
     monkeypatch.setenv(installed.VARIABLE, "/nowhere/chrome")
     with pytest.raises(
-        installed.ChromiumError, match="LPC_CHROMIUM is '/nowhere/chrome', which is no program"
+        installed.ChromiumError, match="LPC_CHROMIUM is '/nowhere/chrome', which is not a program"
     ):
         installed.find_chromium()
     monkeypatch.setenv(installed.VARIABLE, program(tmp_path, "exit 0"))

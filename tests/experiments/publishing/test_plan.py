@@ -1,4 +1,4 @@
-"""Which chapter is made from which profile, in stores that are complete to a known degree."""
+"""Which chapter is made from which profile, in stores whose completeness is known."""
 
 import threading
 from dataclasses import replace
@@ -58,7 +58,7 @@ CHAPTERS = {
 
 
 class Book:
-    """Chapters that print their parameters, and a store of runs that end as told."""
+    """Chapters that print their parameters, and a store of runs that end as tests say."""
 
     def __init__(self, root: Path) -> None:
         self.places = Places(sources=root / "book", toc=root / "_toc.yml", output=root / "build")
@@ -97,7 +97,7 @@ class Book:
 
 @pytest.fixture
 def made(tmp_path, monkeypatch, warm_kernels):
-    """A profile of the shape of the paper's: two rates, two seeds, trained again, in the group ``paper``."""
+    """A profile like the paper's: two rates, two seeds, retrained, in the group ``paper``."""
     smoke = profiles.PROFILES["smoke"]
     small = replace(smoke, architectures=("IB", "LinPen"), learning_rates=(5e-3, 1e-2))
     longer = replace(small.train, epochs=small.train.epochs + 1)  # runs of its own
@@ -108,7 +108,7 @@ def made(tmp_path, monkeypatch, warm_kernels):
 
 
 def selected(profile=PAPER, seeds=None):
-    """The runs that train the largest rate again: what is selected in stores made by :meth:`Book.end`."""
+    """Return the runs that retrain the largest rate, which stores made by :meth:`Book.end` select."""
     rate = max(profiles.PROFILES[profile].learning_rates)
     return [
         retrained(one) for one in ablation.declared(profile, seeds=seeds) if one.train.learning_rate == rate
@@ -121,7 +121,7 @@ def test_a_profile_lacks_runs_then_retrainings_then_test_metrics_then_nothing(ma
     made.end(declared[:-1])
     assert made.lacking() == f"1 of 8 runs of profile {PAPER} have not ended"
     made.end(declared[-1:], status="failed")
-    assert made.lacking().startswith(f"4 of 4 selected runs of profile {PAPER} have not been trained again")
+    assert made.lacking().startswith(f"4 of 4 selected runs of profile {PAPER} have not been retrained")
     chosen = ablation.existing(PAPER, store=made.store).retrainings
     made.end(chosen)
     assert made.lacking() == f"4 of 4 selected runs of profile {PAPER} have no test metrics"
@@ -222,7 +222,7 @@ def test_where_no_chapter_is_of_the_profile_there_is_no_book(made):
 def test_names_that_are_not_profiles_are_refused(made):
     with pytest.raises(ValueError, match=f"unknown profile 'paper-digts'. Did you mean {PAPER}"):
         made.plan("paper-digts")
-    with pytest.raises(ValueError, match=r"unknown profile to make other chapters from.*'fashion'"):
+    with pytest.raises(ValueError, match=r"unknown profile for the remaining chapters.*'fashion'"):
         made.plan(beside="fashion")
 
 
@@ -279,7 +279,7 @@ class TestSiblings:
         made.end(selected(f"{PAPER}-gammas"), tested=True)
         told = found()
         assert told["sweep"].profile == PAPER
-        assert told["deepfool"].why == f"4 probes of the selected runs of profile {PAPER} have not been made"
+        assert told["deepfool"].why == f"4 probes of the selected runs of profile {PAPER} are missing"
         store = RunStore(made.store)
         for spec in selected():
             store.save_probe(spec, "factor", Probe({"median": 1.0}), version=1)
@@ -293,7 +293,7 @@ class TestSiblings:
         with pytest.raises(ValueError, match=f"not made from profile {PAPER}-gammas but from {PAPER},"):
             found(f"{PAPER}-gammas")
         with pytest.raises(
-            ValueError, match=r"to make other chapters from.*'smoke-gammas'.*Known: smoke, lap"
+            ValueError, match=r"for the remaining chapters.*'smoke-gammas'.*Known: smoke, lap"
         ):
             made.plan(beside="smoke-gammas")
 
@@ -359,7 +359,7 @@ def test_one_notebook_with_the_stamp_of_another_is_not_current_and_not_staged(ma
     (second.notebooks / "index.ipynb").replace(first.notebooks / "index.ipynb")
     assert not is_current("index", {"number": 1}, first)
     assert not is_current("index", {"number": 2}, first)
-    with pytest.raises(build.BuildError, match=r"no index\.ipynb with index\.json of the same execution"):
+    with pytest.raises(build.BuildError, match=r"no index\.ipynb with index\.json from the same execution"):
         build.stage(tmp_path / "stage", {}, first)
 
 

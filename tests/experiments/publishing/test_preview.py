@@ -1,4 +1,4 @@
-"""The pages that a reader has while a first book is made."""
+"""The pages that readers can see while a first book is made."""
 
 import re
 from dataclasses import replace
@@ -79,12 +79,12 @@ def test_what_has_been_executed_is_shown_until_there_is_a_whole_book(places, cap
     first = preview.show(places, CLAIMS)
     assert first is not None and first == places.output / "html" / "index.html"
     assert preview.is_wanted(places, 7.0)
-    assert "2 of 4 pages are there to be read" in capsys.readouterr().err
+    assert "2 of 4 pages can be read already" in capsys.readouterr().err
     (page,) = BeautifulSoup(first.read_text(), "html.parser").select("article")
     for mark in page.select("a.headerlink"):
         mark.decompose()
     text = " ".join(page.get_text().split())
-    assert "This book is being made: 2 pages are there, 2 are not" in text
+    assert "This book is being made: 2 pages can be read, 2 are still to come" in text
     assert re.search("holds here: 1 not measured: 1", text)
     links = {str(link["href"]).partition("#")[0] for link in page.select("a.internal")}
     assert links == {"early.html", "words.html"}

@@ -1,4 +1,4 @@
-"""Pages that are built alone are what building all of them gives; where they might not be, all are built."""
+"""Pages that are built alone are the same as if all were built; if they might not be, all are built."""
 
 import json
 import re
@@ -58,7 +58,7 @@ def staged(tmp_path):
 
 
 class Built:
-    """Builds of one folder one after the other, with what each built."""
+    """Successive builds of one folder, with what each of them built."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.count = root, 0
@@ -92,9 +92,9 @@ def edit(path, old, new):
 
 
 def pages_of(folder):
-    """The pages, and what is searched for, whose order of pages may differ.
+    """Return the pages, and the search index, in which the order of pages may differ.
 
-    Versions of styles are left out: those that MyST-NB writes last have none in a first build.
+    Versions of styles are left out, because the styles that MyST-NB writes last have none in a first build.
     """
     found = {path.name: re.sub(r"[?]v=\w+", "", path.read_text()) for path in folder.glob("*.html")}
     index = (folder / "searchindex.js").read_text()
@@ -121,7 +121,7 @@ def test_new_prose_is_built_alone_and_what_others_refer_to_builds_all(built, sta
 
 @pytest.fixture
 def pretended(tmp_path, staged, monkeypatch):
-    """Builds by something that makes a page of each, in which figures are numbered."""
+    """Build with a stand-in for Sphinx that makes one page of each file and numbers figures."""
 
     def run(folder, into, whole=True):
         made.whole.append(whole)

@@ -1,4 +1,4 @@
-"""The table of a book's stages: their CPU seconds, forked kernels included, beside those of the last time."""
+"""The table of a book's stages: CPU seconds, including forked kernels, beside those of the last build."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ def test_seconds_of_processes_that_have_ended_are_counted():
 
 @pytest.fixture
 def clocks(monkeypatch):
-    """A processor's and a wall's clock that move only when told to."""
+    """Clocks for CPU and wall time that move only when told to."""
     now = {"cpu": 3.0, "wall": 10.0}
     monkeypatch.setattr(stages, "used", lambda: now["cpu"])
     monkeypatch.setattr(stages.time, "monotonic", lambda: now["wall"])

@@ -1,4 +1,4 @@
-"""A book that nothing has changed is said to be as it was without being looked at in full."""
+"""An unchanged book is recognised as such without being read in full."""
 
 import os
 import shutil
@@ -83,13 +83,13 @@ def test_the_verb_makes_only_what_has_changed_or_is_forced(unchanged_, monkeypat
         assert ended.value.code == 0
     assert made == ([True] if unchanged_ else [False, True])
     said = capsys.readouterr()
-    assert ("none of this book's inputs has changed" in said.err) == unchanged_
+    assert ("nothing that this book depends on has changed" in said.err) == unchanged_
     assert ("build/html/index.html" in said.out) == unchanged_
 
 
 @pytest.fixture
 def make(book, monkeypatch):
-    """Make the book; all but the order of steps is pretended: plans, training, chapters and pages."""
+    """Make the book; only the order of steps is real: plans, training, chapters and pages are pretended."""
     result = unchanged.ROOT / "runs" / "runs" / "key" / "result.json"
 
     def write(path):

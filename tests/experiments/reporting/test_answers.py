@@ -1,4 +1,4 @@
-"""The table of a chapter's answer: values, verdicts and data from the ledger alone."""
+"""The table of a chapter's answer: its values, verdicts and data come from the ledger alone."""
 
 import pytest
 

@@ -33,7 +33,7 @@ def nothing_recorded(monkeypatch, tmp_path):
 
 
 def study(name="laptop", **columns) -> Any:
-    """Three seeds of IB, LinPen and NoPen with the given values, as chapters see them."""
+    """Return three seeds of IB, LinPen and NoPen with the given values, as chapters see them."""
     rows = [
         {"architecture": architecture, "seed": seed, **{c: v[architecture][seed] for c, v in columns.items()}}
         for architecture in ("IB", "LinPen", "NoPen")
@@ -232,7 +232,7 @@ def test_the_build_fails_where_prose_and_ledger_disagree():
 
 
 def test_holms_correction_is_within_a_family_of_claims_that_are_alike(tmp_path):
-    """One claim decides alone; beside another that is like it and undecided, it does not."""
+    """A claim is decided if it is alone, but not beside a similar, undecided one."""
     shared = [*(f'{name} = "x"' for name in ("where", "dataset", "statement", "paper", "chapter"))]
     shared += ['profile = "laptop"', 'quantity = "value"', 'metric = "m"', "holds = [0, inf]"]
     one = ["[[claim]]", 'id = "one"', 'of = ["IB"]', *shared]
@@ -263,7 +263,7 @@ def test_checks_are_declared_where_a_claim_cannot_fail_or_must():
 
 
 def test_no_verdict_in_part_crosses_no_effect():
-    """What lies on the wrong side of no effect is outside, whatever its wider tolerance says."""
+    """A value on the wrong side of no effect is outside, whatever the wider tolerance says."""
     for claim in claims.read():
         if claim.quantity in ("difference", "lead", "ratio") and claim.partly is not None:
             null = 1.0 if claim.quantity == "ratio" else 0.0
@@ -286,7 +286,7 @@ def test_other_profiles_judge_nothing_but_the_papers_own_numbers():
 
 
 def recorded(name, **columns) -> Recorded:
-    """The same three seeds, as recorded runs of a profile."""
+    """Return the same three seeds as recorded runs of a profile."""
     frame = study(name, **columns).frame
     return Recorded(ABLATION, PROFILES[name], frame, frame, pd.DataFrame(), {})
 

@@ -1,4 +1,4 @@
-"""Wide tables: what is shown at once, what is folded, and that nothing is lost."""
+"""Wide tables: what is shown unfolded, what is folded, and that nothing is lost."""
 
 import pandas as pd
 import pytest

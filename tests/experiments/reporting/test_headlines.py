@@ -15,7 +15,7 @@ from experiments.studies.profiles import LIVE
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """The ledger with the recorded runs alone: nothing of the laptop's is in the store."""
+    """Return the ledger with recorded runs only: the store has no runs of the laptop profile."""
     return claims.ledger(existing("smoke", store=tmp_path_factory.mktemp("runs")))
 
 

@@ -1,4 +1,4 @@
-"""What other test images would do to a claim: statistics of drawn images, pairing, bounds."""
+"""How other test images would change a claim's value: statistics of resampled images, pairing, bounds."""
 
 import math
 from typing import Any
@@ -36,7 +36,7 @@ def runs(seeds=1, **columns):
 
 
 def table(**columns):
-    """One seed of two networks; columns are pairs: IB's values, and NoPen's."""
+    """Return one seed of two networks; columns are pairs of IB's and NoPen's values."""
     sides = [
         pd.DataFrame({"architecture": name, "seed": 0, **{c: v[place] for c, v in columns.items()}})
         for place, name in enumerate(("IB", "NoPen"))
@@ -105,7 +105,7 @@ def test_a_ratio_is_paired_by_image(generator):
 
 
 def test_a_difference_of_accuracies_varies_as_mcnemars(generator):
-    """Of paired shares: (b + c - (b - c)^2) / N; b and c are what one of the two alone gets right."""
+    """For paired shares: (b + c - (b - c)^2) / N, with b and c the shares that only one of the two gets."""
     ours, theirs = generator.random(IMAGES) < 0.9, generator.random(IMAGES) < 0.8
     ours[:200], theirs[:200] = True, True
     wanted = claim(quantity="difference", metric="test_accuracy")
@@ -137,7 +137,7 @@ def test_without_single_images_shares_and_aurocs_have_a_bound():
 
 
 def test_every_claim_on_our_test_images_says_how_they_enter():
-    """Negative control beside it: claims of the training set have no part in images."""
+    """The negative control: claims about the training set do not depend on test images."""
     about = {one.metric for one in read() if statistics.about_images(one.metric)}
     assert {"test_accuracy", "attacks_box_smallest_median", "certified_crown_median"} <= about
     assert not {"trace_ratio", "nc1", "cube_spread", "certified_lipschitz", "accuracy"} & about

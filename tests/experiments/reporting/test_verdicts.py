@@ -70,7 +70,7 @@ def test_as_many_seeds_as_are_said_would_decide():
 
 
 def one_by_one(values, images):
-    """The number of seeds whose interval first leaves out zero, every one of them looked up."""
+    """Return the first number of seeds whose interval excludes zero, by trying one after another."""
     spread, mean = float(np.std(values, ddof=1)), abs(float(np.mean(values)))
     shared, total = images or (0.0, 2)
     for count in range(2, 1001):

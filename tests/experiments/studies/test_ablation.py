@@ -20,7 +20,7 @@ def cheap(monkeypatch):
 
 @pytest.fixture
 def again(monkeypatch):
-    """A profile as small as smoke that trains its selected rates again."""
+    """A profile as small as smoke that retrains its selected rates."""
     chosen = dataclasses.replace(
         PROFILES["smoke"], name="again", architectures=("IB", "NoPen"), retrain=True, seeds=(0,)
     )

@@ -193,7 +193,7 @@ def test_settings_beside_the_papers_are_those_of_the_runs():
     table = settings(["paper", "laptop"])
     assert table.columns.tolist() == ["paper", "laptop"] and table.notna().all(axis=None)
     paper = table["paper"].to_dict()
-    assert paper["Figure 4", "samples an image"] == "12"
+    assert paper["Figure 4", "samples per image"] == "12"
     assert paper["Figure 3, permuted pixels", "data"] == "mnist"
     laptop = by_name("laptop")["norm-0.1"]
     said = table["laptop"].to_dict()["Figures 1, 5, 6", "network"]

@@ -26,7 +26,7 @@ BEST = {("IB", 0): RATES[1], ("IB", 1): RATES[0], ("NoPen", 0): RATES[0], ("NoPe
 
 @pytest.fixture
 def profile(monkeypatch):
-    """Two architectures, two seeds, two rates; of two data sets' names where it is a group."""
+    """Two architectures, two seeds and two rates; a group has the names of two data sets."""
     one = replace(PROFILES["smoke"], name="small", architectures=("IB", "NoPen"))
     monkeypatch.setitem(PROFILES, "small", one)
     monkeypatch.setitem(PROFILES, "again", replace(one, name="again", retrain=True))
@@ -35,7 +35,7 @@ def profile(monkeypatch):
 
 @pytest.fixture
 def export(capsys, tmp_path):
-    """Export a store; returns the table and what was printed, or the error."""
+    """Export a store; return the table and what was printed, or the error."""
 
     def run(*arguments, store="runs", output="table.csv", status=0):
         path = tmp_path / output
@@ -59,7 +59,7 @@ def finish(store, spec, **result):
 
 @pytest.fixture
 def store(profile, tmp_path):
-    """The searched runs of both profiles, with validation accuracies that no rate wins throughout."""
+    """The searched runs of both profiles, with validation accuracies by which no rate wins everywhere."""
     found = RunStore(tmp_path / "runs")
     for spec in ablation.declared("small"):
         rate = RATES.index(spec.train.learning_rate)
@@ -187,7 +187,7 @@ def test_failed_and_open_runs_are_not_selected(export, profile, tmp_path):
 
 def test_bottleneck_runs_are_not_selected(export):
     message = export("--profile", "smoke", "--study", "bottlenecks", "--selected", status=1)
-    assert "error: --selected is given; the bottleneck runs have no learning rate to select" in message
+    assert "error: --selected is given, but the bottleneck runs have no learning rate to select" in message
 
 
 def test_a_path_that_cannot_be_written_is_an_error(export, store, tmp_path):

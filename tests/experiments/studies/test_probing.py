@@ -21,7 +21,7 @@ HERE = __name__
 
 
 def weigh(model, splits):
-    """A probe that is quick: the sum of all weights, and one row per image."""
+    """A quick probe: the sum of all weights, and one row per image."""
     assert not model.training and len(splits.test)
     total = sum(float(part.double().sum()) for part in model.state_dict().values())
     table = pd.DataFrame({"image": [0, 1], "third": [1 / 3, float("inf")]})
@@ -65,7 +65,7 @@ def again(store):
 
 
 def do_in_worker(job, device):
-    """What a worker does: it imports the book's probes, and not those of this test."""
+    """Do what a worker does: it imports the book's probes, not those of this test."""
     assert multiprocessing.parent_process() is not None
     probing.PROBES = {"weigh": ProbeKind(1, f"{HERE}:weigh"), "fail": ProbeKind(1, f"{HERE}:fail")}
     DO(job, device)

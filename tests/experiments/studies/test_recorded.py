@@ -26,7 +26,7 @@ COLUMNS = {"trace_ratio": "ratio", "accuracy": "accuracy", "test_accuracy": "tes
 
 @pytest.fixture(autouse=True)
 def results(tmp_path, monkeypatch):
-    """An empty folder of results, which nobody commits."""
+    """An empty folder for results that are not committed."""
     monkeypatch.setattr(recorded, "RESULTS", tmp_path / "results")
     return tmp_path / "results"
 
@@ -45,7 +45,7 @@ def written(tmp_path_factory):
 
 @pytest.fixture
 def live(written, tmp_path):
-    """The same in a store of the test's own."""
+    """The same runs in a store of the test's own."""
     shutil.copytree(written, tmp_path / "runs")
     return existing("smoke", only=TWO, store=tmp_path / "runs")
 
@@ -61,7 +61,7 @@ def read():
 
 
 def same(ours, theirs):
-    """Whether two tables hold the same values to the bit, in the same order; a missing value is missing."""
+    """Return whether two tables have the same values to the bit, in the same order; missing ones match."""
     shown = [name for name in ours.columns if name != "missing"]
     assert [name for name in theirs.columns if name != "missing"] == shown
     for name in shown:
@@ -232,7 +232,7 @@ def test_runs_that_were_trained_again_are_the_selected_ones(tmp_path, rng, monke
 
 
 def beside(live, name):
-    """The same runs as if they were recorded of another profile."""
+    """Return the same runs as if recorded for another profile."""
     return recorded.Recorded(ABLATION, PROFILES[name], live.frame, live.selected, live.history, {})
 
 
@@ -301,7 +301,7 @@ def test_the_tally_counts_every_claim_once(live):
 def test_alike_claims_stand_together_and_waiting_ones_apart(live):
     table = ledger_of(live, "fashion-cpu")
     shown = scoreboard.verdicts(table)
-    at = shown["claim"].str.startswith("DeepFool needs an at least 10").tolist().index(True)
+    at = shown["claim"].str.startswith("DeepFool needs a perturbation at least 10").tolist().index(True)
     first, second = (shown.iloc[place] for place in (at, at + 1))
     assert (first["runs"], first["in the paper"]) == ("digits (laptop)", "Table 2: 29 to 52 times")
     assert (second["runs"], second["claim"]) == ("Fashion-MNIST (fashion-cpu)", "the same")

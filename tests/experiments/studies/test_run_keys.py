@@ -1,4 +1,4 @@
-"""Declared runs keep their names, by which their results are found."""
+"""Declared runs keep their keys, by which their results are found."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ DIGESTS = json.loads(Path(__file__).with_name("run_keys.json").read_text())
 
 
 def declared(name: str) -> list[str]:
-    """Return the keys of a profile's runs, those that are trained again with the chosen rate among them."""
+    """Return the keys of a profile's runs, including those that retrain the chosen rate."""
     specs = ablation.declared(name)
     if profile(name).retrain:
         specs = [*specs, *map(retrained, specs)]

@@ -29,7 +29,7 @@ def test_what_is_declared_is_what_is_read(selection, expected, tmp_path):
 
 
 def test_bottlenecks_have_no_data_set_to_choose():
-    with pytest.raises(ValueError, match="--dataset is 'MNIST'; the bottleneck runs"):
+    with pytest.raises(ValueError, match="--dataset is 'MNIST', but a profile's bottleneck runs"):
         Selection(profile="paper", dataset="MNIST", study="bottlenecks").declared()
 
 

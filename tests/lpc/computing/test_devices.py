@@ -1,4 +1,4 @@
-"""Which device is taken, and what is said where a GPU was asked for that is not there."""
+"""Which device is used, and the error if a requested GPU is missing."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from lpc.errors import MissingGPU
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch, tmp_path):
-    """A machine without a GPU, and what its driver would say."""
+    """A machine without a GPU, and what its driver would report."""
     for name in (*devices.ASKING, "LPC_DEVICE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -1,4 +1,4 @@
-"""torch's generators are seeded for a while and put back, on every device."""
+"""torch's generators are seeded temporarily and restored, on every device."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Losses and measurements inside autocast, and what the decorators keep of a function."""
+"""Losses and measurements under autocast, and what the decorators preserve of a function."""
 
 import functools
 import importlib
@@ -128,7 +128,7 @@ def test_a_loss_and_its_gradient_are_the_same_to_the_bit_inside_autocast(name, p
 
 
 def test_without_the_decorator_autocast_ruins_a_loss(points, label):
-    """The control: what the decorator is there for."""
+    """The control: this is why there is a decorator."""
     means = torch.tensor([3.3, -1.7, 0.6])[label, None]
     latent = means + 1e-2 * (points - means).double()
     plain = inspect.unwrap(losses.batch_conditional_log_variance)

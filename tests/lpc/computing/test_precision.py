@@ -1,4 +1,4 @@
-"""Settings of torch that decide what float32 is rounded to: what they are inside, and after."""
+"""Settings of torch that decide how float32 is rounded: their values inside the context, and afterwards."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""With how many threads operations run, counted one by one, and whose setting is left."""
+"""How many threads operations use, counted one by one, and whose setting remains."""
 
 import inspect
 import threading
@@ -27,7 +27,7 @@ THREADS = 3
 
 
 class Recorded(TorchDispatchMode):
-    """Notes the number of threads at every operation, and the entries of what it takes and gives."""
+    """Notes the number of threads at every operation, and the entries of its inputs and outputs."""
 
     def __init__(self):
         super().__init__()

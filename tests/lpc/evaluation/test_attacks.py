@@ -41,7 +41,7 @@ SCALED: dict[str, dict[str, Any]] = {
 
 
 def shortest(name: str) -> dict[str, Any]:
-    """Return a budget for what does not depend on how far an attack comes."""
+    """Return a budget for tests that do not depend on how far an attack gets."""
     return {"budget": 10, "rounds": 2 if ATTACKS[name].rounds else None}
 
 

@@ -1,4 +1,4 @@
-"""Many points and classes are measured in blocks: no array of points x classes is ever whole."""
+"""Many points and classes are measured in blocks: no array of points x classes is ever formed."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ POINTS, CLASSES = 12_000, 1000  # 96 MB where every point has one double a class
 
 
 class Largest(TorchDispatchMode):
-    """Keeps the size of the largest tensor that any operation made, in bytes."""
+    """Keeps the size, in bytes, of the largest tensor that any operation made."""
 
     bytes = 0
 

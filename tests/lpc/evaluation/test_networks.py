@@ -1,4 +1,4 @@
-"""Every function that takes a network: what it accepts, what it notices, and what it leaves as it was."""
+"""Every function that takes a network: what it accepts, what it notices, and what it leaves unchanged."""
 
 import functools
 import importlib
@@ -182,7 +182,7 @@ def test_training_mode_behind_a_global_and_of_one_layer(call):
 
 
 class ForgetsToAsk(nn.Module):
-    """Dropout that does not know of modes: ``torch.nn.functional.dropout`` is on unless told otherwise."""
+    """Dropout that ignores modes: ``torch.nn.functional.dropout`` is on unless told otherwise."""
 
     def __init__(self):
         super().__init__()
@@ -237,7 +237,7 @@ def test_what_no_mode_tells_is_noticed_and_put_back(call, hidden, words):
 
 
 def answer(call, words):
-    """Return what a call does, or None where it raises an error with these words."""
+    """Return the result of a call, or None if it raises an error with these words."""
     try:
         return call()
     except (KeyError, RuntimeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""A head follows its backbone, and what a backbone returns is checked whenever it is first seen."""
+"""A head follows its backbone, and a backbone's output is checked when first seen."""
 
 import copy
 import warnings
@@ -102,7 +102,7 @@ def test_bf16_true_as_lightning_does_it():
 
 
 class Returns(nn.Module):
-    """A backbone that says it has 8 features, and returns something made of them."""
+    """A backbone that claims 8 features, and returns something made of them."""
 
     num_features = 8
 

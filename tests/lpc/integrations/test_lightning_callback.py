@@ -1,4 +1,4 @@
-"""The callback: the same training as by hand, logged, and the module left as it was."""
+"""The callback: it trains as by hand, logs, and leaves the module unchanged."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The penalty in a plain loop: what it adds, what it sees, and when it stops raising gamma."""
+"""The penalty in a plain loop: what it adds, what it watches, and when it stops raising gamma."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Each value of a report is the pure function's; what misleads is flagged, what is missing says why."""
+"""Each value of a report equals the pure function's; misleading ones are flagged, missing ones say why."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What is recorded of a run whose metrics are information, against recomputation from its stored weights."""
+"""Records of runs whose metrics are information, against values recomputed from stored weights."""
 
 import dataclasses
 import math
@@ -114,7 +114,7 @@ def test_a_categorical_run_records_quantities_of_its_stored_weights(tmp_path, sp
 
 
 def test_a_history_has_losses_of_every_epoch_and_metrics_of_the_recorded_ones(tmp_path):
-    """And the learning rate is what plateaus have left of it."""
+    """The learning rate is what the plateaus have left of it."""
     store = RunStore(tmp_path)
     falling = make(CATEGORICAL, learning_rate=3e-3)
     wall = {"penalty": "squared_norm", "gamma_initial": 0.1, "gamma_factor": 100.0}

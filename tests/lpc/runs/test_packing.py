@@ -1,4 +1,4 @@
-"""Which runs train together, and what happens where memory runs out or a signal asks to stop."""
+"""Which runs train together, and what happens if memory runs out or a signal asks to stop."""
 
 import dataclasses
 import os
@@ -278,7 +278,7 @@ def test_chance_is_the_last_stretch_at_the_share_of_the_largest_class():
 
 
 def test_a_run_driven_to_chance_says_so(tmp_path, monkeypatch):
-    """A bias decides alone: how near to chance a large gamma drives a run is a matter of its seed."""
+    """A bias alone decides: how near to chance a large gamma drives a run depends on its seed."""
     store = RunStore(tmp_path)
     lost = make(gamma_initial=1e9, gamma_maximum=1e9, epochs=4)
     outputs = Solo.outputs

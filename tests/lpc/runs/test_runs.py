@@ -66,7 +66,7 @@ def whole(tmp_path_factory):
 
 
 def results(store):
-    """Return what was measured last, which for runs of `geometry` is no entropy and no mixture."""
+    """Return the last measurements, which for runs of `geometry` have no entropy and no mixture."""
     columns = ["key", "trace_ratio", "knn_entropy", "validation_cross_entropy", "nc1", "binarity_mu"]
     frame = store.frame()
     return frame[[name for name in columns if name in frame]].sort_values("key").reset_index(drop=True)
@@ -163,7 +163,7 @@ study("smoke", seeds=1, only=["IB", "LinPen"], store=sys.argv[1], workers=1, pro
 
 @pytest.mark.process
 def test_kill_minus_nine_in_the_middle_of_training(tmp_path):
-    """The whole program is killed; the next call ends with the results of one that was left alone."""
+    """The whole program is killed; the next call ends with the results of an undisturbed one."""
     root = Path(__file__).parents[3]
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)

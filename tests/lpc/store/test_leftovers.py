@@ -1,4 +1,4 @@
-"""What killed programs leave is found and removed; what a living one has, awake or asleep, is not."""
+"""Leftovers of killed programs are found and removed; files of a living one, awake or asleep, are not."""
 
 import os
 import signal

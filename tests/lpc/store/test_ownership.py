@@ -1,4 +1,4 @@
-"""Leases: many programs on one store, real ones, some of them killed."""
+"""Leases: many real programs on one store, some of them killed."""
 
 import dataclasses
 import errno
@@ -67,7 +67,7 @@ def elsewhere(monkeypatch, root, *keys, silent=None):
 
 
 def silence(lease, seconds):
-    """Let a lease beat no more, and its last beat be so many seconds ago."""
+    """Stop a lease's signs of life, and let the last one be this many seconds old."""
     lease._released.set()
     lease._beating.join()
     then = time.time() - seconds
@@ -220,7 +220,7 @@ def test_a_clock_that_is_wrong_buries_nobody(tmp_path, monkeypatch):
 
 
 def test_one_that_wakes_up_while_it_is_looked_at_keeps_its_runs(tmp_path, monkeypatch):
-    """A file server that was away leaves everybody silent, and everybody alive."""
+    """A file server that was away leaves everybody silent, but alive."""
     lease = elsewhere(monkeypatch, tmp_path, "a", silent=holders.LEASE + 100)
     monkeypatch.setattr(ownership.time, "sleep", lambda _: os.utime(lease._heartbeat))
     with pytest.raises(Held):

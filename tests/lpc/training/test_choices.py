@@ -1,4 +1,4 @@
-"""What is faster where a card shows it: taken when named, noted, and the same run otherwise."""
+"""Choices that are faster on some GPUs: used when named, recorded, and otherwise the same run."""
 
 import dataclasses
 import warnings

@@ -1,4 +1,4 @@
-"""Training on the GPU that there is, within what kernels round; where there is none, on a pretended one."""
+"""Training on the machine's GPU, to within rounding; without one, on a pretended GPU."""
 
 import contextlib
 import dataclasses

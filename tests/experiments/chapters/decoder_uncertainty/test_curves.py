@@ -17,7 +17,7 @@ from lpc.specs import ModelSpec
 
 
 def row(**changes):
-    """A categorical run in which all of Section 5 holds, each statement with its own slack."""
+    """Return a categorical run in which all of Section 5 holds, each statement with its own slack."""
     values = {
         "key": "a",
         "architecture": "permuted-decoder",
@@ -81,7 +81,7 @@ def test_noisy_latents_are_judged_by_the_accuracy_with_noise():
 
 
 def test_the_bound_is_not_about_the_likeliest_class():
-    """A label with 0.49 against 0.51: a drawn class meets the bound, the likeliest is always wrong."""
+    """For a label with 0.49 against 0.51, a drawn class meets the bound; the likeliest is always wrong."""
     entropy = -math.log(0.49)
     found = row(
         accuracy=0.0,

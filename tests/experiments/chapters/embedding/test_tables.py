@@ -12,7 +12,7 @@ from lpc.specs import EMBEDDINGS
 
 @pytest.fixture
 def study():
-    """Return two seeds of three embeddings; the seeds stand in another order than the pairs."""
+    """Return two seeds of three embeddings; the seeds' order differs from the pairs'."""
     rows = [
         ("Lin64", 0, 0.90, 2.0, 4.0),
         ("Lin64", 1, 0.92, 4.0, 4.0),

@@ -33,7 +33,7 @@ def data(frames):
 
 
 def decoded(data, name):
-    """An array of the page, with the axes that its documentation names."""
+    """Return an array of the page with the axes that its documentation names."""
     networks, epochs, classes = len(data["networks"]), len(data["epochs"]), len(data["classes"])
     axes = {
         "ends": (data["nodes"], 2),
@@ -121,7 +121,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def place(frames, tmp_path_factory):
-    """The page's element with its script and style, as a file."""
+    """Write the page's element with its script and style to a file."""
     folder = tmp_path_factory.mktemp("page")
     for name in ("explore.js", "explore.css"):
         shutil.copy(STATIC / name, folder)
@@ -146,7 +146,7 @@ def shown(browser, place):
 
 
 def read(page):
-    """The numbers of the page's read-out."""
+    """Return the numbers that the page displays."""
     text = page.locator("#lpc-readout").inner_text()
     return text, [float(word) for word in re.findall(r"[-\d.]+(?:e-?\d+)?", text)]
 

@@ -1,4 +1,4 @@
-"""Larger budgets of attacks, recorded: what the book shows, and a store that has nothing to record."""
+"""Recorded attacks with larger budgets: what the book shows, and a store with nothing to record."""
 
 import pytest
 

@@ -29,7 +29,7 @@ def y_of(line: Line2D):
 
 
 def histories():
-    """Three trials of every run, whose values are a trial's number plus a place of their own."""
+    """Return three trials of every run, whose values are the trial's number plus an offset per run."""
     rows = [
         {
             "architecture": f"{name}-{gamma:g}",

@@ -1,4 +1,4 @@
-"""The reference pages: every public name stands on one of them, and its docstring says what it takes."""
+"""The reference pages: every public name is on one of them, and its docstring explains its parameters."""
 
 import ast
 import re
@@ -62,7 +62,7 @@ def named_by(node):
 
 
 def test_what_one_looks_for_is_in_the_finder():
-    """The words under which a name is sought stand in its row; rows fold behind a line of names."""
+    """A name's row has the words by which people look for it; rows fold under a line of names."""
     found = api_pages.finder()
     assert found.count('<details class="finder">') == found.count("</details>") > 40
     assert "<summary>report, " in found and "{doc}`api-inner-works-of-measuring`" in found
@@ -154,7 +154,7 @@ class Pair(NamedTuple):
 
 
 def built(folder, *modules):
-    """Build pages of some modules strictly; return what Sphinx said where it failed, else None."""
+    """Build pages of some modules strictly; return Sphinx's output if it failed, else None."""
     stage = folder / "stage"
     shutil.copytree(BOOK / "_static", stage / "_static")
     shutil.copy(BOOK / "references.bib", stage)
@@ -190,7 +190,7 @@ def test_a_reference_that_leads_nowhere_fails_the_build(tmp_path):
 
 
 def section(docstring, name):
-    """Return the names of which a section of a numpydoc docstring tells; None where there is no section."""
+    """Return the names that a section of a numpydoc docstring explains; None if there is no such section."""
     found = re.search(rf"^{name}\n-+\n(.*?)(?=^\S[^\n]*\n-{{3,}}\n|\Z)", docstring, re.MULTILINE | re.DOTALL)
     if found is None:
         return None
@@ -205,10 +205,11 @@ def arguments(function):
 
 
 def offences(path, *, public):
-    """Return what the docstrings of a module leave out, a line each.
+    """Return what the docstrings of a module leave out, one line each.
 
-    In a ``public`` module every function names all its parameters and says what it returns, every class its
-    fields or its constructor's parameters. Elsewhere, and of methods, what is named is what there is.
+    In a ``public`` module, every function must name all its parameters and say what it returns, and every
+    class its fields or its constructor's parameters. Elsewhere, and in methods, names that are explained must
+    exist.
     """
     found = []
     for node in ast.parse(path.read_text()).body:

@@ -1,4 +1,4 @@
-"""The list of modules has them all, each with its own first sentence."""
+"""The list of modules is complete, and each has its own first sentence."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Answers and what papers say: what a page's boxes must have, and what of them is prose and insertion."""
+"""The boxes of a page: what answers and quotations must have, and which parts of them are prose."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What keeps a book from being built, offence by offence, on books of a page or two; and the real sources."""
+"""What keeps a book from being built, offence by offence, on books of a page or two; and the real pages."""
 
 import re
 from typing import Any
@@ -199,7 +199,7 @@ def test_a_claim_needs_a_known_verdict_and_a_page(book):
     )
     book.claims["tight"] |= {"verdict": "holds here", "chapter": "colapse"}
     (line,) = book.offences()
-    assert "claim tight: chapter 'colapse' is no page of the book; expected one of index" in line
+    assert "claim tight: chapter 'colapse' is not a page of the book; expected one of index" in line
 
 
 def test_a_claim_of_which_no_page_shows_the_verdict_is_told(book):
@@ -397,7 +397,7 @@ def test_a_registered_number_passes_where_it_stands_and_nowhere_else(book):
 def test_an_entry_that_no_page_holds_is_stale(book):
     book.register(ENTRY)
     (line,) = book.offences()
-    assert line.startswith("numbers.toml, index: 'Accuracy rose by 6.5' does not stand there")
+    assert line.startswith("numbers.toml, index: 'Accuracy rose by 6.5' is not on this page")
     book.register(ENTRY.replace("index", "indx"))
     (line,) = book.offences()
     assert line == "numbers.toml, indx: not a page of the book; expected one of index"

@@ -1,4 +1,4 @@
-"""Which files a page depends on: on small packages written here, and which pages an edit makes stale."""
+"""Which files a page depends on, tested on small packages, and which pages an edit makes stale."""
 
 import shutil
 from pathlib import Path
@@ -99,7 +99,7 @@ EXECUTION = ["lpc/runs/execution.py", "lpc/runs/packing.py", "lpc/training/loop.
 
 @pytest.mark.parametrize("code", ["from lpc import execute", "from lpc.runs import execute"])
 def test_a_name_leads_through_packages_to_its_own_modules_and_on_to_what_functions_import(project, code):
-    """Not to the other names of a package, nor to what is imported for type checkers alone."""
+    """It does not lead to a package's other names, nor to imports for type checkers only."""
     assert found(project, code) == EXECUTION
 
 
@@ -137,7 +137,7 @@ def test_data_are_those_that_constants_name_and_a_folder_is_without_what_another
 
 
 def test_modules_name_their_data_by_constants_alone():
-    """What :func:`dependencies.files` goes by: no path is made from a module's own place."""
+    """This is what :func:`dependencies.files` relies on: no path is made from a module's own location."""
     own = (
         "experiments/paths.py",
         "lpc/computing/provenance.py",
@@ -149,7 +149,7 @@ def test_modules_name_their_data_by_constants_alone():
 
 
 class Copy:
-    """The project's code, of which some is edited, and the fingerprints of its pages."""
+    """A copy of the project's code, parts of which are edited, and the fingerprints of its pages."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -163,7 +163,7 @@ class Copy:
         return {name: staleness.fingerprint(name, self.values, root=self.root) for name in CHAPTERS}
 
     def stale_after_edit(self, *names: str) -> set[str]:
-        """Return the pages that edits make stale; they are taken back."""
+        """Return the pages that edits make stale, and undo the edits."""
         before = {self.root / name: (self.root / name).read_bytes() for name in names}
         for path, content in before.items():
             path.write_bytes(content + b"\n")

@@ -1,4 +1,4 @@
-"""Chapters are executed for real, on a few small ones written here."""
+"""Executes a few small chapters for real."""
 
 import json
 import os
@@ -86,7 +86,7 @@ class Project:
 
 @pytest.fixture
 def cold(tmp_path):
-    """A project whose kernels are programs, as users' are where few chapters are executed."""
+    """A project whose kernels are programs, as for users who execute few chapters."""
     return Project(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""What chapters ask for before they are executed, and what of it is trained and probed."""
+"""What chapters need before they are executed, and which of it is trained and probed."""
 
 import pytest
 
@@ -68,7 +68,7 @@ def test_a_sibling_is_no_profile_of_a_chapter():
 
 @pytest.fixture
 def trained(monkeypatch):
-    """What is trained and probed, in turn, as text; nothing is."""
+    """Return, as text and in order, what would be trained and probed; nothing really is."""
     calls = []
 
     def note(kind, name, *, seeds, store):
@@ -101,7 +101,7 @@ def test_all_is_trained_once_and_probed_after_that(trained, tmp_path, capsys):
         "probes smoke 20, smoke-gammas 7",
     ]
     said = capsys.readouterr().err.splitlines()
-    assert said[1] == "profile smoke-gammas: 7 runs of the ablation to train"
+    assert said[1] == "profile smoke-gammas: training 7 runs of the ablation"
     assert not any("probes" in line for line in said), "no run is selected yet"
 
 
