@@ -270,7 +270,7 @@ def _conditional_log_variance(
     return (share * _gaussian_entropy(variance)).sum() / share.sum().clamp(min=1)
 
 
-def zero_entropy_noise(shape: tuple[int, ...], generator: torch.Generator) -> Float[Tensor, ...]:
+def zero_entropy_noise(shape: tuple[int, ...], generator: torch.Generator) -> Float[Tensor, " ..."]:
     r"""Return Gaussian noise whose differential entropy is zero in every dimension.
 
     Notes

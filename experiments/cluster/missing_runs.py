@@ -110,4 +110,4 @@ def report(request: Request, runs: Sequence[Missing]) -> str:
     for one in runs:
         lines.append(f"  {one.profile}: {one.title} ({one.name[:12]})")
         lines += [f"    {line}" for line in (*one.failures, *one.tasks)]
-    return "\n".join([*lines, "submit them again: finished runs are kept"])
+    return "\n".join([*lines, "the verb submit, called again, trains only these"])

@@ -302,8 +302,9 @@ def send(
             told(of_request(request))
             if unanswered:
                 told(
-                    f"unchecked: {unanswered} So nothing below was compared with time limits, or with the "
-                    f"store's jobs that may be in the queue; arrays have {size:,} tasks at most."
+                    f"unchecked: {unanswered} So the scripts below were not tested, and nothing was compared "
+                    "with time limits, or with the store's jobs that may be in the queue; arrays have "
+                    f"{size:,} tasks at most."
                 )
             named = [(part.kind, part.profile, f"<{part.name}>") for part, _ in parts]
             for number, (part, asked) in enumerate(parts):

@@ -110,8 +110,8 @@ def test_own_model_collapses_and_loses_its_readout_where_it_says():
     checks = """
     for backbone in ("CNN", "timm ResNet"):
         penalised, plain = table[f"{backbone}, with"], table[f"{backbone}, without"]
-        # over six seeds the ratios were 0.55 to 0.70 (CNN) and 0.30 to 0.42,
-        # the accuracies 0.003 below to 0.09 above
+        # over two seeds the ratios were 0.12 to 0.65 (the CNN's over six more, 0.53 to 0.67),
+        # the accuracies 0.01 below to 0.03 above
         assert penalised["trace_ratio"] < 0.8 * plain["trace_ratio"], table
         assert penalised["accuracy"] > plain["accuracy"] - 0.05, table
     assert seen[-1] < 0.8 * seen[0], seen

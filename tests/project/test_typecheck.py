@@ -1,5 +1,7 @@
 """Signatures of `lpc` are checked in tests, with and without shapes, until that is switched off."""
 
+import ast
+from pathlib import Path
 from typing import Any, cast
 
 import jaxtyping
@@ -22,6 +24,19 @@ WRONG: dict[str, Any] = {
 def test_what_does_not_fit_a_signature_is_an_error(kind):
     with pytest.raises(jaxtyping.TypeCheckError):
         WRONG[kind]()
+
+
+def test_shapes_of_any_size_are_written_as_words():
+    """Three bare dots cannot be resolved, and what they belong to is then not checked."""
+    found = 0
+    for path in (Path(__file__).parents[2] / "lpc").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Tuple):
+                shape = node.slice.elts[-1]
+                if hasattr(jaxtyping, getattr(node.value, "id", " ")):
+                    found += 1
+                    assert getattr(shape, "value", "named") is not ..., (path, node.lineno)
+    assert found > 500
 
 
 def test_an_int_fits_where_a_float_is_asked_for():

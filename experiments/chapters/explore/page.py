@@ -155,7 +155,7 @@ def element(frames: Frames) -> Element:
     data = json.dumps(encode(frames), separators=(",", ":"))
     return Element(
         f'<div id="{ROOT}">\n'
-        "<noscript><p>The controls need JavaScript; the figure below does without.</p></noscript>\n"
+        "<noscript><p>The controls need JavaScript; the figure below shows the same.</p></noscript>\n"
         f'<script type="application/json" id="{ROOT}-data">{data}</script>\n</div>'
     )
 
