@@ -167,7 +167,7 @@ SIZES: Mapping[str, Size] = {
 def size(profile: str) -> Size:
     """Return a profile's sizes: its own if it has any, else ``full``; an unknown profile is a ValueError."""
     if profile not in SIZES and profile not in PROFILES:
-        raise unknown_name("profile", profile, [*SIZES, *PROFILES])
+        raise unknown_name("profile", profile, dict.fromkeys([*SIZES, *PROFILES]))
     return SIZES.get(profile, SIZES["full"])
 
 

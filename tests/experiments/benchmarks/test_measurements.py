@@ -247,10 +247,11 @@ def test_sizes_by_profile(profile, level):
 
 
 def test_a_profile_without_sizes_of_its_own_gets_full_ones_and_an_unknown_one_is_refused(monkeypatch):
-    monkeypatch.setattr("experiments.benchmarks.sizes.PROFILES", {"fashion": None})
+    monkeypatch.setattr("experiments.benchmarks.sizes.PROFILES", {"fashion": None, "laptop": None})
     assert size("fashion") is SIZES["full"]
-    with pytest.raises(ValueError, match=r"unknown profile 'labtop'\. Did you mean laptop"):
+    with pytest.raises(ValueError, match=r"unknown profile 'labtop'\. Did you mean laptop") as found:
         size("labtop")
+    assert str(found.value).count("laptop") == 2, "in the hint, and once in the list"
 
 
 def test_targets_are_the_stated_ones():
