@@ -255,9 +255,7 @@ def robustness(size: Size, device: str = "cpu") -> Iterator[Case]:
     yield Case(
         what=what,
         against="foolbox, the whole batch",
-        ours=lambda: (
-            deepfool(network, image, step_floor=1e-4).perturbation
-        ),  # foolbox's steps have this floor, too
+        ours=lambda: deepfool(network, image, step_floor=1e-4).perturbation,  # as foolbox's steps
         theirs=baselines.foolbox_deepfool(network, image),
         tolerance=1e-6,
         target=NOT_SLOWER,

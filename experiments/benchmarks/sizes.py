@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -92,6 +92,8 @@ class Size:
     product: int | None = None
 
 
+_THOROUGH = Size(repeats=5, limit=4.0, training_repeats=5, training_limit=25.0, gpu_training_images=12_800)
+
 SIZES: Mapping[str, Size] = {
     "smoke": Size(
         repeats=1,
@@ -127,9 +129,8 @@ SIZES: Mapping[str, Size] = {
         training_batch=8,
         product=128,
     ),
-    "laptop": Size(
-        repeats=5,
-        limit=4.0,
+    "laptop": replace(
+        _THOROUGH,
         points=3000,
         k=60,
         asked=200,
@@ -141,18 +142,9 @@ SIZES: Mapping[str, Size] = {
         growth_points=(500, 1000, 2000, 4000),
         growth_total=1000,
         training_repeats=4,
-        training_limit=25.0,
         training_images=320,
-        gpu_training_images=12_800,
     ),
-    "thorough": Size(
-        repeats=5,
-        limit=4.0,
-        training_repeats=5,
-        training_limit=25.0,
-        training_images=1024,
-        gpu_training_images=12_800,
-    ),
+    "thorough": _THOROUGH,
     "full": Size(
         repeats=9,
         limit=300.0,
