@@ -15,9 +15,7 @@ LIMIT = 2_000_000  # bytes of a page, including its scripts, styles, fonts and f
 UNUSED = ("scripts/fontawesome.js", "sphinx-thebe.js", "sphinx-thebe.css")  # icons come from the web font
 SEARCHING = ("searchtools.js", "language_data.js", "searchindex.js")
 WHOLE_MATHJAX = "_static/mathjax/tex-chtml.js"
-PARTS_OF_MATHJAX = (
-    "_static/mathjax/startup.js"  # loads only what _config.yml names: no menu, no spoken formulas
-)
+PARTS_OF_MATHJAX = "_static/mathjax/startup.js"  # only what _config.yml names: no menu, no spoken formulas
 
 
 def light_page(html: str, *, search: bool) -> str:

@@ -67,9 +67,7 @@ def printable(page: str) -> str:
             continue  # it was removed with its entry
         target = str(link["href"])[1:]
         if target in everything and target not in ids:
-            entry = link.find_parent(
-                "li", class_="toctree-l1"
-            )  # remove entries of the table of contents as a whole
+            entry = link.find_parent("li", class_="toctree-l1")  # a whole entry of the contents goes
             entry.decompose() if entry else link.unwrap()
         elif target and ids[target] != 1 and "headerlink" not in link.get_attribute_list("class"):
             wrong.append(f"#{target} (in {link.get_text()!r}) has {ids[target]} targets")
