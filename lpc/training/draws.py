@@ -23,7 +23,7 @@ class Batch(NamedTuple):
     """Input of one step of one run.
 
     ``keep`` (of the head) and ``mask`` (of the backbone) are dropout's masks over the probability of keeping,
-    ``noise`` is added to the latent. With several samples an image, their rows are all images for the first
+    ``noise`` is added to the latent. With several samples per image, their rows are all images for the first
     sample, then for the second.
     """
 
